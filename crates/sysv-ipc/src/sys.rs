@@ -1,0 +1,241 @@
+//! The system calls, each behind one thin function, and nothing else.
+//!
+//! Almost all `unsafe` of the crate is in this file. A function returns what the call returned, or
+//! the bare errno; naming the call and its subject is the business of the callers.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem;
+use std::ptr::NonNull;
+
+use libc::{c_int, c_long, c_void};
+
+use crate::sem::Op;
+
+/// What a call left in `errno`.
+pub(crate) type Errno = i32;
+
+#[cold]
+fn errno() -> Errno {
+    // `last_os_error` only copies the number: it does not allocate.
+    io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+#[inline]
+fn check(result: c_int) -> Result<c_int, Errno> {
+    if result < 0 { Err(errno()) } else { Ok(result) }
+}
+
+/// The key of an object. It is the first field of `ipc_perm` on every architecture, under names
+/// that differ between the C libraries.
+fn key_of(perm: &libc::ipc_perm) -> i32 {
+    let first = (&raw const *perm).cast::<libc::key_t>();
+    // SAFETY: `first` points to the first field of a valid `ipc_perm`, which is a `key_t`.
+    unsafe { first.read() }
+}
+
+/// Owner and mode, decoded from `ipc_perm` once for all three kinds of objects.
+#[derive(Clone, Copy)]
+pub(crate) struct Perm {
+    pub key: i32,
+    pub uid: u32,
+    pub gid: u32,
+    pub cuid: u32,
+    pub cgid: u32,
+    /// With the flag bits of shared memory above 0o777.
+    pub mode: u32,
+}
+
+impl From<&libc::ipc_perm> for Perm {
+    fn from(perm: &libc::ipc_perm) -> Perm {
+        Perm {
+            key: key_of(perm),
+            uid: perm.uid,
+            gid: perm.gid,
+            cuid: perm.cuid,
+            cgid: perm.cgid,
+            // u16 on x86-64, u32 elsewhere.
+            #[allow(clippy::useless_conversion)]
+            mode: u32::from(perm.mode),
+        }
+    }
+}
+
+macro_rules! zeroed {
+    ($type:ty) => {
+        // SAFETY: the structure consists of integers only, for which zero bytes are a value.
+        unsafe { mem::zeroed::<$type>() }
+    };
+}
+
+// ---------------------------------------------------------------------------------- shared memory
+
+pub(crate) fn shmget(key: i32, bytes: usize, flags: c_int) -> Result<i32, Errno> {
+    // SAFETY: the call takes numbers only.
+    check(unsafe { libc::shmget(key, bytes, flags) })
+}
+
+/// Attaches; the kernel chooses the address unless `address` is given.
+///
+/// # Safety
+/// With `SHM_REMAP` in `flags`, nothing may use the memory that is mapped at `address`.
+pub(crate) unsafe fn shmat(id: i32, address: usize, flags: c_int) -> Result<NonNull<u8>, Errno> {
+    let address = std::ptr::without_provenance::<c_void>(address);
+    // SAFETY: without SHM_REMAP the kernel maps only where nothing is mapped; with it, the caller
+    // vouches for the range.
+    let pointer = unsafe { libc::shmat(id, address, flags) };
+    if pointer.addr() == usize::MAX {
+        return Err(errno());
+    }
+    // Address 0 would need vm.mmap_min_addr = 0 and a caller who asks for it.
+    NonNull::new(pointer.cast()).ok_or(libc::EINVAL)
+}
+
+/// # Safety
+/// Nothing may use the attachment that begins at `pointer` any more.
+pub(crate) unsafe fn shmdt(pointer: NonNull<u8>) -> Result<(), Errno> {
+    // SAFETY: the caller vouches that the attachment is not used any more.
+    check(unsafe { libc::shmdt(pointer.as_ptr().cast()) }).map(drop)
+}
+
+pub(crate) fn shm_stat(id: i32) -> Result<libc::shmid_ds, Errno> {
+    let mut data = zeroed!(libc::shmid_ds);
+    // SAFETY: `data` is a valid `shmid_ds` to write to.
+    check(unsafe { libc::shmctl(id, libc::IPC_STAT, &raw mut data) })?;
+    Ok(data)
+}
+
+pub(crate) fn shm_set(id: i32, uid: u32, gid: u32, mode: u32) -> Result<(), Errno> {
+    let mut data = zeroed!(libc::shmid_ds);
+    data.shm_perm.uid = uid;
+    data.shm_perm.gid = gid;
+    data.shm_perm.mode = mode as _;
+    // SAFETY: `data` is a valid `shmid_ds`; IPC_SET reads it.
+    check(unsafe { libc::shmctl(id, libc::IPC_SET, &raw mut data) }).map(drop)
+}
+
+/// `IPC_RMID`, `SHM_LOCK` or `SHM_UNLOCK`: the commands without an argument.
+pub(crate) fn shm_command(id: i32, command: c_int) -> Result<(), Errno> {
+    debug_assert!([libc::IPC_RMID, libc::SHM_LOCK, libc::SHM_UNLOCK].contains(&command));
+    // SAFETY: these commands ignore the pointer.
+    check(unsafe { libc::shmctl(id, command, std::ptr::null_mut()) }).map(drop)
+}
+
+// ------------------------------------------------------------------------------------- semaphores
+
+/// The last argument of `semctl`, which every program declares for itself.
+#[repr(C)]
+union SemUn {
+    value: c_int,
+    data: *mut libc::semid_ds,
+    array: *mut u16,
+}
+
+pub(crate) fn semget(key: i32, count: c_int, flags: c_int) -> Result<i32, Errno> {
+    // SAFETY: the call takes numbers only.
+    check(unsafe { libc::semget(key, count, flags) })
+}
+
+#[inline]
+pub(crate) fn semop(id: i32, ops: &[Op]) -> Result<(), Errno> {
+    // SAFETY: `ops` has the layout of an array of `sembuf`, and the call only reads it.
+    let result = unsafe { libc::semop(id, ops.as_ptr().cast_mut().cast(), ops.len()) };
+    check(result).map(drop)
+}
+
+#[inline]
+pub(crate) fn semtimedop(
+    id: i32,
+    ops: &[Op],
+    timeout: Option<&libc::timespec>,
+) -> Result<(), Errno> {
+    let timeout = timeout.map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: `ops` has the layout of an array of `sembuf`, `timeout` is null or valid, and the
+    // call only reads both. The libc crate has no `semtimedop`.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_semtimedop,
+            c_long::from(id),
+            ops.as_ptr(),
+            ops.len(),
+            timeout,
+        )
+    };
+    if result < 0 { Err(errno()) } else { Ok(()) }
+}
+
+pub(crate) fn sem_stat(id: i32) -> Result<libc::semid_ds, Errno> {
+    let mut data = zeroed!(libc::semid_ds);
+    let argument = SemUn {
+        data: &raw mut data,
+    };
+    // SAFETY: IPC_STAT writes to `data`, a valid `semid_ds`.
+    check(unsafe { libc::semctl(id, 0, libc::IPC_STAT, argument) })?;
+    Ok(data)
+}
+
+pub(crate) fn sem_set(id: i32, uid: u32, gid: u32, mode: u32) -> Result<(), Errno> {
+    let mut data = zeroed!(libc::semid_ds);
+    data.sem_perm.uid = uid;
+    data.sem_perm.gid = gid;
+    data.sem_perm.mode = mode as _;
+    let argument = SemUn {
+        data: &raw mut data,
+    };
+    // SAFETY: IPC_SET reads `data`, a valid `semid_ds`.
+    check(unsafe { libc::semctl(id, 0, libc::IPC_SET, argument) }).map(drop)
+}
+
+/// `GETVAL`, `GETPID`, `GETNCNT`, `GETZCNT` or `IPC_RMID`: the commands without an argument.
+pub(crate) fn sem_command(id: i32, index: u16, command: c_int) -> Result<i32, Errno> {
+    debug_assert!(
+        [
+            libc::GETVAL,
+            libc::GETPID,
+            libc::GETNCNT,
+            libc::GETZCNT,
+            libc::IPC_RMID
+        ]
+        .contains(&command)
+    );
+    // SAFETY: these commands take no argument.
+    check(unsafe { libc::semctl(id, c_int::from(index), command) })
+}
+
+pub(crate) fn sem_set_value(id: i32, index: u16, value: u16) -> Result<(), Errno> {
+    let argument = SemUn {
+        value: c_int::from(value),
+    };
+    // SAFETY: SETVAL takes a number.
+    check(unsafe { libc::semctl(id, c_int::from(index), libc::SETVAL, argument) }).map(drop)
+}
+
+/// The length of array that `GETALL` and `SETALL` get at least: as long as a set can be whose
+/// semaphores all have an index. Between asking for the size of the set and this call the id may in
+/// principle pass to a larger set, and the kernel takes no length.
+const LARGEST_SET: usize = 1 << 16;
+
+/// The values of a set that had `count` semaphores a moment ago.
+pub(crate) fn sem_get_all(id: i32, count: usize) -> Result<Vec<u16>, Errno> {
+    let mut array = vec![0; count.max(LARGEST_SET)];
+    let argument = SemUn {
+        array: array.as_mut_ptr(),
+    };
+    // SAFETY: GETALL writes one u16 a semaphore, and the array is longer than any set.
+    check(unsafe { libc::semctl(id, 0, libc::GETALL, argument) })?;
+    array.truncate(count);
+    array.shrink_to_fit();
+    Ok(array)
+}
+
+/// Sets the values of a set that had as many semaphores a moment ago.
+pub(crate) fn sem_set_all(id: i32, values: &[u16]) -> Result<(), Errno> {
+    let mut array = values.to_vec();
+    array.resize(values.len().max(LARGEST_SET), 0);
+    let argument = SemUn {
+        array: array.as_mut_ptr(),
+    };
+    // SAFETY: SETALL reads one u16 a semaphore, and the array is longer than any set.
+    check(unsafe { libc::semctl(id, 0, libc::SETALL, argument) }).map(drop)
+}
