@@ -10,6 +10,7 @@ mod sealed {
     pub trait Sealed {}
     impl Sealed for crate::shm::Shm {}
     impl Sealed for crate::sem::SemSet {}
+    impl Sealed for crate::msg::Queue {}
 }
 
 /// A kind of System V object, for [`Created`].
@@ -30,6 +31,12 @@ impl Object for crate::shm::Shm {
 impl Object for crate::sem::SemSet {
     fn remove(&self) -> Result<()> {
         crate::sem::SemSet::remove(self)
+    }
+}
+
+impl Object for crate::msg::Queue {
+    fn remove(&self) -> Result<()> {
+        crate::msg::Queue::remove(self)
     }
 }
 

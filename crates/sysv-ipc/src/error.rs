@@ -228,6 +228,11 @@ impl Error {
         self.errno == libc::EAGAIN
     }
 
+    /// `ENOMSG`: no such message is in the queue.
+    pub const fn is_no_message(&self) -> bool {
+        self.errno == libc::ENOMSG
+    }
+
     /// `EINTR`: a signal handler ran while the call slept. Nothing was done. System V calls are not
     /// restarted, not even with `SA_RESTART`.
     pub const fn is_interrupted(&self) -> bool {
@@ -241,11 +246,10 @@ impl Error {
     /// id that never existed in this IPC namespace. An `EINVAL` that is about another argument is
     /// told apart (the crate asks once more whether the object exists) and gives `false` here.
     pub const fn is_removed(&self) -> bool {
-        match (self.errno, self.subject, self.detail) {
-            (libc::EIDRM, ..) => true,
-            (libc::EINVAL, Subject::Id(_), Detail::Kernel) => true,
-            _ => false,
-        }
+        matches!(
+            (self.errno, self.subject, self.detail),
+            (libc::EIDRM, ..) | (libc::EINVAL, Subject::Id(_), Detail::Kernel)
+        )
     }
 
     /// `ERANGE`: a semaphore, or what is to be undone on it at exit, would pass 32767.

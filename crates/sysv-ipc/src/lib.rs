@@ -1,13 +1,56 @@
-//! System V IPC for Linux: shared memory, semaphores, message queues and `ftok`.
+//! System V IPC for Linux: shared memory, semaphores, message queues and `ftok`, complete and safe.
+//!
+//! These are the calls that neither nix nor rustix wraps. They are old, and one of them still has no
+//! substitute: a semaphore operation with [`SEM_UNDO`](sem::Op::undo) is taken back by the kernel
+//! when the process ends, however it ends.
+//!
+//! | module | objects | calls |
+//! |---|---|---|
+//! | [`shm`] | segments of memory | `shmget` `shmat` `shmdt` `shmctl` |
+//! | [`sem`] | sets of semaphores | `semget` `semop` `semtimedop` `semctl` |
+//! | [`msg`] | queues of messages | `msgget` `msgsnd` `msgrcv` `msgctl` |
+//! | [`limits`] | what the namespace allows | `/proc/sys/kernel/…` |
+//!
+//! An object is found by its [`Key`] (agreed on beforehand, or made from a file by [`ftok`]) and
+//! used by its id. It lives in the IPC namespace until someone removes it, so the handles
+//! ([`shm::Shm`], [`sem::SemSet`], [`msg::Queue`]) are plain numbers that own nothing. What a
+//! process does own has a guard: [`shm::Attachment`] detaches, and [`Created`] removes.
+//!
+//! ```
+//! use std::time::Duration;
+//! use sysv_ipc::{Created, Key, sem::{Op, SemSet}};
+//!
+//! let set = Created::new(SemSet::create(Key::PRIVATE, 1, 0o600)?);
+//! std::thread::scope(|scope| {
+//!     scope.spawn(|| set.op(&[Op::new(0, 1)]));
+//!     set.op_timeout(&[Op::new(0, -1)], Some(Duration::from_secs(60)))
+//! })?;
+//! # Ok::<(), sysv_ipc::Error>(())
+//! ```
+//!
+//! # Errors
+//!
+//! An [`Error`] names the call and what it was about, and says what the number means there. It is
+//! small, `Copy`, and made without allocating. No call is repeated silently: an interrupted wait
+//! returns `EINTR`.
+//!
+//! # Not here
+//!
+//! Attaching over a mapping or for execution (`SHM_REMAP`, `SHM_EXEC`), rounded addresses
+//! (`SHM_RND`), and the commands that walk the kernel's tables by index (`SHM_STAT`, `SEM_INFO` and
+//! the like): `list` and [`limits`] read the same from `/proc`.
 
 #![deny(unsafe_code)]
 
 mod created;
 mod error;
 mod key;
+pub mod limits;
+pub mod msg;
 pub mod sem;
 pub mod shm;
 mod sys;
+mod table;
 
 pub use created::{Created, Object};
 pub use error::{Error, Result, Subject};

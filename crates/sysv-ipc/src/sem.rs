@@ -1,12 +1,42 @@
 //! Semaphore sets: `semget`, `semop`, `semtimedop`, `semctl`.
+//!
+//! A set holds some semaphores, each from 0 to [`MAX_VALUE`], all 0 at first. One call does a list
+//! of [operations](Op) on them at one moment, or waits until it can. An operation with
+//! [`undo`](Op::undo) is taken back by the kernel when its process ends, be it by `SIGKILL`: that is
+//! what no other semaphore of Linux does.
+//!
+//! A set lives until it is removed. A [`SemSet`] is only its id: copying or dropping one does
+//! nothing. [`Created`] removes the set when dropped, for those who own one.
+//!
+//! ```
+//! use sysv_ipc::{Key, sem::{Created, Op, SemSet}};
+//!
+//! let set = Created::new(SemSet::create(Key::PRIVATE, 2, 0o600)?);
+//! // At one moment: wait until semaphore 0 is zero, take it until this process ends, add to 1.
+//! set.op(&[Op::new(0, 0), Op::new(0, 1).undo(), Op::new(1, 5)])?;
+//! assert_eq!(set.values()?, [1, 5]);
+//! let busy = set.op(&[Op::new(0, 0).no_wait()]).unwrap_err();
+//! assert!(busy.is_would_block());
+//! # Ok::<(), sysv_ipc::Error>(())
+//! ```
+//!
+//! # What the kernel undoes, and when
+//!
+//! For each process and semaphore it keeps the sum of the undoable operations, negated, and adds it
+//! at the end of the process, after the memory of the process is gone. The value is kept within 0
+//! and [`MAX_VALUE`]. `fork` gives the child no share in it, `exec` keeps it, and threads share it;
+//! leaving the IPC namespace (`unshare`, `setns`) is as the end. [`set_value`](SemSet::set_value)
+//! and [`set_values`](SemSet::set_values) erase it.
 
 use std::fmt;
+use std::io;
 use std::mem::offset_of;
 use std::time::Duration;
 
 use crate::error::{Call, Detail, Error, Result, Subject};
 use crate::key::Key;
 use crate::sys::{self, Perm};
+use crate::table;
 
 /// The largest value of a semaphore (`SEMVMX`), and the largest amount that one process can have to
 /// undo on one semaphore (`SEMAEM`).
@@ -134,6 +164,16 @@ pub struct Stat {
     /// The creation, the last [`set_permissions`](SemSet::set_permissions) or the last change by
     /// [`set_value`](SemSet::set_value), in seconds since 1970.
     pub ctime: i64,
+}
+
+/// A line of the listing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Entry {
+    /// The id, for [`SemSet::from_id`].
+    pub id: i32,
+    /// The rest.
+    pub stat: Stat,
 }
 
 impl SemSet {
@@ -391,4 +431,38 @@ fn get(key: Key, count: usize, flags: i32, mode: u32) -> Result<SemSet> {
         Ok(id) => Ok(SemSet { id }),
         Err(errno) => Err(Error::new(Call::SemGet, Subject::Key(key), errno)),
     }
+}
+
+/// The sets of this IPC namespace, from `/proc/sysvipc/sem`, whoever owns them.
+///
+/// # Errors
+/// What reading the file gives; `NotFound` without `/proc` or without System V IPC.
+///
+/// ```
+/// use sysv_ipc::{Key, sem::{self, Created, SemSet}};
+///
+/// let set = Created::new(SemSet::create(Key::PRIVATE, 3, 0o600)?);
+/// let entries = sem::list()?;
+/// let entry = entries.iter().find(|entry| entry.id == set.id()).unwrap();
+/// assert_eq!(entry.stat.count, 3);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn list() -> io::Result<Vec<Entry>> {
+    table::read("/proc/sysvipc/sem", |row| {
+        let stat = Stat {
+            key: row.key()?,
+            uid: row.number("uid")?,
+            gid: row.number("gid")?,
+            cuid: row.number("cuid")?,
+            cgid: row.number("cgid")?,
+            mode: row.mode()? & 0o777,
+            count: row.number("nsems")?,
+            otime: row.number("otime")?,
+            ctime: row.number("ctime")?,
+        };
+        Some(Entry {
+            id: row.number("semid")?,
+            stat,
+        })
+    })
 }

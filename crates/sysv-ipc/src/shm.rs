@@ -28,12 +28,14 @@
 
 #![allow(unsafe_code)]
 
+use std::io;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
 use crate::error::{Call, Detail, Error, Result, Subject};
 use crate::key::Key;
 use crate::sys::{self, Perm};
+use crate::table;
 
 /// Flag bits above the permissions in `shm_perm.mode`.
 const SHM_DEST: u32 = 0o1000;
@@ -144,6 +146,20 @@ pub struct Stat {
     pub locked: bool,
 }
 
+/// A line of the listing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Entry {
+    /// The id, for [`Shm::from_id`].
+    pub id: i32,
+    /// The rest.
+    pub stat: Stat,
+    /// How much of it is in memory, in bytes.
+    pub resident_bytes: u64,
+    /// How much of it is swapped out, in bytes.
+    pub swapped_bytes: u64,
+}
+
 impl Shm {
     /// Creates a segment of `bytes` bytes, all zero (`IPC_CREAT | IPC_EXCL`).
     ///
@@ -204,7 +220,7 @@ impl Shm {
         Shm { id }
     }
 
-    /// The id. Kernels use ids again, but each only after 32768 others in the same slot.
+    /// The id. Once the segment is gone, the kernel may use it again, after some ten thousand others.
     pub const fn id(&self) -> i32 {
         self.id
     }
@@ -452,4 +468,48 @@ impl Drop for Attachment {
 pub unsafe fn detach_raw(pointer: NonNull<u8>) -> Result<()> {
     // SAFETY: the caller vouches for it.
     unsafe { sys::shmdt(pointer) }.map_err(|errno| Error::new(Call::ShmDt, Subject::None, errno))
+}
+
+/// The segments of this IPC namespace, from `/proc/sysvipc/shm`, whoever owns them.
+///
+/// # Errors
+/// What reading the file gives; `NotFound` without `/proc` or without System V IPC.
+///
+/// ```
+/// use sysv_ipc::{Key, shm::{self, Created, Shm}};
+///
+/// let segment = Created::new(Shm::create(Key::PRIVATE, 4096, 0o600)?);
+/// let entries = shm::list()?;
+/// let entry = entries.iter().find(|entry| entry.id == segment.id()).unwrap();
+/// assert_eq!(entry.stat, segment.stat()?);
+/// assert_eq!(entry.resident_bytes, 0); // nobody has touched it
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn list() -> io::Result<Vec<Entry>> {
+    table::read("/proc/sysvipc/shm", |row| {
+        let mode = row.mode()?;
+        let stat = Stat {
+            key: row.key()?,
+            uid: row.number("uid")?,
+            gid: row.number("gid")?,
+            cuid: row.number("cuid")?,
+            cgid: row.number("cgid")?,
+            mode: mode & 0o777,
+            bytes: row.number("size")?,
+            creator_pid: row.number("cpid")?,
+            last_pid: row.number("lpid")?,
+            attached: row.number("nattch")?,
+            atime: row.number("atime")?,
+            dtime: row.number("dtime")?,
+            ctime: row.number("ctime")?,
+            marked_for_removal: mode & SHM_DEST != 0,
+            locked: mode & SHM_LOCKED != 0,
+        };
+        Some(Entry {
+            id: row.number("shmid")?,
+            stat,
+            resident_bytes: row.number("rss")?,
+            swapped_bytes: row.number("swap")?,
+        })
+    })
 }

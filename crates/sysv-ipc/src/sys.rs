@@ -6,11 +6,12 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::mem;
+use std::mem::{self, MaybeUninit};
 use std::ptr::NonNull;
 
 use libc::{c_int, c_long, c_void};
 
+use crate::msg::Settings;
 use crate::sem::Op;
 
 /// What a call left in `errno`.
@@ -238,4 +239,85 @@ pub(crate) fn sem_set_all(id: i32, values: &[u16]) -> Result<(), Errno> {
     };
     // SAFETY: SETALL reads one u16 a semaphore, and the array is longer than any set.
     check(unsafe { libc::semctl(id, 0, libc::SETALL, argument) }).map(drop)
+}
+
+// --------------------------------------------------------------------------------- message queues
+
+/// Messages up to this many bytes take a buffer on the stack. It is the kernel's default for the
+/// longest message.
+const SMALL_MESSAGE: usize = 8192;
+
+/// Calls `f` with the address of a message buffer: room for the type, then for `bytes` bytes.
+fn with_message_buffer<R>(bytes: usize, f: impl FnOnce(*mut c_long) -> R) -> R {
+    const SMALL_WORDS: usize = 1 + SMALL_MESSAGE / size_of::<c_long>();
+    let words = 1 + bytes.div_ceil(size_of::<c_long>());
+    if words <= SMALL_WORDS {
+        let mut buffer = [MaybeUninit::<c_long>::uninit(); SMALL_WORDS];
+        f(buffer.as_mut_ptr().cast())
+    } else {
+        f(Vec::<MaybeUninit<c_long>>::with_capacity(words)
+            .as_mut_ptr()
+            .cast())
+    }
+}
+
+pub(crate) fn msgget(key: i32, flags: c_int) -> Result<i32, Errno> {
+    // SAFETY: the call takes numbers only.
+    check(unsafe { libc::msgget(key, flags) })
+}
+
+pub(crate) fn msgsnd(id: i32, kind: i64, bytes: &[u8], flags: c_int) -> Result<(), Errno> {
+    with_message_buffer(bytes.len(), |buffer| {
+        // SAFETY: the buffer begins with room for the type.
+        unsafe { buffer.write(kind) };
+        let text = buffer.wrapping_add(1).cast::<u8>();
+        // SAFETY: the buffer has room for as many bytes after the type, and is a new object.
+        unsafe { text.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        // SAFETY: the buffer holds the type and the bytes; the call only reads it.
+        check(unsafe { libc::msgsnd(id, buffer.cast(), bytes.len(), flags) }).map(drop)
+    })
+}
+
+/// Returns the type and the length.
+pub(crate) fn msgrcv(
+    id: i32,
+    into: &mut [u8],
+    kind: i64,
+    flags: c_int,
+) -> Result<(i64, usize), Errno> {
+    with_message_buffer(into.len(), |buffer| {
+        // SAFETY: the buffer has room for the type and as many bytes as the call is told.
+        let result = unsafe { libc::msgrcv(id, buffer.cast(), into.len(), kind, flags) };
+        let Ok(length) = usize::try_from(result) else {
+            return Err(errno());
+        };
+        let text = buffer.wrapping_add(1).cast::<u8>();
+        // SAFETY: the call wrote `length` bytes after the type, at most as many as `into` has.
+        unsafe { text.copy_to_nonoverlapping(into.as_mut_ptr(), length) };
+        // SAFETY: the call wrote the type.
+        let kind = unsafe { buffer.read() };
+        Ok((kind, length))
+    })
+}
+
+pub(crate) fn msg_stat(id: i32) -> Result<libc::msqid_ds, Errno> {
+    let mut data = zeroed!(libc::msqid_ds);
+    // SAFETY: `data` is a valid `msqid_ds` to write to.
+    check(unsafe { libc::msgctl(id, libc::IPC_STAT, &raw mut data) })?;
+    Ok(data)
+}
+
+pub(crate) fn msg_set(id: i32, settings: &Settings) -> Result<(), Errno> {
+    let mut data = zeroed!(libc::msqid_ds);
+    data.msg_perm.uid = settings.uid;
+    data.msg_perm.gid = settings.gid;
+    data.msg_perm.mode = settings.mode as _;
+    data.msg_qbytes = settings.max_bytes;
+    // SAFETY: `data` is a valid `msqid_ds`; IPC_SET reads it.
+    check(unsafe { libc::msgctl(id, libc::IPC_SET, &raw mut data) }).map(drop)
+}
+
+pub(crate) fn msg_remove(id: i32) -> Result<(), Errno> {
+    // SAFETY: IPC_RMID ignores the pointer.
+    check(unsafe { libc::msgctl(id, libc::IPC_RMID, std::ptr::null_mut()) }).map(drop)
 }
