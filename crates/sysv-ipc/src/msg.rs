@@ -107,7 +107,8 @@ pub struct Stat {
     pub max_bytes: u64,
     /// The process that sent last; 0 if none has.
     pub last_send_pid: i32,
-    /// The process that received last; 0 if none has.
+    /// The process that received last; 0 if none has. If it had to wait, Linux notes the number of
+    /// its thread instead.
     pub last_receive_pid: i32,
     /// The last send, in seconds since 1970; 0 if none was.
     pub stime: i64,

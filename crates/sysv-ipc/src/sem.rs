@@ -25,7 +25,7 @@
 //! For each process and semaphore it keeps the sum of the undoable operations, negated, and adds it
 //! at the end of the process, after the memory of the process is gone. The value is kept within 0
 //! and [`MAX_VALUE`]. `fork` gives the child no share in it, `exec` keeps it, and threads share it;
-//! leaving the IPC namespace (`unshare`, `setns`) is as the end. [`set_value`](SemSet::set_value)
+//! leaving the IPC namespace (`unshare`, `setns`) is as the end once all threads have. [`set_value`](SemSet::set_value)
 //! and [`set_values`](SemSet::set_values) erase it.
 
 use std::fmt;
