@@ -1,1 +1,64 @@
-//! Placeholder while the workspace is laid out.
+//! Message rings in shared memory, guarded by System V semaphores.
+//!
+//! Programs on one machine hand each other messages at memory speed, with the manners of a pipe: the
+//! consumer sees end-of-stream when the last producer is gone, a producer sees a broken pipe when the
+//! consumer is gone, by exit or by SIGKILL, and the kernel says so at once. No daemon, no time-out, no
+//! heartbeat; any process may be killed at any instruction without stalling the others or losing what
+//! was committed.
+//!
+//! ```
+//! # let name = format!("doc-lib-{}", std::process::id());
+//! let ring = semring::spsc::Builder::new(&name).capacity(1 << 16).create()?;
+//! let mut consumer = ring.consumer()?;
+//!
+//! // Usually in another process:
+//! let mut producer = semring::spsc::open(&name)?.producer()?;
+//! producer.send(b"hello")?;
+//! drop(producer);
+//!
+//! assert_eq!(consumer.recv()?.to_vec(), b"hello");
+//! assert!(matches!(consumer.recv(), Err(semring::RecvError::EndOfStream)));
+//! consumer.remove_at_end()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Where to look
+//! * [`spsc`] and [`mpsc`]: rings of one and of many producers; the same types with another parameter.
+//! * [`Builder`]: what a ring is made of. [`Ring`]: an open ring. [`Producer`], [`Consumer`]: the roles.
+//! * [`Reservation`] and [`Message`]: writing and reading in place.
+//! * [`Address`]: what names mean. [`list`], [`inspect`], [`remove`]: looking around and cleaning up.
+//!
+//! # Memory ordering
+//! What a producer did before it committed a message *happens before* what the consumer does after it
+//! received the message, across processes as between threads.
+//!
+//! # Limits
+//! Linux 5.10 or newer, 64-bit little-endian. A lane holds 4 KiB to 4 GiB, a message at most a quarter
+//! of it, a ring at most 240 lanes. All processes of a ring share one IPC namespace.
+#![deny(unsafe_code)]
+
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
+compile_error!("semring needs 64-bit little-endian Linux");
+
+mod channel;
+mod error;
+mod guard;
+mod layout;
+mod lifecycle;
+mod memory;
+mod os;
+mod ring;
+mod sync;
+
+pub use channel::{
+    Any, Batch, BatchMessage, Builder, Consumer, Interrupter, Kind, Message, Mpsc, Producer, Reservation, Ring,
+    SendBatch, Spsc, View, any, inspect, list, mpsc, remove, spsc,
+};
+pub use error::{
+    AttachError, CreateError, OpenError, OpenOrCreateError, RecvError, RemoveError, SendError,
+};
+pub use guard::strategy::WaitStrategy;
+pub use layout::superblock::{GuardKind, RingKind};
+pub use layout::{Meta, Position};
+pub use lifecycle::{LaneInfo, RingInfo, RingState};
+pub use memory::address::{Address, AddressError, Backend};

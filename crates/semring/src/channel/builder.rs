@@ -1,0 +1,248 @@
+//! What a ring is to be, and making or opening it.
+
+use std::marker::PhantomData;
+
+use super::kind::{Kind, Mpsc, Any};
+use super::ring::Ring;
+use crate::error::{CreateError, OpenError, OpenOrCreateError};
+use crate::guard::strategy::WaitStrategy;
+use crate::layout::superblock::GuardKind;
+use crate::layout::{Capacity, Geometry, MAX_LANES};
+use crate::lifecycle::{self, Plan, SharedRing};
+use crate::memory::address::AddressError;
+use crate::memory::{Access, Address};
+
+/// Bytes that a lane holds when nothing is said.
+const DEFAULT_CAPACITY: u64 = 256 << 10;
+
+/// How handles of a ring behave in this process.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Habits {
+    pub(super) wait: WaitStrategy,
+    pub(super) trusts_peers: bool,
+}
+
+/// Describes a ring: makes it, opens it, or whichever is possible.
+///
+/// What is asked for explicitly must be so in an existing ring, too, or opening it fails; what is not
+/// mentioned is taken as it is.
+///
+/// ```
+/// # let name = format!("doc-builder-{}", std::process::id());
+/// let ring = semring::mpsc::Builder::new(&name)
+///     .capacity(1 << 20) // bytes for each producer
+///     .producers(16)
+///     .mode(0o660)
+///     .create()?;
+/// assert_eq!(ring.lanes(), 16);
+/// ring.remove()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Builder<K> {
+    address: Result<Address, AddressError>,
+    capacity: Option<u64>,
+    producers: Option<usize>,
+    mode: Option<u32>,
+    guard: Option<GuardKind>,
+    implicit: bool,
+    habits: Habits,
+    kind: PhantomData<K>,
+}
+
+impl<K: Kind> Builder<K> {
+    /// For the ring at this address (see [`Address`]). A bad address is reported when it is used.
+    #[must_use]
+    pub fn new(address: impl AsRef<str>) -> Self {
+        Self {
+            address: address.as_ref().parse(),
+            capacity: None,
+            producers: None,
+            mode: None,
+            guard: None,
+            implicit: false,
+            habits: Habits { wait: WaitStrategy::default(), trusts_peers: false },
+            kind: PhantomData,
+        }
+    }
+
+    /// Bytes that each lane holds: 1 byte to 4 GiB, rounded up to a power of two of at least 4 KiB.
+    /// Default 256 KiB. A message may be a quarter of it.
+    #[must_use]
+    pub fn capacity(mut self, bytes: u64) -> Self {
+        self.capacity = Some(bytes);
+        self
+    }
+
+    /// Permission bits of segment and semaphores, whatever the umask. Default 0600.
+    #[must_use]
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.mode = Some(mode);
+        self
+    }
+
+    /// Which guard a new ring gets, or an existing one must have.
+    #[must_use]
+    pub fn guard(mut self, guard: GuardKind) -> Self {
+        self.guard = Some(guard);
+        self
+    }
+
+    /// How this process's handles wait. Not a property of the ring.
+    #[must_use]
+    pub fn wait(mut self, strategy: WaitStrategy) -> Self {
+        self.habits.wait = strategy;
+        self
+    }
+
+    /// Marks a new ring as made only because it was missing: tools remove such a ring when its stream
+    /// has ended. Default: not.
+    #[must_use]
+    pub fn implicit(mut self, implicit: bool) -> Self {
+        self.implicit = implicit;
+        self
+    }
+
+    /// Lets messages and reservations of this process be slices
+    /// ([`Message::as_slice`](crate::Message::as_slice),
+    /// [`Reservation::as_mut_slice`](crate::Reservation::as_mut_slice)).
+    ///
+    /// # Safety
+    /// No process that can write the ring's memory writes into bytes that are lent to this one: all of
+    /// them use semring, unmodified and without memory errors. A `&[u8]` whose bytes change under the
+    /// reader is undefined behaviour.
+    #[must_use]
+    #[allow(unsafe_code)]
+    pub unsafe fn trust_peers(mut self) -> Self {
+        self.habits.trusts_peers = true;
+        self
+    }
+
+    /// Makes the ring; all its memory is allocated now.
+    ///
+    /// # Errors
+    /// [`CreateError::Exists`] if something of this name is there, [`CreateError::NoSpace`] with the
+    /// size asked for if memory is short, and the others of [`CreateError`].
+    pub fn create(&self) -> Result<Ring<K>, CreateError> {
+        let address = self.address.clone()?;
+        let plan = self.plan()?;
+        Ok(self.ring(lifecycle::create(&address, &plan)?))
+    }
+
+    /// Opens the ring, which must exist.
+    ///
+    /// # Errors
+    /// [`OpenError::NotFound`], [`OpenError::Mismatch`] if it differs from what was asked for, and the
+    /// others of [`OpenError`].
+    pub fn open(&self) -> Result<Ring<K>, OpenError> {
+        let address = self.address.clone()?;
+        let ring = lifecycle::open(&address, Access::ReadWrite)?;
+        self.compare(&address, &ring)?;
+        Ok(self.ring(ring))
+    }
+
+    /// Opens the ring, or makes it if there is none. Any number of processes may do so at once: all
+    /// get the same ring.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open) and [`create`](Self::create).
+    pub fn open_or_create(&self) -> Result<Ring<K>, OpenOrCreateError> {
+        // Bad options are bad also where the ring exists.
+        self.plan().map_err(OpenOrCreateError::Create)?;
+        loop {
+            match self.open() {
+                Ok(ring) => return Ok(ring),
+                Err(OpenError::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            match self.create() {
+                Ok(ring) => return Ok(ring),
+                // Somebody was faster: open theirs. (Or something else is there: opening says so.)
+                Err(CreateError::Exists { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn ring(&self, core: SharedRing) -> Ring<K> {
+        Ring::new(core, self.habits)
+    }
+
+    fn plan(&self) -> Result<Plan, CreateError> {
+        let bad = |what, value: String, allowed| CreateError::BadOption { what, value, allowed };
+        let asked = self.capacity.unwrap_or(DEFAULT_CAPACITY);
+        let capacity = Capacity::round_up(asked)
+            .ok_or_else(|| bad("capacity", asked.to_string(), "1 byte to 4 GiB for each lane"))?;
+        let lanes = self.producers.unwrap_or(K::DEFAULT_LANES);
+        let geometry = Geometry::new(lanes, capacity)
+            .ok_or_else(|| bad("producers", lanes.to_string(), "1 to 240"))?;
+        let mode = self.mode.unwrap_or(0o600);
+        if mode & !0o777 != 0 || mode & 0o600 != 0o600 {
+            return Err(bad(
+                "mode",
+                format!("{mode:04o}"),
+                "octal permission bits such as 0600 or 0660, at least read and write for the owner",
+            ));
+        }
+        debug_assert!(lanes <= MAX_LANES);
+        Ok(Plan { kind: K::of_lanes(lanes), geometry, mode, implicit: self.implicit })
+    }
+
+    /// Refuses a ring that differs from what was asked for explicitly.
+    fn compare(&self, address: &Address, ring: &SharedRing) -> Result<(), OpenError> {
+        let found = &ring.superblock;
+        let differs = |what, found: String, asked: String| {
+            Err(OpenError::Mismatch { name: address.to_string(), what, found, asked })
+        };
+        if !K::accepts(found.kind) {
+            return differs("kind", found.kind.to_string(), K::of_lanes(0).to_string());
+        }
+        if let Some(asked) = self.capacity {
+            let has = found.geometry.capacity();
+            let wanted = Capacity::round_up(asked).map_or(asked, Capacity::get);
+            if has.get() != wanted {
+                return differs("capacity", format!("{} bytes", has.get()), format!("{wanted} bytes"));
+            }
+        }
+        if let Some(asked) = self.producers
+            && found.geometry.lanes() != asked
+        {
+            return differs("producers", found.geometry.lanes().to_string(), asked.to_string());
+        }
+        if let Some(asked) = self.guard
+            && found.guard != asked
+        {
+            return differs("guard", found.guard.to_string(), asked.to_string());
+        }
+        if let Some(asked) = self.mode {
+            let has = ring
+                .object
+                .ownership()
+                .map_err(|error| lifecycle::memory_error(&address.to_string(), error))?
+                .mode;
+            if has != asked {
+                return differs("mode", format!("{has:04o}"), format!("{asked:04o}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Builder<Mpsc> {
+    /// How many producers can be attached at once: 1 to 240, default 8. Each has a lane of the ring's
+    /// capacity.
+    #[must_use]
+    pub fn producers(mut self, lanes: usize) -> Self {
+        self.producers = Some(lanes);
+        self
+    }
+}
+
+impl Builder<Any> {
+    /// How many producers can be attached at once: 1 to 240, default 8. A new ring with one is SPSC.
+    #[must_use]
+    pub fn producers(mut self, lanes: usize) -> Self {
+        self.producers = Some(lanes);
+        self
+    }
+}

@@ -1,0 +1,609 @@
+//! The consumer's role.
+
+use std::collections::VecDeque;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::builder::Habits;
+use super::interrupt::Interrupter;
+use super::kind::Kind;
+use super::message::{Message, View};
+use crate::error::{RecvError, RemoveError};
+use crate::guard::doorbell::Waker;
+use crate::guard::interrupt::InterruptFlag;
+use crate::guard::strategy::cpus;
+use crate::guard::wait::{Deadline, Outcome, Waiter, Waiting};
+use crate::guard::{Bell, GuardError, Waited};
+use crate::layout::view::LaneView;
+use crate::lifecycle::{ConsumerSeat, Removal, note_count, remove_idle};
+use crate::os::clock;
+use crate::ring::Damage;
+use crate::ring::consume::LaneConsumer;
+use crate::ring::merge::{LaneDamage, Merge, Next};
+use crate::sync::AtomicU64;
+
+/// How often a consumer that polls an empty ring asks the kernel whether the producers are gone.
+const POLL_PROBE: Duration = Duration::from_micros(50);
+
+/// The consumer: receives the messages of all lanes, each lane's in order.
+///
+/// A message is released when its [`Message`] is dropped; what was received and not released comes
+/// again to the next consumer, with the same lane and position. The store that gives the bytes back to
+/// the producer is made once in a quarter lap, before every sleep, on an empty ring, and by
+/// [`flush_released`](Self::flush_released): until then a kill makes the messages come again.
+///
+/// ```
+/// # let name = format!("doc-consumer-{}", std::process::id());
+/// # let ring = semring::spsc::Builder::new(&name).create()?;
+/// # let mut producer = ring.producer()?;
+/// # producer.send(b"one")?; producer.send(b"two")?; drop(producer);
+/// let mut consumer = ring.consumer()?;
+/// loop {
+///     match consumer.recv() {
+///         Ok(message) => println!("{} bytes from lane {}", message.len(), message.lane()),
+///         Err(semring::RecvError::EndOfStream) => break, // all producers are gone
+///         Err(error) => return Err(error.into()),
+///     }
+/// }
+/// # consumer.remove_at_end()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Consumer<K> {
+    core: ConsumerCore,
+    kind: PhantomData<K>,
+}
+
+pub(super) struct ConsumerCore {
+    merge: Merge,
+    bells: Bells,
+    seat: ConsumerSeat,
+    waiter: Waiter,
+    interrupt: Arc<InterruptFlag>,
+    pub(super) habits: Habits,
+    /// The lane of the last message.
+    lane: usize,
+    /// Damage found and not yet reported.
+    damaged: VecDeque<LaneDamage>,
+    /// An end-of-stream is due although nobody attached since the last one: messages were found.
+    saw_messages: bool,
+    /// An end-of-stream was returned, for so many attachments; noted in the ring with the next call,
+    /// so that a consumer that is killed before it acted on it gets it again.
+    end_returned: Option<u64>,
+    last_poll_probe: Option<Instant>,
+    removed: bool,
+}
+
+/// The producers' bells, as the consumer rings them.
+struct Bells {
+    wakers: Vec<Waker>,
+    posts: u64,
+    /// Bytes released since the guard was asked last.
+    since_probe: u64,
+    quarter: u64,
+}
+
+impl Bells {
+    /// Releases what was taken on a lane, and wakes its producer if it waits for room.
+    #[inline]
+    fn release(
+        &mut self,
+        merge: &mut Merge,
+        seat: &ConsumerSeat,
+        lane: usize,
+    ) -> Result<(), GuardError> {
+        let bytes = merge.lane(lane).unreleased();
+        if !merge.release(lane) {
+            return Ok(());
+        }
+        self.since_probe += bytes;
+        let word = &merge.lane(lane).view().producer().wait_word;
+        if self.wakers[lane].is_due(word) {
+            self.posts += 1;
+            note_count(&seat.page().posts, self.posts);
+            seat.ring().guard.post(Bell::Room { lane })?;
+        }
+        // How a busy consumer notices that the ring was removed.
+        if self.since_probe >= self.quarter {
+            self.since_probe = 0;
+            seat.ring().guard.producers_gone()?;
+        }
+        Ok(())
+    }
+
+    fn release_all(&mut self, merge: &mut Merge, seat: &ConsumerSeat) -> Result<(), GuardError> {
+        (0..self.wakers.len()).try_for_each(|lane| self.release(merge, seat, lane))
+    }
+}
+
+pub(super) fn recv_error(error: GuardError) -> RecvError {
+    match error {
+        GuardError::Removed => RecvError::Removed,
+        GuardError::Os { errno, .. } => RecvError::Os { errno },
+    }
+}
+
+/// How many attachments have come to their end, if all have and no end-of-stream was delivered for
+/// them.
+fn ended_attachments(seat: &ConsumerSeat, saw_messages: bool) -> Result<Option<u64>, GuardError> {
+    loop {
+        // The sum before and after the probe: if nobody attached in between, it is the sum of exactly
+        // those who are gone now.
+        let before = seat.attachments();
+        if !seat.ring().guard.producers_gone()? {
+            return Ok(None);
+        }
+        if seat.attachments() == before {
+            let due = saw_messages || before != seat.delivered_end();
+            return Ok(due.then_some(before));
+        }
+    }
+}
+
+impl ConsumerCore {
+    #[inline]
+    fn begin(&mut self) -> Result<(), RecvError> {
+        if self.seat.ring().is_forked() {
+            return Err(RecvError::Forked);
+        }
+        if self.removed {
+            return Err(RecvError::Removed);
+        }
+        if self.end_returned.is_some() {
+            self.note_end();
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn note_end(&mut self) {
+        if let Some(attachments) = self.end_returned.take() {
+            self.seat.note_end(attachments);
+        }
+    }
+
+    /// The next message, if there is one.
+    #[inline]
+    fn find(&mut self) -> Result<Option<Next>, RecvError> {
+        if !self.damaged.is_empty() {
+            return Err(self.next_damage());
+        }
+        match self.merge.find() {
+            Ok(Some(next)) => {
+                if next.lane != self.lane {
+                    self.change_lane(next.lane)?;
+                }
+                self.saw_messages = true;
+                Ok(Some(next))
+            }
+            Ok(None) => Ok(None),
+            Err(damage) => {
+                self.damaged.push_back(damage);
+                Err(self.next_damage())
+            }
+        }
+    }
+
+    #[cold]
+    fn next_damage(&mut self) -> RecvError {
+        let LaneDamage { lane, position } = self.damaged.pop_front().expect("asked only if there is some");
+        RecvError::Poisoned { lane, position }
+    }
+
+    #[cold]
+    fn change_lane(&mut self, lane: usize) -> Result<(), RecvError> {
+        let left = std::mem::replace(&mut self.lane, lane);
+        self.release(left)
+    }
+
+    #[inline]
+    fn release(&mut self, lane: usize) -> Result<(), RecvError> {
+        let result = self.bells.release(&mut self.merge, &self.seat, lane);
+        result.map_err(|error| self.failed(error))
+    }
+
+    fn release_all(&mut self) -> Result<(), RecvError> {
+        let result = self.bells.release_all(&mut self.merge, &self.seat);
+        result.map_err(|error| self.failed(error))
+    }
+
+    #[cold]
+    fn failed(&mut self, error: GuardError) -> RecvError {
+        self.removed |= error == GuardError::Removed;
+        recv_error(error)
+    }
+
+    fn try_next(&mut self) -> Result<Next, RecvError> {
+        self.begin()?;
+        if let Some(next) = self.find()? {
+            return Ok(next);
+        }
+        self.release_all()?;
+        if self.interrupt.take() {
+            return Err(RecvError::Interrupted);
+        }
+        let now = clock::now();
+        if self.last_poll_probe.is_some_and(|last| now.duration_since(last) < POLL_PROBE) {
+            return Err(RecvError::Empty);
+        }
+        self.last_poll_probe = Some(now);
+        let ended = ended_attachments(&self.seat, self.saw_messages);
+        let ended = ended.map_err(|error| self.failed(error))?;
+        // Who is gone by now published before: look again, then believe the end.
+        match (self.find()?, ended) {
+            (Some(next), _) => Ok(next),
+            (None, Some(attachments)) => Err(self.end(attachments)),
+            (None, None) => Err(RecvError::Empty),
+        }
+    }
+
+    fn end(&mut self, attachments: u64) -> RecvError {
+        self.end_returned = Some(attachments);
+        self.saw_messages = false;
+        RecvError::EndOfStream
+    }
+
+    #[inline]
+    fn next(&mut self, deadline: Deadline) -> Result<Next, RecvError> {
+        self.begin()?;
+        loop {
+            if let Some(next) = self.find()? {
+                return Ok(next);
+            }
+            self.wait(deadline)?;
+        }
+    }
+
+    #[cold]
+    fn wait(&mut self, deadline: Deadline) -> Result<(), RecvError> {
+        let mut side = MessageWait {
+            merge: &mut self.merge,
+            bells: &mut self.bells,
+            seat: &self.seat,
+            interrupt: &self.interrupt,
+            saw_messages: self.saw_messages,
+            ended: None,
+            woken: false,
+        };
+        let outcome = self.waiter.wait(&mut side, deadline);
+        let ended = side.ended;
+        note_count(&self.seat.page().sleeps, self.waiter.sleeps());
+        if self.interrupt.take() {
+            return Err(RecvError::Interrupted);
+        }
+        match outcome.map_err(|error| self.failed(error))? {
+            Outcome::Ready => Ok(()),
+            Outcome::TimedOut => Err(RecvError::TimedOut),
+            Outcome::Over => Err(self.end(ended.expect("over means ended"))),
+        }
+    }
+
+    /// Lets go of a message.
+    #[inline]
+    pub(super) fn take(&mut self, next: &Next) {
+        self.merge.step_over(next);
+        if self.merge.take(next.lane) {
+            // A failure is found again by the next call.
+            let _ = self.release(next.lane);
+        }
+    }
+
+    pub(super) fn view(&self, lane: usize) -> &LaneView {
+        self.merge.lane(lane).view()
+    }
+}
+
+/// A consumer that waits for messages.
+struct MessageWait<'a> {
+    merge: &'a mut Merge,
+    bells: &'a mut Bells,
+    seat: &'a ConsumerSeat,
+    interrupt: &'a InterruptFlag,
+    saw_messages: bool,
+    ended: Option<u64>,
+    woken: bool,
+}
+
+impl Waiting for MessageWait<'_> {
+    fn word(&self) -> &AtomicU64 {
+        &self.seat.page().wait_word
+    }
+
+    fn is_ready(&mut self) -> bool {
+        self.merge.is_ready() || self.interrupt.is_raised()
+    }
+
+    fn is_over(&mut self) -> Result<bool, GuardError> {
+        self.ended = ended_attachments(self.seat, self.saw_messages)?;
+        Ok(self.ended.is_some())
+    }
+
+    fn settle(&mut self) -> Result<(), GuardError> {
+        // Woken for nothing: there may be thousands of old tokens, one for each producer that left.
+        // Before the announcement, so that none posted for it is lost.
+        if std::mem::take(&mut self.woken) {
+            self.seat.ring().guard.drain(Bell::Messages)?;
+        }
+        self.bells.release_all(self.merge, self.seat)
+    }
+
+    fn sleep(&mut self, timeout: Option<Duration>) -> Result<Waited, GuardError> {
+        let waited = self.seat.ring().guard.wait(Bell::Messages, timeout)?;
+        self.woken = waited == Waited::Token;
+        Ok(waited)
+    }
+}
+
+impl<K: Kind> Consumer<K> {
+    pub(super) fn new(
+        seat: ConsumerSeat,
+        lanes: Vec<LaneConsumer>,
+        damaged: Vec<(usize, Damage)>,
+        habits: Habits,
+    ) -> Self {
+        let capacity = seat.ring().superblock.geometry.capacity();
+        let wakers = lanes.iter().map(|_| Waker::new()).collect();
+        let damaged: VecDeque<_> = damaged
+            .into_iter()
+            .map(|(lane, Damage { position })| LaneDamage { lane, position })
+            .collect();
+        let waiter = Waiter::new(habits.wait, cpus(), seat.generation());
+        let core = ConsumerCore {
+            merge: Merge::new(lanes, capacity),
+            bells: Bells { wakers, posts: 0, since_probe: 0, quarter: capacity.quarter() },
+            seat,
+            waiter,
+            interrupt: InterruptFlag::new(),
+            habits,
+            lane: 0,
+            damaged,
+            saw_messages: false,
+            end_returned: None,
+            last_poll_probe: None,
+            removed: false,
+        };
+        Self { core, kind: PhantomData }
+    }
+
+    /// The next message; waits until there is one.
+    ///
+    /// # Errors
+    /// [`RecvError::EndOfStream`] when all producers are gone and everything was received (a ring to
+    /// which nobody attached since the last end-of-stream has not ended: the call waits),
+    /// [`Poisoned`](RecvError::Poisoned) once for each damaged lane, [`Removed`](RecvError::Removed).
+    #[inline]
+    pub fn recv(&mut self) -> Result<Message<'_>, RecvError> {
+        let next = self.core.next(Deadline::NEVER)?;
+        Ok(Message::new(&mut self.core, next))
+    }
+
+    /// The next message if there is one now.
+    ///
+    /// # Errors
+    /// [`RecvError::Empty`], and those of [`recv`](Self::recv); end-of-stream may be seen up to 50 µs
+    /// late, because the kernel is not asked more often.
+    #[inline]
+    pub fn try_recv(&mut self) -> Result<Message<'_>, RecvError> {
+        let next = self.core.try_next()?;
+        Ok(Message::new(&mut self.core, next))
+    }
+
+    /// As [`recv`](Self::recv), but waits no longer than this.
+    ///
+    /// # Errors
+    /// [`RecvError::TimedOut`], and those of [`recv`](Self::recv).
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message<'_>, RecvError> {
+        let next = self.core.next(Deadline::after(timeout))?;
+        Ok(Message::new(&mut self.core, next))
+    }
+
+    /// Waits until there is at least one message, then gives all that can be had as a batch that is
+    /// released as one. Dropped while panicking, or [put back](Batch::put_back), all come again.
+    ///
+    /// ```
+    /// # let name = format!("doc-recv-batch-{}", std::process::id());
+    /// # let ring = semring::spsc::Builder::new(&name).create()?;
+    /// # let mut producer = ring.producer()?;
+    /// # for _ in 0..3 { producer.send(b"x")?; }
+    /// let mut consumer = ring.consumer()?;
+    /// let mut batch = consumer.recv_batch()?;
+    /// let mut bytes = Vec::new();
+    /// while let Some(message) = batch.next_message() {
+    ///     message.append_to(&mut bytes);
+    /// }
+    /// batch.release();
+    /// assert_eq!(bytes, b"xxx");
+    /// # drop((producer, consumer)); ring.remove()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    pub fn recv_batch(&mut self) -> Result<Batch<'_>, RecvError> {
+        self.core.next(Deadline::NEVER)?;
+        Ok(Batch { core: &mut self.core, messages: 0, put_back: false })
+    }
+
+    /// As [`recv_batch`](Self::recv_batch), but waits no longer than this.
+    ///
+    /// # Errors
+    /// [`RecvError::TimedOut`], and those of [`recv`](Self::recv).
+    pub fn recv_batch_timeout(&mut self, timeout: Duration) -> Result<Batch<'_>, RecvError> {
+        self.core.next(Deadline::after(timeout))?;
+        Ok(Batch { core: &mut self.core, messages: 0, put_back: false })
+    }
+
+    /// As [`recv_batch`](Self::recv_batch), but never waits.
+    ///
+    /// # Errors
+    /// As [`try_recv`](Self::try_recv).
+    pub fn try_recv_batch(&mut self) -> Result<Batch<'_>, RecvError> {
+        self.core.try_next()?;
+        Ok(Batch { core: &mut self.core, messages: 0, put_back: false })
+    }
+
+    /// Gives the bytes of every released message back to the producers now: a consumer killed after
+    /// this gets none of them again.
+    ///
+    /// # Errors
+    /// [`RecvError::Removed`], [`RecvError::Forked`].
+    pub fn flush_released(&mut self) -> Result<(), RecvError> {
+        self.core.begin()?;
+        self.core.release_all()
+    }
+
+    /// Takes nothing more, on purpose: producers see [`SendError::Closed`](crate::SendError::Closed),
+    /// at once if they wait for room. Detaches. What is unread stays in the ring.
+    pub fn close(mut self) {
+        if self.core.seat.ring().is_forked() {
+            return;
+        }
+        let _ = self.flush_released();
+        let _ = self.core.seat.close();
+    }
+
+    /// Removes the ring if its stream has ended: no producer is attached and nothing is unread. True if
+    /// it is gone; false if a producer is there or something came meanwhile: go on receiving.
+    ///
+    /// # Errors
+    /// [`RemoveError::Permission`] if the ring is another user's, and the others.
+    pub fn remove_at_end(&mut self) -> Result<bool, RemoveError> {
+        let core = &mut self.core;
+        if core.seat.ring().is_forked() {
+            return Ok(false);
+        }
+        let _ = core.release_all();
+        let ring = core.seat.ring().clone();
+        let removal = remove_idle(&ring, true, || !core.merge.is_ready())?;
+        core.removed |= removal == Removal::Removed;
+        Ok(removal == Removal::Removed)
+    }
+
+    /// How many producers ever attached to the ring. The difference between two moments tells whether
+    /// a stream had several writers.
+    #[must_use]
+    pub fn attached_producers(&self) -> u64 {
+        self.core.seat.attachments()
+    }
+
+    /// Messages released since the ring was made, those of predecessors included.
+    #[must_use]
+    pub fn received_messages(&self) -> u64 {
+        self.core.merge.lanes().iter().map(LaneConsumer::taken_messages).sum()
+    }
+
+    /// Lanes that are skipped because of impossible bytes.
+    #[must_use]
+    pub fn poisoned_lanes(&self) -> usize {
+        self.core.merge.lanes().iter().filter(|lane| lane.is_poisoned()).count()
+    }
+
+    /// For ending a blocking call of this consumer from another thread.
+    #[must_use]
+    pub fn interrupter(&self) -> Interrupter {
+        let core = &self.core;
+        Interrupter::new(core.seat.ring().clone(), core.interrupt.clone(), Bell::Messages)
+    }
+
+    /// How often this consumer slept, and how often it woke a producer, in the kernel.
+    #[must_use]
+    pub fn kernel_calls(&self) -> (u64, u64) {
+        (self.core.waiter.sleeps(), self.core.bells.posts)
+    }
+}
+
+impl<K> Drop for Consumer<K> {
+    fn drop(&mut self) {
+        let core = &mut self.core;
+        if core.seat.ring().is_forked() || core.removed {
+            return;
+        }
+        core.note_end();
+        let _ = core.release_all();
+    }
+}
+
+impl<K> std::fmt::Debug for Consumer<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consumer")
+            .field("address", &self.core.seat.ring().address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for ConsumerCore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConsumerCore").field("lane", &self.lane).finish_non_exhaustive()
+    }
+}
+
+/// Messages that are released together. Dropping it releases all that was taken out, except while
+/// panicking: then they are delivered again.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    core: &'a mut ConsumerCore,
+    messages: usize,
+    put_back: bool,
+}
+
+impl Batch<'_> {
+    /// The next message that is there now. `None` when there is none left; damage met on the way is
+    /// reported by the consumer's next call.
+    #[inline]
+    pub fn next_message(&mut self) -> Option<BatchMessage<'_>> {
+        let next = match self.core.merge.find() {
+            Ok(next) => next?,
+            Err(damage) => {
+                self.core.damaged.push_back(damage);
+                return None;
+            }
+        };
+        self.core.saw_messages = true;
+        self.core.merge.step_over(&next);
+        self.messages += 1;
+        Some(BatchMessage { view: View::new(self.core.view(next.lane), next, self.core.habits) })
+    }
+
+    /// Messages taken out so far.
+    #[must_use]
+    pub fn messages(&self) -> usize {
+        self.messages
+    }
+
+    /// Releases everything taken out, as dropping does.
+    pub fn release(self) {}
+
+    /// Puts everything taken out back: the consumer's next calls deliver it again.
+    pub fn put_back(mut self) {
+        self.put_back = true;
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        if self.put_back || std::thread::panicking() {
+            self.core.merge.step_back();
+            return;
+        }
+        for lane in 0..self.core.merge.lanes().len() {
+            if self.core.merge.take(lane) {
+                // A failure is found again by the next call.
+                let _ = self.core.release(lane);
+            }
+        }
+    }
+}
+
+/// One message of a [`Batch`].
+#[derive(Debug)]
+pub struct BatchMessage<'a> {
+    view: View<'a>,
+}
+
+impl<'a> std::ops::Deref for BatchMessage<'a> {
+    type Target = View<'a>;
+
+    fn deref(&self) -> &View<'a> {
+        &self.view
+    }
+}

@@ -1,0 +1,47 @@
+//! Ending a wait from another thread.
+
+use std::sync::Arc;
+
+use crate::guard::Bell;
+use crate::guard::interrupt::InterruptFlag;
+use crate::lifecycle::SharedRing;
+
+/// Ends a blocking call of one handle from another thread, for instance on a signal: the call gives
+/// `Interrupted`. If none is under way, the next one that would wait does.
+///
+/// ```
+/// # let name = format!("doc-interrupt-{}", std::process::id());
+/// # let ring = semring::spsc::Builder::new(&name).create()?;
+/// let mut consumer = ring.consumer()?;
+/// let interrupter = consumer.interrupter();
+/// let waiting = std::thread::spawn(move || consumer.recv().map(|message| message.to_vec()));
+/// interrupter.interrupt();
+/// assert_eq!(waiting.join().unwrap(), Err(semring::RecvError::Interrupted));
+/// # ring.remove()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Interrupter {
+    ring: SharedRing,
+    flag: Arc<InterruptFlag>,
+    bell: Bell,
+}
+
+impl Interrupter {
+    pub(super) fn new(ring: SharedRing, flag: Arc<InterruptFlag>, bell: Bell) -> Self {
+        Self { ring, flag, bell }
+    }
+
+    /// Ends the wait. May be called any number of times, from any thread (not from a signal handler).
+    pub fn interrupt(&self) {
+        if !self.ring.is_forked() {
+            self.flag.raise(&*self.ring.guard, self.bell);
+        }
+    }
+}
+
+impl std::fmt::Debug for Interrupter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Interrupter").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,262 @@
+//! Messages that were received and not yet released.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use super::builder::Habits;
+use super::consumer::ConsumerCore;
+use super::trust;
+use crate::layout::record::HEADER_BYTES;
+use crate::layout::view::LaneView;
+use crate::layout::{Meta, Position};
+use crate::ring::merge::Next;
+
+/// The bytes of one message in the ring, to be copied out, and where it came from.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    lane: &'a LaneView,
+    next: Next,
+    habits: Habits,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(lane: &'a LaneView, next: Next, habits: Habits) -> Self {
+        Self { lane, next, habits }
+    }
+
+    /// Bytes of the message.
+    #[must_use]
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.next.found.payload as usize
+    }
+
+    /// True for a message of 0 bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What the producer said about the message beside its bytes.
+    #[must_use]
+    pub fn meta(&self) -> Meta {
+        self.next.found.meta
+    }
+
+    /// Which lane it came on, from 0: which producer it is from, as long as that one is attached.
+    #[must_use]
+    pub fn lane(&self) -> usize {
+        self.next.lane
+    }
+
+    /// Where it lies on its lane. The same message, delivered again, has the same lane and position;
+    /// no other ever has.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.next.found.position
+    }
+
+    /// Copies bytes from an offset.
+    ///
+    /// # Panics
+    /// If the message ends before.
+    #[inline]
+    pub fn read_at(&self, offset: usize, to: &mut [u8]) {
+        let end = offset.checked_add(to.len());
+        assert!(end.is_some_and(|end| end <= self.len()), "the message is shorter");
+        self.lane.read(self.position(), HEADER_BYTES + offset as u64, to);
+    }
+
+    /// Copies the message to the front of a buffer; gives its length.
+    ///
+    /// # Panics
+    /// If the buffer is shorter than the message.
+    #[inline]
+    pub fn copy_to(&self, to: &mut [u8]) -> usize {
+        let len = self.len();
+        self.read_at(0, &mut to[..len]);
+        len
+    }
+
+    /// Appends the message to a vector.
+    #[inline]
+    pub fn append_to(&self, to: &mut Vec<u8>) {
+        self.lane.append(self.position(), HEADER_BYTES, self.len(), to);
+    }
+
+    /// The message as a vector.
+    #[must_use]
+    #[inline]
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.append_to(&mut bytes);
+        bytes
+    }
+
+    /// One write(2) of the message from an offset on, without a copy in between. Gives the number of
+    /// bytes written.
+    ///
+    /// # Errors
+    /// Those of write(2), `Interrupted` included.
+    ///
+    /// # Panics
+    /// If the message ends before the offset.
+    pub fn write_to(&self, offset: usize, target: impl AsFd) -> io::Result<usize> {
+        assert!(offset <= self.len(), "the message is shorter");
+        let rest = self.len() - offset;
+        let span = self.lane.span(self.position(), HEADER_BYTES + offset as u64, rest);
+        span.drain_to(target.as_fd())
+    }
+
+    /// The bytes, if this process [trusts its peers](crate::Builder::trust_peers).
+    #[must_use]
+    pub fn as_slice(&self) -> Option<&[u8]> {
+        let start = self.lane.bytes_at(self.position(), HEADER_BYTES, self.len());
+        self.habits.trusts_peers.then(|| trust::slice(start, self.len()))
+    }
+}
+
+impl std::fmt::Debug for View<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Message")
+            .field("lane", &self.lane())
+            .field("position", &self.position())
+            .field("len", &self.len())
+            .finish()
+    }
+}
+
+/// A received message, in place. Dropping it releases it; while panicking it is not released and comes
+/// again.
+///
+/// ```
+/// use std::io::Read;
+/// # let name = format!("doc-message-{}", std::process::id());
+/// # let ring = semring::spsc::Builder::new(&name).create()?;
+/// # let mut producer = ring.producer()?;
+/// # producer.send(b"some text")?;
+/// # let mut consumer = ring.consumer()?;
+/// let mut message = consumer.recv()?;
+/// let mut text = String::new();
+/// message.read_to_string(&mut text)?;
+/// assert_eq!(text, "some text");
+/// # drop(message); drop((producer, consumer)); ring.remove()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Message<'a> {
+    core: &'a mut ConsumerCore,
+    next: Next,
+    read: usize,
+    put_back: bool,
+}
+
+impl<'a> Message<'a> {
+    pub(super) fn new(core: &'a mut ConsumerCore, next: Next) -> Self {
+        Self { core, next, read: 0, put_back: false }
+    }
+
+    /// The message's bytes and origin, for passing on.
+    #[must_use]
+    #[inline]
+    pub fn view(&self) -> View<'_> {
+        View::new(self.core.view(self.next.lane), self.next, self.core.habits)
+    }
+
+    /// Bytes of the message.
+    #[must_use]
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.view().len()
+    }
+
+    /// True for a message of 0 bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.view().is_empty()
+    }
+
+    /// What the producer said about the message beside its bytes.
+    #[must_use]
+    pub fn meta(&self) -> Meta {
+        self.view().meta()
+    }
+
+    /// Which lane it came on; see [`View::lane`].
+    #[must_use]
+    pub fn lane(&self) -> usize {
+        self.view().lane()
+    }
+
+    /// Where it lies on its lane; see [`View::position`].
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.view().position()
+    }
+
+    /// Copies bytes from an offset; see [`View::read_at`].
+    ///
+    /// # Panics
+    /// If the message ends before.
+    #[inline]
+    pub fn read_at(&self, offset: usize, to: &mut [u8]) {
+        self.view().read_at(offset, to);
+    }
+
+    /// Copies the message to the front of a buffer; see [`View::copy_to`].
+    ///
+    /// # Panics
+    /// If the buffer is shorter than the message.
+    #[inline]
+    pub fn copy_to(&self, to: &mut [u8]) -> usize {
+        self.view().copy_to(to)
+    }
+
+    /// The message as a vector.
+    #[must_use]
+    #[inline]
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.view().to_vec()
+    }
+
+    /// One write(2) of the message; see [`View::write_to`].
+    ///
+    /// # Errors
+    /// Those of write(2).
+    pub fn write_to(&self, offset: usize, target: impl AsFd) -> io::Result<usize> {
+        self.view().write_to(offset, target)
+    }
+
+    /// The bytes, if this process [trusts its peers](crate::Builder::trust_peers).
+    #[must_use]
+    pub fn as_slice(&self) -> Option<&[u8]> {
+        let start = self.core.view(self.next.lane).bytes_at(self.position(), HEADER_BYTES, self.len());
+        self.core.habits.trusts_peers.then(|| trust::slice(start, self.len()))
+    }
+
+    /// Releases the message, as dropping does.
+    pub fn release(self) {}
+
+    /// Does not release the message: the consumer's next call delivers it again.
+    pub fn put_back(mut self) {
+        self.put_back = true;
+    }
+}
+
+impl io::Read for Message<'_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let count = to.len().min(self.len() - self.read);
+        self.view().read_at(self.read, &mut to[..count]);
+        self.read += count;
+        Ok(count)
+    }
+}
+
+impl Drop for Message<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.put_back && !std::thread::panicking() {
+            self.core.take(&self.next);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What users hold: builders, rings, producers, consumers, reservations and messages. No system calls,
+//! no orderings; `unsafe` only where a user vouches for the peers (`trust`).
+
+mod builder;
+mod consumer;
+mod interrupt;
+mod kind;
+mod message;
+mod producer;
+mod reservation;
+mod ring;
+mod trust;
+
+pub use builder::Builder;
+pub use consumer::{Batch, BatchMessage, Consumer};
+pub use interrupt::Interrupter;
+pub use kind::{Any, Kind, Mpsc, Spsc};
+pub use message::{Message, View};
+pub use producer::Producer;
+pub use reservation::{Reservation, SendBatch};
+pub use ring::{Ring, inspect, list, remove};
+
+/// Rings of one producer.
+pub mod spsc {
+    pub use super::kind::Spsc as Kind;
+
+    /// Makes or opens an SPSC ring.
+    pub type Builder = super::Builder<Kind>;
+    /// An open SPSC ring.
+    pub type Ring = super::Ring<Kind>;
+    /// The producer of an SPSC ring.
+    pub type Producer = super::Producer<Kind>;
+    /// The consumer of an SPSC ring.
+    pub type Consumer = super::Consumer<Kind>;
+
+    /// Opens the SPSC ring at an address; see [`Builder::open`].
+    ///
+    /// # Errors
+    /// As [`Builder::open`].
+    pub fn open(address: impl AsRef<str>) -> Result<Ring, crate::OpenError> {
+        Builder::new(address).open()
+    }
+}
+
+/// Rings of many producers: a lane for each, FIFO per producer.
+pub mod mpsc {
+    pub use super::kind::Mpsc as Kind;
+
+    /// Makes or opens an MPSC ring.
+    pub type Builder = super::Builder<Kind>;
+    /// An open MPSC ring.
+    pub type Ring = super::Ring<Kind>;
+    /// A producer of an MPSC ring.
+    pub type Producer = super::Producer<Kind>;
+    /// The consumer of an MPSC ring.
+    pub type Consumer = super::Consumer<Kind>;
+
+    /// Opens the MPSC ring at an address; see [`Builder::open`].
+    ///
+    /// # Errors
+    /// As [`Builder::open`].
+    pub fn open(address: impl AsRef<str>) -> Result<Ring, crate::OpenError> {
+        Builder::new(address).open()
+    }
+}
+
+/// Rings of whichever kind is there: for tools.
+pub mod any {
+    pub use super::kind::Any as Kind;
+
+    /// Makes or opens a ring of either kind.
+    pub type Builder = super::Builder<Kind>;
+    /// An open ring of either kind.
+    pub type Ring = super::Ring<Kind>;
+    /// A producer of a ring of either kind.
+    pub type Producer = super::Producer<Kind>;
+    /// The consumer of a ring of either kind.
+    pub type Consumer = super::Consumer<Kind>;
+
+    /// Opens the ring at an address; see [`Builder::open`].
+    ///
+    /// # Errors
+    /// As [`Builder::open`].
+    pub fn open(address: impl AsRef<str>) -> Result<Ring, crate::OpenError> {
+        Builder::new(address).open()
+    }
+}

@@ -1,0 +1,482 @@
+//! The producer's role.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::builder::Habits;
+use super::interrupt::Interrupter;
+use super::kind::{Kind, Mpsc, Any};
+use super::reservation::{Reservation, SendBatch};
+use crate::error::{AttachError, SendError};
+use crate::guard::doorbell::Waker;
+use crate::guard::interrupt::InterruptFlag;
+use crate::guard::strategy::cpus;
+use crate::guard::wait::{Deadline, Outcome, Waiter, Waiting};
+use crate::guard::{Bell, GuardError, Waited};
+use crate::layout::record::HEADER_BYTES;
+use crate::layout::{Meta, Position};
+use crate::lifecycle::{ConsumerFate, ProducerSeat, note_count};
+use crate::ring::produce::{LaneProducer, NoSlot, Slot};
+use crate::sync::AtomicU64;
+
+/// A producer: sends messages on a lane of its own. Dropping it detaches; what was committed stays.
+///
+/// Messages of one producer arrive in the order in which they were committed. One thread at a time
+/// uses a producer (`&mut self`); a second producer of the same process has a lane of its own.
+///
+/// ```
+/// # let name = format!("doc-producer-{}", std::process::id());
+/// # let ring = semring::spsc::Builder::new(&name).create()?;
+/// let mut producer = ring.producer()?;
+/// producer.send(b"copied in")?;
+///
+/// let mut reservation = producer.reserve(8)?;   // or written in place
+/// reservation.write_at(0, b"in place");
+/// reservation.commit();
+///
+/// let mut consumer = ring.consumer()?;
+/// assert_eq!(consumer.recv()?.to_vec(), b"copied in");
+/// assert_eq!(consumer.recv()?.to_vec(), b"in place");
+/// # drop((producer, consumer)); ring.remove()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Producer<K> {
+    pub(super) core: ProducerCore,
+    kind: PhantomData<K>,
+}
+
+/// How long a call may wait.
+#[derive(Clone, Copy)]
+pub(super) enum Patience {
+    /// Not at all.
+    Try,
+    Until(Deadline),
+}
+
+pub(super) struct ProducerCore {
+    pub(super) lane: LaneProducer,
+    pub(super) seat: ProducerSeat,
+    waker: Waker,
+    waiter: Waiter,
+    interrupt: Arc<InterruptFlag>,
+    pub(super) habits: Habits,
+    /// The guard is asked again when the lane's tail is here.
+    next_probe: Position,
+    /// What went wrong after a commit: the next call says it.
+    trouble: Option<SendError>,
+    posts: u64,
+}
+
+pub(super) fn send_error(error: GuardError) -> SendError {
+    match error {
+        GuardError::Removed => SendError::Removed,
+        GuardError::Os { errno, .. } => SendError::Os { errno },
+    }
+}
+
+impl ProducerCore {
+    /// What every call begins with.
+    #[inline]
+    fn begin(&mut self) -> Result<(), SendError> {
+        if self.seat.ring().is_forked() {
+            return Err(SendError::Forked);
+        }
+        if let Some(trouble) = self.trouble {
+            // A broken pipe may be mended by a new consumer; a removed ring stays removed.
+            if trouble != SendError::Removed {
+                self.trouble = None;
+            }
+            return Err(trouble);
+        }
+        if self.lane.tail() >= self.next_probe {
+            self.probe()?;
+        }
+        Ok(())
+    }
+
+    /// Asks the guard what became of the consumer.
+    #[cold]
+    pub(super) fn probe(&mut self) -> Result<(), SendError> {
+        self.next_probe = self.lane.tail().advance(self.lane.capacity().quarter());
+        match self.seat.consumer().map_err(send_error)? {
+            ConsumerFate::NotMet | ConsumerFate::Present => Ok(()),
+            ConsumerFate::Gone => Err(SendError::ConsumerGone),
+            ConsumerFate::Closed => Err(SendError::Closed),
+        }
+    }
+
+    /// A place for a message of `len` bytes.
+    #[inline]
+    pub(super) fn reserve(&mut self, len: usize, patience: Patience) -> Result<Slot, SendError> {
+        self.begin()?;
+        let max = self.lane.capacity().max_message() as usize;
+        if len > max {
+            return Err(SendError::TooLong { max });
+        }
+        match self.lane.try_reserve(len) {
+            Ok(slot) => Ok(slot),
+            Err(no_slot) => self.reserve_slowly(len, patience, no_slot),
+        }
+    }
+
+    #[cold]
+    fn reserve_slowly(
+        &mut self,
+        len: usize,
+        patience: Patience,
+        mut no_slot: NoSlot,
+    ) -> Result<Slot, SendError> {
+        loop {
+            match no_slot {
+                NoSlot::Damaged(_) => return Err(SendError::Poisoned),
+                NoSlot::Full { padded } => {
+                    // A pad alone must wake a sleeping consumer, or both sleep.
+                    if padded {
+                        self.wake_consumer();
+                    }
+                    if let Some(trouble) = self.trouble {
+                        return Err(trouble);
+                    }
+                }
+            }
+            let Patience::Until(deadline) = patience else {
+                self.probe()?;
+                return Err(SendError::Full);
+            };
+            // Nothing of a batch may be held back while we wait for room.
+            if self.lane.end_batch() {
+                self.wake_consumer();
+                self.lane.begin_batch();
+            }
+            self.wait_for_room(len, deadline)?;
+            match self.lane.try_reserve(len) {
+                Ok(slot) => return Ok(slot),
+                Err(again) => no_slot = again,
+            }
+        }
+    }
+
+    #[cold]
+    fn wait_for_room(&mut self, len: usize, deadline: Deadline) -> Result<(), SendError> {
+        let word_of = self.lane.view().clone();
+        let mut side = RoomWait {
+            word: &word_of.producer().wait_word,
+            lane: &mut self.lane,
+            seat: &mut self.seat,
+            interrupt: &self.interrupt,
+            len,
+            fate: ConsumerFate::NotMet,
+        };
+        let outcome = self.waiter.wait(&mut side, deadline);
+        let fate = side.fate;
+        note_count(&word_of.producer().sleeps, self.waiter.sleeps());
+        if self.interrupt.take() {
+            return Err(SendError::Interrupted);
+        }
+        match outcome.map_err(send_error)? {
+            Outcome::Ready => Ok(()),
+            Outcome::TimedOut => Err(SendError::TimedOut),
+            Outcome::Over if fate == ConsumerFate::Closed => Err(SendError::Closed),
+            Outcome::Over => Err(SendError::ConsumerGone),
+        }
+    }
+
+    /// Publishes a filled slot, or adds it to the batch that is held back.
+    #[inline]
+    pub(super) fn commit(&mut self, slot: Slot, meta: Meta) {
+        self.lane.commit(slot, meta);
+    }
+
+    /// K5, after something was published: wakes the consumer if it says that it sleeps.
+    #[inline]
+    pub(super) fn ring_bell(&mut self) {
+        if self.waker.is_due(&self.seat.ring().view.consumer().wait_word) {
+            self.post();
+        }
+    }
+
+    #[cold]
+    fn wake_consumer(&mut self) {
+        self.ring_bell();
+    }
+
+    #[cold]
+    fn post(&mut self) {
+        self.posts += 1;
+        note_count(&self.lane.view().producer().posts, self.posts);
+        if let Err(error) = self.seat.ring().guard.post(Bell::Messages) {
+            self.trouble = Some(send_error(error));
+            return;
+        }
+        // It slept, or was killed in its sleep: ask which, the call is in the kernel anyway.
+        if let Err(error) = self.probe() {
+            self.trouble = Some(error);
+        }
+    }
+
+    #[inline]
+    fn send(&mut self, bytes: &[u8], meta: Meta, patience: Patience) -> Result<(), SendError> {
+        let slot = self.reserve(bytes.len(), patience)?;
+        self.lane.view().write(slot.position(), HEADER_BYTES, bytes);
+        self.commit(slot, meta);
+        self.ring_bell();
+        Ok(())
+    }
+}
+
+/// A producer that waits for room.
+struct RoomWait<'a> {
+    word: &'a AtomicU64,
+    lane: &'a mut LaneProducer,
+    seat: &'a mut ProducerSeat,
+    interrupt: &'a InterruptFlag,
+    len: usize,
+    fate: ConsumerFate,
+}
+
+impl Waiting for RoomWait<'_> {
+    fn word(&self) -> &AtomicU64 {
+        self.word
+    }
+
+    fn is_ready(&mut self) -> bool {
+        // Damage counts as ready: the next try reports it.
+        self.lane.has_room_for(self.len).unwrap_or(true) || self.interrupt.is_raised()
+    }
+
+    fn is_over(&mut self) -> Result<bool, GuardError> {
+        self.fate = self.seat.consumer()?;
+        Ok(matches!(self.fate, ConsumerFate::Gone | ConsumerFate::Closed))
+    }
+
+    fn settle(&mut self) -> Result<(), GuardError> {
+        Ok(())
+    }
+
+    fn sleep(&mut self, timeout: Option<Duration>) -> Result<Waited, GuardError> {
+        let bell = Bell::Room { lane: self.seat.lane() };
+        self.seat.ring().guard.wait(bell, timeout)
+    }
+}
+
+impl<K: Kind> Producer<K> {
+    pub(super) fn new(seat: ProducerSeat, lane: LaneProducer, habits: Habits) -> Self {
+        let waiter = Waiter::new(habits.wait, cpus(), seat.generation());
+        let next_probe = lane.tail().advance(lane.capacity().quarter());
+        let core = ProducerCore {
+            lane,
+            seat,
+            waker: Waker::new(),
+            waiter,
+            interrupt: InterruptFlag::new(),
+            habits,
+            next_probe,
+            trouble: None,
+            posts: 0,
+        };
+        Self { core, kind: PhantomData }
+    }
+
+    /// Sends a copy of these bytes; waits while the lane is full.
+    ///
+    /// # Errors
+    /// [`SendError::TooLong`], [`ConsumerGone`](SendError::ConsumerGone) or
+    /// [`Closed`](SendError::Closed) once the consumer that was met has left,
+    /// [`Removed`](SendError::Removed), and the others; the message was then not sent. Trouble found
+    /// after a commit is reported by the next call.
+    #[inline]
+    pub fn send(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        self.core.send(bytes, Meta::default(), Patience::Until(Deadline::NEVER))
+    }
+
+    /// As [`send`](Self::send), with a kind and flags for the consumer.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    ///
+    /// # Panics
+    /// If a flag outside [`Meta::FLAGS_MASK`] is set.
+    #[inline]
+    pub fn send_with(&mut self, bytes: &[u8], meta: Meta) -> Result<(), SendError> {
+        assert!(meta.is_valid(), "the flags 0xf0 are reserved");
+        self.core.send(bytes, meta, Patience::Until(Deadline::NEVER))
+    }
+
+    /// As [`send`](Self::send), but never waits.
+    ///
+    /// # Errors
+    /// [`SendError::Full`] while there is no room, and those of [`send`](Self::send).
+    #[inline]
+    pub fn try_send(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        self.core.send(bytes, Meta::default(), Patience::Try)
+    }
+
+    /// As [`send`](Self::send), but waits no longer than this.
+    ///
+    /// # Errors
+    /// [`SendError::TimedOut`], and those of [`send`](Self::send).
+    pub fn send_timeout(&mut self, bytes: &[u8], timeout: Duration) -> Result<(), SendError> {
+        self.core.send(bytes, Meta::default(), Patience::Until(Deadline::after(timeout)))
+    }
+
+    /// Reserves room for a message of `len` bytes, to be written in place; waits while the lane is
+    /// full. Nothing is visible before [`Reservation::commit`].
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    #[inline]
+    pub fn reserve(&mut self, len: usize) -> Result<Reservation<'_>, SendError> {
+        let slot = self.core.reserve(len, Patience::Until(Deadline::NEVER))?;
+        Ok(Reservation::new(&mut self.core, slot))
+    }
+
+    /// As [`reserve`](Self::reserve), but never waits.
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send).
+    #[inline]
+    pub fn try_reserve(&mut self, len: usize) -> Result<Reservation<'_>, SendError> {
+        let slot = self.core.reserve(len, Patience::Try)?;
+        Ok(Reservation::new(&mut self.core, slot))
+    }
+
+    /// As [`reserve`](Self::reserve), but waits no longer than this.
+    ///
+    /// # Errors
+    /// As [`send_timeout`](Self::send_timeout).
+    pub fn reserve_timeout(
+        &mut self,
+        len: usize,
+        timeout: Duration,
+    ) -> Result<Reservation<'_>, SendError> {
+        let slot = self.core.reserve(len, Patience::Until(Deadline::after(timeout)))?;
+        Ok(Reservation::new(&mut self.core, slot))
+    }
+
+    /// Begins a batch: messages pushed into it become visible together, with one publishing store,
+    /// when it is committed.
+    ///
+    /// ```
+    /// # let name = format!("doc-batch-{}", std::process::id());
+    /// # let ring = semring::spsc::Builder::new(&name).create()?;
+    /// let mut producer = ring.producer()?;
+    /// let mut batch = producer.batch();
+    /// for number in 0..100u32 {
+    ///     batch.push(&number.to_le_bytes())?;
+    /// }
+    /// batch.commit();
+    /// assert_eq!(ring.info()?.unread_messages(), 100);
+    /// # drop(producer); ring.remove()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn batch(&mut self) -> SendBatch<'_> {
+        SendBatch::new(&mut self.core)
+    }
+
+    /// Asks the kernel whether the consumer is still there: one call, about 0.2 µs. `send` does so by
+    /// itself once in a quarter lap and whenever it sleeps or wakes the consumer.
+    ///
+    /// # Errors
+    /// [`SendError::ConsumerGone`] or [`SendError::Closed`] if one was met and is gone,
+    /// [`SendError::Removed`].
+    pub fn probe(&mut self) -> Result<(), SendError> {
+        if self.core.seat.ring().is_forked() {
+            return Err(SendError::Forked);
+        }
+        self.core.trouble = None;
+        self.core.probe()
+    }
+
+    /// Goes on after [`SendError::ConsumerGone`]: the next consumer is awaited as the first one was.
+    /// Nothing that was committed is lost by the change.
+    ///
+    /// # Errors
+    /// [`SendError::Removed`].
+    pub fn await_next_consumer(&mut self) -> Result<(), SendError> {
+        if self.core.seat.ring().is_forked() {
+            return Err(SendError::Forked);
+        }
+        self.core.trouble = None;
+        self.core.seat.forget_consumer().map_err(send_error)
+    }
+
+    /// Says that this producer sends nothing more, and detaches. Dropping it does the same without
+    /// the word.
+    pub fn close(self) {
+        if !self.core.seat.ring().is_forked() {
+            self.core.lane.say_no_more();
+        }
+    }
+
+    /// The longest message in bytes: a quarter of the lane's capacity.
+    #[must_use]
+    pub fn max_message_bytes(&self) -> usize {
+        self.core.lane.capacity().max_message() as usize
+    }
+
+    /// Which lane of the ring this producer has, from 0.
+    #[must_use]
+    pub fn lane(&self) -> usize {
+        self.core.seat.lane()
+    }
+
+    /// Where the next record begins on this lane.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.core.lane.tail()
+    }
+
+    /// Messages committed on this lane since the ring was made, those of predecessors included.
+    #[must_use]
+    pub fn sent_messages(&self) -> u64 {
+        self.core.lane.sent()
+    }
+
+    /// For ending a blocking call of this producer from another thread.
+    #[must_use]
+    pub fn interrupter(&self) -> Interrupter {
+        let bell = Bell::Room { lane: self.core.seat.lane() };
+        Interrupter::new(self.core.seat.ring().clone(), self.core.interrupt.clone(), bell)
+    }
+
+    /// How often this producer slept, and how often it woke the consumer, in the kernel.
+    #[must_use]
+    pub fn kernel_calls(&self) -> (u64, u64) {
+        (self.core.waiter.sleeps(), self.core.posts)
+    }
+
+    fn another(&self) -> Result<Self, AttachError> {
+        let (seat, lane) = ProducerSeat::take(self.core.seat.ring())?;
+        Ok(Self::new(seat, lane, self.core.habits))
+    }
+}
+
+impl Producer<Mpsc> {
+    /// Another producer, with a lane of its own.
+    ///
+    /// # Errors
+    /// As [`Ring::producer`](crate::Ring::producer).
+    pub fn try_clone(&self) -> Result<Self, AttachError> {
+        self.another()
+    }
+}
+
+impl Producer<Any> {
+    /// Another producer, with a lane of its own.
+    ///
+    /// # Errors
+    /// As [`Ring::producer`](crate::Ring::producer).
+    pub fn try_clone(&self) -> Result<Self, AttachError> {
+        self.another()
+    }
+}
+
+impl<K> std::fmt::Debug for Producer<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Producer")
+            .field("address", &self.core.seat.ring().address)
+            .field("lane", &self.core.seat.lane())
+            .finish_non_exhaustive()
+    }
+}

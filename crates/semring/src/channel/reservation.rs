@@ -1,0 +1,233 @@
+//! Room for messages that are being written: one, or a batch.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use super::producer::{Patience, ProducerCore};
+use super::trust;
+use crate::error::SendError;
+use crate::guard::wait::Deadline;
+use crate::layout::record::HEADER_BYTES;
+use crate::layout::{Meta, Position};
+use crate::ring::produce::Slot;
+
+/// Room for one message, written in place. Nobody sees it before [`commit`](Self::commit); dropped
+/// without, it is discarded as if it had never been.
+///
+/// The bytes are whatever was there before until they are written.
+///
+/// ```
+/// use std::io::Write;
+/// # let name = format!("doc-reservation-{}", std::process::id());
+/// # let ring = semring::spsc::Builder::new(&name).create()?;
+/// let mut producer = ring.producer()?;
+/// let mut reservation = producer.reserve(100)?;
+/// write!(reservation, "{} + {} = {}", 1, 2, 3)?;
+/// let written = reservation.written();
+/// reservation.truncate(written);
+/// reservation.commit();
+/// assert_eq!(ring.consumer()?.recv()?.to_vec(), b"1 + 2 = 3");
+/// # drop(producer); ring.remove()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "a reservation that is not committed is discarded"]
+pub struct Reservation<'a> {
+    core: &'a mut ProducerCore,
+    slot: Slot,
+    meta: Meta,
+    written: usize,
+}
+
+impl<'a> Reservation<'a> {
+    pub(super) fn new(core: &'a mut ProducerCore, slot: Slot) -> Self {
+        Self { core, slot, meta: Meta::default(), written: 0 }
+    }
+
+    /// Bytes of the message.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slot.len()
+    }
+
+    /// True for a message of 0 bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Where the message will lie on its lane.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.slot.position()
+    }
+
+    /// Writes bytes at an offset.
+    ///
+    /// # Panics
+    /// If they don't fit.
+    pub fn write_at(&mut self, offset: usize, bytes: &[u8]) {
+        let end = offset.checked_add(bytes.len());
+        assert!(end.is_some_and(|end| end <= self.len()), "the bytes don't fit the reservation");
+        self.core.lane.view().write(
+            self.slot.position(),
+            HEADER_BYTES + offset as u64,
+            bytes,
+        );
+    }
+
+    /// Bytes written by [`io::Write`] and [`fill_from`](Self::fill_from), which go on one behind the
+    /// other.
+    #[must_use]
+    pub fn written(&self) -> usize {
+        self.written
+    }
+
+    /// One read(2) from a file, pipe or socket into what is left, without a copy in between. Gives the
+    /// number of bytes, 0 at the end of the input or if nothing is left.
+    ///
+    /// # Errors
+    /// Those of read(2), `Interrupted` included.
+    pub fn fill_from(&mut self, source: impl AsFd) -> io::Result<usize> {
+        let left = self.len() - self.written;
+        if left == 0 {
+            return Ok(0);
+        }
+        let span = self.core.lane.view().span(
+            self.slot.position(),
+            HEADER_BYTES + self.written as u64,
+            left,
+        );
+        let got = span.fill_from(source.as_fd())?;
+        self.written += got;
+        Ok(got)
+    }
+
+    /// Makes the message shorter.
+    ///
+    /// # Panics
+    /// If `len` is longer than the reservation.
+    pub fn truncate(&mut self, len: usize) {
+        self.slot = self.slot.shortened(len);
+        self.written = self.written.min(len);
+    }
+
+    /// Says something about the message beside its bytes.
+    ///
+    /// # Panics
+    /// If a flag outside [`Meta::FLAGS_MASK`] is set.
+    pub fn set_meta(&mut self, meta: Meta) {
+        assert!(meta.is_valid(), "the flags 0xf0 are reserved");
+        self.meta = meta;
+    }
+
+    /// The bytes, if this process [trusts its peers](crate::Builder::trust_peers).
+    #[must_use]
+    pub fn as_mut_slice(&mut self) -> Option<&mut [u8]> {
+        let len = self.len();
+        let start = self.core.lane.view().bytes_at(self.slot.position(), HEADER_BYTES, len);
+        self.core.habits.trusts_peers.then(|| trust::slice_mut(start, len))
+    }
+
+    /// Publishes the message, with one store. Wakes the consumer if it sleeps; trouble met there is
+    /// reported by the producer's next call, the message is committed all the same.
+    #[inline]
+    pub fn commit(self) {
+        self.core.commit(self.slot, self.meta);
+        self.core.ring_bell();
+    }
+
+    /// Gives the room back, as dropping does.
+    pub fn discard(self) {}
+}
+
+impl io::Write for Reservation<'_> {
+    /// Goes on behind what was written so; 0 bytes fit when the reservation is full.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let fits = bytes.len().min(self.len() - self.written);
+        self.write_at(self.written, &bytes[..fits]);
+        self.written += fits;
+        Ok(fits)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Messages that become visible together. Dropped without a [`commit`](Self::commit), the batch is
+/// committed as well: its messages are complete.
+#[derive(Debug)]
+pub struct SendBatch<'a> {
+    core: &'a mut ProducerCore,
+}
+
+impl<'a> SendBatch<'a> {
+    pub(super) fn new(core: &'a mut ProducerCore) -> Self {
+        core.lane.begin_batch();
+        Self { core }
+    }
+
+    /// Adds a message. If the lane is full, what the batch holds is published, and this waits for
+    /// room: only a batch that fits the lane appears at once.
+    ///
+    /// # Errors
+    /// As [`Producer::send`](crate::Producer::send); what was pushed before stays in the batch.
+    #[inline]
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        self.add(bytes, Meta::default(), Patience::Until(Deadline::NEVER))
+    }
+
+    /// As [`push`](Self::push), with a kind and flags for the consumer.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    ///
+    /// # Panics
+    /// If a flag outside [`Meta::FLAGS_MASK`] is set.
+    #[inline]
+    pub fn push_with(&mut self, bytes: &[u8], meta: Meta) -> Result<(), SendError> {
+        assert!(meta.is_valid(), "the flags 0xf0 are reserved");
+        self.add(bytes, meta, Patience::Until(Deadline::NEVER))
+    }
+
+    /// Adds a message if there is room; never waits and publishes nothing.
+    ///
+    /// # Errors
+    /// [`SendError::Full`], and those of [`push`](Self::push).
+    #[inline]
+    pub fn try_push(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        self.add(bytes, Meta::default(), Patience::Try)
+    }
+
+    #[inline]
+    fn add(&mut self, bytes: &[u8], meta: Meta, patience: Patience) -> Result<(), SendError> {
+        let slot = self.core.reserve(bytes.len(), patience)?;
+        self.core.lane.view().write(slot.position(), HEADER_BYTES, bytes);
+        self.core.commit(slot, meta);
+        Ok(())
+    }
+
+    /// True if nothing was pushed since the last publication.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.core.lane.batch_is_empty()
+    }
+
+    /// Publishes all messages of the batch with one store.
+    pub fn commit(self) {}
+}
+
+impl Drop for SendBatch<'_> {
+    fn drop(&mut self) {
+        if !self.core.seat.ring().is_forked() && self.core.lane.end_batch() {
+            self.core.ring_bell();
+        }
+    }
+}
+
+impl std::fmt::Debug for ProducerCore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ProducerCore").field("lane", &self.seat.lane()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,175 @@
+//! An open ring: where producers and consumers come from.
+
+use std::marker::PhantomData;
+
+use super::builder::Habits;
+use super::consumer::Consumer;
+use super::kind::Kind;
+use super::producer::Producer;
+use crate::error::{AttachError, OpenError, RemoveError};
+use crate::lifecycle::{
+    self, ConsumerSeat, ProducerSeat, Removal, RingInfo, SharedRing, consumer_left_on_purpose,
+    has_unread, remove_idle,
+};
+use crate::memory::Address;
+
+/// An open ring. Holds no role: being open keeps nobody waiting and no ring alive.
+///
+/// ```
+/// # let name = format!("doc-ring-{}", std::process::id());
+/// let ring = semring::spsc::Builder::new(&name).create()?;
+/// let mut producer = ring.producer()?;
+/// producer.send(b"kept until somebody reads it")?;
+/// drop(producer);
+/// assert_eq!(ring.info()?.unread_messages(), 1);
+/// ring.remove()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Ring<K> {
+    core: SharedRing,
+    habits: Habits,
+    kind: PhantomData<K>,
+}
+
+impl<K> Clone for Ring<K> {
+    fn clone(&self) -> Self {
+        Self { core: self.core.clone(), habits: self.habits, kind: PhantomData }
+    }
+}
+
+impl<K> std::fmt::Debug for Ring<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ring")
+            .field("address", &self.core.address)
+            .field("lanes", &self.core.lanes())
+            .field("capacity_bytes", &self.core.superblock.geometry.capacity().get())
+            .finish()
+    }
+}
+
+impl<K: Kind> Ring<K> {
+    pub(super) fn new(core: SharedRing, habits: Habits) -> Self {
+        Self { core, habits, kind: PhantomData }
+    }
+
+    /// Becomes a producer on the lowest free lane. While every lane is taken, but a holder was just
+    /// killed, waits up to a second for the kernel to certify it.
+    ///
+    /// # Errors
+    /// [`AttachError::NoFreeLane`] while live producers have every lane, [`AttachError::Removed`],
+    /// [`AttachError::Poisoned`], and the others.
+    pub fn producer(&self) -> Result<Producer<K>, AttachError> {
+        let (seat, lane) = ProducerSeat::take(&self.core)?;
+        Ok(Producer::new(seat, lane, self.habits))
+    }
+
+    /// Becomes the consumer. Begins with what the predecessor released last; what it had received and
+    /// not released comes again.
+    ///
+    /// # Errors
+    /// [`AttachError::ConsumerPresent`] while there is a live one. If it was just killed, waits up to a
+    /// second for the kernel to certify it.
+    pub fn consumer(&self) -> Result<Consumer<K>, AttachError> {
+        let (seat, lanes, damaged) = ConsumerSeat::take(&self.core)?;
+        Ok(Consumer::new(seat, lanes, damaged, self.habits))
+    }
+
+    /// The address it was opened by.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.core.address
+    }
+
+    /// Bytes that each lane holds.
+    #[must_use]
+    pub fn capacity_bytes(&self) -> u64 {
+        self.core.superblock.geometry.capacity().get()
+    }
+
+    /// The longest message in bytes: a quarter of the capacity.
+    #[must_use]
+    pub fn max_message_bytes(&self) -> usize {
+        self.core.superblock.geometry.capacity().max_message() as usize
+    }
+
+    /// How many producers can be attached at once.
+    #[must_use]
+    pub fn lanes(&self) -> usize {
+        self.core.lanes()
+    }
+
+    /// True if this process made the ring with this handle.
+    #[must_use]
+    pub fn was_created(&self) -> bool {
+        self.core.created
+    }
+
+    /// True if the ring was made only because it was missing ([`Builder::implicit`](crate::Builder::implicit)).
+    #[must_use]
+    pub fn is_implicit(&self) -> bool {
+        self.core.superblock.implicit
+    }
+
+    /// The ring at this moment: who is attached, what is in it.
+    ///
+    /// # Errors
+    /// If the object's owner and mode can't be read.
+    pub fn info(&self) -> Result<RingInfo, OpenError> {
+        lifecycle::observe(&self.core)
+    }
+
+    /// Removes the ring with everything in it, unless somebody is attached.
+    ///
+    /// # Errors
+    /// [`RemoveError::InUse`], [`RemoveError::Permission`], and the others.
+    pub fn remove(&self) -> Result<(), RemoveError> {
+        match remove_idle(&self.core, false, || true)? {
+            Removal::InUse => lifecycle::remove_now(&self.core.address, false),
+            Removal::Removed | Removal::Kept => Ok(()),
+        }
+    }
+
+    /// Removes the ring if nobody is attached and nothing is lost by it: no message is unread, or the
+    /// last consumer [left on purpose](crate::Consumer::close). True if it is gone.
+    ///
+    /// # Errors
+    /// [`RemoveError::Permission`] and the others; a ring in use is no error.
+    pub fn remove_if_done(&self) -> Result<bool, RemoveError> {
+        let core = &self.core;
+        let done = || consumer_left_on_purpose(core) || !has_unread(core);
+        Ok(remove_idle(core, false, done)? == Removal::Removed)
+    }
+}
+
+/// Removes the ring at an address. With `force` also while it is in use: everybody attached then ends
+/// with its `Removed` error.
+///
+/// # Errors
+/// [`RemoveError::InUse`] without `force`, [`RemoveError::Open`] if there is no such ring.
+///
+/// ```
+/// # let name = format!("doc-remove-{}", std::process::id());
+/// semring::spsc::Builder::new(&name).create()?;
+/// semring::remove(&name.parse()?, false)?;
+/// assert!(semring::spsc::open(&name).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn remove(address: &Address, force: bool) -> Result<(), RemoveError> {
+    lifecycle::remove_now(address, force)
+}
+
+/// Looks at the ring at an address without taking part: mapped read-only, nothing changes. Needs read
+/// permission.
+///
+/// # Errors
+/// As [`Builder::open`](crate::Builder::open); a ring whose semaphores are gone is described as
+/// [`RingState::Unguarded`](crate::RingState::Unguarded).
+pub fn inspect(address: &Address) -> Result<RingInfo, OpenError> {
+    lifecycle::inspect(address)
+}
+
+/// Every ring that this user may look at, in this IPC namespace and /dev/shm.
+#[must_use]
+pub fn list() -> Vec<RingInfo> {
+    lifecycle::list()
+}

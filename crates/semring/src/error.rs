@@ -1,0 +1,376 @@
+//! Every public error, one enum an operation. Those of the data path are small and `Copy`; those of
+//! set-up keep the name and the cause.
+
+use std::io;
+
+use crate::layout::Position;
+use crate::memory::address::AddressError;
+
+/// Why a ring could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CreateError {
+    /// The address can't be understood.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// A size or number is outside what the format allows.
+    #[error("{what} can't be {value}: {allowed}")]
+    BadOption {
+        /// Which option.
+        what: &'static str,
+        /// What was given.
+        value: String,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+    /// Something of this name exists.
+    #[error("{name}: it exists already; open it, or remove it first")]
+    Exists {
+        /// The address.
+        name: String,
+    },
+    /// The place is taken by something that is not a ring.
+    #[error("{name}: {what}; choose another name, or remove it yourself if it is not needed")]
+    NotARing {
+        /// The address.
+        name: String,
+        /// What is there.
+        what: String,
+    },
+    /// The memory can't be had.
+    #[error("{name}: no room for {asked} bytes{}: {hint}", free_text(*.free))]
+    NoSpace {
+        /// The address.
+        name: String,
+        /// Bytes asked for.
+        asked: u64,
+        /// Bytes that were free, where that is known.
+        free: Option<u64>,
+        /// The way out.
+        hint: &'static str,
+    },
+    /// A limit of System V semaphores is reached.
+    #[error("{name}: {limit}")]
+    SemaphoreLimit {
+        /// The address.
+        name: String,
+        /// Which limit, its value, and how to raise it.
+        limit: String,
+    },
+    /// Not allowed.
+    #[error("{name}: permission denied ({source})")]
+    Permission {
+        /// The address.
+        name: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Another process has been making or removing the ring for too long.
+    #[error("{name}: another process is making or removing it and does not finish; try again, or look for a stopped process")]
+    Busy {
+        /// The address.
+        name: String,
+    },
+    /// Any other refusal by the system.
+    #[error("{name}: {call}: {source}")]
+    Os {
+        /// The address.
+        name: String,
+        /// The call that failed.
+        call: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+fn free_text(free: Option<u64>) -> String {
+    free.map_or_else(String::new, |free| format!(" ({free} bytes are free)"))
+}
+
+/// Why a ring could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The address can't be understood.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// There is no ring of this name.
+    #[error("{name}: no such ring")]
+    NotFound {
+        /// The address.
+        name: String,
+    },
+    /// Something is there, but it is not a ring.
+    #[error("{name}: not a ring: {what}")]
+    NotARing {
+        /// The address.
+        name: String,
+        /// What is there.
+        what: String,
+    },
+    /// The ring was made by another version of the format.
+    #[error("{name}: the ring was made by format {found}, this build reads {expected}; use the program that made it, or remove the ring")]
+    OtherVersion {
+        /// The address.
+        name: String,
+        /// The ring's format version.
+        found: u32,
+        /// This build's.
+        expected: u32,
+    },
+    /// The ring needs a feature that this build does not have.
+    #[error("{name}: the ring needs features that this build does not know (bits {bits:#x}); use a newer one")]
+    UnknownFeatures {
+        /// The address.
+        name: String,
+        /// The unknown bits.
+        bits: u64,
+    },
+    /// The ring is there, but its semaphores are not to be found.
+    #[error("{name}: {why}")]
+    GuardLost {
+        /// The address.
+        name: String,
+        /// What is missing, what may be the reason, what to do.
+        why: String,
+    },
+    /// The ring differs from what was asked for.
+    #[error("{name}: the ring has {what} {found}, not {asked}; ask for that, or remove the ring first")]
+    Mismatch {
+        /// The address.
+        name: String,
+        /// Which property.
+        what: &'static str,
+        /// The ring's.
+        found: String,
+        /// What was asked for.
+        asked: String,
+    },
+    /// Another process is still making the ring.
+    #[error("{name}: another process is still making it; try again, or look for a stopped process")]
+    Busy {
+        /// The address.
+        name: String,
+    },
+    /// Not allowed.
+    #[error("{name}: permission denied ({source}); the owner can give access with --mode")]
+    Permission {
+        /// The address.
+        name: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Any other refusal by the system.
+    #[error("{name}: {call}: {source}")]
+    Os {
+        /// The address.
+        name: String,
+        /// The call that failed.
+        call: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Why open-or-create failed: at opening what is there, or at making what is not.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenOrCreateError {
+    /// What is there could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Nothing was there and nothing could be made.
+    #[error(transparent)]
+    Create(#[from] CreateError),
+}
+
+/// Why a process did not become a producer or the consumer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// The ring has a live consumer.
+    #[error("the ring has a consumer already (pid {pid}); a ring has one")]
+    ConsumerPresent {
+        /// The process, as itself sees its id.
+        pid: u32,
+    },
+    /// Every lane has a live producer.
+    #[error("all {lanes} lanes have a producer (the first is pid {pid}); make the ring with more --producers")]
+    NoFreeLane {
+        /// How many lanes the ring has.
+        lanes: usize,
+        /// Who has the first one.
+        pid: u32,
+    },
+    /// The ring was or is being removed: open it anew.
+    #[error("the ring was removed")]
+    Removed,
+    /// The control words of the lane are impossible.
+    #[error("lane {lane} is damaged at position {position}: a process wrote where it must not; remove the ring and make it anew")]
+    Poisoned {
+        /// The lane.
+        lane: usize,
+        /// Where the impossible bytes are.
+        position: Position,
+    },
+    /// The ring was opened by the parent of this process: a forked child opens it anew.
+    #[error("this handle belongs to the parent process; a forked child must open the ring itself")]
+    Forked,
+    /// Not allowed.
+    #[error("permission denied: the semaphores of the ring are not writable for this user")]
+    Permission,
+    /// A limit or any other refusal by the system.
+    #[error("{call}: {}{}", io::Error::from_raw_os_error(*.errno), attach_hint(*.errno))]
+    Os {
+        /// The call that failed.
+        call: &'static str,
+        /// What the kernel said.
+        errno: i32,
+    },
+}
+
+fn attach_hint(errno: i32) -> &'static str {
+    const ENOSPC: i32 = 28;
+    const E2BIG: i32 = 7;
+    match errno {
+        ENOSPC => " (no undo structure left: too many processes use semaphores)",
+        E2BIG => " (the third value of kernel.sem is too small for so many lanes: raise it or use fewer producers)",
+        _ => "",
+    }
+}
+
+/// Why a message was not sent, or not completely handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// There is no room now (only from `try_` calls).
+    #[error("the lane is full")]
+    Full,
+    /// The message is longer than a lane of this capacity takes.
+    #[error("the message is longer than {max} bytes, a quarter of the lane's capacity")]
+    TooLong {
+        /// The longest message, in bytes.
+        max: usize,
+    },
+    /// The consumer that was there is gone: a broken pipe.
+    #[error("the consumer is gone")]
+    ConsumerGone,
+    /// The consumer said that it takes nothing more.
+    #[error("the consumer has closed the ring")]
+    Closed,
+    /// The ring was removed.
+    #[error("the ring was removed")]
+    Removed,
+    /// The lane's control words are impossible.
+    #[error("the lane is damaged: a process wrote where it must not; remove the ring and make it anew")]
+    Poisoned,
+    /// The time is over; nothing was sent.
+    #[error("timed out")]
+    TimedOut,
+    /// [`Interrupter::interrupt`](crate::Interrupter::interrupt) was called.
+    #[error("interrupted")]
+    Interrupted,
+    /// The handle belongs to the parent of this forked process.
+    #[error("this handle belongs to the parent process; a forked child must attach itself")]
+    Forked,
+    /// Any other refusal by the system.
+    #[error("semop: {}", io::Error::from_raw_os_error(*.errno))]
+    Os {
+        /// What the kernel said.
+        errno: i32,
+    },
+}
+
+/// Why there is no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecvError {
+    /// Nothing is there now (only from `try_` calls).
+    #[error("the ring is empty")]
+    Empty,
+    /// All producers are gone and everything was received. Later calls wait for new producers.
+    #[error("end of stream")]
+    EndOfStream,
+    /// Impossible bytes: the lane is skipped from now on. Reported once for each lane.
+    #[error("lane {lane} is damaged at position {position} and is skipped from now on")]
+    Poisoned {
+        /// The lane.
+        lane: usize,
+        /// Where.
+        position: Position,
+    },
+    /// The ring was removed.
+    #[error("the ring was removed")]
+    Removed,
+    /// The time is over.
+    #[error("timed out")]
+    TimedOut,
+    /// [`Interrupter::interrupt`](crate::Interrupter::interrupt) was called.
+    #[error("interrupted")]
+    Interrupted,
+    /// The handle belongs to the parent of this forked process.
+    #[error("this handle belongs to the parent process; a forked child must attach itself")]
+    Forked,
+    /// Any other refusal by the system.
+    #[error("semop: {}", io::Error::from_raw_os_error(*.errno))]
+    Os {
+        /// What the kernel said.
+        errno: i32,
+    },
+}
+
+/// Why a ring was not removed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RemoveError {
+    /// Somebody is attached.
+    #[error("{name}: in use{}; stop them, or use --force", users_text(.producers, *.consumer))]
+    InUse {
+        /// The address.
+        name: String,
+        /// Process ids of the producers.
+        producers: Vec<u32>,
+        /// Process id of the consumer.
+        consumer: Option<u32>,
+    },
+    /// It could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Not allowed: only the owner or root removes.
+    #[error("{name}: permission denied ({source}); only the owner or root may remove it")]
+    Permission {
+        /// The address.
+        name: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Any other refusal by the system.
+    #[error("{name}: {call}: {source}")]
+    Os {
+        /// The address.
+        name: String,
+        /// The call that failed.
+        call: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+fn users_text(producers: &[u32], consumer: Option<u32>) -> String {
+    let mut text = String::new();
+    if let Some(pid) = consumer {
+        text += &format!(" by the consumer (pid {pid})");
+    }
+    if !producers.is_empty() {
+        let list: Vec<String> = producers.iter().map(u32::to_string).collect();
+        text += if text.is_empty() { " by " } else { " and " };
+        text += &format!("producers (pid {})", list.join(", "));
+    }
+    text
+}
+
+const _: () = {
+    // The data path passes these by value.
+    assert!(size_of::<SendError>() <= 16);
+    assert!(size_of::<RecvError>() <= 24);
+};

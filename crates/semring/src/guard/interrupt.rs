@@ -1,0 +1,32 @@
+//! Ending somebody's wait from another thread: a flag, and a token so that the sleeper sees it.
+
+use std::sync::Arc;
+
+use super::{Bell, Guard};
+use crate::sync::{AtomicBool, Ordering};
+
+/// Set by the interrupter, taken by the one who waits.
+#[derive(Debug)]
+pub(crate) struct InterruptFlag(AtomicBool);
+
+impl InterruptFlag {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self(AtomicBool::new(false)))
+    }
+
+    /// Sets the flag, then posts: a sleeper that misses the flag finds the token.
+    pub(crate) fn raise(&self, guard: &dyn Guard, bell: Bell) {
+        self.0.store(true, Ordering::SeqCst);
+        // A removed ring wakes its sleepers by itself.
+        let _ = guard.post(bell);
+    }
+
+    pub(crate) fn is_raised(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// True once for each time it was raised.
+    pub(crate) fn take(&self) -> bool {
+        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::SeqCst)
+    }
+}

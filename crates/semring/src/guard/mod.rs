@@ -1,0 +1,124 @@
+//! Who is alive, and when to sleep: the trait that a guard implements, and the argument why no wake-up
+//! is lost.
+//!
+//! # The argument
+//! A sleeper (the consumer of an empty ring, the producer of a full lane) and a waker share one wait
+//! word, which only the sleeper writes, and one semaphore.
+//!
+//! ```text
+//! sleeper                                waker
+//!   word = e      (never used before)      publish (a header, or `released`)
+//!   full fence                             full fence
+//!   peer gone?    (ask the kernel)         w = word
+//!   look again                             w ≠ 0 and w ≠ last:  post; last = w
+//!   wait on the semaphore
+//!   word = 0
+//! ```
+//! * **Awake peers.** The two fences order each side's store before its load, so one of them sees the
+//!   other's store: the sleeper finds what was published, or the waker finds `e` and posts (edge E4).
+//! * **A waker that is killed** between publishing and posting: the kernel posts for it when it undoes
+//!   the token that the waker left at attach (the death rattle). One rattle per attached producer,
+//!   one per lane for the consumer.
+//! * **A waker that is stopped** there delays nobody but itself: the word is cleared by the sleeper
+//!   only, so every other waker still sees `e` and posts on its own account.
+//! * **A sleeper that is killed** leaves its word set. Each waker posts once for that epoch and never
+//!   again. Its successor's epochs begin with another generation, so a waker that remembers the old
+//!   epoch is not fooled by an equal one.
+//! * **Tokens left over** wake a sleeper for nothing; it looks, and sleeps again. A sleeper never
+//!   believes a token: only what it finds.
+//! * **End of stream.** The peer is probed *before* the last look: who is gone by then published
+//!   everything before, so the look finds it. Probed after the look, a message sent in between by a
+//!   producer that then left would be lost.
+
+pub(crate) mod doorbell;
+pub(crate) mod interrupt;
+#[cfg(all(test, semring_loom))]
+mod model_tests;
+pub(crate) mod semaphore;
+pub(crate) mod strategy;
+pub(crate) mod wait;
+
+use std::time::Duration;
+
+/// Why a guard could not do what was asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum GuardError {
+    /// The set was removed: the ring is gone, on purpose or by `ipcrm`.
+    Removed,
+    /// The call failed otherwise.
+    Os { call: &'static str, errno: i32 },
+}
+
+/// A role that one process at a time can have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Seat {
+    Consumer,
+    Producer { lane: usize },
+}
+
+/// What came of trying to take a seat.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Claim {
+    /// It is ours.
+    Granted,
+    /// Somebody has it.
+    Taken,
+    /// The ring is being removed.
+    BeingRemoved,
+}
+
+/// What a sleeper waits on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Bell {
+    /// The consumer's: something was published, or a producer died.
+    Messages,
+    /// A producer's: room was released in its lane, or the consumer died.
+    Room { lane: usize },
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Waited {
+    /// A token came.
+    Token,
+    /// A signal came; look again.
+    Signal,
+    /// The time is over.
+    TimedOut,
+}
+
+type Result<T> = std::result::Result<T, GuardError>;
+
+/// Seats, liveness and bells of one ring. The kernel gives up a dead process's seats and rings the
+/// bells of those who might wait for it, all at once, before anybody can see the seat free.
+pub(crate) trait Guard: Send + Sync {
+    /// Tries to take a seat; never waits.
+    fn claim(&self, seat: Seat) -> Result<Claim>;
+    /// Gives a seat up and rings the bells of those who might wait for us.
+    fn leave(&self, seat: Seat) -> Result<()>;
+    /// Waits until nobody has the seat; false when the time is over. Others may be faster to take it.
+    fn await_free(&self, seat: Seat, timeout: Duration) -> Result<bool>;
+    /// Waits until nobody is removing the ring; false when the time is over.
+    fn await_no_removal(&self, timeout: Duration) -> Result<bool>;
+    /// True if somebody has the seat.
+    fn is_taken(&self, seat: Seat) -> Result<bool>;
+    /// True if no producer is attached at this moment.
+    fn producers_gone(&self) -> Result<bool>;
+    /// True if no consumer is attached at this moment.
+    fn consumer_gone(&self) -> Result<bool> {
+        self.is_taken(Seat::Consumer).map(|taken| !taken)
+    }
+    /// Posts one token.
+    fn post(&self, bell: Bell) -> Result<()>;
+    /// Takes one token, or waits for it.
+    fn wait(&self, bell: Bell, timeout: Option<Duration>) -> Result<Waited>;
+    /// Takes every token that is there, without waiting.
+    fn drain(&self, bell: Bell) -> Result<()>;
+    /// Begins a removal: succeeds if nobody is attached (but the caller, if it is the consumer) and
+    /// keeps everybody from attaching until it ends. False: somebody is there.
+    fn begin_removal(&self, as_consumer: bool) -> Result<bool>;
+    /// Ends a removal without removing.
+    fn abort_removal(&self) -> Result<()>;
+    /// Removes the guard's kernel objects: everybody who waits or asks gets [`GuardError::Removed`].
+    fn destroy(&self) -> Result<()>;
+}

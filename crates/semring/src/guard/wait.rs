@@ -1,0 +1,157 @@
+//! The one loop in which both sides wait: look, perhaps spin, announce, ask, look again, sleep.
+
+use std::time::{Duration, Instant};
+
+use super::doorbell::{Epochs, arm, disarm};
+use super::strategy::{Pace, Step, WaitStrategy};
+use super::{GuardError, Waited};
+use crate::sync::{AtomicU64, Twin, weakened};
+
+/// What is particular to one side's wait.
+pub(crate) trait Waiting {
+    /// The wait word that this side announces itself on.
+    fn word(&self) -> &AtomicU64;
+    /// Something to go on with is there (or an interruption). A look that changes nothing.
+    fn is_ready(&mut self) -> bool;
+    /// Asks the kernel whether there is anybody left to wait for.
+    fn is_over(&mut self) -> Result<bool, GuardError>;
+    /// Hands over whatever the other side may be waiting for; before a sleep.
+    fn settle(&mut self) -> Result<(), GuardError>;
+    /// Sleeps until a token comes.
+    fn sleep(&mut self, timeout: Option<Duration>) -> Result<Waited, GuardError>;
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Outcome {
+    /// There is something: look.
+    Ready,
+    /// Nobody is left who could bring something, and there was nothing at the last look.
+    Over,
+    /// The deadline passed.
+    TimedOut,
+}
+
+/// When a wait must end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline(Option<Instant>);
+
+impl Deadline {
+    pub(crate) const NEVER: Self = Self(None);
+
+    pub(crate) fn after(timeout: Duration) -> Self {
+        // A time-out beyond the end of time is none.
+        Self(crate::os::clock::now().checked_add(timeout))
+    }
+
+    /// `Err` if it has passed; `Ok(None)` if there is none.
+    fn left(self) -> Result<Option<Duration>, ()> {
+        let Some(end) = self.0 else { return Ok(None) };
+        match end.checked_duration_since(crate::os::clock::now()) {
+            Some(left) if !left.is_zero() => Ok(Some(left)),
+            _ => Err(()),
+        }
+    }
+}
+
+/// How one handle waits: its strategy, and the epochs of its sleeps.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    strategy: WaitStrategy,
+    cpus: usize,
+    epochs: Epochs,
+    sleeps: u64,
+}
+
+impl Waiter {
+    pub(crate) fn new(strategy: WaitStrategy, cpus: usize, generation: u64) -> Self {
+        Self { strategy, cpus, epochs: Epochs::new(generation), sleeps: 0 }
+    }
+
+    /// How often this handle went to sleep in the kernel.
+    pub(crate) fn sleeps(&self) -> u64 {
+        self.sleeps
+    }
+
+    /// Waits until there is something, nobody is left, or the time is over.
+    pub(crate) fn wait(
+        &mut self,
+        side: &mut impl Waiting,
+        deadline: Deadline,
+    ) -> Result<Outcome, GuardError> {
+        let mut pace = Pace::new(self.strategy, self.cpus);
+        let mut looks = 0u32;
+        loop {
+            if side.is_ready() {
+                return Ok(Outcome::Ready);
+            }
+            looks = looks.wrapping_add(1);
+            match pace.step() {
+                // What this side holds back is handed over soon, also when it never sleeps.
+                Step::Look if looks == 64 => side.settle()?,
+                Step::Look => {}
+                Step::Probe => {
+                    side.settle()?;
+                    let over = side.is_over()?;
+                    if side.is_ready() {
+                        return Ok(Outcome::Ready);
+                    }
+                    if over {
+                        return Ok(Outcome::Over);
+                    }
+                    if deadline.left().is_err() {
+                        return Ok(Outcome::TimedOut);
+                    }
+                }
+                Step::Sleep => {
+                    if let Some(outcome) = self.sleep_once(side, deadline)? {
+                        return Ok(outcome);
+                    }
+                }
+            }
+        }
+    }
+
+    /// One announced sleep. `None`: look again.
+    pub(crate) fn sleep_once(
+        &mut self,
+        side: &mut impl Waiting,
+        deadline: Deadline,
+    ) -> Result<Option<Outcome>, GuardError> {
+        side.settle()?;
+        // Killed from here on: the word stays set, each waker posts once for it, and the successor's
+        // epochs differ.
+        arm(side.word(), self.epochs.next());
+        let result = self.announced(side, deadline);
+        disarm(side.word());
+        result
+    }
+
+    fn announced(
+        &mut self,
+        side: &mut impl Waiting,
+        deadline: Deadline,
+    ) -> Result<Option<Outcome>, GuardError> {
+        // Asked before the last look: who is gone by now has published everything (see the argument).
+        let mut over = if weakened(Twin::ProbeAfterScan) { false } else { side.is_over()? };
+        if side.is_ready() {
+            return Ok(Some(Outcome::Ready));
+        }
+        if weakened(Twin::ProbeAfterScan) {
+            over = side.is_over()?;
+        }
+        if over {
+            return Ok(Some(Outcome::Over));
+        }
+        let Ok(left) = deadline.left() else {
+            return Ok(Some(Outcome::TimedOut));
+        };
+        self.sleeps += 1;
+        match side.sleep(left)? {
+            Waited::Token | Waited::Signal => Ok(None),
+            // One more look: a message may have come together with the end of the time.
+            Waited::TimedOut if side.is_ready() => Ok(Some(Outcome::Ready)),
+            Waited::TimedOut => Ok(deadline.left().is_err().then_some(Outcome::TimedOut)),
+        }
+    }
+}

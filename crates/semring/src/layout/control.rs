@@ -1,0 +1,179 @@
+//! The words that the two sides share beside the data: the consumer page, and for each lane a
+//! producer page and a consumer page. Each line of 128 bytes has one writer.
+//!
+//! The pages are plain structs of atomics. In a normal build they lie at fixed offsets of the
+//! segment (the const asserts hold the format); under loom they are made one by one.
+
+use crate::sync::AtomicU64;
+
+/// Bytes between fields of different writers: two cache lines, because processors fetch in pairs.
+pub(crate) const LINE: usize = 128;
+/// Bytes of each control page.
+pub(crate) const PAGE: usize = 4096;
+
+/// The page of the ring's consumer, at [`super::CONSUMER_PAGE_OFFSET`]. Only the consumer writes it.
+#[repr(C)]
+pub(crate) struct ConsumerPage {
+    /// CW: the epoch in which the consumer sleeps or is about to, 0 while it is awake. Producers
+    /// read it after each commit; its line stays shared while nobody sleeps.
+    pub(crate) wait_word: AtomicU64,
+    _pad0: [u8; LINE - 8],
+    /// Raised by one by each consumer right after it took the role.
+    pub(crate) generation: AtomicU64,
+    /// 0, [`CONSUMER_CLOSED`] or [`CONSUMER_LEFT`]; set to 0 by each new consumer.
+    pub(crate) flags: AtomicU64,
+    /// The consumer's process id as itself sees it: a diagnostic, never a decision.
+    pub(crate) pid: AtomicU64,
+    _pad1: [u8; LINE - 24],
+    /// Sum of all lane generations when the last end-of-stream was delivered.
+    pub(crate) end_of_stream: AtomicU64,
+    _pad2: [u8; LINE - 8],
+    /// How often the current (or last) consumer slept in the kernel. Statistics.
+    pub(crate) sleeps: AtomicU64,
+    /// How often the current (or last) consumer posted a producer's semaphore. Statistics.
+    pub(crate) posts: AtomicU64,
+    _pad3: [u8; PAGE - 3 * LINE - 16],
+}
+
+/// The consumer takes nothing more, and is still attached (or was killed before it left).
+pub(crate) const CONSUMER_CLOSED: u64 = 1;
+/// The consumer has closed and left. Beside a present consumer the word is a predecessor's: the new one
+/// has not cleared it yet.
+pub(crate) const CONSUMER_LEFT: u64 = 2;
+
+/// The producer's page of a lane. Only the lane's producer writes it.
+#[repr(C)]
+pub(crate) struct ProducerPage {
+    /// Position behind the last record that is surely published: where a successor begins to look.
+    pub(crate) committed: AtomicU64,
+    /// Raised by one by each producer right after it took the lane.
+    pub(crate) generation: AtomicU64,
+    /// Position at which the current generation began.
+    pub(crate) generation_start: AtomicU64,
+    /// Messages committed on this lane, over all generations.
+    pub(crate) sent: AtomicU64,
+    /// [`LANE_NO_MORE`]; set to 0 by each new producer.
+    pub(crate) flags: AtomicU64,
+    _pad0: [u8; LINE - 40],
+    /// The epoch in which the producer sleeps for room or is about to, 0 while it is awake.
+    pub(crate) wait_word: AtomicU64,
+    _pad1: [u8; LINE - 8],
+    /// The producer's process id as itself sees it: a diagnostic, never a decision.
+    pub(crate) pid: AtomicU64,
+    /// How often the current (or last) producer slept in the kernel. Statistics.
+    pub(crate) sleeps: AtomicU64,
+    /// How often the current (or last) producer posted the consumer's semaphore. Statistics.
+    pub(crate) posts: AtomicU64,
+    /// How many producers left this lane on purpose; generation − finished − (1 if taken) died.
+    pub(crate) finished: AtomicU64,
+    _pad2: [u8; PAGE - 2 * LINE - 32],
+}
+
+/// The producer of this generation has said that it sends nothing more.
+pub(crate) const LANE_NO_MORE: u64 = 1;
+
+/// The consumer's page of a lane. Only the consumer writes it.
+#[repr(C)]
+pub(crate) struct LaneConsumerPage {
+    /// Position up to which the producer may overwrite.
+    pub(crate) released: AtomicU64,
+    /// Messages released on this lane, over all consumers.
+    pub(crate) received: AtomicU64,
+    /// Messages dropped by policy. Always 0 in this version: nothing drops.
+    pub(crate) dropped: AtomicU64,
+    _pad0: [u8; LINE - 24],
+    /// Position of impossible bytes plus one, 0 while the lane is sound.
+    pub(crate) poisoned: AtomicU64,
+    _pad1: [u8; PAGE - LINE - 8],
+}
+
+#[cfg(not(semring_loom))]
+mod offsets {
+    use super::*;
+    use core::mem::{offset_of, size_of};
+
+    const _: () = {
+        assert!(size_of::<ConsumerPage>() == PAGE);
+        assert!(offset_of!(ConsumerPage, wait_word) == 0x000);
+        assert!(offset_of!(ConsumerPage, generation) == 0x080);
+        assert!(offset_of!(ConsumerPage, flags) == 0x088);
+        assert!(offset_of!(ConsumerPage, pid) == 0x090);
+        assert!(offset_of!(ConsumerPage, end_of_stream) == 0x100);
+        assert!(offset_of!(ConsumerPage, sleeps) == 0x180);
+        assert!(offset_of!(ConsumerPage, posts) == 0x188);
+
+        assert!(size_of::<ProducerPage>() == PAGE);
+        assert!(offset_of!(ProducerPage, committed) == 0x000);
+        assert!(offset_of!(ProducerPage, generation) == 0x008);
+        assert!(offset_of!(ProducerPage, generation_start) == 0x010);
+        assert!(offset_of!(ProducerPage, sent) == 0x018);
+        assert!(offset_of!(ProducerPage, flags) == 0x020);
+        assert!(offset_of!(ProducerPage, wait_word) == 0x080);
+        assert!(offset_of!(ProducerPage, pid) == 0x100);
+        assert!(offset_of!(ProducerPage, sleeps) == 0x108);
+        assert!(offset_of!(ProducerPage, posts) == 0x110);
+        assert!(offset_of!(ProducerPage, finished) == 0x118);
+
+        assert!(size_of::<LaneConsumerPage>() == PAGE);
+        assert!(offset_of!(LaneConsumerPage, released) == 0x000);
+        assert!(offset_of!(LaneConsumerPage, received) == 0x008);
+        assert!(offset_of!(LaneConsumerPage, dropped) == 0x010);
+        assert!(offset_of!(LaneConsumerPage, poisoned) == 0x080);
+    };
+}
+
+#[cfg(semring_loom)]
+mod models {
+    use super::*;
+
+    impl ConsumerPage {
+        pub(crate) fn new() -> Self {
+            Self {
+                wait_word: AtomicU64::new(0),
+                _pad0: [0; LINE - 8],
+                generation: AtomicU64::new(0),
+                flags: AtomicU64::new(0),
+                pid: AtomicU64::new(0),
+                _pad1: [0; LINE - 24],
+                end_of_stream: AtomicU64::new(0),
+                _pad2: [0; LINE - 8],
+                sleeps: AtomicU64::new(0),
+                posts: AtomicU64::new(0),
+                _pad3: [0; PAGE - 3 * LINE - 16],
+            }
+        }
+    }
+
+    impl ProducerPage {
+        pub(crate) fn new() -> Self {
+            Self {
+                committed: AtomicU64::new(0),
+                generation: AtomicU64::new(0),
+                generation_start: AtomicU64::new(0),
+                sent: AtomicU64::new(0),
+                flags: AtomicU64::new(0),
+                _pad0: [0; LINE - 40],
+                wait_word: AtomicU64::new(0),
+                _pad1: [0; LINE - 8],
+                pid: AtomicU64::new(0),
+                sleeps: AtomicU64::new(0),
+                posts: AtomicU64::new(0),
+                finished: AtomicU64::new(0),
+                _pad2: [0; PAGE - 2 * LINE - 32],
+            }
+        }
+    }
+
+    impl LaneConsumerPage {
+        pub(crate) fn new() -> Self {
+            Self {
+                released: AtomicU64::new(0),
+                received: AtomicU64::new(0),
+                dropped: AtomicU64::new(0),
+                _pad0: [0; LINE - 24],
+                poisoned: AtomicU64::new(0),
+                _pad1: [0; PAGE - LINE - 8],
+            }
+        }
+    }
+}

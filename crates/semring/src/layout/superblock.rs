@@ -1,0 +1,367 @@
+//! The superblock: what a ring is, written once by its creator.
+//!
+//! Everything but the state word is covered by a CRC-32C. Reading treats the bytes as input: any
+//! 4096 bytes give a [`Superblock`] that is consistent in itself, or an error that says what is
+//! wrong. Whether it is consistent with the *segment* (its size, its semaphore set) is checked by
+//! those who open it.
+
+use super::position::Capacity;
+use super::{Geometry, SUPERBLOCK_BYTES};
+
+/// `SEMRING` and a zero byte.
+pub(crate) const MAGIC: [u8; 8] = *b"SEMRING\0";
+/// Readers of another major version must not touch the ring.
+pub(crate) const ABI_MAJOR: u32 = 1;
+/// Additions that older readers may ignore.
+pub(crate) const ABI_MINOR: u32 = 0;
+
+/// Nothing is written yet, or a creator began and died.
+pub(crate) const STATE_RAW: u32 = 0;
+/// A creator is at work.
+pub(crate) const STATE_INIT: u32 = 1;
+/// The ring may be used. Stored last.
+pub(crate) const STATE_READY: u32 = 2;
+
+/// Longest name stored, in bytes.
+pub(crate) const MAX_NAME_BYTES: usize = 200;
+
+/// Set when a program made the ring because it was not there, not because somebody asked for it: the
+/// last one out removes it.
+const ORIGIN_IMPLICIT: u32 = 1;
+
+// Offsets in the superblock. `docs/layout.md` has the same table in words.
+const AT_MAGIC: usize = 0x000;
+const AT_MAJOR: usize = 0x008;
+const AT_MINOR: usize = 0x00c;
+const AT_HEADER_BYTES: usize = 0x010;
+const AT_KIND: usize = 0x014;
+const AT_LANES: usize = 0x018;
+const AT_GUARD: usize = 0x01c;
+const AT_CAPACITY: usize = 0x020;
+const AT_DATA_OFFSET: usize = 0x028;
+const AT_SEGMENT_BYTES: usize = 0x030;
+const AT_REQUIRED: usize = 0x038;
+const AT_OPTIONAL: usize = 0x040;
+const AT_UUID: usize = 0x048;
+const AT_SEM_KEY: usize = 0x058;
+const AT_SEM_ID: usize = 0x05c;
+const AT_SEM_CTIME: usize = 0x060;
+const AT_SEM_CHECK: usize = 0x068;
+const AT_ORIGIN: usize = 0x06c;
+const AT_CREATED: usize = 0x070;
+const AT_CREATOR_PID: usize = 0x078;
+const AT_CREATOR_UID: usize = 0x07c;
+const AT_NAME_BYTES: usize = 0x084;
+const AT_NAME: usize = 0x088;
+const AT_CRC: usize = 0xff8;
+/// The state word: outside the checksum, because it changes.
+pub(crate) const AT_STATE: usize = 0xffc;
+
+const _: () = assert!(AT_NAME + MAX_NAME_BYTES <= AT_CRC);
+
+/// What the lanes of a ring promise together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RingKind {
+    /// One producer, one lane.
+    Spsc,
+    /// Many producers, a lane each; FIFO per producer.
+    Mpsc,
+}
+
+impl RingKind {
+    const fn code(self) -> u32 {
+        match self {
+            Self::Spsc => 1,
+            Self::Mpsc => 2,
+        }
+    }
+
+    const fn from_code(code: u32) -> Option<Self> {
+        match code {
+            1 => Some(Self::Spsc),
+            2 => Some(Self::Mpsc),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for RingKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Spsc => "spsc",
+            Self::Mpsc => "mpsc",
+        })
+    }
+}
+
+/// Which guard a ring was made with. Fixed at creation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GuardKind {
+    /// A System V semaphore set with SEM_UNDO.
+    Semaphore,
+}
+
+impl GuardKind {
+    const fn code(self) -> u32 {
+        match self {
+            Self::Semaphore => 1,
+        }
+    }
+
+    const fn from_code(code: u32) -> Option<Self> {
+        match code {
+            1 => Some(Self::Semaphore),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for GuardKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Semaphore => "semaphore",
+        })
+    }
+}
+
+/// Which semaphore set belongs to the ring, precisely enough that another one is never taken for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SetIdentity {
+    /// The set's key.
+    pub(crate) key: i32,
+    /// The set's id in the creator's IPC namespace.
+    pub(crate) id: i32,
+    /// `sem_ctime` of the set, seconds since 1970.
+    pub(crate) ctime: i64,
+    /// The value of the check semaphore, 1 to 32767.
+    pub(crate) check: u32,
+}
+
+/// The contents of a superblock.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Superblock {
+    pub(crate) kind: RingKind,
+    pub(crate) geometry: Geometry,
+    pub(crate) guard: GuardKind,
+    pub(crate) uuid: [u8; 16],
+    pub(crate) set: SetIdentity,
+    pub(crate) implicit: bool,
+    /// Nanoseconds since 1970.
+    pub(crate) created_ns: u64,
+    pub(crate) creator_pid: u32,
+    pub(crate) creator_uid: u32,
+    pub(crate) name: String,
+}
+
+/// Why bytes are not the superblock of a ring that this build can use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SuperblockError {
+    /// The magic is missing.
+    NotARing,
+    /// Another format version.
+    OtherVersion { major: u32 },
+    /// A feature that this build does not know is required.
+    UnknownFeatures { bits: u64 },
+    /// READY was not stored.
+    NotReady,
+    /// The checksum or a field is impossible.
+    Damaged { what: &'static str },
+}
+
+impl Superblock {
+    /// The bytes of the superblock, with the state word RAW.
+    pub(crate) fn encode(&self) -> Box<[u8; SUPERBLOCK_BYTES]> {
+        let mut bytes = Box::new([0u8; SUPERBLOCK_BYTES]);
+        let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+        let name = &self.name.as_bytes()[..self.name.len().min(MAX_NAME_BYTES)];
+        put(AT_MAGIC, &MAGIC);
+        put(AT_MAJOR, &ABI_MAJOR.to_le_bytes());
+        put(AT_MINOR, &ABI_MINOR.to_le_bytes());
+        put(AT_HEADER_BYTES, &(SUPERBLOCK_BYTES as u32).to_le_bytes());
+        put(AT_KIND, &self.kind.code().to_le_bytes());
+        put(AT_LANES, &(self.geometry.lanes() as u32).to_le_bytes());
+        put(AT_GUARD, &self.guard.code().to_le_bytes());
+        put(AT_CAPACITY, &self.geometry.capacity().get().to_le_bytes());
+        put(AT_DATA_OFFSET, &(self.geometry.data_offset() as u64).to_le_bytes());
+        put(AT_SEGMENT_BYTES, &(self.geometry.segment_bytes() as u64).to_le_bytes());
+        put(AT_REQUIRED, &0u64.to_le_bytes());
+        put(AT_OPTIONAL, &0u64.to_le_bytes());
+        put(AT_UUID, &self.uuid);
+        put(AT_SEM_KEY, &self.set.key.to_le_bytes());
+        put(AT_SEM_ID, &self.set.id.to_le_bytes());
+        put(AT_SEM_CTIME, &self.set.ctime.to_le_bytes());
+        put(AT_SEM_CHECK, &self.set.check.to_le_bytes());
+        let origin = if self.implicit { ORIGIN_IMPLICIT } else { 0 };
+        put(AT_ORIGIN, &origin.to_le_bytes());
+        put(AT_CREATED, &self.created_ns.to_le_bytes());
+        put(AT_CREATOR_PID, &self.creator_pid.to_le_bytes());
+        put(AT_CREATOR_UID, &self.creator_uid.to_le_bytes());
+        put(AT_NAME_BYTES, &(name.len() as u32).to_le_bytes());
+        put(AT_NAME, name);
+        let crc = checksum(&bytes);
+        bytes[AT_CRC..AT_CRC + 4].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// Understands the first 4096 bytes of a segment.
+    pub(crate) fn decode(bytes: &[u8; SUPERBLOCK_BYTES]) -> Result<Self, SuperblockError> {
+        let damaged = |what| SuperblockError::Damaged { what };
+        let u32_at = |at: usize| u32::from_le_bytes(array(bytes, at));
+        let u64_at = |at: usize| u64::from_le_bytes(array(bytes, at));
+
+        if array::<8>(bytes, AT_MAGIC) != MAGIC {
+            // A creator that died between making the segment and writing it leaves zeros.
+            let raw = bytes[..AT_NAME].iter().all(|&byte| byte == 0);
+            let unfinished = matches!(u32_at(AT_STATE), STATE_RAW | STATE_INIT);
+            return Err(if raw && unfinished { SuperblockError::NotReady } else { SuperblockError::NotARing });
+        }
+        if u32_at(AT_MAJOR) != ABI_MAJOR {
+            return Err(SuperblockError::OtherVersion { major: u32_at(AT_MAJOR) });
+        }
+        match u32_at(AT_STATE) {
+            STATE_READY => {}
+            STATE_RAW | STATE_INIT => return Err(SuperblockError::NotReady),
+            _ => return Err(damaged("state word")),
+        }
+        if u32_at(AT_CRC) != checksum(bytes) {
+            return Err(damaged("checksum"));
+        }
+        let unknown = u64_at(AT_REQUIRED);
+        if unknown != 0 {
+            return Err(SuperblockError::UnknownFeatures { bits: unknown });
+        }
+        let capacity = Capacity::exact(u64_at(AT_CAPACITY)).ok_or(damaged("capacity"))?;
+        let geometry =
+            Geometry::new(u32_at(AT_LANES) as usize, capacity).ok_or(damaged("number of lanes"))?;
+        let kind = RingKind::from_code(u32_at(AT_KIND)).ok_or(damaged("kind"))?;
+        if kind == RingKind::Spsc && geometry.lanes() != 1 {
+            return Err(damaged("number of lanes"));
+        }
+        if u32_at(AT_HEADER_BYTES) as usize != SUPERBLOCK_BYTES
+            || u64_at(AT_DATA_OFFSET) != geometry.data_offset() as u64
+            || u64_at(AT_SEGMENT_BYTES) != geometry.segment_bytes() as u64
+        {
+            return Err(damaged("sizes"));
+        }
+        let name_bytes = u32_at(AT_NAME_BYTES) as usize;
+        if name_bytes > MAX_NAME_BYTES {
+            return Err(damaged("name"));
+        }
+        let name = std::str::from_utf8(&bytes[AT_NAME..AT_NAME + name_bytes])
+            .map_err(|_| damaged("name"))?
+            .to_owned();
+        let check = u32_at(AT_SEM_CHECK);
+        if check == 0 || check > 32767 {
+            return Err(damaged("semaphore check value"));
+        }
+        Ok(Self {
+            kind,
+            geometry,
+            guard: GuardKind::from_code(u32_at(AT_GUARD)).ok_or(damaged("guard"))?,
+            uuid: array(bytes, AT_UUID),
+            set: SetIdentity {
+                key: u32_at(AT_SEM_KEY) as i32,
+                id: u32_at(AT_SEM_ID) as i32,
+                ctime: u64_at(AT_SEM_CTIME) as i64,
+                check,
+            },
+            implicit: u32_at(AT_ORIGIN) & ORIGIN_IMPLICIT != 0,
+            created_ns: u64_at(AT_CREATED),
+            creator_pid: u32_at(AT_CREATOR_PID),
+            creator_uid: u32_at(AT_CREATOR_UID),
+            name,
+        })
+    }
+}
+
+fn array<const N: usize>(bytes: &[u8; SUPERBLOCK_BYTES], at: usize) -> [u8; N] {
+    let mut field = [0; N];
+    field.copy_from_slice(&bytes[at..at + N]);
+    field
+}
+
+fn checksum(bytes: &[u8; SUPERBLOCK_BYTES]) -> u32 {
+    const CRC_32C: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
+    CRC_32C.checksum(&bytes[..AT_CRC])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sample() -> Superblock {
+        Superblock {
+            kind: RingKind::Mpsc,
+            geometry: Geometry::new(8, Capacity::exact(1 << 16).unwrap()).unwrap(),
+            guard: GuardKind::Semaphore,
+            uuid: [7; 16],
+            set: SetIdentity { key: 0x5eed_0001, id: 3, ctime: 1_700_000_000, check: 99 },
+            implicit: true,
+            created_ns: 1_700_000_000_000_000_000,
+            creator_pid: 4242,
+            creator_uid: 1000,
+            name: "orders".into(),
+        }
+    }
+
+    fn ready() -> Box<[u8; SUPERBLOCK_BYTES]> {
+        let mut bytes = sample().encode();
+        bytes[AT_STATE..AT_STATE + 4].copy_from_slice(&STATE_READY.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn a_superblock_comes_back_as_it_was_written() {
+        assert_eq!(Superblock::decode(&ready()), Ok(sample()));
+    }
+
+    #[test]
+    fn a_ring_that_is_not_ready_is_told_from_foreign_bytes() {
+        assert_eq!(Superblock::decode(&sample().encode()), Err(SuperblockError::NotReady));
+        assert_eq!(Superblock::decode(&[0; SUPERBLOCK_BYTES]), Err(SuperblockError::NotReady));
+        assert_eq!(Superblock::decode(&[b'x'; SUPERBLOCK_BYTES]), Err(SuperblockError::NotARing));
+    }
+
+    #[test]
+    fn another_format_version_is_named() {
+        let mut bytes = ready();
+        bytes[AT_MAJOR] = 2;
+        assert_eq!(Superblock::decode(&bytes), Err(SuperblockError::OtherVersion { major: 2 }));
+    }
+
+    #[test]
+    fn an_unknown_required_feature_is_refused() {
+        let mut bytes = ready();
+        bytes[AT_REQUIRED] = 4;
+        let crc = checksum(&bytes);
+        bytes[AT_CRC..AT_CRC + 4].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(Superblock::decode(&bytes), Err(SuperblockError::UnknownFeatures { bits: 4 }));
+    }
+
+    proptest! {
+        #[test]
+        fn one_changed_byte_never_passes_as_the_same_ring(at in 0usize..AT_STATE, change in 1u8..) {
+            let mut bytes = ready();
+            bytes[at] ^= change;
+            let decoded = Superblock::decode(&bytes);
+            // Behind the checksum four bytes are unused.
+            prop_assert!(decoded.is_err(), "byte {at:#x} is not covered");
+        }
+
+        #[test]
+        fn fields_with_a_valid_checksum_are_checked_all_the_same(
+            fields in proptest::collection::vec((0usize..0x88, any::<u8>()), 1..8)
+        ) {
+            let mut bytes = ready();
+            for (at, value) in fields {
+                bytes[at] = value;
+            }
+            let crc = checksum(&bytes);
+            bytes[AT_CRC..AT_CRC + 4].copy_from_slice(&crc.to_le_bytes());
+            if let Ok(superblock) = Superblock::decode(&bytes) {
+                prop_assert!(superblock.geometry.segment_bytes() > superblock.geometry.data_offset());
+            }
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! From bytes to typed references: the only file of this layer with `unsafe`.
+//!
+//! A view keeps its segment alive and was checked against the segment's length when it was made, so
+//! every reference that it gives out lies inside the mapping. The control words are atomics; the
+//! payload is reached by copying, never by reference, because another process may write it at any
+//! time.
+#![allow(unsafe_code)]
+
+#[cfg(not(semring_loom))]
+pub(crate) use real::{LaneView, RingView};
+
+#[cfg(semring_loom)]
+pub(crate) use model::{LaneView, RingView};
+
+#[cfg(not(semring_loom))]
+mod real {
+    use std::ptr::NonNull;
+    use std::sync::Arc;
+
+    use crate::layout::control::{ConsumerPage, LaneConsumerPage, ProducerPage};
+    use crate::layout::superblock::AT_STATE;
+    use crate::layout::{
+        CONSUMER_PAGE_OFFSET, Capacity, Geometry, Position, SUPERBLOCK_BYTES,
+    };
+    use crate::memory::{Segment, Span};
+    use crate::sync::{AtomicU32, AtomicU64};
+
+    /// A segment seen as a ring of a given geometry.
+    #[derive(Clone)]
+    pub(crate) struct RingView {
+        segment: Arc<Segment>,
+        geometry: Geometry,
+    }
+
+    impl RingView {
+        /// `None` if the segment is shorter than the geometry needs.
+        pub(crate) fn new(segment: Arc<Segment>, geometry: Geometry) -> Option<Self> {
+            let aligned = segment.base().addr().get().is_multiple_of(4096);
+            (aligned && segment.len() >= geometry.segment_bytes())
+                .then_some(Self { segment, geometry })
+        }
+
+        pub(crate) fn segment(&self) -> &Arc<Segment> {
+            &self.segment
+        }
+
+        /// The state word of the superblock.
+        pub(crate) fn state(&self) -> &AtomicU32 {
+            let at = self.at::<AtomicU32>(AT_STATE);
+            // SAFETY: `at` checked bounds and alignment; an atomic may be written by anybody; the
+            // borrow of self keeps the mapping.
+            unsafe { at.as_ref() }
+        }
+
+        /// The page of the ring's consumer.
+        pub(crate) fn consumer(&self) -> &ConsumerPage {
+            let at = self.at::<ConsumerPage>(CONSUMER_PAGE_OFFSET);
+            // SAFETY: `at` checked bounds and alignment; the page holds atomics and unread padding
+            // only; the borrow of self keeps the mapping.
+            unsafe { at.as_ref() }
+        }
+
+        /// The view of one lane.
+        ///
+        /// # Panics
+        /// If there is no such lane.
+        pub(crate) fn lane(&self, lane: usize) -> LaneView {
+            let geometry = self.geometry;
+            LaneView {
+                producer: self.at(geometry.producer_page(lane)),
+                consumer: self.at(geometry.consumer_page(lane)),
+                data: self.at::<AtomicU64>(geometry.lane_data(lane)).cast(),
+                capacity: geometry.capacity(),
+                _segment: self.segment.clone(),
+            }
+        }
+
+        /// Writes the superblock, all but its state word. For the creator, before READY.
+        pub(crate) fn write_superblock(&self, bytes: &[u8; SUPERBLOCK_BYTES]) {
+            let base = self.segment.base().as_ptr();
+            // SAFETY: the segment is longer than a superblock (checked by `new`), `bytes` is a
+            // private copy; no other process reads these bytes before READY, or treats them as input.
+            unsafe { base.copy_from_nonoverlapping(bytes.as_ptr(), AT_STATE) };
+        }
+
+        fn at<T>(&self, offset: usize) -> NonNull<T> {
+            assert!(offset.is_multiple_of(align_of::<T>()));
+            assert!(offset + size_of::<T>() <= self.segment.len());
+            // SAFETY: the assertion above: the offset lies inside the mapping.
+            unsafe { self.segment.base().byte_add(offset) }.cast()
+        }
+    }
+
+    /// One lane: its two control pages and its data.
+    #[derive(Clone)]
+    pub(crate) struct LaneView {
+        producer: NonNull<ProducerPage>,
+        consumer: NonNull<LaneConsumerPage>,
+        data: NonNull<u8>,
+        capacity: Capacity,
+        // Keeps the mapping that the pointers point into.
+        _segment: Arc<Segment>,
+    }
+
+    // SAFETY: the pointers lead to atomics and to bytes that are only copied; the segment they point
+    // into is kept and is itself Send and Sync.
+    unsafe impl Send for LaneView {}
+    // SAFETY: as above; all methods take &self and work on atomics or copy bytes whose owner the
+    // lane protocol decides.
+    unsafe impl Sync for LaneView {}
+
+    impl LaneView {
+        #[inline(always)]
+        pub(crate) fn capacity(&self) -> Capacity {
+            self.capacity
+        }
+
+        #[inline(always)]
+        pub(crate) fn producer(&self) -> &ProducerPage {
+            // SAFETY: made by RingView::lane, which checked bounds; the segment is kept.
+            unsafe { self.producer.as_ref() }
+        }
+
+        #[inline(always)]
+        pub(crate) fn consumer(&self) -> &LaneConsumerPage {
+            // SAFETY: made by RingView::lane, which checked bounds; the segment is kept.
+            unsafe { self.consumer.as_ref() }
+        }
+
+        /// The header word at a position.
+        #[inline(always)]
+        pub(crate) fn header(&self, position: Position) -> &AtomicU64 {
+            debug_assert!(position.is_aligned());
+            let offset = self.capacity.offset_of(position).get() as usize & !7;
+            // SAFETY: an offset is below the capacity, and the data area is that long.
+            let word = unsafe { self.data.byte_add(offset) }.cast::<AtomicU64>();
+            // SAFETY: inside the data area and aligned to 8 (masked above); reached as an atomic by
+            // every process whenever it is a header.
+            unsafe { word.as_ref() }
+        }
+
+        /// Where the byte `within` bytes behind `position` lies; the next `length` bytes must not
+        /// cross the end of the data area.
+        ///
+        /// # Panics
+        /// If they do.
+        #[inline(always)]
+        pub(crate) fn bytes_at(&self, position: Position, within: u64, length: usize) -> NonNull<u8> {
+            let offset = self.capacity.offset_of(position).get() + within;
+            assert!(
+                length as u64 <= self.capacity.get() && offset <= self.capacity.get() - length as u64
+            );
+            // SAFETY: the assertion: offset + length stays inside the data area.
+            unsafe { self.data.byte_add(offset as usize) }
+        }
+
+        /// The same bytes as something that the kernel can read or write in place.
+        pub(crate) fn span(&self, position: Position, within: u64, length: usize) -> Span<'_> {
+            let start = self.bytes_at(position, within, length);
+            // SAFETY: `bytes_at` checked the range; the borrow of self keeps the mapping.
+            unsafe { Span::new(start, length) }
+        }
+
+        /// Copies bytes in.
+        #[inline(always)]
+        pub(crate) fn write(&self, position: Position, within: u64, bytes: &[u8]) {
+            let to = self.bytes_at(position, within, bytes.len());
+            // SAFETY: `bytes_at` checked the bounds; `bytes` can't overlap shared memory, to which no
+            // safe code has a slice. A peer that breaks the protocol can make the bytes garbage,
+            // nothing else.
+            unsafe { to.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        }
+
+        /// Copies bytes out.
+        #[inline(always)]
+        pub(crate) fn read(&self, position: Position, within: u64, bytes: &mut [u8]) {
+            let from = self.bytes_at(position, within, bytes.len());
+            // SAFETY: as for `write`, the other way round.
+            unsafe { from.as_ptr().copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
+        }
+
+        /// Appends bytes to a vector.
+        #[inline(always)]
+        pub(crate) fn append(&self, position: Position, within: u64, length: usize, to: &mut Vec<u8>) {
+            let from = self.bytes_at(position, within, length);
+            to.reserve(length);
+            let spare = to.spare_capacity_mut().as_mut_ptr().cast::<u8>();
+            // SAFETY: `bytes_at` checked the source, `reserve` made room for the target; they can't
+            // overlap.
+            unsafe { from.as_ptr().copy_to_nonoverlapping(spare, length) };
+            // SAFETY: these bytes were just written.
+            unsafe { to.set_len(to.len() + length) };
+        }
+    }
+}
+
+#[cfg(semring_loom)]
+mod model {
+    //! The same face over loom's cells: every word of the data area is an atomic, and payload moves
+    //! with Relaxed, so that a missing edge shows as stale bytes.
+
+    use std::ptr::NonNull;
+    use std::sync::Arc;
+
+    use crate::layout::control::{ConsumerPage, LaneConsumerPage, ProducerPage};
+    use crate::layout::{Capacity, Geometry, Position, SUPERBLOCK_BYTES};
+    use crate::memory::{Segment, Span};
+    use crate::sync::{AtomicU32, AtomicU64, Ordering};
+
+    struct Cells {
+        producer: ProducerPage,
+        consumer: LaneConsumerPage,
+        words: Vec<AtomicU64>,
+    }
+
+    #[derive(Clone)]
+    pub(crate) struct LaneView {
+        cells: Arc<Cells>,
+        capacity: Capacity,
+    }
+
+    impl LaneView {
+        /// A lane for a model.
+        pub(crate) fn model(capacity: Capacity) -> Self {
+            let words = (0..capacity.get() / 8).map(|_| AtomicU64::new(0)).collect();
+            let cells =
+                Cells { producer: ProducerPage::new(), consumer: LaneConsumerPage::new(), words };
+            Self { cells: Arc::new(cells), capacity }
+        }
+
+        pub(crate) fn capacity(&self) -> Capacity {
+            self.capacity
+        }
+
+        pub(crate) fn producer(&self) -> &ProducerPage {
+            &self.cells.producer
+        }
+
+        pub(crate) fn consumer(&self) -> &LaneConsumerPage {
+            &self.cells.consumer
+        }
+
+        pub(crate) fn header(&self, position: Position) -> &AtomicU64 {
+            &self.cells.words[self.capacity.offset_of(position).get() as usize / 8]
+        }
+
+        pub(crate) fn bytes_at(&self, _: Position, _: u64, _: usize) -> NonNull<u8> {
+            unreachable!("models copy words")
+        }
+
+        pub(crate) fn span(&self, _: Position, _: u64, _: usize) -> Span<'_> {
+            unreachable!("models copy words")
+        }
+
+        pub(crate) fn write(&self, position: Position, within: u64, bytes: &[u8]) {
+            let first = (self.capacity.offset_of(position).get() + within) as usize / 8;
+            for (index, chunk) in bytes.chunks(8).enumerate() {
+                let mut word = [0; 8];
+                word[..chunk.len()].copy_from_slice(chunk);
+                self.cells.words[first + index].store(u64::from_le_bytes(word), Ordering::Relaxed);
+            }
+        }
+
+        pub(crate) fn read(&self, position: Position, within: u64, bytes: &mut [u8]) {
+            let first = (self.capacity.offset_of(position).get() + within) as usize / 8;
+            for (index, chunk) in bytes.chunks_mut(8).enumerate() {
+                let word = self.cells.words[first + index].load(Ordering::Relaxed).to_le_bytes();
+                chunk.copy_from_slice(&word[..chunk.len()]);
+            }
+        }
+
+        pub(crate) fn append(&self, position: Position, within: u64, length: usize, to: &mut Vec<u8>) {
+            let start = to.len();
+            to.resize(start + length, 0);
+            self.read(position, within, &mut to[start..]);
+        }
+    }
+
+    /// Models make their pages one by one; a whole ring is never mapped under loom.
+    #[derive(Clone)]
+    pub(crate) struct RingView {
+        segment: Arc<Segment>,
+        geometry: Geometry,
+    }
+
+    impl RingView {
+        pub(crate) fn new(segment: Arc<Segment>, geometry: Geometry) -> Option<Self> {
+            Some(Self { segment, geometry })
+        }
+
+        pub(crate) fn segment(&self) -> &Arc<Segment> {
+            &self.segment
+        }
+
+        pub(crate) fn state(&self) -> &AtomicU32 {
+            unreachable!("models have no superblock")
+        }
+
+        pub(crate) fn consumer(&self) -> &ConsumerPage {
+            unreachable!("models make their own consumer page")
+        }
+
+        pub(crate) fn lane(&self, _: usize) -> LaneView {
+            unreachable!("models make their own lanes")
+        }
+
+        pub(crate) fn write_superblock(&self, _: &[u8; SUPERBLOCK_BYTES]) {
+            unreachable!("models have no superblock")
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! Taking a role, and giving it up.
+//!
+//! ```text
+//! producer                                consumer
+//! 1 semop: seat, N, rattle                1 semop: seat C, all rattles
+//! 2 walk to the end of the lane           2 generation, flags, pid
+//! 3 page: start, flags, pid, generation   3 read `released` of each lane
+//! ```
+//! Killed before 1: nothing happened. Killed after it: the kernel gives the seat back and rings the
+//! bells. A producer killed before the store of its generation never attached: no end-of-stream is due
+//! for it. Nothing else of 2 and 3 needs undoing: the successor writes it all anew.
+//!
+//! Giving up is one `semop`, too: seat, count and bell change together.
+
+use std::time::{Duration, Instant};
+
+use super::SharedRing;
+use crate::error::AttachError;
+use crate::guard::{Bell, Claim, GuardError, Seat};
+use crate::layout::control::{CONSUMER_CLOSED, CONSUMER_LEFT, ConsumerPage, ProducerPage};
+use crate::os::process::{self, Fate};
+use crate::os::clock;
+use crate::ring::Damage;
+use crate::ring::consume::LaneConsumer;
+use crate::ring::produce::LaneProducer;
+use crate::sync::{AtomicU64, Ordering};
+
+/// How long to wait for the kernel to certify the death of somebody who was just killed. A process of
+/// 1 GiB takes about 50 ms to be torn down.
+const CERTIFICATE: Duration = Duration::from_secs(1);
+
+fn attach_error(error: GuardError) -> AttachError {
+    const EACCES: i32 = 13;
+    match error {
+        GuardError::Removed => AttachError::Removed,
+        GuardError::Os { errno: EACCES, .. } => AttachError::Permission,
+        GuardError::Os { call, errno } => AttachError::Os { call, errno },
+    }
+}
+
+fn left(end: Instant) -> Duration {
+    end.saturating_duration_since(clock::now())
+}
+
+fn await_no_removal(ring: &SharedRing, end: Instant) -> Result<(), AttachError> {
+    match ring.guard.await_no_removal(left(end)) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(AttachError::Removed),
+        Err(error) => Err(attach_error(error)),
+    }
+}
+
+/// A producer's role on one lane. Dropping it is a clean detach.
+pub(crate) struct ProducerSeat {
+    ring: SharedRing,
+    lane: usize,
+    generation: u64,
+    /// The consumer's generation when this producer attached.
+    consumer_generation: u64,
+    consumer_seen: bool,
+}
+
+impl ProducerSeat {
+    /// Takes the lowest free lane and finds its end.
+    pub(crate) fn take(ring: &SharedRing) -> Result<(Self, LaneProducer), AttachError> {
+        if ring.is_forked() {
+            return Err(AttachError::Forked);
+        }
+        let end = clock::now() + CERTIFICATE;
+        loop {
+            let mut damaged = None;
+            let mut removal = false;
+            for lane in 0..ring.lanes() {
+                match ring.guard.claim(Seat::Producer { lane }).map_err(attach_error)? {
+                    Claim::Taken => {}
+                    Claim::BeingRemoved => {
+                        removal = true;
+                        break;
+                    }
+                    Claim::Granted => match Self::settle(ring, lane) {
+                        Ok(attached) => return Ok(attached),
+                        Err(Damage { position }) => {
+                            ring.guard.leave(Seat::Producer { lane }).map_err(attach_error)?;
+                            damaged.get_or_insert(AttachError::Poisoned { lane, position });
+                        }
+                    },
+                }
+            }
+            if removal {
+                await_no_removal(ring, end)?;
+                continue;
+            }
+            if let Some(error) = damaged {
+                return Err(error);
+            }
+            let holder = |lane: usize| ring.view.lane(lane).producer().pid.load(Ordering::Relaxed) as u32;
+            // Somebody was just killed: its lane is free as soon as the kernel says so.
+            let dying = (0..ring.lanes()).find(|&lane| process::fate(holder(lane)) == Fate::Dying);
+            match dying {
+                Some(lane) if !left(end).is_zero() => {
+                    ring.guard
+                        .await_free(Seat::Producer { lane }, left(end))
+                        .map_err(attach_error)?;
+                }
+                _ => return Err(AttachError::NoFreeLane { lanes: ring.lanes(), pid: holder(0) }),
+            }
+        }
+    }
+
+    fn settle(ring: &SharedRing, lane: usize) -> Result<(Self, LaneProducer), Damage> {
+        let view = ring.view.lane(lane);
+        let producer = LaneProducer::take_over(view.clone())?;
+        let page = view.producer();
+        let generation = page.generation.load(Ordering::Relaxed).wrapping_add(1);
+        page.generation_start.store(producer.tail().get(), Ordering::Relaxed);
+        page.flags.store(0, Ordering::Relaxed);
+        page.wait_word.store(0, Ordering::Relaxed);
+        page.pid.store(u64::from(process::id()), Ordering::Relaxed);
+        // From here on this producer has attached, and an end-of-stream is due after it.
+        page.generation.store(generation, Ordering::SeqCst);
+        let mut seat = Self {
+            ring: ring.clone(),
+            lane,
+            generation,
+            consumer_generation: ring.view.consumer().generation.load(Ordering::SeqCst),
+            consumer_seen: false,
+        };
+        // A consumer that is here now counts as met; whether it is removed shows at the first call.
+        seat.consumer_seen = matches!(ring.guard.consumer_gone(), Ok(false));
+        Ok((seat, producer))
+    }
+
+    pub(crate) fn ring(&self) -> &SharedRing {
+        &self.ring
+    }
+
+    pub(crate) fn lane(&self) -> usize {
+        self.lane
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The producer's page of our lane.
+    pub(crate) fn with_page<R>(&self, use_page: impl FnOnce(&ProducerPage) -> R) -> R {
+        use_page(self.ring.view.lane(self.lane).producer())
+    }
+
+    /// What the consumer is to us at this moment; one probe of the guard.
+    pub(crate) fn consumer(&mut self) -> Result<ConsumerFate, GuardError> {
+        let absent = self.ring.guard.consumer_gone()?;
+        let page = self.ring.view.consumer();
+        // Read after the probe: a consumer that came and went meanwhile has raised it.
+        if !absent || page.generation.load(Ordering::Acquire) != self.consumer_generation {
+            self.consumer_seen = true;
+        }
+        let closed = match page.flags.load(Ordering::Acquire) {
+            CONSUMER_CLOSED => true,
+            CONSUMER_LEFT => absent,
+            _ => false,
+        };
+        Ok(if !self.consumer_seen {
+            ConsumerFate::NotMet
+        } else if closed {
+            ConsumerFate::Closed
+        } else if absent {
+            ConsumerFate::Gone
+        } else {
+            ConsumerFate::Present
+        })
+    }
+
+    /// Forgets the consumer that was met: the next one is waited for, as at the beginning.
+    pub(crate) fn forget_consumer(&mut self) -> Result<(), GuardError> {
+        let page = self.ring.view.consumer();
+        self.consumer_generation = page.generation.load(Ordering::Acquire);
+        self.consumer_seen = !self.ring.guard.consumer_gone()?;
+        Ok(())
+    }
+}
+
+/// What a producer knows about the consumer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ConsumerFate {
+    /// None was here since this producer attached.
+    NotMet,
+    Present,
+    /// One was here, and no other took its place.
+    Gone,
+    /// It said that it takes nothing more.
+    Closed,
+}
+
+impl Drop for ProducerSeat {
+    fn drop(&mut self) {
+        if self.ring.is_forked() {
+            return; // the seat is the parent's
+        }
+        let page_done = |page: &ProducerPage| {
+            page.wait_word.store(0, Ordering::Relaxed);
+            // A panic is no clean end: what was to come after it is missing.
+            if !std::thread::panicking() {
+                let finished = page.finished.load(Ordering::Relaxed).wrapping_add(1);
+                page.finished.store(finished, Ordering::Relaxed);
+            }
+        };
+        self.with_page(page_done);
+        // A removed ring has no seat to give up, and nobody to tell.
+        let _ = self.ring.guard.leave(Seat::Producer { lane: self.lane });
+    }
+}
+
+/// The consumer's role. Dropping it is a detach without a word; producers see a broken pipe.
+pub(crate) struct ConsumerSeat {
+    ring: SharedRing,
+    generation: u64,
+}
+
+impl ConsumerSeat {
+    /// Takes the role and finds where each lane was released last. Lanes whose control words are
+    /// impossible are reported and skipped.
+    #[allow(clippy::type_complexity)] // three things that belong to this moment only
+    pub(crate) fn take(
+        ring: &SharedRing,
+    ) -> Result<(Self, Vec<LaneConsumer>, Vec<(usize, Damage)>), AttachError> {
+        if ring.is_forked() {
+            return Err(AttachError::Forked);
+        }
+        let end = clock::now() + CERTIFICATE;
+        loop {
+            match ring.guard.claim(Seat::Consumer).map_err(attach_error)? {
+                Claim::Granted => break,
+                Claim::BeingRemoved => await_no_removal(ring, end)?,
+                Claim::Taken => {
+                    let pid = ring.view.consumer().pid.load(Ordering::Relaxed) as u32;
+                    if process::fate(pid) == Fate::Alive || left(end).is_zero() {
+                        return Err(AttachError::ConsumerPresent { pid });
+                    }
+                    ring.guard.await_free(Seat::Consumer, left(end)).map_err(attach_error)?;
+                }
+            }
+        }
+        let page = ring.view.consumer();
+        let generation = page.generation.load(Ordering::Relaxed).wrapping_add(1);
+        page.flags.store(0, Ordering::Relaxed);
+        page.wait_word.store(0, Ordering::Relaxed);
+        page.pid.store(u64::from(process::id()), Ordering::Relaxed);
+        page.generation.store(generation, Ordering::SeqCst);
+        let seat = Self { ring: ring.clone(), generation };
+
+        let mut lanes = Vec::with_capacity(ring.lanes());
+        let mut damaged = Vec::new();
+        for lane in 0..ring.lanes() {
+            let view = ring.view.lane(lane);
+            match LaneConsumer::take_over(view.clone()) {
+                Ok(consumer) => lanes.push(consumer),
+                Err(damage) => {
+                    damaged.push((lane, damage));
+                    lanes.push(LaneConsumer::poisoned(view));
+                }
+            }
+        }
+        // Tokens for predecessors; nobody has posted for us yet, we have not announced a sleep.
+        ring.guard.drain(Bell::Messages).map_err(attach_error)?;
+        Ok((seat, lanes, damaged))
+    }
+
+    pub(crate) fn ring(&self) -> &SharedRing {
+        &self.ring
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub(crate) fn page(&self) -> &ConsumerPage {
+        self.ring.view.consumer()
+    }
+
+    /// Sum of the lanes' generations: how many producers ever attached. Grows with each of them.
+    pub(crate) fn attachments(&self) -> u64 {
+        (0..self.ring.lanes())
+            .map(|lane| self.ring.view.lane(lane).producer().generation.load(Ordering::SeqCst))
+            .fold(0, u64::wrapping_add)
+    }
+
+    /// The same sum when an end-of-stream was delivered last.
+    pub(crate) fn delivered_end(&self) -> u64 {
+        self.page().end_of_stream.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the end of the stream of so many producers was delivered.
+    pub(crate) fn note_end(&self, attachments: u64) {
+        self.page().end_of_stream.store(attachments, Ordering::Relaxed);
+    }
+
+    /// Says that nothing more is taken, and wakes every producer that waits for room.
+    pub(crate) fn close(&self) -> Result<(), GuardError> {
+        self.page().flags.store(CONSUMER_CLOSED, Ordering::SeqCst);
+        (0..self.ring.lanes()).try_for_each(|lane| self.ring.guard.post(Bell::Room { lane }))
+    }
+}
+
+impl Drop for ConsumerSeat {
+    fn drop(&mut self) {
+        if self.ring.is_forked() {
+            return; // the seat is the parent's
+        }
+        self.page().wait_word.store(0, Ordering::Relaxed);
+        if self.page().flags.load(Ordering::Relaxed) == CONSUMER_CLOSED {
+            self.page().flags.store(CONSUMER_LEFT, Ordering::Release);
+        }
+        let _ = self.ring.guard.leave(Seat::Consumer);
+    }
+}
+
+/// Stores a statistic of the current holder, in a word that only it writes.
+pub(crate) fn note_count(word: &AtomicU64, count: u64) {
+    word.store(count, Ordering::Relaxed);
+}

@@ -1,0 +1,286 @@
+//! Making a ring.
+//!
+//! # POSIX: published when ready
+//! ```text
+//! 1 unnamed file, allocated      killed: nothing is left
+//! 2 semaphore set, lock I held   killed: a set that no ring names; its lock is free, so it is known
+//! 3 superblock, READY              to be an orphan
+//! 4 link the name                killed: a complete ring with the lock free: usable
+//! 5 give the lock back
+//! ```
+//! # System V: visible from the start
+//! ```text
+//! 1 set under the same key, I    killed: a set with all seats empty: the next one adopts it
+//! 2 segment under the key        killed: zeros, nobody attached, lock free: the next one removes it
+//! 3 superblock, state INIT       killed: likewise, known by its magic
+//! 4 check value; READY; lock     killed: a complete ring
+//! ```
+//! The lock is a semaphore with undo, so "the creator is dead" is the kernel's word, not a guess.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Plan, RingCore, SharedRing};
+use crate::error::CreateError;
+use crate::guard::semaphore::{NewSet, SetTrouble, count_for, operations_for};
+use crate::layout::superblock::{
+    GuardKind, STATE_INIT, STATE_READY, SetIdentity, Superblock, SuperblockError,
+};
+use crate::layout::view::RingView;
+use crate::memory::{Address, MemoryError, NewObject, Object, Place, Segment, Access, sysv_key};
+use crate::os::{clock, process};
+use crate::sync::Ordering;
+
+/// How long another creator or remover may take before we give up on it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Makes a ring; fails if there is one.
+pub(crate) fn create(address: &Address, plan: &Plan) -> Result<SharedRing, CreateError> {
+    let name = address.to_string();
+    let place = address.place().map_err(|source| CreateError::Os {
+        name: name.clone(),
+        call: "ftok",
+        source,
+    })?;
+    check_limits(&name, plan)?;
+    match &place {
+        Place::Posix(_) => create_unnamed(address, &name, &place, plan),
+        Place::Sysv(_) => create_in_place(address, &name, &place, plan),
+    }
+}
+
+fn create_unnamed(
+    address: &Address,
+    name: &str,
+    place: &Place,
+    plan: &Plan,
+) -> Result<SharedRing, CreateError> {
+    // A look first, so that no gigabyte is allocated only to find the name taken. The link decides.
+    match Object::open(place, Access::ReadOnly) {
+        Err(MemoryError::NotFound) => {}
+        Ok(_) | Err(MemoryError::Denied(_) | MemoryError::WrongType(_)) => {
+            return Err(CreateError::Exists { name: name.to_owned() });
+        }
+        Err(error) => return Err(memory_error(name, error)),
+    }
+    let (object, segment) = NewObject::create(place, plan.geometry.segment_bytes(), plan.mode)
+        .map_err(|error| memory_error(name, error))?;
+    let set = NewSet::create(plan.geometry.lanes(), plan.mode)
+        .map_err(|trouble| set_error(name, plan, trouble))?;
+    let identity = set.identify().map_err(|trouble| set_error(name, plan, trouble))?;
+    let (superblock, view) = fill(address, plan, identity, segment, name)?;
+    view.state().store(STATE_READY, Ordering::Release);
+    // Dropping `set` on the way out removes it; the unnamed file goes by itself.
+    let object = object.publish().map_err(|error| memory_error(name, error))?;
+    finish(address, superblock, view, set, object)
+}
+
+fn create_in_place(
+    address: &Address,
+    name: &str,
+    place: &Place,
+    plan: &Plan,
+) -> Result<SharedRing, CreateError> {
+    let key = sysv_key(place).expect("a System V place has a key");
+    let is_ring = || matches!(leftover(place), Leftover::Ring);
+    // A look before anything is made: what is not ours stays as it is.
+    match leftover(place) {
+        Leftover::Ring => return Err(CreateError::Exists { name: name.to_owned() }),
+        Leftover::Foreign(what) => {
+            return Err(CreateError::NotARing { name: name.to_owned(), what });
+        }
+        Leftover::Failed(error) => return Err(memory_error(name, error)),
+        Leftover::Nothing | Leftover::Unfinished(_) => {}
+    }
+    let set = NewSet::lock(key, plan.geometry.lanes(), plan.mode, PATIENCE, is_ring)
+        .map_err(|trouble| set_error(name, plan, trouble))?
+        .ok_or_else(|| CreateError::Exists { name: name.to_owned() })?;
+    // Under the lock: nobody else makes or unmakes what is under this key.
+    match leftover(place) {
+        Leftover::Ring => return Err(CreateError::Exists { name: name.to_owned() }),
+        Leftover::Foreign(what) => {
+            return Err(CreateError::NotARing { name: name.to_owned(), what });
+        }
+        Leftover::Failed(error) => return Err(memory_error(name, error)),
+        Leftover::Unfinished(object) => {
+            object.unlink().map_err(|error| memory_error(name, error))?;
+        }
+        Leftover::Nothing => {}
+    }
+    let (object, segment) = NewObject::create(place, plan.geometry.segment_bytes(), plan.mode)
+        .map_err(|error| memory_error(name, error))?;
+    let identity = set.identify().map_err(|trouble| set_error(name, plan, trouble))?;
+    let (superblock, view) = fill(address, plan, identity, segment, name)?;
+    view.state().store(STATE_READY, Ordering::Release);
+    let object = object.publish().map_err(|error| memory_error(name, error))?;
+    finish(address, superblock, view, set, object)
+}
+
+/// What lies under a System V key.
+enum Leftover {
+    Nothing,
+    /// A finished ring, or one whose name says that it is somebody's.
+    Ring,
+    /// What a creator of ours left when it died (or is making now: the lock tells).
+    Unfinished(Object),
+    Foreign(String),
+    Failed(MemoryError),
+}
+
+fn leftover(place: &Place) -> Leftover {
+    let object = match Object::open(place, Access::ReadOnly) {
+        Ok(object) => object,
+        Err(MemoryError::NotFound) => return Leftover::Nothing,
+        Err(error) => return Leftover::Failed(error),
+    };
+    let (head, len) = match (object.head(), object.len()) {
+        (Ok(head), Ok(len)) => (head, len),
+        (Err(MemoryError::NotFound), _) | (_, Err(MemoryError::NotFound)) => {
+            return Leftover::Nothing;
+        }
+        (Err(error), _) | (_, Err(error)) => return Leftover::Failed(error),
+    };
+    match Superblock::decode(&head) {
+        Ok(_) | Err(SuperblockError::OtherVersion { .. } | SuperblockError::UnknownFeatures { .. }) => {
+            Leftover::Ring
+        }
+        // Zeros alone are no proof that a segment is ours: its size must be a ring's, too.
+        Err(SuperblockError::NotReady) if super::open::plausible_length(len) => {
+            Leftover::Unfinished(object)
+        }
+        Err(SuperblockError::NotReady | SuperblockError::NotARing) => {
+            Leftover::Foreign("the key belongs to a segment of another program".to_owned())
+        }
+        Err(SuperblockError::Damaged { what }) => {
+            Leftover::Foreign(format!("a ring whose superblock is damaged ({what})"))
+        }
+    }
+}
+
+fn fill(
+    address: &Address,
+    plan: &Plan,
+    set: SetIdentity,
+    segment: Segment,
+    name: &str,
+) -> Result<(Superblock, RingView), CreateError> {
+    let uuid = process::random().map_err(|source| CreateError::Os {
+        name: name.to_owned(),
+        call: "getrandom",
+        source,
+    })?;
+    let superblock = Superblock {
+        kind: plan.kind,
+        geometry: plan.geometry,
+        guard: GuardKind::Semaphore,
+        uuid,
+        set,
+        implicit: plan.implicit,
+        created_ns: clock::realtime_ns(),
+        creator_pid: process::id(),
+        creator_uid: process::effective_uid(),
+        name: stored_name(address),
+    };
+    let view = RingView::new(Arc::new(segment), plan.geometry)
+        .expect("a new segment is as long as it was asked to be");
+    view.state().store(STATE_INIT, Ordering::Release);
+    view.write_superblock(&superblock.encode());
+    Ok((superblock, view))
+}
+
+fn stored_name(address: &Address) -> String {
+    let mut name = address.name();
+    while name.len() > crate::layout::superblock::MAX_NAME_BYTES {
+        name.pop();
+    }
+    name
+}
+
+fn finish(
+    address: &Address,
+    superblock: Superblock,
+    view: RingView,
+    set: NewSet,
+    object: Object,
+) -> Result<SharedRing, CreateError> {
+    Ok(Arc::new(RingCore {
+        address: address.clone(),
+        superblock,
+        view,
+        guard: Box::new(set.finish()),
+        object,
+        created: true,
+    }))
+}
+
+/// Refuses a ring that no consumer could attach to, with the limit that is in the way.
+fn check_limits(name: &str, plan: &Plan) -> Result<(), CreateError> {
+    let Some(limits) = process::semaphore_limits() else { return Ok(()) };
+    let lanes = plan.geometry.lanes();
+    let needed = count_for(lanes) as u64;
+    let operations = operations_for(lanes) as u64;
+    let limit = if needed > limits.per_set {
+        format!(
+            "{lanes} lanes need a set of {needed} semaphores, and the first value of kernel.sem (SEMMSL) is {}: \
+             raise it (sysctl -w kernel.sem=…) or use fewer producers",
+            limits.per_set
+        )
+    } else if operations > limits.operations {
+        format!(
+            "{lanes} lanes need {operations} semaphore operations in one call, and the third value of kernel.sem \
+             (SEMOPM) is {}: raise it (sysctl -w kernel.sem=…) or use fewer producers",
+            limits.operations
+        )
+    } else {
+        return Ok(());
+    };
+    Err(CreateError::SemaphoreLimit { name: name.to_owned(), limit })
+}
+
+fn set_error(name: &str, plan: &Plan, trouble: SetTrouble) -> CreateError {
+    let name = name.to_owned();
+    match trouble {
+        SetTrouble::Foreign => CreateError::NotARing {
+            name,
+            what: "the key belongs to a semaphore set of another program".to_owned(),
+        },
+        SetTrouble::Busy => CreateError::Busy { name },
+        SetTrouble::Failed(error) if error.no_space() => {
+            let values = process::semaphore_limits().map_or_else(String::new, |limits| {
+                format!(" (now {} semaphores in {} sets)", limits.total, limits.sets)
+            });
+            CreateError::SemaphoreLimit {
+                name,
+                limit: format!(
+                    "the system has no room for a set of {} semaphores: raise the second or fourth value of \
+                     kernel.sem{values} (sysctl -w kernel.sem=…), or remove unused sets (ipcs -s, semring ls)",
+                    count_for(plan.geometry.lanes())
+                ),
+            }
+        }
+        SetTrouble::Failed(error) if error.permission_denied() => {
+            CreateError::Permission { name, source: error.into() }
+        }
+        SetTrouble::Failed(error) if error.errno() == ENOSYS => CreateError::SemaphoreLimit {
+            name,
+            limit: "this kernel or sandbox has no System V semaphores (semget: not implemented)".to_owned(),
+        },
+        SetTrouble::Failed(error) => {
+            CreateError::Os { name, call: error.call(), source: error.into() }
+        }
+    }
+}
+
+const ENOSYS: i32 = 38;
+
+fn memory_error(name: &str, error: MemoryError) -> CreateError {
+    let name = name.to_owned();
+    match error {
+        MemoryError::Exists => CreateError::Exists { name },
+        MemoryError::WrongType(what) => CreateError::NotARing { name, what: what.to_owned() },
+        MemoryError::Denied(source) => CreateError::Permission { name, source },
+        MemoryError::NoSpace { asked, free, hint } => CreateError::NoSpace { name, asked, free, hint },
+        MemoryError::NotFound => CreateError::Busy { name },
+        MemoryError::Os { call, source } => CreateError::Os { name, call, source },
+    }
+}

@@ -1,0 +1,251 @@
+//! Looking at a ring without taking part: mapped read-only, changing nothing.
+
+use super::open::{open, read_superblock};
+use super::RingCore;
+use crate::error::OpenError;
+use crate::guard::Seat;
+use crate::layout::record::{Record, decode};
+use crate::layout::superblock::{GuardKind, RingKind, Superblock};
+use crate::layout::view::LaneView;
+use crate::layout::Position;
+use crate::memory::address::Backend;
+use crate::memory::{self, Access, Address, Object};
+use crate::sync::Ordering;
+
+/// Whether anybody uses a ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum RingState {
+    /// Nobody is attached.
+    Idle,
+    /// A producer or the consumer is attached.
+    Active,
+    /// Its semaphores are gone or in another IPC namespace: nobody here can use it.
+    Unguarded,
+}
+
+impl std::fmt::Display for RingState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "idle",
+            Self::Active => "active",
+            Self::Unguarded => "unguarded",
+        })
+    }
+}
+
+/// One lane at one moment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LaneInfo {
+    /// The attached producer, as itself sees its process id.
+    pub producer_pid: Option<u32>,
+    /// Messages committed since the ring was made.
+    pub sent_messages: u64,
+    /// Messages released since the ring was made.
+    pub received_messages: u64,
+    /// Messages dropped by policy.
+    pub lost_messages: u64,
+    /// Messages published and not released.
+    pub unread_messages: u64,
+    /// Bytes published and not released, headers and pads included.
+    pub used_bytes: u64,
+    /// Producers that attached so far.
+    pub attached_producers: u64,
+    /// Producers that left on purpose.
+    pub finished_producers: u64,
+    /// The producer sleeps until there is room.
+    pub producer_sleeps: bool,
+    /// Where impossible bytes were found.
+    pub poisoned: Option<Position>,
+}
+
+/// A ring at one moment. Counters of different lanes are read one after the other.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RingInfo {
+    /// The name without the backend.
+    pub name: String,
+    /// The address under which it is found.
+    pub address: Address,
+    /// The kind of memory.
+    pub backend: Backend,
+    /// SPSC or MPSC.
+    pub kind: RingKind,
+    /// How it is guarded.
+    pub guard: GuardKind,
+    /// The ring's own identity, 32 hexadecimal digits.
+    pub uuid: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner's user id.
+    pub uid: u32,
+    /// Owner's group id.
+    pub gid: u32,
+    /// Bytes that each lane holds.
+    pub capacity_bytes: u64,
+    /// Bytes of the whole segment.
+    pub segment_bytes: u64,
+    /// Each lane.
+    pub lanes: Vec<LaneInfo>,
+    /// The attached consumer, as itself sees its process id.
+    pub consumer_pid: Option<u32>,
+    /// The consumer sleeps until there is a message.
+    pub consumer_sleeps: bool,
+    /// The last consumer left on purpose, or takes nothing more.
+    pub consumer_closed: bool,
+    /// Whether anybody uses it.
+    pub state: RingState,
+    /// Made by a program because it was missing, so the last one out removes it.
+    pub implicit: bool,
+    /// When it was made, nanoseconds since 1970.
+    pub created_ns: u64,
+    /// Who made it.
+    pub creator_pid: u32,
+}
+
+impl RingInfo {
+    /// Attached producers.
+    #[must_use]
+    pub fn producers(&self) -> usize {
+        self.lanes.iter().filter(|lane| lane.producer_pid.is_some()).count()
+    }
+
+    /// Messages published and not released, over all lanes.
+    #[must_use]
+    pub fn unread_messages(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.unread_messages).sum()
+    }
+
+    /// Bytes published and not released, over all lanes.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.used_bytes).sum()
+    }
+}
+
+/// What lies between `released` and the end of a lane.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Unread {
+    pub(crate) messages: u64,
+    pub(crate) bytes: u64,
+}
+
+/// Walks over what is published and not released: at most a capacity, whatever the bytes say.
+pub(crate) fn unread(lane: &LaneView) -> Unread {
+    let capacity = lane.capacity();
+    let start = Position::new(lane.consumer().released.load(Ordering::Acquire));
+    let mut unread = Unread::default();
+    if !start.is_aligned() {
+        return unread;
+    }
+    while unread.bytes < capacity.get() {
+        let position = start.advance(unread.bytes);
+        match decode(lane.header(position).load(Ordering::Acquire), position, capacity) {
+            Ok(Record::Message { bytes, .. }) => {
+                unread.messages += 1;
+                unread.bytes += bytes;
+            }
+            Ok(Record::Pad { bytes }) => unread.bytes += bytes,
+            Ok(Record::Unpublished) | Err(_) => break,
+        }
+    }
+    unread
+}
+
+/// A ring that this process has open, at this moment.
+pub(crate) fn observe(ring: &RingCore) -> Result<RingInfo, OpenError> {
+    let name = ring.address.to_string();
+    let ownership =
+        ring.object.ownership().map_err(|error| super::open::memory_error(&name, error))?;
+    let taken = |seat| matches!(ring.guard.is_taken(seat), Ok(true));
+    let lanes: Vec<LaneInfo> = (0..ring.lanes())
+        .map(|lane| lane_info(&ring.view.lane(lane), taken(Seat::Producer { lane })))
+        .collect();
+    let page = ring.view.consumer();
+    let consumer_pid =
+        taken(Seat::Consumer).then(|| page.pid.load(Ordering::Relaxed) as u32);
+    let used = consumer_pid.is_some() || lanes.iter().any(|lane| lane.producer_pid.is_some());
+    Ok(RingInfo {
+        lanes,
+        consumer_pid,
+        consumer_sleeps: page.wait_word.load(Ordering::Relaxed) != 0 && consumer_pid.is_some(),
+        consumer_closed: page.flags.load(Ordering::Relaxed) != 0,
+        state: if used { RingState::Active } else { RingState::Idle },
+        ..outline(&ring.address, &ring.superblock, ownership)
+    })
+}
+
+fn lane_info(lane: &LaneView, taken: bool) -> LaneInfo {
+    let producer = lane.producer();
+    let consumer = lane.consumer();
+    let unread = unread(lane);
+    LaneInfo {
+        producer_pid: taken.then(|| producer.pid.load(Ordering::Relaxed) as u32),
+        sent_messages: producer.sent.load(Ordering::Relaxed),
+        received_messages: consumer.received.load(Ordering::Relaxed),
+        lost_messages: consumer.dropped.load(Ordering::Relaxed),
+        unread_messages: unread.messages,
+        used_bytes: unread.bytes,
+        attached_producers: producer.generation.load(Ordering::Relaxed),
+        finished_producers: producer.finished.load(Ordering::Relaxed),
+        producer_sleeps: taken && producer.wait_word.load(Ordering::Relaxed) != 0,
+        poisoned: consumer.poisoned.load(Ordering::Relaxed).checked_sub(1).map(Position::new),
+    }
+}
+
+/// What the superblock alone tells.
+fn outline(address: &Address, superblock: &Superblock, ownership: memory::Ownership) -> RingInfo {
+    RingInfo {
+        name: superblock.name.clone(),
+        address: address.clone(),
+        backend: address.backend(),
+        kind: superblock.kind,
+        guard: superblock.guard,
+        uuid: superblock.uuid.iter().map(|byte| format!("{byte:02x}")).collect(),
+        mode: ownership.mode,
+        uid: ownership.uid,
+        gid: ownership.gid,
+        capacity_bytes: superblock.geometry.capacity().get(),
+        segment_bytes: superblock.geometry.segment_bytes() as u64,
+        lanes: Vec::new(),
+        consumer_pid: None,
+        consumer_sleeps: false,
+        consumer_closed: false,
+        state: RingState::Unguarded,
+        implicit: superblock.implicit,
+        created_ns: superblock.created_ns,
+        creator_pid: superblock.creator_pid,
+    }
+}
+
+/// Looks at the ring at an address.
+pub(crate) fn inspect(address: &Address) -> Result<RingInfo, OpenError> {
+    match open(address, Access::ReadOnly) {
+        Ok(ring) => observe(&ring),
+        Err(OpenError::GuardLost { name, why }) => {
+            let lost = |_| OpenError::GuardLost { name: name.clone(), why: why.clone() };
+            let place = address.place().map_err(|_| lost(()))?;
+            let object = Object::open(&place, Access::ReadOnly)
+                .map_err(|error| super::open::memory_error(&name, error))?;
+            let superblock = read_superblock(&name, &object)?.ok_or_else(|| lost(()))?;
+            let ownership =
+                object.ownership().map_err(|error| super::open::memory_error(&name, error))?;
+            Ok(outline(address, &superblock, ownership))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Every ring that this user may look at, POSIX first. What is no ring, or may not be read, is left
+/// out.
+pub(crate) fn list() -> Vec<RingInfo> {
+    memory::places()
+        .into_iter()
+        .filter_map(|place| {
+            let object = Object::open(&place, Access::ReadOnly).ok()?;
+            let superblock = Superblock::decode(&*object.head().ok()?).ok()?;
+            inspect(&Address::of_place(&place, &superblock.name)).ok()
+        })
+        .collect()
+}

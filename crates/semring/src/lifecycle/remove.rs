@@ -1,0 +1,142 @@
+//! Removing a ring: at the end of its stream, when nobody uses it, or by force.
+//!
+//! ```text
+//! 1 semop: nobody attached, tombstone T up   killed: the kernel takes T down, the ring is as before
+//! 2 a complete look for unread messages
+//! 3 the name goes                            killed: a set without a name; lock free, no seat taken:
+//! 4 the set goes: everybody gets EIDRM         the next creator under a System V key, or a prune,
+//!                                              removes it
+//! ```
+//! Without the look in 2, what a late producer sent between the consumer's end-of-stream and T would
+//! go with the ring.
+
+use super::RingCore;
+use crate::error::RemoveError;
+use crate::guard::semaphore::SemaphoreGuard;
+use crate::guard::{Guard, GuardError, Seat};
+use crate::lifecycle::inspect;
+use crate::lifecycle::open::{memory_error, open, read_superblock};
+use crate::memory::{Access, Address, MemoryError, Object};
+use crate::error::OpenError;
+use crate::sync::Ordering;
+
+/// What came of a removal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Removal {
+    Removed,
+    /// Somebody is attached.
+    InUse,
+    /// The condition did not hold: something is unread.
+    Kept,
+}
+
+/// Removes the ring if nobody is attached (but the caller, if it is the consumer) and `may_go` holds
+/// once nobody can attach any more.
+pub(crate) fn remove_idle(
+    ring: &RingCore,
+    as_consumer: bool,
+    may_go: impl FnOnce() -> bool,
+) -> Result<Removal, RemoveError> {
+    match ring.guard.begin_removal(as_consumer) {
+        Ok(true) => {}
+        Ok(false) => return Ok(Removal::InUse),
+        // Somebody else removed it.
+        Err(GuardError::Removed) => return Ok(Removal::Removed),
+        Err(error) => return Err(guard_error(ring, error)),
+    }
+    if !may_go() {
+        ring.guard.abort_removal().map_err(|error| guard_error(ring, error))?;
+        return Ok(Removal::Kept);
+    }
+    let result = take_away(ring);
+    if result.is_err() {
+        // Not ours to remove: leave it as it was.
+        let _ = ring.guard.abort_removal();
+    }
+    result.map(|()| Removal::Removed)
+}
+
+fn take_away(ring: &RingCore) -> Result<(), RemoveError> {
+    ring.object.unlink().map_err(|error| unlink_error(&ring.address.to_string(), error))?;
+    ring.guard.destroy().map_err(|error| guard_error(ring, error))
+}
+
+/// Removes the ring at an address. Refuses while somebody is attached, unless forced: then all of
+/// them end with their `Removed` error.
+pub(crate) fn remove_now(address: &Address, force: bool) -> Result<(), RemoveError> {
+    let name = address.to_string();
+    let ring = match open(address, Access::ReadWrite) {
+        Ok(ring) => ring,
+        // Nothing but the name is left: that can go, if it is asked for.
+        Err(OpenError::GuardLost { .. }) if force => return remove_without_guard(address, &name),
+        Err(error) => return Err(error.into()),
+    };
+    if force {
+        return take_away(&ring);
+    }
+    match remove_idle(&ring, false, || true)? {
+        Removal::Removed | Removal::Kept => Ok(()),
+        Removal::InUse => {
+            let taken = |seat| matches!(ring.guard.is_taken(seat), Ok(true));
+            let producers = (0..ring.lanes())
+                .filter(|&lane| taken(Seat::Producer { lane }))
+                .map(|lane| ring.view.lane(lane).producer().pid.load(Ordering::Relaxed) as u32)
+                .collect();
+            let consumer = taken(Seat::Consumer)
+                .then(|| ring.view.consumer().pid.load(Ordering::Relaxed) as u32);
+            Err(RemoveError::InUse { name, producers, consumer })
+        }
+    }
+}
+
+fn remove_without_guard(address: &Address, name: &str) -> Result<(), RemoveError> {
+    let place = address.place().map_err(|source| RemoveError::Os {
+        name: name.to_owned(),
+        call: "ftok",
+        source,
+    })?;
+    let object = Object::open(&place, Access::ReadWrite).map_err(|error| memory_error(name, error))?;
+    let superblock = read_superblock(name, &object)?;
+    object.unlink().map_err(|error| unlink_error(name, error))?;
+    if let Some(superblock) = superblock
+        && let Ok(guard) = SemaphoreGuard::open(&superblock.set, superblock.geometry.lanes())
+    {
+        let _ = guard.destroy();
+    }
+    Ok(())
+}
+
+/// True if a message was published and not released, on any lane.
+pub(crate) fn has_unread(ring: &RingCore) -> bool {
+    (0..ring.lanes()).any(|lane| inspect::unread(&ring.view.lane(lane)).messages > 0)
+}
+
+/// True if the last consumer closed the ring, and nobody took its place.
+pub(crate) fn consumer_left_on_purpose(ring: &RingCore) -> bool {
+    ring.view.consumer().flags.load(Ordering::Acquire) != 0
+}
+
+fn unlink_error(name: &str, error: MemoryError) -> RemoveError {
+    match error {
+        MemoryError::Denied(source) => RemoveError::Permission { name: name.to_owned(), source },
+        other => RemoveError::Open(memory_error(name, other)),
+    }
+}
+
+fn guard_error(ring: &RingCore, error: GuardError) -> RemoveError {
+    const EPERM: i32 = 1;
+    const EACCES: i32 = 13;
+    let name = ring.address.to_string();
+    match error {
+        GuardError::Removed => RemoveError::Open(OpenError::NotFound { name }),
+        GuardError::Os { errno: errno @ (EPERM | EACCES), .. } => RemoveError::Permission {
+            name,
+            source: std::io::Error::from_raw_os_error(errno),
+        },
+        GuardError::Os { call, errno } => RemoveError::Os {
+            name,
+            call,
+            source: std::io::Error::from_raw_os_error(errno),
+        },
+    }
+}

@@ -1,0 +1,270 @@
+//! Ring addresses: what a user writes, and the place that it means.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::posix;
+use crate::os::sysv::{Key, ftok};
+
+/// Longest name in bytes. The superblock stores it.
+const MAX_NAME_BYTES: usize = 200;
+
+/// Where a ring is to be found. Written `NAME` or `posix:NAME` (POSIX shared memory), `sysv:NAME` (System
+/// V shared memory, key derived from the name), `sysv:0x5eed0001` (that key), `sysv:PATH#ID` (the key
+/// that `ftok` gives).
+///
+/// A name has 1 to 200 of the characters `A-Za-z0-9._-` and does not begin with `.`, `-` or `0x`.
+///
+/// ```
+/// use semring::Address;
+/// let address: Address = "orders".parse()?;
+/// assert_eq!(address.to_string(), "posix:orders");
+/// assert!("no/slash".parse::<Address>().is_err());
+/// # Ok::<(), semring::AddressError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Address(Form);
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum Form {
+    Posix(String),
+    SysvName(String),
+    SysvKey(i32),
+    SysvPath { path: String, id: u8 },
+}
+
+/// What is wrong with an address.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddressError {
+    /// The name breaks a rule.
+    #[error("{name:?} can't be a ring's name: {rule}")]
+    BadName {
+        /// The name as given, shortened if it is very long.
+        name: String,
+        /// The rule.
+        rule: &'static str,
+    },
+    /// The number after `sysv:` is not a key.
+    #[error("{text:?} is not a System V key: write sysv:0x5eed0001, from 0x1 to 0xffffffff")]
+    BadKey {
+        /// As given.
+        text: String,
+    },
+    /// The text after `sysv:` looks like a path, but not like `PATH#ID`.
+    #[error("{text:?}: write sysv:PATH#ID with an existing file and an ID from 1 to 255")]
+    BadPath {
+        /// As given.
+        text: String,
+    },
+    /// The word before the colon is not a backend of this version.
+    #[error("{scheme:?} is not a kind of memory that this version has: use posix: or sysv:")]
+    UnknownScheme {
+        /// The word.
+        scheme: String,
+    },
+}
+
+/// The place that an address means in the system.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    /// A file below /dev/shm.
+    Posix(PathBuf),
+    /// A System V key.
+    Sysv(Key),
+}
+
+/// Which kind of memory holds a ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Backend {
+    /// POSIX shared memory (/dev/shm).
+    Posix,
+    /// System V shared memory.
+    Sysv,
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Posix => "posix",
+            Self::Sysv => "sysv",
+        })
+    }
+}
+
+impl Address {
+    /// The kind of memory.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        match self.0 {
+            Form::Posix(_) => Backend::Posix,
+            Form::SysvName(_) | Form::SysvKey(_) | Form::SysvPath { .. } => Backend::Sysv,
+        }
+    }
+
+    /// The name without the backend: what the superblock stores.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match &self.0 {
+            Form::Posix(name) | Form::SysvName(name) => name.clone(),
+            Form::SysvKey(key) => format!("0x{key:08x}"),
+            Form::SysvPath { path, id } => format!("{path}#{id}"),
+        }
+    }
+
+    /// Whether a ring found at this address must carry this name: two names can share a derived key.
+    pub(crate) fn name_must_match(&self) -> bool {
+        matches!(self.0, Form::SysvName(_))
+    }
+
+    /// The place. Needs the file of a `PATH#ID` to exist.
+    pub(crate) fn place(&self) -> std::io::Result<Place> {
+        Ok(match &self.0 {
+            Form::Posix(name) => Place::Posix(PathBuf::from(posix::DIRECTORY).join(name)),
+            Form::SysvName(name) => Place::Sysv(derived_key(name)),
+            Form::SysvKey(key) => Place::Sysv(Key::new(*key)),
+            Form::SysvPath { path, id } => Place::Sysv(ftok(path, *id)?),
+        })
+    }
+
+    /// The address of something that was found in a listing.
+    pub(crate) fn of_place(place: &Place, stored_name: &str) -> Self {
+        Self(match place {
+            Place::Posix(path) => {
+                Form::Posix(path.file_name().unwrap_or_default().to_string_lossy().into_owned())
+            }
+            Place::Sysv(key) => {
+                let named = check_name(stored_name).is_ok() && derived_key(stored_name) == *key;
+                if named { Form::SysvName(stored_name.to_owned()) } else { Form::SysvKey(key.raw()) }
+            }
+        })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Form::Posix(name) => write!(f, "posix:{name}"),
+            Form::SysvName(name) => write!(f, "sysv:{name}"),
+            Form::SysvKey(key) => write!(f, "sysv:0x{key:08x}"),
+            Form::SysvPath { path, id } => write!(f, "sysv:{path}#{id}"),
+        }
+    }
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let Some((scheme, rest)) = text.split_once(':') else {
+            check_name(text)?;
+            return Ok(Self(Form::Posix(text.to_owned())));
+        };
+        match scheme {
+            "posix" => {
+                check_name(rest)?;
+                Ok(Self(Form::Posix(rest.to_owned())))
+            }
+            "sysv" => sysv_form(rest).map(Self),
+            _ => Err(AddressError::UnknownScheme { scheme: shorten(scheme) }),
+        }
+    }
+}
+
+fn sysv_form(text: &str) -> Result<Form, AddressError> {
+    if let Some(digits) = text.strip_prefix("0x") {
+        // Key 0 is IPC_PRIVATE: nobody could find that ring again.
+        return match u32::from_str_radix(digits, 16) {
+            Ok(key) if key != 0 && !digits.starts_with('+') => Ok(Form::SysvKey(key as i32)),
+            _ => Err(AddressError::BadKey { text: shorten(text) }),
+        };
+    }
+    if text.contains('/') || text.contains('#') {
+        let bad = || AddressError::BadPath { text: shorten(text) };
+        let (path, id) = text.rsplit_once('#').ok_or_else(bad)?;
+        let id: u8 = id.parse().map_err(|_| bad())?;
+        if path.is_empty() || id == 0 {
+            return Err(bad());
+        }
+        return Ok(Form::SysvPath { path: path.to_owned(), id });
+    }
+    check_name(text)?;
+    Ok(Form::SysvName(text.to_owned()))
+}
+
+fn check_name(name: &str) -> Result<(), AddressError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let rule = if name.is_empty() {
+        "it is empty"
+    } else if name.len() > MAX_NAME_BYTES {
+        "it is longer than 200 bytes"
+    } else if name.starts_with(['.', '-']) || name.starts_with("0x") {
+        "it begins with '.', '-' or '0x'"
+    } else if !name.bytes().all(allowed) {
+        "only letters, digits, '.', '_' and '-' are allowed"
+    } else {
+        return Ok(());
+    };
+    Err(AddressError::BadName { name: shorten(name), rule })
+}
+
+fn shorten(text: &str) -> String {
+    match text.char_indices().nth(40) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// The System V key of a name: 0x5e, then 24 bits of its FNV-1a hash. Keys that begin with 0x5eed are
+/// left to the semaphore sets of other backends, which are chosen at random there.
+fn derived_key(name: &str) -> Key {
+    // Fowler, Noll and Vo's hash in its 1a form, 32 bits.
+    let hash = name
+        .bytes()
+        .fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let folded = (hash ^ hash >> 24) & 0x00ff_ffff;
+    let kept = if folded >> 16 == 0xed { folded ^ 0x0001_0000 } else { folded };
+    Key::new((0x5e00_0000 | kept) as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_form_reads_and_prints() {
+        for (text, printed) in [
+            ("a", "posix:a"),
+            ("posix:a.b-c_d", "posix:a.b-c_d"),
+            ("sysv:orders", "sysv:orders"),
+            ("sysv:0x5eed0001", "sysv:0x5eed0001"),
+            ("sysv:0xFFFFFFFF", "sysv:0xffffffff"),
+            ("sysv:/etc/passwd#7", "sysv:/etc/passwd#7"),
+        ] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), printed);
+        }
+    }
+
+    #[test]
+    fn bad_addresses_are_refused_with_a_reason() {
+        let long = "x".repeat(300);
+        for text in [
+            "", "a/b", ".hidden", "-flag", "0x12", &long, "a b", "posix:", "posix:a/b", "sysv:0x0",
+            "sysv:0xzz", "sysv:0x", "sysv:0x+1", "sysv:/etc/passwd", "sysv:/etc/passwd#0",
+            "sysv:/etc/passwd#256", "ümlaut", "tcp:host", "a:b",
+        ] {
+            let error = text.parse::<Address>().expect_err(text);
+            assert!(error.to_string().len() < 200, "{error}");
+        }
+    }
+
+    #[test]
+    fn derived_keys_stay_clear_of_the_random_ones() {
+        for number in 0..100_000 {
+            let raw = derived_key(&format!("n{number}")).raw() as u32;
+            assert_eq!(raw >> 24, 0x5e);
+            assert_ne!(raw >> 16, 0x5eed);
+        }
+    }
+}

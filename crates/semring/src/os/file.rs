@@ -1,0 +1,122 @@
+//! Files of a memory file system: unnamed, linked when ready, allocated for real.
+
+use std::ffi::CString;
+use std::fs::{File, OpenOptions, Permissions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+/// A new file without a name in this directory (O_TMPFILE): gone by itself if its maker dies.
+pub(crate) fn create_unnamed(directory: &Path, mode: u32) -> io::Result<File> {
+    let file = super::retry(|| {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .mode(mode)
+            .custom_flags(libc::O_TMPFILE | libc::O_CLOEXEC)
+            .open(directory)
+    })?;
+    set_mode(&file, mode)?;
+    Ok(file)
+}
+
+/// A new file under a name that must not exist.
+pub(crate) fn create_named(path: &Path, mode: u32) -> io::Result<File> {
+    let file = super::retry(|| {
+        OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)
+    })?;
+    set_mode(&file, mode)?;
+    Ok(file)
+}
+
+/// Gives the file exactly this mode, whatever the umask.
+pub(crate) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
+    file.set_permissions(Permissions::from_mode(mode))
+}
+
+/// Opens a file that exists; never follows a symbolic link, never blocks on a FIFO.
+pub(crate) fn open(path: &Path, writable: bool) -> io::Result<File> {
+    super::retry(|| {
+        OpenOptions::new()
+            .read(true)
+            .write(writable)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path)
+    })
+}
+
+/// Gives an unnamed file a name; fails with AlreadyExists if it is taken.
+pub(crate) fn link(file: &File, path: &Path) -> io::Result<()> {
+    let from = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let to = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: both are NUL-terminated and live through the call.
+    let result = unsafe {
+        libc::linkat(
+            libc::AT_FDCWD,
+            from.as_ptr(),
+            libc::AT_FDCWD,
+            to.as_ptr(),
+            libc::AT_SYMLINK_FOLLOW,
+        )
+    };
+    super::check(result)?;
+    Ok(())
+}
+
+/// Extends the file to `len` bytes, all of them allocated: ENOSPC now, not SIGBUS later.
+pub(crate) fn allocate(file: &File, len: u64) -> io::Result<()> {
+    super::retry(|| {
+        // SAFETY: takes a descriptor that we hold, and numbers.
+        match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, len as libc::off_t) } {
+            0 => Ok(()),
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        }
+    })
+}
+
+/// Bytes free on the file system that the path is on.
+pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: the path is NUL-terminated, the buffer is ours.
+    super::check(unsafe { libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) })?;
+    // SAFETY: statvfs succeeded and filled it.
+    let stat = unsafe { stat.assume_init() };
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Device and inode: whether two handles mean one file.
+pub(crate) fn identity(file: &File) -> io::Result<(u64, u64)> {
+    let metadata = file.metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// The same of a path; links are not followed.
+pub(crate) fn path_identity(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = std::fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// Reads into memory that other processes may write meanwhile: the kernel stores the bytes, no
+/// reference is made. Gives the number of bytes, 0 at the end.
+///
+/// # Safety
+/// `to` must be valid for writes of `len` bytes.
+pub(crate) unsafe fn read_raw(fd: i32, to: std::ptr::NonNull<u8>, len: usize) -> io::Result<usize> {
+    // SAFETY: the caller vouches for the range; a bad descriptor gives EBADF.
+    let got = unsafe { libc::read(fd, to.as_ptr().cast(), len) };
+    usize::try_from(got).map_err(|_| io::Error::last_os_error())
+}
+
+/// Writes from memory that other processes may write meanwhile.
+///
+/// # Safety
+/// `from` must be valid for reads of `len` bytes.
+pub(crate) unsafe fn write_raw(fd: i32, from: std::ptr::NonNull<u8>, len: usize) -> io::Result<usize> {
+    // SAFETY: the caller vouches for the range; a bad descriptor gives EBADF.
+    let put = unsafe { libc::write(fd, from.as_ptr().cast(), len) };
+    usize::try_from(put).map_err(|_| io::Error::last_os_error())
+}
+

@@ -1,0 +1,69 @@
+//! Shared mappings of a file.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::ptr::NonNull;
+
+/// A shared mapping; unmapped on drop.
+pub(crate) struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: a mapping belongs to the process, not to a thread; what is done with its bytes is decided
+// by those who hold the pointer.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps the first `len` bytes of a file, MAP_SHARED.
+    pub(crate) fn shared(file: &File, len: usize, writable: bool) -> io::Result<Self> {
+        let protection =
+            if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+        // SAFETY: a new mapping, placed by the kernel.
+        let base = unsafe {
+            libc::mmap(std::ptr::null_mut(), len, protection, libc::MAP_SHARED, file.as_raw_fd(), 0)
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(base.cast()).expect("mmap gives no null page");
+        Ok(Self { base, len })
+    }
+
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping, unmapped once.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+/// Children forked from now on do not have these pages.
+pub(crate) fn dont_fork(base: NonNull<u8>, len: usize) -> io::Result<()> {
+    // SAFETY: changes no byte; the range is a mapping that the caller holds.
+    super::check(unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_DONTFORK) })?;
+    Ok(())
+}
+
+/// Makes every page of the range real and writable now. `Err` if memory is short: nothing faults
+/// later.
+pub(crate) fn populate(base: NonNull<u8>, len: usize) -> io::Result<()> {
+    super::retry(|| {
+        // SAFETY: keeps the contents; the range is a mapping that the caller holds.
+        super::check(unsafe {
+            libc::madvise(base.as_ptr().cast(), len, libc::MADV_POPULATE_WRITE)
+        })
+    })?;
+    Ok(())
+}

@@ -1,0 +1,36 @@
+//! Every system call of this crate, as safe thin functions that give `io::Error`. System V calls come
+//! from the `sysv-ipc` crate and are named here only, so that the layers above see one door.
+//!
+//! Left out: any policy. A function here makes one call (retried on EINTR where that is all a caller
+//! could do) and says what happened.
+#![allow(unsafe_code)]
+
+pub(crate) mod clock;
+pub(crate) mod file;
+pub(crate) mod mapping;
+pub(crate) mod process;
+pub(crate) mod sentinel;
+
+/// System V calls.
+pub(crate) mod sysv {
+    pub(crate) use sysv_ipc::sem::{Op, SemSet};
+    pub(crate) use sysv_ipc::shm::{self, Attachment, Shm};
+    pub(crate) use sysv_ipc::{Error, Key, ftok};
+}
+
+use std::io;
+
+/// `-1` means that errno has the reason.
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Makes a call again for as long as a signal interrupts it.
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The consumer's half of a lane: find the next message, take it, release what was taken.
+//!
+//! The consumer's position is its own and lives in its own memory; of what the producer wrote it
+//! believes nothing but one header word at a time, read once and checked.
+
+use super::Damage;
+use crate::layout::record::{Meta, Record, decode};
+use crate::layout::view::LaneView;
+use crate::layout::{Capacity, Position};
+use crate::sync::{Ordering, Twin, weakened};
+
+/// A published message that was found but not yet taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Found {
+    /// Of the message's header.
+    pub(crate) position: Position,
+    /// Bytes of payload.
+    pub(crate) payload: u32,
+    pub(crate) meta: Meta,
+    /// Bytes that the record takes in the lane.
+    bytes: u64,
+}
+
+/// The consumer's half of a lane.
+pub(crate) struct LaneConsumer {
+    lane: LaneView,
+    capacity: Capacity,
+    /// The next header to look at.
+    read: Position,
+    /// Everything before it may be released.
+    taken: Position,
+    /// `released` as last stored.
+    released: Position,
+    /// Messages between `read` and the beginning, between `taken` and the beginning.
+    read_messages: u64,
+    taken_messages: u64,
+    poisoned: bool,
+}
+
+impl LaneConsumer {
+    /// Begins where the predecessor released last.
+    pub(crate) fn take_over(lane: LaneView) -> Result<Self, Damage> {
+        let capacity = lane.capacity();
+        let start = Position::new(lane.consumer().released.load(Ordering::Acquire));
+        let committed = Position::new(lane.producer().committed.load(Ordering::Acquire));
+        // `committed` may be behind by a batch whose producer was killed, or far ahead by now.
+        let ahead = committed.distance_from(start);
+        let behind = start.distance_from(committed);
+        if !start.is_aligned() || ahead.min(behind) > capacity.get() {
+            return Err(Damage { position: start });
+        }
+        let messages = lane.consumer().received.load(Ordering::Relaxed);
+        Ok(Self {
+            lane,
+            capacity,
+            read: start,
+            taken: start,
+            released: start,
+            read_messages: messages,
+            taken_messages: messages,
+            poisoned: false,
+        })
+    }
+
+    /// A lane whose control words are impossible: it is skipped for good.
+    pub(crate) fn poisoned(lane: LaneView) -> Self {
+        let capacity = lane.capacity();
+        let start = Position::new(0);
+        Self {
+            lane,
+            capacity,
+            read: start,
+            taken: start,
+            released: start,
+            read_messages: 0,
+            taken_messages: 0,
+            poisoned: true,
+        }
+    }
+
+    pub(crate) fn view(&self) -> &LaneView {
+        &self.lane
+    }
+
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.poisoned
+    }
+
+    /// Position of the next header.
+    pub(crate) fn position(&self) -> Position {
+        self.read
+    }
+
+    /// Messages taken on this lane, those of predecessors included.
+    pub(crate) fn taken_messages(&self) -> u64 {
+        self.taken_messages
+    }
+
+    /// Looks for the next message. A pad is stepped over. `Err` poisons the lane: it is reported once
+    /// and is empty from then on.
+    #[inline]
+    pub(crate) fn find(&mut self) -> Result<Option<Found>, Damage> {
+        loop {
+            // E1: if it is published, its payload is there.
+            let word = self.lane.header(self.read).load(Ordering::Acquire);
+            if word == 0 || self.poisoned {
+                return Ok(None);
+            }
+            match decode(word, self.read, self.capacity) {
+                Ok(Record::Message { payload, meta, bytes }) => {
+                    return Ok(Some(Found { position: self.read, payload, meta, bytes }));
+                }
+                Ok(Record::Pad { bytes }) => {
+                    // Nobody holds a pad: what was taken before it, it joins.
+                    if self.taken == self.read {
+                        self.taken = self.read.advance(bytes);
+                    }
+                    self.read = self.read.advance(bytes);
+                }
+                Ok(Record::Unpublished) => return Ok(None),
+                Err(_) => return Err(self.poison()),
+            }
+        }
+    }
+
+    /// True if a message (or damage) is to be found: a look that changes nothing.
+    #[inline]
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.poisoned && self.lane.header(self.read).load(Ordering::Acquire) != 0
+    }
+
+    #[cold]
+    fn poison(&mut self) -> Damage {
+        self.poisoned = true;
+        self.lane.consumer().poisoned.store(self.read.get().wrapping_add(1), Ordering::Relaxed);
+        Damage { position: self.read }
+    }
+
+    /// Steps over a message that was found, without letting go of its bytes.
+    #[inline]
+    pub(crate) fn step_over(&mut self, found: &Found) {
+        debug_assert_eq!(found.position, self.read);
+        self.read = self.read.advance(found.bytes);
+        self.read_messages += 1;
+    }
+
+    /// Lets go of everything stepped over; the store to the producer may come later.
+    #[inline]
+    pub(crate) fn take(&mut self) {
+        self.taken = self.read;
+        self.taken_messages = self.read_messages;
+    }
+
+    /// Goes back to what was let go of last: the messages stepped over since are found again.
+    pub(crate) fn step_back(&mut self) {
+        self.read = self.taken;
+        self.read_messages = self.taken_messages;
+    }
+
+    /// Bytes taken and not yet released.
+    #[inline]
+    pub(crate) fn unreleased(&self) -> u64 {
+        self.taken.distance_from(self.released)
+    }
+
+    /// Gives the bytes of everything taken back to the producer. False if there is nothing to give.
+    /// After true, the producer's wait word must be looked at.
+    #[inline]
+    pub(crate) fn release(&mut self) -> bool {
+        if self.taken == self.released {
+            return false;
+        }
+        let page = self.lane.consumer();
+        page.received.store(self.taken_messages, Ordering::Relaxed);
+        // E2: our reads of these bytes are done. Killed before: they are delivered again.
+        let order = if weakened(Twin::RelaxedRelease) { Ordering::Relaxed } else { Ordering::Release };
+        page.released.store(self.taken.get(), order);
+        self.released = self.taken;
+        true
+    }
+}

@@ -1,0 +1,266 @@
+//! The producer's half of a lane: reserve, commit, batch, and taking over from a predecessor.
+//!
+//! The steps of publishing are numbered K1–K4 here and wherever they are spoken of (K5, the look at
+//! the consumer's wait word, is the doorbell's).
+
+use super::Damage;
+use crate::layout::control::LANE_NO_MORE;
+use crate::layout::record::{
+    Meta, Record, UNPUBLISHED, decode, message_header, pad_header, record_bytes,
+};
+use crate::layout::view::LaneView;
+use crate::layout::{Capacity, Position};
+use crate::sync::{Ordering, Twin, weakened};
+
+/// Bytes that belong to the producer until it commits: a place in the lane for one message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    position: Position,
+    payload: u32,
+}
+
+impl Slot {
+    pub(crate) fn position(self) -> Position {
+        self.position
+    }
+
+    pub(crate) fn len(self) -> usize {
+        self.payload as usize
+    }
+
+    /// The same place for a shorter message.
+    pub(crate) fn shortened(self, len: usize) -> Self {
+        assert!(len <= self.len(), "a reservation can only become shorter");
+        Self { payload: len as u32, ..self }
+    }
+}
+
+/// Why there is no slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum NoSlot {
+    /// Not enough room now. If `padded`, a pad was published on the way, and a sleeping consumer
+    /// must be woken all the same: it may be what it has to take before there is room.
+    Full { padded: bool },
+    /// `released` is impossible: somebody wrote where it must not.
+    Damaged(Damage),
+}
+
+/// The first record of a batch: written but not published, so that all appear at once.
+#[derive(Clone, Copy, Debug)]
+struct HeldBack {
+    position: Position,
+    header: u64,
+}
+
+/// The producer's half of a lane. One at a time exists per lane: the guard sees to that.
+pub(crate) struct LaneProducer {
+    lane: LaneView,
+    capacity: Capacity,
+    /// Where the next record goes.
+    tail: Position,
+    /// `released` as last seen.
+    released: Position,
+    sent: u64,
+    held_back: Option<HeldBack>,
+}
+
+impl LaneProducer {
+    /// Takes the lane over from whoever had it, alive or dead before: begins at `committed`, walks
+    /// over what was published beyond it (one record, or a batch, if the predecessor was killed
+    /// between K3 and K4), and checks `released` against the end.
+    pub(crate) fn take_over(lane: LaneView) -> Result<Self, Damage> {
+        let capacity = lane.capacity();
+        // E3, E1: whatever is found published is completely there.
+        let committed = Position::new(lane.producer().committed.load(Ordering::Acquire));
+        let mut tail = committed;
+        let mut recovered = 0;
+        if !committed.is_aligned() {
+            return Err(Damage { position: committed });
+        }
+        loop {
+            let word = lane.header(tail).load(Ordering::Acquire);
+            match decode(word, tail, capacity).map_err(|_| Damage { position: tail })? {
+                Record::Unpublished => break,
+                Record::Message { bytes, .. } => {
+                    tail = tail.advance(bytes);
+                    recovered += 1;
+                }
+                Record::Pad { bytes } => tail = tail.advance(bytes),
+            }
+            if tail.distance_from(committed) > capacity.get() {
+                return Err(Damage { position: tail });
+            }
+        }
+        let released = Position::new(lane.consumer().released.load(Ordering::Acquire));
+        // I2; also refuses a `released` ahead of the end, which shows as a huge distance.
+        if !released.is_aligned() || tail.distance_from(released) > capacity.get() - 8 {
+            return Err(Damage { position: released });
+        }
+        let sent = lane.producer().sent.load(Ordering::Relaxed).wrapping_add(recovered);
+        lane.producer().sent.store(sent, Ordering::Relaxed);
+        // E3. Killed before this line: the next successor walks the same way again.
+        lane.producer().committed.store(tail.get(), Ordering::Release);
+        Ok(Self { lane, capacity, tail, released, sent, held_back: None })
+    }
+
+    pub(crate) fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
+    pub(crate) fn view(&self) -> &LaneView {
+        &self.lane
+    }
+
+    /// Where the next record goes.
+    #[inline]
+    pub(crate) fn tail(&self) -> Position {
+        self.tail
+    }
+
+    /// Messages committed on this lane, those of predecessors included.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// A place for a message of `payload` bytes, which must not exceed a quarter of the capacity.
+    /// Nothing becomes visible but, perhaps, a pad.
+    #[inline]
+    pub(crate) fn try_reserve(&mut self, payload: usize) -> Result<Slot, NoSlot> {
+        debug_assert!(payload as u64 <= self.capacity.max_message());
+        let need = record_bytes(payload as u64);
+        let rest = self.capacity.bytes_to_end(self.tail);
+        let mut padded = false;
+        if need > rest {
+            if !self.has_room(rest).map_err(NoSlot::Damaged)? {
+                return Err(NoSlot::Full { padded });
+            }
+            self.publish(pad_header(rest), rest, 0);
+            padded = self.held_back.is_none();
+        }
+        if !self.has_room(need).map_err(NoSlot::Damaged)? {
+            return Err(NoSlot::Full { padded });
+        }
+        Ok(Slot { position: self.tail, payload: payload as u32 })
+    }
+
+    /// Whether a message of this many bytes has room now, pad included. Looks at `released` afresh;
+    /// publishes nothing.
+    pub(crate) fn has_room_for(&mut self, payload: usize) -> Result<bool, Damage> {
+        let need = record_bytes(payload as u64);
+        let rest = self.capacity.bytes_to_end(self.tail);
+        // With a pad in front it is enough that the pad fits: the rest is decided after it.
+        self.has_room(if need > rest { rest } else { need })
+    }
+
+    /// I2: `need` bytes and the slack word behind them are free.
+    #[inline]
+    fn has_room(&mut self, need: u64) -> Result<bool, Damage> {
+        let slack = if weakened(Twin::NoSlackWord) { 0 } else { 8 };
+        let fits = |released: Position| {
+            self.tail.distance_from(released) + need + slack <= self.capacity.get()
+        };
+        if fits(self.released) {
+            return Ok(true);
+        }
+        // E2: the consumer has finished with everything before `released`.
+        let released = Position::new(self.lane.consumer().released.load(Ordering::Acquire));
+        let behind = self.tail.distance_from(released);
+        if behind > self.tail.distance_from(self.released) || !released.is_aligned() {
+            return Err(Damage { position: released }); // it shrank, or passed the tail (I4)
+        }
+        let fits = fits(released);
+        self.released = released;
+        Ok(fits)
+    }
+
+    /// Publishes a slot that was filled.
+    #[inline]
+    pub(crate) fn commit(&mut self, slot: Slot, meta: Meta) {
+        debug_assert_eq!(slot.position, self.tail);
+        let header = message_header(slot.payload, meta);
+        self.publish(header, record_bytes(u64::from(slot.payload)), 1);
+    }
+
+    /// Begins to hold back: what is committed from here on appears all at once, at
+    /// [`end_batch`](Self::end_batch).
+    pub(crate) fn begin_batch(&mut self) {
+        debug_assert!(self.held_back.is_none());
+        // A header of 0 stands for "nothing yet".
+        self.held_back = Some(HeldBack { position: self.tail, header: UNPUBLISHED });
+    }
+
+    /// Whether something is held back.
+    pub(crate) fn batch_is_empty(&self) -> bool {
+        self.held_back.is_none_or(|held| held.header == UNPUBLISHED)
+    }
+
+    /// Publishes the batch with one store; false if there was nothing in it.
+    pub(crate) fn end_batch(&mut self) -> bool {
+        match self.held_back.take() {
+            Some(HeldBack { position, header }) if header != UNPUBLISHED => {
+                self.store_header(position, header);
+                self.store_committed();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    #[inline]
+    fn publish(&mut self, header: u64, bytes: u64, messages: u64) {
+        let position = self.tail;
+        let next = position.advance(bytes);
+        // K1: the next header is 0 before anything in front of it can be seen (I1). Killed here:
+        // nothing is visible, the successor starts at `position` again.
+        if !weakened(Twin::NextHeaderClearedLate) {
+            self.lane.header(next).store(UNPUBLISHED, Ordering::Relaxed);
+        }
+        self.tail = next;
+        self.sent += messages;
+        if let Some(held) = &mut self.held_back {
+            if held.header == UNPUBLISHED {
+                // The first of a batch. Its own header word stays 0 (I1), so a kill anywhere before
+                // the end of the batch leaves nothing of it.
+                *held = HeldBack { position, header };
+            } else {
+                // Behind the one that is held back nobody looks yet; end_batch publishes.
+                self.lane.header(position).store(header, Ordering::Relaxed);
+            }
+            return;
+        }
+        if weakened(Twin::CommittedBeforeHeader) {
+            self.store_committed();
+        }
+        // K2 (the payload) has been done by the caller.
+        // K3: the commit. Killed right behind it: the message counts, the successor walks over it.
+        self.store_header(position, header);
+        if weakened(Twin::NextHeaderClearedLate) {
+            self.lane.header(next).store(UNPUBLISHED, Ordering::Relaxed);
+        }
+        // K4: a hint for the successor.
+        if !weakened(Twin::CommittedBeforeHeader) {
+            self.store_committed();
+        }
+    }
+
+    #[inline]
+    fn store_header(&self, position: Position, header: u64) {
+        // E1: the payload, and the cleared header behind it, are visible to whoever sees this.
+        let order = if weakened(Twin::RelaxedCommit) { Ordering::Relaxed } else { Ordering::Release };
+        self.lane.header(position).store(header, order);
+    }
+
+    #[inline]
+    fn store_committed(&self) {
+        let page = self.lane.producer();
+        page.sent.store(self.sent, Ordering::Relaxed);
+        // E3: Release keeps it behind the header's store; hoisted over it, a kill in between would
+        // make the successor start behind a header that was never written.
+        page.committed.store(self.tail.get(), Ordering::Release);
+    }
+
+    /// Says that this producer sends nothing more.
+    pub(crate) fn say_no_more(&self) {
+        self.lane.producer().flags.store(LANE_NO_MORE, Ordering::Release);
+    }
+}
