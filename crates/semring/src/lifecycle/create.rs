@@ -102,6 +102,13 @@ fn create_in_place(
             return Err(CreateError::NotARing { name: name.to_owned(), what });
         }
         Leftover::Failed(error) => return Err(memory_error(name, error)),
+        // A creator of ours would hold the lock. Whoever has this mapped is somebody else.
+        Leftover::Unfinished(object) if object.is_attached() => {
+            return Err(CreateError::NotARing {
+                name: name.to_owned(),
+                what: "the key belongs to a segment that another program uses".to_owned(),
+            });
+        }
         Leftover::Unfinished(object) => {
             object.unlink().map_err(|error| memory_error(name, error))?;
         }

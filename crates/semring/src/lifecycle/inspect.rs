@@ -244,6 +244,8 @@ pub(crate) fn list() -> Vec<RingInfo> {
         .into_iter()
         .filter_map(|place| {
             let object = Object::open(&place, Access::ReadOnly).ok()?;
+            // Looking into a System V segment attaches it: leave those of others alone.
+            object.len().ok().filter(|&len| super::open::plausible_length(len))?;
             let superblock = Superblock::decode(&*object.head().ok()?).ok()?;
             inspect(&Address::of_place(&place, &superblock.name)).ok()
         })

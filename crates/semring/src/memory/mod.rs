@@ -210,6 +210,14 @@ impl Object {
         }
     }
 
+    /// True if some process has the object mapped, as far as the kernel tells (System V only).
+    pub(crate) fn is_attached(&self) -> bool {
+        match self {
+            Self::Posix(_) => false,
+            Self::Sysv(object) => object.is_attached(),
+        }
+    }
+
     /// The first 4096 bytes, zero-filled where the object is shorter. Never faults.
     pub(crate) fn head(&self) -> Result<Box<[u8; 4096]>> {
         match self {

@@ -40,6 +40,10 @@ impl SysvObject {
         Ok(stat.bytes as u64)
     }
 
+    pub(super) fn is_attached(&self) -> bool {
+        self.shm.stat().is_ok_and(|stat| stat.attached > 0)
+    }
+
     pub(super) fn head(&self) -> Result<Box<[u8; 4096]>> {
         let attachment = self.shm.attach_read_only().map_err(|error| error_of(error, 0))?;
         let mut bytes = Box::new([0; 4096]);
