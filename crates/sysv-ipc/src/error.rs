@@ -10,8 +10,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// A System V call that failed: which one, on what, and why.
 ///
-/// It is 16 bytes, `Copy`, and made without allocating, so it may be made and dropped on a path that
-/// runs often. As text it names the call and its subject, and says what the number means there:
+/// It is 16 bytes, `Copy`, and made without allocating, so it may be made and dropped on a path
+/// that runs often. As text it names the call and its subject, and says what the number means
+/// there:
 ///
 /// ```
 /// use sysv_ipc::{Key, sem::SemSet};
@@ -19,7 +20,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// let error = SemSet::open(Key::PRIVATE).unwrap_err();
 /// assert!(error.not_found());
 /// assert_eq!(error.call(), "semget");
-/// assert!(error.to_string().starts_with("semget(private key): No such file or directory (os error 2)"));
+/// let text = error.to_string();
+/// assert!(text.starts_with("semget(private key): No such file or directory (os error 2)"));
 /// ```
 ///
 /// `io::Error::from` keeps the kind and carries the `Error` as its payload. Such an `io::Error` has
@@ -315,10 +317,12 @@ impl Error {
                 "nothing has this key in this IPC namespace"
             }
             (Call::ShmGet, libc::ENOSPC) => {
-                "the limit in /proc/sys/kernel/shmmni (segments) or /proc/sys/kernel/shmall (pages in all) is reached; `ipcs -m` shows who holds them"
+                "the limit in /proc/sys/kernel/shmmni (segments) or /proc/sys/kernel/shmall \
+                 (pages in all) is reached; `ipcs -m` shows who holds them"
             }
             (Call::SemGet, libc::ENOSPC) => {
-                "the second (semaphores in all) or fourth (sets) limit in /proc/sys/kernel/sem is reached; `ipcs -s` shows who holds them"
+                "the second (semaphores in all) or fourth (sets) limit in /proc/sys/kernel/sem \
+                 is reached; `ipcs -s` shows who holds them"
             }
             (Call::MsgGet, libc::ENOSPC) => {
                 "the limit in /proc/sys/kernel/msgmni is reached; `ipcs -q` shows who holds them"
@@ -327,7 +331,8 @@ impl Error {
                 "the size is 0 or above /proc/sys/kernel/shmmax, or the existing segment is smaller"
             }
             (Call::SemGet, libc::EINVAL) => {
-                "the count is 0 or above the first limit in /proc/sys/kernel/sem, or the existing set is smaller"
+                "the count is 0 or above the first limit in /proc/sys/kernel/sem, or the \
+                 existing set is smaller"
             }
             (Call::ShmGet, libc::EPERM) => {
                 "huge pages need CAP_IPC_LOCK or the group in /proc/sys/vm/hugetlb_shm_group"
@@ -354,7 +359,8 @@ impl Error {
             }
             (_, libc::ENOSYS) => "this kernel or sandbox has no System V IPC",
             (Call::MsgSet, libc::EPERM) => {
-                "only the owner, the creator or CAP_SYS_ADMIN may do this; more bytes than /proc/sys/kernel/msgmnb need CAP_SYS_RESOURCE"
+                "only the owner, the creator or CAP_SYS_ADMIN may do this; more bytes than \
+                 /proc/sys/kernel/msgmnb need CAP_SYS_RESOURCE"
             }
             (_, libc::EPERM) => "only the owner, the creator or CAP_SYS_ADMIN may do this",
             (_, libc::EACCES) if self.call != Call::Ftok => {

@@ -1,8 +1,8 @@
 //! System V IPC for Linux: shared memory, semaphores, message queues and `ftok`, complete and safe.
 //!
-//! These are the calls that neither nix nor rustix wraps. They are old, and one of them still has no
-//! substitute: a semaphore operation with [`SEM_UNDO`](sem::Op::undo) is taken back by the kernel
-//! when the process ends, however it ends.
+//! Neither nix nor rustix wraps these calls. They are old, but a semaphore operation with
+//! [`SEM_UNDO`](sem::Op::undo) is taken back by the kernel when its process ends, however it ends,
+//! and one call does many operations at one moment: no other semaphore of Linux has either.
 //!
 //! | module | objects | calls |
 //! |---|---|---|
@@ -58,3 +58,8 @@ pub use key::{Key, ftok};
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("sysv-ipc knows the System V calls of 64-bit Linux only");
+
+/// The example of the README, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

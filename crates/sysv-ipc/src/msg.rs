@@ -102,8 +102,8 @@ pub struct Stat {
     pub messages: u64,
     /// How many bytes they have together.
     pub bytes: u64,
-    /// How many bytes they may have together. As many messages may be there, for those without bytes.
-    /// [`list`] does not tell and gives 0.
+    /// How many bytes they may have together, and how many messages there may be (the kernel uses
+    /// one number for both). [`list`] does not tell it and gives 0.
     pub max_bytes: u64,
     /// The process that sent last; 0 if none has.
     pub last_send_pid: i32,
@@ -159,8 +159,8 @@ impl Queue {
     /// The queue that has this key, or a new one.
     ///
     /// # Errors
-    /// As [`create`](Queue::create) without `EEXIST`, and `EACCES` if the mode of the existing queue
-    /// does not allow the caller what `mode` asks for.
+    /// As [`create`](Queue::create) without `EEXIST`, and `EACCES` if the mode of the existing
+    /// queue does not allow the caller what `mode` asks for.
     pub fn open_or_create(key: Key, mode: u32) -> Result<Queue> {
         get(key, libc::IPC_CREAT, mode)
     }
@@ -221,8 +221,8 @@ impl Queue {
     /// Takes a message out of the queue, if there is one.
     ///
     /// # Errors
-    /// As [`receive`](Queue::receive); `ENOMSG` ([`is_no_message`](Error::is_no_message)) instead of
-    /// waiting.
+    /// As [`receive`](Queue::receive); `ENOMSG` ([`is_no_message`](Error::is_no_message)) instead
+    /// of waiting.
     pub fn try_receive(&self, buffer: &mut [u8], selector: Selector) -> Result<Received> {
         self.receive_flags(buffer, selector, libc::IPC_NOWAIT)
     }
@@ -298,8 +298,8 @@ impl Queue {
     /// Changes owner, group, mode and size, all together (`IPC_SET`).
     ///
     /// # Errors
-    /// * `EPERM`: the caller is neither owner nor creator, nor has `CAP_SYS_ADMIN`; or `max_bytes` is
-    ///   above `msgmnb` and the caller has no `CAP_SYS_RESOURCE`.
+    /// * `EPERM`: the caller is neither owner nor creator, nor has `CAP_SYS_ADMIN`; or `max_bytes`
+    ///   is above `msgmnb` and the caller has no `CAP_SYS_RESOURCE`.
     /// * `EINVAL`: `mode` has bits outside 0o777, or the user or group does not exist in this user
     ///   namespace.
     /// * `EINVAL`, `EIDRM`: the queue has been removed.

@@ -2,8 +2,7 @@
 //!
 //! A set holds some semaphores, each from 0 to [`MAX_VALUE`], all 0 at first. One call does a list
 //! of [operations](Op) on them at one moment, or waits until it can. An operation with
-//! [`undo`](Op::undo) is taken back by the kernel when its process ends, be it by `SIGKILL`: that is
-//! what no other semaphore of Linux does.
+//! [`undo`](Op::undo) is taken back by the kernel when its process ends, be it by `SIGKILL`.
 //!
 //! A set lives until it is removed. A [`SemSet`] is only its id: copying or dropping one does
 //! nothing. [`Created`] removes the set when dropped, for those who own one.
@@ -25,8 +24,8 @@
 //! For each process and semaphore it keeps the sum of the undoable operations, negated, and adds it
 //! at the end of the process, after the memory of the process is gone. The value is kept within 0
 //! and [`MAX_VALUE`]. `fork` gives the child no share in it, `exec` keeps it, and threads share it;
-//! leaving the IPC namespace (`unshare`, `setns`) is as the end once all threads have. [`set_value`](SemSet::set_value)
-//! and [`set_values`](SemSet::set_values) erase it.
+//! leaving the IPC namespace (`unshare`, `setns`) is as the end once all threads have.
+//! [`set_value`](SemSet::set_value) and [`set_values`](SemSet::set_values) erase it.
 
 use std::fmt;
 use std::io;
@@ -208,7 +207,8 @@ impl SemSet {
     ///
     /// # Errors
     /// As [`create`](SemSet::create) without `EEXIST`, and `EINVAL` if the existing set has fewer
-    /// than `count` semaphores, `EACCES` if its mode does not allow the caller what `mode` asks for.
+    /// than `count` semaphores, `EACCES` if its mode does not allow the caller what `mode` asks
+    /// for.
     pub fn open_or_create(key: Key, count: usize, mode: u32) -> Result<SemSet> {
         get(key, count, libc::IPC_CREAT, mode)
     }

@@ -68,9 +68,9 @@ pub struct CreateOptions {
     pub mode: u32,
     /// Whether to use huge pages, and which (`SHM_HUGETLB`). The size is rounded up to whole ones.
     pub huge_pages: Option<HugePages>,
-    /// Do not set swap space aside (`SHM_NORESERVE`): creation always succeeds, and the process that
-    /// touches a page for which there is no memory left is killed. Without it, a segment that cannot
-    /// be backed is refused with `ENOMEM` under strict overcommit.
+    /// Do not account for the memory at creation (`SHM_NORESERVE`), but for each page when it is
+    /// touched: a size that could never be backed is not refused with `ENOMEM`, and a process that
+    /// touches a page when no memory is left is killed.
     pub no_reserve: bool,
 }
 
@@ -220,7 +220,8 @@ impl Shm {
         Shm { id }
     }
 
-    /// The id. Once the segment is gone, the kernel may use it again, after some ten thousand others.
+    /// The id. Once the segment is gone, the kernel may use it again, after tens of thousands of
+    /// others.
     pub const fn id(&self) -> i32 {
         self.id
     }
@@ -269,8 +270,8 @@ impl Shm {
             id: self.id,
             read_only: flags & libc::SHM_RDONLY != 0,
         };
-        // Asked for after attaching: from now on the id cannot pass to another segment. If it fails,
-        // dropping the attachment detaches.
+        // Asked for after attaching: from now on the id cannot pass to another segment. If it
+        // fails, dropping the attachment detaches.
         attachment.len = self.stat()?.bytes;
         Ok(attachment)
     }
@@ -332,7 +333,8 @@ impl Shm {
         self.command(Call::ShmRemove, libc::IPC_RMID)
     }
 
-    /// Forbids the kernel to swap the segment out (`SHM_LOCK`). Pages are locked as they are touched.
+    /// Forbids the kernel to swap the segment out (`SHM_LOCK`). Pages are locked as they are
+    /// touched.
     ///
     /// # Errors
     /// * `EPERM`: without `CAP_IPC_LOCK`, the caller is neither owner nor creator, or its

@@ -498,7 +498,8 @@ fn others_may_do_what_the_mode_says() {
 fn a_locked_segment_says_so() {
     child(|_| {
         support::set_rlimit(libc::RLIMIT_MEMLOCK, PAGE as u64);
-        support::become_nobody();
+        // The limit holds for all processes of the user together.
+        support::become_user(0x4000_0000 + std::process::id());
         let small = segment(PAGE, 0o600);
         small.lock().unwrap();
         assert!(small.stat().unwrap().locked);

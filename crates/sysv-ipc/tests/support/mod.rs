@@ -22,6 +22,7 @@ const ARGUMENTS: &str = "SYSV_IPC_TEST_ARGUMENTS";
 
 /// A key that no other test uses.
 pub fn key() -> Key {
+    watchdog();
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     Key::from_raw(0x7e << 24 | (std::process::id() & 0xffff) << 8 | (count & 0xff))
@@ -42,8 +43,8 @@ pub fn child(part: impl FnOnce(&[i32])) {
     std::process::exit(DONE);
 }
 
-/// Ends the process with SIGALRM if it hangs.
-pub fn watchdog() {
+/// Ends the process with SIGALRM if it hangs: each test begins with it, by [`key`] or [`child`].
+fn watchdog() {
     // SAFETY: the call takes a number only.
     unsafe { libc::alarm(120) };
 }
@@ -138,9 +139,14 @@ fn syscall(number: libc::c_long, a: u32, b: u32, c: u32) -> std::io::Result<()> 
 
 /// Makes the calling thread (a child's, please) belong to nobody, without privileges.
 pub fn become_nobody() {
+    become_user(NOBODY);
+}
+
+/// As [`become_nobody`], but to another user, of whom the kernel has counted nothing yet.
+pub fn become_user(uid: u32) {
     syscall(libc::SYS_setgroups, 0, 0, 0).unwrap();
-    syscall(libc::SYS_setresgid, NOBODY, NOBODY, NOBODY).unwrap();
-    syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY).unwrap();
+    syscall(libc::SYS_setresgid, uid, uid, uid).unwrap();
+    syscall(libc::SYS_setresuid, uid, uid, uid).unwrap();
 }
 
 /// Takes the calling thread (a child's, please) to an IPC namespace of its own.
