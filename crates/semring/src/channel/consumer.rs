@@ -555,6 +555,9 @@ impl Batch<'_> {
     /// reported by the consumer's next call.
     #[inline]
     pub fn next_message(&mut self) -> Option<BatchMessage<'_>> {
+        if self.core.seat.ring().is_forked() {
+            return None;
+        }
         let next = match self.core.merge.find() {
             Ok(next) => next?,
             Err(damage) => {

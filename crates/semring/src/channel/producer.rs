@@ -185,12 +185,18 @@ impl ProducerCore {
     /// Publishes a filled slot, or adds it to the batch that is held back.
     #[inline]
     pub(super) fn commit(&mut self, slot: Slot, meta: Meta) {
-        self.lane.commit(slot, meta);
+        // A reservation that was carried over a fork: the message is the parent's to commit.
+        if !self.seat.ring().is_forked() {
+            self.lane.commit(slot, meta);
+        }
     }
 
     /// K5, after something was published: wakes the consumer if it says that it sleeps.
     #[inline]
     pub(super) fn ring_bell(&mut self) {
+        if self.seat.ring().is_forked() {
+            return;
+        }
         if self.waker.is_due(&self.seat.ring().view.consumer().wait_word) {
             self.post();
         }

@@ -71,7 +71,7 @@ mod real {
                 consumer: self.at(geometry.consumer_page(lane)),
                 data: self.at::<AtomicU64>(geometry.lane_data(lane)).cast(),
                 capacity: geometry.capacity(),
-                _segment: self.segment.clone(),
+                segment: self.segment.clone(),
             }
         }
 
@@ -99,7 +99,7 @@ mod real {
         data: NonNull<u8>,
         capacity: Capacity,
         // Keeps the mapping that the pointers point into.
-        _segment: Arc<Segment>,
+        segment: Arc<Segment>,
     }
 
     // SAFETY: the pointers lead to atomics and to bytes that are only copied; the segment they point
@@ -143,10 +143,11 @@ mod real {
         /// cross the end of the data area.
         ///
         /// # Panics
-        /// If they do.
+        /// If they do, and in a forked child, which does not have the pages.
         #[inline(always)]
         pub(crate) fn bytes_at(&self, position: Position, within: u64, length: usize) -> NonNull<u8> {
             let offset = self.capacity.offset_of(position).get() + within;
+            assert!(!self.segment.is_forked(), "a forked child must open the ring itself");
             assert!(
                 length as u64 <= self.capacity.get() && offset <= self.capacity.get() - length as u64
             );
