@@ -1,1 +1,40 @@
-//! Placeholder while the workspace is laid out.
+//! What the tests of semring share.
+//!
+//! Nothing here knows the `semring` crate: a test may run any build of it, in this process or in
+//! another one. The few bytes of the ring format that cleaning up needs are named in [`objects`].
+//!
+//! * [`names`]: a name of its own for each test, and a guard that removes what bears it, also when
+//!   the test panics.
+//! * [`objects`]: shared-memory objects, semaphore sets and queues of the system; before and after.
+//! * [`watchdog`]: turns a hang into a failure that says what hung.
+//! * [`peer`]: second processes: started, talked to, stopped, killed, never left behind.
+//! * [`process`](mod@process): what `/proc` says about a process.
+//! * [`message`]: messages that show damage.
+//! * [`record`] and [`audit`]: what was committed against what arrived.
+//! * [`step`]: a process run one instruction at a time.
+//!
+//! The functions panic where a test could not go on anyway, with a sentence that says why; those
+//! whose failure a test may want to see return a `Result`.
+//!
+//! ```
+//! use std::time::Duration;
+//! use semring_testkit::{names::RingGuard, watchdog::Watchdog};
+//!
+//! let _watchdog = Watchdog::new(Duration::from_secs(60), "the example");
+//! let guard = RingGuard::new("example");
+//! std::fs::write(format!("/dev/shm/{}", guard.name()), "left behind")?;
+//! drop(guard);
+//! // … and gone.
+//! # Ok::<(), std::io::Error>(())
+//! ```
+#![deny(unsafe_code)]
+
+pub mod audit;
+pub mod message;
+pub mod names;
+pub mod objects;
+pub mod peer;
+pub mod process;
+pub mod record;
+pub mod step;
+pub mod watchdog;

@@ -1,0 +1,173 @@
+//! What `/proc` says about a process, and which processes this one has started.
+
+use std::fs;
+use std::io;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// What a process is doing, as the third field of `/proc/PID/stat` says it: `R` running, `S` asleep,
+/// `D` asleep and not to be disturbed, `T` stopped, `t` stopped by its tracer, `Z` dead and not yet
+/// reaped.
+///
+/// # Errors
+/// `NotFound` if there is no such process.
+pub fn state(pid: u32) -> io::Result<char> {
+    state_of(&format!("/proc/{pid}"))
+}
+
+fn state_of(directory: &str) -> io::Result<char> {
+    let stat = fs::read_to_string(format!("{directory}/stat"))?;
+    // The second field is the name in parentheses, which may contain spaces and parentheses.
+    stat.rsplit_once(") ")
+        .and_then(|(_, rest)| rest.chars().next())
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+/// The numbers of the system calls in which the threads of a process sleep, one for each thread;
+/// `None` for one that runs or sleeps elsewhere (in a page fault, or because it is stopped).
+///
+/// # Errors
+/// `NotFound` if there is no such process, `PermissionDenied` if it is not ours to look into.
+pub fn system_calls(pid: u32) -> io::Result<Vec<Option<i64>>> {
+    let mut calls = Vec::new();
+    for directory in threads(pid)? {
+        let text = fs::read_to_string(format!("{directory}/syscall"))?;
+        let number = text.split_whitespace().next().and_then(|n| n.parse().ok());
+        calls.push(number.filter(|number| *number >= 0));
+    }
+    Ok(calls)
+}
+
+/// The time that the threads of a process have run so far, in nanoseconds' precision. What threads
+/// that have ended used is not in it.
+///
+/// # Errors
+/// `NotFound` if there is no such process.
+pub fn cpu_time(pid: u32) -> io::Result<Duration> {
+    let mut nanoseconds = 0;
+    for directory in threads(pid)? {
+        let text = fs::read_to_string(format!("{directory}/schedstat"))?;
+        let first = text.split_whitespace().next();
+        nanoseconds += first
+            .and_then(|n| n.parse::<u64>().ok())
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    }
+    Ok(Duration::from_nanos(nanoseconds))
+}
+
+/// What every thread of a process is doing, a few lines for each, for a person to read. What can't be
+/// read is left out.
+pub fn describe(pid: u32) -> String {
+    let mut text = String::new();
+    for directory in threads(pid).unwrap_or_default() {
+        let read = |file: &str| {
+            fs::read_to_string(format!("{directory}/{file}"))
+                .unwrap_or_default()
+                .trim()
+                .to_owned()
+        };
+        let thread = directory.rsplit('/').next().unwrap_or_default();
+        let state = state_of(&directory).unwrap_or('?');
+        text += &format!("  thread {thread} ({}): state {state}", read("comm"));
+        for file in ["wchan", "syscall"] {
+            let content = read(file);
+            if !content.is_empty() && content != "0" {
+                text += &format!(", {file} {content}");
+            }
+        }
+        text += "\n";
+        for frame in read("stack").lines() {
+            text += &format!("    {frame}\n");
+        }
+    }
+    text
+}
+
+fn threads(pid: u32) -> io::Result<Vec<String>> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))?;
+    tasks
+        .map(|task| Ok(task?.path().to_string_lossy().into_owned()))
+        .collect()
+}
+
+/// A process that was started through this crate.
+struct Started {
+    pid: u32,
+    reaped: bool,
+}
+
+static STARTED: Mutex<Vec<Started>> = Mutex::new(Vec::new());
+
+/// Notes a child, so that what it leaves behind is known to be ours.
+pub(crate) fn note_started(pid: u32) {
+    let mut started = STARTED
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    started.push(Started { pid, reaped: false });
+}
+
+/// Notes that the number may belong to another process from now on.
+pub(crate) fn note_reaped(pid: u32) {
+    let mut started = STARTED
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let last = started.iter_mut().rev().find(|child| child.pid == pid);
+    if let Some(child) = last {
+        child.reaped = true;
+    }
+}
+
+/// The numbers of this process and of all that it started through this crate, dead ones included.
+pub fn ours() -> Vec<u32> {
+    let started = STARTED
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut pids = vec![std::process::id()];
+    pids.extend(started.iter().map(|child| child.pid));
+    pids
+}
+
+/// The numbers of the processes started through this crate that have not been reaped.
+pub fn living() -> Vec<u32> {
+    let started = STARTED
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let living = started.iter().filter(|child| !child.reaped);
+    living.map(|child| child.pid).collect()
+}
+
+/// Sends SIGKILL to every process started through this crate that has not been reaped.
+pub(crate) fn kill_the_living() {
+    for pid in living() {
+        // Not reaped, so the number still is this child's; a dead one does not mind.
+        let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_runs_and_uses_time() {
+        let me = std::process::id();
+        assert!(cpu_time(me).unwrap() > Duration::ZERO);
+        assert!(describe(me).contains(&format!("thread {me} ")));
+        assert!(ours().contains(&me));
+    }
+
+    #[test]
+    fn a_process_that_is_not_there_is_not_found() {
+        // Above the highest number that Linux allows.
+        let nobody = 1 << 23;
+        assert_eq!(state(nobody).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(
+            cpu_time(nobody).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
+        assert_eq!(describe(nobody), "");
+    }
+}

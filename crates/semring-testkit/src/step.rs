@@ -1,0 +1,354 @@
+//! A process run one instruction at a time, so that it can be killed between any two.
+//!
+//! The child calls [`marker`] where the interesting part begins and again where it ends. The
+//! [`Stepper`] starts it, lets it run at full speed to the first marker, and from there
+//! instruction by instruction:
+//!
+//! ```text
+//! child    … prepare …  marker()  i₁ i₂ i₃ … iₙ  marker()  …
+//! stepper  run_to_marker ───────▶ step(k) ▲ kill
+//! ```
+//! A test counts the instructions once ([`Stepper::step_to_marker`]) and then starts the child anew
+//! for each kill point. How many there are may differ between two runs (addresses, random keys), so a
+//! loop over the kill points ends when a run reaches its second marker: [`Stepped::at_end`].
+//!
+//! # What a step is
+//! One instruction; a system call is one step, seen when it has returned (a call that waits keeps the
+//! stepper waiting); a repeated string instruction (`rep movs`) is one step a round.
+//!
+//! # Rules
+//! The markers are called by the child's **main thread**; others run freely and are not stepped, and
+//! a marker means nothing to them. (So a child can't be a function under libtest, which runs every
+//! test in a thread of its own: it is a program.)
+//!
+//! `ptrace` ties a traced process to the thread that started it: a [`Stepper`] stays on its thread.
+//! x86-64 only: elsewhere [`marker`] does nothing and [`Stepper::spawn`] answers `Unsupported`.
+
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use crate::peer::{Exit, Peer};
+
+/// Set in the environment of a child that is to be stepped.
+const MARKERS: &str = "SEMRING_TESTKIT_MARKERS";
+
+/// Stops this process for its [`Stepper`]; does nothing in a process that was not started by one. It
+/// stays harmless when the stepper has let the process go.
+#[inline(always)]
+pub fn marker() {
+    static WANTED: OnceLock<bool> = OnceLock::new();
+    // Nothing but a load and a jump stands between the last interesting instruction and the stop.
+    if *WANTED.get_or_init(prepare_markers) {
+        arch::breakpoint();
+    }
+}
+
+#[cold]
+fn prepare_markers() -> bool {
+    let wanted = std::env::var_os(MARKERS).is_some();
+    if wanted {
+        arch::survive_breakpoints();
+    }
+    wanted
+}
+
+/// Where a child stands after some steps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Stepped {
+    /// How many steps were made, at most those asked for. The stop at a marker is not counted.
+    pub steps: u64,
+    /// It stands at the next marker.
+    pub at_end: bool,
+    /// The address of the instruction that comes next.
+    pub instruction_pointer: u64,
+    /// The last step was a system call.
+    pub in_syscall: bool,
+}
+
+/// A process that runs on request only; see the [module](self). Dropped, it kills the process.
+pub struct Stepper {
+    peer: Peer,
+    /// A signal that has stopped the process and is to be delivered with the next step.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pending: Option<nix::sys::signal::Signal>,
+    steps: u64,
+    /// ptrace answers the thread that started the process only.
+    _this_thread_only: PhantomData<*const ()>,
+}
+
+impl fmt::Debug for Stepper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stepper")
+            .field("peer", &self.peer)
+            .field("steps", &self.steps)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Stepper {
+    /// Starts a command as [`Peer::spawn`] does, stopped before its first instruction.
+    ///
+    /// # Errors
+    /// What starting or tracing it gives: `EPERM` where tracing is forbidden, `Unsupported` on a
+    /// processor other than x86-64.
+    pub fn spawn(mut command: Command) -> io::Result<Stepper> {
+        command.env(MARKERS, "1");
+        let peer = arch::spawn(command)?;
+        Ok(Stepper {
+            peer,
+            pending: None,
+            steps: 0,
+            _this_thread_only: PhantomData,
+        })
+    }
+
+    /// Lets the child run at full speed to its next [`marker`].
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if it ends before, with how it ended.
+    pub fn run_to_marker(&mut self) -> io::Result<&mut Stepper> {
+        arch::run_to_marker(self)?;
+        Ok(self)
+    }
+
+    /// Makes up to `n` steps. At a marker it stops before that.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if the child ends, with how it ended.
+    pub fn step(&mut self, n: u64) -> io::Result<Stepped> {
+        arch::step(self, n)
+    }
+
+    /// Makes steps to the next marker, and tells how many they were.
+    ///
+    /// # Errors
+    /// As [`step`](Stepper::step).
+    pub fn step_to_marker(&mut self) -> io::Result<u64> {
+        Ok(self.step(u64::MAX)?.steps)
+    }
+
+    /// The steps made so far.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// The process: to read what it has written so far, and to learn its number. While it stands, it
+    /// answers nothing.
+    pub fn peer(&mut self) -> &mut Peer {
+        &mut self.peer
+    }
+
+    /// Kills the child where it stands, and waits until it is gone.
+    pub fn kill(mut self) -> Exit {
+        self.peer.kill()
+    }
+
+    /// Lets go of the child and leaves it stopped where it stands, as by SIGSTOP:
+    /// [`Peer::cont`] makes it go on.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if it has ended.
+    pub fn stop(self) -> io::Result<Peer> {
+        arch::stop(self)
+    }
+
+    /// Lets go of the child: it runs on by itself.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if it has ended.
+    pub fn resume(self) -> io::Result<Peer> {
+        arch::resume(self)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod arch {
+    use super::Stepper;
+    use crate::peer::{self, Exit, Peer};
+    use nix::errno::Errno;
+    use nix::sys::ptrace::{self, Options};
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    use nix::unistd::Pid;
+    use std::io;
+    use std::process::Command;
+
+    /// The instruction that is a marker.
+    #[allow(unsafe_code)]
+    #[inline(always)]
+    pub(super) fn breakpoint() {
+        // SAFETY: int3 changes no register and no memory; a tracer sees it as a stop, and without one
+        // the handler of `survive_breakpoints` returns behind it.
+        unsafe { std::arch::asm!("int3") };
+    }
+
+    extern "C" fn go_on(_: i32) {}
+
+    /// Makes a breakpoint without a tracer harmless: by default it is the end of the process.
+    #[allow(unsafe_code)]
+    pub(super) fn survive_breakpoints() {
+        let action = SigAction::new(
+            SigHandler::Handler(go_on),
+            SaFlags::SA_RESTART,
+            SigSet::empty(),
+        );
+        // SAFETY: the handler does nothing, so it is safe at any point of the program.
+        unsafe { sigaction(Signal::SIGTRAP, &action) }.expect("SIGTRAP can be handled");
+    }
+
+    /// Why a traced process stands.
+    #[derive(PartialEq)]
+    enum Stop {
+        /// The step is done.
+        Step,
+        /// It executed a marker.
+        Marker,
+        /// A signal came before the step.
+        Signal,
+    }
+
+    pub(super) fn spawn(command: Command) -> io::Result<Peer> {
+        let mut peer = peer::spawn_with(command, || Ok(ptrace::traceme()?))?;
+        // The kernel stops a traced process when it has become the new program.
+        match wait(&mut peer)? {
+            WaitStatus::Stopped(pid, Signal::SIGTRAP) => {
+                ptrace::setoptions(pid, Options::PTRACE_O_EXITKILL)?;
+                Ok(peer)
+            }
+            other => Err(io::Error::other(format!("not a stop at exec: {other:?}"))),
+        }
+    }
+
+    pub(super) fn run_to_marker(stepper: &mut Stepper) -> io::Result<()> {
+        loop {
+            ptrace::cont(pid(stepper)?, stepper.pending.take())?;
+            if next_stop(stepper)? == Stop::Marker {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(super) fn step(stepper: &mut Stepper, n: u64) -> io::Result<super::Stepped> {
+        let pid = pid(stepper)?;
+        let (mut steps, mut at_end) = (0, false);
+        while steps < n && !at_end {
+            ptrace::step(pid, stepper.pending.take())?;
+            match next_stop(stepper)? {
+                Stop::Step => steps += 1,
+                Stop::Marker => at_end = true,
+                Stop::Signal => {}
+            }
+        }
+        stepper.steps += steps;
+        let registers = ptrace::getregs(pid)?;
+        Ok(super::Stepped {
+            steps,
+            at_end,
+            instruction_pointer: registers.rip,
+            // Behind a system call its number still stands there, else -1.
+            in_syscall: registers.orig_rax.cast_signed() >= 0,
+        })
+    }
+
+    pub(super) fn stop(mut stepper: Stepper) -> io::Result<Peer> {
+        ptrace::detach(pid(&stepper)?, Signal::SIGSTOP)?;
+        stepper.peer.await_stop();
+        Ok(stepper.peer)
+    }
+
+    pub(super) fn resume(mut stepper: Stepper) -> io::Result<Peer> {
+        let pending = stepper.pending.take();
+        ptrace::detach(pid(&stepper)?, pending)?;
+        Ok(stepper.peer)
+    }
+
+    fn pid(stepper: &Stepper) -> io::Result<Pid> {
+        match stepper.peer.exit() {
+            Some(exit) => Err(ended(exit)),
+            None => Ok(Pid::from_raw(stepper.peer.pid().cast_signed())),
+        }
+    }
+
+    fn ended(exit: Exit) -> io::Error {
+        io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            format!("the stepped process ended without a marker in its main thread: {exit}"),
+        )
+    }
+
+    fn next_stop(stepper: &mut Stepper) -> io::Result<Stop> {
+        match wait(&mut stepper.peer)? {
+            WaitStatus::Stopped(pid, Signal::SIGTRAP) => {
+                // A breakpoint is the kernel's own doing, a step a trace trap, and what somebody sent
+                // is neither.
+                match ptrace::getsiginfo(pid)?.si_code {
+                    libc::SI_KERNEL => Ok(Stop::Marker),
+                    libc::TRAP_TRACE | libc::TRAP_BRKPT => Ok(Stop::Step),
+                    _ => {
+                        stepper.pending = Some(Signal::SIGTRAP);
+                        Ok(Stop::Signal)
+                    }
+                }
+            }
+            WaitStatus::Stopped(_, signal) => {
+                stepper.pending = Some(signal);
+                Ok(Stop::Signal)
+            }
+            other => Err(io::Error::other(format!("not a stop: {other:?}"))),
+        }
+    }
+
+    fn wait(peer: &mut Peer) -> io::Result<WaitStatus> {
+        let pid = Pid::from_raw(peer.pid().cast_signed());
+        let status = loop {
+            match waitpid(pid, Some(WaitPidFlag::__WALL)) {
+                Err(Errno::EINTR) => {}
+                other => break other?,
+            }
+        };
+        peer.note(status);
+        match peer.exit() {
+            Some(exit) => Err(ended(exit)),
+            None => Ok(status),
+        }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+mod arch {
+    use super::{Stepped, Stepper};
+    use crate::peer::Peer;
+    use std::io;
+    use std::process::Command;
+
+    pub(super) fn breakpoint() {}
+    pub(super) fn survive_breakpoints() {}
+
+    fn unsupported<T>() -> io::Result<T> {
+        Err(io::Error::from(io::ErrorKind::Unsupported))
+    }
+
+    pub(super) fn spawn(_: Command) -> io::Result<Peer> {
+        unsupported()
+    }
+
+    pub(super) fn run_to_marker(_: &mut Stepper) -> io::Result<()> {
+        unsupported()
+    }
+
+    pub(super) fn step(_: &mut Stepper, _: u64) -> io::Result<Stepped> {
+        unsupported()
+    }
+
+    pub(super) fn stop(_: Stepper) -> io::Result<Peer> {
+        unsupported()
+    }
+
+    pub(super) fn resume(_: Stepper) -> io::Result<Peer> {
+        unsupported()
+    }
+}

@@ -1,0 +1,190 @@
+//! The stepper, with a small program to step through.
+#![cfg(target_arch = "x86_64")]
+
+use std::io;
+use std::io::Read;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use semring_testkit::peer::{Exit, Peer};
+use semring_testkit::process;
+use semring_testkit::step::Stepper;
+use semring_testkit::watchdog::Watchdog;
+
+fn watchdog() -> Watchdog {
+    Watchdog::new(Duration::from_secs(120), "a test of the stepper")
+}
+
+fn command(what: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stepped"));
+    command.arg(what);
+    command
+}
+
+#[test]
+fn without_a_stepper_markers_do_nothing() {
+    let _watchdog = watchdog();
+    let mut plain = Peer::spawn(command("100")).unwrap();
+    plain.expect("sum 4950");
+    plain.expect("done");
+    assert_eq!(plain.wait(), Exit::Code(0));
+    // Nor where the environment asks for them.
+    let mut wanted = command("100");
+    wanted.env("SEMRING_TESTKIT_MARKERS", "1");
+    let mut wanted = Peer::spawn(wanted).unwrap();
+    wanted.wait_for("done");
+    assert_eq!(wanted.wait(), Exit::Code(0));
+}
+
+#[test]
+fn every_instruction_between_the_markers_is_a_step() {
+    let _watchdog = watchdog();
+    let count = |rounds: u64| {
+        let mut stepper = Stepper::spawn(command(&rounds.to_string())).unwrap();
+        let steps = stepper.run_to_marker().unwrap().step_to_marker().unwrap();
+        assert_eq!(stepper.steps(), steps);
+        stepper.kill();
+        steps
+    };
+    // A round takes the same number of instructions each time.
+    let (ten, twenty, thirty) = (count(10), count(20), count(30));
+    assert!(ten >= 20, "{ten}");
+    assert!(twenty > ten);
+    assert_eq!(thirty - twenty, twenty - ten);
+}
+
+#[test]
+fn steps_can_be_made_by_portions() {
+    let _watchdog = watchdog();
+    let mut stepper = Stepper::spawn(command("10")).unwrap();
+    let all = stepper.run_to_marker().unwrap().step_to_marker().unwrap();
+    stepper.kill();
+
+    let mut stepper = Stepper::spawn(command("10")).unwrap();
+    stepper.run_to_marker().unwrap();
+    let none = stepper.step(0).unwrap();
+    assert_eq!((none.steps, none.at_end), (0, false));
+    let first = stepper.step(1).unwrap();
+    assert_eq!((first.steps, first.at_end), (1, false));
+    assert_ne!(first.instruction_pointer, none.instruction_pointer);
+    for _ in 1..all {
+        assert!(!stepper.step(1).unwrap().at_end);
+    }
+    let last = stepper.step(1).unwrap();
+    assert_eq!((last.steps, last.at_end), (0, true));
+    // And behind the second marker it goes on to the third.
+    assert!(stepper.step_to_marker().unwrap() > 100);
+    stepper.peer().expect("sum 45");
+    let mut peer = stepper.resume().unwrap();
+    peer.expect("done");
+    assert_eq!(peer.wait(), Exit::Code(0));
+}
+
+#[test]
+fn a_system_call_is_one_step_and_known_as_one() {
+    let _watchdog = watchdog();
+    let mut stepper = Stepper::spawn(command("call")).unwrap();
+    stepper.run_to_marker().unwrap();
+    let mut calls = 0;
+    loop {
+        let stepped = stepper.step(1).unwrap();
+        if stepped.at_end {
+            break;
+        }
+        calls += u32::from(stepped.in_syscall);
+    }
+    assert_eq!(calls, 1);
+    let mut peer = stepper.resume().unwrap();
+    peer.expect(&format!("parent {}", std::process::id()));
+}
+
+#[test]
+fn a_killed_child_is_gone_and_what_follows_has_not_happened() {
+    let _watchdog = watchdog();
+    for point in 0..20 {
+        let mut stepper = Stepper::spawn(command("10")).unwrap();
+        stepper.run_to_marker().unwrap();
+        assert!(!stepper.step(point).unwrap().at_end);
+        let pid = stepper.peer().pid();
+        let mut stdout = stepper.peer().take_stdout().unwrap();
+        assert_eq!(stepper.kill(), Exit::Signal(Signal::SIGKILL as i32));
+        assert!(process::state(pid).is_err());
+        let mut text = String::new();
+        stdout.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "");
+    }
+}
+
+#[test]
+fn a_stopped_child_goes_on_when_it_is_told_to() {
+    let _watchdog = watchdog();
+    let mut stepper = Stepper::spawn(command("10")).unwrap();
+    stepper.run_to_marker().unwrap().step(7).unwrap();
+    let mut peer = stepper.stop().unwrap();
+    assert_eq!(process::state(peer.pid()).unwrap(), 'T');
+    peer.cont();
+    // It meets two more markers, without a stepper.
+    peer.expect("sum 45");
+    peer.expect("done");
+    assert_eq!(peer.wait(), Exit::Code(0));
+}
+
+#[test]
+fn a_dropped_stepper_leaves_no_process() {
+    let _watchdog = watchdog();
+    let mut stepper = Stepper::spawn(command("10")).unwrap();
+    let pid = stepper.peer().pid();
+    drop(stepper);
+    assert!(process::state(pid).is_err());
+}
+
+#[test]
+fn a_signal_reaches_the_child_and_is_no_step() {
+    let _watchdog = watchdog();
+    let mut stepper = Stepper::spawn(command("10")).unwrap();
+    stepper.run_to_marker().unwrap();
+    stepper.peer().signal(Signal::SIGTERM);
+    let error = stepper.step(5).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    assert!(error.to_string().contains("SIGTERM"), "{error}");
+    assert_eq!(stepper.kill(), Exit::Signal(Signal::SIGTERM as i32));
+}
+
+#[test]
+fn a_child_that_ends_before_the_marker_is_told() {
+    let _watchdog = watchdog();
+    let mut stepper = Stepper::spawn(command("end")).unwrap();
+    let error = stepper
+        .run_to_marker()
+        .unwrap()
+        .step_to_marker()
+        .unwrap_err();
+    assert!(error.to_string().contains("exit code 9"), "{error}");
+    let mut stepper = Stepper::spawn(command("no marker")).unwrap();
+    let error = stepper.run_to_marker().unwrap_err();
+    assert!(error.to_string().contains("exit code 0"), "{error}");
+    assert!(stepper.stop().is_err());
+}
+
+#[test]
+fn a_marker_in_another_thread_is_passed_by() {
+    let _watchdog = watchdog();
+    let mut stepper = Stepper::spawn(command("thread")).unwrap();
+    stepper.run_to_marker().unwrap();
+    let mut peer = stepper.resume().unwrap();
+    assert_eq!(peer.wait(), Exit::Code(0));
+}
+
+#[test]
+fn thousands_of_steps_leave_the_result_as_it_is() {
+    let _watchdog = watchdog();
+    let mut stepper = Stepper::spawn(command("5000")).unwrap();
+    stepper.run_to_marker().unwrap();
+    let begin = Instant::now();
+    let steps = stepper.step_to_marker().unwrap();
+    let rate = steps as f64 / begin.elapsed().as_secs_f64();
+    println!("{steps} steps, {rate:.0} a second");
+    let mut peer = stepper.resume().unwrap();
+    peer.expect("sum 12497500");
+}
