@@ -444,7 +444,7 @@ impl NewSet {
                 Err(error) if error.is_interrupted() || error.is_removed() => continue,
                 Err(error) => return Err(error.into()),
             }
-            let held = Self { set, lanes, remove_on_drop: false };
+            let mut held = Self { set, lanes, remove_on_drop: false };
             if is_ring() {
                 return Ok(None); // dropping `held` gives the lock back
             }
@@ -463,7 +463,8 @@ impl NewSet {
                 .enumerate()
                 .all(|(index, &value)| value == u16::from(index == usize::from(I)));
             if fresh && stat.count == count_for(lanes) && stat.mode & 0o777 == mode {
-                return Ok(Some(Self { remove_on_drop: true, ..held.without_drop() }));
+                held.remove_on_drop = true;
+                return Ok(Some(held));
             }
             if values.get(usize::from(T)).is_some_and(|&value| value != 0) {
                 // A removal is under way: its end takes the set with it, or its death undoes T.
@@ -486,15 +487,9 @@ impl NewSet {
                 Err(error) if error.is_removed() => {}
                 Err(error) => return Err(error.into()),
             }
-            held.without_drop();
+            // The lock went with the set.
+            std::mem::forget(held);
         }
-    }
-
-    fn without_drop(self) -> Self {
-        // A copy of the plain fields; the original's drop must not run.
-        let copy = Self { set: self.set, lanes: self.lanes, remove_on_drop: self.remove_on_drop };
-        std::mem::forget(self);
-        copy
     }
 
     /// Marks the set as one particular ring's; gives what the superblock stores.
