@@ -35,6 +35,8 @@ pub(crate) mod interrupt;
 #[cfg(all(test, semring_loom))]
 mod model_tests;
 pub(crate) mod semaphore;
+#[cfg(all(test, not(semring_loom)))]
+mod semaphore_tests;
 pub(crate) mod strategy;
 pub(crate) mod wait;
 

@@ -1,0 +1,476 @@
+//! The contract of a backend (see the parent module), held for each place that a ring can lie in.
+
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+use std::path::PathBuf;
+use std::process::Command;
+use std::ptr::NonNull;
+
+use semring_testkit::names;
+
+use super::*;
+use crate::os::sysv::Shm;
+use crate::os::testing::{self, Ended, in_child};
+
+const LEN: usize = 5 * 4096;
+
+/// A place that no other test uses; what is made there is removed with it.
+struct Site {
+    place: Place,
+}
+
+impl Site {
+    fn new(address: &str) -> Self {
+        let address: Address = address.parse().unwrap();
+        Self {
+            place: address.place().unwrap(),
+        }
+    }
+
+    fn posix(label: &str) -> Self {
+        Self::new(&names::posix(&names::unique(label)))
+    }
+
+    fn sysv(label: &str) -> Self {
+        Self::new(&names::sysv(&names::unique(label)))
+    }
+
+    fn path(&self) -> PathBuf {
+        match &self.place {
+            Place::Posix(path) => path.clone(),
+            Place::Sysv(_) => panic!("a key is no path"),
+        }
+    }
+
+    fn is_posix(&self) -> bool {
+        matches!(self.place, Place::Posix(_))
+    }
+
+    fn create(&self) -> (Object, Segment) {
+        let (new, segment) = NewObject::create(&self.place, LEN, 0o600).unwrap();
+        (new.publish().unwrap(), segment)
+    }
+
+    fn open(&self) -> Result<Object> {
+        Object::open(&self.place, Access::ReadWrite)
+    }
+
+    /// Whether anything is there, asked of the system and not of the code under test.
+    fn exists(&self) -> bool {
+        match &self.place {
+            Place::Posix(path) => path.symlink_metadata().is_ok(),
+            Place::Sysv(key) => Shm::open(*key).is_ok(),
+        }
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        match &self.place {
+            Place::Posix(path) => {
+                let _ = std::fs::remove_file(path).or_else(|_| std::fs::remove_dir(path));
+            }
+            Place::Sysv(key) => {
+                let _ = Shm::open(*key).and_then(|shm| shm.remove());
+            }
+        }
+    }
+}
+
+/// Runs a test of the contract over each backend.
+fn over_each(label: &str, test: impl Fn(&Site)) {
+    test(&Site::posix(label));
+    test(&Site::sysv(label));
+}
+
+/// The byte at an offset.
+fn get(segment: &Segment, offset: usize) -> u8 {
+    assert!(offset < segment.len());
+    // SAFETY: inside the segment.
+    let at = unsafe { segment.base().byte_add(offset) };
+    // SAFETY: mapped for as long as the segment is borrowed.
+    unsafe { at.as_ptr().read_volatile() }
+}
+
+fn set(segment: &Segment, offset: usize, value: u8) {
+    assert!(offset < segment.len());
+    // SAFETY: inside the segment.
+    let at = unsafe { segment.base().byte_add(offset) };
+    // SAFETY: mapped for as long as the segment is borrowed.
+    unsafe { at.as_ptr().write_volatile(value) };
+}
+
+/// What the kernel says about the mapping at an address: the value of one field of smaps.
+fn smaps(base: NonNull<u8>, field: &str) -> String {
+    let text = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let start = format!("{:x}-", base.addr());
+    let mapping = text
+        .lines()
+        .skip_while(|line| !line.starts_with(&start))
+        .skip(1);
+    let mut value = mapping.filter_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    value
+        .next()
+        .unwrap_or_else(|| panic!("no {field} at {start}"))
+        .trim()
+        .to_owned()
+}
+
+#[test]
+fn a_new_segment_is_zero_and_as_long_as_asked() {
+    let check = |segment: &Segment| {
+        assert_eq!(segment.len(), LEN);
+        assert!(segment.base().addr().get().is_multiple_of(4096));
+        assert!((0..LEN).all(|offset| get(segment, offset) == 0));
+        assert!(!segment.is_forked());
+    };
+    over_each("zeroed", |site| {
+        let (object, segment) = site.create();
+        check(&segment);
+        assert_eq!(object.len().unwrap(), LEN as u64);
+    });
+    check(&Segment::heap(LEN));
+}
+
+#[test]
+fn every_page_is_real_at_creation() {
+    over_each("real", |site| {
+        let (_object, segment) = site.create();
+        assert_eq!(smaps(segment.base(), "Rss"), format!("{} kB", LEN / 1024));
+    });
+}
+
+#[test]
+fn what_one_mapping_stores_every_other_sees() {
+    over_each("shared", |site| {
+        let (object, first) = site.create();
+        let second = site.open().unwrap().map(LEN, Access::ReadWrite).unwrap();
+        let looking = object.map(4096, Access::ReadOnly).unwrap();
+        assert_ne!(first.base(), second.base());
+        set(&first, 0, 1);
+        set(&first, LEN - 1, 2);
+        set(&second, 4095, 3);
+        for segment in [&first, &second] {
+            assert_eq!(
+                [get(segment, 0), get(segment, 4095), get(segment, LEN - 1)],
+                [1, 3, 2]
+            );
+        }
+        assert_eq!([get(&looking, 0), get(&looking, 4095)], [1, 3]);
+        assert_eq!(object.head().unwrap()[0], 1);
+        assert_eq!(object.head().unwrap()[4095], 3);
+    });
+}
+
+#[test]
+fn a_mapping_for_looking_can_not_be_written() {
+    over_each("read-only", |site| {
+        let (object, segment) = site.create();
+        let looking = object.map(4096, Access::ReadOnly).unwrap();
+        let flags = |segment: &Segment| smaps(segment.base(), "VmFlags");
+        assert!(flags(&segment).split(' ').any(|flag| flag == "wr"));
+        assert!(!flags(&looking).split(' ').any(|flag| flag == "wr"));
+    });
+}
+
+#[test]
+fn mode_and_owner_are_what_was_asked_whatever_the_umask() {
+    over_each("mode", |site| {
+        for (mask, mode) in [
+            (0o077, 0o666),
+            (0o000, 0o600),
+            (0o777, 0o640),
+            (0o000, 0o606),
+        ] {
+            // In a child: the umask belongs to the whole process.
+            let created = in_child(|| {
+                testing::set_umask(mask);
+                let (new, _segment) = NewObject::create(&site.place, LEN, mode).unwrap();
+                let object = new.publish().unwrap();
+                u8::from(object.ownership().unwrap().mode != mode)
+            });
+            assert_eq!(created, Ended::Code(0), "mode {mode:o} under {mask:o}");
+            let object = site.open().unwrap();
+            let ownership = object.ownership().unwrap();
+            assert_eq!(ownership.mode, mode, "under {mask:o}");
+            assert_eq!(ownership.uid, crate::os::process::effective_uid());
+            if site.is_posix() {
+                let there = std::fs::metadata(site.path()).unwrap().permissions().mode();
+                assert_eq!(there & 0o7777, mode);
+            }
+            object.unlink().unwrap();
+        }
+    });
+}
+
+#[test]
+fn what_the_mode_forbids_is_denied() {
+    if !testing::is_root() {
+        eprintln!("skipped: only root can become somebody else");
+        return;
+    }
+    over_each("denied", |site| {
+        let (_object, _segment) = site.create();
+        let refused = in_child(|| {
+            testing::become_nobody();
+            let write = site.open();
+            let read = Object::open(&site.place, Access::ReadOnly).and_then(|object| object.head());
+            let denied = |error: Option<MemoryError>| matches!(error, Some(MemoryError::Denied(_)));
+            // A System V segment is found by anybody; reading or mapping it is refused.
+            let write = write.and_then(|object| object.map(LEN, Access::ReadWrite).map(drop));
+            u8::from(!denied(write.err()) || !denied(read.err()))
+        });
+        assert_eq!(refused, Ended::Code(0));
+    });
+}
+
+#[test]
+fn a_taken_name_exists_and_a_free_one_is_not_found() {
+    over_each("taken", |site| {
+        assert!(matches!(site.open(), Err(MemoryError::NotFound)));
+        let (object, segment) = site.create();
+        set(&segment, 0, 42);
+        // POSIX finds out when it gives the name, System V when it makes the segment.
+        let second = NewObject::create(&site.place, LEN, 0o600)
+            .and_then(|(new, _segment)| new.publish().map(drop));
+        assert!(matches!(second, Err(MemoryError::Exists)), "{second:?}");
+        // The attempt has not touched what was there.
+        assert_eq!(site.open().unwrap().head().unwrap()[0], 42);
+        object.unlink().unwrap();
+        assert!(matches!(site.open(), Err(MemoryError::NotFound)));
+    });
+}
+
+#[test]
+fn removing_takes_the_name_and_leaves_the_mappings() {
+    over_each("removed", |site| {
+        let (object, first) = site.create();
+        let second = object.map(LEN, Access::ReadWrite).unwrap();
+        object.unlink().unwrap();
+        assert!(!site.exists());
+        set(&first, 1, 9);
+        set(&second, LEN - 1, 8);
+        assert_eq!((get(&second, 1), get(&first, LEN - 1)), (9, 8));
+        // A second removal finds nothing to do.
+        object.unlink().unwrap();
+    });
+}
+
+#[test]
+fn removing_an_object_spares_a_stranger_of_the_same_name() {
+    over_each("stranger", |site| {
+        let (old, _old_segment) = site.create();
+        let late = site.open().unwrap();
+        old.unlink().unwrap();
+        let (_new, segment) = site.create();
+        set(&segment, 0, 77);
+        old.unlink().unwrap();
+        late.unlink().unwrap();
+        assert!(site.exists());
+        assert_eq!(site.open().unwrap().head().unwrap()[0], 77);
+    });
+}
+
+#[test]
+fn an_object_that_is_never_published_leaves_nothing() {
+    over_each("unpublished", |site| {
+        let (new, segment) = NewObject::create(&site.place, LEN, 0o600).unwrap();
+        // A System V segment is visible from the first moment, a POSIX one is not.
+        assert_eq!(site.exists(), !site.is_posix());
+        drop(new);
+        assert!(!site.exists());
+        // The mapping is good for as long as it is held.
+        set(&segment, 0, 1);
+    });
+}
+
+#[test]
+fn a_child_does_not_have_the_pages() {
+    over_each("fork", |site| {
+        let (_object, segment) = site.create();
+        let flags = smaps(segment.base(), "VmFlags");
+        assert!(flags.split(' ').any(|flag| flag == "dc"), "{flags}");
+        let base = segment.base();
+        // Whatever the child maps where the segment was, dropping its copy of the handle leaves alone.
+        let ended = in_child(move || {
+            testing::map_page_at(base);
+            // SAFETY: the page was just mapped here.
+            unsafe { base.as_ptr().write_volatile(7) };
+            let forked = segment.is_forked();
+            drop(segment);
+            // SAFETY: still mapped, or the child ends with SIGSEGV: that is the question.
+            let byte = unsafe { base.as_ptr().read_volatile() };
+            u8::from(!forked || byte != 7)
+        });
+        assert_eq!(ended, Ended::Code(0));
+    });
+}
+
+#[test]
+fn the_head_of_a_short_object_is_filled_with_zeros() {
+    let site = Site::posix("short");
+    std::fs::write(site.path(), [b'x'; 100]).unwrap();
+    let sysv = Site::sysv("short");
+    let key = sysv_key(&sysv.place).unwrap();
+    let shm = Shm::create(key, 100, 0o600).unwrap();
+    let attached = shm.attach().unwrap();
+    // SAFETY: the segment is 100 bytes long.
+    unsafe { attached.as_ptr().as_ptr().write_bytes(b'x', 100) };
+    for site in [&site, &sysv] {
+        let object = Object::open(&site.place, Access::ReadOnly).unwrap();
+        assert_eq!(object.len().unwrap(), 100);
+        let head = object.head().unwrap();
+        assert!(head[..100].iter().all(|&byte| byte == b'x'));
+        assert!(head[100..].iter().all(|&byte| byte == 0));
+    }
+    // A System V segment can't be mapped beyond its end; of a POSIX one the opener compares the length.
+    let longer = sysv.open().unwrap().map(2 * 4096, Access::ReadWrite);
+    assert!(matches!(longer, Err(MemoryError::WrongType(_))));
+}
+
+#[test]
+fn an_empty_object_has_a_head_of_zeros() {
+    let site = Site::posix("empty");
+    std::fs::write(site.path(), []).unwrap();
+    let object = site.open().unwrap();
+    assert_eq!(object.len().unwrap(), 0);
+    assert!(object.head().unwrap().iter().all(|&byte| byte == 0));
+}
+
+#[test]
+fn what_can_not_hold_a_ring_is_named() {
+    let types = |site: &Site| {
+        [Access::ReadOnly, Access::ReadWrite].map(|access| {
+            match Object::open(&site.place, access) {
+                Err(MemoryError::WrongType(what)) => what,
+                other => panic!("{:?}", other.err()),
+            }
+        })
+    };
+    let directory = Site::posix("directory");
+    std::fs::create_dir(directory.path()).unwrap();
+    assert_eq!(types(&directory), ["a directory"; 2]);
+
+    let fifo = Site::posix("fifo");
+    let made = Command::new("mkfifo").arg(fifo.path()).status().unwrap();
+    assert!(made.success());
+    assert!(
+        fifo.path()
+            .symlink_metadata()
+            .unwrap()
+            .file_type()
+            .is_fifo()
+    );
+    assert_eq!(types(&fifo), ["a FIFO or a socket"; 2]);
+
+    let socket = Site::posix("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(socket.path()).unwrap();
+    assert_eq!(types(&socket), ["a FIFO or a socket"; 2]);
+
+    // A link, also to something that would do: whoever can write /dev/shm must not choose our file.
+    let target = Site::posix("target");
+    let (_object, _segment) = target.create();
+    let link = Site::posix("link");
+    symlink(target.path(), link.path()).unwrap();
+    assert_eq!(types(&link), ["a symbolic link"; 2]);
+    assert!(target.exists());
+}
+
+#[test]
+fn a_size_beyond_all_memory_is_refused_with_both_numbers() {
+    over_each("huge", |site| {
+        let asked = 1 << 46;
+        match NewObject::create(&site.place, asked, 0o600).map(|_| ()) {
+            Err(MemoryError::NoSpace {
+                asked: told,
+                free: Some(free),
+                hint,
+            }) => {
+                assert_eq!(told, asked as u64);
+                assert!(free > 0 && free < told);
+                assert!(hint.contains("smaller"));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(!site.exists());
+    });
+}
+
+/// In a mount namespace of its own, /dev/shm is 1 MiB small: this test calls itself there.
+#[test]
+fn a_full_file_system_answers_at_creation() {
+    const INSIDE: &str = "SEMRING_TEST_SMALL_SHM";
+    if std::env::var_os(INSIDE).is_none() {
+        if !testing::is_root() {
+            eprintln!("skipped: a mount namespace needs root");
+            return;
+        }
+        let path = std::thread::current()
+            .name()
+            .expect("tests run in named threads")
+            .to_owned();
+        let output = Command::new("unshare")
+            .args(["-m", "sh", "-c"])
+            .arg("mount -t tmpfs -o size=1m tmpfs /dev/shm && exec \"$@\"")
+            .arg("sh")
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", &path, "--nocapture"])
+            .env(INSIDE, "1")
+            .output()
+            .unwrap();
+        let text =
+            String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() && text.contains("1 passed"),
+            "{text}"
+        );
+        return;
+    }
+    let site = Site::posix("full");
+    let full = |len: usize| match NewObject::create(&site.place, len, 0o600).map(|_| ()) {
+        Err(MemoryError::NoSpace { asked, free, hint }) => {
+            assert_eq!(asked, len as u64);
+            assert!(hint.contains("/dev/shm") && hint.contains("sysv:"));
+            free.expect("statvfs tells")
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(full(2 << 20), 1 << 20);
+    assert!(!site.exists());
+    // What a failed attempt took it gave back: most of the megabyte can still be had.
+    let (_object, segment) = {
+        let (new, segment) = NewObject::create(&site.place, 900 << 10, 0o600).unwrap();
+        (new.publish().unwrap(), segment)
+    };
+    for page in (0..segment.len()).step_by(4096) {
+        set(&segment, page, 1);
+    }
+    assert_eq!(full(200 << 10), 124 << 10);
+    // System V memory is not bound by /dev/shm.
+    let sysv = Site::sysv("full");
+    let (_object, segment) = NewObject::create(&sysv.place, 2 << 20, 0o600).unwrap();
+    set(&segment, (2 << 20) - 1, 1);
+}
+
+#[test]
+fn a_listing_finds_what_is_there() {
+    over_each("listed", |site| {
+        let listed = || places().contains(&site.place);
+        assert!(!listed());
+        let (object, _segment) = site.create();
+        assert!(listed());
+        object.unlink().unwrap();
+        assert!(!listed());
+    });
+}
+
+#[test]
+fn the_kernel_tells_who_has_a_system_v_segment_attached() {
+    let site = Site::sysv("attached");
+    let (object, segment) = site.create();
+    assert!(object.is_attached());
+    drop(segment);
+    assert!(!object.is_attached());
+    let looking = object.map(LEN, Access::ReadOnly).unwrap();
+    assert!(object.is_attached());
+    drop(looking);
+}

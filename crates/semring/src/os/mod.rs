@@ -10,6 +10,8 @@ pub(crate) mod file;
 pub(crate) mod mapping;
 pub(crate) mod process;
 pub(crate) mod sentinel;
+#[cfg(all(test, not(semring_loom)))]
+pub(crate) mod testing;
 
 /// System V calls.
 pub(crate) mod sysv {

@@ -1,0 +1,717 @@
+//! The semaphore guard: every claim, every refusal, every errno, with the values compared.
+
+use std::thread;
+use std::time::Duration;
+
+use semring_testkit::watchdog::Watchdog;
+
+use super::semaphore::{
+    NewSet, SemaphoreGuard, SetMismatch, SetTrouble, count_for, creation_ended,
+};
+use super::{Bell, Claim, Guard, GuardError, Seat, Waited};
+use crate::layout::MAX_LANES;
+use crate::layout::superblock::SetIdentity;
+use crate::os::process;
+use crate::os::sysv::{Key, Op, SemSet};
+use crate::os::testing::{Ended, Thread, in_child};
+
+// The numbers of the format (docs/layout.md), repeated here on purpose.
+const W: usize = 0;
+const N: usize = 1;
+const C: usize = 2;
+const T: usize = 3;
+const I: usize = 4;
+const CHECK: usize = 5;
+const P0: usize = 8;
+const S0: usize = 9;
+
+const FULL: u16 = 32767;
+const LONG: Duration = Duration::from_secs(60);
+const NOT_AT_ALL: Duration = Duration::from_millis(1);
+
+/// A set under a key of its own, removed with it.
+struct Fixture {
+    set: SemSet,
+    lanes: usize,
+    _watchdog: Watchdog,
+}
+
+impl Fixture {
+    fn new(lanes: usize) -> Self {
+        let watchdog = Watchdog::new(LONG, "a test of the semaphore guard");
+        let set = SemSet::create(free_key(), count_for(lanes), 0o600).unwrap();
+        Self {
+            set,
+            lanes,
+            _watchdog: watchdog,
+        }
+    }
+
+    /// Another handle: every claim of this process is undone together, whichever handle made it.
+    fn guard(&self) -> SemaphoreGuard {
+        SemaphoreGuard::new(self.set, self.lanes)
+    }
+
+    fn values(&self) -> Vec<u16> {
+        self.set.values().unwrap()
+    }
+
+    /// Posts so many tokens, as others would.
+    fn fill(&self, index: usize, tokens: i16) {
+        self.set.op(&[Op::new(index as u16, tokens)]).unwrap();
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        let _ = self.set.remove();
+    }
+}
+
+fn free_key() -> Key {
+    loop {
+        let random = u32::from_le_bytes(process::random().unwrap());
+        let key = Key::from_raw(random | 1);
+        if SemSet::open(key).is_err() {
+            return key;
+        }
+    }
+}
+
+fn set_of(key: Key) -> SemSet {
+    SemSet::open(key).unwrap()
+}
+
+const PRODUCER: Seat = Seat::Producer { lane: 0 };
+const SEATS: [Seat; 3] = [Seat::Consumer, PRODUCER, Seat::Producer { lane: 2 }];
+
+#[test]
+fn a_seat_is_had_by_one_at_a_time() {
+    for seat in SEATS {
+        let fixture = Fixture::new(3);
+        let (first, second) = (fixture.guard(), fixture.guard());
+        assert_eq!(first.is_taken(seat), Ok(false));
+        assert_eq!(first.claim(seat), Ok(Claim::Granted));
+        assert_eq!(second.is_taken(seat), Ok(true));
+        let before = fixture.values();
+        assert_eq!(second.claim(seat), Ok(Claim::Taken));
+        assert_eq!(fixture.values(), before, "a refusal leaves nothing behind");
+        for other in SEATS.into_iter().filter(|other| *other != seat) {
+            assert_eq!(second.is_taken(other), Ok(false));
+        }
+        first.leave(seat).unwrap();
+        assert_eq!(second.claim(seat), Ok(Claim::Granted));
+    }
+}
+
+#[test]
+fn a_producer_counts_and_rings_the_bell_when_it_leaves() {
+    let fixture = Fixture::new(3);
+    let guard = fixture.guard();
+    assert_eq!(guard.producers_gone(), Ok(true));
+    guard.claim(Seat::Producer { lane: 1 }).unwrap();
+    let mut expected = vec![0; count_for(3)];
+    expected[N] = 1;
+    expected[P0 + 2] = 1;
+    assert_eq!(fixture.values(), expected);
+    assert_eq!(guard.producers_gone(), Ok(false));
+    guard.claim(Seat::Producer { lane: 2 }).unwrap();
+    guard.leave(Seat::Producer { lane: 1 }).unwrap();
+    expected[P0 + 2] = 0;
+    expected[P0 + 4] = 1;
+    expected[W] = 1;
+    assert_eq!(fixture.values(), expected);
+    guard.leave(Seat::Producer { lane: 2 }).unwrap();
+    expected[P0 + 4] = 0;
+    expected[N] = 0;
+    expected[W] = 2;
+    assert_eq!(fixture.values(), expected);
+}
+
+#[test]
+fn a_consumer_rings_every_producers_bell_when_it_leaves() {
+    for lanes in [1, 3, MAX_LANES] {
+        let fixture = Fixture::new(lanes);
+        let guard = fixture.guard();
+        assert_eq!(guard.consumer_gone(), Ok(true));
+        assert_eq!(guard.claim(Seat::Consumer), Ok(Claim::Granted));
+        let mut expected = vec![0; count_for(lanes)];
+        expected[C] = 1;
+        assert_eq!(fixture.values(), expected);
+        guard.leave(Seat::Consumer).unwrap();
+        expected[C] = 0;
+        expected[S0..]
+            .iter_mut()
+            .step_by(2)
+            .for_each(|bell| *bell = 1);
+        assert_eq!(fixture.values(), expected);
+    }
+}
+
+#[test]
+fn the_kernel_gives_a_dead_holders_seats_back_and_rings() {
+    let fixture = Fixture::new(2);
+    let guard = fixture.guard();
+    let ended = in_child(|| {
+        let claims =
+            [PRODUCER, Seat::Producer { lane: 1 }, Seat::Consumer].map(|seat| guard.claim(seat));
+        u8::from(claims != [Ok(Claim::Granted); 3])
+    });
+    assert_eq!(ended, Ended::Code(0));
+    let mut expected = vec![0; count_for(2)];
+    expected[W] = 2;
+    expected[S0] = 1;
+    expected[S0 + 2] = 1;
+    assert_eq!(fixture.values(), expected);
+}
+
+#[test]
+fn a_refused_consumer_leaves_no_token_and_no_debt() {
+    let fixture = Fixture::new(3);
+    let guard = fixture.guard();
+    guard.claim(Seat::Consumer).unwrap();
+    fixture.fill(S0 + 2, 1);
+    let before = fixture.values();
+    let ended = in_child(|| u8::from(guard.claim(Seat::Consumer) != Ok(Claim::Taken)));
+    assert_eq!(ended, Ended::Code(0));
+    assert_eq!(
+        fixture.values(),
+        before,
+        "the end of the refused one changes nothing either"
+    );
+}
+
+#[test]
+fn a_tombstone_refuses_everybody_and_is_told_from_a_taken_seat() {
+    let fixture = Fixture::new(3);
+    let guard = fixture.guard();
+    assert_eq!(guard.begin_removal(false), Ok(true));
+    let before = fixture.values();
+    assert_eq!(before[T], 1);
+    for seat in SEATS {
+        assert_eq!(guard.claim(seat), Ok(Claim::BeingRemoved));
+    }
+    assert_eq!(fixture.values(), before);
+    assert_eq!(
+        guard.begin_removal(false),
+        Ok(false),
+        "one removal at a time"
+    );
+    assert_eq!(guard.await_no_removal(NOT_AT_ALL), Ok(false));
+    guard.abort_removal().unwrap();
+    assert_eq!(guard.await_no_removal(NOT_AT_ALL), Ok(true));
+    assert_eq!(guard.claim(Seat::Consumer), Ok(Claim::Granted));
+}
+
+#[test]
+fn a_ring_in_use_is_not_removed() {
+    let fixture = Fixture::new(3);
+    let guard = fixture.guard();
+    guard.claim(Seat::Producer { lane: 1 }).unwrap();
+    assert_eq!(guard.begin_removal(false), Ok(false));
+    assert_eq!(guard.begin_removal(true), Ok(false));
+    guard.leave(Seat::Producer { lane: 1 }).unwrap();
+    guard.claim(Seat::Consumer).unwrap();
+    assert_eq!(guard.begin_removal(false), Ok(false));
+    // The consumer itself may.
+    assert_eq!(guard.begin_removal(true), Ok(true));
+    assert_eq!(fixture.values()[T], 1);
+}
+
+#[test]
+fn a_remover_that_dies_leaves_the_ring_usable() {
+    let fixture = Fixture::new(1);
+    let guard = fixture.guard();
+    let ended = in_child(|| u8::from(guard.begin_removal(false) != Ok(true)));
+    assert_eq!(ended, Ended::Code(0));
+    assert_eq!(fixture.values(), vec![0; count_for(1)]);
+    assert_eq!(guard.claim(PRODUCER), Ok(Claim::Granted));
+}
+
+#[test]
+fn a_bell_full_of_tokens_stops_nobody() {
+    let fixture = Fixture::new(2);
+    let guard = fixture.guard();
+    let full = |fixture: &Fixture| [W, S0, S0 + 2].map(|bell| fixture.values()[bell]);
+    for bell in [W, S0] {
+        fixture.fill(bell, FULL as i16);
+    }
+    for bell in [Bell::Messages, Bell::Room { lane: 0 }] {
+        guard.post(bell).unwrap();
+    }
+    // Attached, the tokens are what they were; the kernel owes one more.
+    assert_eq!(guard.claim(PRODUCER), Ok(Claim::Granted));
+    assert_eq!(guard.claim(Seat::Consumer), Ok(Claim::Granted));
+    assert_eq!(full(&fixture), [FULL, FULL, 0]);
+    guard.leave(PRODUCER).unwrap();
+    guard.leave(Seat::Consumer).unwrap();
+    assert_eq!(full(&fixture), [FULL, FULL, 1]);
+    assert_eq!([N, C, P0].map(|index| fixture.values()[index]), [0; 3]);
+    // And when the kernel detaches a dead one.
+    let ended = in_child(|| {
+        let claims = [guard.claim(PRODUCER), guard.claim(Seat::Consumer)];
+        u8::from(claims != [Ok(Claim::Granted); 2])
+    });
+    assert_eq!(ended, Ended::Code(0));
+    assert_eq!(full(&fixture), [FULL, FULL, 2]);
+    assert_eq!([N, C, P0].map(|index| fixture.values()[index]), [0; 3]);
+}
+
+#[test]
+fn draining_takes_all_tokens_whatever_their_number() {
+    let fixture = Fixture::new(1);
+    let guard = fixture.guard();
+    for tokens in [0, 1, 2, 3, 16383, 16384, 16385, 21845, 32766, 32767] {
+        if tokens > 0 {
+            fixture.fill(W, tokens);
+            fixture.fill(S0, tokens);
+        }
+        guard.drain(Bell::Messages).unwrap();
+        assert_eq!(fixture.values()[W], 0);
+        assert_eq!(
+            fixture.values()[S0],
+            tokens as u16,
+            "the other bell is not touched"
+        );
+        guard.drain(Bell::Room { lane: 0 }).unwrap();
+        assert_eq!(fixture.values()[S0], 0);
+    }
+}
+
+#[test]
+fn more_producers_than_a_bell_holds_tokens_come_and_go() {
+    let fixture = Fixture::new(1);
+    let guard = fixture.guard();
+    fixture.fill(W, FULL as i16 - 3);
+    for _ in 0..10 {
+        assert_eq!(guard.claim(PRODUCER), Ok(Claim::Granted));
+        guard.leave(PRODUCER).unwrap();
+    }
+    let values = fixture.values();
+    assert_eq!((values[W], values[N], values[P0]), (FULL, 0, 0));
+}
+
+const BELLS: [Bell; 2] = [Bell::Messages, Bell::Room { lane: 1 }];
+
+#[test]
+fn a_wait_takes_one_token_or_ends_with_the_time() {
+    let fixture = Fixture::new(2);
+    let guard = fixture.guard();
+    for bell in BELLS {
+        assert_eq!(guard.wait(bell, Some(Duration::ZERO)), Ok(Waited::TimedOut));
+        assert_eq!(guard.wait(bell, Some(NOT_AT_ALL)), Ok(Waited::TimedOut));
+        guard.post(bell).unwrap();
+        guard.post(bell).unwrap();
+        assert_eq!(guard.wait(bell, None), Ok(Waited::Token));
+        assert_eq!(guard.wait(bell, Some(LONG)), Ok(Waited::Token));
+        assert_eq!(guard.wait(bell, Some(NOT_AT_ALL)), Ok(Waited::TimedOut));
+    }
+}
+
+/// Runs `sleep` in a thread, calls `meanwhile` once it sleeps in the kernel, and gives its result.
+fn while_asleep<R: Send>(sleep: impl FnOnce() -> R + Send, meanwhile: impl FnOnce(Thread)) -> R {
+    thread::scope(|scope| {
+        let (tell, told) = std::sync::mpsc::channel();
+        let sleeper = scope.spawn(move || {
+            tell.send(Thread::current()).unwrap();
+            sleep()
+        });
+        let sleeping = told.recv().unwrap();
+        sleeping.await_asleep_on_a_semaphore();
+        meanwhile(sleeping);
+        sleeper.join().unwrap()
+    })
+}
+
+#[test]
+fn a_post_wakes_the_sleeper() {
+    let fixture = Fixture::new(2);
+    let guard = fixture.guard();
+    for bell in BELLS {
+        for timeout in [None, Some(LONG)] {
+            let waited = while_asleep(|| guard.wait(bell, timeout), |_| guard.post(bell).unwrap());
+            assert_eq!(waited, Ok(Waited::Token));
+        }
+    }
+    assert_eq!(fixture.values(), vec![0; count_for(2)]);
+}
+
+#[test]
+fn the_end_of_a_peer_wakes_the_sleeper() {
+    let fixture = Fixture::new(1);
+    let guard = fixture.guard();
+    let die = |seat| {
+        move |_: Thread| {
+            let guard = SemaphoreGuard::new(fixture.set, 1);
+            assert_eq!(
+                in_child(|| u8::from(guard.claim(seat) != Ok(Claim::Granted))),
+                Ended::Code(0)
+            );
+        }
+    };
+    let consumer = while_asleep(|| guard.wait(Bell::Messages, None), die(PRODUCER));
+    assert_eq!(consumer, Ok(Waited::Token));
+    let producer = while_asleep(
+        || guard.wait(Bell::Room { lane: 0 }, None),
+        die(Seat::Consumer),
+    );
+    assert_eq!(producer, Ok(Waited::Token));
+}
+
+#[test]
+fn a_signal_ends_a_wait_and_takes_no_token() {
+    let fixture = Fixture::new(1);
+    let guard = fixture.guard();
+    for timeout in [None, Some(LONG)] {
+        let waited = while_asleep(|| guard.wait(Bell::Messages, timeout), Thread::interrupt);
+        assert_eq!(waited, Ok(Waited::Signal));
+    }
+    guard.post(Bell::Messages).unwrap();
+    assert_eq!(fixture.values()[W], 1);
+}
+
+#[test]
+fn waiting_for_a_seat_goes_on_after_a_signal() {
+    let fixture = Fixture::new(1);
+    let guard = fixture.guard();
+    for seat in [Seat::Consumer, PRODUCER] {
+        assert_eq!(guard.await_free(seat, NOT_AT_ALL), Ok(true));
+        guard.claim(seat).unwrap();
+        assert_eq!(guard.await_free(seat, NOT_AT_ALL), Ok(false));
+        let free = while_asleep(
+            || guard.await_free(seat, LONG),
+            |thread| {
+                thread.interrupt();
+                thread.await_asleep_on_a_semaphore();
+                guard.leave(seat).unwrap();
+            },
+        );
+        assert_eq!(free, Ok(true));
+    }
+    assert_eq!(guard.begin_removal(false), Ok(true));
+    let ended = while_asleep(
+        || guard.await_no_removal(LONG),
+        |thread| {
+            thread.interrupt();
+            thread.await_asleep_on_a_semaphore();
+            guard.abort_removal().unwrap();
+        },
+    );
+    assert_eq!(ended, Ok(true));
+}
+
+#[test]
+fn every_call_on_a_removed_set_says_so() {
+    let fixture = Fixture::new(2);
+    let guard = fixture.guard();
+    guard.claim(Seat::Producer { lane: 1 }).unwrap();
+    guard.destroy().unwrap();
+    let removed = GuardError::Removed;
+    for seat in SEATS.into_iter().take(2) {
+        assert_eq!(guard.claim(seat), Err(removed));
+        assert_eq!(guard.leave(seat), Err(removed));
+        assert_eq!(guard.is_taken(seat), Err(removed));
+        assert_eq!(guard.await_free(seat, LONG), Err(removed));
+    }
+    for bell in BELLS {
+        assert_eq!(guard.post(bell), Err(removed));
+        assert_eq!(guard.wait(bell, None), Err(removed));
+        assert_eq!(guard.wait(bell, Some(LONG)), Err(removed));
+        assert_eq!(guard.drain(bell), Err(removed));
+    }
+    assert_eq!(guard.producers_gone(), Err(removed));
+    assert_eq!(guard.consumer_gone(), Err(removed));
+    assert_eq!(guard.await_no_removal(LONG), Err(removed));
+    for as_consumer in [false, true] {
+        assert_eq!(guard.begin_removal(as_consumer), Err(removed));
+    }
+    assert_eq!(guard.abort_removal(), Err(removed));
+    assert_eq!(guard.destroy(), Ok(()), "gone is what was asked for");
+}
+
+#[test]
+fn every_sleeper_is_told_when_the_set_is_removed() {
+    let removed = GuardError::Removed;
+    let remove_under = |sleep: &(dyn Fn(&SemaphoreGuard) -> Option<GuardError> + Sync)| {
+        let fixture = Fixture::new(2);
+        let guard = fixture.guard();
+        guard.claim(Seat::Consumer).unwrap();
+        guard.claim(PRODUCER).unwrap();
+        let told = while_asleep(|| sleep(&guard), |_| fixture.guard().destroy().unwrap());
+        assert_eq!(told, Some(removed));
+    };
+    for bell in BELLS {
+        remove_under(&|guard| guard.wait(bell, None).err());
+        remove_under(&|guard| guard.wait(bell, Some(LONG)).err());
+    }
+    for seat in [Seat::Consumer, PRODUCER] {
+        remove_under(&|guard| guard.await_free(seat, LONG).err());
+    }
+    let fixture = Fixture::new(2);
+    let guard = fixture.guard();
+    assert_eq!(guard.begin_removal(false), Ok(true));
+    let told = while_asleep(
+        || guard.await_no_removal(LONG),
+        |_| guard.destroy().unwrap(),
+    );
+    assert_eq!(told, Err(removed));
+}
+
+#[test]
+fn leaving_a_seat_that_one_does_not_have_changes_nothing() {
+    let fixture = Fixture::new(2);
+    let guard = fixture.guard();
+    for seat in [Seat::Consumer, PRODUCER] {
+        assert!(
+            matches!(guard.leave(seat), Err(GuardError::Os { .. })),
+            "{seat:?}"
+        );
+        assert_eq!(fixture.values(), vec![0; count_for(2)]);
+    }
+    assert!(matches!(guard.abort_removal(), Err(GuardError::Os { .. })));
+    assert_eq!(fixture.values(), vec![0; count_for(2)]);
+}
+
+// Which set belongs to a ring.
+
+#[test]
+fn a_set_is_known_by_key_id_size_and_check_value() {
+    let new = NewSet::create(3, 0o640).map_err(|_| "no set").unwrap();
+    let identity = new.identify().unwrap();
+    let set = set_of(Key::new(identity.key));
+    let guard = new.finish();
+    assert_eq!(identity.key as u32 >> 16, 0x5eed);
+    assert_eq!(set.stat().unwrap().mode, 0o640);
+    assert_eq!(set.value(CHECK as u16).unwrap(), identity.check as u16);
+    assert!((1..=32767).contains(&identity.check));
+    let open = |identity: &SetIdentity, lanes| SemaphoreGuard::open(identity, lanes).map(drop);
+    assert!(open(&identity, 3).is_ok());
+    let other = |result| matches!(result, Err(SetMismatch::Other));
+    assert!(other(open(&identity, 4)));
+    assert!(other(open(
+        &SetIdentity {
+            id: identity.id + 1,
+            ..identity
+        },
+        3
+    )));
+    assert!(other(open(
+        &SetIdentity {
+            check: identity.check ^ 1,
+            ..identity
+        },
+        3
+    )));
+    let free = SetIdentity {
+        key: free_key().raw(),
+        ..identity
+    };
+    assert!(matches!(open(&free, 3), Err(SetMismatch::Missing)));
+    guard.destroy().unwrap();
+    assert!(matches!(open(&identity, 3), Err(SetMismatch::Missing)));
+}
+
+#[test]
+fn a_set_that_is_too_small_for_a_check_value_is_somebody_elses() {
+    let key = free_key();
+    let set = SemSet::create(key, 1, 0o600).unwrap();
+    let identity = SetIdentity {
+        key: key.raw(),
+        id: set.id(),
+        ctime: 0,
+        check: 1,
+    };
+    let opened = SemaphoreGuard::open(&identity, 1).map(drop);
+    set.remove().unwrap();
+    assert!(
+        matches!(opened, Err(SetMismatch::Other | SetMismatch::Failed(_))),
+        "{opened:?}"
+    );
+}
+
+#[test]
+fn a_set_that_is_dropped_unfinished_is_removed() {
+    let new = NewSet::create(1, 0o600).map_err(|_| "no set").unwrap();
+    let key = Key::new(new.identify().unwrap().key);
+    assert_eq!(
+        set_of(key).value(I as u16).unwrap(),
+        1,
+        "the lock is held meanwhile"
+    );
+    drop(new);
+    assert!(SemSet::open(key).is_err());
+}
+
+// Making or taking over the set under a given key.
+
+/// A key whose set, if any, is removed at the end.
+struct KeyGuard {
+    key: Key,
+    _watchdog: Watchdog,
+}
+
+impl KeyGuard {
+    fn new() -> Self {
+        Self {
+            key: free_key(),
+            _watchdog: Watchdog::new(LONG, "a test of the creation lock"),
+        }
+    }
+
+    fn lock(&self, lanes: usize, is_ring: bool) -> Result<Option<NewSet>, SetTrouble> {
+        NewSet::lock(self.key, lanes, 0o600, LONG, || is_ring)
+    }
+
+    fn values(&self) -> Vec<u16> {
+        set_of(self.key).values().unwrap()
+    }
+}
+
+impl Drop for KeyGuard {
+    fn drop(&mut self) {
+        let _ = SemSet::open(self.key).and_then(|set| set.remove());
+    }
+}
+
+fn locked(lanes: usize) -> Vec<u16> {
+    let mut values = vec![0; count_for(lanes)];
+    values[I] = 1;
+    values
+}
+
+#[test]
+fn a_set_under_a_free_key_is_made_and_its_lock_held_to_the_end() {
+    let key = KeyGuard::new();
+    let new = key.lock(2, false).unwrap().expect("no ring is there");
+    assert_eq!(key.values(), locked(2));
+    let waiting = NewSet::lock(key.key, 2, 0o600, NOT_AT_ALL, || false);
+    assert!(matches!(waiting, Err(SetTrouble::Busy)));
+    assert!(!creation_ended(key.key, NOT_AT_ALL));
+    let identity = new.identify().unwrap();
+    assert_eq!(key.values()[CHECK], identity.check as u16);
+    let guard = new.finish();
+    assert!(SemaphoreGuard::open(&identity, 2).is_ok());
+    drop(guard);
+}
+
+#[test]
+fn the_lock_of_a_dead_creator_is_free() {
+    let key = KeyGuard::new();
+    let ended = in_child(|| {
+        let new = key.lock(2, false).unwrap().unwrap();
+        std::mem::forget(new);
+        0
+    });
+    assert_eq!(ended, Ended::Code(0));
+    // A fresh set was left behind: it is adopted as it is.
+    let left = set_of(key.key).id();
+    assert!(creation_ended(key.key, LONG));
+    let new = key.lock(2, false).unwrap().expect("no ring is there");
+    assert_eq!(set_of(key.key).id(), left);
+    assert_eq!(key.values(), locked(2));
+    drop(new);
+    assert!(
+        SemSet::open(key.key).is_err(),
+        "and removed if this creation comes to nothing"
+    );
+}
+
+#[test]
+fn a_set_with_a_check_value_left_behind_is_replaced() {
+    let key = KeyGuard::new();
+    let ended = in_child(|| {
+        let new = key.lock(2, false).unwrap().unwrap();
+        new.identify().unwrap();
+        std::mem::forget(new);
+        0
+    });
+    assert_eq!(ended, Ended::Code(0));
+    let left = set_of(key.key);
+    assert_ne!(left.value(CHECK as u16).unwrap(), 0);
+    let new = key.lock(2, false).unwrap().expect("no ring is there");
+    assert_ne!(set_of(key.key).id(), left.id());
+    assert_eq!(key.values(), locked(2));
+    drop(new);
+}
+
+#[test]
+fn a_set_of_another_size_or_mode_left_behind_is_replaced() {
+    for (lanes, mode) in [(1, 0o600), (5, 0o600), (2, 0o666)] {
+        let key = KeyGuard::new();
+        let left = SemSet::create(key.key, count_for(lanes), mode).unwrap();
+        let new = key.lock(2, false).unwrap().expect("no ring is there");
+        assert_ne!(set_of(key.key).id(), left.id());
+        assert_eq!(set_of(key.key).stat().unwrap().mode, 0o600);
+        assert_eq!(key.values(), locked(2));
+        drop(new);
+    }
+}
+
+#[test]
+fn a_foreign_set_is_refused_and_left_as_it_was() {
+    // Too small, odd, a value where ours has none, a seat taken.
+    for values in [
+        vec![3],
+        vec![0, 0, 0, 0],
+        vec![0; 11],
+        vec![1, 2, 3, 0, 0, 0, 0, 0, 0, 0],
+        vec![0, 0, 0, 0, 0, 0, 7, 0, 0, 0],
+        vec![0, 1, 0, 0, 0, 9, 0, 0, 1, 0],
+    ] {
+        let key = KeyGuard::new();
+        let set = SemSet::create(key.key, values.len(), 0o600).unwrap();
+        set.set_values(&values).unwrap();
+        let refused = key.lock(2, false).map(drop);
+        assert!(
+            matches!(refused, Err(SetTrouble::Foreign)),
+            "{values:?}: {refused:?}"
+        );
+        assert_eq!(set_of(key.key).id(), set.id());
+        assert_eq!(key.values(), values);
+    }
+}
+
+#[test]
+fn under_a_ring_the_lock_is_only_looked_through() {
+    let key = KeyGuard::new();
+    let new = key.lock(2, false).unwrap().unwrap();
+    let identity = new.identify().unwrap();
+    drop(new.finish());
+    let before = key.values();
+    assert!(key.lock(2, true).unwrap().is_none());
+    assert_eq!(key.values(), before);
+    assert!(SemaphoreGuard::open(&identity, 2).is_ok());
+}
+
+#[test]
+fn a_creator_waits_for_a_remover_and_then_begins_anew() {
+    let key = KeyGuard::new();
+    let new = key.lock(2, false).unwrap().unwrap();
+    new.identify().unwrap();
+    let guard = new.finish();
+    let left = set_of(key.key).id();
+    assert_eq!(guard.begin_removal(false), Ok(true));
+    let impatient = NewSet::lock(key.key, 2, 0o600, Duration::from_millis(20), || false);
+    assert!(matches!(impatient, Err(SetTrouble::Busy)));
+    let made = while_asleep(
+        || key.lock(2, false).unwrap().map(|new| (new, key.values())),
+        |_| guard.destroy().unwrap(),
+    );
+    let (new, values) = made.expect("no ring is there");
+    assert_eq!(values, locked(2));
+    assert_ne!(set_of(key.key).id(), left);
+    drop(new);
+}
+
+#[test]
+fn a_creator_waits_for_another_and_takes_what_it_left() {
+    let key = KeyGuard::new();
+    let first = key.lock(2, false).unwrap().unwrap();
+    first.identify().unwrap();
+    // The first comes to nothing and removes its set, which wakes the second.
+    let made = while_asleep(
+        || key.lock(2, false).unwrap().map(|new| (new, key.values())),
+        |_| drop(first),
+    );
+    assert_eq!(made.expect("no ring is there").1, locked(2));
+}

@@ -1,0 +1,129 @@
+//! What tests of the upper layers need from the system: children, signals to one thread, mappings.
+
+use std::io;
+use std::ptr::NonNull;
+use std::sync::Once;
+
+/// How a forked child ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ended {
+    Code(i32),
+    Signal(i32),
+}
+
+/// Runs `child` in a forked copy of this process and gives how it ended; its result is the exit code.
+/// The copy has one thread, so `child` must not wait for any other.
+pub(crate) fn in_child(child: impl FnOnce() -> u8) -> Ended {
+    // SAFETY: the child runs `child`, which uses no lock but the allocator's (which glibc makes usable
+    // in a child), and then ends without running destructors of the parent's.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0, "fork: {}", io::Error::last_os_error());
+    if pid == 0 {
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
+        let code = result.map_or(101, libc::c_int::from);
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(code) };
+    }
+    let mut status = 0;
+    loop {
+        // SAFETY: waits for our own child; status is ours.
+        let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
+        if waited == pid {
+            break;
+        }
+        assert_eq!(
+            io::Error::last_os_error().kind(),
+            io::ErrorKind::Interrupted
+        );
+    }
+    if libc::WIFSIGNALED(status) {
+        Ended::Signal(libc::WTERMSIG(status))
+    } else {
+        Ended::Code(libc::WEXITSTATUS(status))
+    }
+}
+
+/// Sets the umask. For children: it belongs to the whole process.
+pub(crate) fn set_umask(mask: u32) {
+    // SAFETY: always succeeds, touches no memory.
+    unsafe { libc::umask(mask) };
+}
+
+/// Becomes the user "nobody". For children.
+pub(crate) fn become_nobody() {
+    // SAFETY: changes credentials, touches no memory.
+    let group = unsafe { libc::setegid(65534) };
+    assert_eq!(group, 0);
+    // SAFETY: as above.
+    let user = unsafe { libc::seteuid(65534) };
+    assert_eq!(user, 0);
+}
+
+/// True if this process may do what only root may.
+pub(crate) fn is_root() -> bool {
+    super::process::effective_uid() == 0
+}
+
+/// Puts a private page of zeros at an address where nothing is mapped.
+pub(crate) fn map_page_at(address: NonNull<u8>) {
+    // SAFETY: NOREPLACE: fails where anything is mapped already.
+    let page = unsafe {
+        libc::mmap(
+            address.as_ptr().cast(),
+            4096,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE,
+            -1,
+            0,
+        )
+    };
+    assert_eq!(
+        page,
+        address.as_ptr().cast(),
+        "{}",
+        io::Error::last_os_error()
+    );
+}
+
+/// A thread of this process, for signals that are meant for it alone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Thread(libc::pid_t);
+
+impl Thread {
+    /// The calling thread, which a signal by [`interrupt`](Self::interrupt) interrupts from now on.
+    pub(crate) fn current() -> Self {
+        static HANDLER: Once = Once::new();
+        extern "C" fn nothing(_: libc::c_int) {}
+        HANDLER.call_once(|| {
+            // SAFETY: zeros are a valid sigaction.
+            let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+            action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
+            // SAFETY: the handler does nothing; no SA_RESTART, so calls end with EINTR.
+            let set = unsafe { libc::sigaction(libc::SIGURG, &action, std::ptr::null_mut()) };
+            assert_eq!(set, 0);
+        });
+        // SAFETY: always succeeds, touches no memory.
+        Self(unsafe { libc::gettid() })
+    }
+
+    /// Sends it a signal that is handled and does nothing else.
+    pub(crate) fn interrupt(self) {
+        let process = std::process::id();
+        // SAFETY: a signal with a handler, to a thread of our own.
+        let sent = unsafe { libc::syscall(libc::SYS_tgkill, process, self.0, libc::SIGURG) };
+        assert_eq!(sent, 0, "{}", io::Error::last_os_error());
+    }
+
+    /// Waits until the thread sleeps in a semaphore operation.
+    pub(crate) fn await_asleep_on_a_semaphore(self) {
+        let path = format!("/proc/self/task/{}/syscall", self.0);
+        let sleeping = [libc::SYS_semop, libc::SYS_semtimedop].map(|call| format!("{call} "));
+        loop {
+            let call = std::fs::read_to_string(&path).expect("/proc tells what a thread does");
+            if sleeping.iter().any(|number| call.starts_with(number)) {
+                return;
+            }
+            std::thread::yield_now();
+        }
+    }
+}
