@@ -1,6 +1,8 @@
 //! How long to look before sleeping.
 
-use crate::os::process;
+use std::time::{Duration, Instant};
+
+use crate::os::{clock, process};
 use crate::sync::{spin_hint, yield_now};
 
 /// What a blocking call does while there is nothing to do. Chosen per handle; the two sides need not
@@ -21,8 +23,18 @@ pub enum WaitStrategy {
     Block,
 }
 
-/// Looks (with the spin hint in between) that take about the 10 to 20 µs of a sleep and a wake-up.
-const ADAPTIVE_LOOKS: u32 = 400;
+/// How long an adaptive wait looks before it sleeps: a little more than a sleep and a wake-up cost. It
+/// must also be longer than the other side's post and probe take (2 to 5 µs): otherwise a consumer that
+/// is slightly faster than its producer sleeps again before the producer is back from waking it, and
+/// every message costs both sides a system call.
+const ADAPTIVE_SPIN: Duration = Duration::from_micros(25);
+/// After so many spins in a row that found nothing, most waits sleep at once: the other side is slow, or
+/// has to run on our CPU.
+const SPINS_IN_VAIN: u32 = 8;
+/// Then only one wait in so many tries a spin again.
+const WAITS_PER_TRIAL: u32 = 16;
+/// How many looks in a row before the clock is read.
+const LOOKS_PER_CLOCK: u32 = 32;
 /// How many looks in a row before even a spinner asks the kernel who is still there.
 const LOOKS_PER_PROBE: u32 = 4096;
 
@@ -37,21 +49,55 @@ pub(crate) enum Step {
     Sleep,
 }
 
-/// One wait, counted.
+/// What the waits of one handle have taught it.
 #[derive(Debug)]
-pub(crate) struct Pace {
-    strategy: WaitStrategy,
-    looks: u32,
-    limit: u32,
+pub(crate) struct Experience {
+    /// Nobody else can run while we spin.
+    alone: bool,
+    /// Spins in a row that ended in a sleep.
+    in_vain: u32,
+    waits: u32,
 }
 
-impl Pace {
-    pub(crate) fn new(strategy: WaitStrategy, cpus: usize) -> Self {
-        let limit = match strategy {
-            WaitStrategy::Adaptive if cpus > 1 => ADAPTIVE_LOOKS,
-            _ => 0,
-        };
-        Self { strategy, looks: 0, limit }
+impl Experience {
+    /// For a machine with so many CPUs. What counts is the machine: a process pinned to one CPU may well
+    /// have its peer on another one, and if it has not, its spins are in vain and it learns that.
+    pub(crate) fn new(cpus: usize) -> Self {
+        Self {
+            alone: cpus == 1,
+            in_vain: 0,
+            waits: 0,
+        }
+    }
+
+    fn advises_spinning(&mut self) -> bool {
+        self.waits = self.waits.wrapping_add(1);
+        !self.alone && (self.in_vain < SPINS_IN_VAIN || self.waits.is_multiple_of(WAITS_PER_TRIAL))
+    }
+}
+
+/// One wait, counted.
+#[derive(Debug)]
+pub(crate) struct Pace<'a> {
+    strategy: WaitStrategy,
+    experience: &'a mut Experience,
+    looks: u32,
+    /// The spin of an adaptive wait is not over yet.
+    spinning: bool,
+    /// When it began, known from the first reading of the clock on.
+    began: Option<Instant>,
+}
+
+impl<'a> Pace<'a> {
+    pub(crate) fn new(strategy: WaitStrategy, experience: &'a mut Experience) -> Self {
+        let spinning = strategy == WaitStrategy::Adaptive && experience.advises_spinning();
+        Self {
+            strategy,
+            experience,
+            looks: 0,
+            spinning,
+            began: None,
+        }
     }
 
     /// After a look that found nothing; pauses as the strategy wants.
@@ -59,44 +105,107 @@ impl Pace {
         self.looks = self.looks.wrapping_add(1);
         match self.strategy {
             WaitStrategy::Block => Step::Sleep,
-            WaitStrategy::Adaptive if self.looks > self.limit => Step::Sleep,
             WaitStrategy::Adaptive => {
+                if !self.spinning || self.spun_enough() {
+                    return Step::Sleep;
+                }
                 spin_hint();
                 Step::Look
             }
             WaitStrategy::Spin => {
                 spin_hint();
-                if self.looks.is_multiple_of(LOOKS_PER_PROBE) { Step::Probe } else { Step::Look }
+                if self.looks.is_multiple_of(LOOKS_PER_PROBE) {
+                    Step::Probe
+                } else {
+                    Step::Look
+                }
             }
             WaitStrategy::Yield => {
                 yield_now();
-                if self.looks.is_multiple_of(LOOKS_PER_PROBE / 64) { Step::Probe } else { Step::Look }
+                if self.looks.is_multiple_of(LOOKS_PER_PROBE / 64) {
+                    Step::Probe
+                } else {
+                    Step::Look
+                }
             }
         }
     }
+
+    /// The look that just came found something.
+    pub(crate) fn found(&mut self) {
+        if self.spinning && self.looks > 0 {
+            self.experience.in_vain = 0;
+        }
+    }
+
+    fn spun_enough(&mut self) -> bool {
+        if !self.looks.is_multiple_of(LOOKS_PER_CLOCK) {
+            return false;
+        }
+        let now = clock::now();
+        let over = now.duration_since(*self.began.get_or_insert(now)) >= ADAPTIVE_SPIN;
+        if over {
+            self.spinning = false;
+            self.experience.in_vain = self.experience.in_vain.saturating_add(1);
+        }
+        over
+    }
 }
 
-/// CPUs that this process may use, for [`Pace::new`].
+/// CPUs of the machine, for [`Experience::new`].
 pub(crate) fn cpus() -> usize {
-    process::allowed_cpus()
+    process::online_cpus()
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(semring_loom)))]
 mod tests {
     use super::*;
 
     #[test]
     fn block_never_looks_twice_and_spin_never_sleeps() {
-        assert_eq!(Pace::new(WaitStrategy::Block, 2).step(), Step::Sleep);
-        let mut spin = Pace::new(WaitStrategy::Spin, 2);
+        let mut experience = Experience::new(2);
+        assert_eq!(
+            Pace::new(WaitStrategy::Block, &mut experience).step(),
+            Step::Sleep
+        );
+        let mut spin = Pace::new(WaitStrategy::Spin, &mut experience);
         assert!((0..10_000).all(|_| spin.step() != Step::Sleep));
     }
 
     #[test]
     fn adaptive_sleeps_after_a_while_and_at_once_with_one_cpu() {
-        let mut pace = Pace::new(WaitStrategy::Adaptive, 2);
+        let mut experience = Experience::new(2);
+        let mut pace = Pace::new(WaitStrategy::Adaptive, &mut experience);
         assert_eq!(pace.step(), Step::Look);
-        assert!((0..=ADAPTIVE_LOOKS).any(|_| pace.step() == Step::Sleep));
-        assert_eq!(Pace::new(WaitStrategy::Adaptive, 1).step(), Step::Sleep);
+        assert!(std::iter::repeat_with(|| pace.step()).any(|step| step == Step::Sleep));
+        let mut alone = Experience::new(1);
+        assert_eq!(
+            Pace::new(WaitStrategy::Adaptive, &mut alone).step(),
+            Step::Sleep
+        );
+    }
+
+    #[test]
+    fn spins_in_vain_become_rare_and_one_success_brings_them_back() {
+        let mut experience = Experience::new(2);
+        let mut spins = |experience: &mut Experience| {
+            let mut pace = Pace::new(WaitStrategy::Adaptive, experience);
+            let spun = pace.step() == Step::Look;
+            while spun && pace.step() != Step::Sleep {}
+            spun
+        };
+        assert!((0..SPINS_IN_VAIN).all(|_| spins(&mut experience)));
+        let later = (0..10 * WAITS_PER_TRIAL)
+            .filter(|_| spins(&mut experience))
+            .count();
+        assert_eq!(later, 10);
+        loop {
+            let mut pace = Pace::new(WaitStrategy::Adaptive, &mut experience);
+            if pace.step() == Step::Look {
+                pace.found();
+                break;
+            }
+        }
+        assert!(spins(&mut experience) && spins(&mut experience));
     }
 }

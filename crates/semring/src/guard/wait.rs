@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::doorbell::{Epochs, arm, disarm};
-use super::strategy::{Pace, Step, WaitStrategy};
+use super::strategy::{Experience, Pace, Step, WaitStrategy};
 use super::{GuardError, Waited};
 use crate::sync::{AtomicU64, Twin, weakened};
 
@@ -58,14 +58,19 @@ impl Deadline {
 #[derive(Debug)]
 pub(crate) struct Waiter {
     strategy: WaitStrategy,
-    cpus: usize,
+    experience: Experience,
     epochs: Epochs,
     sleeps: u64,
 }
 
 impl Waiter {
     pub(crate) fn new(strategy: WaitStrategy, cpus: usize, generation: u64) -> Self {
-        Self { strategy, cpus, epochs: Epochs::new(generation), sleeps: 0 }
+        Self {
+            strategy,
+            experience: Experience::new(cpus),
+            epochs: Epochs::new(generation),
+            sleeps: 0,
+        }
     }
 
     /// How often this handle went to sleep in the kernel.
@@ -79,11 +84,31 @@ impl Waiter {
         side: &mut impl Waiting,
         deadline: Deadline,
     ) -> Result<Outcome, GuardError> {
-        let mut pace = Pace::new(self.strategy, self.cpus);
-        let mut looks = 0u32;
+        if let Some(outcome) = self.look_out(side, deadline)? {
+            return Ok(outcome);
+        }
         loop {
             if side.is_ready() {
                 return Ok(Outcome::Ready);
+            }
+            if let Some(outcome) = self.sleep_once(side, deadline)? {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// Looks without sleeping, for as long as the strategy wants. `None`: sleep.
+    fn look_out(
+        &mut self,
+        side: &mut impl Waiting,
+        deadline: Deadline,
+    ) -> Result<Option<Outcome>, GuardError> {
+        let mut pace = Pace::new(self.strategy, &mut self.experience);
+        let mut looks = 0u32;
+        loop {
+            if side.is_ready() {
+                pace.found();
+                return Ok(Some(Outcome::Ready));
             }
             looks = looks.wrapping_add(1);
             match pace.step() {
@@ -94,20 +119,16 @@ impl Waiter {
                     side.settle()?;
                     let over = side.is_over()?;
                     if side.is_ready() {
-                        return Ok(Outcome::Ready);
+                        return Ok(Some(Outcome::Ready));
                     }
                     if over {
-                        return Ok(Outcome::Over);
+                        return Ok(Some(Outcome::Over));
                     }
                     if deadline.left().is_err() {
-                        return Ok(Outcome::TimedOut);
+                        return Ok(Some(Outcome::TimedOut));
                     }
                 }
-                Step::Sleep => {
-                    if let Some(outcome) = self.sleep_once(side, deadline)? {
-                        return Ok(outcome);
-                    }
-                }
+                Step::Sleep => return Ok(None),
             }
         }
     }
@@ -133,7 +154,11 @@ impl Waiter {
         deadline: Deadline,
     ) -> Result<Option<Outcome>, GuardError> {
         // Asked before the last look: who is gone by now has published everything (see the argument).
-        let mut over = if weakened(Twin::ProbeAfterScan) { false } else { side.is_over()? };
+        let mut over = if weakened(Twin::ProbeAfterScan) {
+            false
+        } else {
+            side.is_over()?
+        };
         if side.is_ready() {
             return Ok(Some(Outcome::Ready));
         }

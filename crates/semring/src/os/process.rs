@@ -48,24 +48,41 @@ pub(crate) fn fate(pid: u32) -> Fate {
     };
     // The command may hold anything, so fields count from behind its last parenthesis: state is the
     // first, flags the seventh.
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or("")
+        .split_whitespace()
+        .collect();
     let state = fields.first().copied().unwrap_or("X");
-    let flags: u64 = fields.get(6).and_then(|flags| flags.parse().ok()).unwrap_or(0);
+    let flags: u64 = fields
+        .get(6)
+        .and_then(|flags| flags.parse().ok())
+        .unwrap_or(0);
     if matches!(state, "Z" | "X" | "x") || flags & PF_EXITING != 0 {
         return Fate::Dying;
     }
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let pending = status
         .lines()
-        .filter_map(|line| line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:")))
+        .filter_map(|line| {
+            line.strip_prefix("SigPnd:")
+                .or_else(|| line.strip_prefix("ShdPnd:"))
+        })
         .filter_map(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .fold(0, |all, mask| all | mask);
-    if pending & KILL_BIT != 0 { Fate::Dying } else { Fate::Alive }
+    if pending & KILL_BIT != 0 {
+        Fate::Dying
+    } else {
+        Fate::Alive
+    }
 }
 
-/// How many CPUs this process may use.
-pub(crate) fn allowed_cpus() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+/// How many CPUs the machine runs, whichever of them this process may use.
+pub(crate) fn online_cpus() -> usize {
+    // SAFETY: asks for a number; touches no memory of ours.
+    let count = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    usize::try_from(count).unwrap_or(1).max(1)
 }
 
 /// The limits of semaphore sets in this IPC namespace.
@@ -84,9 +101,19 @@ pub(crate) struct SemaphoreLimits {
 /// Reads `kernel.sem`; `None` where /proc is not mounted.
 pub(crate) fn semaphore_limits() -> Option<SemaphoreLimits> {
     let text = std::fs::read_to_string("/proc/sys/kernel/sem").ok()?;
-    let values: Vec<u64> = text.split_whitespace().filter_map(|value| value.parse().ok()).collect();
-    let [per_set, total, operations, sets] = values[..] else { return None };
-    Some(SemaphoreLimits { per_set, total, operations, sets })
+    let values: Vec<u64> = text
+        .split_whitespace()
+        .filter_map(|value| value.parse().ok())
+        .collect();
+    let [per_set, total, operations, sets] = values[..] else {
+        return None;
+    };
+    Some(SemaphoreLimits {
+        per_set,
+        total,
+        operations,
+        sets,
+    })
 }
 
 /// Bytes of memory and swap that could be had without killing anybody, as the kernel estimates it;
@@ -95,7 +122,11 @@ pub(crate) fn available_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let field = |name: &str| {
         let line = text.lines().find(|line| line.starts_with(name))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib << 10)
+        line.split_whitespace()
+            .nth(1)?
+            .parse::<u64>()
+            .ok()
+            .map(|kib| kib << 10)
     };
     Some(field("MemAvailable:")? + field("SwapFree:").unwrap_or(0))
 }
@@ -114,7 +145,10 @@ mod tests {
 
     #[test]
     fn a_killed_process_that_nobody_reaped_is_dying() {
-        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("100")
+            .spawn()
+            .unwrap();
         assert_eq!(fate(child.id()), Fate::Alive);
         child.kill().unwrap();
         assert_eq!(fate(child.id()), Fate::Dying);
