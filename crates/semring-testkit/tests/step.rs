@@ -6,7 +6,9 @@ use std::io::Read;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use semring_testkit::peer::{Exit, Peer};
 use semring_testkit::process;
 use semring_testkit::step::Stepper;
@@ -177,14 +179,37 @@ fn a_marker_in_another_thread_is_passed_by() {
 }
 
 #[test]
+fn steppers_share_a_processor_and_give_it_back() {
+    let _watchdog = watchdog();
+    let this_thread = || sched_getaffinity(Pid::from_raw(0)).unwrap();
+    let count = |set: CpuSet| {
+        (0..CpuSet::count())
+            .filter(|cpu| set.is_set(*cpu).unwrap())
+            .count()
+    };
+    let before = this_thread();
+    let first = Stepper::spawn(command("10")).unwrap();
+    let mut second = Stepper::spawn(command("10")).unwrap();
+    assert_eq!(count(this_thread()), 1);
+    drop(first);
+    assert_eq!(count(this_thread()), 1);
+    let child = Pid::from_raw(second.peer().pid().cast_signed());
+    assert_eq!(sched_getaffinity(child).unwrap(), this_thread());
+    let mut peer = second.resume().unwrap();
+    assert_eq!(this_thread(), before);
+    assert_eq!(sched_getaffinity(child).unwrap(), before);
+    peer.expect("sum 45");
+}
+
+#[test]
 fn thousands_of_steps_leave_the_result_as_it_is() {
     let _watchdog = watchdog();
-    let mut stepper = Stepper::spawn(command("5000")).unwrap();
+    let mut stepper = Stepper::spawn(command("1000")).unwrap();
     stepper.run_to_marker().unwrap();
     let begin = Instant::now();
     let steps = stepper.step_to_marker().unwrap();
     let rate = steps as f64 / begin.elapsed().as_secs_f64();
     println!("{steps} steps, {rate:.0} a second");
     let mut peer = stepper.resume().unwrap();
-    peer.expect("sum 12497500");
+    peer.expect("sum 499500");
 }
