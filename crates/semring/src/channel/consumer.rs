@@ -493,7 +493,7 @@ impl<K: Kind> Consumer<K> {
     /// Messages released since the ring was made, those of predecessors included.
     #[must_use]
     pub fn received_messages(&self) -> u64 {
-        self.core.merge.lanes().iter().map(LaneConsumer::taken_messages).sum()
+        self.core.merge.lanes().iter().map(LaneConsumer::taken_messages).fold(0, u64::wrapping_add)
     }
 
     /// Lanes that are skipped because of impossible bytes.

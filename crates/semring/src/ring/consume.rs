@@ -31,6 +31,8 @@ pub(crate) struct LaneConsumer {
     taken: Position,
     /// `released` as last stored.
     released: Position,
+    /// No sound lane has a message behind this position, as far as was known when it was last asked.
+    horizon: Position,
     /// Messages between `read` and the beginning, between `taken` and the beginning.
     read_messages: u64,
     taken_messages: u64,
@@ -56,6 +58,7 @@ impl LaneConsumer {
             read: start,
             taken: start,
             released: start,
+            horizon: start,
             read_messages: messages,
             taken_messages: messages,
             poisoned: false,
@@ -72,6 +75,7 @@ impl LaneConsumer {
             read: start,
             taken: start,
             released: start,
+            horizon: start,
             read_messages: 0,
             taken_messages: 0,
             poisoned: true,
@@ -108,6 +112,9 @@ impl LaneConsumer {
             }
             match decode(word, self.read, self.capacity) {
                 Ok(Record::Message { payload, meta, bytes }) => {
+                    if self.read >= self.horizon {
+                        self.look_further()?;
+                    }
                     return Ok(Some(Found { position: self.read, payload, meta, bytes }));
                 }
                 Ok(Record::Pad { bytes }) => {
@@ -129,6 +136,30 @@ impl LaneConsumer {
         !self.poisoned && self.lane.header(self.read).load(Ordering::Acquire) != 0
     }
 
+    /// About once in a lap: moves the horizon. Without it a lane full of headers that lead from one to
+    /// the next would have messages for ever.
+    #[cold]
+    fn look_further(&mut self) -> Result<(), Damage> {
+        let capacity = self.capacity.get();
+        // I3: what is published ends within a capacity of `committed`, also if a batch was published
+        // and its producer has not come to K4. It was stored before the header that we just saw (E1).
+        let committed = Position::new(self.lane.producer().committed.load(Ordering::Acquire));
+        let behind = self.released.distance_from(committed);
+        let ahead = committed.distance_from(self.released);
+        let from_committed = match capacity.checked_sub(behind) {
+            Some(rest) => rest,
+            None if ahead <= capacity => capacity,
+            None => 0,
+        };
+        // I2: and within a capacity of `released`.
+        let reach = from_committed.min(capacity - 8);
+        if self.read.distance_from(self.released) >= reach {
+            return Err(self.poison());
+        }
+        self.horizon = self.released.advance(reach);
+        Ok(())
+    }
+
     #[cold]
     fn poison(&mut self) -> Damage {
         self.poisoned = true;
@@ -141,7 +172,8 @@ impl LaneConsumer {
     pub(crate) fn step_over(&mut self, found: &Found) {
         debug_assert_eq!(found.position, self.read);
         self.read = self.read.advance(found.bytes);
-        self.read_messages += 1;
+        // Wrapping: it began with a word of the segment.
+        self.read_messages = self.read_messages.wrapping_add(1);
     }
 
     /// Lets go of everything stepped over; the store to the producer may come later.

@@ -216,7 +216,8 @@ impl LaneProducer {
             self.lane.header(next).store(UNPUBLISHED, Ordering::Relaxed);
         }
         self.tail = next;
-        self.sent += messages;
+        // Wrapping: it began with a word of the segment.
+        self.sent = self.sent.wrapping_add(messages);
         if let Some(held) = &mut self.held_back {
             if held.header == UNPUBLISHED {
                 // The first of a batch. Its own header word stays 0 (I1), so a kill anywhere before
