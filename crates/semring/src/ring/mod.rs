@@ -33,7 +33,11 @@
 //! it matters because the later store is a Release.
 
 pub(crate) mod consume;
+#[cfg(all(test, not(semring_loom)))]
+mod lane_tests;
 pub(crate) mod merge;
+#[cfg(all(test, not(semring_loom)))]
+mod merge_tests;
 pub(crate) mod produce;
 #[cfg(test)]
 mod model_tests;

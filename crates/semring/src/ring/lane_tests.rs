@@ -1,0 +1,760 @@
+//! One lane, both halves in one thread: every length, every kill point, every lie in its control words.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::Damage;
+use super::consume::{Found, LaneConsumer};
+use super::produce::{LaneProducer, NoSlot, Slot};
+use crate::layout::record::{HEADER_BYTES, Meta, Record, decode, message_header, record_bytes};
+use crate::layout::view::{LaneView, RingView};
+use crate::layout::{Capacity, Geometry, Position};
+use crate::memory::Segment;
+use crate::sync::{AtomicU64, Ordering};
+
+const CAPACITY: u64 = 4096;
+const QUARTER: usize = 1024;
+
+pub(super) fn lanes(count: usize) -> Vec<LaneView> {
+    let geometry = Geometry::new(count, Capacity::exact(CAPACITY).unwrap()).unwrap();
+    let segment = Arc::new(Segment::heap(geometry.segment_bytes()));
+    let ring = RingView::new(segment, geometry).unwrap();
+    (0..count).map(|lane| ring.lane(lane)).collect()
+}
+
+fn lane() -> LaneView {
+    lanes(1).remove(0)
+}
+
+/// Bytes that tell the message and the place in it.
+pub(super) fn content(number: usize, len: usize) -> Vec<u8> {
+    (0..len)
+        .map(|at| (number * 31 + at * 7 + at / 256) as u8)
+        .collect()
+}
+
+fn reserve(producer: &mut LaneProducer, bytes: &[u8]) -> Result<Slot, NoSlot> {
+    let slot = producer.try_reserve(bytes.len())?;
+    producer.view().write(slot.position(), HEADER_BYTES, bytes);
+    Ok(slot)
+}
+
+pub(super) fn send(producer: &mut LaneProducer, bytes: &[u8]) -> Result<Position, NoSlot> {
+    let slot = reserve(producer, bytes)?;
+    producer.commit(slot, Meta::default());
+    Ok(slot.position())
+}
+
+pub(super) fn bytes_of(view: &LaneView, found: &Found) -> Vec<u8> {
+    let mut bytes = vec![0; found.payload as usize];
+    view.read(found.position, HEADER_BYTES, &mut bytes);
+    bytes
+}
+
+/// The next message, stepped over and let go of, not released.
+fn take(consumer: &mut LaneConsumer) -> Option<(Position, Vec<u8>)> {
+    let found = consumer.find().expect("a sound lane")?;
+    let bytes = bytes_of(consumer.view(), &found);
+    consumer.step_over(&found);
+    consumer.take();
+    Some((found.position, bytes))
+}
+
+fn recv(consumer: &mut LaneConsumer) -> Option<Vec<u8>> {
+    let (_, bytes) = take(consumer)?;
+    assert!(consumer.release());
+    Some(bytes)
+}
+
+fn both(view: &LaneView) -> (LaneProducer, LaneConsumer) {
+    let producer = LaneProducer::take_over(view.clone()).unwrap();
+    (producer, LaneConsumer::take_over(view.clone()).unwrap())
+}
+
+#[test]
+fn every_length_arrives_whole_at_every_place() {
+    let (mut producer, mut consumer) = both(&lane());
+    for round in 0..3 {
+        for len in 0..=QUARTER {
+            let bytes = content(round * 10_000 + len, len);
+            send(&mut producer, &bytes).unwrap();
+            assert_eq!(recv(&mut consumer), Some(bytes), "length {len}");
+        }
+    }
+    assert_eq!(recv(&mut consumer), None);
+    assert_eq!(producer.sent(), 3 * 1025);
+    assert_eq!(consumer.taken_messages(), 3 * 1025);
+    assert_eq!(producer.tail(), consumer.position());
+}
+
+#[test]
+fn meta_comes_with_the_message() {
+    let (mut producer, mut consumer) = both(&lane());
+    for meta in [
+        Meta::default(),
+        Meta {
+            kind: 0xFFFF,
+            flags: 0x0F,
+        },
+        Meta { kind: 7, flags: 1 },
+    ] {
+        let slot = producer.try_reserve(3).unwrap();
+        producer.commit(slot, meta);
+        assert_eq!(consumer.find().unwrap().unwrap().meta, meta);
+        recv(&mut consumer).unwrap();
+    }
+}
+
+#[test]
+fn a_reservation_is_invisible_and_leaves_no_trace() {
+    let (mut producer, mut consumer) = both(&lane());
+    let before = producer.tail();
+    for len in [0, 1, 500, QUARTER] {
+        let slot = reserve(&mut producer, &content(1, len)).unwrap();
+        assert_eq!((slot.position(), slot.len()), (before, len));
+        assert_eq!(consumer.find().unwrap(), None);
+        assert!(!consumer.is_ready());
+    }
+    send(&mut producer, b"kept").unwrap();
+    assert_eq!(recv(&mut consumer).as_deref(), Some(&b"kept"[..]));
+    assert_eq!((producer.sent(), recv(&mut consumer)), (1, None));
+}
+
+#[test]
+fn a_shortened_reservation_takes_only_what_it_needs() {
+    let (mut producer, mut consumer) = both(&lane());
+    for (len, shorter) in [(100, 0), (100, 99), (1024, 1), (8, 8)] {
+        let before = producer.tail();
+        let slot = reserve(&mut producer, &content(len, len))
+            .unwrap()
+            .shortened(shorter);
+        producer.commit(slot, Meta::default());
+        assert_eq!(
+            producer.tail().distance_from(before),
+            record_bytes(shorter as u64)
+        );
+        assert_eq!(recv(&mut consumer).unwrap(), content(len, len)[..shorter]);
+    }
+}
+
+#[test]
+#[should_panic(expected = "only become shorter")]
+fn a_reservation_does_not_grow() {
+    let mut producer = LaneProducer::take_over(lane()).unwrap();
+    let _ = producer.try_reserve(10).unwrap().shortened(11);
+}
+
+#[test]
+fn the_slack_word_stays_free() {
+    // The smallest records: one less than would fit, so that the next header never is a taken word.
+    let (mut producer, mut consumer) = both(&lane());
+    for _ in 0..CAPACITY / 8 - 1 {
+        send(&mut producer, b"").unwrap();
+    }
+    assert_eq!(
+        send(&mut producer, b"").unwrap_err(),
+        NoSlot::Full { padded: false }
+    );
+    assert_eq!(producer.has_room_for(0), Ok(false));
+    let mut taken = 0;
+    while take(&mut consumer).is_some() {
+        taken += 1;
+    }
+    assert_eq!(taken, CAPACITY / 8 - 1);
+    assert_eq!(producer.has_room_for(0), Ok(false), "taken is not released");
+    assert!(consumer.release());
+    assert!(!consumer.release(), "nothing more to give");
+    assert_eq!(producer.has_room_for(0), Ok(true));
+    send(&mut producer, b"").unwrap();
+}
+
+#[test]
+fn a_message_that_does_not_fit_the_end_begins_anew_behind_a_pad() {
+    for rest in (8..=QUARTER as u64).step_by(8) {
+        let view = lane();
+        let (mut producer, mut consumer) = both(&view);
+        // Up to `rest` bytes before the end, without leaving anything unread.
+        let mut left = CAPACITY - rest;
+        while left > 0 {
+            let record = left.min(1032);
+            let record = if left - record == 0 {
+                record
+            } else {
+                record.min(left - 8)
+            };
+            send(&mut producer, &content(0, record as usize - 8)).unwrap();
+            recv(&mut consumer).unwrap();
+            left -= record;
+        }
+        let pad = producer.tail();
+        let bytes = content(rest as usize, rest as usize);
+        assert_eq!(
+            send(&mut producer, &bytes).unwrap(),
+            Position::new(CAPACITY)
+        );
+        let word = view.header(pad).load(Ordering::Relaxed);
+        assert_eq!(
+            decode(word, pad, view.capacity()),
+            Ok(Record::Pad { bytes: rest })
+        );
+        let (position, got) = take(&mut consumer).unwrap();
+        assert_eq!((position, got), (Position::new(CAPACITY), bytes));
+    }
+}
+
+#[test]
+fn a_pad_without_room_behind_it_says_that_it_was_published() {
+    let (mut producer, mut consumer) = both(&lane());
+    for _ in 0..3 {
+        send(&mut producer, &content(1, 1000)).unwrap();
+    }
+    recv(&mut consumer).unwrap();
+    // 1072 bytes to the end: one more of 1024 does not fit behind 800, nor at the beginning.
+    send(&mut producer, &content(2, 800)).unwrap();
+    assert_eq!(
+        send(&mut producer, &content(3, 1024)).unwrap_err(),
+        NoSlot::Full { padded: true }
+    );
+    // The pad is there: the next try does not make another, and is told so.
+    assert_eq!(producer.tail(), Position::new(CAPACITY));
+    assert_eq!(
+        send(&mut producer, &content(3, 1024)).unwrap_err(),
+        NoSlot::Full { padded: false }
+    );
+    recv(&mut consumer).unwrap();
+    send(&mut producer, &content(3, 1024)).unwrap();
+    for (number, len) in [(1, 1000), (2, 800), (3, 1024)] {
+        assert_eq!(recv(&mut consumer), Some(content(number, len)));
+    }
+    assert_eq!(recv(&mut consumer), None);
+}
+
+#[test]
+fn a_batch_appears_at_once() {
+    // Begun at every place of the lap, so that pads come first, in the middle and last.
+    let (mut producer, mut consumer) = both(&lane());
+    for round in 0..300 {
+        let sizes = [round % 200, 3, 500, 0, 300 + round % 9];
+        producer.begin_batch();
+        assert!(producer.batch_is_empty());
+        for (number, len) in sizes.into_iter().enumerate() {
+            send(&mut producer, &content(round + number, len)).unwrap();
+            assert!(!producer.batch_is_empty());
+            assert!(!consumer.is_ready());
+            assert_eq!(
+                consumer.find().unwrap(),
+                None,
+                "nothing is seen before the end"
+            );
+        }
+        let committed = consumer.view().producer().committed.load(Ordering::Relaxed);
+        assert_eq!(committed, consumer.position().get());
+        assert!(producer.end_batch());
+        for (number, len) in sizes.into_iter().enumerate() {
+            assert_eq!(recv(&mut consumer), Some(content(round + number, len)));
+        }
+        assert_eq!(recv(&mut consumer), None);
+    }
+    producer.begin_batch();
+    assert!(!producer.end_batch(), "an empty batch publishes nothing");
+    assert_eq!(producer.sent(), 1500);
+}
+
+#[test]
+fn a_batch_that_is_longer_than_the_lane_goes_out_in_parts() {
+    let (mut producer, mut consumer) = both(&lane());
+    producer.begin_batch();
+    let mut expected = VecDeque::new();
+    let mut parts = 0;
+    for number in 0..100 {
+        let bytes = content(number, 200);
+        while let Err(no_slot) = send(&mut producer, &bytes) {
+            assert_eq!(
+                no_slot,
+                NoSlot::Full { padded: false },
+                "in a batch a pad is held back, too"
+            );
+            // As the channel does before it waits for room: nothing stays held back.
+            if producer.end_batch() {
+                parts += 1;
+            }
+            producer.begin_batch();
+            while let Some(bytes) = recv(&mut consumer) {
+                assert_eq!(Some(bytes), expected.pop_front());
+            }
+        }
+        expected.push_back(bytes);
+    }
+    assert!(producer.end_batch());
+    assert!(parts >= 4, "{parts}");
+    while let Some(bytes) = recv(&mut consumer) {
+        assert_eq!(Some(bytes), expected.pop_front());
+    }
+    assert!(expected.is_empty());
+}
+
+/// The stores of one publication, to be taken back one by one from the last: what is left is what a
+/// producer leaves that is killed there.
+struct Before {
+    committed: u64,
+    sent: u64,
+    tail: Position,
+}
+
+impl Before {
+    fn of(producer: &LaneProducer) -> Self {
+        let page = producer.view().producer();
+        Self {
+            committed: page.committed.load(Ordering::Relaxed),
+            sent: page.sent.load(Ordering::Relaxed),
+            tail: producer.tail(),
+        }
+    }
+
+    fn without_k4(&self, view: &LaneView) {
+        view.producer()
+            .committed
+            .store(self.committed, Ordering::Relaxed);
+        view.producer().sent.store(self.sent, Ordering::Relaxed);
+    }
+
+    fn without_k3(&self, view: &LaneView) {
+        self.without_k4(view);
+        view.header(self.tail).store(0, Ordering::Relaxed);
+    }
+}
+
+/// Bytes that look like a message, where an older lap left them.
+fn old_header() -> u64 {
+    message_header(
+        16,
+        Meta {
+            kind: 0xDEAD,
+            flags: 0,
+        },
+    )
+}
+
+/// Runs `publish` on a lane whose tail lies `lead` bytes into the lap, kills the producer at one of
+/// the points, and lets a successor and the consumer find what is left.
+fn kill_and_take_over(lead: usize, point: usize, messages: &[Vec<u8>], batch: bool) {
+    let view = lane();
+    let (mut producer, mut consumer) = both(&view);
+    for _ in 0..lead {
+        send(&mut producer, &content(9, 24)).unwrap();
+        recv(&mut consumer).unwrap();
+    }
+    let before = Before::of(&producer);
+    if batch {
+        producer.begin_batch();
+    }
+    let tell = |message: &Vec<u8>| (message.len(), message.clone());
+    for (index, message) in messages.iter().enumerate() {
+        if point == 0 && index + 1 == messages.len() {
+            // Reserved and filled, nothing cleared yet: an old header lies behind the reservation.
+            let slot = reserve(&mut producer, message).unwrap();
+            let next = slot.position().advance(record_bytes(message.len() as u64));
+            view.header(next).store(old_header(), Ordering::Relaxed);
+        } else {
+            send(&mut producer, message).unwrap();
+        }
+    }
+    let mut survivors: Vec<_> = messages.iter().map(tell).collect();
+    match point {
+        // Before K1 of the last one. A batch is not published at all.
+        0 => {
+            survivors.pop();
+            if batch {
+                survivors.clear();
+            }
+        }
+        // Between K1 and K3 of the first store that publishes.
+        1 if batch => survivors.clear(),
+        1 => {
+            before.without_k3(&view);
+            survivors.clear();
+        }
+        // Between K3 and K4.
+        2 => {
+            producer.end_batch();
+            before.without_k4(&view);
+        }
+        // Behind K4, before K5.
+        _ => {
+            producer.end_batch();
+        }
+    }
+    drop(producer);
+    let mut successor = LaneProducer::take_over(view.clone()).unwrap();
+    assert_eq!(
+        successor.sent(),
+        (lead + survivors.len()) as u64,
+        "point {point}"
+    );
+    let committed = view.producer().committed.load(Ordering::Relaxed);
+    assert_eq!(committed, successor.tail().get());
+    send(&mut successor, b"successor").unwrap();
+    for (_, bytes) in survivors {
+        assert_eq!(recv(&mut consumer), Some(bytes), "point {point}");
+    }
+    assert_eq!(
+        recv(&mut consumer).as_deref(),
+        Some(&b"successor"[..]),
+        "point {point}"
+    );
+    assert_eq!(recv(&mut consumer), None);
+}
+
+#[test]
+fn a_successor_finds_exactly_what_was_committed_wherever_its_predecessor_was_killed() {
+    // 32-byte records: 128 places of the lap, the wrap among them.
+    for lead in 0..260 {
+        for point in 0..4 {
+            kill_and_take_over(lead, point, &[content(1, 50)], false);
+            let batch = [
+                content(1, 50),
+                content(2, 0),
+                content(3, 300),
+                content(4, 7),
+            ];
+            kill_and_take_over(lead, point, &batch, true);
+        }
+    }
+}
+
+#[test]
+fn a_producer_killed_behind_a_pad_leaves_it_to_the_successor() {
+    for committed_too in [false, true] {
+        let view = lane();
+        let (mut producer, mut consumer) = both(&view);
+        for number in 0..3 {
+            send(&mut producer, &content(number, 1000)).unwrap();
+        }
+        recv(&mut consumer).unwrap();
+        send(&mut producer, &content(3, 800)).unwrap();
+        let before = Before::of(&producer);
+        assert_eq!(
+            send(&mut producer, &content(4, 1024)).unwrap_err(),
+            NoSlot::Full { padded: true }
+        );
+        if !committed_too {
+            before.without_k4(&view);
+        }
+        drop(producer);
+        let mut successor = LaneProducer::take_over(view.clone()).unwrap();
+        assert_eq!(successor.tail(), Position::new(CAPACITY));
+        assert_eq!(successor.sent(), 4, "a pad is no message");
+        for number in 1..3 {
+            assert_eq!(recv(&mut consumer), Some(content(number, 1000)));
+        }
+        send(&mut successor, b"on").unwrap();
+        assert_eq!(recv(&mut consumer), Some(content(3, 800)));
+        assert_eq!(recv(&mut consumer).as_deref(), Some(&b"on"[..]));
+    }
+}
+
+#[test]
+fn a_released_position_ahead_of_committed_is_right_after_a_batch() {
+    let view = lane();
+    let (mut producer, mut consumer) = both(&view);
+    let before = Before::of(&producer);
+    producer.begin_batch();
+    for number in 0..9 {
+        send(&mut producer, &content(number, 400)).unwrap();
+    }
+    producer.end_batch();
+    before.without_k4(&view);
+    drop(producer);
+    for number in 0..8 {
+        assert_eq!(recv(&mut consumer), Some(content(number, 400)));
+    }
+    // Both sides are replaced while `committed` is behind.
+    drop(consumer);
+    let mut consumer = LaneConsumer::take_over(view.clone()).unwrap();
+    let mut successor = LaneProducer::take_over(view).unwrap();
+    assert_eq!(successor.sent(), 9);
+    assert_eq!(recv(&mut consumer), Some(content(8, 400)));
+    send(&mut successor, b"on").unwrap();
+    assert_eq!(recv(&mut consumer).as_deref(), Some(&b"on"[..]));
+}
+
+#[test]
+fn a_new_consumer_gets_again_what_was_not_released() {
+    let view = lane();
+    let (mut producer, mut consumer) = both(&view);
+    let positions: Vec<_> = (0..6)
+        .map(|number| send(&mut producer, &content(number, 100)).unwrap())
+        .collect();
+    recv(&mut consumer).unwrap();
+    recv(&mut consumer).unwrap();
+    take(&mut consumer).unwrap();
+    let found = consumer.find().unwrap().unwrap();
+    consumer.step_over(&found);
+    drop(consumer);
+    let mut successor = LaneConsumer::take_over(view).unwrap();
+    assert_eq!(successor.taken_messages(), 2);
+    for (number, position) in positions.into_iter().enumerate().skip(2) {
+        assert_eq!(take(&mut successor), Some((position, content(number, 100))));
+    }
+    assert_eq!(take(&mut successor), None);
+}
+
+#[test]
+fn stepping_back_delivers_again_what_was_not_let_go_of() {
+    let (mut producer, mut consumer) = both(&lane());
+    // The lap ends among the messages, so a pad is stepped over and back, too.
+    for number in 0..11 {
+        send(&mut producer, &content(number, 300)).unwrap();
+        recv(&mut consumer).unwrap();
+    }
+    let sent: Vec<_> = (0..5)
+        .map(|number| (send(&mut producer, &content(number, 280)).unwrap(), number))
+        .collect();
+    take(&mut consumer).unwrap();
+    for _ in 0..3 {
+        for (position, number) in &sent[1..] {
+            let found = consumer.find().unwrap().unwrap();
+            assert_eq!(found.position, *position);
+            assert_eq!(bytes_of(consumer.view(), &found), content(*number, 280));
+            consumer.step_over(&found);
+        }
+        assert_eq!(consumer.find().unwrap(), None);
+        consumer.step_back();
+        assert_eq!(consumer.taken_messages(), 12);
+    }
+    for (position, number) in &sent[1..] {
+        assert_eq!(
+            take(&mut consumer),
+            Some((*position, content(*number, 280)))
+        );
+    }
+}
+
+/// A full lane whose producer has to look at `released` for the next message.
+fn full() -> (LaneView, LaneProducer, LaneConsumer) {
+    let view = lane();
+    let (mut producer, mut consumer) = both(&view);
+    for _ in 0..5 {
+        send(&mut producer, &content(0, 1000)).unwrap();
+        recv(&mut consumer).unwrap();
+    }
+    while send(&mut producer, &content(1, 96)).is_ok() {}
+    (view, producer, consumer)
+}
+
+#[test]
+fn an_impossible_released_position_is_damage_to_the_producer() {
+    fn released(view: &LaneView) -> &AtomicU64 {
+        &view.consumer().released
+    }
+    let sound = released(&full().0).load(Ordering::Relaxed);
+    let tail = full().1.tail().get();
+    for lie in [
+        0,
+        sound - 8,
+        sound + 1,
+        sound + 4,
+        tail + 8,
+        tail + CAPACITY,
+        1 << 63,
+        u64::MAX,
+        u64::MAX - 7,
+    ] {
+        let (view, mut producer, _consumer) = full();
+        released(&view).store(lie, Ordering::Relaxed);
+        let damage = Damage {
+            position: Position::new(lie),
+        };
+        assert_eq!(producer.has_room_for(96), Err(damage), "{lie:#x}");
+        assert_eq!(
+            send(&mut producer, &content(2, 96)).unwrap_err(),
+            NoSlot::Damaged(damage)
+        );
+        // It stays so, and a successor sees it as well. (Shrunk by less than the slack it can't.)
+        assert_eq!(
+            send(&mut producer, &content(2, 96)).unwrap_err(),
+            NoSlot::Damaged(damage)
+        );
+        if lie != sound - 8 {
+            assert_eq!(
+                LaneProducer::take_over(view).err(),
+                Some(damage),
+                "{lie:#x}"
+            );
+        }
+    }
+    // The truth, in between, is taken.
+    let (view, mut producer, _consumer) = full();
+    released(&view).store(tail, Ordering::Relaxed);
+    assert!(send(&mut producer, &content(2, 96)).is_ok());
+}
+
+#[test]
+fn an_impossible_committed_position_is_damage_to_a_successor() {
+    for lie in [1, 7, 4, CAPACITY + 8, 2 * CAPACITY, u64::MAX, 1 << 63] {
+        let view = lane();
+        view.producer().committed.store(lie, Ordering::Relaxed);
+        assert!(LaneProducer::take_over(view).is_err(), "{lie:#x}");
+    }
+}
+
+#[test]
+fn an_impossible_released_position_is_damage_to_a_new_consumer() {
+    for (released, committed) in [
+        (4, 0),
+        (u64::MAX, 0),
+        (CAPACITY + 8, 0),
+        (0, CAPACITY + 8),
+        (1 << 63, 0),
+        (8, 1 << 40),
+    ] {
+        let view = lane();
+        view.consumer().released.store(released, Ordering::Relaxed);
+        view.producer()
+            .committed
+            .store(committed, Ordering::Relaxed);
+        assert_eq!(
+            LaneConsumer::take_over(view).err(),
+            Some(Damage {
+                position: Position::new(released)
+            }),
+            "{released:#x} {committed:#x}"
+        );
+    }
+}
+
+#[test]
+fn a_lane_at_the_end_of_all_positions_goes_on() {
+    // 2^64 bytes are never sent, but a hostile word can say that they were.
+    let view = lane();
+    let start = u64::MAX - 4095;
+    view.producer().committed.store(start, Ordering::Relaxed);
+    view.consumer().released.store(start, Ordering::Relaxed);
+    let (mut producer, mut consumer) = both(&view);
+    for number in 0..100 {
+        send(&mut producer, &content(number, 100)).unwrap();
+        assert_eq!(recv(&mut consumer), Some(content(number, 100)));
+    }
+}
+
+#[test]
+fn counters_full_of_anything_are_only_counters() {
+    let view = lane();
+    view.producer().sent.store(u64::MAX, Ordering::Relaxed);
+    view.consumer().received.store(u64::MAX, Ordering::Relaxed);
+    let (mut producer, mut consumer) = both(&view);
+    send(&mut producer, b"x").unwrap();
+    assert_eq!(recv(&mut consumer).as_deref(), Some(&b"x"[..]));
+    assert_eq!((producer.sent(), consumer.taken_messages()), (0, 0));
+}
+
+#[test]
+fn impossible_bytes_poison_the_lane_once() {
+    let view = lane();
+    let (mut producer, mut consumer) = both(&view);
+    send(&mut producer, b"sound").unwrap();
+    view.header(Position::new(16))
+        .store(0x77, Ordering::Relaxed);
+    assert_eq!(recv(&mut consumer).as_deref(), Some(&b"sound"[..]));
+    assert!(consumer.is_ready() && !consumer.is_poisoned());
+    assert_eq!(
+        consumer.find(),
+        Err(Damage {
+            position: Position::new(16)
+        })
+    );
+    assert!(consumer.is_poisoned() && !consumer.is_ready());
+    assert_eq!(consumer.find(), Ok(None));
+    assert_eq!(view.consumer().poisoned.load(Ordering::Relaxed), 17);
+}
+
+/// Every header word of a lane says that a message of no bytes is there.
+fn endless() -> LaneView {
+    let view = lane();
+    for at in (0..CAPACITY).step_by(8) {
+        view.header(Position::new(at))
+            .store(message_header(0, Meta::default()), Ordering::Relaxed);
+    }
+    view
+}
+
+#[test]
+fn a_walk_over_headers_without_an_end_ends() {
+    assert!(LaneProducer::take_over(endless()).is_err());
+    // Stepped over without release, as in a batch: a capacity and no more.
+    let mut consumer = LaneConsumer::take_over(endless()).unwrap();
+    let mut steps = 0;
+    let damage = loop {
+        match consumer.find() {
+            Ok(Some(found)) => consumer.step_over(&found),
+            Ok(None) => panic!("it has no end"),
+            Err(damage) => break damage,
+        }
+        steps += 1;
+        assert!(steps <= CAPACITY / 8);
+    };
+    assert!(damage.position.get() <= CAPACITY);
+    assert!(consumer.is_poisoned());
+    // And released one by one: the producer never said that it committed so much.
+    let mut consumer = LaneConsumer::take_over(endless()).unwrap();
+    let mut steps = 0;
+    while let Ok(Some(found)) = consumer.find() {
+        consumer.step_over(&found);
+        consumer.take();
+        consumer.release();
+        steps += 1;
+        assert!(steps <= 2 * CAPACITY / 8);
+    }
+    assert!(consumer.is_poisoned());
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_in_a_lane_end_in_messages_or_damage(
+        words in proptest::collection::vec((0u64..512, any::<u64>()), 0..64),
+        likely in proptest::collection::vec((0u64..512, 0u32..1100), 0..64),
+        pads in any::<bool>(),
+        (committed, released) in (any::<u64>(), any::<u64>()),
+        control in 0u8..8,
+    ) {
+        let view = lane();
+        let put = |at: u64, word| view.header(Position::new(at * 8)).store(word, Ordering::Relaxed);
+        for (at, len) in likely {
+            put(at, message_header(len, Meta::default()));
+        }
+        for at in (0..512).filter(|_| pads) {
+            if 512 - at <= 128 {
+                put(at, crate::layout::record::pad_header((512 - at) * 8));
+            }
+        }
+        for (at, word) in words {
+            put(at, word);
+        }
+        let lie = |bit: u8, word: u64| if control & bit == 0 { word % 1024 * 8 } else { word };
+        view.producer().committed.store(lie(1, committed), Ordering::Relaxed);
+        view.consumer().released.store(lie(2, released), Ordering::Relaxed);
+        if let Ok(mut producer) = LaneProducer::take_over(view.clone()) {
+            for number in 0..50 {
+                if send(&mut producer, &content(number, number * 20)).is_err() {
+                    break;
+                }
+            }
+        }
+        if let Ok(mut consumer) = LaneConsumer::take_over(view) {
+            let mut messages = 0;
+            while let Ok(Some(found)) = consumer.find() {
+                let bytes = bytes_of(consumer.view(), &found);
+                prop_assert!(bytes.len() <= QUARTER);
+                consumer.step_over(&found);
+                if control & 4 != 0 {
+                    consumer.take();
+                    consumer.release();
+                }
+                messages += 1;
+                prop_assert!(messages <= 2 * 512, "a lane of 512 words has no end");
+            }
+        }
+    }
+}

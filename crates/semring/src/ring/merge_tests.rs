@@ -1,0 +1,217 @@
+//! The consumer's merge over lanes: order, fairness, release.
+
+use super::consume::LaneConsumer;
+use super::lane_tests::{bytes_of, content, lanes, send};
+use super::merge::{LaneDamage, Merge, Next};
+use super::produce::{LaneProducer, NoSlot};
+use crate::layout::record::record_bytes;
+use crate::layout::view::LaneView;
+use crate::layout::{Capacity, Position};
+use crate::sync::Ordering;
+
+const QUARTER: u64 = 1024;
+
+fn ring(count: usize) -> (Vec<LaneView>, Vec<LaneProducer>, Merge) {
+    let views = lanes(count);
+    let producers = views
+        .iter()
+        .map(|view| LaneProducer::take_over(view.clone()).unwrap())
+        .collect();
+    let consumers = views
+        .iter()
+        .map(|view| LaneConsumer::take_over(view.clone()).unwrap())
+        .collect();
+    (
+        views,
+        producers,
+        Merge::new(consumers, Capacity::exact(4096).unwrap()),
+    )
+}
+
+fn bytes(merge: &Merge, next: &Next) -> Vec<u8> {
+    bytes_of(merge.lane(next.lane).view(), &next.found)
+}
+
+/// Takes and releases as the channel does: a lane is released when a quarter waits there.
+fn recv(merge: &mut Merge) -> Option<(usize, Vec<u8>)> {
+    let next = merge.find().unwrap()?;
+    let message = (next.lane, bytes(merge, &next));
+    merge.step_over(&next);
+    if merge.take(next.lane) {
+        merge.release(next.lane);
+    }
+    Some(message)
+}
+
+#[test]
+fn each_lane_keeps_its_order_and_nothing_is_lost() {
+    let (_, mut producers, mut merge) = ring(3);
+    let mut sent = [0; 3];
+    let mut received = [0; 3];
+    for round in 0..5000 {
+        let lane = (round * round + round / 7) % 3;
+        // Numbers and lengths tell the message.
+        let message = content(sent[lane], sent[lane] * 13 % 700);
+        match send(&mut producers[lane], &message) {
+            Ok(_) => sent[lane] += 1,
+            Err(NoSlot::Full { .. }) => {
+                let (from, got) = recv(&mut merge).expect("a full lane has messages");
+                assert_eq!(got, content(received[from], received[from] * 13 % 700));
+                received[from] += 1;
+                for lane in 0..3 {
+                    merge.release(lane);
+                }
+            }
+            Err(damage) => panic!("{damage:?}"),
+        }
+    }
+    while let Some((from, got)) = recv(&mut merge) {
+        assert_eq!(got, content(received[from], received[from] * 13 % 700));
+        received[from] += 1;
+    }
+    assert_eq!(sent, received);
+    assert!(!merge.is_ready());
+}
+
+/// Lane 0 never runs empty; after how many bytes of it does the one message of lane 1 come?
+fn bytes_before_the_other(others: usize, len: usize) -> Vec<u64> {
+    let (_, mut producers, mut merge) = ring(others + 1);
+    let fill = |producers: &mut Vec<LaneProducer>| {
+        for producer in &mut producers[..others] {
+            while send(producer, &content(0, len)).is_ok() {}
+        }
+    };
+    fill(&mut producers);
+    send(&mut producers[others], b"the one").unwrap();
+    let mut taken = vec![0; others];
+    loop {
+        let (lane, message) = recv(&mut merge).unwrap();
+        if lane == others {
+            assert_eq!(message, b"the one");
+            return taken;
+        }
+        taken[lane] += record_bytes(len as u64);
+        for lane in 0..others {
+            merge.release(lane);
+        }
+        fill(&mut producers);
+    }
+}
+
+#[test]
+fn a_lane_with_one_message_waits_at_most_a_quarter_lap_of_each_other() {
+    for others in [1, 2, 7] {
+        // Records that divide a quarter: exactly a quarter.
+        for len in [0, 8, 24, 56, 120, 248, 504] {
+            assert_eq!(
+                bytes_before_the_other(others, len),
+                vec![QUARTER; others],
+                "length {len}"
+            );
+        }
+        // Others: the message that passes the quarter is the last.
+        for len in [1, 100, 333, 700, 1023, 1024] {
+            for taken in bytes_before_the_other(others, len) {
+                let record = record_bytes(len as u64);
+                assert!(
+                    taken >= QUARTER && taken < QUARTER + record,
+                    "length {len}: {taken}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lane_alone_is_not_left() {
+    for count in [1, 4] {
+        let (_, mut producers, mut merge) = ring(count);
+        let last = count - 1;
+        for number in 0..1000 {
+            send(&mut producers[last], &content(number, 500)).unwrap();
+            assert_eq!(recv(&mut merge), Some((last, content(number, 500))));
+        }
+    }
+}
+
+#[test]
+fn a_quarter_of_a_lap_is_released_at_once() {
+    let (views, mut producers, mut merge) = ring(2);
+    let released = |lane: usize| views[lane].consumer().released.load(Ordering::Relaxed);
+    for _ in 0..9 {
+        send(&mut producers[1], &content(0, 120)).unwrap();
+    }
+    for taken in 1..8 {
+        recv(&mut merge).unwrap();
+        assert_eq!(released(1), 0, "after {taken} messages");
+    }
+    recv(&mut merge).unwrap();
+    assert_eq!(released(1), QUARTER);
+    recv(&mut merge).unwrap();
+    assert_eq!(released(1), QUARTER);
+    assert!(merge.release(1) && !merge.release(1) && !merge.release(0));
+    assert_eq!(released(1), QUARTER + 128);
+    assert_eq!(views[1].consumer().received.load(Ordering::Relaxed), 9);
+}
+
+#[test]
+fn stepping_back_delivers_again_on_every_lane() {
+    let (_, mut producers, mut merge) = ring(3);
+    for number in 0..6 {
+        for (lane, producer) in producers.iter_mut().enumerate() {
+            send(producer, &content(lane * 100 + number, 50)).unwrap();
+        }
+    }
+    let (first, _) = recv(&mut merge).unwrap();
+    let mut attempts = [Vec::new(), Vec::new()];
+    for attempt in &mut attempts {
+        while let Some(next) = merge.find().unwrap() {
+            attempt.push((next.lane, next.found.position, bytes(&merge, &next)));
+            merge.step_over(&next);
+        }
+        merge.step_back();
+        assert!(merge.is_ready());
+    }
+    let [mut once, mut again] = attempts;
+    assert_eq!(once.len(), 17);
+    // The lanes may come in another order; each lane's own is the same.
+    once.sort_by_key(|(lane, position, _)| (*lane, *position));
+    again.sort_by_key(|(lane, position, _)| (*lane, *position));
+    assert_eq!(once, again);
+    let of_first = once.iter().filter(|(lane, ..)| *lane == first).count();
+    assert_eq!(of_first, 5, "what was let go of does not come back");
+}
+
+#[test]
+fn a_damaged_lane_is_reported_once_and_the_others_go_on() {
+    let (views, mut producers, mut merge) = ring(3);
+    for (lane, producer) in producers.iter_mut().enumerate() {
+        send(producer, &content(lane, 40)).unwrap();
+        send(producer, &content(lane, 40)).unwrap();
+    }
+    views[1]
+        .header(Position::new(48))
+        .store(u64::MAX, Ordering::Relaxed);
+    let mut received = [0; 3];
+    let mut damages = Vec::new();
+    loop {
+        match merge.find() {
+            Ok(Some(next)) => {
+                received[next.lane] += 1;
+                merge.step_over(&next);
+                merge.take(next.lane);
+            }
+            Ok(None) => break,
+            Err(damage) => damages.push(damage),
+        }
+    }
+    assert_eq!(
+        damages,
+        [LaneDamage {
+            lane: 1,
+            position: Position::new(48)
+        }]
+    );
+    assert_eq!(received, [2, 1, 2]);
+    assert!(!merge.is_ready());
+}
