@@ -145,7 +145,8 @@ impl ProducerCore {
                 return Err(SendError::Full);
             };
             // Nothing of a batch may be held back while we wait for room.
-            if self.lane.end_batch() {
+            // (An empty batch goes on: ended, it would never ring the bell for what follows.)
+            if !self.lane.batch_is_empty() && self.lane.end_batch() {
                 self.wake_consumer();
                 self.lane.begin_batch();
             }
