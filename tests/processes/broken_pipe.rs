@@ -1,0 +1,214 @@
+//! A producer sees a broken pipe when the consumer that it has met is gone: at once when it sleeps, when
+//! it asks, and within a quarter lap when it runs.
+
+use crate::case::{Case, SMALL, answer, ask, say_ok};
+use semring::SendError;
+use std::time::Duration;
+
+over_both_backends! {
+    a_blocked_producer_learns_that_the_consumer_exited
+    a_blocked_producer_learns_that_the_consumer_was_killed
+    a_blocked_producer_learns_that_the_consumer_closed
+    every_blocked_producer_learns_of_the_death
+    a_running_producer_learns_of_it_within_a_quarter_lap
+    a_producer_whose_consumer_died_asleep_learns_of_it_with_the_next_message
+    an_idle_producer_learns_of_it_when_it_asks
+    a_closed_ring_is_told_from_a_broken_one
+    a_producer_that_never_met_a_consumer_waits
+    a_dead_consumer_from_before_the_attach_was_never_met
+    a_consumer_that_was_missed_between_two_looks_was_met
+    a_producer_rides_over_to_the_next_consumer
+}
+
+/// A producer that sleeps on its full lane, and a consumer that it has met.
+fn blocked(case: &Case) -> (semring_testkit::peer::Peer, semring_testkit::peer::Peer) {
+    let mut producer = case.producer();
+    let mut consumer = case.consumer();
+    say_ok(&mut producer, "probe");
+    assert!(ask(&mut producer, "fill 1 0 100").starts_with("ok "));
+    assert!(ask(&mut consumer, "recv").starts_with("message 1 0 "));
+    producer.say("send 1 1000 1 1000");
+    producer.wait_until_asleep_on_a_semaphore();
+    (producer, consumer)
+}
+
+fn a_blocked_producer_learns_that_the_consumer_exited(case: Case) {
+    case.ring(1);
+    let (mut producer, mut consumer) = blocked(&case);
+    consumer.wait();
+    assert_eq!(answer(&mut producer), "error ConsumerGone after 0");
+    drop(producer);
+    case.finish();
+}
+
+fn a_blocked_producer_learns_that_the_consumer_was_killed(case: Case) {
+    case.ring(1);
+    let (mut producer, mut consumer) = blocked(&case);
+    consumer.kill();
+    assert_eq!(answer(&mut producer), "error ConsumerGone after 0");
+    drop(producer);
+    case.finish();
+}
+
+fn a_blocked_producer_learns_that_the_consumer_closed(case: Case) {
+    case.ring(1);
+    let (mut producer, mut consumer) = blocked(&case);
+    say_ok(&mut consumer, "close-consumer");
+    assert_eq!(answer(&mut producer), "error Closed after 0");
+    drop((producer, consumer));
+    case.finish();
+}
+
+fn every_blocked_producer_learns_of_the_death(case: Case) {
+    case.ring(3);
+    let mut consumer = case.consumer();
+    let mut producers = [case.producer(), case.producer(), case.producer()];
+    for (number, producer) in (1..).zip(&mut producers) {
+        assert!(ask(producer, &format!("fill {number} 0 100")).starts_with("ok "));
+        producer.say(&format!("send {number} 1000 1 1000"));
+        producer.wait_until_asleep_on_a_semaphore();
+    }
+    consumer.kill();
+    for producer in &mut producers {
+        assert_eq!(answer(producer), "error ConsumerGone after 0");
+    }
+    drop(producers);
+    case.finish();
+}
+
+fn a_running_producer_learns_of_it_within_a_quarter_lap(case: Case) {
+    let capacity: u64 = 1 << 20;
+    case.ring_of(1, capacity);
+    for kill in [true, false] {
+        let mut producer = case.producer();
+        let mut consumer = case.consumer();
+        say_ok(&mut producer, "send 1 0 10 56");
+        if kill {
+            consumer.kill();
+        } else {
+            consumer.wait();
+        }
+        // 64 bytes each with the header; there is room for all of them.
+        let told = ask(&mut producer, "send 1 10 10000 56");
+        let after = told.strip_prefix("error ConsumerGone after ").expect("it is told");
+        let after: u64 = after.parse().unwrap();
+        assert!(after * 64 <= capacity / 4, "told after {after} messages");
+        producer.kill();
+        let mut cleaner = case.consumer();
+        assert_eq!(ask(&mut cleaner, "drain"), format!("drained {} EndOfStream", 10 + after));
+    }
+    case.finish();
+}
+
+fn a_producer_whose_consumer_died_asleep_learns_of_it_with_the_next_message(case: Case) {
+    case.ring_of(1, 1 << 20);
+    let mut producer = case.producer();
+    let mut consumer = case.consumer();
+    consumer.say("drain");
+    consumer.wait_until_asleep_on_a_semaphore();
+    consumer.kill();
+    // The first one finds the wait word and asks; trouble found behind a commit is told by the next.
+    assert_eq!(ask(&mut producer, "send 1 0 10 56"), "error ConsumerGone after 1");
+    drop(producer);
+    case.finish();
+}
+
+fn an_idle_producer_learns_of_it_when_it_asks(case: Case) {
+    case.ring(1);
+    let mut producer = case.producer();
+    say_ok(&mut producer, "probe");
+    let mut consumer = case.consumer();
+    say_ok(&mut producer, "probe");
+    consumer.kill();
+    assert_eq!(ask(&mut producer, "probe"), "error ConsumerGone");
+    assert_eq!(ask(&mut producer, "probe"), "error ConsumerGone");
+    let mut consumer = case.consumer();
+    say_ok(&mut producer, "probe");
+    consumer.wait();
+    assert_eq!(ask(&mut producer, "probe"), "error ConsumerGone");
+    drop(producer);
+    case.finish();
+}
+
+fn a_closed_ring_is_told_from_a_broken_one(case: Case) {
+    case.ring_of(1, 1 << 16);
+    let mut producer = case.producer();
+    let mut consumer = case.consumer();
+    say_ok(&mut consumer, "close-consumer");
+    assert_eq!(ask(&mut producer, "probe"), "error Closed");
+    assert!(ask(&mut producer, "send 1 0 10000 56").starts_with("error Closed after "));
+    // The next consumer takes messages again; killed, it leaves a broken pipe, not a closed one.
+    say_ok(&mut consumer, "consumer");
+    say_ok(&mut producer, "probe");
+    consumer.kill();
+    assert_eq!(ask(&mut producer, "probe"), "error ConsumerGone");
+    drop(producer);
+    case.finish();
+}
+
+fn a_producer_that_never_met_a_consumer_waits(case: Case) {
+    case.ring(1);
+    let mut producer = case.producer();
+    let filled = ask(&mut producer, "fill 1 0 100");
+    let filled: u64 = filled.strip_prefix("ok ").unwrap().parse().unwrap();
+    say_ok(&mut producer, "probe");
+    assert_eq!(ask(&mut producer, "send-timeout 1 500 1000 50"), "error TimedOut");
+    // And goes on when one comes.
+    producer.say(&format!("send 1 {filled} 50 1000"));
+    producer.wait_until_asleep_on_a_semaphore();
+    let mut consumer = case.consumer();
+    consumer.say("drain");
+    assert_eq!(answer(&mut producer), "ok");
+    producer.wait();
+    assert_eq!(answer(&mut consumer), format!("drained {} EndOfStream", filled + 50));
+    drop(consumer);
+    case.finish();
+}
+
+fn a_dead_consumer_from_before_the_attach_was_never_met(case: Case) {
+    let ring = case.ring(1);
+    case.consumer().kill();
+    case.consumer().wait();
+    let mut producer = ring.producer().unwrap();
+    producer.probe().unwrap();
+    while producer.try_send(&[0; 500]).is_ok() {}
+    let moment = Duration::from_millis(30);
+    assert_eq!(producer.send_timeout(&[0; 500], moment), Err(SendError::TimedOut));
+    drop(producer);
+    case.finish();
+}
+
+fn a_consumer_that_was_missed_between_two_looks_was_met(case: Case) {
+    case.ring(1);
+    let mut producer = case.producer();
+    // It comes and goes while the producer does not look.
+    case.consumer().kill();
+    assert_eq!(ask(&mut producer, "probe"), "error ConsumerGone");
+    say_ok(&mut producer, "await-next");
+    say_ok(&mut producer, "probe");
+    drop(producer);
+    case.finish();
+}
+
+fn a_producer_rides_over_to_the_next_consumer(case: Case) {
+    case.ring(1);
+    let (mut producer, mut consumer) = blocked(&case);
+    consumer.kill();
+    assert_eq!(answer(&mut producer), "error ConsumerGone after 0");
+    say_ok(&mut producer, "await-next");
+    // Nobody is there to be missed now: it waits.
+    assert_eq!(ask(&mut producer, "send-timeout 1 1000 1000 50"), "error TimedOut");
+    producer.say("send 2 0 20 1000");
+    producer.wait_until_asleep_on_a_semaphore();
+    let mut consumer = case.consumer();
+    // Not released before the kill, so it comes again.
+    assert!(ask(&mut consumer, "recv").starts_with("message 1 0 "));
+    consumer.say("drain");
+    assert_eq!(answer(&mut producer), "ok");
+    assert!(SMALL / 4 >= 1000);
+    producer.wait();
+    let drained = answer(&mut consumer);
+    assert!(drained.starts_with("drained ") && drained.ends_with(" EndOfStream"), "{drained}");
+    drop(consumer);
+    case.finish();
+}

@@ -1,0 +1,210 @@
+//! The consumer sees the end when the last producer is gone and the ring is drained, and not before.
+
+use crate::case::{Case, answer, ask, say_ok};
+use semring::RecvError;
+use semring_testkit::message;
+use std::time::Duration;
+
+const MOMENT: Duration = Duration::from_millis(30);
+
+over_both_backends! {
+    a_producer_that_exits_ends_the_stream_behind_its_last_message
+    a_killed_producer_ends_the_stream_behind_its_last_message
+    the_end_comes_when_the_last_of_three_producers_is_gone
+    a_sleeping_consumer_learns_of_the_end
+    a_sleeping_consumer_learns_of_the_death_of_the_last_producer
+    a_kept_ring_has_not_ended_until_somebody_attached
+    the_end_is_told_again_to_the_successor_of_a_consumer_killed_before_it_acted
+    the_end_that_was_acted_upon_is_not_told_again
+    what_a_dead_producer_left_reaches_a_consumer_that_comes_later
+    a_batch_begun_on_a_full_lane_appears_at_once_and_wakes_the_consumer
+}
+
+fn a_producer_that_exits_ends_the_stream_behind_its_last_message(case: Case) {
+    case.ring_of(1, 1 << 16);
+    let mut producer = case.producer();
+    let mut consumer = case.consumer();
+    say_ok(&mut producer, "send 1 0 500 64");
+    producer.wait();
+    assert_eq!(ask(&mut consumer, "drain"), "drained 500 EndOfStream");
+    consumer.wait();
+    case.finish();
+}
+
+fn a_killed_producer_ends_the_stream_behind_its_last_message(case: Case) {
+    case.ring_of(1, 1 << 16);
+    let mut producer = case.producer();
+    let mut consumer = case.consumer();
+    say_ok(&mut producer, "send 1 0 500 64");
+    producer.kill();
+    assert_eq!(ask(&mut consumer, "drain"), "drained 500 EndOfStream");
+    consumer.wait();
+    case.finish();
+}
+
+fn the_end_comes_when_the_last_of_three_producers_is_gone(case: Case) {
+    case.ring_of(3, 1 << 16);
+    let mut consumer = case.consumer();
+    let mut producers = [case.producer(), case.producer(), case.producer()];
+    for (number, producer) in (1..).zip(&mut producers) {
+        say_ok(producer, &format!("send {number} 0 100 64"));
+    }
+    let [first, second, third] = &mut producers;
+    first.wait();
+    second.kill();
+    for _ in 0..300 {
+        assert!(ask(&mut consumer, "recv").starts_with("message "));
+    }
+    assert_eq!(ask(&mut consumer, "recv-timeout 30"), "error TimedOut");
+    third.kill();
+    assert_eq!(ask(&mut consumer, "recv"), "error EndOfStream");
+    consumer.wait();
+    case.finish();
+}
+
+fn a_sleeping_consumer_learns_of_the_end(case: Case) {
+    case.ring(1);
+    let mut producer = case.producer();
+    let mut consumer = case.consumer();
+    consumer.say("drain");
+    consumer.wait_until_asleep_on_a_semaphore();
+    say_ok(&mut producer, "send 1 0 3 64");
+    consumer.wait_until_asleep_on_a_semaphore();
+    say_ok(&mut producer, "drop-producer");
+    assert_eq!(answer(&mut consumer), "drained 3 EndOfStream");
+    drop((producer, consumer));
+    case.finish();
+}
+
+fn a_sleeping_consumer_learns_of_the_death_of_the_last_producer(case: Case) {
+    case.ring(2);
+    let mut producers = [case.producer(), case.producer()];
+    let mut consumer = case.consumer();
+    say_ok(&mut producers[1], "send 1 0 3 64");
+    consumer.say("drain");
+    consumer.wait_until_asleep_on_a_semaphore();
+    producers[0].kill();
+    consumer.wait_until_asleep_on_a_semaphore();
+    producers[1].kill();
+    assert_eq!(answer(&mut consumer), "drained 3 EndOfStream");
+    drop(consumer);
+    case.finish();
+}
+
+fn a_kept_ring_has_not_ended_until_somebody_attached(case: Case) {
+    let ring = case.ring(1);
+    let mut consumer = ring.consumer().unwrap();
+    // Fresh: nobody was ever there.
+    assert_eq!(consumer.recv_timeout(MOMENT).unwrap_err(), RecvError::TimedOut);
+    let mut producer = case.producer();
+    say_ok(&mut producer, "send 1 0 1 64");
+    producer.kill();
+    assert!(consumer.recv().is_ok());
+    assert_eq!(consumer.recv().unwrap_err(), RecvError::EndOfStream);
+    // Ended once, and nobody came since: neither now nor for a later consumer has it ended again.
+    assert_eq!(consumer.recv_timeout(MOMENT).unwrap_err(), RecvError::TimedOut);
+    drop(consumer);
+    let mut consumer = ring.consumer().unwrap();
+    assert_eq!(consumer.recv_timeout(MOMENT).unwrap_err(), RecvError::TimedOut);
+    // Somebody who sends nothing makes an end of it, by leaving or by dying.
+    case.producer().wait();
+    assert_eq!(consumer.recv().unwrap_err(), RecvError::EndOfStream);
+    assert_eq!(consumer.recv_timeout(MOMENT).unwrap_err(), RecvError::TimedOut);
+    case.producer().kill();
+    assert_eq!(consumer.recv().unwrap_err(), RecvError::EndOfStream);
+    assert_eq!(consumer.recv_timeout(MOMENT).unwrap_err(), RecvError::TimedOut);
+    drop(consumer);
+    case.finish();
+}
+
+fn the_end_is_told_again_to_the_successor_of_a_consumer_killed_before_it_acted(case: Case) {
+    let ring = case.ring(1);
+    let mut producer = case.producer();
+    say_ok(&mut producer, "send 1 0 5 64");
+    producer.wait();
+    for _ in 0..3 {
+        let mut consumer = case.consumer();
+        assert!(ask(&mut consumer, "drain").ends_with(" EndOfStream"));
+        consumer.kill();
+    }
+    let mut consumer = ring.consumer().unwrap();
+    assert_eq!(consumer.recv().unwrap_err(), RecvError::EndOfStream);
+    drop(consumer);
+    case.finish();
+}
+
+fn the_end_that_was_acted_upon_is_not_told_again(case: Case) {
+    let ring = case.ring(1);
+    case.producer().wait();
+    let mut consumer = case.consumer();
+    assert_eq!(ask(&mut consumer, "drain"), "drained 0 EndOfStream");
+    // The next call is the act.
+    assert_eq!(ask(&mut consumer, "recv-timeout 10"), "error TimedOut");
+    consumer.kill();
+    let mut consumer = ring.consumer().unwrap();
+    assert_eq!(consumer.recv_timeout(MOMENT).unwrap_err(), RecvError::TimedOut);
+    drop(consumer);
+    case.finish();
+}
+
+fn what_a_dead_producer_left_reaches_a_consumer_that_comes_later(case: Case) {
+    let ring = case.ring_of(2, 1 << 16);
+    let mut producer = case.producer();
+    say_ok(&mut producer, "send 1 0 200 64");
+    producer.kill();
+    // A successor on the same lane goes on behind it.
+    let mut producer = case.producer();
+    say_ok(&mut producer, "send 1 200 200 64");
+    producer.kill();
+    assert_eq!(ring.info().unwrap().unread_messages(), 400);
+    let mut consumer = case.consumer();
+    assert_eq!(ask(&mut consumer, "drain"), "drained 400 EndOfStream");
+    consumer.wait();
+    case.finish();
+}
+
+fn a_batch_begun_on_a_full_lane_appears_at_once_and_wakes_the_consumer(case: Case) {
+    let ring = case.ring(1);
+    let mut consumer = case.consumer();
+    let mut producer = ring.producer().unwrap();
+    let mut bytes = Vec::new();
+    let mut filled = 0;
+    let mut encoded = |number| {
+        message::encode(1, number, 500, &mut bytes);
+        bytes.clone()
+    };
+    while producer.try_send(&encoded(filled)).is_ok() {
+        filled += 1;
+    }
+    let sent = || ring.info().unwrap().lanes[0].sent_messages;
+    std::thread::scope(|scope| {
+        let [first, second, third] = [encoded(filled), encoded(filled + 1), encoded(filled + 2)];
+        let mut batch = producer.batch();
+        let pushing = scope.spawn(move || {
+            batch.push(&first).unwrap();
+            batch
+        });
+        while !ring.info().unwrap().lanes[0].producer_sleeps {
+            std::thread::yield_now();
+        }
+        for number in 0..filled {
+            assert!(ask(&mut consumer, "recv").starts_with(&format!("message 1 {number} ")));
+        }
+        consumer.say("recv-timeout 60000");
+        let mut batch = pushing.join().unwrap();
+        assert_eq!(sent(), filled, "the first of the batch is held back");
+        // Asleep, it has released everything: the whole batch fits.
+        consumer.wait_until_asleep_on_a_semaphore();
+        batch.push(&second).unwrap();
+        batch.push(&third).unwrap();
+        assert_eq!(sent(), filled, "nothing is visible before the commit");
+        batch.commit();
+    });
+    // The producer stays attached, idle: it is the batch that woke the consumer.
+    assert!(answer(&mut consumer).starts_with(&format!("message 1 {filled} ")));
+    assert_eq!(sent(), filled + 3);
+    drop(producer);
+    assert_eq!(ask(&mut consumer, "drain"), "drained 2 EndOfStream");
+    drop(consumer);
+    case.finish();
+}

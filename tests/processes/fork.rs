@@ -1,0 +1,86 @@
+//! A forked child: the handles of its parent refuse, and whatever it does with them changes nothing.
+
+use crate::case::{Case, answer, ask, say_ok};
+
+over_both_backends! {
+    the_handles_of_a_forked_producer_refuse_and_drop_without_effect
+    the_handles_of_a_forked_consumer_refuse_and_drop_without_effect
+    the_end_of_a_forked_child_is_not_the_end_of_the_stream
+    a_forked_child_can_open_the_ring_itself
+}
+
+#[track_caller]
+fn all_forked(tried: &str) {
+    let results = tried.strip_prefix("tried ").expect("the child tells");
+    for result in results.split_whitespace() {
+        assert!(result.ends_with("=Forked"), "{result} among {tried}");
+    }
+}
+
+fn the_handles_of_a_forked_producer_refuse_and_drop_without_effect(case: Case) {
+    let ring = case.ring_of(1, 1 << 16);
+    let mut consumer = case.consumer();
+    let mut producer = case.producer();
+    say_ok(&mut producer, "send 1 0 100 64");
+    all_forked(&ask(&mut producer, "forked-handles"));
+    assert_eq!(answer(&mut producer), "child 0");
+    assert_eq!(ring.info().unwrap().producers(), 1);
+    say_ok(&mut producer, "send 1 100 100 64");
+    producer.wait();
+    assert_eq!(ask(&mut consumer, "drain"), "drained 200 EndOfStream");
+    drop(consumer);
+    case.finish();
+}
+
+fn the_handles_of_a_forked_consumer_refuse_and_drop_without_effect(case: Case) {
+    let ring = case.ring_of(1, 1 << 16);
+    let mut consumer = case.consumer();
+    let mut producer = case.producer();
+    say_ok(&mut producer, "send 1 0 100 64");
+    assert!(ask(&mut consumer, "recv").starts_with("message 1 0 "));
+    let tried = ask(&mut consumer, "forked-handles");
+    let tried = tried.replace("remove_at_end=Some(false)", "remove_at_end=Forked");
+    all_forked(&tried);
+    assert_eq!(answer(&mut consumer), "child 0");
+    assert_eq!(ring.info().unwrap().consumer_pid, Some(consumer.pid()));
+    say_ok(&mut producer, "probe");
+    say_ok(&mut producer, "send 1 100 100 64");
+    producer.wait();
+    assert_eq!(ask(&mut consumer, "drain"), "drained 199 EndOfStream");
+    drop(consumer);
+    case.finish();
+}
+
+fn the_end_of_a_forked_child_is_not_the_end_of_the_stream(case: Case) {
+    case.ring(1);
+    let mut consumer = case.consumer();
+    let mut producer = case.producer();
+    consumer.say("drain");
+    consumer.wait_until_asleep_on_a_semaphore();
+    all_forked(&ask(&mut producer, "forked-handles"));
+    assert_eq!(answer(&mut producer), "child 0");
+    say_ok(&mut producer, "send 1 0 50 64");
+    producer.wait();
+    assert_eq!(answer(&mut consumer), "drained 50 EndOfStream");
+    drop(consumer);
+    case.finish();
+}
+
+fn a_forked_child_can_open_the_ring_itself(case: Case) {
+    case.ring(2);
+    let mut consumer = case.consumer();
+    let mut producer = case.producer();
+    say_ok(&mut producer, "send 1 0 1 64");
+    assert_eq!(ask(&mut producer, &format!("forked-opener {}", case.address())), "child 0");
+    say_ok(&mut producer, "send 1 1 1 64");
+    // And the child of a consumer, which has no undo of its own from its parent.
+    let opener = format!("forked-opener {}", case.address());
+    assert_eq!(ask(&mut consumer, &opener), "child 0");
+    producer.wait();
+    for _ in 0..4 {
+        assert!(ask(&mut consumer, "recv").starts_with("message "));
+    }
+    assert_eq!(ask(&mut consumer, "recv"), "error EndOfStream");
+    drop(consumer);
+    case.finish();
+}

@@ -1,0 +1,61 @@
+//! Whoever waits sleeps in the kernel, and whoever sleeps uses nothing.
+
+use crate::case::{Case, answer, ask, say_ok};
+use semring::RecvError;
+use semring_testkit::peer::Peer;
+use semring_testkit::process;
+use std::time::Duration;
+
+over_both_backends! {
+    a_consumer_that_waits_uses_no_cpu
+    a_producer_that_waits_for_room_uses_no_cpu
+}
+
+/// Time used and how often it was scheduled: equal before and after means that it did not run.
+fn used(peer: &Peer) -> (Duration, String) {
+    let pid = peer.pid();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let switches: Vec<&str> = status.lines().filter(|line| line.contains("ctxt_switches")).collect();
+    (process::cpu_time(pid).unwrap(), switches.join(" "))
+}
+
+/// Lets the peer sleep while time passes and holds that it did not run.
+fn does_not_run(case: &Case, peer: &mut Peer) {
+    peer.wait_until_asleep_on_a_semaphore();
+    let before = used(peer);
+    // Nothing to wait for: time passes.
+    let clock = semring::any::Builder::new(format!("{}-clock", case.address())).create().unwrap();
+    let mut nobody = clock.consumer().unwrap();
+    let passed = nobody.recv_timeout(Duration::from_millis(300)).unwrap_err();
+    assert_eq!(passed, RecvError::TimedOut);
+    drop(nobody);
+    clock.remove().unwrap();
+    assert_eq!(used(peer), before);
+    assert_eq!(process::state(peer.pid()).unwrap(), 'S');
+}
+
+fn a_consumer_that_waits_uses_no_cpu(case: Case) {
+    case.ring(4);
+    let mut producer = case.producer();
+    let mut consumer = case.consumer();
+    say_ok(&mut producer, "send 1 0 20 64");
+    consumer.say("drain");
+    does_not_run(&case, &mut consumer);
+    producer.wait();
+    assert_eq!(answer(&mut consumer), "drained 20 EndOfStream");
+    // Nor with nobody on the other side, or with a time limit.
+    consumer.say("recv-timeout 100000");
+    does_not_run(&case, &mut consumer);
+    drop(consumer);
+    case.finish();
+}
+
+fn a_producer_that_waits_for_room_uses_no_cpu(case: Case) {
+    case.ring(1);
+    let mut producer = case.producer();
+    assert!(ask(&mut producer, "fill 1 0 100").starts_with("ok "));
+    producer.say("send 1 1000 1 1000");
+    does_not_run(&case, &mut producer);
+    producer.kill();
+    case.finish();
+}

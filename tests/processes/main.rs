@@ -1,0 +1,21 @@
+//! Rings between real processes: ends, broken pipes, roles, creation, removal, fork, signals, full
+//! bells, the hand-over race, restarts. Each behaviour is written once and run over each backend.
+//!
+//! The peers are processes of tests/support/peer.rs. `SEMRING_SEED` repeats a random run;
+//! `SEMRING_HANDOVERS` and `SEMRING_KILLS` make the races longer.
+
+#[macro_use]
+#[path = "../support/case.rs"]
+mod case;
+
+mod broken_pipe;
+mod creation;
+mod end_of_stream;
+mod fork;
+mod full_bells;
+mod hand_over;
+mod idle;
+mod removal;
+mod restarts;
+mod roles;
+mod signals;

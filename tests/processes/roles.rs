@@ -1,0 +1,131 @@
+//! One consumer, and one producer a lane: refused while they live, replaced the moment they are killed.
+
+use crate::case::{Case, answer, ask, say_ok, setting};
+use nix::sys::signal::Signal;
+use semring_testkit::peer::Peer;
+
+over_both_backends! {
+    a_second_consumer_is_refused_with_the_pid_of_the_first
+    a_stopped_consumer_is_not_a_dead_one
+    a_refused_consumer_leaves_nothing_behind
+    a_consumer_takes_the_role_of_one_just_killed
+    a_producer_takes_the_lane_of_one_just_killed
+    a_producer_finds_no_lane_while_all_producers_live
+    the_lowest_free_lane_is_taken
+}
+
+fn a_second_consumer_is_refused_with_the_pid_of_the_first(case: Case) {
+    case.ring(1);
+    let mut first = case.consumer();
+    let mut second = case.peer();
+    let refusal = format!("error ConsumerPresent {{ pid: {} }}", first.pid());
+    assert_eq!(ask(&mut second, "consumer"), refusal);
+    // Also while it sleeps, and while it is busy.
+    first.say("drain");
+    first.wait_until_asleep_on_a_semaphore();
+    assert_eq!(ask(&mut second, "consumer"), refusal);
+    let mut producer = case.producer();
+    say_ok(&mut producer, "send 1 0 1000 64");
+    assert_eq!(ask(&mut second, "consumer"), refusal);
+    producer.wait();
+    assert_eq!(answer(&mut first), "drained 1000 EndOfStream");
+    say_ok(&mut first, "drop-consumer");
+    say_ok(&mut second, "consumer");
+    drop((first, second));
+    case.finish();
+}
+
+fn a_stopped_consumer_is_not_a_dead_one(case: Case) {
+    case.ring(1);
+    let mut first = case.consumer();
+    first.stop();
+    let mut second = case.peer();
+    let refusal = format!("error ConsumerPresent {{ pid: {} }}", first.pid());
+    assert_eq!(ask(&mut second, "consumer"), refusal);
+    first.cont();
+    say_ok(&mut first, "drop-consumer");
+    say_ok(&mut second, "consumer");
+    drop((first, second));
+    case.finish();
+}
+
+fn a_refused_consumer_leaves_nothing_behind(case: Case) {
+    case.ring(1);
+    let (mut first, mut second) = (case.consumer(), case.peer());
+    assert!(ask(&mut second, "consumer").starts_with("error ConsumerPresent"));
+    let mut producer = case.producer();
+    assert!(ask(&mut producer, "fill 1 0 100").starts_with("ok "));
+    producer.say("send 1 1000 1 1000");
+    producer.wait_until_asleep_on_a_semaphore();
+    // The death of the refused one says nothing to anybody.
+    second.kill();
+    producer.wait_until_asleep_on_a_semaphore();
+    first.kill();
+    assert_eq!(answer(&mut producer), "error ConsumerGone after 0");
+    drop(producer);
+    case.finish();
+}
+
+/// Rounds of: kill the holder, do not reap it, take its place at once.
+fn successions(case: &Case, role: &str, granted: &str) {
+    let rounds = setting("SEMRING_SUCCESSIONS", 200);
+    let mut graveyard: Vec<Peer> = Vec::new();
+    let mut holder = case.peer();
+    assert_eq!(ask(&mut holder, role), granted);
+    for round in 0..rounds {
+        // Memory to give back makes some deaths slow: the successor has to wait for the certificate.
+        if round % 4 == 0 {
+            say_ok(&mut holder, "allocate 8");
+        }
+        let mut successor = case.peer();
+        // Asleep or in user space, as it happens.
+        if role == "consumer" && round % 2 == 0 {
+            holder.say("recv-timeout 10000");
+        }
+        holder.signal(Signal::SIGKILL);
+        assert_eq!(ask(&mut successor, role), granted, "round {round}");
+        graveyard.push(std::mem::replace(&mut holder, successor));
+    }
+}
+
+fn a_consumer_takes_the_role_of_one_just_killed(case: Case) {
+    case.ring(1);
+    successions(&case, "consumer", "ok");
+    case.finish();
+}
+
+fn a_producer_takes_the_lane_of_one_just_killed(case: Case) {
+    case.ring(1);
+    successions(&case, "producer", "ok 0");
+    case.finish();
+}
+
+fn a_producer_finds_no_lane_while_all_producers_live(case: Case) {
+    case.ring(2);
+    let mut producers = [case.producer(), case.producer()];
+    let mut third = case.peer();
+    let first_pid = producers[0].pid();
+    let refusal = format!("error NoFreeLane {{ lanes: 2, pid: {first_pid} }}");
+    assert_eq!(ask(&mut third, "producer"), refusal);
+    producers[1].stop();
+    assert_eq!(ask(&mut third, "producer"), refusal);
+    producers[1].signal(Signal::SIGKILL);
+    assert_eq!(ask(&mut third, "producer"), "ok 1");
+    drop((producers, third));
+    case.finish();
+}
+
+fn the_lowest_free_lane_is_taken(case: Case) {
+    case.ring(3);
+    let mut producers = [case.peer(), case.peer(), case.peer()];
+    for (lane, producer) in producers.iter_mut().enumerate() {
+        assert_eq!(ask(producer, "producer"), format!("ok {lane}"));
+    }
+    say_ok(&mut producers[1], "drop-producer");
+    assert_eq!(ask(&mut producers[1], "producer"), "ok 1");
+    producers[0].kill();
+    say_ok(&mut producers[2], "drop-producer");
+    assert_eq!(ask(&mut producers[2], "producer"), "ok 0");
+    drop(producers);
+    case.finish();
+}

@@ -1,0 +1,240 @@
+//! One test over one backend: its address, its peers, its watchdog, and nothing left when it ends.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use semring::any;
+use semring_testkit::names::{self, RingGuard};
+use semring_testkit::objects::Object;
+use semring_testkit::peer::Peer;
+use semring_testkit::watchdog::Watchdog;
+use sysv_ipc::sem::SemSet;
+
+/// The program of tests/support/peer.rs.
+pub const PEER: &str = env!("CARGO_BIN_EXE_peer");
+
+/// The smallest capacity that a lane can have, in bytes: the most waiting for the fewest messages.
+pub const SMALL: u64 = 4096;
+
+/// Time after which a test must hang; many times what it needs.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Where the rings of a test live.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Backend {
+    /// `posix:`
+    Posix,
+    /// `sysv:`
+    Sysv,
+}
+
+/// What a test works with. Dropped, it removes what is left, also when the test fails.
+pub struct Case {
+    /// The backend, for the few tests in which it makes a difference.
+    pub backend: Backend,
+    /// Knows what belongs to the test's ring.
+    pub guard: RingGuard,
+    label: &'static str,
+    files: Vec<PathBuf>,
+    _watchdog: Watchdog,
+}
+
+impl Case {
+    /// A case with a name of its own, for the test of this name.
+    pub fn new(backend: Backend, label: &'static str) -> Case {
+        Case::with_patience(backend, label, PATIENCE)
+    }
+
+    /// A case that may take longer.
+    pub fn with_patience(backend: Backend, label: &'static str, patience: Duration) -> Case {
+        let short = &label[..label.len().min(names::MAX_LABEL_BYTES)];
+        Case {
+            backend,
+            guard: RingGuard::new(short),
+            label,
+            files: Vec::new(),
+            _watchdog: Watchdog::new(patience, &format!("{label} ({backend:?})")),
+        }
+    }
+
+    /// The address of the test's ring.
+    pub fn address(&self) -> String {
+        match self.backend {
+            Backend::Posix => self.guard.posix(),
+            Backend::Sysv => self.guard.sysv(),
+        }
+    }
+
+    /// Makes the test's ring, with lanes of [`SMALL`] bytes.
+    #[track_caller]
+    pub fn ring(&self, lanes: usize) -> any::Ring {
+        self.ring_of(lanes, SMALL)
+    }
+
+    /// Makes the test's ring.
+    #[track_caller]
+    pub fn ring_of(&self, lanes: usize, capacity: u64) -> any::Ring {
+        let builder = any::Builder::new(self.address()).producers(lanes).capacity(capacity);
+        let ring = builder.create().expect("the ring can be made");
+        // So that the guard has seen the set, also when the segment goes before it.
+        self.guard.objects();
+        ring
+    }
+
+    /// A peer that has nothing open.
+    #[track_caller]
+    pub fn idle_peer(&self) -> Peer {
+        Peer::start(PEER, [""; 0])
+    }
+
+    /// A peer that has the ring open.
+    #[track_caller]
+    pub fn peer(&self) -> Peer {
+        let mut peer = self.idle_peer();
+        assert!(ask(&mut peer, &format!("open {}", self.address())).starts_with("ok "));
+        peer
+    }
+
+    /// A peer that is a producer.
+    #[track_caller]
+    pub fn producer(&self) -> Peer {
+        let mut peer = self.peer();
+        assert!(ask(&mut peer, "producer").starts_with("ok "));
+        peer
+    }
+
+    /// A peer that is the consumer.
+    #[track_caller]
+    pub fn consumer(&self) -> Peer {
+        let mut peer = self.peer();
+        say_ok(&mut peer, "consumer");
+        peer
+    }
+
+    /// The semaphore set of the ring.
+    #[track_caller]
+    pub fn set(&self) -> SemSet {
+        let id = self.guard.objects().into_iter().find_map(|object| match object {
+            Object::Semaphores { id, .. } => Some(id),
+            _ => None,
+        });
+        SemSet::from_id(id.expect("the ring has a semaphore set"))
+    }
+
+    /// The path of a file that goes with the case.
+    pub fn file(&mut self, label: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(names::unique(label));
+        self.files.push(path.clone());
+        path
+    }
+
+    /// Removes the ring, which nobody may use any more, and holds that nothing of it is left.
+    #[track_caller]
+    pub fn finish(self) {
+        let address = self.address().parse().expect("an address");
+        if let Err(error) = semring::remove(&address, false) {
+            panic!("{}: {error}", self.label);
+        }
+        self.guard.assert_clean();
+    }
+
+    /// Holds that nothing of the ring is left.
+    #[track_caller]
+    pub fn finish_removed(self) {
+        self.guard.assert_clean();
+    }
+}
+
+impl Drop for Case {
+    fn drop(&mut self) {
+        for file in &self.files {
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
+
+/// Gives a command and waits for the answer.
+#[track_caller]
+pub fn ask(peer: &mut Peer, command: &str) -> String {
+    peer.say(command);
+    answer(peer)
+}
+
+/// Waits for the answer to what was said before.
+#[track_caller]
+pub fn answer(peer: &mut Peer) -> String {
+    match peer.read_line() {
+        Some(line) => line,
+        None => panic!("the peer ended: {}", peer.kill()),
+    }
+}
+
+/// Gives a command that must be answered by `ok`.
+#[track_caller]
+pub fn say_ok(peer: &mut Peer, command: &str) {
+    let answer = ask(peer, command);
+    assert_eq!(answer, "ok", "to {command}");
+}
+
+/// A number from the environment, for longer runs, or else this one.
+pub fn setting(variable: &str, otherwise: u64) -> u64 {
+    match std::env::var(variable) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable}={text:?} is no number")),
+        Err(_) => otherwise,
+    }
+}
+
+/// A generator of arbitrary numbers. The seed is printed, and `SEMRING_SEED` repeats a run.
+pub struct Random(u64);
+
+impl Random {
+    /// Begins with the seed of the environment, or with the time.
+    pub fn new(what: &str) -> Random {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let nanoseconds = now.map_or(1, |now| now.as_nanos() as u64);
+        let seed = setting("SEMRING_SEED", nanoseconds) | 1;
+        println!("{what}: SEMRING_SEED={seed}");
+        Random(seed)
+    }
+
+    /// A number below `end`.
+    pub fn below(&mut self, end: u64) -> u64 {
+        // Xorshift, Marsaglia 2003.
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % end
+    }
+
+    /// Lets a random time pass, at most so much: it makes moments random, it synchronises nothing.
+    pub fn pass(&mut self, at_most: Duration) {
+        std::thread::sleep(Duration::from_nanos(self.below(at_most.as_nanos() as u64)));
+    }
+}
+
+/// Whether nothing has this path.
+pub fn is_missing(path: &Path) -> bool {
+    !path.exists()
+}
+
+/// Runs each behaviour over each backend.
+macro_rules! over_both_backends {
+    ($($behaviour:ident)*) => {
+        mod posix {
+            $(#[test] fn $behaviour() {
+                super::$behaviour($crate::case::Case::new(
+                    $crate::case::Backend::Posix,
+                    stringify!($behaviour),
+                ));
+            })*
+        }
+        mod sysv {
+            $(#[test] fn $behaviour() {
+                super::$behaviour($crate::case::Case::new(
+                    $crate::case::Backend::Sysv,
+                    stringify!($behaviour),
+                ));
+            })*
+        }
+    };
+}

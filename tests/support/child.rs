@@ -1,0 +1,107 @@
+//! What a forked child can do and cannot, and signals.
+#![allow(unsafe_code)]
+
+use std::io::Write;
+use std::time::Duration;
+
+use semring::any;
+
+use super::{Answer, Peer};
+
+/// Forks. The child does its part and ends without running any destructor or handler; gives its exit
+/// code. Sound because this process has one thread: the child finds no lock taken.
+fn in_a_child(part: impl FnOnce()) -> i32 {
+    std::io::stdout().flush().expect("stdout takes what is buffered");
+    // SAFETY: the only thread forks, so the child is a complete process.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0, "fork failed");
+    if pid == 0 {
+        let sound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(part)).is_ok();
+        // SAFETY: ends the child at once.
+        unsafe { libc::_exit(if sound { 0 } else { 1 }) };
+    }
+    let mut status = 0;
+    // SAFETY: waits for our own child; status is ours.
+    let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
+    assert_eq!(waited, pid);
+    if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 + libc::WTERMSIG(status) }
+}
+
+fn tell(line: &str) {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).expect("stdout takes the line");
+}
+
+fn name_of<T, E: std::fmt::Debug>(result: Result<T, E>) -> String {
+    match result {
+        Ok(_) => "done".to_owned(),
+        Err(error) => {
+            let text = format!("{error:?}");
+            text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned()
+        }
+    }
+}
+
+impl Peer {
+    /// A child that tries every handle of its parent's, then drops them. One line tells what came of
+    /// it, the next one how it ended.
+    pub(super) fn forked_handles(&mut self) -> Answer {
+        let moment = Duration::from_millis(1);
+        let code = in_a_child(|| {
+            let mut results = Vec::new();
+            if let Some(mut producer) = self.producer.take() {
+                results.push(("send", name_of(producer.send(b"from the child"))));
+                results.push(("try_send", name_of(producer.try_send(b"from the child"))));
+                results.push(("send_timeout", name_of(producer.send_timeout(b"x", moment))));
+                results.push(("reserve", name_of(producer.reserve(10))));
+                results.push(("push", name_of(producer.batch().push(b"from the child"))));
+                results.push(("probe", name_of(producer.probe())));
+                results.push(("await_next", name_of(producer.await_next_consumer())));
+                results.push(("try_clone", name_of(producer.try_clone())));
+                producer.interrupter().interrupt();
+            }
+            if let Some(mut consumer) = self.consumer.take() {
+                results.push(("recv", name_of(consumer.recv())));
+                results.push(("try_recv", name_of(consumer.try_recv())));
+                results.push(("recv_timeout", name_of(consumer.recv_timeout(moment))));
+                results.push(("recv_batch", name_of(consumer.recv_batch())));
+                results.push(("flush", name_of(consumer.flush_released())));
+                results.push(("remove_at_end", format!("{:?}", consumer.remove_at_end().ok())));
+                consumer.interrupter().interrupt();
+            }
+            let ring = self.ring.take().expect("a ring is open");
+            results.push(("ring.producer", name_of(ring.producer())));
+            results.push(("ring.consumer", name_of(ring.consumer())));
+            drop(ring);
+            let texts: Vec<String> =
+                results.iter().map(|(what, result)| format!("{what}={result}")).collect();
+            tell(&format!("tried {}", texts.join(" ")));
+        });
+        Ok(format!("child {code}"))
+    }
+
+    /// A child that opens the ring by itself, sends a message and leaves.
+    pub(super) fn forked_opener(&mut self, address: &str) -> Answer {
+        let code = in_a_child(|| {
+            let ring = any::open(address).expect("the child opens the ring");
+            let mut producer = ring.producer().expect("the child attaches");
+            let mut bytes = Vec::new();
+            semring_testkit::message::encode(77, 0, 40, &mut bytes);
+            producer.send(&bytes).expect("the child sends");
+        });
+        Ok(format!("child {code}"))
+    }
+}
+
+extern "C" fn nothing(_: i32) {}
+
+/// A handler that does nothing, installed without SA_RESTART: every signal ends the system call under
+/// way with EINTR.
+pub(super) fn handle_usr1() {
+    // SAFETY: all zeros is a valid sigaction: no flags, an empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = nothing as *const () as usize;
+    // SAFETY: the handler does nothing, so it may run at any moment.
+    let result = unsafe { libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()) };
+    assert_eq!(result, 0, "SIGUSR1 can be handled");
+}

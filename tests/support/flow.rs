@@ -1,0 +1,187 @@
+//! What the peer sends and receives.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+
+use semring::{RecvError, SendError, any};
+use semring_testkit::message;
+use semring_testkit::record::Recorder;
+
+use super::{Answer, Peer, Words, done, failed};
+
+impl Peer {
+    pub(super) fn transfer(&mut self, command: &str, words: &mut Words<'_>) -> Answer {
+        match command {
+            "send" => self.send(words, |producer, bytes| producer.send(bytes)),
+            "try-send" => self.send(words, |producer, bytes| producer.try_send(bytes)),
+            "send-timeout" => {
+                let mut bytes = Vec::new();
+                message::encode(words.producer(), words.number(), words.size(), &mut bytes);
+                done(self.producer().send_timeout(&bytes, words.milliseconds()))
+            }
+            "fill" => self.fill(words),
+            "batch" => self.batch(words),
+            "feed" => self.feed(words),
+            "recv" => Self::received(self.consumer().recv()),
+            "try-recv" => Self::received(self.consumer().try_recv()),
+            "recv-timeout" => Self::received(self.consumer().recv_timeout(words.milliseconds())),
+            "drain" => Ok(drain(self.consumer())),
+            "keep" => self.keep(words.text()),
+            "echo" => self.echo(),
+            "volley" => self.volley(words),
+            other => panic!("no such command: {other}"),
+        }
+    }
+
+    fn send(
+        &mut self,
+        words: &mut Words<'_>,
+        send: impl Fn(&mut any::Producer, &[u8]) -> Result<(), SendError>,
+    ) -> Answer {
+        let (sender, first, count) = (words.producer(), words.number(), words.number());
+        let len = words.size();
+        let mut bytes = Vec::new();
+        for sent in 0..count {
+            message::encode(sender, first + sent, len, &mut bytes);
+            if let Err(error) = send(self.producer(), &bytes) {
+                return Err(format!("{} after {sent}", failed(error)));
+            }
+        }
+        Ok("ok".to_owned())
+    }
+
+    fn fill(&mut self, words: &mut Words<'_>) -> Answer {
+        let (sender, first, len) = (words.producer(), words.number(), words.size());
+        let mut bytes = Vec::new();
+        for sent in 0.. {
+            message::encode(sender, first + sent, len, &mut bytes);
+            match self.producer().try_send(&bytes) {
+                Ok(()) => {}
+                Err(SendError::Full) => return Ok(format!("ok {sent}")),
+                Err(error) => return Err(format!("{} after {sent}", failed(error))),
+            }
+        }
+        unreachable!("a lane is finite")
+    }
+
+    fn batch(&mut self, words: &mut Words<'_>) -> Answer {
+        let (sender, first, count) = (words.producer(), words.number(), words.number());
+        let len = words.size();
+        let mut bytes = Vec::new();
+        let mut batch = self.producer().batch();
+        for pushed in 0..count {
+            message::encode(sender, first + pushed, len, &mut bytes);
+            if let Err(error) = batch.push(&bytes) {
+                return Err(format!("{} after {pushed}", failed(error)));
+            }
+        }
+        batch.commit();
+        Ok("ok".to_owned())
+    }
+
+    /// Sends whatever becomes of the consumers. Recorded is what `send` said to be committed.
+    fn feed(&mut self, words: &mut Words<'_>) -> Answer {
+        let (sender, first, count) = (words.producer(), words.number(), words.number());
+        let len = words.size();
+        let mut record = Recorder::append(words.text()).map_err(failed)?;
+        let mut bytes = Vec::new();
+        for number in first..first + count {
+            message::encode(sender, number, len, &mut bytes);
+            loop {
+                match self.producer().send(&bytes) {
+                    Ok(()) => break,
+                    Err(SendError::ConsumerGone) => {
+                        self.producer().await_next_consumer().map_err(failed)?;
+                    }
+                    Err(error) => return Err(format!("{} at {number}", failed(error))),
+                }
+            }
+            record.committed(sender, number).map_err(failed)?;
+        }
+        Ok("ok".to_owned())
+    }
+
+    /// Receives to the end. A message is written down with one write(2) before it is released, so
+    /// one that is missing from the log has not been released either.
+    fn keep(&mut self, path: &str) -> Answer {
+        let mut log = OpenOptions::new().append(true).create(true).open(path).map_err(failed)?;
+        let mut bytes = Vec::new();
+        for kept in 0u64.. {
+            match self.consumer().recv() {
+                Ok(received) => {
+                    bytes.clear();
+                    received.view().append_to(&mut bytes);
+                    let place = (received.lane(), received.position());
+                    let line = match message::decode(&bytes) {
+                        Ok(it) => format!("{} {} {} {}\n", it.producer, it.number, place.0, place.1),
+                        Err(damage) => format!("damaged {damage} at {place:?}\n"),
+                    };
+                    log.write_all(line.as_bytes()).map_err(failed)?;
+                }
+                Err(RecvError::EndOfStream) => return Ok(format!("ended {kept}")),
+                Err(error) => return Err(format!("{} after {kept}", failed(error))),
+            }
+        }
+        unreachable!("the stream ends before the numbers do")
+    }
+
+    fn echo(&mut self) -> Answer {
+        let mut bytes = Vec::new();
+        for echoed in 0u64.. {
+            match self.second.as_mut().expect("a second ring").recv() {
+                Ok(received) => {
+                    bytes.clear();
+                    received.view().append_to(&mut bytes);
+                }
+                Err(error) => return Ok(format!("echoed {echoed} {error:?}")),
+            }
+            self.producer().send(&bytes).map_err(failed)?;
+        }
+        unreachable!("the stream ends before the numbers do")
+    }
+
+    fn volley(&mut self, words: &mut Words<'_>) -> Answer {
+        let (sender, count, len) = (words.producer(), words.number(), words.size());
+        let (mut bytes, mut back) = (Vec::new(), Vec::new());
+        for number in 0..count {
+            message::encode(sender, number, len, &mut bytes);
+            self.producer().send(&bytes).map_err(failed)?;
+            let echo = self.second.as_mut().expect("a second ring").recv().map_err(failed)?;
+            back.clear();
+            echo.view().append_to(&mut back);
+            if back != bytes {
+                return Err(format!("echo {number} differs"));
+            }
+        }
+        Ok(format!("ok {count}"))
+    }
+}
+
+/// Receives until there is no more, and holds that each producer's numbers follow each other.
+fn drain(consumer: &mut any::Consumer) -> String {
+    let mut next = std::collections::HashMap::new();
+    let mut bytes = Vec::new();
+    for count in 0u64.. {
+        match consumer.recv() {
+            Ok(received) => {
+                bytes.clear();
+                received.view().append_to(&mut bytes);
+            }
+            Err(error) => return format!("drained {count} {error:?}"),
+        }
+        match message::decode(&bytes) {
+            Err(damage) => return format!("damaged message {count}: {damage}"),
+            Ok(it) => {
+                let expected = next.entry(it.producer).or_insert(it.number);
+                if *expected != it.number {
+                    return format!(
+                        "damaged order: {} of producer {} in place of {expected}",
+                        it.number, it.producer
+                    );
+                }
+                *expected += 1;
+            }
+        }
+    }
+    unreachable!("the stream ends before the numbers do")
+}

@@ -1,0 +1,221 @@
+//! The other process of the tests: does on its own what it reads from stdin, one command a line, and
+//! answers each with one line.
+//!
+//! It has at most one ring open, one producer and one consumer at a time. An error is answered as
+//! `error` and the variant. The process has one thread, so that it may fork.
+//!
+//! | command | answer |
+//! |---|---|
+//! | `wait STRATEGY` (spin, yield, adaptive, block): for rings opened from here on | `ok` |
+//! | `open A` · `create A LANES CAPACITY` · `open-or-create A LANES CAPACITY` | `ok UUID` |
+//! | `producer` · `consumer`: attach | `ok LANE` · `ok` |
+//! | `drop-producer` · `drop-consumer` · `close-producer` · `close-consumer` | `ok` |
+//! | `send P FIRST COUNT LEN`: numbered messages | `ok` or `error … after N` |
+//! | `try-send P FIRST COUNT LEN` · `send-timeout P NUMBER LEN MS` | likewise |
+//! | `fill P FIRST LEN`: until there is no room | `ok N` |
+//! | `batch P FIRST COUNT LEN` | `ok` or `error … after N` |
+//! | `feed P FIRST COUNT LEN RECORD`: sends, records, rides over consumers that die | `ok` |
+//! | `probe` · `await-next` | `ok` |
+//! | `recv` · `recv-timeout MS` · `try-recv` | `message P NUMBER LANE POSITION` |
+//! | `drain`: receive to the end | `drained N ERROR` or `damaged …` |
+//! | `keep LOG`: receive to the end, write each message down before it is released | `ended N` |
+//! | `flush` · `remove-at-end` | `ok` · `ok true` |
+//! | `echo`: send back what is received, to the end | `echoed N ERROR` |
+//! | `volley P COUNT LEN`: send, await the echo | `ok N` |
+//! | `second A`: a second ring for `echo` and `volley` to receive from | `ok` |
+//! | `remove A` · `force-remove A` · `remove-if-done` | `ok` |
+//! | `churn COUNT`: attach and detach a producer so often | `ok` |
+//! | `forked-handles` · `forked-opener A`: what a forked child can do | `child …` |
+//! | `handle-usr1`: an empty handler without SA_RESTART | `ok` |
+//! | `allocate MIB`: private memory, which makes dying slower | `ok` |
+//! | `marked …`: see [`marked`] | |
+
+mod child;
+mod flow;
+mod marked;
+
+use std::fmt::Debug;
+use std::io::{BufRead, Write};
+use std::time::Duration;
+
+use semring::{WaitStrategy, any};
+use semring_testkit::message;
+
+/// What the process holds.
+#[derive(Default)]
+struct Peer {
+    // In the order in which they are to be dropped.
+    producer: Option<any::Producer>,
+    consumer: Option<any::Consumer>,
+    ring: Option<any::Ring>,
+    /// The consumer of a second ring.
+    second: Option<any::Consumer>,
+    strategy: WaitStrategy,
+    ballast: Vec<u8>,
+}
+
+/// An answer: what follows `ok`, or the whole line of a failure.
+type Answer = Result<String, String>;
+
+fn failed(error: impl Debug) -> String {
+    format!("error {error:?}")
+}
+
+fn done<T, E: Debug>(result: Result<T, E>) -> Answer {
+    result.map(|_| "ok".to_owned()).map_err(failed)
+}
+
+/// The words of a command behind its name.
+struct Words<'a>(std::str::SplitWhitespace<'a>);
+
+impl<'a> Words<'a> {
+    fn text(&mut self) -> &'a str {
+        self.0.next().expect("the command has one more word")
+    }
+
+    fn number(&mut self) -> u64 {
+        self.text().parse().expect("a number")
+    }
+
+    fn size(&mut self) -> usize {
+        usize::try_from(self.number()).expect("a size")
+    }
+
+    fn producer(&mut self) -> u32 {
+        u32::try_from(self.number()).expect("a producer's number")
+    }
+
+    fn milliseconds(&mut self) -> Duration {
+        Duration::from_millis(self.number())
+    }
+}
+
+impl Peer {
+    fn builder(&self, address: &str) -> any::Builder {
+        any::Builder::new(address).wait(self.strategy)
+    }
+
+    fn ring(&self) -> &any::Ring {
+        self.ring.as_ref().expect("a ring is open")
+    }
+
+    fn producer(&mut self) -> &mut any::Producer {
+        self.producer.as_mut().expect("a producer is attached")
+    }
+
+    fn consumer(&mut self) -> &mut any::Consumer {
+        self.consumer.as_mut().expect("a consumer is attached")
+    }
+
+    fn keep_ring<E: Debug>(&mut self, ring: Result<any::Ring, E>) -> Answer {
+        let ring = ring.map_err(failed)?;
+        let info = ring.info().map_err(failed)?;
+        self.ring = Some(ring);
+        Ok(format!("ok {}", info.uuid))
+    }
+
+    fn obey(&mut self, command: &str, words: &mut Words<'_>) -> Answer {
+        match command {
+            "wait" => {
+                self.strategy = match words.text() {
+                    "spin" => WaitStrategy::Spin,
+                    "yield" => WaitStrategy::Yield,
+                    "block" => WaitStrategy::Block,
+                    _ => WaitStrategy::Adaptive,
+                };
+                Ok("ok".to_owned())
+            }
+            "open" => self.keep_ring(self.builder(words.text()).open()),
+            "create" | "open-or-create" => {
+                let address = words.text();
+                let builder = self.builder(address);
+                let builder = builder.producers(words.size()).capacity(words.number());
+                if command == "create" {
+                    self.keep_ring(builder.create())
+                } else {
+                    self.keep_ring(builder.open_or_create())
+                }
+            }
+            "producer" => {
+                let producer = self.ring().producer().map_err(failed)?;
+                let lane = producer.lane();
+                self.producer = Some(producer);
+                Ok(format!("ok {lane}"))
+            }
+            "consumer" => {
+                self.consumer = Some(self.ring().consumer().map_err(failed)?);
+                Ok("ok".to_owned())
+            }
+            "drop-producer" => Ok(self.producer.take().map_or("none", |_| "ok").to_owned()),
+            "drop-consumer" => Ok(self.consumer.take().map_or("none", |_| "ok").to_owned()),
+            "close-producer" => {
+                self.producer.take().expect("attached").close();
+                Ok("ok".to_owned())
+            }
+            "close-consumer" => {
+                self.consumer.take().expect("attached").close();
+                Ok("ok".to_owned())
+            }
+            "probe" => done(self.producer().probe()),
+            "await-next" => done(self.producer().await_next_consumer()),
+            "flush" => done(self.consumer().flush_released()),
+            "remove-at-end" => {
+                let gone = self.consumer().remove_at_end().map_err(failed)?;
+                Ok(format!("ok {gone}"))
+            }
+            "remove" => done(semring::remove(&address(words), false)),
+            "force-remove" => done(semring::remove(&address(words), true)),
+            "remove-if-done" => {
+                let gone = self.ring().remove_if_done().map_err(failed)?;
+                Ok(format!("ok {gone}"))
+            }
+            "second" => {
+                let ring = self.builder(words.text()).open().map_err(failed)?;
+                self.second = Some(ring.consumer().map_err(failed)?);
+                Ok("ok".to_owned())
+            }
+            "churn" => {
+                for _ in 0..words.number() {
+                    drop(self.ring().producer().map_err(failed)?);
+                }
+                Ok("ok".to_owned())
+            }
+            "allocate" => {
+                // Written, so that every page is real and has to be given back at the end.
+                self.ballast = vec![1; words.size() << 20];
+                Ok("ok".to_owned())
+            }
+            "handle-usr1" => {
+                child::handle_usr1();
+                Ok("ok".to_owned())
+            }
+            "forked-handles" => self.forked_handles(),
+            "forked-opener" => self.forked_opener(words.text()),
+            "marked" => self.marked(words),
+            other => self.transfer(other, words),
+        }
+    }
+
+    fn received(result: Result<semring::Message<'_>, semring::RecvError>) -> Answer {
+        let received = result.map_err(failed)?;
+        let (lane, position) = (received.lane(), received.position());
+        let numbered = message::decode(&received.to_vec()).map_err(|damage| damage.to_string())?;
+        Ok(format!("message {} {} {lane} {position}", numbered.producer, numbered.number))
+    }
+}
+
+fn address(words: &mut Words<'_>) -> semring::Address {
+    words.text().parse().expect("an address")
+}
+
+fn main() {
+    let mut peer = Peer::default();
+    for line in std::io::stdin().lock().lines() {
+        let line = line.expect("stdin can be read");
+        let mut words = Words(line.split_whitespace());
+        let Some(command) = words.0.next() else { continue };
+        let answer = peer.obey(command, &mut words).unwrap_or_else(|failure| failure);
+        let mut stdout = std::io::stdout().lock();
+        writeln!(stdout, "{answer}").and_then(|()| stdout.flush()).expect("stdout takes the answer");
+    }
+}
