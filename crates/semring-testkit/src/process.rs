@@ -33,8 +33,7 @@ fn state_of(directory: &str) -> io::Result<char> {
 /// `NotFound` if there is no such process, `PermissionDenied` if it is not ours to look into.
 pub fn system_calls(pid: u32) -> io::Result<Vec<Option<i64>>> {
     let mut calls = Vec::new();
-    for directory in threads(pid)? {
-        let text = fs::read_to_string(format!("{directory}/syscall"))?;
+    for text in of_threads(pid, "syscall")? {
         let number = text.split_whitespace().next().and_then(|n| n.parse().ok());
         calls.push(number.filter(|number| *number >= 0));
     }
@@ -48,8 +47,7 @@ pub fn system_calls(pid: u32) -> io::Result<Vec<Option<i64>>> {
 /// `NotFound` if there is no such process.
 pub fn cpu_time(pid: u32) -> io::Result<Duration> {
     let mut nanoseconds = 0;
-    for directory in threads(pid)? {
-        let text = fs::read_to_string(format!("{directory}/schedstat"))?;
+    for text in of_threads(pid, "schedstat")? {
         let first = text.split_whitespace().next();
         nanoseconds += first
             .and_then(|n| n.parse::<u64>().ok())
@@ -91,6 +89,22 @@ fn threads(pid: u32) -> io::Result<Vec<String>> {
     tasks
         .map(|task| Ok(task?.path().to_string_lossy().into_owned()))
         .collect()
+}
+
+/// The contents of a file of each thread. One that ends meanwhile is left out.
+fn of_threads(pid: u32, file: &str) -> io::Result<Vec<String>> {
+    let mut texts = Vec::new();
+    for directory in threads(pid)? {
+        match fs::read_to_string(format!("{directory}/{file}")) {
+            Ok(text) => texts.push(text),
+            // Before the open, or between it and the read.
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    || error.raw_os_error() == Some(libc::ESRCH) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(texts)
 }
 
 /// A process that was started through this crate.
