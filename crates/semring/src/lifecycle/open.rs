@@ -30,6 +30,13 @@ pub(crate) fn open(address: &Address, access: Access) -> Result<SharedRing, Open
             Object::open(&place, access).map_err(|error| memory_error(&name, error))?;
         let superblock = match read_superblock(&name, &object) {
             Ok(Some(superblock)) => superblock,
+            // A POSIX ring has a name only when it is ready, so no creator will finish or replace this.
+            Ok(None) if sysv_key(&place).is_none() => {
+                return Err(OpenError::NotARing {
+                    name,
+                    what: "it was never finished; remove it yourself if it is not needed".to_owned(),
+                });
+            }
             // Being made. With the creator dead it is no ring; the next creator takes it over.
             Ok(None) => match wait_for_creator(&place) {
                 Creator::Finished => continue,
@@ -121,7 +128,6 @@ enum Creator {
 
 /// Waits until nobody holds the creation lock, then says whether a ring came of it.
 fn wait_for_creator(place: &Place) -> Creator {
-    // A POSIX ring has a name only when it is ready.
     let Some(key) = sysv_key(place) else { return Creator::Gone };
     if !creation_ended(key, PATIENCE) {
         return Creator::Slow;
