@@ -1,0 +1,534 @@
+//! Random sequences of operations against one `VecDeque` for each lane.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+use semring::{
+    Consumer, Kind, Meta, Position, Producer, RecvError, Ring, SendError, View, mpsc, spsc,
+};
+use semring_testkit::names::RingGuard;
+use semring_testkit::watchdog::Watchdog;
+
+const CAPACITY: u64 = 4096;
+const MAX: usize = 1024;
+
+#[derive(Clone, Debug)]
+enum Op {
+    TrySend {
+        lane: usize,
+        len: usize,
+    },
+    /// Reserves, writes in two parts, shortens, and commits or discards.
+    Reserve {
+        lane: usize,
+        len: usize,
+        keep: usize,
+        meta: u8,
+        commit: bool,
+    },
+    Batch {
+        lane: usize,
+        lens: Vec<usize>,
+    },
+    TryRecv {
+        put_back: bool,
+    },
+    /// Takes out at most so many.
+    RecvBatch {
+        count: usize,
+        put_back: bool,
+    },
+    Flush,
+    DropProducer {
+        lane: usize,
+    },
+    NewProducer,
+    ReopenConsumer,
+}
+
+/// Lengths of every kind: empty, small, the longest, too long, any.
+fn len() -> impl Strategy<Value = usize> {
+    prop_oneof![
+        2 => Just(0usize),
+        6 => 1usize..64,
+        2 => (MAX - 8)..=MAX,
+        1 => (MAX + 1)..(2 * MAX),
+        4 => 0usize..=MAX,
+    ]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let lane = 0usize..3;
+    prop_oneof![
+        8 => (lane.clone(), len()).prop_map(|(lane, len)| Op::TrySend { lane, len }),
+        4 => (lane.clone(), len(), 0usize..=MAX, 0u8..16, any::<bool>()).prop_map(
+            |(lane, len, keep, meta, commit)| Op::Reserve { lane, len, keep, meta, commit }
+        ),
+        3 => (lane.clone(), vec(len(), 0..20)).prop_map(|(lane, lens)| Op::Batch { lane, lens }),
+        8 => any::<bool>().prop_map(|put_back| Op::TryRecv { put_back }),
+        4 => (0usize..30, any::<bool>())
+            .prop_map(|(count, put_back)| Op::RecvBatch { count, put_back }),
+        1 => Just(Op::Flush),
+        1 => lane.prop_map(|lane| Op::DropProducer { lane }),
+        2 => Just(Op::NewProducer),
+        1 => Just(Op::ReopenConsumer),
+    ]
+}
+
+/// What was committed and not received.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Sent {
+    position: Position,
+    meta: Meta,
+    bytes: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Lane {
+    unread: VecDeque<Sent>,
+    tail: u64,
+    committed: u64,
+}
+
+impl Lane {
+    fn record(bytes: usize) -> u64 {
+        (8 + bytes as u64).next_multiple_of(8)
+    }
+
+    /// Where a message of this length comes: behind a pad if it would cross the end of the lane.
+    fn place(&self, len: usize) -> u64 {
+        let rest = CAPACITY - self.tail % CAPACITY;
+        if Self::record(len) > rest {
+            self.tail + rest
+        } else {
+            self.tail
+        }
+    }
+
+    fn commit(&mut self, len: usize, meta: Meta, bytes: Vec<u8>) {
+        let position = self.place(len);
+        self.tail = position + Self::record(bytes.len());
+        self.committed += 1;
+        self.unread.push_back(Sent {
+            position: Position::new(position),
+            meta,
+            bytes,
+        });
+        let oldest = self.unread.front().expect("just pushed").position.get();
+        assert!(
+            self.tail - oldest + 8 <= CAPACITY,
+            "more is unread than the lane holds"
+        );
+    }
+}
+
+struct World<K: Kind> {
+    ring: Ring<K>,
+    producers: Vec<Option<Producer<K>>>,
+    consumer: Option<Consumer<K>>,
+    lanes: Vec<Lane>,
+    received: u64,
+    attached: u64,
+    /// An end-of-stream was delivered, and nobody attached since.
+    ended: bool,
+    number: usize,
+}
+
+type Check = Result<(), TestCaseError>;
+
+impl<K: Kind> World<K> {
+    fn new(ring: Ring<K>) -> Self {
+        let lanes = ring.lanes();
+        let mut world = Self {
+            producers: (0..lanes).map(|_| None).collect(),
+            consumer: Some(ring.consumer().unwrap()),
+            lanes: (0..lanes).map(|_| Lane::default()).collect(),
+            ring,
+            received: 0,
+            attached: 0,
+            // A ring to which nobody ever attached has not ended.
+            ended: true,
+            number: 0,
+        };
+        (0..lanes).for_each(|_| world.new_producer());
+        world
+    }
+
+    fn new_producer(&mut self) {
+        let Some(lane) = self.producers.iter().position(Option::is_none) else {
+            return;
+        };
+        let producer = self.ring.producer().unwrap();
+        assert_eq!(producer.lane(), lane, "the lowest free lane");
+        // A pad that a predecessor published without a message behind it is found as well.
+        let model = &mut self.lanes[lane];
+        let pad = producer.position().get() - model.tail;
+        assert!(pad == 0 || producer.position().get().is_multiple_of(CAPACITY));
+        assert_eq!(producer.sent_messages(), model.committed);
+        model.tail += pad;
+        self.producers[lane] = Some(producer);
+        self.attached += 1;
+        self.ended = false;
+    }
+
+    fn content(&mut self, len: usize) -> Vec<u8> {
+        self.number += 1;
+        let number = self.number;
+        (0..len)
+            .map(|at| (number * 37 + at * 11 + at / 256) as u8)
+            .collect()
+    }
+
+    /// Full is right only if something is in the way: a lane in which everything was released takes
+    /// any message.
+    fn check_full(&mut self, lane: usize) -> Check {
+        let flushed = self
+            .consumer
+            .as_mut()
+            .map(|consumer| consumer.flush_released());
+        prop_assert!(matches!(flushed, None | Some(Ok(()))));
+        // A pad may have been published on the way.
+        let producer = self.producers[lane].as_mut().expect("it was used");
+        let model = &mut self.lanes[lane];
+        model.tail = producer.position().get();
+        if model.unread.is_empty() {
+            prop_assert!(
+                producer.try_reserve(MAX).is_ok(),
+                "full, and nothing is in it"
+            );
+            model.tail = producer.position().get();
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, op: Op) -> Check {
+        match op {
+            Op::TrySend { lane, len } => self.try_send(lane % self.lanes.len(), len),
+            Op::Reserve {
+                lane,
+                len,
+                keep,
+                meta,
+                commit,
+            } => {
+                let meta = Meta {
+                    kind: u16::from(meta) * 4099,
+                    flags: meta,
+                };
+                self.reserve(lane % self.lanes.len(), len, keep, meta, commit)
+            }
+            Op::Batch { lane, lens } => self.batch(lane % self.lanes.len(), &lens),
+            Op::TryRecv { put_back } => self.try_recv(put_back),
+            Op::RecvBatch { count, put_back } => self.recv_batch(count, put_back),
+            Op::Flush => {
+                self.consumer
+                    .as_mut()
+                    .expect("there is one")
+                    .flush_released()
+                    .unwrap();
+                self.check_counts()
+            }
+            Op::DropProducer { lane } => {
+                let lane = lane % self.lanes.len();
+                self.producers[lane] = None;
+                Ok(())
+            }
+            Op::NewProducer => {
+                self.new_producer();
+                Ok(())
+            }
+            Op::ReopenConsumer => {
+                self.consumer = None;
+                self.check_counts()?;
+                self.consumer = Some(self.ring.consumer().unwrap());
+                // Producers that met the old one are told once, by whichever call asks first.
+                for producer in self.producers.iter_mut().flatten() {
+                    prop_assert_eq!(producer.await_next_consumer(), Ok(()));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn try_send(&mut self, lane: usize, len: usize) -> Check {
+        let bytes = self.content(len);
+        let Some(producer) = &mut self.producers[lane] else {
+            return Ok(());
+        };
+        match producer.try_send(&bytes) {
+            Ok(()) => {
+                self.lanes[lane].commit(len, Meta::default(), bytes);
+                let tail = self.lanes[lane].tail;
+                prop_assert_eq!(producer.position(), Position::new(tail));
+                Ok(())
+            }
+            Err(SendError::TooLong { max }) => {
+                prop_assert!(max == MAX && len > MAX);
+                Ok(())
+            }
+            Err(SendError::Full) => self.check_full(lane),
+            Err(other) => Err(TestCaseError::fail(format!("try_send: {other}"))),
+        }
+    }
+
+    fn reserve(&mut self, lane: usize, len: usize, keep: usize, meta: Meta, commit: bool) -> Check {
+        let mut bytes = self.content(len);
+        let Some(producer) = &mut self.producers[lane] else {
+            return Ok(());
+        };
+        let mut reservation = match producer.try_reserve(len) {
+            Ok(reservation) => reservation,
+            Err(SendError::TooLong { .. }) => {
+                prop_assert!(len > MAX);
+                return Ok(());
+            }
+            Err(SendError::Full) => return self.check_full(lane),
+            Err(other) => return Err(TestCaseError::fail(format!("try_reserve: {other}"))),
+        };
+        let model = &mut self.lanes[lane];
+        prop_assert_eq!(reservation.position().get(), model.place(len));
+        prop_assert_eq!(reservation.len(), len);
+        let middle = len / 3;
+        reservation.write_at(middle, &bytes[middle..]);
+        reservation.write_at(0, &bytes[..middle]);
+        let keep = keep.min(len);
+        reservation.truncate(keep);
+        bytes.truncate(keep);
+        reservation.set_meta(meta);
+        // The pad in front is there, whatever becomes of the reservation.
+        model.tail = model.place(len);
+        if commit {
+            reservation.commit();
+            model.commit(keep, meta, bytes);
+        } else {
+            reservation.discard();
+        }
+        prop_assert_eq!(producer.position().get(), model.tail);
+        Ok(())
+    }
+
+    fn batch(&mut self, lane: usize, lens: &[usize]) -> Check {
+        if self.producers[lane].is_none() {
+            return Ok(());
+        }
+        let contents: Vec<_> = lens.iter().map(|&len| self.content(len)).collect();
+        let producer = self.producers[lane].as_mut().expect("looked at above");
+        let consumer = self.consumer.as_mut().expect("there is one");
+        let nothing_unread = self.lanes.iter().all(|lane| lane.unread.is_empty());
+        let mut batch = producer.batch();
+        let mut full = false;
+        for bytes in contents {
+            match batch.try_push(&bytes) {
+                Ok(()) => self.lanes[lane].commit(bytes.len(), Meta::default(), bytes),
+                Err(SendError::TooLong { .. }) => prop_assert!(bytes.len() > MAX),
+                Err(SendError::Full) => {
+                    full = true;
+                    break;
+                }
+                Err(other) => return Err(TestCaseError::fail(format!("try_push: {other}"))),
+            }
+            if nothing_unread {
+                let seen = consumer.try_recv();
+                prop_assert!(
+                    matches!(seen, Err(RecvError::Empty)),
+                    "seen before the commit"
+                );
+            }
+        }
+        batch.commit();
+        if full { self.check_full(lane) } else { Ok(()) }
+    }
+
+    fn check_message(&mut self, lane: usize, seen: &Sent) -> Check {
+        prop_assert_eq!(Some(seen), self.lanes[lane].unread.front(), "lane {}", lane);
+        Ok(())
+    }
+
+    fn seen(view: &View<'_>) -> (usize, Sent) {
+        let sent = Sent {
+            position: view.position(),
+            meta: view.meta(),
+            bytes: view.to_vec(),
+        };
+        assert_eq!(sent.bytes.len(), view.len());
+        (view.lane(), sent)
+    }
+
+    fn check_none(&mut self, error: RecvError) -> Check {
+        let unread: usize = self.lanes.iter().map(|lane| lane.unread.len()).sum();
+        prop_assert_eq!(unread, 0, "{}", error);
+        match error {
+            RecvError::Empty => {}
+            RecvError::EndOfStream => {
+                prop_assert!(self.producers.iter().all(Option::is_none));
+                prop_assert!(!self.ended, "the same end twice");
+                self.ended = true;
+            }
+            other => prop_assert!(false, "{}", other),
+        }
+        Ok(())
+    }
+
+    fn try_recv(&mut self, put_back: bool) -> Check {
+        let consumer = self.consumer.as_mut().expect("there is one");
+        let received = consumer.try_recv().map(|message| {
+            let seen = Self::seen(&message.view());
+            if put_back {
+                message.put_back()
+            } else {
+                message.release()
+            }
+            seen
+        });
+        let (lane, sent) = match received {
+            Ok(seen) => seen,
+            Err(error) => return self.check_none(error),
+        };
+        self.check_message(lane, &sent)?;
+        if !put_back {
+            self.lanes[lane].unread.pop_front();
+            self.received += 1;
+        }
+        Ok(())
+    }
+
+    fn recv_batch(&mut self, count: usize, put_back: bool) -> Check {
+        let consumer = self.consumer.as_mut().expect("there is one");
+        let received = consumer.try_recv_batch().map(|mut batch| {
+            let mut out = Vec::new();
+            while out.len() < count
+                && let Some(message) = batch.next_message()
+            {
+                out.push(Self::seen(&message));
+            }
+            assert_eq!(batch.messages(), out.len());
+            if put_back {
+                batch.put_back()
+            } else {
+                batch.release()
+            }
+            out
+        });
+        let out = match received {
+            Ok(out) => out,
+            Err(error) => return self.check_none(error),
+        };
+        let unread: usize = self.lanes.iter().map(|lane| lane.unread.len()).sum();
+        prop_assert_eq!(
+            out.len(),
+            unread.min(count),
+            "a batch gives all that is there"
+        );
+        let mut queues: Vec<_> = self.lanes.iter().map(|lane| lane.unread.clone()).collect();
+        for (lane, sent) in out {
+            prop_assert_eq!(Some(sent), queues[lane].pop_front(), "lane {}", lane);
+            if !put_back {
+                self.lanes[lane].unread.pop_front();
+                self.received += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// After everything taken was released: what is seen from outside.
+    fn check_counts(&mut self) -> Check {
+        let info = self.ring.info().unwrap();
+        let received: u64 = info.lanes.iter().map(|lane| lane.received_messages).sum();
+        prop_assert_eq!(received, self.received);
+        for (lane, (info, model)) in info.lanes.iter().zip(&self.lanes).enumerate() {
+            prop_assert_eq!(
+                info.unread_messages,
+                model.unread.len() as u64,
+                "lane {}",
+                lane
+            );
+            prop_assert_eq!(info.sent_messages, model.committed);
+            prop_assert_eq!(info.producer_pid.is_some(), self.producers[lane].is_some());
+            prop_assert_eq!((info.lost_messages, info.poisoned), (0, None));
+        }
+        prop_assert_eq!(info.consumer_pid.is_some(), self.consumer.is_some());
+        let attached: u64 = info.lanes.iter().map(|lane| lane.attached_producers).sum();
+        prop_assert_eq!(attached, self.attached);
+        Ok(())
+    }
+
+    /// Everything that is left arrives, then the end, then nothing.
+    fn finish(mut self) -> Check {
+        self.producers
+            .iter_mut()
+            .for_each(|producer| drop(producer.take()));
+        let mut consumer = self.consumer.take().expect("there is one");
+        for _ in 0..self.lanes.iter().map(|lane| lane.unread.len()).sum() {
+            let message = consumer
+                .recv()
+                .map_err(|error| TestCaseError::fail(error.to_string()))?;
+            let (lane, sent) = Self::seen(&message.view());
+            drop(message);
+            prop_assert_eq!(Some(sent), self.lanes[lane].unread.pop_front());
+            self.received += 1;
+            self.ended = false;
+        }
+        if !self.ended {
+            prop_assert_eq!(consumer.recv().err(), Some(RecvError::EndOfStream));
+        }
+        let after = consumer.recv_timeout(Duration::from_micros(1));
+        prop_assert_eq!(after.err(), Some(RecvError::TimedOut));
+        prop_assert_eq!(consumer.received_messages(), self.received);
+        prop_assert!(consumer.remove_at_end().unwrap());
+        Ok(())
+    }
+}
+
+fn run<K: Kind>(ring: Ring<K>, guard: &RingGuard, ops: Vec<Op>) -> Check {
+    let mut world = World::new(ring);
+    guard.objects();
+    for op in ops {
+        world.apply(op)?;
+    }
+    world.finish()?;
+    prop_assert_eq!(guard.objects(), []);
+    Ok(())
+}
+
+fn config() -> ProptestConfig {
+    ProptestConfig {
+        cases: 200,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(100);
+
+macro_rules! against_a_queue {
+    ($test:ident, $kind:ident, $backend:ident $(, $producers:literal)?) => {
+        #[test]
+        fn $test() {
+            let _watchdog = Watchdog::new(PATIENCE, stringify!($test));
+            proptest!(config(), |(ops in vec(op(), 1..120))| {
+                let guard = RingGuard::new(stringify!($test));
+                let builder = $kind::Builder::new(guard.$backend()).capacity(CAPACITY);
+                $(let builder = builder.producers($producers);)?
+                run(builder.create().unwrap(), &guard, ops)?;
+            });
+        }
+    };
+}
+
+against_a_queue!(an_spsc_ring_in_posix_memory_is_a_queue, spsc, posix);
+against_a_queue!(an_spsc_ring_in_sysv_memory_is_a_queue, spsc, sysv);
+against_a_queue!(
+    an_mpsc_ring_in_posix_memory_is_a_queue_for_each_lane,
+    mpsc,
+    posix,
+    3
+);
+against_a_queue!(
+    an_mpsc_ring_in_sysv_memory_is_a_queue_for_each_lane,
+    mpsc,
+    sysv,
+    3
+);
