@@ -99,11 +99,21 @@ impl ProducerCore {
     #[cold]
     pub(super) fn probe(&mut self) -> Result<(), SendError> {
         self.next_probe = self.lane.tail().advance(self.lane.capacity().quarter());
-        match self.seat.consumer().map_err(send_error)? {
+        match self.seat.consumer().map_err(|error| self.failed(error))? {
             ConsumerFate::NotMet | ConsumerFate::Present => Ok(()),
             ConsumerFate::Gone => Err(SendError::ConsumerGone),
             ConsumerFate::Closed => Err(SendError::Closed),
         }
+    }
+
+    /// A removed ring stays removed: what is sent into it from here on nobody would receive.
+    #[cold]
+    fn failed(&mut self, error: GuardError) -> SendError {
+        let error = send_error(error);
+        if error == SendError::Removed {
+            self.trouble = Some(error);
+        }
+        error
     }
 
     /// A place for a message of `len` bytes.
@@ -175,7 +185,7 @@ impl ProducerCore {
         if self.interrupt.take() {
             return Err(SendError::Interrupted);
         }
-        match outcome.map_err(send_error)? {
+        match outcome.map_err(|error| self.failed(error))? {
             Outcome::Ready => Ok(()),
             Outcome::TimedOut => Err(SendError::TimedOut),
             Outcome::Over if fate == ConsumerFate::Closed => Err(SendError::Closed),
