@@ -10,6 +10,8 @@
 //! Without the look in 2, what a late producer sent between the consumer's end-of-stream and T would
 //! go with the ring.
 
+use std::time::Duration;
+
 use super::RingCore;
 use crate::error::RemoveError;
 use crate::guard::semaphore::SemaphoreGuard;
@@ -18,7 +20,11 @@ use crate::lifecycle::inspect;
 use crate::lifecycle::open::{memory_error, open, read_superblock};
 use crate::memory::{Access, Address, MemoryError, Object};
 use crate::error::OpenError;
+use crate::os::clock;
 use crate::sync::Ordering;
+
+/// How long another remover may take before we call the ring used.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What came of a removal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,27 +71,35 @@ fn take_away(ring: &RingCore) -> Result<(), RemoveError> {
 /// them end with their `Removed` error.
 pub(crate) fn remove_now(address: &Address, force: bool) -> Result<(), RemoveError> {
     let name = address.to_string();
-    let ring = match open(address, Access::ReadWrite) {
-        Ok(ring) => ring,
-        // Nothing but the name is left: that can go, if it is asked for.
-        Err(OpenError::GuardLost { .. }) if force => return remove_without_guard(address, &name),
-        Err(error) => return Err(error.into()),
-    };
-    if force {
-        return take_away(&ring);
-    }
-    match remove_idle(&ring, false, || true)? {
-        Removal::Removed | Removal::Kept => Ok(()),
-        Removal::InUse => {
-            let taken = |seat| matches!(ring.guard.is_taken(seat), Ok(true));
-            let producers = (0..ring.lanes())
-                .filter(|&lane| taken(Seat::Producer { lane }))
-                .map(|lane| ring.view.lane(lane).producer().pid.load(Ordering::Relaxed) as u32)
-                .collect();
-            let consumer = taken(Seat::Consumer)
-                .then(|| ring.view.consumer().pid.load(Ordering::Relaxed) as u32);
-            Err(RemoveError::InUse { name, producers, consumer })
+    let end = clock::now() + PATIENCE;
+    loop {
+        let ring = match open(address, Access::ReadWrite) {
+            Ok(ring) => ring,
+            // Nothing but the name is left: that can go, if it is asked for.
+            Err(OpenError::GuardLost { .. }) if force => {
+                return remove_without_guard(address, &name);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if force {
+            return take_away(&ring);
         }
+        if remove_idle(&ring, false, || true)? != Removal::InUse {
+            return Ok(());
+        }
+        let taken = |seat| matches!(ring.guard.is_taken(seat), Ok(true));
+        let producers: Vec<u32> = (0..ring.lanes())
+            .filter(|&lane| taken(Seat::Producer { lane }))
+            .map(|lane| ring.view.lane(lane).producer().pid.load(Ordering::Relaxed) as u32)
+            .collect();
+        let consumer =
+            taken(Seat::Consumer).then(|| ring.view.consumer().pid.load(Ordering::Relaxed) as u32);
+        let left = end.saturating_duration_since(clock::now());
+        if !producers.is_empty() || consumer.is_some() || left.is_zero() {
+            return Err(RemoveError::InUse { name, producers, consumer });
+        }
+        // Nobody is there (any more). If it is another remover that was in the way, see what comes of it.
+        let _ = ring.guard.await_no_removal(left);
     }
 }
 
