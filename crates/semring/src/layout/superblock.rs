@@ -203,6 +203,14 @@ impl Superblock {
         bytes
     }
 
+    /// What is written before everything else: the magic alone, by which a segment whose creator died
+    /// half-way is known to be ours.
+    pub(crate) fn first_bytes() -> Box<[u8; SUPERBLOCK_BYTES]> {
+        let mut bytes = Box::new([0u8; SUPERBLOCK_BYTES]);
+        bytes[..MAGIC.len()].copy_from_slice(&MAGIC);
+        bytes
+    }
+
     /// Understands the first 4096 bytes of a segment.
     pub(crate) fn decode(bytes: &[u8; SUPERBLOCK_BYTES]) -> Result<Self, SuperblockError> {
         let damaged = |what| SuperblockError::Damaged { what };
@@ -215,13 +223,15 @@ impl Superblock {
             let unfinished = matches!(u32_at(AT_STATE), STATE_RAW | STATE_INIT);
             return Err(if raw && unfinished { SuperblockError::NotReady } else { SuperblockError::NotARing });
         }
+        // Before the version: all but the magic may be missing yet.
+        if matches!(u32_at(AT_STATE), STATE_RAW | STATE_INIT) {
+            return Err(SuperblockError::NotReady);
+        }
         if u32_at(AT_MAJOR) != ABI_MAJOR {
             return Err(SuperblockError::OtherVersion { major: u32_at(AT_MAJOR) });
         }
-        match u32_at(AT_STATE) {
-            STATE_READY => {}
-            STATE_RAW | STATE_INIT => return Err(SuperblockError::NotReady),
-            _ => return Err(damaged("state word")),
+        if u32_at(AT_STATE) != STATE_READY {
+            return Err(damaged("state word"));
         }
         if u32_at(AT_CRC) != checksum(bytes) {
             return Err(damaged("checksum"));
@@ -309,6 +319,19 @@ mod tests {
         let mut bytes = sample().encode();
         bytes[AT_STATE..AT_STATE + 4].copy_from_slice(&STATE_READY.to_le_bytes());
         bytes
+    }
+
+    #[test]
+    fn a_superblock_cut_anywhere_behind_its_magic_is_not_ready() {
+        let whole = sample().encode();
+        for end in MAGIC.len()..AT_STATE {
+            for state in [STATE_RAW, STATE_INIT] {
+                let mut bytes = Superblock::first_bytes();
+                bytes[..end].copy_from_slice(&whole[..end]);
+                bytes[AT_STATE..].copy_from_slice(&state.to_le_bytes());
+                assert_eq!(Superblock::decode(&bytes), Err(SuperblockError::NotReady), "{end}");
+            }
+        }
     }
 
     #[test]

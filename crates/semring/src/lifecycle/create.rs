@@ -29,10 +29,13 @@ use crate::layout::superblock::{
 use crate::layout::view::RingView;
 use crate::memory::{Address, MemoryError, NewObject, Object, Place, Segment, Access, sysv_key};
 use crate::os::{clock, process};
-use crate::sync::Ordering;
+use crate::sync::{Ordering, fence, yield_now};
 
 /// How long another creator or remover may take before we give up on it.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long somebody who only looks may have a segment mapped, on a machine that is very busy.
+const GLANCE: Duration = Duration::from_secs(1);
 
 /// Makes a ring; fails if there is one.
 pub(crate) fn create(address: &Address, plan: &Plan) -> Result<SharedRing, CreateError> {
@@ -102,8 +105,8 @@ fn create_in_place(
             return Err(CreateError::NotARing { name: name.to_owned(), what });
         }
         Leftover::Failed(error) => return Err(memory_error(name, error)),
-        // A creator of ours would hold the lock. Whoever has this mapped is somebody else.
-        Leftover::Unfinished(object) if object.is_attached() => {
+        // A creator of ours would hold the lock. Whoever keeps this mapped is somebody else.
+        Leftover::Unfinished(object) if stays_attached(&object) => {
             return Err(CreateError::NotARing {
                 name: name.to_owned(),
                 what: "the key belongs to a segment that another program uses".to_owned(),
@@ -121,6 +124,19 @@ fn create_in_place(
     view.state().store(STATE_READY, Ordering::Release);
     let object = object.publish().map_err(|error| memory_error(name, error))?;
     finish(address, superblock, view, set, object)
+}
+
+/// True if somebody has the segment mapped and keeps it. Others who open or make the ring just now have
+/// it mapped for the moment in which they read its first page.
+fn stays_attached(object: &Object) -> bool {
+    let end = clock::now() + GLANCE;
+    while object.is_attached() {
+        if clock::now() >= end {
+            return true;
+        }
+        yield_now();
+    }
+    false
 }
 
 /// What lies under a System V key.
@@ -191,6 +207,10 @@ fn fill(
     let view = RingView::new(Arc::new(segment), plan.geometry)
         .expect("a new segment is as long as it was asked to be");
     view.state().store(STATE_INIT, Ordering::Release);
+    // The magic first: killed anywhere from here on, what is there is known to be ours. A copy goes
+    // in any order, so the fence keeps the two apart.
+    view.write_superblock(&Superblock::first_bytes());
+    fence(Ordering::SeqCst);
     view.write_superblock(&superblock.encode());
     Ok((superblock, view))
 }

@@ -4,6 +4,7 @@
 //! lock of the guard decide whether it is a ring yet.
 
 use super::{Access, Backing, MemoryError, Ownership, Place, Result, Segment};
+use crate::os::errno;
 use crate::os::sysv::{self, Key, Shm};
 
 const NO_SPACE: &str = "a System V limit or the machine's memory is exhausted: see kernel.shmmax, kernel.shmall and \
@@ -11,17 +12,17 @@ const NO_SPACE: &str = "a System V limit or the machine's memory is exhausted: s
 
 fn error_of(error: sysv::Error, asked: u64) -> MemoryError {
     match error.errno() {
-        libc::ENOSPC | libc::ENOMEM => {
+        errno::ENOSPC | errno::ENOMEM => {
             MemoryError::NoSpace { asked, free: None, hint: NO_SPACE }
         }
-        libc::EINVAL if error.call() == "shmget" && asked > 0 => {
+        errno::EINVAL if error.call() == "shmget" && asked > 0 => {
             MemoryError::NoSpace { asked, free: None, hint: NO_SPACE }
         }
-        libc::ENOENT => MemoryError::NotFound,
-        libc::EEXIST => MemoryError::Exists,
-        libc::EACCES | libc::EPERM => MemoryError::Denied(error.into()),
+        errno::ENOENT => MemoryError::NotFound,
+        errno::EEXIST => MemoryError::Exists,
+        errno::EACCES | errno::EPERM => MemoryError::Denied(error.into()),
         // The id was removed between the look-up and its use.
-        libc::EIDRM | libc::EINVAL => MemoryError::NotFound,
+        errno::EIDRM | errno::EINVAL => MemoryError::NotFound,
         _ => MemoryError::Os { call: error.call(), source: error.into() },
     }
 }
@@ -44,7 +45,23 @@ impl SysvObject {
         self.shm.stat().is_ok_and(|stat| stat.attached > 0)
     }
 
+    /// The first page as it was at one moment: the segment has its name while its creator still writes,
+    /// so it is read until two looks in a row agree. (One that never does is somebody's own doing: then
+    /// any look will do.)
     pub(super) fn head(&self) -> Result<Box<[u8; 4096]>> {
+        const LOOKS: usize = 1000;
+        let mut bytes = self.look()?;
+        for _ in 1..LOOKS {
+            let again = self.look()?;
+            if again == bytes {
+                break;
+            }
+            bytes = again;
+        }
+        Ok(bytes)
+    }
+
+    fn look(&self) -> Result<Box<[u8; 4096]>> {
         let attachment = self.shm.attach_read_only().map_err(|error| error_of(error, 0))?;
         let mut bytes = Box::new([0; 4096]);
         let len = attachment.len().min(bytes.len());
