@@ -37,7 +37,7 @@ pub mod spsc {
     ///
     /// # Errors
     /// As [`Builder::open`].
-    pub fn open(address: impl AsRef<str>) -> Result<Ring, crate::OpenError> {
+    pub fn open(address: impl AsRef<str>) -> Result<Ring, crate::error::OpenError> {
         Builder::new(address).open()
     }
 }
@@ -59,7 +59,7 @@ pub mod mpsc {
     ///
     /// # Errors
     /// As [`Builder::open`].
-    pub fn open(address: impl AsRef<str>) -> Result<Ring, crate::OpenError> {
+    pub fn open(address: impl AsRef<str>) -> Result<Ring, crate::error::OpenError> {
         Builder::new(address).open()
     }
 }
@@ -81,7 +81,7 @@ pub mod any {
     ///
     /// # Errors
     /// As [`Builder::open`].
-    pub fn open(address: impl AsRef<str>) -> Result<Ring, crate::OpenError> {
+    pub fn open(address: impl AsRef<str>) -> Result<Ring, crate::error::OpenError> {
         Builder::new(address).open()
     }
 }

@@ -27,6 +27,7 @@ use std::ptr::NonNull;
 pub(crate) use address::{Address, Place};
 pub(crate) use span::Span;
 
+use crate::os::errno;
 use crate::os::mapping::Mapping;
 use crate::os::process;
 use crate::os::sentinel::ForkSentinel;
@@ -53,12 +54,12 @@ impl MemoryError {
     /// Sorts an error of a call by what the caller can do next.
     fn of(call: &'static str, source: io::Error) -> Self {
         match source.raw_os_error() {
-            Some(libc::ENOENT) => Self::NotFound,
-            Some(libc::EEXIST) => Self::Exists,
-            Some(libc::EACCES | libc::EPERM | libc::EROFS) => Self::Denied(source),
-            Some(libc::ELOOP) => Self::WrongType("a symbolic link"),
-            Some(libc::EISDIR) => Self::WrongType("a directory"),
-            Some(libc::ENXIO) => Self::WrongType("a FIFO or a socket"),
+            Some(errno::ENOENT) => Self::NotFound,
+            Some(errno::EEXIST) => Self::Exists,
+            Some(errno::EACCES | errno::EPERM | errno::EROFS) => Self::Denied(source),
+            Some(errno::ELOOP) => Self::WrongType("a symbolic link"),
+            Some(errno::EISDIR) => Self::WrongType("a directory"),
+            Some(errno::ENXIO) => Self::WrongType("a FIFO or a socket"),
             _ => Self::Os { call, source },
         }
     }
@@ -141,7 +142,7 @@ impl Segment {
     fn populate(&self) -> io::Result<()> {
         match crate::os::mapping::populate(self.base, self.len) {
             // Before Linux 5.14 there is no such advice: touch the pages.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            Err(error) if error.raw_os_error() == Some(errno::EINVAL) => {
                 for page in (0..self.len).step_by(4096) {
                     // SAFETY: page < len, so inside the mapping.
                     let at = unsafe { self.base.byte_add(page) };

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::{Access, Backing, MemoryError, Ownership, Place, Result, Segment};
-use crate::os::file;
+use crate::os::{errno, file};
 use crate::os::mapping::Mapping;
 use crate::os::process;
 
@@ -102,7 +102,7 @@ impl NewPosix {
         let directory = path.parent().unwrap_or(Path::new(DIRECTORY));
         let (file, temporary) = match file::create_unnamed(directory, mode) {
             Ok(file) => (file, None),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => {
+            Err(error) if matches!(error.raw_os_error(), Some(errno::EOPNOTSUPP | errno::EISDIR)) => {
                 let unique = u64::from_le_bytes(
                     process::random().map_err(|error| MemoryError::of("getrandom", error))?,
                 );
@@ -120,7 +120,7 @@ impl NewPosix {
         let new = Self { file, path: path.to_owned(), temporary };
         let free = file::free_bytes(directory).ok();
         file::allocate(&new.file, len as u64).map_err(|source| match source.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG | libc::ENOMEM) => {
+            Some(errno::ENOSPC | errno::EDQUOT | errno::EFBIG | errno::ENOMEM) => {
                 MemoryError::NoSpace { asked: len as u64, free, hint: NO_SPACE }
             }
             _ => MemoryError::of("posix_fallocate", source),

@@ -13,6 +13,13 @@ pub(crate) mod sentinel;
 #[cfg(all(test, not(semring_loom)))]
 pub(crate) mod testing;
 
+/// The error numbers that the layers above tell apart.
+pub(crate) mod errno {
+    pub(crate) use libc::{
+        EACCES, EDQUOT, EEXIST, EFBIG, EIDRM, EINVAL, EISDIR, ELOOP, ENOENT, ENOMEM, ENOSPC, ENXIO, EOPNOTSUPP, EPERM, EROFS,
+    };
+}
+
 /// System V calls.
 pub(crate) mod sysv {
     pub(crate) use sysv_ipc::sem::{Op, SemSet};

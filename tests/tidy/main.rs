@@ -1,0 +1,142 @@
+//! Reads the sources, manifests and documents of the repository and holds them to its rules: the
+//! table of the layers above all, so that a change of architecture is a visible change of one table
+//! ([`layers`]).
+//!
+//! Each rule is a function from texts to findings, with a test that feeds it a bad sample; the tests
+//! here feed it the repository.
+
+mod documents;
+mod layers;
+mod manifests;
+mod scan;
+mod sources;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use scan::Source;
+
+/// A breach of a rule, and what to do about it.
+pub struct Finding {
+    path: String,
+    line: usize,
+    text: String,
+}
+
+impl Finding {
+    fn new(source: &Source, line: usize, text: String) -> Finding {
+        Finding {
+            path: source.path.clone(),
+            line,
+            text,
+        }
+    }
+}
+
+/// Panics with all findings, one a line.
+#[track_caller]
+fn expect_none(findings: &[Finding]) {
+    let lines: Vec<String> = findings
+        .iter()
+        .map(|finding| format!("{}:{}: {}", finding.path, finding.line, finding.text))
+        .collect();
+    assert!(lines.is_empty(), "\n{}\n", lines.join("\n"));
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The sources of all crates.
+fn crates() -> Vec<Source> {
+    let sources = Source::read_all(root(), &["crates"]);
+    assert!(sources.len() > 20, "the sources are not where they were");
+    sources
+}
+
+/// Every source of the repository.
+fn everything() -> Vec<Source> {
+    Source::read_all(root(), &["crates", "tests", "examples", "benches"])
+}
+
+/// All files of this extension in the root and below these folders.
+fn read(extension: &str, folders: &[&str]) -> Vec<Source> {
+    let mut paths = BTreeSet::new();
+    for folder in folders {
+        scan::collect(&root().join(folder), extension, &mut paths);
+    }
+    for entry in std::fs::read_dir(root()).expect("the root can be read") {
+        let path = entry.expect("an entry of the root").path();
+        if path.extension().is_some_and(|e| e == extension) {
+            paths.insert(path);
+        }
+    }
+    let sources = paths.iter().map(|path| {
+        let text = std::fs::read_to_string(path).expect("a text file");
+        Source::new(&scan::relative(root(), path), &text)
+    });
+    sources.collect()
+}
+
+fn manifest_files() -> Vec<Source> {
+    let mut files = read("toml", &["crates"]);
+    files.retain(|file| file.path.ends_with("Cargo.toml"));
+    files
+}
+
+#[test]
+fn nothing_points_up() {
+    expect_none(&layers::nothing_points_up(&crates()));
+}
+
+#[test]
+fn system_calls_have_one_place() {
+    expect_none(&layers::system_calls_have_one_place(&crates()));
+}
+
+#[test]
+fn orderings_have_their_places() {
+    expect_none(&layers::orderings_have_their_places(&crates()));
+}
+
+#[test]
+fn unsafe_has_its_places() {
+    expect_none(&layers::unsafe_has_its_places(&crates()));
+}
+
+#[test]
+fn nothing_is_a_stub() {
+    expect_none(&sources::nothing_is_a_stub(&everything()));
+}
+
+#[test]
+fn every_crate_has_the_lints() {
+    expect_none(&sources::every_crate_has_the_lints(
+        &crates(),
+        &manifest_files(),
+    ));
+}
+
+#[test]
+fn no_file_is_long() {
+    expect_none(&sources::no_file_is_long(&everything()));
+}
+
+#[test]
+fn every_dependency_has_its_reason() {
+    expect_none(&manifests::every_dependency_has_its_reason(
+        &manifest_files(),
+    ));
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let documents = read("md", &["docs", "crates"]);
+    let exists = |path: &str| root().join(path).exists();
+    expect_none(&documents::links_lead_somewhere(&documents, exists));
+}
+
+#[test]
+fn the_change_log_is_kept() {
+    expect_none(&documents::the_change_log_is_kept(&read("md", &["docs"])));
+}
