@@ -1,0 +1,230 @@
+//! Looking from outside: what is told, what is left alone, who may.
+
+use std::thread;
+
+use semring::{
+    Address, CreateError, OpenError, Position, RemoveError, RingInfo, RingKind, RingState, any,
+    mpsc, spsc,
+};
+use semring_testkit::objects::Object;
+use sysv_ipc::sem::SemSet;
+use sysv_ipc::shm::Shm;
+
+use crate::bench::{Bench, CAPACITY, while_asleep};
+
+/// The bytes of the ring's segment and the values of its semaphores, as the system has them.
+fn everything(bench: &Bench) -> (Vec<u8>, Vec<u16>) {
+    let (mut bytes, mut values) = (Vec::new(), Vec::new());
+    for object in bench.guard.objects() {
+        match object {
+            Object::Posix { name } => bytes = std::fs::read(format!("/dev/shm/{name}")).unwrap(),
+            Object::Segment { id, .. } => {
+                let attachment = Shm::from_id(id).attach_read_only().unwrap();
+                bytes = (0..attachment.len())
+                    .map(|at| byte(&attachment, at))
+                    .collect();
+            }
+            Object::Semaphores { id, .. } => values = SemSet::from_id(id).values().unwrap(),
+            Object::Queue { .. } => {}
+        }
+    }
+    assert!(!bytes.is_empty() && !values.is_empty());
+    (bytes, values)
+}
+
+fn byte(attachment: &sysv_ipc::shm::Attachment, at: usize) -> u8 {
+    assert!(at < attachment.len());
+    // SAFETY: inside the attachment.
+    let byte = unsafe { attachment.as_ptr().add(at) };
+    // SAFETY: mapped for as long as the attachment is borrowed; any value will do.
+    unsafe { byte.read_volatile() }
+}
+
+fn listed(ring: &RingInfo) -> Option<RingInfo> {
+    semring::list()
+        .into_iter()
+        .find(|listed| listed.uuid == ring.uuid)
+}
+
+/// Runs something as another user, in a thread of its own: the kernel keeps credentials for each.
+fn as_nobody<R: Send>(run: impl FnOnce() -> R + Send) -> Option<R> {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can become somebody else");
+        return None;
+    }
+    const NOBODY: u32 = 65534;
+    let result = thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                // SAFETY: drops the groups of this thread only; no memory is read for 0 groups.
+                let groups = unsafe { libc::syscall(libc::SYS_setgroups, 0, 0) };
+                // SAFETY: changes the credentials of this thread only.
+                let group = unsafe { libc::syscall(libc::SYS_setresgid, NOBODY, NOBODY, NOBODY) };
+                // SAFETY: as above.
+                let user = unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
+                assert_eq!((groups, group, user), (0, 0, 0));
+                run()
+            })
+            .join()
+            .unwrap()
+    });
+    Some(result)
+}
+
+over_each_backend! {
+    fn looking_tells_everything_and_changes_nothing(bench) {
+        let ring = bench.mpsc(3);
+        let mut first = ring.producer().unwrap();
+        let mut second = ring.producer().unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        for _ in 0..5 {
+            first.send(&[1; 100]).unwrap();
+        }
+        second.send(&[2; 10]).unwrap();
+        second.close();
+        consumer.recv().unwrap().release();
+        consumer.recv().unwrap().release();
+        consumer.flush_released().unwrap();
+        let before = everything(&bench);
+        let address: Address = bench.address.parse().unwrap();
+        let info = semring::inspect(&address).unwrap();
+        let pid = std::process::id();
+        assert_eq!((&info.name, &info.address), (&bench.guard.name().to_owned(), &address));
+        assert_eq!((info.backend, info.kind), (address.backend(), RingKind::Mpsc));
+        assert_eq!((info.capacity_bytes, info.lanes.len()), (CAPACITY, 3));
+        assert_eq!(info.segment_bytes, 8192 + 3 * 8192 + 3 * CAPACITY);
+        assert_eq!(info.uuid.len(), 32);
+        assert_eq!((info.mode, info.uid), (0o600, nix::unistd::geteuid().as_raw()));
+        assert_eq!(info.gid, nix::unistd::getegid().as_raw());
+        assert_eq!((info.creator_pid, info.implicit), (pid, false));
+        assert!(info.created_ns > 1_700_000_000_000_000_000);
+        assert_eq!((info.state, info.consumer_pid), (RingState::Active, Some(pid)));
+        assert_eq!((info.consumer_sleeps, info.consumer_closed), (false, false));
+        assert_eq!((info.producers(), info.unread_messages()), (1, 4));
+        assert_eq!(info.used_bytes(), 3 * 112 + 24);
+        let [one, two, three] = &info.lanes[..] else { panic!("3 lanes") };
+        assert_eq!((one.producer_pid, two.producer_pid), (Some(pid), None));
+        assert_eq!((one.sent_messages, one.received_messages, one.unread_messages), (5, 2, 3));
+        assert_eq!((two.sent_messages, two.received_messages, two.unread_messages), (1, 0, 1));
+        assert_eq!((one.attached_producers, one.finished_producers), (1, 0));
+        assert_eq!((two.attached_producers, two.finished_producers), (1, 1));
+        assert_eq!((three.attached_producers, three.used_bytes), (0, 0));
+        assert_eq!((one.producer_sleeps, one.lost_messages, one.poisoned), (false, 0, None));
+        assert_eq!(listed(&info).unwrap().unread_messages(), 4);
+        assert_eq!(ring.info().unwrap().uuid, info.uuid);
+        assert_eq!(any::open(&bench.address).unwrap().info().unwrap().producers(), 1);
+        assert_eq!(everything(&bench), before);
+        drop((first, consumer));
+        let idle = semring::inspect(&address).unwrap();
+        assert_eq!((idle.state, idle.state.to_string().as_str()), (RingState::Idle, "idle"));
+        assert_eq!((idle.consumer_pid, idle.producers()), (None, 0));
+    }
+
+    fn who_sleeps_is_seen(bench) {
+        let ring = bench.spsc();
+        let mut producer = ring.producer().unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        let mut seen = false;
+        while_asleep(|| consumer.recv().map(drop).unwrap(), || {
+            seen = ring.info().unwrap().consumer_sleeps;
+            producer.send(b"x").unwrap();
+        });
+        assert!(seen && !ring.info().unwrap().consumer_sleeps);
+        while producer.try_send(&[0; 1000]).is_ok() {}
+        seen = false;
+        while_asleep(|| producer.send(&[0; 1000]).unwrap(), || {
+            seen = ring.info().unwrap().lanes[0].producer_sleeps;
+            consumer.recv().unwrap().release();
+            consumer.flush_released().unwrap();
+        });
+        assert!(seen && !ring.info().unwrap().lanes[0].producer_sleeps);
+    }
+
+    fn a_user_who_may_only_read_looks_and_does_nothing_else(bench) {
+        let ring = spsc::Builder::new(&bench.address).mode(0o644).capacity(CAPACITY).create().unwrap();
+        let mut producer = ring.producer().unwrap();
+        producer.send(b"private").unwrap();
+        let before = everything(&bench);
+        let address: Address = bench.address.parse().unwrap();
+        as_nobody(|| {
+            let info = semring::inspect(&address).unwrap();
+            assert_eq!((info.state, info.producers(), info.unread_messages()), (RingState::Active, 1, 1));
+            assert!(listed(&info).is_some());
+            let open = any::open(&bench.address).map(drop).unwrap_err();
+            assert!(matches!(open, OpenError::Permission { .. }), "{open}");
+            let text = open.to_string();
+            assert!(text.starts_with(&bench.address) && text.contains("permission denied"), "{text}");
+            let removed = semring::remove(&address, true).unwrap_err();
+            assert!(matches!(removed, RemoveError::Open(OpenError::Permission { .. })), "{removed}");
+        });
+        assert_eq!(everything(&bench), before);
+    }
+
+    fn a_user_who_may_not_even_read_sees_nothing(bench) {
+        let ring = bench.spsc();
+        let info = ring.info().unwrap();
+        let address: Address = bench.address.parse().unwrap();
+        as_nobody(|| {
+            let looked = semring::inspect(&address).map(drop).unwrap_err();
+            assert!(matches!(looked, OpenError::Permission { .. }), "{looked}");
+            assert!(listed(&info).is_none());
+            let made = any::Builder::new(&bench.address).create().map(drop).unwrap_err();
+            assert!(matches!(made, CreateError::Exists { .. } | CreateError::Permission { .. }), "{made}");
+            let either = any::Builder::new(&bench.address).open_or_create().map(drop).unwrap_err();
+            assert!(either.to_string().contains("permission denied"), "{either}");
+        });
+    }
+
+    fn another_user_takes_part_if_the_mode_allows_it_but_does_not_remove(bench) {
+        let ring = spsc::Builder::new(&bench.address).mode(0o666).capacity(CAPACITY).create().unwrap();
+        let mut producer = ring.producer().unwrap();
+        producer.send(b"for everybody").unwrap();
+        drop(producer);
+        as_nobody(|| {
+            let theirs = spsc::open(&bench.address).unwrap();
+            let mut consumer = theirs.consumer().unwrap();
+            assert_eq!(consumer.recv().unwrap().to_vec(), b"for everybody");
+            let refused = consumer.remove_at_end().unwrap_err();
+            assert!(matches!(refused, RemoveError::Permission { .. }), "{refused}");
+            assert!(refused.to_string().contains("only the owner or root"), "{refused}");
+            drop(consumer);
+            assert!(matches!(theirs.remove(), Err(RemoveError::Permission { .. })));
+        });
+        // The refused removals left no tombstone behind.
+        let mut producer = ring.producer().unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        producer.send(b"on").unwrap();
+        while consumer.recv().unwrap().to_vec() != b"on" {}
+    }
+
+    fn positions_are_counted_in_bytes(bench) {
+        let ring = bench.spsc();
+        let mut producer = ring.producer().unwrap();
+        assert_eq!(producer.position(), Position::default());
+        producer.send(&[0; 9]).unwrap();
+        assert_eq!(producer.position(), Position::new(24));
+        assert_eq!((producer.position().get(), producer.position().to_string()), (24, "24".to_owned()));
+        assert!(Position::new(8) < Position::new(16));
+    }
+}
+
+#[test]
+fn kinds_and_guards_have_names() {
+    let bench = Bench::new("posix", "names");
+    let ring = mpsc::Builder::new(&bench.address)
+        .producers(2)
+        .create()
+        .unwrap();
+    let info = ring.info().unwrap();
+    assert_eq!(
+        [info.kind.to_string(), info.guard.to_string()],
+        ["mpsc", "semaphore"]
+    );
+    assert_eq!(RingKind::Spsc.to_string(), "spsc");
+    assert_eq!(RingState::Active.to_string(), "active");
+    let producer = ring.producer().unwrap();
+    let consumer = ring.consumer().unwrap();
+    for text in [format!("{producer:?}"), format!("{consumer:?}")] {
+        assert!(text.contains(bench.guard.name()), "{text}");
+    }
+}

@@ -1,0 +1,14 @@
+//! Each public item used as a user would use it: one process, every form of every call, every answer.
+
+#[macro_use]
+mod bench;
+
+mod building;
+mod errors;
+mod looking;
+mod pipes;
+mod receiving;
+mod removing;
+mod sending;
+mod slices;
+mod waiting;

@@ -1,0 +1,207 @@
+//! The consumer's side: receive, batches, putting back, the end of the stream.
+
+use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use semring::{AttachError, Position, RecvError, SendError};
+
+use crate::bench::SOON;
+
+over_each_backend! {
+    fn each_form_of_receive_gives_the_next_message(bench) {
+        let ring = bench.spsc();
+        let mut producer = ring.producer().unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        assert_eq!(consumer.try_recv().err(), Some(RecvError::Empty));
+        assert_eq!(consumer.recv_timeout(SOON).err(), Some(RecvError::TimedOut));
+        assert_eq!(consumer.try_recv_batch().err(), Some(RecvError::Empty));
+        assert_eq!(consumer.recv_batch_timeout(SOON).err(), Some(RecvError::TimedOut));
+        for number in 0..6u8 {
+            producer.send(&[number]).unwrap();
+        }
+        assert_eq!(consumer.recv().unwrap().to_vec(), [0]);
+        assert_eq!(consumer.try_recv().unwrap().to_vec(), [1]);
+        assert_eq!(consumer.recv_timeout(SOON).unwrap().to_vec(), [2]);
+        assert_eq!(consumer.recv_batch().unwrap().next_message().unwrap().to_vec(), [3]);
+        assert_eq!(consumer.try_recv_batch().unwrap().next_message().unwrap().to_vec(), [4]);
+        let mut batch = consumer.recv_batch_timeout(SOON).unwrap();
+        assert_eq!(batch.next_message().unwrap().to_vec(), [5]);
+        assert!(batch.next_message().is_none());
+        assert_eq!(batch.messages(), 1);
+        batch.release();
+        assert_eq!(consumer.received_messages(), 6);
+        assert_eq!(consumer.try_recv().err(), Some(RecvError::Empty));
+    }
+
+    fn a_message_can_be_read_in_every_way(bench) {
+        let ring = bench.spsc();
+        let mut producer = ring.producer().unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        producer.send(b"some text").unwrap();
+        let mut message = consumer.recv().unwrap();
+        assert_eq!((message.len(), message.lane(), message.position()), (9, 0, Position::new(0)));
+        assert!(!message.is_empty());
+        let mut part = [0; 4];
+        message.read_at(5, &mut part);
+        assert_eq!(&part, b"text");
+        let mut buffer = [0; 20];
+        assert_eq!(message.copy_to(&mut buffer), 9);
+        assert_eq!(&buffer[..10], b"some text\0");
+        let view = message.view();
+        let mut bytes = b"> ".to_vec();
+        view.append_to(&mut bytes);
+        assert_eq!(bytes, b"> some text");
+        assert_eq!((view.to_vec(), view.len(), view.meta()), (b"some text".to_vec(), 9, message.meta()));
+        let mut two = [0; 2];
+        assert_eq!(message.read(&mut two).unwrap(), 2);
+        let mut rest = String::new();
+        message.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "me text");
+        assert_eq!(message.read(&mut two).unwrap(), 0);
+        // Reading beyond the end is the caller's mistake.
+        let view = message.view();
+        assert!(catch_unwind(AssertUnwindSafe(|| view.read_at(8, &mut [0; 2]))).is_err());
+        assert!(catch_unwind(AssertUnwindSafe(|| view.read_at(usize::MAX, &mut [0; 2]))).is_err());
+        assert!(catch_unwind(AssertUnwindSafe(|| view.copy_to(&mut [0; 8]))).is_err());
+    }
+
+    fn what_is_put_back_comes_again_with_its_position(bench) {
+        let ring = bench.spsc();
+        let mut producer = ring.producer().unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        for number in 0..4u8 {
+            producer.send(&[number; 30]).unwrap();
+        }
+        for _ in 0..3 {
+            let message = consumer.recv().unwrap();
+            assert_eq!((message.position(), message.to_vec()), (Position::new(0), vec![0; 30]));
+            message.put_back();
+        }
+        consumer.recv().unwrap().release();
+        let mut batch = consumer.recv_batch().unwrap();
+        let first: Vec<_> = std::iter::from_fn(|| Some(batch.next_message()?.position())).collect();
+        assert_eq!(first.len(), 3);
+        batch.put_back();
+        let again: Vec<_> = (0..3).map(|_| consumer.recv().unwrap().position()).collect();
+        assert_eq!(first, again);
+        assert_eq!(consumer.received_messages(), 4);
+    }
+
+    fn a_panic_while_a_message_is_held_brings_it_again(bench) {
+        let ring = bench.spsc();
+        let mut producer = ring.producer().unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        for number in 0..3u8 {
+            producer.send(&[number]).unwrap();
+        }
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            let message = consumer.recv().unwrap();
+            assert_eq!(message.to_vec(), [9], "this panic belongs to the test");
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(consumer.recv().unwrap().to_vec(), [0]);
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            let mut batch = consumer.recv_batch().unwrap();
+            while batch.next_message().is_some() {}
+            panic!("this panic belongs to the test");
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(consumer.recv().unwrap().to_vec(), [1]);
+        assert_eq!(consumer.recv().unwrap().to_vec(), [2]);
+    }
+
+    fn what_a_consumer_took_with_it_unreleased_its_successor_gets(bench) {
+        let ring = bench.spsc();
+        let mut producer = ring.producer().unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        for number in 0..3u8 {
+            producer.send(&[number]).unwrap();
+        }
+        consumer.recv().unwrap().release();
+        std::mem::forget(consumer.recv().unwrap());
+        drop(consumer);
+        let mut successor = ring.consumer().unwrap();
+        assert_eq!(successor.received_messages(), 1);
+        assert_eq!(successor.recv().unwrap().to_vec(), [1]);
+        assert_eq!(successor.recv().unwrap().to_vec(), [2]);
+    }
+
+    fn the_stream_ends_once_with_the_last_producer(bench) {
+        let ring = bench.mpsc(2);
+        let mut consumer = ring.consumer().unwrap();
+        // Nobody was here: that is no end.
+        assert_eq!(consumer.recv_timeout(SOON).err(), Some(RecvError::TimedOut));
+        for _ in 0..3 {
+            let mut first = ring.producer().unwrap();
+            let second = ring.producer().unwrap();
+            first.send(b"last").unwrap();
+            drop(first);
+            assert_eq!(consumer.recv().unwrap().to_vec(), b"last");
+            assert_eq!(consumer.recv_timeout(SOON).err(), Some(RecvError::TimedOut));
+            second.close();
+            assert_eq!(consumer.recv().err(), Some(RecvError::EndOfStream));
+            assert_eq!(consumer.recv_timeout(SOON).err(), Some(RecvError::TimedOut));
+        }
+        // A producer that sent nothing ends the stream as well, for each form.
+        drop(ring.producer().unwrap());
+        assert_eq!(consumer.recv_batch().err(), Some(RecvError::EndOfStream));
+        drop(ring.producer().unwrap());
+        let end = loop {
+            match consumer.try_recv().err() {
+                Some(RecvError::Empty) => std::thread::yield_now(),
+                other => break other,
+            }
+        };
+        assert_eq!(end, Some(RecvError::EndOfStream));
+        // What was delivered is noted in the ring: a new consumer waits.
+        drop(consumer);
+        let mut consumer = ring.consumer().unwrap();
+        assert_eq!(consumer.recv_timeout(SOON).err(), Some(RecvError::TimedOut));
+    }
+
+    fn a_second_consumer_is_refused_with_the_pid_of_the_first(bench) {
+        let ring = bench.spsc();
+        let consumer = ring.consumer().unwrap();
+        let pid = std::process::id();
+        let refused = ring.consumer().map(drop).unwrap_err();
+        assert_eq!(refused, AttachError::ConsumerPresent { pid });
+        assert!(refused.to_string().contains(&pid.to_string()));
+        drop(consumer);
+        ring.consumer().unwrap();
+    }
+
+    fn a_closed_ring_takes_nothing_more_and_keeps_what_is_in_it(bench) {
+        let ring = bench.spsc();
+        let mut producer = ring.producer().unwrap();
+        let consumer = ring.consumer().unwrap();
+        producer.send(b"kept").unwrap();
+        consumer.close();
+        assert_eq!(producer.probe(), Err(SendError::Closed));
+        assert!(ring.info().unwrap().consumer_closed);
+        // A successor opens it again.
+        let mut consumer = ring.consumer().unwrap();
+        assert!(!ring.info().unwrap().consumer_closed);
+        assert_eq!(producer.probe(), Ok(()));
+        producer.send(b"more").unwrap();
+        assert_eq!(consumer.recv().unwrap().to_vec(), b"kept");
+        assert_eq!(consumer.recv().unwrap().to_vec(), b"more");
+    }
+
+    fn a_consumer_that_left_is_a_broken_pipe_once_it_was_met(bench) {
+        let ring = bench.spsc();
+        let mut producer = ring.producer().unwrap();
+        assert_eq!(producer.probe(), Ok(()), "none was met");
+        drop(ring.consumer().unwrap());
+        assert_eq!(producer.probe(), Err(SendError::ConsumerGone));
+        // Without asking: within a quarter lap.
+        let refused = (0..11).find_map(|_| producer.try_send(&[0; 100]).err());
+        assert_eq!(refused, Some(SendError::ConsumerGone));
+        producer.await_next_consumer().unwrap();
+        producer.try_send(b"kept").unwrap();
+        assert_eq!(producer.probe(), Ok(()));
+        let mut next = ring.consumer().unwrap();
+        assert!(next.recv().is_ok());
+        drop(next);
+        assert_eq!(producer.probe(), Err(SendError::ConsumerGone));
+    }
+}

@@ -1,0 +1,132 @@
+//! Removing a ring: when it is done, when it is idle, by force; and what its users then see.
+
+use semring::{AttachError, OpenError, RecvError, RemoveError, RingState, SendError, any};
+
+use crate::bench::{LONG, SOON, while_asleep};
+
+over_each_backend! {
+    fn a_ring_that_is_removed_is_gone_with_all_that_belonged_to_it(bench) {
+        let ring = bench.spsc();
+        assert_eq!(bench.guard.objects().len(), 2);
+        ring.remove().unwrap();
+        bench.guard.assert_clean();
+        let open = any::open(&bench.address).map(drop);
+        assert!(matches!(open, Err(OpenError::NotFound { .. })));
+        // The open handle knows; a second removal has nothing to do.
+        assert_eq!(ring.producer().map(drop), Err(AttachError::Removed));
+        assert_eq!(ring.consumer().map(drop), Err(AttachError::Removed));
+        ring.remove().unwrap();
+        // And the name is free.
+        bench.spsc();
+    }
+
+    fn a_ring_in_use_is_kept_and_its_users_named(bench) {
+        let ring = bench.mpsc(2);
+        let producer = ring.producer().unwrap();
+        let consumer = ring.consumer().unwrap();
+        let pid = std::process::id();
+        let address = bench.address.parse().unwrap();
+        for refused in [ring.remove(), semring::remove(&address, false)] {
+            let error = refused.unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains(&bench.address) && text.contains(&format!("consumer (pid {pid})")), "{text}");
+            assert!(text.contains(&format!("producers (pid {pid})")) && text.contains("--force"), "{text}");
+            assert!(matches!(error, RemoveError::InUse { .. }));
+        }
+        assert!(!ring.remove_if_done().unwrap());
+        drop(consumer);
+        let text = ring.remove().unwrap_err().to_string();
+        assert!(!text.contains("consumer") && text.contains("producers"), "{text}");
+        drop(producer);
+        ring.remove().unwrap();
+    }
+
+    fn force_ends_everybody(bench) {
+        let ring = bench.mpsc(2);
+        let mut sleeping = ring.producer().unwrap();
+        let mut awake = ring.producer().unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        let address = bench.address.parse().unwrap();
+        while sleeping.try_send(&[0; 1000]).is_ok() {}
+        let ended = while_asleep(
+            || sleeping.send(&[0; 1000]),
+            || semring::remove(&address, true).unwrap(),
+        );
+        assert_eq!(ended, Err(SendError::Removed));
+        for _ in 0..2 {
+            assert_eq!(awake.probe(), Err(SendError::Removed));
+            let refused = (0..20).find_map(|_| awake.try_send(&[0; 1000]).err());
+            assert_eq!(refused, Some(SendError::Removed));
+        }
+        // What was published is still received; then the consumer is told, again and again.
+        while consumer.recv().is_ok() {}
+        assert_eq!(consumer.recv().err(), Some(RecvError::Removed));
+        assert_eq!(consumer.try_recv().err(), Some(RecvError::Removed));
+        assert_eq!(consumer.recv_timeout(LONG).err(), Some(RecvError::Removed));
+        bench.guard.assert_clean();
+    }
+
+    fn a_sleeping_consumer_is_told_that_its_ring_was_removed(bench) {
+        let ring = bench.spsc();
+        let mut consumer = ring.consumer().unwrap();
+        let address = bench.address.parse().unwrap();
+        let ended = while_asleep(
+            || consumer.recv().map(drop),
+            || semring::remove(&address, true).unwrap(),
+        );
+        assert_eq!(ended, Err(RecvError::Removed));
+    }
+
+    fn the_consumer_removes_the_ring_at_the_end_of_its_stream(bench) {
+        let ring = bench.spsc();
+        let mut producer = ring.producer().unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        producer.send(b"late").unwrap();
+        assert!(!consumer.remove_at_end().unwrap(), "a producer is there");
+        drop(producer);
+        assert!(!consumer.remove_at_end().unwrap(), "something is unread");
+        assert_eq!(consumer.recv().unwrap().to_vec(), b"late");
+        assert!(consumer.remove_at_end().unwrap());
+        bench.guard.assert_clean();
+        assert_eq!(consumer.recv().err(), Some(RecvError::Removed));
+        assert!(consumer.remove_at_end().unwrap(), "gone is gone");
+    }
+
+    fn a_ring_is_done_when_nothing_is_lost_by_its_removal(bench) {
+        let ring = bench.spsc();
+        ring.producer().unwrap().send(b"unread").unwrap();
+        assert!(!ring.remove_if_done().unwrap());
+        // Read and done.
+        ring.consumer().unwrap().recv().unwrap().release();
+        assert!(ring.remove_if_done().unwrap());
+        bench.guard.assert_clean();
+        // Unread, but the consumer left on purpose.
+        let ring = bench.spsc();
+        ring.producer().unwrap().send(b"unread").unwrap();
+        ring.consumer().unwrap().close();
+        assert!(ring.remove_if_done().unwrap());
+        bench.guard.assert_clean();
+    }
+
+    fn a_ring_whose_semaphores_are_gone_is_described_and_can_be_removed(bench) {
+        let ring = bench.spsc();
+        let mut consumer = ring.consumer().unwrap();
+        let set = bench.guard.objects().into_iter().find(|object| {
+            matches!(object, semring_testkit::objects::Object::Semaphores { .. })
+        });
+        set.unwrap().remove().unwrap();
+        assert_eq!(consumer.recv_timeout(SOON).err(), Some(RecvError::Removed));
+        drop(consumer);
+        let error = any::open(&bench.address).map(drop).unwrap_err();
+        assert!(matches!(error, OpenError::GuardLost { .. }));
+        let text = error.to_string();
+        assert!(text.contains("semaphores") && text.contains("semring rm --force"), "{text}");
+        let address = bench.address.parse().unwrap();
+        let info = semring::inspect(&address).unwrap();
+        assert_eq!((info.state, info.state.to_string().as_str()), (RingState::Unguarded, "unguarded"));
+        assert!(semring::list().iter().any(|listed| listed.uuid == info.uuid));
+        assert!(semring::remove(&address, false).is_err());
+        semring::remove(&address, true).unwrap();
+        bench.guard.assert_clean();
+    }
+}

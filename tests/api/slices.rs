@@ -1,0 +1,43 @@
+//! Slices of the segment, for those who vouch for their peers and for nobody else.
+
+use semring::spsc;
+
+use crate::bench::CAPACITY;
+
+over_each_backend! {
+    fn without_trust_there_is_no_slice(bench) {
+        let ring = bench.spsc();
+        let mut producer = ring.producer().unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        let mut reservation = producer.reserve(4).unwrap();
+        assert!(reservation.as_mut_slice().is_none());
+        reservation.write_at(0, b"copy");
+        reservation.commit();
+        let message = consumer.recv().unwrap();
+        assert!(message.as_slice().is_none() && message.view().as_slice().is_none());
+        message.put_back();
+        assert!(consumer.recv_batch().unwrap().next_message().unwrap().as_slice().is_none());
+    }
+
+    fn who_trusts_its_peers_reads_and_writes_in_place(bench) {
+        // SAFETY: this process is the only one that has the ring, and uses semring only.
+        let builder = unsafe { spsc::Builder::new(&bench.address).trust_peers() };
+        let ring = builder.capacity(CAPACITY).create().unwrap();
+        let mut producer = ring.producer().unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        for len in [0, 1, 7, 8, 1000, 1024] {
+            let mut reservation = producer.reserve(len).unwrap();
+            let slice = reservation.as_mut_slice().unwrap();
+            assert_eq!(slice.len(), len);
+            slice.fill(len as u8);
+            reservation.commit();
+            let message = consumer.recv().unwrap();
+            assert_eq!(message.as_slice().unwrap(), vec![len as u8; len]);
+            assert_eq!(message.view().as_slice(), message.as_slice());
+        }
+        // Trust belongs to the handle, not to the ring.
+        drop(producer);
+        let other = spsc::open(&bench.address).unwrap();
+        assert!(other.producer().unwrap().reserve(1).unwrap().as_mut_slice().is_none());
+    }
+}

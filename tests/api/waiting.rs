@@ -1,0 +1,187 @@
+//! Calls that wait: for a message, for room, for the time, for an interruption; with each strategy.
+
+use std::thread;
+use std::time::Duration;
+
+use semring::{RecvError, SendError, WaitStrategy, spsc};
+
+use crate::bench::{CAPACITY, LONG, SOON, while_asleep};
+
+const STRATEGIES: [WaitStrategy; 4] = [
+    WaitStrategy::Spin,
+    WaitStrategy::Yield,
+    WaitStrategy::Adaptive,
+    WaitStrategy::Block,
+];
+
+fn open(address: &str, strategy: WaitStrategy) -> spsc::Ring {
+    spsc::Builder::new(address)
+        .capacity(CAPACITY)
+        .wait(strategy)
+        .open_or_create()
+        .unwrap()
+}
+
+over_each_backend! {
+    fn a_sleeping_consumer_is_woken_by_a_message_and_by_the_end(bench) {
+        let ring = bench.spsc();
+        let mut producer = ring.producer().unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        let got = while_asleep(
+            || consumer.recv().map(|message| message.to_vec()),
+            || producer.send(b"wake up").unwrap(),
+        );
+        assert_eq!(got.unwrap(), b"wake up");
+        let got = while_asleep(|| consumer.recv_timeout(LONG).map(drop), || drop(producer));
+        assert_eq!(got, Err(RecvError::EndOfStream));
+        assert!(consumer.kernel_calls().0 >= 2);
+    }
+
+    fn a_sleeping_producer_is_woken_by_room_and_by_the_end(bench) {
+        let ring = bench.spsc();
+        let mut producer = ring.producer().unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        while producer.try_send(&[1; 1000]).is_ok() {}
+        let sent = while_asleep(|| producer.send(&[2; 1000]), || {
+            // Two: a pad takes the rest of the lap.
+            consumer.recv().unwrap().release();
+            consumer.recv().unwrap().release();
+            consumer.flush_released().unwrap();
+        });
+        assert_eq!(sent, Ok(()));
+        let timed = while_asleep(|| producer.send_timeout(&[3; 1000], LONG), || drop(consumer));
+        assert_eq!(timed, Err(SendError::ConsumerGone));
+        let consumer = ring.consumer().unwrap();
+        let closed = while_asleep(|| producer.send(&[4; 1000]), || consumer.close());
+        assert_eq!(closed, Err(SendError::Closed));
+        assert!(producer.kernel_calls().0 >= 3);
+    }
+
+    fn a_wait_ends_with_its_time_and_nothing_is_lost_by_it(bench) {
+        let ring = bench.spsc();
+        let mut producer = ring.producer().unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        for timeout in [Duration::ZERO, Duration::from_nanos(1), SOON] {
+            assert_eq!(consumer.recv_timeout(timeout).err(), Some(RecvError::TimedOut));
+            producer.send(b"x").unwrap();
+            assert_eq!(consumer.recv_timeout(timeout).unwrap().to_vec(), b"x");
+        }
+        while producer.try_send(&[0; 100]).is_ok() {}
+        for timeout in [Duration::ZERO, Duration::from_nanos(1), SOON] {
+            assert_eq!(producer.send_timeout(&[0; 100], timeout), Err(SendError::TimedOut));
+        }
+        // A time beyond the end of time is no limit.
+        consumer.recv_timeout(Duration::MAX).unwrap().release();
+        consumer.flush_released().unwrap();
+        producer.send_timeout(&[0; 10], Duration::MAX).unwrap();
+    }
+
+    fn an_interruption_ends_a_wait_on_each_side(bench) {
+        let ring = bench.spsc();
+        let mut producer = ring.producer().unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        let interrupter = consumer.interrupter();
+        let ended = while_asleep(|| consumer.recv().map(drop), || interrupter.interrupt());
+        assert_eq!(ended, Err(RecvError::Interrupted));
+        let ended = while_asleep(|| consumer.recv_batch().map(drop), || interrupter.clone().interrupt());
+        assert_eq!(ended, Err(RecvError::Interrupted));
+        // Once for each interruption: the next wait is a wait.
+        assert_eq!(consumer.recv_timeout(SOON).err(), Some(RecvError::TimedOut));
+        while producer.try_send(&[1; 1000]).is_ok() {}
+        let interrupter = producer.interrupter();
+        let ended = while_asleep(|| producer.send(&[2; 1000]), || interrupter.interrupt());
+        assert_eq!(ended, Err(SendError::Interrupted));
+        assert_eq!(producer.send_timeout(&[2; 1000], SOON), Err(SendError::TimedOut));
+        // Nothing of the interrupted message was sent.
+        let mut received = 0;
+        while let Ok(message) = consumer.try_recv() {
+            assert_eq!(message.to_vec(), [1; 1000]);
+            received += 1;
+        }
+        assert_eq!(received, producer.sent_messages());
+    }
+
+    fn an_interruption_before_a_wait_ends_the_next_one(bench) {
+        let ring = bench.spsc();
+        let mut producer = ring.producer().unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        let interrupter = consumer.interrupter();
+        interrupter.interrupt();
+        interrupter.interrupt();
+        // A call that need not wait is not disturbed.
+        producer.send(b"x").unwrap();
+        consumer.recv().unwrap().release();
+        assert_eq!(consumer.recv().err(), Some(RecvError::Interrupted));
+        assert_eq!(consumer.recv_timeout(SOON).err(), Some(RecvError::TimedOut));
+        interrupter.interrupt();
+        assert_eq!(consumer.try_recv().err(), Some(RecvError::Interrupted));
+        let interrupter = producer.interrupter();
+        interrupter.interrupt();
+        producer.send(b"not disturbed").unwrap();
+        let mut sent = 0;
+        let ended = loop {
+            match producer.send(&[0; 500]) {
+                Ok(()) => sent += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!((ended, sent > 0), (SendError::Interrupted, true));
+        // An interrupter that outlives its handle does no harm.
+        drop((producer, consumer));
+        interrupter.interrupt();
+    }
+
+    fn a_consumer_and_a_producer_wait_with_every_strategy(bench) {
+        const COUNT: u32 = 2000;
+        for producing in STRATEGIES {
+            for consuming in STRATEGIES {
+                let mut producer = open(&bench.address, producing).producer().unwrap();
+                bench.guard.objects();
+                let mut consumer = open(&bench.address, consuming).consumer().unwrap();
+                thread::scope(|scope| {
+                    scope.spawn(move || {
+                        for number in 0..COUNT {
+                            let len = number as usize % 250;
+                            producer.send(&number.to_le_bytes().repeat(len)).unwrap();
+                        }
+                    });
+                    for number in 0..COUNT {
+                        let message = consumer.recv().unwrap();
+                        assert_eq!(message.to_vec(), number.to_le_bytes().repeat(number as usize % 250));
+                    }
+                    let end = consumer.recv().err();
+                    assert_eq!(end, Some(RecvError::EndOfStream), "{producing:?} {consuming:?}");
+                });
+            }
+        }
+    }
+
+    fn many_producers_keep_their_order(bench) {
+        const COUNT: u64 = 5000;
+        let ring = bench.mpsc(4);
+        let mut consumer = ring.consumer().unwrap();
+        let mut received = [0; 4];
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                let mut producer = ring.producer().unwrap();
+                scope.spawn(move || {
+                    for number in 0..COUNT {
+                        producer.send(&number.to_le_bytes().repeat(1 + number as usize % 20)).unwrap();
+                    }
+                });
+            }
+            loop {
+                match consumer.recv() {
+                    Ok(message) => {
+                        let next: &mut u64 = &mut received[message.lane()];
+                        assert_eq!(message.to_vec(), next.to_le_bytes().repeat(1 + *next as usize % 20));
+                        *next += 1;
+                    }
+                    Err(RecvError::EndOfStream) => break,
+                    Err(other) => panic!("{other}"),
+                }
+            }
+        });
+        assert_eq!(received, [COUNT; 4]);
+    }
+}
