@@ -30,7 +30,8 @@ over_each_backend! {
         reservation.set_meta(meta);
         reservation.commit();
         let mut reservation = producer.try_reserve(20).unwrap();
-        write!(reservation, "try_{}", "reserve").unwrap();
+        let what = "reserve";
+        write!(reservation, "try_{what}").unwrap();
         assert_eq!(reservation.written(), 11);
         reservation.truncate(11);
         reservation.commit();

@@ -589,9 +589,8 @@ fn a_set_under_a_free_key_is_made_and_its_lock_held_to_the_end() {
     assert!(!creation_ended(key.key, NOT_AT_ALL));
     let identity = new.identify().unwrap();
     assert_eq!(key.values()[CHECK], identity.check as u16);
-    let guard = new.finish();
+    let _guard = new.finish();
     assert!(SemaphoreGuard::open(&identity, 2).is_ok());
-    drop(guard);
 }
 
 #[test]
@@ -676,7 +675,7 @@ fn under_a_ring_the_lock_is_only_looked_through() {
     let key = KeyGuard::new();
     let new = key.lock(2, false).unwrap().unwrap();
     let identity = new.identify().unwrap();
-    drop(new.finish());
+    let _guard = new.finish();
     let before = key.values();
     assert!(key.lock(2, true).unwrap().is_none());
     assert_eq!(key.values(), before);
