@@ -1,1 +1,23 @@
-//! Placeholder while the workspace is laid out.
+//! What `semring`, `semring-producer` and `semring-consumer` share: options, framings, waiting for
+//! stdin and stdout together with signals, exit codes and reports.
+//!
+//! The commands are the modules [`admin`], [`producer`] and [`consumer`]; each has a `main` that ends
+//! with the exit code of the contract and never panics because of its surroundings.
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod consumer;
+pub mod producer;
+
+mod args;
+mod attach;
+mod exit;
+mod framing;
+mod input;
+mod listing;
+mod output;
+mod pace;
+mod pages;
+mod report;
+mod signals;
+mod units;

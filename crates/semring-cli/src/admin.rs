@@ -1,0 +1,127 @@
+//! `semring`: rings made, listed, looked at and removed.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use semring::{Address, AddressError};
+
+use crate::args::{self, ShapeArgs};
+use crate::attach::builder;
+use crate::exit::{self, Failure};
+use crate::listing::{self, Column};
+use crate::output::print;
+use crate::pages::{self, Program};
+use crate::report;
+
+const PROGRAM: &str = "semring";
+
+/// `semring`
+#[derive(Parser, Debug)]
+#[command(
+    name = "semring",
+    version,
+    about = "Makes, lists, shows and removes message rings in shared memory",
+    long_about = "Makes, lists, shows and removes message rings in shared memory. semring-producer and \
+                  semring-consumer move messages through them.",
+    disable_help_subcommand = true,
+    max_term_width = 80
+)]
+pub(crate) struct AdminArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Make a ring that stays until it is removed
+    Create {
+        #[arg(value_name = "RING", help = args::ADDRESS_HELP)]
+        address: String,
+        #[command(flatten)]
+        shape: ShapeArgs,
+    },
+    /// List the rings that you may look at
+    Ls {
+        /// One JSON object a line
+        #[arg(long, conflicts_with_all = ["noheadings", "columns"])]
+        json: bool,
+        /// No line of headings
+        #[arg(long)]
+        noheadings: bool,
+        /// Which columns, separated by commas; numbers are then plain
+        #[arg(short = 'o', long, value_name = "COLS", value_delimiter = ',', long_help = listing::columns_help())]
+        columns: Vec<Column>,
+    },
+    /// Show one ring, lane by lane
+    Info {
+        #[arg(value_name = "RING", help = args::ADDRESS_HELP)]
+        address: String,
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a ring with everything in it
+    Rm {
+        #[arg(value_name = "RING", help = args::ADDRESS_HELP)]
+        address: String,
+        /// Also while it is used: whoever is attached ends with an error
+        #[arg(long)]
+        force: bool,
+    },
+    /// Print completions for a shell
+    Completions {
+        shell: clap_complete::Shell,
+        /// For which program
+        #[arg(value_enum, default_value_t = Program::Semring)]
+        program: Program,
+    },
+    /// Print a man page: semring man semring-producer | man -l -
+    #[command(hide = true)]
+    Man {
+        /// semring, semring-producer, semring-consumer, or semring-ls and the like
+        #[arg(default_value = "semring")]
+        page: String,
+    },
+}
+
+/// Runs the command.
+pub fn main() -> ExitCode {
+    report::end(PROGRAM, run())
+}
+
+fn run() -> Result<u8, Failure> {
+    let args: AdminArgs = args::parse(std::env::args_os())?;
+    match args.command {
+        Command::Create { address, shape } => {
+            builder(&address, &shape).create()?;
+        }
+        Command::Ls { json: true, .. } => {
+            print(&listing::json_lines(&semring::list()))?;
+        }
+        Command::Ls {
+            noheadings,
+            columns,
+            ..
+        } => {
+            print(&listing::table(&semring::list(), &columns, !noheadings))?;
+        }
+        Command::Info { address, json } => {
+            let info = semring::inspect(&parse(&address)?)?;
+            print(&if json {
+                listing::json_with_lanes(&info)
+            } else {
+                listing::describe(&info)
+            })?;
+        }
+        Command::Rm { address, force } => semring::remove(&parse(&address)?, force)?,
+        Command::Completions { shell, program } => print(&pages::completions(shell, program))?,
+        Command::Man { page } => print(&pages::man(&page)?)?,
+    }
+    Ok(exit::DONE)
+}
+
+fn parse(address: &str) -> Result<Address, Failure> {
+    address
+        .parse()
+        .map_err(|error: AddressError| Failure::new(exit::USAGE, error.to_string()))
+}

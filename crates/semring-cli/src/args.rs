@@ -1,0 +1,366 @@
+//! The options, and reading them in the manner of the other errors: one sentence, one code.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, ValueEnum};
+use semring::WaitStrategy;
+
+use crate::exit::{self, Failure};
+use crate::framing::Framing;
+use crate::units::{parse_bytes, parse_mode, parse_time};
+
+pub(crate) const ADDRESS_HELP: &str =
+    "NAME or posix:NAME, sysv:NAME, sysv:0x5eed0001, sysv:PATH#ID";
+
+const CODES: &str = "\
+Exit codes:
+  0 done, end of stream   1 failure   2 usage   3 no such ring   4 permission
+  5 not a ring, or another format version   6 finished, but something was lost
+  124 time-out   141 the reader is gone   128+n ended by signal n";
+
+const PRODUCER_AFTER: &str = "\
+Framing:
+  Each line is a message without its newline. A last line without one carries
+  flag 1 (bit 0) in its message; the consumer then adds the newline only if
+  another message follows, so that the stream comes out as it was. The same
+  with -0. A message may be a quarter of the capacity; a longer one ends the
+  producer with 1, and what came before it is sent.
+
+Examples:
+  seq 1 1000000 | semring-producer numbers &
+  semring-consumer numbers | sha256sum
+
+  tail -F access.log | semring-producer --wait-for-consumer log
+  tar c dir | semring-producer --raw --capacity 4M backup
+";
+
+const CONSUMER_AFTER: &str = "\
+Framing:
+  Each message is written with a newline behind it. A message with flag 1 (a
+  last line that had none) gets it only if another message follows. Use the
+  option of the producer to get the same stream, another one to convert.
+
+Each write to stdout is done before its messages are released: a consumer that
+is killed loses nothing; at most what its last write held comes again to the
+next one. To throw messages away, write >/dev/null.
+
+Examples:
+  semring-consumer numbers | sha256sum
+  semring-consumer --follow log >> all.log
+  semring-consumer --count 10 numbers
+";
+
+/// `semring-producer`
+#[derive(Parser, Debug)]
+#[command(
+    name = "semring-producer",
+    version,
+    about = "Sends stdin into a ring in shared memory, message by message",
+    long_about = "Sends stdin into a ring in shared memory, message by message. The ring is made if it is \
+                  missing; it does not matter whether producer or consumer starts first. Without a consumer \
+                  the producer fills the ring, then waits.",
+    max_term_width = 80
+)]
+pub(crate) struct ProducerArgs {
+    #[command(flatten)]
+    pub(crate) ring: RingArgs,
+    #[command(flatten)]
+    pub(crate) framing: FramingArgs,
+    /// Ride over the end of a consumer and wait for the next one, instead of ending with 141
+    #[arg(long)]
+    pub(crate) wait_for_consumer: bool,
+    #[command(flatten)]
+    pub(crate) manner: MannerArgs,
+}
+
+/// `semring-consumer`
+#[derive(Parser, Debug)]
+#[command(
+    name = "semring-consumer",
+    version,
+    about = "Writes the messages of a ring in shared memory to stdout",
+    long_about = "Writes the messages of a ring in shared memory to stdout, until the producers are gone and \
+                  the ring is empty. The ring is made if it is missing; before the first producer the consumer \
+                  waits. A ring that was made by producer or consumer because it was missing is removed at the \
+                  end of the stream.",
+    max_term_width = 80
+)]
+pub(crate) struct ConsumerArgs {
+    #[command(flatten)]
+    pub(crate) ring: RingArgs,
+    #[command(flatten)]
+    pub(crate) framing: FramingArgs,
+    /// Stay for new producers when all are gone
+    #[arg(long)]
+    pub(crate) follow: bool,
+    /// End after N messages; producers then end, too
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+    /// Don't remove the ring, whoever made it
+    #[arg(long)]
+    pub(crate) keep: bool,
+    #[command(flatten)]
+    pub(crate) manner: MannerArgs,
+}
+
+/// Which ring, and what it is made of.
+#[derive(Args, Debug)]
+pub(crate) struct RingArgs {
+    #[arg(value_name = "RING", help = ADDRESS_HELP)]
+    pub(crate) address: String,
+    /// Open only: fail with 3 if there is no such ring
+    #[arg(long)]
+    pub(crate) no_create: bool,
+    #[command(flatten)]
+    pub(crate) shape: ShapeArgs,
+    /// What to do while waiting
+    #[arg(long, value_enum, default_value_t = Wait::Adaptive)]
+    pub(crate) wait: Wait,
+}
+
+/// What a new ring is made of, and an existing one must be.
+#[derive(Args, Debug)]
+pub(crate) struct ShapeArgs {
+    /// Bytes for each producer, 4K to 4G, rounded up to a power of two [new ring: 256K]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    pub(crate) capacity: Option<u64>,
+    /// How many producers can be attached at once, 1 to 240 [new ring: 8]
+    #[arg(long, value_name = "N")]
+    pub(crate) producers: Option<usize>,
+    /// Permission bits, octal [new ring: 0600]
+    #[arg(long, value_name = "MODE", value_parser = parse_mode)]
+    pub(crate) mode: Option<u32>,
+    /// What tells who is alive; this version has semaphores
+    #[arg(long, value_name = "GUARD", value_parser = parse_guard, default_value = "auto", help = "auto or semaphore")]
+    pub(crate) guard: Guard,
+}
+
+/// What the bytes of stdin or stdout mean.
+#[derive(Args, Debug)]
+#[group(multiple = false)]
+pub(crate) struct FramingArgs {
+    /// A message is a line (default)
+    #[arg(long)]
+    pub(crate) lines: bool,
+    /// A message ends with a NUL byte
+    #[arg(short = '0', long)]
+    pub(crate) null: bool,
+    /// A message follows its length, a little-endian u32
+    #[arg(long)]
+    pub(crate) length_prefixed: bool,
+    /// Chunks as they come; only the stream as a whole has a meaning
+    #[arg(long)]
+    pub(crate) raw: bool,
+}
+
+impl FramingArgs {
+    pub(crate) fn framing(&self) -> Framing {
+        if self.null {
+            Framing::Null
+        } else if self.length_prefixed {
+            Framing::LengthPrefixed
+        } else if self.raw {
+            Framing::Raw
+        } else {
+            Framing::Lines
+        }
+    }
+}
+
+/// How a transfer behaves, and what it says.
+#[derive(Args, Debug)]
+pub(crate) struct MannerArgs {
+    /// End with 124 if nothing moved for this long, such as 250ms, 5s, 2m; 0 is never
+    #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "0")]
+    timeout: Duration,
+    /// At most this many bytes a second, such as 64K or 1MB; 0 is no limit
+    #[arg(short = 'L', long, value_name = "SIZE", value_parser = parse_bytes, default_value = "0")]
+    rate_limit: u64,
+    /// Show progress on stderr if that is a terminal
+    #[arg(long)]
+    pub(crate) progress: bool,
+    /// Show progress also if stderr is no terminal
+    #[arg(short = 'f', long)]
+    pub(crate) force_progress: bool,
+    /// At the end, one line of figures on stderr
+    #[arg(long)]
+    pub(crate) stats: bool,
+    /// The figures as one JSON object (implies --stats)
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Say nothing but errors
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Say more
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+}
+
+impl MannerArgs {
+    /// How long nothing may move.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        (!self.timeout.is_zero()).then_some(self.timeout)
+    }
+
+    /// Bytes a second.
+    pub(crate) fn rate(&self) -> Option<u64> {
+        (self.rate_limit > 0).then_some(self.rate_limit)
+    }
+}
+
+/// How to wait.
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub(crate) enum Wait {
+    /// Look without pause: lowest latency, one CPU spent
+    Spin,
+    /// Look, giving the CPU to others in between
+    Yield,
+    /// Look for some microseconds, then sleep
+    Adaptive,
+    /// Sleep at once
+    Block,
+}
+
+impl From<Wait> for WaitStrategy {
+    fn from(wait: Wait) -> Self {
+        match wait {
+            Wait::Spin => Self::Spin,
+            Wait::Yield => Self::Yield,
+            Wait::Adaptive => Self::Adaptive,
+            Wait::Block => Self::Block,
+        }
+    }
+}
+
+/// Which guard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Guard {
+    Auto,
+    Semaphore,
+}
+
+fn parse_guard(text: &str) -> Result<Guard, String> {
+    match text {
+        "auto" => Ok(Guard::Auto),
+        "semaphore" => Ok(Guard::Semaphore),
+        "pipe" => Err("this version has the semaphore guard only".to_owned()),
+        _ => Err("write auto or semaphore".to_owned()),
+    }
+}
+
+/// What follows the options in `--help` and in the man page of a program.
+pub(crate) fn afterword(program: &str) -> String {
+    match program {
+        "semring-producer" => format!("{PRODUCER_AFTER}\n{CODES}"),
+        "semring-consumer" => format!("{CONSUMER_AFTER}\n{CODES}"),
+        _ => CODES.to_owned(),
+    }
+}
+
+/// The command with its afterword.
+pub(crate) fn command<P: CommandFactory>() -> clap::Command {
+    let command = P::command();
+    let text = afterword(command.get_name());
+    command.after_help(text)
+}
+
+/// Reads the command line. `Err` holds what to end with: help and version were printed by then.
+pub(crate) fn parse<P: Parser>(
+    arguments: impl IntoIterator<Item = OsString>,
+) -> Result<P, Failure> {
+    let command = command::<P>();
+    let program = command.get_name().to_owned();
+    let parsed = command
+        .try_get_matches_from(arguments)
+        .and_then(|matches| P::from_arg_matches(&matches));
+    match parsed {
+        Ok(parsed) => Ok(parsed),
+        Err(error) => Err(ended(&program, &error)),
+    }
+}
+
+fn ended(program: &str, error: &clap::Error) -> Failure {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => match error.print() {
+            Ok(()) => Failure::new(exit::DONE, ""),
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Failure::broken_pipe(),
+            Err(error) => Failure::run_time(format!("stdout: {error}")),
+        },
+        _ => Failure::new(exit::USAGE, usage_sentence(program, &error.to_string())),
+    }
+}
+
+/// clap's paragraphs as one sentence: the error, its tips, and where help is.
+fn usage_sentence(program: &str, rendered: &str) -> String {
+    let mut paragraphs = rendered.split("\n\n").map(|paragraph| {
+        paragraph
+            .lines()
+            .map(str::trim)
+            .collect::<Vec<_>>()
+            .join(" ")
+    });
+    let first = paragraphs.next().unwrap_or_default();
+    let mut sentence = first.strip_prefix("error: ").unwrap_or(&first).to_owned();
+    for tip in paragraphs.filter_map(|text| text.strip_prefix("tip: ").map(str::to_owned)) {
+        sentence += &format!(" ({tip})");
+    }
+    sentence + &format!("; see {program} --help")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn producer(arguments: &[&str]) -> Result<ProducerArgs, Failure> {
+        let all = std::iter::once("semring-producer").chain(arguments.iter().copied());
+        parse(all.map(OsString::from))
+    }
+
+    #[test]
+    fn declarations_are_consistent() {
+        command::<ProducerArgs>().debug_assert();
+        command::<ConsumerArgs>().debug_assert();
+    }
+
+    #[test]
+    fn wrong_use_is_one_sentence_and_2() {
+        for arguments in [
+            &["x", "--raw", "--lines"][..],
+            &[],
+            &["x", "--capacity", "much"],
+            &["x", "--mode", "999"],
+            &["x", "--guard", "pipe"],
+            &["x", "--cap", "1"],
+            &["x", "y"],
+            &["x", "-q", "-v"],
+        ] {
+            let failure = producer(arguments).unwrap_err();
+            assert_eq!(failure.code, exit::USAGE, "{arguments:?}");
+            assert!(!failure.sentence.contains('\n'), "{}", failure.sentence);
+            assert!(
+                failure.sentence.ends_with("; see semring-producer --help"),
+                "{}",
+                failure.sentence
+            );
+        }
+        let pipe = producer(&["x", "--guard", "pipe"]).unwrap_err();
+        assert!(
+            pipe.sentence
+                .contains("this version has the semaphore guard only")
+        );
+    }
+
+    #[test]
+    fn what_is_not_said_is_left_open() {
+        let args = producer(&["x"]).unwrap();
+        assert_eq!(args.framing.framing(), Framing::Lines);
+        assert!(args.ring.shape.capacity.is_none() && args.ring.shape.mode.is_none());
+        assert!(args.manner.timeout().is_none() && args.manner.rate().is_none());
+        let args = producer(&["-0", "-L", "1MB", "--timeout", "250ms", "x"]).unwrap();
+        assert_eq!(args.framing.framing(), Framing::Null);
+        assert_eq!(args.manner.rate(), Some(1_000_000));
+        assert_eq!(args.manner.timeout(), Some(Duration::from_millis(250)));
+    }
+}

@@ -1,0 +1,112 @@
+//! Opening the ring and becoming producer or consumer, while others may just be removing it.
+
+use semring::any::{Builder, Ring};
+use semring::{AttachError, GuardKind};
+
+use crate::args::{Guard, RingArgs, ShapeArgs};
+use crate::exit::{Failure, attach_failure};
+use crate::report::Report;
+use crate::units::count;
+
+/// A builder that asks for what was said explicitly, and leaves the rest as it is.
+pub(crate) fn builder(address: &str, shape: &ShapeArgs) -> Builder {
+    let mut builder = Builder::new(address);
+    if let Some(capacity) = shape.capacity {
+        builder = builder.capacity(capacity);
+    }
+    if let Some(producers) = shape.producers {
+        builder = builder.producers(producers);
+    }
+    if let Some(mode) = shape.mode {
+        builder = builder.mode(mode);
+    }
+    if shape.guard == Guard::Semaphore {
+        builder = builder.guard(GuardKind::Semaphore);
+    }
+    builder
+}
+
+/// Opens the ring, or makes it, and takes a role in it.
+pub(crate) fn attach<R>(
+    args: &RingArgs,
+    report: &Report,
+    take_role: impl Fn(&Ring) -> Result<R, AttachError>,
+) -> Result<(Ring, R), Failure> {
+    let builder = builder(&args.address, &args.shape)
+        .wait(args.wait.into())
+        .implicit(true);
+    loop {
+        let ring = if args.no_create {
+            builder.open()?
+        } else {
+            builder.open_or_create()?
+        };
+        // Before the role: afterwards a producer's consumer may already be reading.
+        let found = found_unread(&ring);
+        match take_role(&ring) {
+            Ok(role) => {
+                let verb = if ring.was_created() { "made" } else { "opened" };
+                let size = crate::units::human_bytes(ring.capacity_bytes());
+                report.detail(format_args!(
+                    "{verb} {}, {} of {size}",
+                    ring.address(),
+                    count(ring.lanes() as u64, "lane")
+                ));
+                if found > 0 {
+                    let messages = count(found, "message");
+                    report.mention(format_args!(
+                        "found {messages} unread in {}",
+                        ring.address()
+                    ));
+                }
+                return Ok((ring, role));
+            }
+            // The other side was just removing it: this was the old one, the next is new.
+            Err(AttachError::Removed) => {}
+            Err(error) => return Err(attach_failure(&ring.address().to_string(), &error)),
+        }
+    }
+}
+
+/// Messages left over from before: of a ring that others are using just now nothing is left over.
+fn found_unread(ring: &Ring) -> u64 {
+    if ring.was_created() {
+        return 0;
+    }
+    match ring.info() {
+        Ok(info) if info.producers() == 0 && info.consumer_pid.is_none() => info.unread_messages(),
+        _ => 0,
+    }
+}
+
+/// What became of a ring when its user left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Left {
+    /// It is gone.
+    Removed,
+    /// Somebody else is in it, or nothing is left in it.
+    Kept,
+    /// Nobody is attached, and so many messages are unread.
+    Unread(u64),
+}
+
+/// Looks at a ring that we have just left; removes it first if `remove` and it is done.
+pub(crate) fn leave(ring: &Ring, remove: bool, report: &Report) -> Left {
+    if remove {
+        match ring.remove_if_done() {
+            Ok(true) => {
+                report.detail(format_args!("removed {}", ring.address()));
+                return Left::Removed;
+            }
+            Ok(false) => {}
+            // Another user's ring: that one's to remove.
+            Err(error) => report.detail(error),
+        }
+    }
+    match ring.info() {
+        Ok(info) if info.consumer_pid.is_none() && info.unread_messages() > 0 => {
+            Left::Unread(info.unread_messages())
+        }
+        _ => Left::Kept,
+    }
+}

@@ -1,0 +1,6 @@
+//! `semring-consumer`: see `semring-consumer --help`.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    semring_cli::consumer::main()
+}

@@ -1,0 +1,175 @@
+//! How a command ends: the exit codes of the contract, and the sentence that goes with them.
+
+use std::fmt;
+
+use semring::{AttachError, CreateError, OpenError, OpenOrCreateError, RemoveError};
+
+/// Done, or end of stream.
+pub(crate) const DONE: u8 = 0;
+/// A failure at run time.
+pub(crate) const FAILED: u8 = 1;
+/// Wrong options, or a ring that differs from them.
+pub(crate) const USAGE: u8 = 2;
+/// No such ring.
+pub(crate) const NO_RING: u8 = 3;
+/// Not allowed.
+pub(crate) const PERMISSION: u8 = 4;
+/// Not a ring, or one of another format version.
+pub(crate) const NOT_A_RING: u8 = 5;
+/// Finished, but something was lost or damaged.
+pub(crate) const DAMAGED: u8 = 6;
+/// Nothing moved for the time of `--timeout`.
+pub(crate) const TIMED_OUT: u8 = 124;
+/// The reader is gone.
+pub(crate) const BROKEN_PIPE: u8 = 141;
+
+/// A failure: one sentence for the person, one code for the script.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) code: u8,
+    pub(crate) sentence: String,
+}
+
+impl Failure {
+    pub(crate) fn new(code: u8, sentence: impl Into<String>) -> Self {
+        Self {
+            code,
+            sentence: sentence.into(),
+        }
+    }
+
+    /// A failure at run time.
+    pub(crate) fn run_time(sentence: impl Into<String>) -> Self {
+        Self::new(FAILED, sentence)
+    }
+
+    /// The end that makes no words: the reader of our stdout is gone.
+    pub(crate) fn broken_pipe() -> Self {
+        Self::new(BROKEN_PIPE, "")
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sentence)
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        let code = match error {
+            OpenError::Address(_) | OpenError::Mismatch { .. } => USAGE,
+            OpenError::NotFound { .. } => NO_RING,
+            OpenError::NotARing { .. }
+            | OpenError::OtherVersion { .. }
+            | OpenError::UnknownFeatures { .. } => NOT_A_RING,
+            OpenError::Permission { .. } => PERMISSION,
+            _ => FAILED,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<CreateError> for Failure {
+    fn from(error: CreateError) -> Self {
+        let code = match error {
+            CreateError::Address(_) | CreateError::BadOption { .. } => USAGE,
+            CreateError::NotARing { .. } => NOT_A_RING,
+            CreateError::Permission { .. } => PERMISSION,
+            _ => FAILED,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<OpenOrCreateError> for Failure {
+    fn from(error: OpenOrCreateError) -> Self {
+        match error {
+            OpenOrCreateError::Open(error) => error.into(),
+            OpenOrCreateError::Create(error) => error.into(),
+            other => Self::run_time(other.to_string()),
+        }
+    }
+}
+
+impl From<RemoveError> for Failure {
+    fn from(error: RemoveError) -> Self {
+        match error {
+            RemoveError::Open(error) => error.into(),
+            RemoveError::Permission { .. } => Self::new(PERMISSION, error.to_string()),
+            _ => Self::run_time(error.to_string()),
+        }
+    }
+}
+
+/// Why nobody could attach to the ring at `address`.
+pub(crate) fn attach_failure(address: &str, error: &AttachError) -> Failure {
+    let code = if *error == AttachError::Permission {
+        PERMISSION
+    } else {
+        FAILED
+    };
+    Failure::new(code, format!("{address}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_failure_has_the_code_of_the_contract() {
+        let name = || "posix:x".to_owned();
+        let denied = || std::io::Error::from_raw_os_error(13);
+        let codes = [
+            (OpenError::NotFound { name: name() }, NO_RING),
+            (
+                OpenError::NotARing {
+                    name: name(),
+                    what: String::new(),
+                },
+                NOT_A_RING,
+            ),
+            (
+                OpenError::OtherVersion {
+                    name: name(),
+                    found: 9,
+                    expected: 1,
+                },
+                NOT_A_RING,
+            ),
+            (
+                OpenError::UnknownFeatures {
+                    name: name(),
+                    bits: 1,
+                },
+                NOT_A_RING,
+            ),
+            (
+                OpenError::Permission {
+                    name: name(),
+                    source: denied(),
+                },
+                PERMISSION,
+            ),
+            (OpenError::Busy { name: name() }, FAILED),
+        ];
+        for (error, code) in codes {
+            assert_eq!(Failure::from(error).code, code);
+        }
+        let address = "no/slash".parse::<semring::Address>().unwrap_err();
+        assert_eq!(Failure::from(OpenError::Address(address)).code, USAGE);
+        let in_use = RemoveError::InUse {
+            name: name(),
+            producers: vec![12],
+            consumer: Some(34),
+        };
+        let failure = Failure::from(in_use);
+        assert!(failure.code == FAILED && failure.sentence.contains("12"));
+        assert_eq!(
+            attach_failure("posix:x", &AttachError::Permission).code,
+            PERMISSION
+        );
+        let present = attach_failure("posix:x", &AttachError::ConsumerPresent { pid: 7 });
+        assert!(present.code == FAILED && present.sentence.starts_with("posix:x: "));
+    }
+}

@@ -1,0 +1,478 @@
+//! `semring-producer`: stdin into a ring.
+
+use std::io;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use semring::any::{Producer, Ring};
+use semring::{Meta, SendError};
+
+use crate::args::{self, ProducerArgs};
+use crate::attach::{Left, attach, leave};
+use crate::exit::{self, Failure};
+use crate::framing::{CutError, Cutter, Framing, UNTERMINATED};
+use crate::input::{Input, Ready, unless_nothing};
+use crate::pace::Pace;
+use crate::report::{self, Report, Stats, Totals};
+use crate::signals::Signals;
+use crate::units::count;
+
+const PROGRAM: &str = "semring-producer";
+
+/// How often a producer that waits for stdin asks what became of the ring.
+const PROBE_EVERY: Duration = Duration::from_millis(500);
+
+/// The longest chunk of `--raw`: longer ones are no faster.
+const MAX_CHUNK: usize = 1 << 20;
+
+/// Runs the command.
+pub fn main() -> ExitCode {
+    report::end(PROGRAM, run())
+}
+
+fn run() -> Result<u8, Failure> {
+    let args: ProducerArgs = args::parse(std::env::args_os())?;
+    let signals =
+        Signals::catch().map_err(|error| Failure::run_time(format!("signals: {error}")))?;
+    let mut report = Report::new(PROGRAM, &args.manner);
+    let (ring, producer) = attach(&args.ring, &report, Ring::producer)?;
+    signals.interrupts(producer.interrupter());
+    let began = Instant::now();
+    let mut sending = Sending {
+        framing: args.framing.framing(),
+        pace: args.manner.rate().map(|rate| Pace::new(rate, began)),
+        input: Input::new(&signals),
+        address: ring.address().to_string(),
+        args: &args,
+        report: &report,
+        signals: &signals,
+        producer,
+        moved: began,
+        totals: Totals::default(),
+    };
+    let stop = sending.transfer().err().unwrap_or(Stop::EndOfInput);
+    let Sending {
+        producer,
+        totals,
+        address,
+        ..
+    } = sending;
+    let stats = Stats::new(&address, totals, began, producer.kernel_calls());
+    report.moved(&totals);
+    report.end_progress();
+    let interrupted = matches!(stop, Stop::Signal);
+    let result = finish(&args, &report, &ring, producer, stop);
+    stats.print(PROGRAM, &args.manner);
+    match signals.caught() {
+        Some(signal) if interrupted => Ok(Signals::end_by(signal)),
+        _ => result,
+    }
+}
+
+/// Why a transfer ended.
+enum Stop {
+    EndOfInput,
+    /// The consumer that was met is gone.
+    ConsumerGone,
+    Signal,
+    TimedOut,
+    Failed(Failure),
+}
+
+/// What the consumer was when the producer left.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    NotMet,
+    Present,
+    Gone,
+    /// Not only the consumer: the ring is gone.
+    Removed,
+}
+
+fn fate(ring: &Ring, producer: &mut Producer) -> Fate {
+    // In this order: one that is here now has been met when the probe looks.
+    let present = ring.info().is_ok_and(|info| info.consumer_pid.is_some());
+    match producer.probe() {
+        Ok(()) if present => Fate::Present,
+        Ok(()) => Fate::NotMet,
+        Err(SendError::Removed) => Fate::Removed,
+        Err(_) => Fate::Gone,
+    }
+}
+
+/// Leaves the ring, removes it if that is ours to do, says what is left in it; gives the exit code.
+fn finish(
+    args: &ProducerArgs,
+    report: &Report,
+    ring: &Ring,
+    mut producer: Producer,
+    stop: Stop,
+) -> Result<u8, Failure> {
+    let fate = match stop {
+        Stop::ConsumerGone => Fate::Gone,
+        _ => fate(ring, &mut producer),
+    };
+    let unsent_input = matches!(stop, Stop::Signal | Stop::TimedOut);
+    producer.close();
+    let remove = ring.is_implicit()
+        && !args.wait_for_consumer
+        && match fate {
+            Fate::Gone => true,
+            Fate::Removed => false,
+            // It may have closed the ring in the last moment, finding us still in it. A consumer that ends
+            // at the end of the stream has not closed, and decides by itself.
+            Fate::Present => ring
+                .info()
+                .is_ok_and(|info| info.consumer_closed && info.consumer_pid.is_none()),
+            // A consumer that comes now must find a stream that has ended, be it an empty one. Only what
+            // was broken off before it began leaves nothing.
+            Fate::NotMet => unsent_input && ring.was_created() && is_fresh(ring),
+        };
+    let left = leave(ring, remove, report);
+    if let Left::Unread(messages) = left {
+        let verb = if messages == 1 { "waits" } else { "wait" };
+        report.mention(format_args!(
+            "{} {verb} in {}",
+            count(messages, "message"),
+            ring.address()
+        ));
+    }
+    match stop {
+        Stop::Failed(failure) => Err(failure),
+        Stop::Signal => Ok(exit::DONE),
+        Stop::TimedOut => Err(Failure::new(exit::TIMED_OUT, "timed out: nothing moved")),
+        Stop::ConsumerGone => Err(Failure::broken_pipe()),
+        Stop::EndOfInput if fate == Fate::Gone && !args.wait_for_consumer => match left {
+            Left::Unread(_) => Err(Failure::broken_pipe()),
+            Left::Removed | Left::Kept => Ok(exit::DONE),
+        },
+        // What was not read by then went with it.
+        Stop::EndOfInput if fate == Fate::Removed => Err(Failure::run_time(format!(
+            "{}: {}",
+            ring.address(),
+            SendError::Removed
+        ))),
+        Stop::EndOfInput => Ok(exit::DONE),
+    }
+}
+
+/// True if nothing was ever sent through the ring.
+fn is_fresh(ring: &Ring) -> bool {
+    ring.info()
+        .is_ok_and(|info| info.lanes.iter().all(|lane| lane.sent_messages == 0))
+}
+
+/// A transfer under way.
+struct Sending<'a> {
+    args: &'a ProducerArgs,
+    report: &'a Report,
+    signals: &'a Signals,
+    input: Input<'a>,
+    address: String,
+    framing: Framing,
+    producer: Producer,
+    pace: Option<Pace>,
+    /// When something moved last; kept only where it matters.
+    moved: Instant,
+    totals: Totals,
+}
+
+impl Sending<'_> {
+    fn transfer(&mut self) -> Result<(), Stop> {
+        if self.framing == Framing::Raw {
+            self.send_chunks()
+        } else {
+            self.send_messages()
+        }
+    }
+
+    /// Cuts stdin into messages; sends those of each read(2) together, as soon as they are there.
+    fn send_messages(&mut self) -> Result<(), Stop> {
+        let mut cutter = Cutter::new(self.framing, self.producer.max_message_bytes());
+        let result = loop {
+            if let Err(stop) = self.await_input() {
+                break Err(stop);
+            }
+            match self.input.read(cutter.room()).map_err(stdin_failure)? {
+                None => continue,
+                Some(0) => break self.send_rest(&mut cutter),
+                Some(bytes) => cutter.filled(bytes),
+            }
+            if let Err(stop) = self.send_complete(&mut cutter) {
+                break Err(stop);
+            }
+            self.note_movement();
+        };
+        if matches!(result, Err(Stop::Signal)) {
+            self.send_what_fits(&mut cutter);
+        }
+        result
+    }
+
+    /// Sends the complete messages of the cutter as a batch.
+    fn send_complete(&mut self, cutter: &mut Cutter) -> Result<(), Stop> {
+        let mut batch = self.producer.batch();
+        loop {
+            let piece = match cutter.next() {
+                Ok(Some(piece)) => piece,
+                Ok(None) => return Ok(()),
+                // What came before is in the batch, and is sent.
+                Err(error) => {
+                    batch.commit();
+                    return Err(Stop::Failed(self.cut_failure(error)));
+                }
+            };
+            if let Some(pace) = &mut self.pace {
+                let delay = pace.delay(Instant::now());
+                if !delay.is_zero() {
+                    batch.commit();
+                    self.pause(delay)?;
+                    batch = self.producer.batch();
+                    continue;
+                }
+                pace.spend(piece.end - piece.start);
+            }
+            let bytes = cutter.bytes(piece);
+            let pushed = match self.args.manner.timeout() {
+                None => batch.push(bytes),
+                Some(_) => batch.try_push(bytes),
+            };
+            if let Err(error) = pushed {
+                batch.commit();
+                if error == SendError::Full {
+                    self.send_patiently(bytes, Meta::default())?;
+                } else {
+                    self.recover(error)?;
+                    batch = self.producer.batch();
+                    continue;
+                }
+                batch = self.producer.batch();
+            }
+            self.totals.messages += 1;
+            self.totals.bytes += (piece.end - piece.start) as u64;
+            cutter.step_over(piece);
+        }
+    }
+
+    /// Sends what the input ended with, if it ended without a delimiter.
+    fn send_rest(&mut self, cutter: &mut Cutter) -> Result<(), Stop> {
+        let rest = cutter
+            .rest()
+            .map_err(|error| Stop::Failed(self.cut_failure(error)))?;
+        let Some(piece) = rest else { return Ok(()) };
+        self.send_patiently(
+            cutter.bytes(piece),
+            Meta {
+                kind: 0,
+                flags: UNTERMINATED,
+            },
+        )?;
+        self.totals.messages += 1;
+        self.totals.bytes += (piece.end - piece.start) as u64;
+        cutter.step_over(piece);
+        Ok(())
+    }
+
+    /// Sends one message, waiting for room as long as `--timeout` allows.
+    fn send_patiently(&mut self, bytes: &[u8], meta: Meta) -> Result<(), Stop> {
+        loop {
+            let reserved = match self.args.manner.timeout() {
+                None => self.producer.reserve(bytes.len()),
+                Some(timeout) => self.producer.reserve_timeout(bytes.len(), timeout),
+            };
+            match reserved {
+                Ok(mut reservation) => {
+                    reservation.write_at(0, bytes);
+                    reservation.set_meta(meta);
+                    reservation.commit();
+                    return Ok(());
+                }
+                Err(error) => self.recover(error)?,
+            }
+        }
+    }
+
+    /// After a signal: sends what is complete without waiting, and says what is not sent.
+    fn send_what_fits(&mut self, cutter: &mut Cutter) {
+        let mut batch = self.producer.batch();
+        while let Ok(Some(piece)) = cutter.next() {
+            if batch.try_push(cutter.bytes(piece)).is_err() {
+                break;
+            }
+            self.totals.messages += 1;
+            self.totals.bytes += (piece.end - piece.start) as u64;
+            cutter.step_over(piece);
+        }
+        batch.commit();
+        let noun = self.framing.noun();
+        let complete = cutter.count_complete();
+        let partial = cutter.left_over();
+        let unfinished = format!("{} of an unfinished {noun}", count(partial as u64, "byte"));
+        let what = match (complete, partial) {
+            (0, 0) => return,
+            (0, _) => unfinished,
+            (_, 0) => count(complete, noun),
+            _ => format!("{} and {unfinished}", count(complete, noun)),
+        };
+        self.report.error(format_args!(
+            "interrupted: {what} had been read and could not be sent"
+        ));
+    }
+
+    /// Reads stdin straight into the ring.
+    fn send_chunks(&mut self) -> Result<(), Stop> {
+        let chunk = self.producer.max_message_bytes().min(MAX_CHUNK);
+        let chunk = self
+            .pace
+            .as_ref()
+            .map_or(chunk, |pace| chunk.min(pace.piece()));
+        loop {
+            self.await_input()?;
+            let reserved = match self.args.manner.timeout() {
+                None => self.producer.reserve(chunk),
+                Some(timeout) => self.producer.reserve_timeout(chunk, timeout),
+            };
+            let mut reservation = match reserved {
+                Ok(reservation) => reservation,
+                Err(error) => {
+                    self.recover(error)?;
+                    continue;
+                }
+            };
+            match unless_nothing(reservation.fill_from(self.input.as_fd()))
+                .map_err(stdin_failure)?
+            {
+                None => reservation.discard(),
+                Some(0) => return Ok(()),
+                Some(bytes) => {
+                    reservation.truncate(bytes);
+                    reservation.commit();
+                    self.totals.messages += 1;
+                    self.totals.bytes += bytes as u64;
+                    self.note_movement();
+                    self.keep_pace(bytes)?;
+                }
+            }
+        }
+    }
+
+    /// Waits until stdin has something or has ended. Looks after the ring before it waits and while it
+    /// does: a slow producer, too, learns that its consumer is gone.
+    fn await_input(&mut self) -> Result<(), Stop> {
+        let mut patience = Duration::ZERO;
+        loop {
+            match self.input.wait(patience).map_err(stdin_failure)? {
+                Ready::Transfer => return Ok(()),
+                Ready::Signal => return Err(Stop::Signal),
+                Ready::Nothing => {}
+            }
+            if let Err(error) = self.producer.probe() {
+                self.recover(error)?;
+            }
+            patience = PROBE_EVERY;
+            if let Some(timeout) = self.args.manner.timeout() {
+                let left = timeout.saturating_sub(self.moved.elapsed());
+                if left.is_zero() {
+                    return Err(Stop::TimedOut);
+                }
+                patience = patience.min(left);
+            }
+        }
+    }
+
+    /// After bytes went: waits until the next may go.
+    fn keep_pace(&mut self, bytes: usize) -> Result<(), Stop> {
+        if let Some(pace) = &mut self.pace {
+            pace.spend(bytes);
+        }
+        loop {
+            let Some(pace) = &mut self.pace else {
+                return Ok(());
+            };
+            let delay = pace.delay(Instant::now());
+            if delay.is_zero() {
+                return Ok(());
+            }
+            self.pause(delay)?;
+        }
+    }
+
+    /// Lets time pass, but no signal and no end of the consumer.
+    fn pause(&mut self, delay: Duration) -> Result<(), Stop> {
+        self.note_movement();
+        let end = Instant::now() + delay.min(Duration::from_secs(3600));
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            if self.signals.wait(left.min(PROBE_EVERY)) {
+                return Err(Stop::Signal);
+            }
+            if let Err(error) = self.producer.probe() {
+                self.recover(error)?;
+            }
+        }
+    }
+
+    /// After an error the message was not sent: either it can be tried again, or this is the end.
+    fn recover(&mut self, error: SendError) -> Result<(), Stop> {
+        let error = match error {
+            SendError::ConsumerGone | SendError::Closed if !self.args.wait_for_consumer => {
+                return Err(Stop::ConsumerGone);
+            }
+            SendError::ConsumerGone | SendError::Closed => {
+                match self.producer.await_next_consumer() {
+                    Ok(()) => return Ok(()),
+                    Err(error) => error,
+                }
+            }
+            SendError::Interrupted => {
+                return self.signals.caught().map_or(Ok(()), |_| Err(Stop::Signal));
+            }
+            SendError::TimedOut => return Err(Stop::TimedOut),
+            error => error,
+        };
+        Err(Stop::Failed(Failure::run_time(format!(
+            "{}: {error}",
+            self.address
+        ))))
+    }
+
+    fn note_movement(&mut self) {
+        if self.args.manner.timeout().is_some() {
+            self.moved = Instant::now();
+        }
+        self.report.moved(&self.totals);
+    }
+
+    fn cut_failure(&self, error: CutError) -> Failure {
+        cut_failure(
+            self.framing,
+            self.totals.messages + 1,
+            self.producer.max_message_bytes(),
+            error,
+        )
+    }
+}
+
+fn stdin_failure(error: io::Error) -> Stop {
+    Stop::Failed(Failure::run_time(format!("stdin: {error}")))
+}
+
+/// Why the stream can't be cut, and what to do.
+fn cut_failure(framing: Framing, number: u64, max: usize, error: CutError) -> Failure {
+    let noun = framing.noun();
+    Failure::run_time(match error {
+        CutError::TooLong { bytes } => {
+            let length = bytes.map_or_else(String::new, |bytes| format!(" has {bytes} bytes and"));
+            format!(
+                "{noun} {number}{length} is longer than {max} bytes, a quarter of the ring's capacity; use --raw, \
+                 or a ring with a larger --capacity"
+            )
+        }
+        CutError::Truncated { has, wants } => format!(
+            "stdin ended inside message {number}: {has} of {wants} bytes were there, length included"
+        ),
+    })
+}

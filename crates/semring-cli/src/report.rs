@@ -1,0 +1,246 @@
+//! What goes to stderr: sentences, figures, progress. stdout carries payload only.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
+use serde::Serialize;
+
+use crate::args::MannerArgs;
+use crate::exit::Failure;
+use crate::units::count;
+
+/// How often the progress is drawn.
+const DRAW_EVERY: Duration = Duration::from_millis(500);
+
+/// Says things on stderr in the name of a program.
+pub(crate) struct Report {
+    program: &'static str,
+    quiet: bool,
+    verbose: bool,
+    progress: Option<ProgressBar>,
+}
+
+impl Report {
+    pub(crate) fn new(program: &'static str, manner: &MannerArgs) -> Self {
+        Self {
+            program,
+            quiet: manner.quiet,
+            verbose: manner.verbose,
+            progress: progress_bar(manner),
+        }
+    }
+
+    /// Something went wrong: said in any case.
+    pub(crate) fn error(&self, sentence: impl fmt::Display) {
+        match &self.progress {
+            Some(bar) => bar.suspend(|| say(self.program, sentence)),
+            None => say(self.program, sentence),
+        }
+    }
+
+    /// Worth knowing: said unless quiet.
+    pub(crate) fn mention(&self, sentence: impl fmt::Display) {
+        if !self.quiet {
+            self.error(sentence);
+        }
+    }
+
+    /// For those who asked for more.
+    pub(crate) fn detail(&self, sentence: impl fmt::Display) {
+        if self.verbose {
+            self.error(sentence);
+        }
+    }
+
+    /// So much has moved by now.
+    pub(crate) fn moved(&self, totals: &Totals) {
+        if let Some(bar) = &self.progress {
+            bar.set_position(totals.bytes);
+        }
+    }
+
+    /// The transfer is over: the progress line is, too.
+    pub(crate) fn end_progress(&mut self) {
+        if let Some(bar) = self.progress.take() {
+            bar.abandon();
+            let _ = writeln!(io::stderr());
+        }
+    }
+}
+
+/// One sentence on stderr, if there is one to take it.
+pub(crate) fn say(program: &str, sentence: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "{program}: {sentence}");
+}
+
+/// Ends a program: says the sentence, gives the code.
+pub(crate) fn end(program: &str, result: Result<u8, Failure>) -> ExitCode {
+    let code = result.unwrap_or_else(|failure| {
+        if !failure.sentence.is_empty() {
+            say(program, &failure);
+        }
+        failure.code
+    });
+    ExitCode::from(code)
+}
+
+/// What was moved.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) messages: u64,
+    pub(crate) bytes: u64,
+}
+
+/// The figures of `--stats`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Stats<'a> {
+    pub(crate) ring: &'a str,
+    messages: u64,
+    bytes: u64,
+    seconds: f64,
+    mb_per_second: f64,
+    sleeps: u64,
+    wakes: u64,
+}
+
+impl<'a> Stats<'a> {
+    pub(crate) fn new(
+        ring: &'a str,
+        totals: Totals,
+        began: Instant,
+        kernel_calls: (u64, u64),
+    ) -> Self {
+        let Totals { messages, bytes } = totals;
+        let (sleeps, wakes) = kernel_calls;
+        let seconds = began.elapsed().as_secs_f64();
+        let mb_per_second = if seconds > 0.0 {
+            bytes as f64 / 1e6 / seconds
+        } else {
+            0.0
+        };
+        Self {
+            ring,
+            messages,
+            bytes,
+            seconds,
+            mb_per_second,
+            sleeps,
+            wakes,
+        }
+    }
+
+    /// Prints them as asked for.
+    pub(crate) fn print(&self, program: &str, manner: &MannerArgs) {
+        if manner.json {
+            let text = serde_json::to_string(self).unwrap_or_default();
+            let _ = writeln!(io::stderr(), "{text}");
+        } else if manner.stats {
+            say(program, self);
+        }
+    }
+}
+
+impl fmt::Display for Stats<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}, {} in {:.3} s, {:.1} MB/s, {}, {}",
+            count(self.messages, "message"),
+            count(self.bytes, "byte"),
+            self.seconds,
+            self.mb_per_second,
+            count(self.sleeps, "sleep"),
+            count(self.wakes, "wake"),
+        )
+    }
+}
+
+fn progress_bar(manner: &MannerArgs) -> Option<ProgressBar> {
+    let terminal = io::stderr().is_terminal();
+    let wanted = manner.force_progress || (manner.progress && terminal);
+    if !wanted {
+        return None;
+    }
+    let target = if terminal {
+        ProgressDrawTarget::stderr_with_hz(4)
+    } else {
+        ProgressDrawTarget::term_like_with_hz(Box::new(PlainStderr), 4)
+    };
+    let style = ProgressStyle::with_template("{bytes} {bytes_per_sec} {elapsed_precise}");
+    let style = style.expect("the template is a constant");
+    let bar = ProgressBar::with_draw_target(None, target).with_style(style);
+    bar.enable_steady_tick(DRAW_EVERY);
+    Some(bar)
+}
+
+/// stderr where it is no terminal: a line that is written over with carriage returns, no other codes.
+#[derive(Debug)]
+struct PlainStderr;
+
+impl TermLike for PlainStderr {
+    fn width(&self) -> u16 {
+        80
+    }
+
+    fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write_line(&self, text: &str) -> io::Result<()> {
+        writeln!(io::stderr(), "{text}")
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        io::stderr().write_all(text.as_bytes())
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        io::stderr().write_all(b"\r")
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_one_line_for_people_and_one_object_for_programs() {
+        let totals = Totals {
+            messages: 1,
+            bytes: 2_000_000,
+        };
+        let stats = Stats {
+            seconds: 2.0,
+            mb_per_second: 1.0,
+            ..Stats::new("posix:x", totals, Instant::now(), (3, 1))
+        };
+        assert_eq!(
+            stats.to_string(),
+            "1 message, 2000000 bytes in 2.000 s, 1.0 MB/s, 3 sleeps, 1 wake"
+        );
+        let object: serde_json::Value =
+            serde_json::from_str(&serde_json::to_string(&stats).unwrap()).unwrap();
+        assert_eq!(object["messages"], 1);
+        assert_eq!(object["mb_per_second"], 1.0);
+        assert_eq!(object["sleeps"], 3);
+    }
+}

@@ -1,0 +1,108 @@
+//! SIGINT, SIGTERM and SIGHUP as something that the main thread can wait for beside stdin, stdout and
+//! the ring. A second signal ends the process at once.
+
+use std::io::{self, PipeReader, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use nix::poll::PollFlags;
+use semring::Interrupter;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals as Iterator;
+use signal_hook::low_level::emulate_default_handler;
+
+use crate::input::{Ready, wait_for};
+
+/// The first signal that came, and the ways to make it known.
+pub(crate) struct Signals {
+    shared: Arc<Shared>,
+    woken: PipeReader,
+}
+
+#[derive(Default)]
+struct Shared {
+    caught: OnceLock<i32>,
+    interrupter: Mutex<Option<Interrupter>>,
+}
+
+impl Signals {
+    /// Begins to catch. What the parent had us ignore (`nohup`, a background job of a script) stays
+    /// ignored.
+    pub(crate) fn catch() -> io::Result<Self> {
+        let ignored = ignored_signals();
+        let wanted = [SIGINT, SIGTERM, SIGHUP]
+            .into_iter()
+            .filter(|signal| ignored & (1 << (signal - 1)) == 0);
+        let mut signals = Iterator::new(wanted)?;
+        let (woken, mut waker) = io::pipe()?;
+        let shared = Arc::new(Shared::default());
+        let caught = shared.clone();
+        std::thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || {
+                for signal in signals.forever() {
+                    if caught.caught.set(signal).is_err() {
+                        // The second one: no more waiting for a clean end.
+                        let _ = emulate_default_handler(signal);
+                    }
+                    if let Some(interrupter) = &*caught.interrupter() {
+                        interrupter.interrupt();
+                    }
+                    // Never read: from now on the pipe is readable. One byte always fits.
+                    let _ = waker.write(&[0]);
+                }
+            })?;
+        Ok(Self { shared, woken })
+    }
+
+    /// From now on a signal also ends this handle's waits.
+    pub(crate) fn interrupts(&self, interrupter: Interrupter) {
+        let mut slot = self.shared.interrupter();
+        if self.caught().is_some() {
+            interrupter.interrupt();
+        }
+        *slot = Some(interrupter);
+    }
+
+    /// The signal, if one came.
+    pub(crate) fn caught(&self) -> Option<i32> {
+        self.shared.caught.get().copied()
+    }
+
+    /// Lets time pass; true if a signal came.
+    pub(crate) fn wait(&self, time: Duration) -> bool {
+        wait_for(self.as_fd(), PollFlags::POLLIN, self, Some(time))
+            .is_ok_and(|ready| ready == Ready::Signal)
+    }
+
+    /// Readable once a signal came.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.woken.as_fd()
+    }
+
+    /// Ends the process by the signal, as if it had not been caught.
+    pub(crate) fn end_by(signal: i32) -> u8 {
+        let _ = emulate_default_handler(signal);
+        // Only if the signal can't end us.
+        128u8.wrapping_add(signal as u8)
+    }
+}
+
+impl Shared {
+    fn interrupter(&self) -> std::sync::MutexGuard<'_, Option<Interrupter>> {
+        self.interrupter
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The mask of ignored signals; none where /proc is not mounted.
+fn ignored_signals() -> u64 {
+    let mut status = String::new();
+    let _ = std::fs::File::open("/proc/self/status")
+        .and_then(|mut file| file.read_to_string(&mut status));
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
+}

@@ -1,0 +1,300 @@
+//! `semring`: create, ls, info, rm, completions, man.
+
+use serde_json::Value;
+
+use crate::support::{
+    BROKEN_PIPE, Call, DONE, Ring, SEMRING, USAGE, number, one_object, over_both_backends, seq,
+};
+
+over_both_backends! {
+    create_makes_an_empty_ring_as_asked_for,
+    info_has_the_fields_of_the_contract,
+    info_shows_who_is_attached_and_what_is_unread,
+    info_is_also_text_for_people,
+    ls_has_one_object_a_line,
+    ls_has_the_columns_that_are_asked_for,
+    rm_removes_an_idle_ring_with_what_is_in_it,
+}
+
+/// In the order in which the contract names them.
+const FIELDS: [&str; 18] = [
+    "name",
+    "address",
+    "backend",
+    "kind",
+    "uuid",
+    "mode",
+    "owner",
+    "capacity_bytes",
+    "lanes",
+    "producers",
+    "consumer_pid",
+    "used_bytes",
+    "sent_messages",
+    "received_messages",
+    "lost_messages",
+    "poisoned_lanes",
+    "state",
+    "created",
+];
+
+fn ls(args: &[&str]) -> String {
+    Call::new(SEMRING, None)
+        .args(&["ls"])
+        .args(args)
+        .run()
+        .quietly(DONE)
+        .text()
+}
+
+fn create_makes_an_empty_ring_as_asked_for(ring: &Ring) {
+    let options = ["--capacity", "60000", "--producers", "5", "--mode", "0640"];
+    ring.semring("create", &options)
+        .run()
+        .quietly(DONE)
+        .wrote("");
+    let info = ring.info();
+    assert_eq!(number(&info, "capacity_bytes"), 65536);
+    assert_eq!(number(&info, "lanes"), 5);
+    assert_eq!(info["mode"], "0640");
+    for field in [
+        "producers",
+        "used_bytes",
+        "sent_messages",
+        "received_messages",
+    ] {
+        assert_eq!(number(&info, field), 0, "{field}");
+    }
+    ring.semring("rm", &[]).run().quietly(DONE);
+    ring.semring("create", &[]).run().quietly(DONE);
+    let info = ring.info();
+    assert_eq!(number(&info, "capacity_bytes"), 256 << 10);
+    assert_eq!(number(&info, "lanes"), 8);
+    assert_eq!(info["mode"], "0600");
+}
+
+fn info_has_the_fields_of_the_contract(ring: &Ring) {
+    ring.producer(&["-q"]).input(seq(3)).run().quietly(DONE);
+    let output = ring.semring("info", &["--json"]).run().quietly(DONE);
+    let text = output.text();
+    let mut rest = text.as_str();
+    for field in FIELDS {
+        let key = format!("\"{field}\":");
+        let at = rest
+            .find(&key)
+            .unwrap_or_else(|| panic!("{field} is missing in {text}"));
+        rest = &rest[at + key.len()..];
+    }
+    let info = output.json();
+    assert_eq!(info["name"], ring.name());
+    assert_eq!(info["address"], ring.address());
+    assert_eq!(
+        info["backend"],
+        if ring.is_posix() { "posix" } else { "sysv" }
+    );
+    assert_eq!(info["mode"], "0600");
+    assert_eq!(info["state"], "idle");
+    assert_eq!(info["consumer_pid"], Value::Null);
+    for (field, value) in [
+        ("sent_messages", 3),
+        ("received_messages", 0),
+        ("lost_messages", 0),
+        ("poisoned_lanes", 0),
+    ] {
+        assert_eq!(number(&info, field), value, "{field}");
+    }
+    // A header of 8 bytes and at least 8 for one digit.
+    assert_eq!(number(&info, "used_bytes"), 3 * 16);
+    let uuid = info["uuid"].as_str().expect("text");
+    let form: Vec<usize> = uuid.split('-').map(str::len).collect();
+    assert_eq!(form, [8, 4, 4, 4, 12], "{uuid}");
+    let created = info["created"].as_str().expect("text");
+    assert!(
+        created.starts_with("20") && created.ends_with('Z') && created.contains('T'),
+        "{created}"
+    );
+    let owner = nix::unistd::User::from_uid(nix::unistd::geteuid())
+        .ok()
+        .flatten();
+    let owner = owner.map_or_else(|| nix::unistd::geteuid().to_string(), |user| user.name);
+    assert_eq!(info["owner"], owner);
+}
+
+fn info_shows_who_is_attached_and_what_is_unread(ring: &Ring) {
+    let mut producer = ring.producer(&[]).stdin_open().start();
+    producer.write("1\n2\n3\n");
+    ring.wait_for_sent(3);
+    let info = ring.info();
+    assert_eq!(number(&info, "producers"), 1);
+    assert_eq!(info["state"], "active");
+    assert!(number(&info, "used_bytes") > 0);
+    let mut consumer = ring.consumer(&["-q"]).start();
+    ring.wait_for_consumer(&consumer);
+    consumer.wait_for_stdout("1\n2\n3\n");
+    crate::support::wait_until("all is released", || ring.number("received_messages") == 3);
+    let info = ring.info();
+    assert_eq!(number(&info, "consumer_pid"), u64::from(consumer.pid()));
+    assert_eq!(number(&info, "used_bytes"), 0);
+    // Looking changes nothing, however often.
+    assert_eq!(ring.info(), info);
+    producer.finish().quietly(DONE);
+    consumer.finish().quietly(DONE);
+    ring.assert_gone();
+}
+
+fn info_is_also_text_for_people(ring: &Ring) {
+    ring.semring("create", &["--capacity", "1M"])
+        .run()
+        .quietly(DONE);
+    ring.producer(&["-q"]).input(seq(3)).run().quietly(DONE);
+    let text = ring.semring("info", &[]).run().quietly(DONE).text();
+    for word in [ring.address(), "1 MiB", "3 messages", "idle", "0600"] {
+        assert!(text.contains(word), "{word:?} is not in\n{text}");
+    }
+    ring.semring("rm", &[]).run().quietly(DONE);
+}
+
+fn ls_has_one_object_a_line(ring: &Ring) {
+    let other = ring.another("ls-other");
+    ring.semring("create", &[]).run().quietly(DONE);
+    other.semring("create", &[]).run().quietly(DONE);
+    let text = ls(&["--json"]);
+    let objects: Vec<Value> = text.lines().map(one_object).collect();
+    for ring in [ring, &other] {
+        let mut found = objects
+            .iter()
+            .filter(|object| object["address"] == ring.address());
+        let object = found.next().expect("it is in the list");
+        assert_eq!(found.next(), None);
+        for field in FIELDS {
+            assert!(object.get(field).is_some(), "{field}");
+        }
+    }
+    ring.semring("rm", &[]).run().quietly(DONE);
+    assert!(!ls(&["--json"]).contains(ring.name()));
+    assert!(ls(&["--json"]).contains(other.name()));
+}
+
+fn ls_has_the_columns_that_are_asked_for(ring: &Ring) {
+    ring.semring("create", &["--capacity", "64K"])
+        .run()
+        .quietly(DONE);
+    let row = |text: &str| -> Vec<String> {
+        let line = text.lines().find(|line| line.contains(ring.name()));
+        let line = line.unwrap_or_else(|| panic!("{} is not in\n{text}", ring.name()));
+        line.split_whitespace().map(str::to_owned).collect()
+    };
+    let text = ls(&[]);
+    row(&text);
+    let head = text.lines().next().expect("headings").to_owned();
+    assert!(
+        head.chars()
+            .all(|c| c.is_ascii_uppercase() || c == ' ' || c == '_'),
+        "{head}"
+    );
+    assert!(!ls(&["--noheadings"]).contains(&head));
+
+    let text = ls(&["-o", "capacity_bytes,address,lanes,mode"]);
+    assert_eq!(row(&text), ["65536", ring.address(), "8", "0600"]);
+    assert_eq!(
+        text.lines()
+            .next()
+            .expect("headings")
+            .split_whitespace()
+            .count(),
+        4
+    );
+    let bare = ls(&["--noheadings", "-o", "address,consumer_pid"]);
+    assert_eq!(row(&bare), [ring.address(), "-"]);
+    assert!(
+        bare.lines().all(|line| line.contains(':')),
+        "no headings:\n{bare}"
+    );
+    // Every field of the contract is a column.
+    ls(&["-o", &FIELDS.join(",")]);
+    let wrong = Call::new(SEMRING, None)
+        .args(&["ls", "--json", "-o", "name"])
+        .run();
+    wrong.refused(USAGE, &[]);
+    ring.semring("rm", &[]).run().quietly(DONE);
+}
+
+fn rm_removes_an_idle_ring_with_what_is_in_it(ring: &Ring) {
+    ring.producer(&["-q"]).input(seq(1000)).run().quietly(DONE);
+    ring.assert_kept();
+    ring.semring("rm", &[]).run().quietly(DONE).wrote("");
+    ring.assert_gone();
+    // With a killed user it is idle as well.
+    let mut producer = ring.producer(&[]).feed_endless_seq().start();
+    producer.wait_until_asleep_on_the_ring();
+    producer.kill();
+    ring.semring("rm", &[]).run().quietly(DONE);
+    ring.assert_gone();
+}
+
+#[test]
+fn a_long_list_into_head_is_no_panic() {
+    let rings: Vec<Ring> = (0..3).map(|_| Ring::posix("head")).collect();
+    for ring in &rings {
+        ring.semring("create", &["--capacity", "4K", "--producers", "1"])
+            .run()
+            .quietly(DONE);
+    }
+    let script = r#""$S" ls | head -1; echo "${PIPESTATUS[0]}""#;
+    let text = rings[0].shell(script).run().quietly(DONE).text();
+    let status = text.lines().last().expect("the status");
+    assert!(status == "0" || status == "141", "{text}");
+    // With the reader gone before the first byte.
+    for args in [
+        &["ls"][..],
+        &["ls", "--json"],
+        &["info", rings[0].address()],
+        &["--help"],
+        &["man"],
+    ] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let call = Call::new(SEMRING, None).args(args).stdout(writer);
+        call.run().quietly(BROKEN_PIPE);
+    }
+}
+
+#[test]
+fn completions_and_man_pages_are_printed() {
+    let semring = |args: &[&str]| {
+        Call::new(SEMRING, None)
+            .args(args)
+            .run()
+            .quietly(DONE)
+            .text()
+    };
+    for shell in ["bash", "zsh", "fish"] {
+        let script = semring(&["completions", shell]);
+        assert!(
+            script.contains("semring") && script.contains("create"),
+            "{shell}"
+        );
+    }
+    let script = semring(&["completions", "bash", "semring-producer"]);
+    assert!(script.contains("--wait-for-consumer"));
+    // A shell can read it.
+    let check = Call::new("bash", None)
+        .args(&["-n"])
+        .input(semring(&["completions", "bash"]));
+    check.run().quietly(DONE);
+    for page in [
+        "semring",
+        "semring-producer",
+        "semring-consumer",
+        "semring-ls",
+        "semring-rm",
+    ] {
+        let roff = semring(&["man", page]);
+        let title = roff.lines().any(|line| line.starts_with(".TH "));
+        assert!(title && roff.contains(".SH NAME"), "{page}: {roff}");
+    }
+    let help = semring(&["--help"]);
+    for verb in ["create", "ls", "info", "rm", "completions"] {
+        assert!(help.contains(verb), "{verb} is not in the help");
+    }
+}

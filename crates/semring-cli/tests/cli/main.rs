@@ -1,0 +1,13 @@
+//! The three commands as people and scripts use them: real processes over real rings, each behaviour
+//! written once and run over POSIX and over System V shared memory.
+
+mod admin;
+mod idle;
+mod manners;
+mod misuse;
+mod options;
+mod restart;
+mod sessions;
+mod support;
+mod transfer;
+mod users;

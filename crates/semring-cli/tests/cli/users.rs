@@ -1,0 +1,196 @@
+//! Two users and one ring: the mode decides, as for a file.
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+
+use crate::support::{
+    CONSUMER, Call, DONE, FAILED, PERMISSION, PRODUCER, Ring, SEMRING, Scratch, is_root,
+    over_both_backends, seq,
+};
+
+over_both_backends! {
+    another_user_is_refused_by_the_default_mode,
+    a_mode_for_the_group_lets_the_group_in,
+    a_mode_for_all_lets_all_in_whoever_makes_the_ring,
+    root_may_use_the_ring_of_a_user,
+    only_the_owner_removes,
+}
+
+/// Two users without a name or rights of their own, and a group.
+const ONE: u32 = 65533;
+const OTHER: u32 = 65534;
+const GROUP: u32 = 65534;
+const OTHER_GROUP: u32 = 65532;
+
+/// The commands where every user can run them: the build's own folder may be closed to others.
+struct Users<'r> {
+    ring: &'r Ring,
+    scratch: Scratch,
+}
+
+impl<'r> Users<'r> {
+    /// Nothing if this is not root, who alone can be others.
+    fn new(ring: &'r Ring) -> Option<Users<'r>> {
+        if !is_root() {
+            println!("skipped: to be another user needs root");
+            return None;
+        }
+        let scratch = Scratch::new();
+        let open = || PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(scratch.directory(), open()).expect("our own directory");
+        for program in [PRODUCER, CONSUMER, SEMRING] {
+            let name = program.rsplit('/').next().expect("a path");
+            std::fs::copy(program, scratch.path(name)).expect("room for the commands");
+            std::fs::set_permissions(scratch.path(name), open()).expect("our own file");
+        }
+        Some(Users { ring, scratch })
+    }
+
+    fn call(&self, uid: u32, gid: u32, name: &str, args: &[&str]) -> Call<'r> {
+        let program = self.scratch.path(name);
+        let program = program.to_str().expect("a plain path");
+        let call = Call::new(program, Some(self.ring))
+            .args(args)
+            .with(|command| {
+                command.uid(uid).gid(gid).current_dir("/");
+            });
+        call.args(&[self.ring.address()])
+    }
+
+    fn producer(&self, uid: u32, args: &[&str]) -> Call<'r> {
+        self.call(uid, GROUP, "semring-producer", args)
+    }
+
+    fn consumer(&self, uid: u32, args: &[&str]) -> Call<'r> {
+        self.call(uid, GROUP, "semring-consumer", args)
+    }
+}
+
+fn another_user_is_refused_by_the_default_mode(ring: &Ring) {
+    let Some(users) = Users::new(ring) else {
+        return;
+    };
+    for owner in [ONE, 0] {
+        users
+            .producer(owner, &["-q"])
+            .input(seq(3))
+            .run()
+            .quietly(DONE);
+        let refused = |call: Call| {
+            call.run()
+                .refused(PERMISSION, &[ring.address(), "permission denied"])
+        };
+        refused(users.producer(OTHER, &[]).input(seq(3)));
+        refused(users.consumer(OTHER, &[]));
+        refused(users.consumer(OTHER, &["--no-create"]));
+        refused(users.call(OTHER, GROUP, "semring", &["info"]));
+        refused(users.call(OTHER, GROUP, "semring", &["rm"]));
+        refused(users.call(OTHER, GROUP, "semring", &["rm", "--force"]));
+        // Nor is it in that user's list, and the list is no error.
+        let list = Call::new(users.scratch.path("semring").to_str().expect("plain"), None)
+            .args(&["ls"])
+            .with(|command| drop(command.uid(OTHER).gid(GROUP)));
+        assert!(!list.run().quietly(DONE).text().contains(ring.name()));
+        // It was not harmed.
+        users
+            .consumer(owner, &["-q"])
+            .run()
+            .quietly(DONE)
+            .wrote(seq(3));
+        ring.assert_gone();
+    }
+}
+
+fn a_mode_for_the_group_lets_the_group_in(ring: &Ring) {
+    let Some(users) = Users::new(ring) else {
+        return;
+    };
+    let producer = users.producer(ONE, &["-q", "--mode", "0660"]).stdin_open();
+    // A narrow mask of the maker does not narrow what was asked for.
+    let mut producer = producer.start();
+    ring.wait_for_producers(1);
+    assert_eq!(ring.info()["mode"], "0660");
+    let consumer = users.consumer(OTHER, &["-q"]).start();
+    ring.wait_for_consumer(&consumer);
+    let stranger = users.call(OTHER, OTHER_GROUP, "semring-producer", &[]);
+    stranger.run().refused(PERMISSION, &["permission denied"]);
+    producer.write(seq(1000));
+    producer.finish().ended(DONE);
+    consumer.finish().ended(DONE).wrote(seq(1000));
+}
+
+fn a_mode_for_all_lets_all_in_whoever_makes_the_ring(ring: &Ring) {
+    let Some(users) = Users::new(ring) else {
+        return;
+    };
+    for (maker, guest) in [(ONE, OTHER), (OTHER, ONE), (0, ONE)] {
+        // The producer makes it.
+        users
+            .producer(maker, &["-q", "--mode", "0666"])
+            .input(seq(1000))
+            .run()
+            .quietly(DONE);
+        assert_eq!(ring.info()["mode"], "0666");
+        users
+            .consumer(guest, &["-q"])
+            .run()
+            .ended(DONE)
+            .wrote(seq(1000));
+        // The guest may not remove it; its owner may.
+        if ring.look().is_some() {
+            users
+                .call(maker, GROUP, "semring", &["rm"])
+                .run()
+                .quietly(DONE);
+        }
+        ring.assert_gone();
+        // The consumer makes it.
+        let consumer = users.consumer(maker, &["-q", "--mode", "0666"]).start();
+        ring.wait_for_consumer(&consumer);
+        users
+            .producer(guest, &["-q"])
+            .input(seq(100_000))
+            .run()
+            .quietly(DONE);
+        consumer.finish().quietly(DONE).wrote(seq(100_000));
+        ring.assert_gone();
+    }
+}
+
+fn root_may_use_the_ring_of_a_user(ring: &Ring) {
+    let Some(users) = Users::new(ring) else {
+        return;
+    };
+    users
+        .producer(ONE, &["-q"])
+        .input(seq(3))
+        .run()
+        .quietly(DONE);
+    ring.producer(&["-q"]).input("4\n").run().quietly(DONE);
+    ring.consumer(&["-q"]).run().quietly(DONE).wrote(seq(4));
+    ring.assert_gone();
+}
+
+fn only_the_owner_removes(ring: &Ring) {
+    let Some(users) = Users::new(ring) else {
+        return;
+    };
+    users
+        .producer(ONE, &["-q", "--mode", "0666"])
+        .input(seq(3))
+        .run()
+        .quietly(DONE);
+    let rm = |uid, args: &[&str]| users.call(uid, GROUP, "semring", args).run();
+    for args in [&["rm"][..], &["rm", "--force"]] {
+        let output = rm(OTHER, args);
+        assert_ne!(output.exit, FAILED, "permission has a code of its own");
+        output.refused(PERMISSION, &[ring.address(), "permission denied"]);
+    }
+    users
+        .consumer(OTHER, &["-q", "--keep", "--count", "3"])
+        .run()
+        .ended(DONE)
+        .wrote(seq(3));
+    rm(ONE, &["rm"]).quietly(DONE);
+    ring.assert_gone();
+}
