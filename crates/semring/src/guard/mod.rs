@@ -119,6 +119,10 @@ pub(crate) trait Guard: Send + Sync {
     /// Begins a removal: succeeds if nobody is attached (but the caller, if it is the consumer) and
     /// keeps everybody from attaching until it ends. False: somebody is there.
     fn begin_removal(&self, as_consumer: bool) -> Result<bool>;
+    /// Begins a removal whoever is attached, after any other removal has ended; false if that one does
+    /// not end in time. Two at once could each take away what the other one, or a creator behind it,
+    /// has just put there.
+    fn begin_forced_removal(&self, timeout: Duration) -> Result<bool>;
     /// Ends a removal without removing.
     fn abort_removal(&self) -> Result<()>;
     /// Removes the guard's kernel objects: everybody who waits or asks gets [`GuardError::Removed`].

@@ -353,6 +353,19 @@ impl Guard for SemaphoreGuard {
         }
     }
 
+    fn begin_forced_removal(&self, timeout: Duration) -> Result<bool> {
+        let end = crate::os::clock::now() + timeout;
+        loop {
+            let left = end.saturating_duration_since(crate::os::clock::now());
+            match self.set.op_timeout(&[zero(T), add(T).undo()], Some(left)) {
+                Ok(()) => return Ok(true),
+                Err(error) if error.is_would_block() => return Ok(false),
+                Err(error) if error.is_interrupted() => {}
+                Err(error) => return Err(guard_error(error)),
+            }
+        }
+    }
+
     fn abort_removal(&self) -> Result<()> {
         self.op(&[sub(T).undo().no_wait()]).map_err(guard_error)
     }

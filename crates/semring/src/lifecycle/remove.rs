@@ -54,12 +54,16 @@ pub(crate) fn remove_idle(
         ring.guard.abort_removal().map_err(|error| guard_error(ring, error))?;
         return Ok(Removal::Kept);
     }
+    take_away_or_leave(ring).map(|()| Removal::Removed)
+}
+
+fn take_away_or_leave(ring: &RingCore) -> Result<(), RemoveError> {
     let result = take_away(ring);
     if result.is_err() {
         // Not ours to remove: leave it as it was.
         let _ = ring.guard.abort_removal();
     }
-    result.map(|()| Removal::Removed)
+    result
 }
 
 fn take_away(ring: &RingCore) -> Result<(), RemoveError> {
@@ -72,8 +76,11 @@ fn take_away(ring: &RingCore) -> Result<(), RemoveError> {
 pub(crate) fn remove_now(address: &Address, force: bool) -> Result<(), RemoveError> {
     let name = address.to_string();
     let end = clock::now() + PATIENCE;
+    let mut overtaken = false;
     loop {
         let ring = match open(address, Access::ReadWrite) {
+            // The one that was to go is gone; a new one is not meant.
+            Ok(_) | Err(OpenError::NotFound { .. }) if overtaken => return Ok(()),
             Ok(ring) => ring,
             // Nothing but the name is left: that can go, if it is asked for.
             Err(OpenError::GuardLost { .. }) if force => {
@@ -81,8 +88,16 @@ pub(crate) fn remove_now(address: &Address, force: bool) -> Result<(), RemoveErr
             }
             Err(error) => return Err(error.into()),
         };
+        let left = || end.saturating_duration_since(clock::now());
         if force {
-            return take_away(&ring);
+            match ring.guard.begin_forced_removal(left()) {
+                Ok(true) => return take_away_or_leave(&ring),
+                Ok(false) => return Err(RemoveError::Open(OpenError::Busy { name })),
+                // Somebody else took the set: together with the name, or without it (ipcrm).
+                Err(GuardError::Removed) => overtaken = true,
+                Err(error) => return Err(guard_error(&ring, error)),
+            }
+            continue;
         }
         if remove_idle(&ring, false, || true)? != Removal::InUse {
             return Ok(());
@@ -94,12 +109,11 @@ pub(crate) fn remove_now(address: &Address, force: bool) -> Result<(), RemoveErr
             .collect();
         let consumer =
             taken(Seat::Consumer).then(|| ring.view.consumer().pid.load(Ordering::Relaxed) as u32);
-        let left = end.saturating_duration_since(clock::now());
-        if !producers.is_empty() || consumer.is_some() || left.is_zero() {
+        if !producers.is_empty() || consumer.is_some() || left().is_zero() {
             return Err(RemoveError::InUse { name, producers, consumer });
         }
         // Nobody is there (any more). If it is another remover that was in the way, see what comes of it.
-        let _ = ring.guard.await_no_removal(left);
+        let _ = ring.guard.await_no_removal(left());
     }
 }
 
