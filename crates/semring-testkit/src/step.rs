@@ -77,11 +77,33 @@ pub struct Stepped {
     pub in_syscall: bool,
 }
 
+/// Where a child stands that was let go to its next system call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum CallStop {
+    /// In front of this system call (`libc::SYS_…`). Killed here, it has not made it.
+    Before {
+        /// Which one.
+        number: i64,
+    },
+    /// Behind it. Killed here, it has made it and does not know.
+    Behind {
+        /// Which one.
+        number: i64,
+        /// What it returned; -4095 to -1 are the negated errors.
+        result: i64,
+    },
+    /// At the next marker.
+    Marker,
+}
+
 /// A process that runs on request only; see the [module](self). Dropped, it kills the process.
 pub struct Stepper {
     peer: Peer,
     /// A signal that has stopped the process and is to be delivered with the next step.
     pending: Option<nix::sys::signal::Signal>,
+    /// It stands in front of a system call, so the next such stop is behind it.
+    before_call: bool,
     steps: u64,
     together: Together,
     /// ptrace answers the thread that started the process only.
@@ -111,6 +133,7 @@ impl Stepper {
         Ok(Stepper {
             peer,
             pending: None,
+            before_call: false,
             steps: 0,
             together,
             _this_thread_only: PhantomData,
@@ -140,6 +163,15 @@ impl Stepper {
     /// As [`step`](Stepper::step).
     pub fn step_to_marker(&mut self) -> io::Result<u64> {
         Ok(self.step(u64::MAX)?.steps)
+    }
+
+    /// Lets the child run at full speed to the beginning or end of its next system call, or to its next
+    /// marker.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if it ends before, with how it ended.
+    pub fn run_to_call(&mut self) -> io::Result<CallStop> {
+        arch::run_to_call(self)
     }
 
     /// The steps made so far.
@@ -231,7 +263,7 @@ fn pin() -> nix::Result<CpuSet> {
 
 #[cfg(target_arch = "x86_64")]
 mod arch {
-    use super::Stepper;
+    use super::{CallStop, Stepper};
     use crate::peer::{self, Exit, Peer};
     use nix::errno::Errno;
     use nix::sys::ptrace::{self, Options};
@@ -264,11 +296,36 @@ mod arch {
         unsafe { sigaction(Signal::SIGTRAP, &action) }.expect("SIGTRAP can be handled");
     }
 
+    pub(super) fn run_to_call(stepper: &mut Stepper) -> io::Result<CallStop> {
+        let pid = pid(stepper)?;
+        loop {
+            ptrace::syscall(pid, stepper.pending.take())?;
+            match next_stop(stepper)? {
+                Stop::Call => break,
+                Stop::Marker => {
+                    stepper.before_call = false;
+                    return Ok(CallStop::Marker);
+                }
+                Stop::Step | Stop::Signal => {}
+            }
+        }
+        stepper.before_call = !stepper.before_call;
+        let registers = ptrace::getregs(pid)?;
+        let number = registers.orig_rax.cast_signed();
+        Ok(if stepper.before_call {
+            CallStop::Before { number }
+        } else {
+            CallStop::Behind { number, result: registers.rax.cast_signed() }
+        })
+    }
+
     /// Why a traced process stands.
     #[derive(PartialEq)]
     enum Stop {
         /// The step is done.
         Step,
+        /// It makes a system call, or has made it.
+        Call,
         /// It executed a marker.
         Marker,
         /// A signal came before the step.
@@ -304,7 +361,7 @@ mod arch {
             match next_stop(stepper)? {
                 Stop::Step => steps += 1,
                 Stop::Marker => at_end = true,
-                Stop::Signal => {}
+                Stop::Call | Stop::Signal => {}
             }
         }
         stepper.steps += steps;
@@ -355,6 +412,7 @@ mod arch {
                 match ptrace::getsiginfo(pid)?.si_code {
                     libc::SI_KERNEL => Ok(Stop::Marker),
                     libc::TRAP_TRACE | libc::TRAP_BRKPT => Ok(Stop::Step),
+                    libc::SIGTRAP => Ok(Stop::Call),
                     _ => {
                         stepper.pending = Some(Signal::SIGTRAP);
                         Ok(Stop::Signal)
@@ -387,7 +445,7 @@ mod arch {
 
 #[cfg(not(target_arch = "x86_64"))]
 mod arch {
-    use super::{Stepped, Stepper};
+    use super::{CallStop, Stepped, Stepper};
     use crate::peer::Peer;
     use std::io;
     use std::process::Command;
@@ -408,6 +466,10 @@ mod arch {
     }
 
     pub(super) fn step(_: &mut Stepper, _: u64) -> io::Result<Stepped> {
+        unsupported()
+    }
+
+    pub(super) fn run_to_call(_: &mut Stepper) -> io::Result<CallStop> {
         unsupported()
     }
 
