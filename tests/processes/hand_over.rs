@@ -1,1 +1,92 @@
-//! hand_over
+//! The hand-over race: nobody is killed, and each side falls asleep after every few messages. Deaths post
+//! tokens and so wake those whom a missing fence lets sleep; here nobody but the other side does.
+//!
+//! A wake-up that is lost leaves both sides asleep: the watchdog tells. `SEMRING_HANDOVERS` makes it
+//! longer.
+
+use crate::case::{Case, SMALL, answer, ask, say_ok, setting};
+use semring_testkit::peer::Peer;
+use std::time::Duration;
+
+over_both_backends! {
+    no_wake_up_is_lost_on_a_lane_of_a_few_messages
+    no_wake_up_is_lost_between_two_rings
+    no_wake_up_is_lost_among_three_producers
+}
+
+fn handovers() -> u64 {
+    setting("SEMRING_HANDOVERS", 100_000)
+}
+
+fn patient(case: Case, label: &'static str) -> Case {
+    // A time for each message, far beyond what it needs.
+    let patience = Duration::from_secs(120) + Duration::from_millis(1) * handovers() as u32;
+    Case::with_patience(case.backend, label, patience)
+}
+
+fn open(case: &Case, commands: &[&str]) -> Peer {
+    let mut peer = Case::stranger();
+    // It sleeps wherever it can.
+    say_ok(&mut peer, "wait block");
+    assert!(ask(&mut peer, &format!("open {}", case.address())).starts_with("ok "));
+    for command in commands {
+        assert!(ask(&mut peer, command).starts_with("ok"), "{command}");
+    }
+    peer
+}
+
+fn no_wake_up_is_lost_on_a_lane_of_a_few_messages(case: Case) {
+    let case = patient(case, "hand-over");
+    case.ring(1);
+    let count = handovers();
+    let mut producer = open(&case, &["producer"]);
+    let mut consumer = open(&case, &["consumer"]);
+    consumer.say("drain");
+    // Three or four fit.
+    say_ok(&mut producer, &format!("send 1 0 {count} 1000"));
+    // Behind the last one nothing follows that could wake the consumer.
+    consumer.wait_until_asleep_on_a_semaphore();
+    say_ok(&mut producer, "drop-producer");
+    assert_eq!(answer(&mut consumer), format!("drained {count} EndOfStream"));
+    drop((producer, consumer));
+    case.finish();
+}
+
+fn no_wake_up_is_lost_between_two_rings(case: Case) {
+    let there = patient(case, "there");
+    let back = patient(Case::new(there.backend, "back"), "back");
+    there.ring(1);
+    back.ring(1);
+    let count = handovers();
+    let mut server = open(&there, &["producer"]);
+    let mut echo = open(&back, &["producer"]);
+    say_ok(&mut server, &format!("second {}", back.address()));
+    say_ok(&mut echo, &format!("second {}", there.address()));
+    echo.say("echo");
+    assert_eq!(ask(&mut server, &format!("volley 1 {count} 24")), format!("ok {count}"));
+    say_ok(&mut server, "drop-producer");
+    assert_eq!(answer(&mut echo), format!("echoed {count} EndOfStream"));
+    drop((server, echo));
+    there.finish();
+    back.finish();
+}
+
+fn no_wake_up_is_lost_among_three_producers(case: Case) {
+    let case = patient(case, "three");
+    case.ring(3);
+    let count = handovers() / 3;
+    let mut consumer = open(&case, &["consumer"]);
+    let mut producers: Vec<Peer> = (0..3).map(|_| open(&case, &["producer"])).collect();
+    consumer.say("drain");
+    for (number, producer) in (1..).zip(&mut producers) {
+        producer.say(&format!("send {number} 0 {count} {}", SMALL / 4));
+    }
+    for producer in &mut producers {
+        assert_eq!(answer(producer), "ok");
+    }
+    consumer.wait_until_asleep_on_a_semaphore();
+    drop(producers);
+    assert_eq!(answer(&mut consumer), format!("drained {} EndOfStream", 3 * count));
+    drop(consumer);
+    case.finish();
+}

@@ -4,6 +4,7 @@
 //! The peers are processes of tests/support/peer.rs. `SEMRING_SEED` repeats a random run;
 //! `SEMRING_HANDOVERS` and `SEMRING_KILLS` make the races longer.
 
+#[allow(dead_code)] // each of the two test programs uses a part
 #[macro_use]
 #[path = "../support/case.rs"]
 mod case;

@@ -1,1 +1,120 @@
-//! signals
+//! Signals, stops and continuations change nothing but the moment.
+
+use crate::case::{Case, SMALL, answer, ask, say_ok, setting};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use semring_testkit::peer::Peer;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+over_both_backends! {
+    a_transfer_under_a_storm_of_signals_is_whole
+    a_transfer_under_stops_and_continuations_is_whole
+    timed_calls_end_under_a_storm_of_signals
+    roles_change_hands_under_a_storm_of_signals
+}
+
+/// Runs `work` while the processes get these signals in turn, as fast as they can be sent. They are
+/// not reaped meanwhile, so their numbers stay theirs.
+fn under_fire<R>(pids: &[u32], signals: &[Signal], work: impl FnOnce() -> R) -> R {
+    let done = AtomicBool::new(false);
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    thread::scope(|scope| {
+        // Also when `work` panics: the scope waits for the thread.
+        let _stop = Stop(&done);
+        scope.spawn(|| {
+            let mut sent = 0u64;
+            while !done.load(Ordering::Relaxed) {
+                for signal in signals {
+                    for pid in pids {
+                        kill(Pid::from_raw(pid.cast_signed()), *signal).expect("it is not reaped");
+                    }
+                    // The others are to run in between.
+                    thread::yield_now();
+                }
+                sent += 1;
+            }
+            println!("{sent} rounds of signals");
+        });
+        work()
+    })
+}
+
+/// Messages through a lane so small that both sides sleep all the time.
+fn transfer(case: &Case, signals: &[Signal], count: u64) {
+    let mut producer = case.idle_peer();
+    let mut consumer = case.idle_peer();
+    for (peer, role) in [(&mut producer, "producer"), (&mut consumer, "consumer")] {
+        say_ok(peer, "handle-usr1");
+        say_ok(peer, "wait block");
+        assert!(ask(peer, &format!("open {}", case.address())).starts_with("ok "));
+        assert!(ask(peer, role).starts_with("ok"));
+    }
+    let drained = under_fire(&[producer.pid(), consumer.pid()], signals, || {
+        consumer.say("drain");
+        say_ok(&mut producer, &format!("send 1 0 {count} {}", SMALL / 4));
+        say_ok(&mut producer, "drop-producer");
+        answer(&mut consumer)
+    });
+    assert_eq!(drained, format!("drained {count} EndOfStream"));
+    drop((producer, consumer));
+}
+
+fn a_transfer_under_a_storm_of_signals_is_whole(case: Case) {
+    case.ring(1);
+    transfer(&case, &[Signal::SIGUSR1], setting("SEMRING_SIGNALLED", 10_000));
+    case.finish();
+}
+
+fn a_transfer_under_stops_and_continuations_is_whole(case: Case) {
+    case.ring(1);
+    let signals = [Signal::SIGSTOP, Signal::SIGCONT, Signal::SIGUSR1];
+    transfer(&case, &signals, setting("SEMRING_SIGNALLED", 10_000));
+    case.finish();
+}
+
+fn timed_calls_end_under_a_storm_of_signals(case: Case) {
+    case.ring(1);
+    let mut producer = case.producer();
+    let mut consumer = case.consumer();
+    say_ok(&mut producer, "handle-usr1");
+    say_ok(&mut consumer, "handle-usr1");
+    let fire = [Signal::SIGUSR1, Signal::SIGSTOP, Signal::SIGCONT];
+    under_fire(&[consumer.pid()], &fire, || {
+        assert_eq!(ask(&mut consumer, "recv-timeout 100"), "error TimedOut");
+    });
+    assert!(ask(&mut producer, "fill 1 0 100").starts_with("ok "));
+    under_fire(&[producer.pid()], &fire, || {
+        assert_eq!(ask(&mut producer, "send-timeout 1 1000 1000 100"), "error TimedOut");
+    });
+    say_ok(&mut consumer, "drop-consumer");
+    drop((producer, consumer));
+    case.finish();
+}
+
+fn roles_change_hands_under_a_storm_of_signals(case: Case) {
+    case.ring(1);
+    let mut peers = [case.peer(), case.peer()];
+    for peer in &mut peers {
+        say_ok(peer, "handle-usr1");
+    }
+    let pids: Vec<u32> = peers.iter().map(Peer::pid).collect();
+    under_fire(&pids, &[Signal::SIGUSR1], || {
+        for round in 0..200 {
+            let peer = &mut peers[round % 2];
+            assert_eq!(ask(peer, "producer"), "ok 0");
+            assert_eq!(ask(peer, "consumer"), "ok");
+            say_ok(peer, "send 1 0 3 64");
+            say_ok(peer, "drop-producer");
+            assert_eq!(ask(peer, "drain"), "drained 3 EndOfStream");
+            say_ok(peer, "drop-consumer");
+        }
+    });
+    drop(peers);
+    case.finish();
+}

@@ -1,6 +1,6 @@
 //! One test over one backend: its address, its peers, its watchdog, and nothing left when it ends.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use semring::any;
@@ -81,9 +81,17 @@ impl Case {
         ring
     }
 
-    /// A peer that has nothing open.
+    /// A peer that has nothing open. What it leaves without a name belongs to the case.
     #[track_caller]
     pub fn idle_peer(&self) -> Peer {
+        let peer = Case::stranger();
+        self.guard.adopt(peer.pid());
+        peer
+    }
+
+    /// A peer that works on the rings of several cases.
+    #[track_caller]
+    pub fn stranger() -> Peer {
         Peer::start(PEER, [""; 0])
     }
 
@@ -210,11 +218,6 @@ impl Random {
     pub fn pass(&mut self, at_most: Duration) {
         std::thread::sleep(Duration::from_nanos(self.below(at_most.as_nanos() as u64)));
     }
-}
-
-/// Whether nothing has this path.
-pub fn is_missing(path: &Path) -> bool {
-    !path.exists()
 }
 
 /// Runs each behaviour over each backend.

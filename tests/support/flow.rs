@@ -79,6 +79,16 @@ impl Peer {
         Ok("ok".to_owned())
     }
 
+    /// A producer that comes, sends one message, and goes.
+    pub(super) fn late(&mut self, words: &mut Words<'_>) -> Answer {
+        let mut bytes = Vec::new();
+        message::encode(words.producer(), words.number(), words.size(), &mut bytes);
+        match self.ring().producer() {
+            Ok(mut producer) => done(producer.send(&bytes)).map(|_| "sent".to_owned()),
+            Err(error) => Ok(format!("refused {error:?}")),
+        }
+    }
+
     /// Sends whatever becomes of the consumers. Recorded is what `send` said to be committed.
     fn feed(&mut self, words: &mut Words<'_>) -> Answer {
         let (sender, first, count) = (words.producer(), words.number(), words.number());

@@ -25,6 +25,10 @@
 //! | `second A`: a second ring for `echo` and `volley` to receive from | `ok` |
 //! | `remove A` · `force-remove A` · `remove-if-done` | `ok` |
 //! | `churn COUNT`: attach and detach a producer so often | `ok` |
+//! | `late P NUMBER LEN`: attach, send one message, leave | `sent` or `refused …` |
+//! | `make A LANES CAPACITY idle COUNT`: open or create so often | `ok` or `error … at N` |
+//! | `make A LANES CAPACITY attached COUNT`: and attach a producer, if there is room | likewise |
+//! | `unmake A COUNT` · `force-unmake A COUNT`: remove so often, whatever is there | likewise |
 //! | `forked-handles` · `forked-opener A`: what a forked child can do | `child …` |
 //! | `handle-usr1`: an empty handler without SA_RESTART | `ok` |
 //! | `allocate MIB`: private memory, which makes dying slower | `ok` |
@@ -38,7 +42,7 @@ use std::fmt::Debug;
 use std::io::{BufRead, Write};
 use std::time::Duration;
 
-use semring::{WaitStrategy, any};
+use semring::{OpenError, RemoveError, WaitStrategy, any};
 use semring_testkit::message;
 
 /// What the process holds.
@@ -177,6 +181,32 @@ impl Peer {
             "churn" => {
                 for _ in 0..words.number() {
                     drop(self.ring().producer().map_err(failed)?);
+                }
+                Ok("ok".to_owned())
+            }
+            "late" => self.late(words),
+            "make" => {
+                let address = words.text();
+                let builder = self.builder(address);
+                let builder = builder.producers(words.size()).capacity(words.number());
+                let attached = words.text() == "attached";
+                // Held through the next round: it is removed while somebody uses it.
+                let mut held = None;
+                for round in 0..words.number() {
+                    let ring = builder.open_or_create();
+                    let ring = ring.map_err(|error| format!("{} at {round}", failed(error)))?;
+                    drop(held.take());
+                    held = attached.then(|| ring.producer().ok());
+                }
+                Ok("ok".to_owned())
+            }
+            "unmake" | "force-unmake" => {
+                let address = address(words);
+                for round in 0..words.number() {
+                    match semring::remove(&address, command == "force-unmake") {
+                        Ok(()) | Err(RemoveError::Open(OpenError::NotFound { .. })) => {}
+                        Err(error) => return Err(format!("{} at {round}", failed(error))),
+                    }
                 }
                 Ok("ok".to_owned())
             }
