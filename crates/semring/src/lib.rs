@@ -36,6 +36,8 @@
 //! Linux 5.10 or newer, 64-bit little-endian. A lane holds 4 KiB to 4 GiB, a message at most a quarter
 //! of it, a ring at most 240 lanes. All processes of a ring share one IPC namespace.
 #![deny(unsafe_code)]
+// Models use a part of the crate only.
+#![cfg_attr(semring_loom, allow(dead_code))]
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
 compile_error!("semring needs 64-bit little-endian Linux");
@@ -46,6 +48,8 @@ mod guard;
 mod layout;
 mod lifecycle;
 mod memory;
+#[cfg(all(test, semring_loom))]
+mod model;
 mod os;
 mod ring;
 mod sync;

@@ -31,11 +31,54 @@ mod imp {
 #[cfg(semring_loom)]
 mod imp {
     use std::cell::Cell;
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-    pub(crate) type AtomicU64 = loom::sync::atomic::AtomicU64;
-    pub(crate) type AtomicU32 = loom::sync::atomic::AtomicU32;
-    pub(crate) type AtomicBool = loom::sync::atomic::AtomicBool;
-    pub(crate) use loom::sync::atomic::{Ordering, fence};
+    pub(crate) use loom::sync::atomic::Ordering;
+
+    // loom's atomics, with a look at the participant's life before each operation.
+    macro_rules! mortal_atomic {
+        ($($name:ident holds $value:ty;)*) => {$(
+            #[derive(Debug)]
+            pub(crate) struct $name(loom::sync::atomic::$name);
+
+            impl $name {
+                #[track_caller]
+                pub(crate) fn new(value: $value) -> Self {
+                    Self(loom::sync::atomic::$name::new(value))
+                }
+
+                #[track_caller]
+                pub(crate) fn load(&self, order: Ordering) -> $value {
+                    shared_operation();
+                    self.0.load(order)
+                }
+
+                #[track_caller]
+                pub(crate) fn store(&self, value: $value, order: Ordering) {
+                    shared_operation();
+                    self.0.store(value, order);
+                }
+
+                #[track_caller]
+                pub(crate) fn swap(&self, value: $value, order: Ordering) -> $value {
+                    shared_operation();
+                    self.0.swap(value, order)
+                }
+            }
+        )*};
+    }
+
+    mortal_atomic! {
+        AtomicU64 holds u64;
+        AtomicU32 holds u32;
+        AtomicBool holds bool;
+    }
+
+    #[track_caller]
+    pub(crate) fn fence(order: Ordering) {
+        shared_operation();
+        loom::sync::atomic::fence(order);
+    }
 
     pub(crate) fn spin_hint() {
         loom::hint::spin_loop();
@@ -57,6 +100,41 @@ mod imp {
     /// Leaves out one precaution in every operation of this OS thread until changed again.
     pub(crate) fn set_twin(twin: Option<super::Twin>) {
         TWIN.with(|current| current.set(twin));
+    }
+
+    loom::thread_local! {
+        // Operations that the participant on this thread of the model has left to live.
+        static LIFE: Cell<Option<u32>> = Cell::new(None);
+    }
+
+    /// The participant was killed.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub(crate) struct Killed;
+
+    /// Runs a participant that is killed in front of its operation number `life` (from 0) on shared
+    /// memory or on the kernel. Everything before it happened, nothing from it on did: what a SIGKILL
+    /// leaves.
+    pub(crate) fn mortal<R>(life: u32, participant: impl FnOnce() -> R) -> Result<R, Killed> {
+        LIFE.with(|left| left.set(Some(life)));
+        let outcome = catch_unwind(AssertUnwindSafe(participant));
+        LIFE.with(|left| left.set(None));
+        outcome.or_else(|payload| match payload.downcast::<Killed>() {
+            Ok(killed) => Err(*killed),
+            Err(failure) => resume_unwind(failure),
+        })
+    }
+
+    /// Stands in front of each operation that another participant could notice.
+    pub(crate) fn shared_operation() {
+        let killed = LIFE.with(|life| {
+            let left = life.get();
+            life.set(left.and_then(|left| left.checked_sub(1)));
+            left == Some(0)
+        });
+        if killed {
+            // Not a panic: no hook, no message, and nothing on the way out touches shared memory.
+            resume_unwind(Box::new(Killed));
+        }
     }
 }
 

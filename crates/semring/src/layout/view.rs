@@ -19,9 +19,7 @@ mod real {
 
     use crate::layout::control::{ConsumerPage, LaneConsumerPage, ProducerPage};
     use crate::layout::superblock::AT_STATE;
-    use crate::layout::{
-        CONSUMER_PAGE_OFFSET, Capacity, Geometry, Position, SUPERBLOCK_BYTES,
-    };
+    use crate::layout::{CONSUMER_PAGE_OFFSET, Capacity, Geometry, Position, SUPERBLOCK_BYTES};
     use crate::memory::{Segment, Span};
     use crate::sync::{AtomicU32, AtomicU64};
 
@@ -145,11 +143,20 @@ mod real {
         /// # Panics
         /// If they do, and in a forked child, which does not have the pages.
         #[inline(always)]
-        pub(crate) fn bytes_at(&self, position: Position, within: u64, length: usize) -> NonNull<u8> {
+        pub(crate) fn bytes_at(
+            &self,
+            position: Position,
+            within: u64,
+            length: usize,
+        ) -> NonNull<u8> {
             let offset = self.capacity.offset_of(position).get() + within;
-            assert!(!self.segment.is_forked(), "a forked child must open the ring itself");
             assert!(
-                length as u64 <= self.capacity.get() && offset <= self.capacity.get() - length as u64
+                !self.segment.is_forked(),
+                "a forked child must open the ring itself"
+            );
+            assert!(
+                length as u64 <= self.capacity.get()
+                    && offset <= self.capacity.get() - length as u64
             );
             // SAFETY: the assertion: offset + length stays inside the data area.
             unsafe { self.data.byte_add(offset as usize) }
@@ -169,7 +176,10 @@ mod real {
             // SAFETY: `bytes_at` checked the bounds; `bytes` can't overlap shared memory, to which no
             // safe code has a slice. A peer that breaks the protocol can make the bytes garbage,
             // nothing else.
-            unsafe { to.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+            unsafe {
+                to.as_ptr()
+                    .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
+            };
         }
 
         /// Copies bytes out.
@@ -177,12 +187,21 @@ mod real {
         pub(crate) fn read(&self, position: Position, within: u64, bytes: &mut [u8]) {
             let from = self.bytes_at(position, within, bytes.len());
             // SAFETY: as for `write`, the other way round.
-            unsafe { from.as_ptr().copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
+            unsafe {
+                from.as_ptr()
+                    .copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len())
+            };
         }
 
         /// Appends bytes to a vector.
         #[inline(always)]
-        pub(crate) fn append(&self, position: Position, within: u64, length: usize, to: &mut Vec<u8>) {
+        pub(crate) fn append(
+            &self,
+            position: Position,
+            within: u64,
+            length: usize,
+            to: &mut Vec<u8>,
+        ) {
             let from = self.bytes_at(position, within, length);
             to.reserve(length);
             let spare = to.spare_capacity_mut().as_mut_ptr().cast::<u8>();
@@ -197,21 +216,34 @@ mod real {
 
 #[cfg(semring_loom)]
 mod model {
-    //! The same face over loom's cells: every word of the data area is an atomic, and payload moves
-    //! with Relaxed, so that a missing edge shows as stale bytes.
+    //! The same face over loom's cells. Every word of the data area is an atomic that payload moves
+    //! through with Relaxed, so that a missing edge shows as stale bytes; and because payload is plain
+    //! memory in a normal build, each word has a cell beside it in which loom sees races: a copy that is
+    //! not ordered with the other side's copy of the same bytes ends the model.
 
     use std::ptr::NonNull;
     use std::sync::Arc;
+
+    use loom::cell::UnsafeCell;
 
     use crate::layout::control::{ConsumerPage, LaneConsumerPage, ProducerPage};
     use crate::layout::{Capacity, Geometry, Position, SUPERBLOCK_BYTES};
     use crate::memory::{Segment, Span};
     use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
+    struct Word {
+        value: AtomicU64,
+        /// Entered by whoever copies payload. Holds nothing.
+        payload: UnsafeCell<()>,
+    }
+
+    // SAFETY: the cell's content is never reached; loom only compares who entered it when.
+    unsafe impl Sync for Word {}
+
     struct Cells {
         producer: ProducerPage,
         consumer: LaneConsumerPage,
-        words: Vec<AtomicU64>,
+        words: Vec<Word>,
     }
 
     #[derive(Clone)]
@@ -223,10 +255,20 @@ mod model {
     impl LaneView {
         /// A lane for a model.
         pub(crate) fn model(capacity: Capacity) -> Self {
-            let words = (0..capacity.get() / 8).map(|_| AtomicU64::new(0)).collect();
-            let cells =
-                Cells { producer: ProducerPage::new(), consumer: LaneConsumerPage::new(), words };
-            Self { cells: Arc::new(cells), capacity }
+            let word = |_| Word {
+                value: AtomicU64::new(0),
+                payload: UnsafeCell::new(()),
+            };
+            let words = (0..capacity.get() / 8).map(word).collect();
+            let cells = Cells {
+                producer: ProducerPage::new(),
+                consumer: LaneConsumerPage::new(),
+                words,
+            };
+            Self {
+                cells: Arc::new(cells),
+                capacity,
+            }
         }
 
         pub(crate) fn capacity(&self) -> Capacity {
@@ -241,8 +283,14 @@ mod model {
             &self.cells.consumer
         }
 
+        #[track_caller]
+        fn words(&self, position: Position, within: u64, length: usize) -> &[Word] {
+            let first = (self.capacity.offset_of(position).get() + within) as usize / 8;
+            &self.cells.words[first..first + length.div_ceil(8)]
+        }
+
         pub(crate) fn header(&self, position: Position) -> &AtomicU64 {
-            &self.cells.words[self.capacity.offset_of(position).get() as usize / 8]
+            &self.words(position, 0, 8)[0].value
         }
 
         pub(crate) fn bytes_at(&self, _: Position, _: u64, _: usize) -> NonNull<u8> {
@@ -253,24 +301,35 @@ mod model {
             unreachable!("models copy words")
         }
 
+        #[track_caller]
         pub(crate) fn write(&self, position: Position, within: u64, bytes: &[u8]) {
-            let first = (self.capacity.offset_of(position).get() + within) as usize / 8;
-            for (index, chunk) in bytes.chunks(8).enumerate() {
-                let mut word = [0; 8];
-                word[..chunk.len()].copy_from_slice(chunk);
-                self.cells.words[first + index].store(u64::from_le_bytes(word), Ordering::Relaxed);
+            let words = self.words(position, within, bytes.len());
+            for (word, chunk) in words.iter().zip(bytes.chunks(8)) {
+                let mut value = [0; 8];
+                value[..chunk.len()].copy_from_slice(chunk);
+                word.value
+                    .store(u64::from_le_bytes(value), Ordering::Relaxed);
+                word.payload.with_mut(|_| ());
             }
         }
 
+        #[track_caller]
         pub(crate) fn read(&self, position: Position, within: u64, bytes: &mut [u8]) {
-            let first = (self.capacity.offset_of(position).get() + within) as usize / 8;
-            for (index, chunk) in bytes.chunks_mut(8).enumerate() {
-                let word = self.cells.words[first + index].load(Ordering::Relaxed).to_le_bytes();
-                chunk.copy_from_slice(&word[..chunk.len()]);
+            let words = self.words(position, within, bytes.len());
+            for (word, chunk) in words.iter().zip(bytes.chunks_mut(8)) {
+                let value = word.value.load(Ordering::Relaxed).to_le_bytes();
+                chunk.copy_from_slice(&value[..chunk.len()]);
+                word.payload.with(|_| ());
             }
         }
 
-        pub(crate) fn append(&self, position: Position, within: u64, length: usize, to: &mut Vec<u8>) {
+        pub(crate) fn append(
+            &self,
+            position: Position,
+            within: u64,
+            length: usize,
+            to: &mut Vec<u8>,
+        ) {
             let start = to.len();
             to.resize(start + length, 0);
             self.read(position, within, &mut to[start..]);

@@ -1,0 +1,90 @@
+//! Models of the lane, run by loom over the code that ships: `RUSTFLAGS="--cfg semring_loom" cargo
+//! test --release -p semring --lib model`.
+//!
+//! The lane is smaller than any real one (64 bytes: messages of at most 16), so that two or three
+//! messages go round it. Each precaution of the algorithm has a twin that leaves it out, and a model
+//! that must fail then.
+#![cfg(semring_loom)]
+
+mod killed_consumer;
+mod killed_producer;
+mod publication;
+
+use super::consume::LaneConsumer;
+use super::produce::{LaneProducer, NoSlot};
+use crate::layout::record::HEADER_BYTES;
+use crate::layout::view::LaneView;
+use crate::layout::{Capacity, Meta, Position};
+
+const CAPACITY: Capacity = Capacity::model(64);
+
+/// The bytes of message `number`: every word tells message and place, so that no other message's, no
+/// stale and no torn payload passes for it.
+fn payload(number: u64, length: usize) -> Vec<u8> {
+    let words = (0..length as u64)
+        .step_by(8)
+        .flat_map(|at| (number << 8 | at | 1).to_le_bytes());
+    words.take(length).collect()
+}
+
+/// The number in a payload.
+fn number_of(bytes: &[u8]) -> u64 {
+    u64::from_le_bytes(bytes[..8].try_into().expect("a word")) >> 8
+}
+
+/// Sends if there is room now.
+fn try_send(producer: &mut LaneProducer, bytes: &[u8]) -> bool {
+    match producer.try_reserve(bytes.len()) {
+        Ok(slot) => {
+            producer.view().write(slot.position(), HEADER_BYTES, bytes);
+            producer.commit(slot, Meta::default());
+            true
+        }
+        Err(NoSlot::Full { .. }) => false,
+        Err(NoSlot::Damaged(damage)) => panic!("a sound lane looks damaged: {damage:?}"),
+    }
+}
+
+/// Sends as soon as there is room.
+fn send(producer: &mut LaneProducer, bytes: &[u8]) {
+    while !try_send(producer, bytes) {
+        loom::thread::yield_now();
+    }
+}
+
+/// Steps over the next message, if there is one.
+fn try_receive(consumer: &mut LaneConsumer) -> Option<(Position, Vec<u8>)> {
+    let found = consumer.find().expect("a sound lane")?;
+    let mut bytes = vec![0; found.payload as usize];
+    consumer
+        .view()
+        .read(found.position, HEADER_BYTES, &mut bytes);
+    consumer.step_over(&found);
+    Some((found.position, bytes))
+}
+
+/// Steps over the next message as soon as there is one.
+fn receive(consumer: &mut LaneConsumer) -> (Position, Vec<u8>) {
+    loop {
+        match try_receive(consumer) {
+            Some(message) => return message,
+            None => loom::thread::yield_now(),
+        }
+    }
+}
+
+/// A lane that has been used before: messages of these lengths went through it, so that old headers
+/// and old payload lie everywhere behind.
+fn used_lane(lengths: &[usize]) -> (LaneProducer, LaneConsumer) {
+    let lane = LaneView::model(CAPACITY);
+    let mut producer = LaneProducer::take_over(lane.clone()).expect("a new lane");
+    let mut consumer = LaneConsumer::take_over(lane).expect("a new lane");
+    for &length in lengths {
+        let bytes = payload(0xEE, length);
+        assert!(try_send(&mut producer, &bytes));
+        assert_eq!(try_receive(&mut consumer).expect("just sent").1, bytes);
+        consumer.take();
+        consumer.release();
+    }
+    (producer, consumer)
+}

@@ -1,0 +1,83 @@
+//! How the loom models are run: every interleaving and every permitted stale value within stated
+//! bounds, the weakened twins that must fail, and participants that are killed at each operation.
+//!
+//! What loom sees: the C++ memory model but for load buffering, `SeqCst` accesses as `AcqRel` ones
+//! (fences are right), the last seven stores to a word. A wait that never ends shows as a deadlock, a
+//! look that never ends as too many branches.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::LocalKey;
+
+use crate::sync::{Killed, Twin, mortal, set_twin};
+
+/// Operations in one execution of a model, at most: some ten times what the longest one needs.
+const LONGEST: usize = 2_000;
+
+std::thread_local! {
+    // loom runs all threads of a model on one OS thread, so these are per model.
+    static EXECUTIONS: Cell<u64> = const { Cell::new(0) };
+    static LIFE: Cell<u32> = const { Cell::new(0) };
+    static DEATHS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count(counter: &'static LocalKey<Cell<u64>>) {
+    counter.with(|cell| cell.set(cell.get() + 1));
+}
+
+/// Explores a model. `preemptions` bounds how often threads are interrupted that could go on; `None` is
+/// every schedule.
+pub(crate) fn explore(preemptions: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
+    EXECUTIONS.set(0);
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = preemptions;
+    builder.max_branches = LONGEST;
+    builder.check(move || {
+        count(&EXECUTIONS);
+        model();
+    });
+    println!("{} executions", EXECUTIONS.get());
+}
+
+/// Runs a check with one precaution left out. It must fail, and in one of the ways that are expected.
+pub(crate) fn fails_without(twin: Twin, expected: &[&str], check: impl FnOnce()) {
+    set_twin(Some(twin));
+    let outcome = catch_unwind(AssertUnwindSafe(check));
+    set_twin(None);
+    let Err(payload) = outcome else {
+        panic!("nothing fails without {twin:?}")
+    };
+    let message = match payload.downcast_ref::<String>() {
+        Some(text) => text,
+        None => *payload.downcast_ref::<&str>().expect("a panic with a text"),
+    };
+    println!("{twin:?}, execution {}: {message}", EXECUTIONS.get());
+    assert!(
+        expected.iter().any(|part| message.contains(part)),
+        "{twin:?} fails, but not as expected: {message}"
+    );
+}
+
+/// Runs a check for each operation in front of which a participant can be killed: until the model
+/// ends without a death in any of its executions. The participant is the one in [`victim`].
+pub(crate) fn for_each_death(mut check: impl FnMut()) {
+    for life in 0.. {
+        LIFE.set(life);
+        DEATHS.set(0);
+        check();
+        if DEATHS.get() == 0 {
+            println!("killed at {life} operations");
+            assert_ne!(life, 0, "nobody dies in this model");
+            return;
+        }
+    }
+}
+
+/// Runs the participant that [`for_each_death`] kills.
+pub(crate) fn victim<R>(participant: impl FnOnce() -> R) -> Result<R, Killed> {
+    let outcome = mortal(LIFE.get(), participant);
+    if outcome.is_err() {
+        count(&DEATHS);
+    }
+    outcome
+}
