@@ -312,7 +312,9 @@ fn a_ring_of_another_format_version_is_refused_and_left_alone(ring: &Ring) {
         .run()
         .refused(NOT_A_RING, &words);
     ring.semring("info", &[]).run().refused(NOT_A_RING, &words);
-    ring.semring("create", &[]).run().ended(NOT_A_RING);
+    ring.semring("create", &[])
+        .run()
+        .refused(FAILED, &[ring.address(), "exists"]);
     if ring.is_posix() {
         // It is as it was: with the version back it works.
         patch_version(ring, 1);
@@ -471,7 +473,10 @@ fn a_full_dev_shm_is_told_with_the_size_asked_and_the_size_free_and_a_way_out() 
 
 fn a_full_disk_behind_the_consumer_is_an_error_and_nothing_is_lost(ring: &Ring) {
     for lines in [1, 1000, 20_000] {
-        ring.producer(&["-q"]).input(seq(lines)).run().quietly(DONE);
+        ring.producer(&["-q", "--capacity", "1M"])
+            .input(seq(lines))
+            .run()
+            .quietly(DONE);
         let full = || {
             File::options()
                 .write(true)

@@ -433,6 +433,7 @@ fn a_signal_ends_an_idle_consumer_and_what_was_received_is_written(ring: &Ring) 
             .wrote("1\n");
         // What follows is for the next one.
         let next = ring.consumer(&[]).start();
+        ring.wait_for_consumer(&next);
         producer.write("2\n");
         producer.finish().quietly(DONE);
         next.finish().quietly(DONE).wrote("2\n");

@@ -313,6 +313,7 @@ fn the_ring_stays_between_consumers_and_the_producer_ends_with_0(ring: &Ring) {
     assert_eq!(two.text(), "2\n");
     assert!(producer.is_alive());
     let three = ring.consumer(&[]).start();
+    ring.wait_for_consumer(&three);
     producer.finish().quietly(DONE);
     three.finish().quietly(DONE).wrote("3\n");
     ring.assert_gone();

@@ -92,10 +92,14 @@ fn a_producer_that_finds_a_ring_with_unread_messages_mentions_them_and_sends_beh
     let sent = ring.number("sent_messages");
     producer.kill().quietly(KILLED);
 
-    let producer = ring.producer(&[]).input("0\n").start();
+    // Alone in the ring, it sees what was left over.
+    let mut producer = ring.producer(&[]).stdin_open().start();
+    ring.wait_for_producers(1);
     let consumer = ring.consumer(&[]).start();
-    let consumer = consumer.finish().ended(DONE);
+    ring.wait_for_consumer(&consumer);
+    producer.write("0\n");
     let producer = producer.finish().ended(DONE);
+    let consumer = consumer.finish().ended(DONE);
     assert!(
         producer.stderr.contains(&sent.to_string()),
         "{}",
@@ -253,6 +257,7 @@ fn a_last_line_without_newline_comes_out_without_one(ring: &Ring) {
 
 fn a_message_behind_a_line_without_newline_begins_a_line_of_its_own(ring: &Ring) {
     let mut consumer = ring.consumer(&["--follow", "--count", "4"]).start();
+    ring.wait_for_consumer(&consumer);
     ring.producer(&[]).input("one\ntwo").run().quietly(DONE);
     consumer.wait_for_stdout("one\ntwo");
     ring.producer(&[]).input("three\nfour").run().quietly(DONE);

@@ -89,7 +89,9 @@ fn another_user_is_refused_by_the_default_mode(ring: &Ring) {
         // Nor is it in that user's list, and the list is no error.
         let list = Call::new(users.scratch.path("semring").to_str().expect("plain"), None)
             .args(&["ls"])
-            .with(|command| drop(command.uid(OTHER).gid(GROUP)));
+            .with(|command| {
+                command.uid(OTHER).gid(GROUP);
+            });
         assert!(!list.run().quietly(DONE).text().contains(ring.name()));
         // It was not harmed.
         users
