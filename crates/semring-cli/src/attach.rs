@@ -92,20 +92,27 @@ pub(crate) enum Left {
 
 /// Looks at a ring that we have just left; removes it first if `remove` and it is done.
 pub(crate) fn leave(ring: &Ring, remove: bool, report: &Report) -> Left {
+    let mut others_care = false;
     if remove {
         match ring.remove_if_done() {
             Ok(true) => {
                 report.detail(format_args!("removed {}", ring.address()));
                 return Left::Removed;
             }
-            Ok(false) => {}
+            Ok(false) => others_care = true,
             // Another user's ring: that one's to remove.
             Err(error) => report.detail(error),
         }
     }
     match ring.info() {
+        // It would have gone, were others not in it or just removing it themselves.
+        Ok(info) if others_care && info.consumer_closed => Left::Kept,
         Ok(info) if info.consumer_pid.is_none() && info.unread_messages() > 0 => {
-            Left::Unread(info.unread_messages())
+            // Our mapping outlives a removal.
+            match semring::inspect(ring.address()) {
+                Ok(now) if now.uuid == info.uuid => Left::Unread(info.unread_messages()),
+                _ => Left::Removed,
+            }
         }
         _ => Left::Kept,
     }

@@ -159,12 +159,14 @@ pub(crate) fn observe(ring: &RingCore) -> Result<RingInfo, OpenError> {
     let ownership =
         ring.object.ownership().map_err(|error| super::open::memory_error(&name, error))?;
     let taken = |seat| matches!(ring.guard.is_taken(seat), Ok(true));
+    let page = ring.view.consumer();
+    // Before the lanes: with a consumer that leaves meanwhile, what it had not read by then must not
+    // look as if it were left behind.
+    let consumer_pid =
+        taken(Seat::Consumer).then(|| page.pid.load(Ordering::Relaxed) as u32);
     let lanes: Vec<LaneInfo> = (0..ring.lanes())
         .map(|lane| lane_info(&ring.view.lane(lane), taken(Seat::Producer { lane })))
         .collect();
-    let page = ring.view.consumer();
-    let consumer_pid =
-        taken(Seat::Consumer).then(|| page.pid.load(Ordering::Relaxed) as u32);
     let used = consumer_pid.is_some() || lanes.iter().any(|lane| lane.producer_pid.is_some());
     Ok(RingInfo {
         lanes,
