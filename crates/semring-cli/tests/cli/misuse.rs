@@ -52,7 +52,7 @@ fn names_against_the_rules_are_usage_errors() {
         "sysv:.x",
         "sysv:0x",
         "sysv:0xfffffffff",
-        "sysv:0",
+        "sysv:0x0",
         "nosuch:thing",
     ];
     for name in names {
