@@ -104,7 +104,11 @@ fn finish(
         Stop::EndOfStream => return Ok(exit::DONE),
         // On purpose: producers end, and what is unread is of no use to anybody.
         Stop::Counted | Stop::ReaderGone => {
-            let unread = ring.info().map_or(0, |info| info.unread_messages());
+            // A producer that is still here learns by its broken pipe that not all was read.
+            let unread = match ring.info() {
+                Ok(info) if info.producers() == 0 => info.unread_messages(),
+                _ => 0,
+            };
             consumer.close();
             let left = leave(ring, may_remove, report);
             if matches!(stop, Stop::ReaderGone) {

@@ -142,10 +142,9 @@ fn finish(
         Stop::Signal => Ok(exit::DONE),
         Stop::TimedOut => Err(Failure::new(exit::TIMED_OUT, "timed out: nothing moved")),
         Stop::ConsumerGone => Err(Failure::broken_pipe()),
-        Stop::EndOfInput if fate == Fate::Gone && !args.wait_for_consumer => match left {
-            Left::Unread(_) => Err(Failure::broken_pipe()),
-            Left::Removed | Left::Kept => Ok(exit::DONE),
-        },
+        Stop::EndOfInput if fate == Fate::Gone && !args.wait_for_consumer => {
+            Err(Failure::broken_pipe())
+        }
         // What was not read by then went with it.
         Stop::EndOfInput if fate == Fate::Removed => Err(Failure::run_time(format!(
             "{}: {}",

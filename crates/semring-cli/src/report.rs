@@ -73,7 +73,12 @@ impl Report {
 
 /// One sentence on stderr, if there is one to take it.
 pub(crate) fn say(program: &str, sentence: impl fmt::Display) {
-    let _ = writeln!(io::stderr(), "{program}: {sentence}");
+    write_line(format!("{program}: {sentence}\n"));
+}
+
+/// In one write(2): several programs of a pipeline may speak at once.
+fn write_line(line: String) {
+    let _ = io::stderr().write_all(line.as_bytes());
 }
 
 /// Ends a program: says the sentence, gives the code.
@@ -136,7 +141,7 @@ impl<'a> Stats<'a> {
     pub(crate) fn print(&self, program: &str, manner: &MannerArgs) {
         if manner.json {
             let text = serde_json::to_string(self).unwrap_or_default();
-            let _ = writeln!(io::stderr(), "{text}");
+            write_line(text + "\n");
         } else if manner.stats {
             say(program, self);
         }
