@@ -38,6 +38,11 @@ over_each_backend! {
         let text = ring.remove().unwrap_err().to_string();
         assert!(!text.contains("consumer") && text.contains("producers"), "{text}");
         drop(producer);
+        let consumer = ring.consumer().unwrap();
+        let text = ring.remove().unwrap_err().to_string();
+        assert!(text.contains("consumer") && !text.contains("producers"), "{text}");
+        assert!(!ring.remove_if_done().unwrap());
+        drop(consumer);
         ring.remove().unwrap();
     }
 

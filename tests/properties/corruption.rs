@@ -343,6 +343,26 @@ fn headers_that_lead_from_one_to_the_next_for_ever_have_an_end() {
 }
 
 #[test]
+fn a_message_across_the_end_of_the_lane_is_damage() {
+    let _watchdog = Watchdog::new(PATIENCE, "across the end");
+    for (rest, len) in [(8, 1), (16, 100), (512, 505), (1024, 1017)] {
+        let victim = Victim::new(1);
+        let start = CAPACITY - rest;
+        for word in ["committed", "released"] {
+            let at = victim.memory.lane(0) + lane_word(word);
+            victim.memory.write_word(at, start);
+        }
+        let at = victim.memory.data(0) + start;
+        victim.memory.write_word(at, 0xA5 << 56 | len);
+        let refused = victim.ring.producer().map(drop);
+        let position = Position::new(start);
+        assert_eq!(refused, Err(AttachError::Poisoned { lane: 0, position }));
+        assert_eq!(use_consumer(&victim.ring).unwrap(), [0]);
+        use_everything(&victim);
+    }
+}
+
+#[test]
 fn pads_everywhere_are_damage() {
     let _watchdog = Watchdog::new(PATIENCE, "pads");
     let pad = |bytes: u64| 0xA5 << 56 | 1 << 31 | (bytes - 8);

@@ -478,6 +478,7 @@ fn leaving_a_seat_that_one_does_not_have_changes_nothing() {
 fn a_set_is_known_by_key_id_size_and_check_value() {
     let new = NewSet::create(3, 0o640).map_err(|_| "no set").unwrap();
     let identity = new.identify().unwrap();
+    let _clean_up = KeyGuard::of(Key::new(identity.key));
     let set = set_of(Key::new(identity.key));
     let guard = new.finish();
     assert_eq!(identity.key as u32 >> 16, 0x5eed);
@@ -552,8 +553,12 @@ struct KeyGuard {
 
 impl KeyGuard {
     fn new() -> Self {
+        Self::of(free_key())
+    }
+
+    fn of(key: Key) -> Self {
         Self {
-            key: free_key(),
+            key,
             _watchdog: Watchdog::new(LONG, "a test of the creation lock"),
         }
     }

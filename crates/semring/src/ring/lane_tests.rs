@@ -670,6 +670,37 @@ fn impossible_bytes_poison_the_lane_once() {
     assert_eq!(view.consumer().poisoned.load(Ordering::Relaxed), 17);
 }
 
+#[test]
+fn a_message_across_the_end_of_the_lane_is_damage() {
+    for (rest, len) in [
+        (8, 1),
+        (16, 9),
+        (16, 100),
+        (512, 505),
+        (1024, 1017),
+        (1032, 1025),
+    ] {
+        let view = lane();
+        let start = Position::new(CAPACITY - rest);
+        view.producer()
+            .committed
+            .store(start.get(), Ordering::Relaxed);
+        view.consumer()
+            .released
+            .store(start.get(), Ordering::Relaxed);
+        view.header(start)
+            .store(message_header(len, Meta::default()), Ordering::Relaxed);
+        let damage = Damage { position: start };
+        assert_eq!(LaneProducer::take_over(view.clone()).err(), Some(damage));
+        let mut consumer = LaneConsumer::take_over(view).unwrap();
+        assert_eq!(
+            consumer.find(),
+            Err(damage),
+            "{len} bytes, {rest} before the end"
+        );
+    }
+}
+
 /// Every header word of a lane says that a message of no bytes is there.
 fn endless() -> LaneView {
     let view = lane();
@@ -718,6 +749,7 @@ proptest! {
         pads in any::<bool>(),
         (committed, released) in (any::<u64>(), any::<u64>()),
         control in 0u8..8,
+        first in proptest::option::of(0u32..1100),
     ) {
         let view = lane();
         let put = |at: u64, word| view.header(Position::new(at * 8)).store(word, Ordering::Relaxed);
@@ -735,6 +767,11 @@ proptest! {
         let lie = |bit: u8, word: u64| if control & bit == 0 { word % 1024 * 8 } else { word };
         view.producer().committed.store(lie(1, committed), Ordering::Relaxed);
         view.consumer().released.store(lie(2, released), Ordering::Relaxed);
+        // Something that can pass where the walks begin, or they end there.
+        let place = view.consumer().released.load(Ordering::Relaxed) & !7;
+        if let Some(first) = first {
+            view.header(Position::new(place)).store(message_header(first, Meta::default()), Ordering::Relaxed);
+        }
         if let Ok(mut producer) = LaneProducer::take_over(view.clone()) {
             for number in 0..50 {
                 if send(&mut producer, &content(number, number * 20)).is_err() {
