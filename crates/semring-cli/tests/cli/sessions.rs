@@ -1,9 +1,14 @@
 //! The sessions that somebody tries who has just met the commands.
 
+use nix::sys::signal::Signal;
+use semring_testkit::peer::Exit;
+
 use crate::support::{
     BROKEN_PIPE, DONE, FAILED, KILLED, Ring, Scratch, USAGE, assert_same, numbers,
     over_both_backends, seq, seq_from,
 };
+
+const TERMINATED: Exit = Exit::Signal(libc::SIGTERM);
 
 over_both_backends! {
     a_producer_that_comes_first_ends_and_says_what_waits,
@@ -256,29 +261,36 @@ fn a_last_line_without_newline_comes_out_without_one(ring: &Ring) {
 }
 
 fn a_message_behind_a_line_without_newline_begins_a_line_of_its_own(ring: &Ring) {
-    let mut consumer = ring.consumer(&["--follow", "--count", "4"]).start();
+    let mut consumer = ring.consumer(&["--follow"]).start();
     ring.wait_for_consumer(&consumer);
     ring.producer(&[]).input("one\ntwo").run().quietly(DONE);
     consumer.wait_for_stdout("one\ntwo");
     ring.producer(&[]).input("three\nfour").run().quietly(DONE);
+    consumer.wait_for_stdout("one\ntwo\nthree\nfour");
+    consumer.wait_until_asleep_on_the_ring();
+    consumer.signal(Signal::SIGTERM);
     consumer
         .finish()
-        .quietly(DONE)
+        .quietly(TERMINATED)
         .wrote("one\ntwo\nthree\nfour");
     ring.assert_gone();
 }
 
 fn three_producers_one_after_the_other_arrive_in_their_order_with_follow(ring: &Ring) {
-    let consumer = ring.consumer(&["--follow", "--count", "300000"]).start();
+    let mut consumer = ring.consumer(&["--follow"]).start();
     ring.wait_for_consumer(&consumer);
     for third in 0..3 {
         let first = 100_000 * third + 1;
         ring.producer(&[])
             .input(seq_from(first, first + 99_999))
             .run()
-            .ended(DONE);
+            .quietly(DONE);
     }
-    consumer.finish().quietly(DONE).wrote(seq(300_000));
+    consumer.wait_for_bytes(seq(300_000).len());
+    // Idle again, it has released everything.
+    consumer.wait_until_asleep_on_the_ring();
+    consumer.signal(Signal::SIGTERM);
+    consumer.finish().quietly(TERMINATED).wrote(seq(300_000));
     ring.assert_gone();
 }
 
