@@ -195,9 +195,9 @@ impl SemaphoreGuard {
     /// `full` have no room for one more.
     fn rattles(&self, full: &[bool]) -> Vec<Op> {
         let mut operations = Vec::with_capacity(operations_for(self.lanes));
-        for lane in 0..self.lanes {
+        for (lane, &full) in full.iter().enumerate() {
             let s = room(lane);
-            if full[lane] {
+            if full {
                 operations.extend([sub(s).undo().no_wait(), add(s)]);
             } else {
                 operations.extend([add(s), sub(s).undo()]);
@@ -241,8 +241,8 @@ impl SemaphoreGuard {
         let mut full = vec![false; self.lanes];
         for _ in 0..1000 {
             let mut operations = vec![sub(C).undo().no_wait()];
-            for lane in 0..self.lanes {
-                if full[lane] {
+            for (lane, &full) in full.iter().enumerate() {
+                if full {
                     operations.push(sub(room(lane)).no_wait());
                 }
                 operations.push(add(room(lane)).undo());
