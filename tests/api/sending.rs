@@ -139,6 +139,28 @@ over_each_backend! {
         assert!(consumer.try_recv().is_err());
     }
 
+    fn a_batch_that_is_leaked_holds_nothing_back(bench) {
+        let ring = bench.spsc();
+        let mut producer = ring.producer().unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        let leak = |producer: &mut Producer<Spsc>| {
+            let mut batch = producer.batch();
+            batch.push(b"leaked").unwrap();
+            std::mem::forget(batch);
+        };
+        leak(&mut producer);
+        producer.send(b"sent").unwrap();
+        leak(&mut producer);
+        producer.reserve(0).unwrap().commit();
+        leak(&mut producer);
+        let mut batch = producer.batch();
+        batch.push(b"batch").unwrap();
+        batch.commit();
+        for text in ["leaked", "sent", "leaked", "", "leaked", "batch"] {
+            assert_eq!(consumer.try_recv().unwrap().to_vec(), text.as_bytes());
+        }
+    }
+
     fn a_batch_longer_than_the_lane_waits_for_room(bench) {
         let ring = bench.spsc();
         let mut producer = ring.producer().unwrap();

@@ -116,6 +116,22 @@ impl ProducerCore {
         error
     }
 
+    /// Ends a batch that was leaked (`mem::forget`): what comes now would be held back with it for ever.
+    #[inline]
+    pub(super) fn end_leaked_batch(&mut self) {
+        if self.lane.is_in_batch() {
+            self.end_batch();
+        }
+    }
+
+    /// Publishes what a batch holds back, if this process is the one that has the lane.
+    #[inline]
+    pub(super) fn end_batch(&mut self) {
+        if !self.seat.ring().is_forked() && self.lane.end_batch() {
+            self.ring_bell();
+        }
+    }
+
     /// A place for a message of `len` bytes.
     #[inline]
     pub(super) fn reserve(&mut self, len: usize, patience: Patience) -> Result<Slot, SendError> {
@@ -193,6 +209,29 @@ impl ProducerCore {
         }
     }
 
+    /// A batch that is still open outside of its [`SendBatch`] was forgotten (`mem::forget`): it is
+    /// committed, as if it had been dropped. Left open it would hold back whatever comes next.
+    #[inline]
+    pub(super) fn end_forgotten_batch(&mut self) {
+        if self.lane.is_in_batch() {
+            self.end_batch();
+        }
+    }
+
+    /// Publishes what the batch holds back.
+    pub(super) fn end_batch(&mut self) {
+        if !self.seat.ring().is_forked() && self.lane.end_batch() {
+            self.ring_bell();
+        }
+    }
+
+    /// A place for a message that is no part of a batch.
+    #[inline]
+    fn reserve_alone(&mut self, len: usize, patience: Patience) -> Result<Slot, SendError> {
+        self.end_forgotten_batch();
+        self.reserve(len, patience)
+    }
+
     /// Publishes a filled slot, or adds it to the batch that is held back.
     #[inline]
     pub(super) fn commit(&mut self, slot: Slot, meta: Meta) {
@@ -234,11 +273,18 @@ impl ProducerCore {
 
     #[inline]
     fn send(&mut self, bytes: &[u8], meta: Meta, patience: Patience) -> Result<(), SendError> {
-        let slot = self.reserve(bytes.len(), patience)?;
+        self.end_leaked_batch();
+        let slot = self.reserve_alone(bytes.len(), patience)?;
         self.lane.view().write(slot.position(), HEADER_BYTES, bytes);
         self.commit(slot, meta);
         self.ring_bell();
         Ok(())
+    }
+}
+
+impl Drop for ProducerCore {
+    fn drop(&mut self) {
+        self.end_forgotten_batch();
     }
 }
 
@@ -344,7 +390,8 @@ impl<K: Kind> Producer<K> {
     /// As [`send`](Self::send).
     #[inline]
     pub fn reserve(&mut self, len: usize) -> Result<Reservation<'_>, SendError> {
-        let slot = self.core.reserve(len, Patience::Until(Deadline::NEVER))?;
+        self.core.end_leaked_batch();
+        let slot = self.core.reserve_alone(len, Patience::Until(Deadline::NEVER))?;
         Ok(Reservation::new(&mut self.core, slot))
     }
 
@@ -354,7 +401,8 @@ impl<K: Kind> Producer<K> {
     /// As [`try_send`](Self::try_send).
     #[inline]
     pub fn try_reserve(&mut self, len: usize) -> Result<Reservation<'_>, SendError> {
-        let slot = self.core.reserve(len, Patience::Try)?;
+        self.core.end_leaked_batch();
+        let slot = self.core.reserve_alone(len, Patience::Try)?;
         Ok(Reservation::new(&mut self.core, slot))
     }
 
@@ -367,7 +415,8 @@ impl<K: Kind> Producer<K> {
         len: usize,
         timeout: Duration,
     ) -> Result<Reservation<'_>, SendError> {
-        let slot = self.core.reserve(len, Patience::Until(Deadline::after(timeout)))?;
+        self.core.end_leaked_batch();
+        let slot = self.core.reserve_alone(len, Patience::Until(Deadline::after(timeout)))?;
         Ok(Reservation::new(&mut self.core, slot))
     }
 

@@ -164,7 +164,11 @@ pub struct SendBatch<'a> {
 
 impl<'a> SendBatch<'a> {
     pub(super) fn new(core: &'a mut ProducerCore) -> Self {
+        core.end_leaked_batch();
+        if !core.lane.is_in_batch() {
+            core.end_forgotten_batch();
         core.lane.begin_batch();
+        }
         Self { core }
     }
 
@@ -220,9 +224,7 @@ impl<'a> SendBatch<'a> {
 
 impl Drop for SendBatch<'_> {
     fn drop(&mut self) {
-        if !self.core.seat.ring().is_forked() && self.core.lane.end_batch() {
-            self.core.ring_bell();
-        }
+        self.core.end_batch();
     }
 }
 

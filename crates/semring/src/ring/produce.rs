@@ -189,7 +189,19 @@ impl LaneProducer {
         self.held_back = Some(HeldBack { position: self.tail, header: UNPUBLISHED });
     }
 
-    /// Whether something is held back.
+    /// True between the begin and the end of a batch.
+    #[inline]
+    pub(crate) fn is_in_batch(&self) -> bool {
+        self.held_back.is_some()
+    }
+
+    /// Whether a batch was begun and not ended.
+    #[inline]
+    pub(crate) fn is_in_batch(&self) -> bool {
+        self.held_back.is_some()
+    }
+
+    /// Whether nothing is held back.
     pub(crate) fn batch_is_empty(&self) -> bool {
         self.held_back.is_none_or(|held| held.header == UNPUBLISHED)
     }
