@@ -9,7 +9,7 @@ use crate::args::{self, ShapeArgs};
 use crate::attach::builder;
 use crate::exit::{self, Failure};
 use crate::listing::{self, Column};
-use crate::output::print;
+use crate::output::{print, refuse_closed_stdout};
 use crate::pages::{self, Program};
 use crate::report;
 
@@ -84,6 +84,13 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Whether it is of no use without a stdout.
+    fn prints(&self) -> bool {
+        !matches!(self, Self::Create { .. } | Self::Rm { .. })
+    }
+}
+
 /// Runs the command.
 pub fn main() -> ExitCode {
     report::end(PROGRAM, run())
@@ -91,6 +98,9 @@ pub fn main() -> ExitCode {
 
 fn run() -> Result<u8, Failure> {
     let args: AdminArgs = args::parse(std::env::args_os())?;
+    if args.command.prints() {
+        refuse_closed_stdout()?;
+    }
     match args.command {
         Command::Create { address, shape } => {
             builder(&address, &shape).create()?;

@@ -16,9 +16,24 @@ pub(crate) const ADDRESS_HELP: &str =
 
 const CODES: &str = "\
 Exit codes:
-  0 done, end of stream   1 failure   2 usage   3 no such ring   4 permission
-  5 not a ring, or another format version   6 finished, but something was lost
-  124 time-out   141 the reader is gone   128+n ended by signal n";
+  0    done, end of stream
+  1    failure at run time
+  2    wrong use, or a ring that differs from what was asked for
+  3    no such ring
+  4    permission denied
+  5    not a ring, or one of another format version
+  6    finished, but something was lost or damaged
+  124  nothing moved for the time of --timeout
+  141  the reader is gone
+  128+n  ended by signal n";
+
+const ADMIN_AFTER: &str = "\
+Examples:
+  semring ls
+  semring info numbers
+  semring rm numbers
+  semring man semring-producer | man -l -
+";
 
 const PRODUCER_AFTER: &str = "\
 Framing:
@@ -255,6 +270,7 @@ pub(crate) fn afterword(program: &str) -> String {
     match program {
         "semring-producer" => format!("{PRODUCER_AFTER}\n{CODES}"),
         "semring-consumer" => format!("{CONSUMER_AFTER}\n{CODES}"),
+        "semring" => format!("{ADMIN_AFTER}\n{CODES}"),
         _ => CODES.to_owned(),
     }
 }
@@ -288,6 +304,9 @@ fn ended(program: &str, error: &clap::Error) -> Failure {
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Failure::broken_pipe(),
             Err(error) => Failure::run_time(format!("stdout: {error}")),
         },
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            Failure::new(exit::USAGE, format!("what to do is missing; see {program} --help"))
+        }
         _ => Failure::new(exit::USAGE, usage_sentence(program, &error.to_string())),
     }
 }

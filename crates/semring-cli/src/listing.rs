@@ -116,9 +116,7 @@ fn owner(uid: u32) -> String {
 fn date(created_ns: u64) -> String {
     // The bytes in the segment may say any time; one that can't be written as a date is left out.
     const LAST_SECOND: u64 = 253_402_300_799;
-    let seconds = Duration::from_nanos(created_ns)
-        .as_secs()
-        .min(LAST_SECOND);
+    let seconds = Duration::from_nanos(created_ns).as_secs().min(LAST_SECOND);
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
 }
 

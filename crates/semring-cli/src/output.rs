@@ -123,7 +123,7 @@ impl<'a> Output<'a> {
 /// The standard library puts /dev/null, open for reading and writing, in the place of a closed stdout
 /// before `main` begins. Payload would vanish there without a word, so exactly that is refused; what
 /// `>/dev/null` gives is open for writing only.
-fn refuse_closed_stdout() -> Result<(), Failure> {
+pub(crate) fn refuse_closed_stdout() -> Result<(), Failure> {
     let stdout = io::stdout();
     let flags = fcntl(&stdout, FcntlArg::F_GETFL).map(OFlag::from_bits_truncate);
     let both_ways = flags.is_ok_and(|flags| flags & OFlag::O_ACCMODE == OFlag::O_RDWR);
@@ -142,7 +142,6 @@ fn refuse_closed_stdout() -> Result<(), Failure> {
 
 /// Prints text, without a panic whatever stdout is.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
-    refuse_closed_stdout()?;
     let mut stdout = io::stdout().lock();
     let printed = stdout
         .write_all(text.as_bytes())
