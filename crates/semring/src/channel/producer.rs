@@ -209,29 +209,6 @@ impl ProducerCore {
         }
     }
 
-    /// A batch that is still open outside of its [`SendBatch`] was forgotten (`mem::forget`): it is
-    /// committed, as if it had been dropped. Left open it would hold back whatever comes next.
-    #[inline]
-    pub(super) fn end_forgotten_batch(&mut self) {
-        if self.lane.is_in_batch() {
-            self.end_batch();
-        }
-    }
-
-    /// Publishes what the batch holds back.
-    pub(super) fn end_batch(&mut self) {
-        if !self.seat.ring().is_forked() && self.lane.end_batch() {
-            self.ring_bell();
-        }
-    }
-
-    /// A place for a message that is no part of a batch.
-    #[inline]
-    fn reserve_alone(&mut self, len: usize, patience: Patience) -> Result<Slot, SendError> {
-        self.end_forgotten_batch();
-        self.reserve(len, patience)
-    }
-
     /// Publishes a filled slot, or adds it to the batch that is held back.
     #[inline]
     pub(super) fn commit(&mut self, slot: Slot, meta: Meta) {
@@ -274,7 +251,7 @@ impl ProducerCore {
     #[inline]
     fn send(&mut self, bytes: &[u8], meta: Meta, patience: Patience) -> Result<(), SendError> {
         self.end_leaked_batch();
-        let slot = self.reserve_alone(bytes.len(), patience)?;
+        let slot = self.reserve(bytes.len(), patience)?;
         self.lane.view().write(slot.position(), HEADER_BYTES, bytes);
         self.commit(slot, meta);
         self.ring_bell();
@@ -284,7 +261,7 @@ impl ProducerCore {
 
 impl Drop for ProducerCore {
     fn drop(&mut self) {
-        self.end_forgotten_batch();
+        self.end_leaked_batch();
     }
 }
 
@@ -391,7 +368,7 @@ impl<K: Kind> Producer<K> {
     #[inline]
     pub fn reserve(&mut self, len: usize) -> Result<Reservation<'_>, SendError> {
         self.core.end_leaked_batch();
-        let slot = self.core.reserve_alone(len, Patience::Until(Deadline::NEVER))?;
+        let slot = self.core.reserve(len, Patience::Until(Deadline::NEVER))?;
         Ok(Reservation::new(&mut self.core, slot))
     }
 
@@ -402,7 +379,7 @@ impl<K: Kind> Producer<K> {
     #[inline]
     pub fn try_reserve(&mut self, len: usize) -> Result<Reservation<'_>, SendError> {
         self.core.end_leaked_batch();
-        let slot = self.core.reserve_alone(len, Patience::Try)?;
+        let slot = self.core.reserve(len, Patience::Try)?;
         Ok(Reservation::new(&mut self.core, slot))
     }
 
@@ -416,7 +393,7 @@ impl<K: Kind> Producer<K> {
         timeout: Duration,
     ) -> Result<Reservation<'_>, SendError> {
         self.core.end_leaked_batch();
-        let slot = self.core.reserve_alone(len, Patience::Until(Deadline::after(timeout)))?;
+        let slot = self.core.reserve(len, Patience::Until(Deadline::after(timeout)))?;
         Ok(Reservation::new(&mut self.core, slot))
     }
 

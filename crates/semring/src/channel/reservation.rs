@@ -165,9 +165,9 @@ pub struct SendBatch<'a> {
 impl<'a> SendBatch<'a> {
     pub(super) fn new(core: &'a mut ProducerCore) -> Self {
         core.end_leaked_batch();
+        // (In a forked child a leaked one stays open: nothing is sent there.)
         if !core.lane.is_in_batch() {
-            core.end_forgotten_batch();
-        core.lane.begin_batch();
+            core.lane.begin_batch();
         }
         Self { core }
     }

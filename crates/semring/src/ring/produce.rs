@@ -195,12 +195,6 @@ impl LaneProducer {
         self.held_back.is_some()
     }
 
-    /// Whether a batch was begun and not ended.
-    #[inline]
-    pub(crate) fn is_in_batch(&self) -> bool {
-        self.held_back.is_some()
-    }
-
     /// Whether nothing is held back.
     pub(crate) fn batch_is_empty(&self) -> bool {
         self.held_back.is_none_or(|held| held.header == UNPUBLISHED)
