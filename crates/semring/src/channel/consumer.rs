@@ -72,6 +72,8 @@ pub(super) struct ConsumerCore {
     end_returned: Option<u64>,
     last_poll_probe: Option<Instant>,
     removed: bool,
+    /// A [`Batch`] is out, and may have stepped over messages.
+    in_batch: bool,
 }
 
 /// The producers' bells, as the consumer rings them.
@@ -156,7 +158,23 @@ impl ConsumerCore {
         if self.end_returned.is_some() {
             self.note_end();
         }
+        self.put_leaked_batch_back();
         Ok(())
+    }
+
+    /// A batch that is still out when the consumer is used was leaked (`mem::forget`). Its messages come
+    /// again, as a leaked message does: stepped over for ever they would never be released, and the
+    /// consumer could sleep while its producer waits for their room.
+    #[inline]
+    fn put_leaked_batch_back(&mut self) {
+        if std::mem::take(&mut self.in_batch) {
+            self.merge.step_back();
+        }
+    }
+
+    fn batch(&mut self) -> Batch<'_> {
+        self.in_batch = true;
+        Batch { core: self, messages: 0, put_back: false }
     }
 
     #[cold]
@@ -365,6 +383,7 @@ impl<K: Kind> Consumer<K> {
             end_returned: None,
             last_poll_probe: None,
             removed: false,
+            in_batch: false,
         };
         Self { core, kind: PhantomData }
     }
@@ -425,7 +444,7 @@ impl<K: Kind> Consumer<K> {
     /// As [`recv`](Self::recv).
     pub fn recv_batch(&mut self) -> Result<Batch<'_>, RecvError> {
         self.core.next(Deadline::NEVER)?;
-        Ok(Batch { core: &mut self.core, messages: 0, put_back: false })
+        Ok(self.core.batch())
     }
 
     /// As [`recv_batch`](Self::recv_batch), but waits no longer than this.
@@ -434,7 +453,7 @@ impl<K: Kind> Consumer<K> {
     /// [`RecvError::TimedOut`], and those of [`recv`](Self::recv).
     pub fn recv_batch_timeout(&mut self, timeout: Duration) -> Result<Batch<'_>, RecvError> {
         self.core.next(Deadline::after(timeout))?;
-        Ok(Batch { core: &mut self.core, messages: 0, put_back: false })
+        Ok(self.core.batch())
     }
 
     /// As [`recv_batch`](Self::recv_batch), but never waits.
@@ -443,7 +462,7 @@ impl<K: Kind> Consumer<K> {
     /// As [`try_recv`](Self::try_recv).
     pub fn try_recv_batch(&mut self) -> Result<Batch<'_>, RecvError> {
         self.core.try_next()?;
-        Ok(Batch { core: &mut self.core, messages: 0, put_back: false })
+        Ok(self.core.batch())
     }
 
     /// Gives the bytes of every released message back to the producers now: a consumer killed after
@@ -476,6 +495,7 @@ impl<K: Kind> Consumer<K> {
         if core.seat.ring().is_forked() {
             return Ok(false);
         }
+        core.put_leaked_batch_back();
         let _ = core.release_all();
         let ring = core.seat.ring().clone();
         let removal = remove_idle(&ring, true, || !core.merge.is_ready())?;
@@ -588,6 +608,7 @@ impl Batch<'_> {
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
+        self.core.in_batch = false;
         if self.put_back || std::thread::panicking() {
             self.core.merge.step_back();
             return;
