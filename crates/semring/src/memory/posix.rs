@@ -137,13 +137,14 @@ impl NewPosix {
     }
 
     pub(super) fn publish(mut self) -> Result<PosixObject> {
+        // Whatever can fail comes before the name: with it the ring is there, and its set must stay.
+        let file = self.file.try_clone().map_err(|error| MemoryError::of("fcntl", error))?;
         match &self.temporary {
             None => file::link(&self.file, &self.path)
                 .map_err(|error| MemoryError::of("linkat", error))?,
             Some(temporary) => std::fs::hard_link(temporary, &self.path)
                 .map_err(|error| MemoryError::of("link", error))?,
         }
-        let file = self.file.try_clone().map_err(|error| MemoryError::of("fcntl", error))?;
         let path = std::mem::take(&mut self.path);
         Ok(PosixObject { file, path })
     }
