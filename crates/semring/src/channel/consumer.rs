@@ -504,9 +504,12 @@ impl<K: Kind> Consumer<K> {
     }
 
     /// How many producers ever attached to the ring. The difference between two moments tells whether
-    /// a stream had several writers.
+    /// a stream had several writers. 0 in a forked child, which does not have the ring's pages.
     #[must_use]
     pub fn attached_producers(&self) -> u64 {
+        if self.core.seat.ring().is_forked() {
+            return 0;
+        }
         self.core.seat.attachments()
     }
 

@@ -11,7 +11,7 @@ use crate::lifecycle::{
     self, ConsumerSeat, ProducerSeat, Removal, RingInfo, SharedRing, consumer_left_on_purpose,
     has_unread, remove_idle,
 };
-use crate::memory::Address;
+use crate::memory::{Access, Address};
 
 /// An open ring. Holds no role: being open keeps nobody waiting and no ring alive.
 ///
@@ -115,6 +115,10 @@ impl<K: Kind> Ring<K> {
     /// # Errors
     /// If the object's owner and mode can't be read.
     pub fn info(&self) -> Result<RingInfo, OpenError> {
+        // A forked child does not have the pages: it looks as a stranger does.
+        if self.core.is_forked() {
+            return lifecycle::inspect(&self.core.address);
+        }
         lifecycle::observe(&self.core)
     }
 
@@ -135,7 +139,18 @@ impl<K: Kind> Ring<K> {
     /// # Errors
     /// [`RemoveError::Permission`] and the others; a ring in use is no error.
     pub fn remove_if_done(&self) -> Result<bool, RemoveError> {
-        let core = &self.core;
+        let opened;
+        let core = if self.core.is_forked() {
+            opened = match lifecycle::open(&self.core.address, Access::ReadWrite) {
+                Ok(opened) if opened.superblock.uuid == self.core.superblock.uuid => opened,
+                // Gone, or another one by now.
+                Ok(_) | Err(OpenError::NotFound { .. }) => return Ok(true),
+                Err(error) => return Err(error.into()),
+            };
+            &opened
+        } else {
+            &self.core
+        };
         let done = || consumer_left_on_purpose(core) || !has_unread(core);
         Ok(remove_idle(core, false, done)? == Removal::Removed)
     }
