@@ -134,7 +134,8 @@ impl<K: Kind> Ring<K> {
     }
 
     /// Removes the ring if nobody is attached and nothing is lost by it: no message is unread, or the
-    /// last consumer [left on purpose](crate::Consumer::close). True if it is gone.
+    /// last consumer [left on purpose](crate::Consumer::close) and no producer came after it. True if it
+    /// is gone.
     ///
     /// # Errors
     /// [`RemoveError::Permission`] and the others; a ring in use is no error.

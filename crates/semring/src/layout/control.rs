@@ -24,7 +24,9 @@ pub(crate) struct ConsumerPage {
     pub(crate) flags: AtomicU64,
     /// The consumer's process id as itself sees it: a diagnostic, never a decision.
     pub(crate) pid: AtomicU64,
-    _pad1: [u8; LINE - 24],
+    /// Sum of all lane generations when a consumer closed the ring: whom it refused.
+    pub(crate) refused: AtomicU64,
+    _pad1: [u8; LINE - 32],
     /// Sum of all lane generations when the last end-of-stream was delivered.
     pub(crate) end_of_stream: AtomicU64,
     _pad2: [u8; LINE - 8],
@@ -98,6 +100,7 @@ mod offsets {
         assert!(offset_of!(ConsumerPage, generation) == 0x080);
         assert!(offset_of!(ConsumerPage, flags) == 0x088);
         assert!(offset_of!(ConsumerPage, pid) == 0x090);
+        assert!(offset_of!(ConsumerPage, refused) == 0x098);
         assert!(offset_of!(ConsumerPage, end_of_stream) == 0x100);
         assert!(offset_of!(ConsumerPage, sleeps) == 0x180);
         assert!(offset_of!(ConsumerPage, posts) == 0x188);
@@ -134,7 +137,8 @@ mod models {
                 generation: AtomicU64::new(0),
                 flags: AtomicU64::new(0),
                 pid: AtomicU64::new(0),
-                _pad1: [0; LINE - 24],
+                refused: AtomicU64::new(0),
+                _pad1: [0; LINE - 32],
                 end_of_stream: AtomicU64::new(0),
                 _pad2: [0; LINE - 8],
                 sleeps: AtomicU64::new(0),

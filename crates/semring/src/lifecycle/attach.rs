@@ -14,7 +14,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::SharedRing;
+use super::{RingCore, SharedRing};
 use crate::error::AttachError;
 use crate::guard::{Bell, Claim, GuardError, Seat};
 use crate::layout::control::{CONSUMER_CLOSED, CONSUMER_LEFT, ConsumerPage, ProducerPage};
@@ -280,9 +280,7 @@ impl ConsumerSeat {
 
     /// Sum of the lanes' generations: how many producers ever attached. Grows with each of them.
     pub(crate) fn attachments(&self) -> u64 {
-        (0..self.ring.lanes())
-            .map(|lane| self.ring.view.lane(lane).producer().generation.load(Ordering::SeqCst))
-            .fold(0, u64::wrapping_add)
+        attachments(&self.ring)
     }
 
     /// The same sum when an end-of-stream was delivered last.
@@ -297,6 +295,8 @@ impl ConsumerSeat {
 
     /// Says that nothing more is taken, and wakes every producer that waits for room.
     pub(crate) fn close(&self) -> Result<(), GuardError> {
+        // Who attaches later is not refused: what it sends waits for the next consumer.
+        self.page().refused.store(self.attachments(), Ordering::Relaxed);
         self.page().flags.store(CONSUMER_CLOSED, Ordering::SeqCst);
         (0..self.ring.lanes()).try_for_each(|lane| self.ring.guard.post(Bell::Room { lane }))
     }
@@ -313,6 +313,13 @@ impl Drop for ConsumerSeat {
         }
         let _ = self.ring.guard.leave(Seat::Consumer);
     }
+}
+
+/// Sum of the lanes' generations: how many producers ever attached.
+pub(super) fn attachments(ring: &RingCore) -> u64 {
+    (0..ring.lanes())
+        .map(|lane| ring.view.lane(lane).producer().generation.load(Ordering::SeqCst))
+        .fold(0, u64::wrapping_add)
 }
 
 /// Stores a statistic of the current holder, in a word that only it writes.

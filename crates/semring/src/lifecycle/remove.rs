@@ -16,7 +16,7 @@ use super::RingCore;
 use crate::error::RemoveError;
 use crate::guard::semaphore::SemaphoreGuard;
 use crate::guard::{Guard, GuardError, Seat};
-use crate::lifecycle::inspect;
+use crate::lifecycle::{attach, inspect};
 use crate::lifecycle::open::{memory_error, open, read_superblock};
 use crate::memory::{Access, Address, MemoryError, Object};
 use crate::error::OpenError;
@@ -139,9 +139,12 @@ pub(crate) fn has_unread(ring: &RingCore) -> bool {
     (0..ring.lanes()).any(|lane| inspect::unread(&ring.view.lane(lane)).messages > 0)
 }
 
-/// True if the last consumer closed the ring, and nobody took its place.
+/// True if the last consumer closed the ring, nobody took its place, and no producer has attached
+/// since: what is unread was refused.
 pub(crate) fn consumer_left_on_purpose(ring: &RingCore) -> bool {
-    ring.view.consumer().flags.load(Ordering::Acquire) != 0
+    let page = ring.view.consumer();
+    page.flags.load(Ordering::Acquire) != 0
+        && page.refused.load(Ordering::Relaxed) == attach::attachments(ring)
 }
 
 fn unlink_error(name: &str, error: MemoryError) -> RemoveError {
