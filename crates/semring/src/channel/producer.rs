@@ -89,7 +89,7 @@ impl ProducerCore {
             }
             return Err(trouble);
         }
-        if self.lane.tail() >= self.next_probe {
+        if self.lane.tail().has_reached(self.next_probe) {
             self.probe()?;
         }
         Ok(())

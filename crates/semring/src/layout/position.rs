@@ -23,6 +23,13 @@ impl Position {
         self.0.is_multiple_of(super::RECORD_ALIGN)
     }
 
+    /// Whether `other` is not ahead of this position. Unlike an order of numbers it is right also where
+    /// hostile positions run over 2^64.
+    #[inline]
+    pub(crate) const fn has_reached(self, other: Self) -> bool {
+        self.distance_from(other) < 1 << 63
+    }
+
     #[inline]
     pub(crate) const fn advance(self, bytes: u64) -> Self {
         Self(self.0.wrapping_add(bytes))

@@ -112,7 +112,7 @@ impl LaneConsumer {
             }
             match decode(word, self.read, self.capacity) {
                 Ok(Record::Message { payload, meta, bytes }) => {
-                    if self.read >= self.horizon {
+                    if self.read.has_reached(self.horizon) {
                         self.look_further()?;
                     }
                     return Ok(Some(Found { position: self.read, payload, meta, bytes }));
