@@ -1,0 +1,254 @@
+//! Regressions that a review found: guards that are forgotten, handles in a forked child, a ring that
+//! was closed and used again, and a creation that fails at its last step.
+
+use std::time::Duration;
+
+use semring::{RecvError, SendError, any, mpsc, spsc};
+use semring_testkit::names::RingGuard;
+use semring_testkit::watchdog::Watchdog;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs `child` in a forked copy of this process; true if it ended with true.
+fn in_child(child: impl FnOnce() -> bool) -> bool {
+    // SAFETY: the child uses memory of its own and the handles under test, and ends at once.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0);
+    if pid == 0 {
+        let fine = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(i32::from(!fine.unwrap_or(false))) };
+    }
+    let mut status = 0;
+    // SAFETY: waits for our own child; status is ours.
+    let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
+    assert_eq!(waited, pid);
+    libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
+}
+
+#[test]
+fn a_forgotten_send_batch_is_published_by_the_next_call() {
+    let _watchdog = Watchdog::new(PATIENCE, "a forgotten batch of messages to send");
+    let guard = RingGuard::new("review-forget-send");
+    let ring = spsc::Builder::new(guard.posix()).create().unwrap();
+    let mut producer = ring.producer().unwrap();
+    let mut consumer = ring.consumer().unwrap();
+    let mut batch = producer.batch();
+    batch.push(b"first").unwrap();
+    batch.push(b"second").unwrap();
+    std::mem::forget(batch);
+    producer.send(b"third").unwrap();
+    for expected in [&b"first"[..], b"second", b"third"] {
+        assert_eq!(consumer.try_recv().unwrap().to_vec(), expected);
+    }
+}
+
+#[test]
+fn a_forgotten_send_batch_is_published_by_the_next_batch() {
+    let _watchdog = Watchdog::new(PATIENCE, "a forgotten batch before another one");
+    let guard = RingGuard::new("review-forget-batch");
+    let ring = spsc::Builder::new(guard.posix()).create().unwrap();
+    let mut producer = ring.producer().unwrap();
+    let mut consumer = ring.consumer().unwrap();
+    let mut batch = producer.batch();
+    batch.push(b"first").unwrap();
+    std::mem::forget(batch);
+    let mut batch = producer.batch();
+    batch.push(b"second").unwrap();
+    batch.commit();
+    for expected in [&b"first"[..], b"second"] {
+        assert_eq!(consumer.try_recv().unwrap().to_vec(), expected);
+    }
+}
+
+#[test]
+fn a_forgotten_send_batch_is_published_when_the_producer_leaves() {
+    let _watchdog = Watchdog::new(PATIENCE, "a forgotten batch of a producer that leaves");
+    let guard = RingGuard::new("review-forget-leave");
+    let ring = spsc::Builder::new(guard.posix()).create().unwrap();
+    let mut consumer = ring.consumer().unwrap();
+    for close in [false, true] {
+        let mut producer = ring.producer().unwrap();
+        let mut batch = producer.batch();
+        batch.push(b"only").unwrap();
+        std::mem::forget(batch);
+        if close {
+            producer.close();
+        } else {
+            drop(producer);
+        }
+        assert_eq!(consumer.recv().unwrap().to_vec(), b"only");
+        assert_eq!(consumer.recv().unwrap_err(), RecvError::EndOfStream);
+    }
+}
+
+#[test]
+fn a_forgotten_receive_batch_is_delivered_again() {
+    let _watchdog = Watchdog::new(PATIENCE, "a forgotten batch of received messages");
+    let guard = RingGuard::new("review-forget-recv");
+    let ring = mpsc::Builder::new(guard.posix())
+        .capacity(4096)
+        .producers(2)
+        .create()
+        .unwrap();
+    let mut producers = [ring.producer().unwrap(), ring.producer().unwrap()];
+    let mut consumer = ring.consumer().unwrap();
+    for producer in &mut producers {
+        while producer.try_send(&[7; 500]).is_ok() {}
+    }
+    let mut batch = consumer.recv_batch().unwrap();
+    while batch.next_message().is_some() {}
+    let messages = batch.messages();
+    assert!(messages >= 14, "{messages}");
+    std::mem::forget(batch);
+    for _ in 0..messages {
+        assert_eq!(consumer.try_recv().unwrap().len(), 500);
+    }
+    assert_eq!(consumer.try_recv().unwrap_err(), RecvError::Empty);
+    // All of it was released, so there is room.
+    assert_eq!(producers[0].try_send(&[7; 500]), Ok(()));
+}
+
+#[test]
+fn a_ring_with_a_forgotten_receive_batch_is_not_at_its_end() {
+    let guard = RingGuard::new("review-forget-end");
+    let ring = spsc::Builder::new(guard.posix()).create().unwrap();
+    let mut producer = ring.producer().unwrap();
+    producer.send(b"unread").unwrap();
+    drop(producer);
+    let mut consumer = ring.consumer().unwrap();
+    let mut batch = consumer.recv_batch().unwrap();
+    assert!(batch.next_message().is_some());
+    std::mem::forget(batch);
+    assert!(!consumer.remove_at_end().unwrap());
+    assert_eq!(consumer.recv().unwrap().to_vec(), b"unread");
+}
+
+#[test]
+fn a_forked_child_looks_at_an_inherited_ring_without_harm() {
+    for address in [
+        |guard: &RingGuard| guard.posix(),
+        |guard: &RingGuard| guard.sysv(),
+    ] {
+        let guard = RingGuard::new("review-fork");
+        let ring = spsc::Builder::new(address(&guard)).create().unwrap();
+        let mut producer = ring.producer().unwrap();
+        producer.send(b"unread").unwrap();
+        assert!(
+            in_child(|| ring.info().is_ok_and(|info| info.unread_messages() == 1)),
+            "info"
+        );
+        let consumer = ring.consumer().unwrap();
+        assert!(
+            in_child(|| consumer.attached_producers() == 0),
+            "attached_producers"
+        );
+        drop((producer, consumer));
+        assert!(
+            in_child(|| matches!(ring.remove_if_done(), Ok(false))),
+            "remove_if_done"
+        );
+        assert!(in_child(|| ring.remove().is_ok()), "remove");
+        assert!(any::open(address(&guard)).is_err());
+    }
+}
+
+#[test]
+fn what_was_sent_after_the_consumer_had_closed_and_left_is_not_removed() {
+    let guard = RingGuard::new("review-closed");
+    let ring = mpsc::Builder::new(guard.posix()).create().unwrap();
+    let mut first = ring.producer().unwrap();
+    let consumer = ring.consumer().unwrap();
+    first.send(b"not wanted").unwrap();
+    consumer.close();
+    // Another producer comes: it has met nobody, and its messages wait for the next consumer.
+    let mut second = ring.producer().unwrap();
+    second.send(b"for the next one").unwrap();
+    assert_eq!(first.probe(), Err(SendError::Closed));
+    drop(first);
+    drop(second);
+    assert!(
+        !ring.remove_if_done().unwrap(),
+        "the ring went with a message that nobody refused"
+    );
+    let mut consumer = ring.consumer().unwrap();
+    assert_eq!(consumer.recv().unwrap().to_vec(), b"not wanted");
+    assert_eq!(consumer.recv().unwrap().to_vec(), b"for the next one");
+}
+
+#[test]
+fn what_the_consumer_refused_is_no_reason_to_keep_the_ring() {
+    let guard = RingGuard::new("review-refused");
+    let ring = mpsc::Builder::new(guard.posix()).create().unwrap();
+    let mut producer = ring.producer().unwrap();
+    let consumer = ring.consumer().unwrap();
+    producer.send(b"not wanted").unwrap();
+    consumer.close();
+    drop(producer);
+    assert!(ring.remove_if_done().unwrap());
+}
+
+#[test]
+fn a_creation_without_a_descriptor_left_leaves_nothing() {
+    let guard = RingGuard::new("review-descriptors");
+    let refused = in_child(|| {
+        // All descriptors but one: enough to make the file, and not for a second handle of it.
+        let mut limit = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        // SAFETY: the structure is ours.
+        unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+        limit.rlim_cur = 64;
+        // SAFETY: as above.
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+        let mut files = Vec::new();
+        while let Ok(file) = std::fs::File::open("/dev/null") {
+            files.push(file);
+        }
+        for free in 0..6 {
+            let created = spsc::Builder::new(guard.posix()).create();
+            match created {
+                Ok(ring) => {
+                    drop(files.pop());
+                    drop(ring.remove());
+                    return free > 0;
+                }
+                Err(_) if std::path::Path::new("/dev/shm").join(guard.name()).exists() => {
+                    return false;
+                }
+                Err(_) => drop(files.pop()),
+            }
+        }
+        false
+    });
+    assert!(refused);
+}
+
+#[test]
+fn headers_that_lead_over_the_last_position_do_not_give_messages_for_ever() {
+    use std::os::unix::fs::FileExt;
+
+    let _watchdog = Watchdog::new(PATIENCE, "positions at the end of their numbers");
+    let guard = RingGuard::new("review-wrap");
+    let ring = spsc::Builder::new(guard.posix())
+        .capacity(4096)
+        .create()
+        .unwrap();
+    let path = std::path::Path::new("/dev/shm").join(guard.name());
+    let memory = std::fs::File::options().write(true).open(path).unwrap();
+    let put = |at: u64, word: u64| memory.write_all_at(&word.to_le_bytes(), at).unwrap();
+    let start = u64::MAX - 4095;
+    put(0x2000, start); // committed
+    put(0x3000, start); // released
+    for offset in (0..4096).step_by(8) {
+        // Messages of nothing; the last one takes two words, and so steps over the end of what is due.
+        put(0x4000 + offset, 0xa5 << 56 | u64::from(offset == 4080) * 8);
+    }
+    let mut consumer = ring.consumer().unwrap();
+    let mut messages = 0;
+    while consumer.try_recv().is_ok() {
+        messages += 1;
+        assert!(messages < 10_000, "there is no end to it");
+    }
+}
