@@ -304,9 +304,10 @@ fn ended(program: &str, error: &clap::Error) -> Failure {
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Failure::broken_pipe(),
             Err(error) => Failure::run_time(format!("stdout: {error}")),
         },
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            Failure::new(exit::USAGE, format!("what to do is missing; see {program} --help"))
-        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Failure::new(
+            exit::USAGE,
+            format!("what to do is missing; see {program} --help"),
+        ),
         _ => Failure::new(exit::USAGE, usage_sentence(program, &error.to_string())),
     }
 }
