@@ -315,7 +315,10 @@ mod arch {
         Ok(if stepper.before_call {
             CallStop::Before { number }
         } else {
-            CallStop::Behind { number, result: registers.rax.cast_signed() }
+            CallStop::Behind {
+                number,
+                result: registers.rax.cast_signed(),
+            }
         })
     }
 
@@ -345,6 +348,7 @@ mod arch {
     }
 
     pub(super) fn run_to_marker(stepper: &mut Stepper) -> io::Result<()> {
+        stepper.before_call = false;
         loop {
             ptrace::cont(pid(stepper)?, stepper.pending.take())?;
             if next_stop(stepper)? == Stop::Marker {
@@ -357,6 +361,7 @@ mod arch {
         let pid = pid(stepper)?;
         let (mut steps, mut at_end) = (0, false);
         while steps < n && !at_end {
+            stepper.before_call = false;
             ptrace::step(pid, stepper.pending.take())?;
             match next_stop(stepper)? {
                 Stop::Step => steps += 1,

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use semring_testkit::names::unique;
 use semring_testkit::peer::{Exit, Peer};
 use semring_testkit::process;
-use semring_testkit::step::Stepper;
+use semring_testkit::step::{CallStop, Stepper};
 use semring_testkit::watchdog::Watchdog;
 
 fn watchdog() -> Watchdog {
@@ -99,6 +100,64 @@ fn a_system_call_is_one_step_and_known_as_one() {
     assert_eq!(calls, 1);
     let mut peer = stepper.resume().unwrap();
     peer.expect(&format!("parent {}", std::process::id()));
+}
+
+#[test]
+fn a_system_call_can_be_reached_from_both_sides() {
+    let _watchdog = watchdog();
+    let number = libc::SYS_getppid;
+    let parent = i64::from(std::process::id());
+    let mut stepper = Stepper::spawn(command("call")).unwrap();
+    stepper.run_to_marker().unwrap();
+    assert_eq!(stepper.run_to_call().unwrap(), CallStop::Before { number });
+    let behind = stepper.run_to_call().unwrap();
+    assert!(
+        matches!(behind, CallStop::Behind { number: n, result } if n == number && result == parent)
+    );
+    assert_eq!(stepper.run_to_call().unwrap(), CallStop::Marker);
+    // The line is written by the next one.
+    let number = libc::SYS_write;
+    while stepper.run_to_call().unwrap() != (CallStop::Before { number }) {}
+    let mut peer = stepper.resume().unwrap();
+    peer.expect(&format!("parent {parent}"));
+
+    // A step in between does not confuse the two sides.
+    let mut stepper = Stepper::spawn(command("call")).unwrap();
+    let number = libc::SYS_getppid;
+    stepper.run_to_marker().unwrap();
+    assert_eq!(stepper.run_to_call().unwrap(), CallStop::Before { number });
+    assert!(!stepper.step(1).unwrap().at_end);
+    assert_eq!(stepper.run_to_call().unwrap(), CallStop::Marker);
+    let next = stepper.run_to_call().unwrap();
+    assert!(matches!(next, CallStop::Before { .. }), "{next:?}");
+    stepper.run_to_call().unwrap();
+}
+
+#[test]
+fn a_child_killed_in_front_of_a_call_has_not_made_it_and_one_killed_behind_has() {
+    let _watchdog = watchdog();
+    let path = std::env::temp_dir().join(unique("folder"));
+    let start = || {
+        let mut command = command("folder");
+        command.arg(&path);
+        let mut stepper = Stepper::spawn(command).unwrap();
+        stepper.run_to_marker().unwrap();
+        let number = libc::SYS_mkdir;
+        assert_eq!(stepper.run_to_call().unwrap(), CallStop::Before { number });
+        stepper
+    };
+    start().kill();
+    assert!(!path.exists());
+    let mut behind = start();
+    let stop = behind.run_to_call().unwrap();
+    behind.kill();
+    let was_there = path.exists();
+    std::fs::remove_dir(&path).unwrap();
+    assert!(was_there);
+    assert!(
+        matches!(stop, CallStop::Behind { result: 0, .. }),
+        "{stop:?}"
+    );
 }
 
 #[test]

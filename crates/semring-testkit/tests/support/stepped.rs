@@ -13,6 +13,12 @@ fn main() {
             marker();
             println!("parent {parent}");
         }
+        "folder" => {
+            let path = std::env::args().nth(2).expect("a path");
+            marker();
+            std::fs::create_dir(path).expect("a new folder");
+            marker();
+        }
         "end" => {
             marker();
             std::process::exit(9);
