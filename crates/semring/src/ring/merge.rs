@@ -2,7 +2,7 @@
 //!
 //! Fairness: the merge stays on a lane until the lane is empty or a quarter of its capacity was
 //! taken from it, then goes on to the next in order. So a lane with something in it waits for at most
-//! a quarter lap of each other lane. Leaving a lane releases what was taken from it.
+//! a quarter lap, and the record that completes it, of each other lane. Leaving a lane releases what was taken from it.
 
 use super::consume::{Found, LaneConsumer};
 use super::Damage;
