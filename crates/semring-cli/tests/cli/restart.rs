@@ -19,6 +19,7 @@ use crate::support::{
 
 over_both_backends! {
     a_killed_consumer_loses_nothing_and_repeats_at_most_its_last_write,
+    a_killed_consumer_with_a_rate_limit_repeats_at_most_its_last_small_write,
     a_consumer_killed_inside_a_write_leaves_at_most_half_a_line_and_its_successor_repeats_it,
     the_ring_stays_between_consumers_and_the_producer_ends_with_0,
 }
@@ -161,17 +162,31 @@ impl Ledger {
     }
 }
 
-const ROUNDS: usize = 60;
-
 fn a_killed_consumer_loses_nothing_and_repeats_at_most_its_last_write(ring: &Ring) {
-    let mut random = Random::new("packets");
+    storm(ring, 60, 40, &[]);
+}
+
+/// Its writes are far smaller than what a consumer may keep for itself before it must release, and the
+/// ring never runs empty, which makes it release, too: each write has to.
+fn a_killed_consumer_with_a_rate_limit_repeats_at_most_its_last_small_write(ring: &Ring) {
+    storm(ring, 8, 5, &["-L", "20K"]);
+}
+
+/// Kills so many consumers, each after at most so many writes.
+fn storm(ring: &Ring, rounds: usize, writes: u64, to_consumer: &[&str]) {
+    let mut random = Random::new(ring.name());
     let endless = Endless::new();
     // With so small a lane no write is longer than a packet may be.
-    let small: &[&str] = &["--capacity", "64K", "--producers", "1"];
     let producer = ring
-        .producer(&[small, &["--wait-for-consumer"]].concat())
-        .feed(endless.clone().feed());
-    let producer = producer.start();
+        .producer(&[
+            "--capacity",
+            "64K",
+            "--producers",
+            "1",
+            "--wait-for-consumer",
+        ])
+        .feed(endless.clone().feed())
+        .start();
     ring.wait_for_producers(1);
     let mut ledger = Ledger {
         next: 1,
@@ -179,21 +194,24 @@ fn a_killed_consumer_loses_nothing_and_repeats_at_most_its_last_write(ring: &Rin
     };
     let mut last_write_from = 1;
     let mut dead = None;
-    for round in 0..=ROUNDS {
+    for round in 0..=rounds {
         let (packets, theirs) = Packets::new();
-        let consumer = ring.consumer(&[]).stdout(theirs).start();
+        let consumer = ring
+            .consumer(if round == rounds { &[] } else { to_consumer })
+            .stdout(theirs)
+            .start();
         // The one before is reaped only now: its successor is started while it dies.
         if let Some((tool, packets)) = dead.take() {
             last_write_from = settle(tool, packets, &mut ledger, last_write_from);
         }
-        if round == ROUNDS {
+        if round == rounds {
             endless.stop();
             consumer.finish().quietly(DONE);
             enter(packets, &mut ledger, last_write_from);
             break;
         }
         if random.below(4) > 0 {
-            let count = 1 + random.below(40) as usize;
+            let count = 1 + random.below(writes) as usize;
             wait_until("the consumer writes", || packets.count() >= count);
             random.moment(Duration::from_micros(300));
         } else {
@@ -210,7 +228,7 @@ fn a_killed_consumer_loses_nothing_and_repeats_at_most_its_last_write(ring: &Rin
         "the last lines are missing"
     );
     println!(
-        "{} lines over {ROUNDS} kills, {} lines came again after {} of them",
+        "{} lines over {rounds} kills, {} lines came again after {} of them",
         endless.last(),
         ledger.repeated,
         ledger.changes_with_repeats
