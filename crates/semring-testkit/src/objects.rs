@@ -122,8 +122,12 @@ impl Object {
             Object::Semaphores { id, .. } => {
                 let set = SemSet::from_id(*id);
                 let count = set.stat().map(|stat| stat.count).unwrap_or_default();
-                let indices = 0..u16::try_from(count).unwrap_or(u16::MAX);
+                // Of a ring's set those that only its makers and users touch: the tombstone and the
+                // creation lock. Whoever lists rings asks all the others who is there, and to ask is
+                // to be the last user.
+                let indices = if count > 5 { 3..5 } else { 0..count };
                 indices
+                    .filter_map(|index| u16::try_from(index).ok())
                     .filter_map(|index| set.last_pid(index).ok())
                     .collect()
             }

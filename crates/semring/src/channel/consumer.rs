@@ -65,7 +65,8 @@ pub(super) struct ConsumerCore {
     lane: usize,
     /// Damage found and not yet reported.
     damaged: VecDeque<LaneDamage>,
-    /// An end-of-stream is due although nobody attached since the last one: messages were found.
+    /// An end-of-stream is due although nobody attached since the last one: messages were found, or a
+    /// removal at the last end did not succeed.
     saw_messages: bool,
     /// An end-of-stream was returned, for so many attachments; noted in the ring with the next call,
     /// so that a consumer that is killed before it acted on it gets it again.
@@ -500,6 +501,9 @@ impl<K: Kind> Consumer<K> {
         let ring = core.seat.ring().clone();
         let removal = remove_idle(&ring, true, || !core.merge.is_ready())?;
         core.removed |= removal == Removal::Removed;
+        // Not gone: the stream has not ended after all. Its end is due again, also if whoever was in the
+        // way is killed before it becomes a producer, and so never had a stream of its own.
+        core.saw_messages |= removal != Removal::Removed;
         Ok(removal == Removal::Removed)
     }
 
