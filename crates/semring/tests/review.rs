@@ -252,3 +252,24 @@ fn headers_that_lead_over_the_last_position_do_not_give_messages_for_ever() {
         assert!(messages < 10_000, "there is no end to it");
     }
 }
+
+#[test]
+fn a_copy_of_a_ring_is_no_ring_and_its_removal_harms_nobody() {
+    let original = RingGuard::new("review-original");
+    let copy = RingGuard::new("review-copy");
+    let ring = spsc::Builder::new(original.posix()).create().unwrap();
+    ring.producer().unwrap().send(b"precious").unwrap();
+    let memory = std::path::Path::new("/dev/shm");
+    std::fs::copy(memory.join(original.name()), memory.join(copy.name())).unwrap();
+    let address = copy.posix().parse().unwrap();
+    for force in [false, true] {
+        assert!(semring::remove(&address, force).is_err());
+    }
+    let error = any::open(copy.posix()).unwrap_err();
+    assert!(error.to_string().contains(original.name()), "{error}");
+    std::fs::remove_file(memory.join(copy.name())).unwrap();
+    assert_eq!(
+        ring.consumer().unwrap().recv().unwrap().to_vec(),
+        b"precious"
+    );
+}

@@ -46,13 +46,14 @@ pub(crate) fn open(address: &Address, access: Access) -> Result<SharedRing, Open
             Err(error) => return Err(error),
         };
         if address.name_must_match() && superblock.name != address.name() {
-            return Err(OpenError::NotARing {
-                name,
-                what: format!(
-                    "its key belongs to the ring {:?}: choose another name, or give a key (sysv:0x…)",
-                    superblock.name
-                ),
-            });
+            let other = &superblock.name;
+            let what = if sysv_key(&place).is_some() {
+                format!("its key belongs to the ring {other:?}: choose another name, or give a key (sysv:0x…)")
+            } else {
+                // Used or removed, it would take the original's semaphores.
+                format!("it is the ring {other:?}, copied or renamed: remove the file, or give it that name")
+            };
+            return Err(OpenError::NotARing { name, what });
         }
         let guard = match SemaphoreGuard::open(&superblock.set, superblock.geometry.lanes()) {
             Ok(guard) => guard,

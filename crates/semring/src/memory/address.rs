@@ -113,9 +113,10 @@ impl Address {
         }
     }
 
-    /// Whether a ring found at this address must carry this name: two names can share a derived key.
+    /// Whether a ring found at this address must carry this name: two names can share a derived key, and
+    /// a copied file its original's semaphores.
     pub(crate) fn name_must_match(&self) -> bool {
-        matches!(self.0, Form::SysvName(_))
+        matches!(self.0, Form::Posix(_) | Form::SysvName(_))
     }
 
     /// The place. Needs the file of a `PATH#ID` to exist.
