@@ -2,7 +2,13 @@
 
 use semring::{AttachError, OpenError, RecvError, RemoveError, RingState, SendError, any};
 
+use semring_testkit::objects::Object;
+use sysv_ipc::sem::{Op, SemSet};
+
 use crate::bench::{LONG, SOON, while_asleep};
+
+/// The semaphore that counts producers.
+const PRODUCERS: u16 = 1;
 
 over_each_backend! {
     fn a_ring_that_is_removed_is_gone_with_all_that_belonged_to_it(bench) {
@@ -95,6 +101,25 @@ over_each_backend! {
         bench.guard.assert_clean();
         assert_eq!(consumer.recv().err(), Some(RecvError::Removed));
         assert!(consumer.remove_at_end().unwrap(), "gone is gone");
+    }
+
+    /// What a producer is that was killed between its `semop` and the store of its generation: somebody
+    /// while it lives, and nobody ever after.
+    fn an_end_that_could_not_be_acted_on_is_due_again(bench) {
+        let ring = bench.spsc();
+        drop(ring.producer().unwrap());
+        let mut consumer = ring.consumer().unwrap();
+        assert_eq!(consumer.recv().err(), Some(RecvError::EndOfStream));
+        let set = bench.guard.objects().into_iter().find_map(|object| match object {
+            Object::Semaphores { id, .. } => Some(SemSet::from_id(id)),
+            _ => None,
+        });
+        let set = set.expect("a ring has a set");
+        set.op(&[Op::new(PRODUCERS, 1)]).unwrap();
+        assert!(!consumer.remove_at_end().unwrap());
+        set.op(&[Op::new(PRODUCERS, -1)]).unwrap();
+        assert_eq!(consumer.recv_timeout(SOON).err(), Some(RecvError::EndOfStream));
+        assert!(consumer.remove_at_end().unwrap());
     }
 
     fn a_ring_is_done_when_nothing_is_lost_by_its_removal(bench) {
