@@ -474,7 +474,7 @@ fn a_signal_ends_a_consumer_whose_reader_takes_nothing(ring: &Ring) {
 }
 
 fn a_signal_ends_a_consumer_in_the_middle_and_its_successor_goes_on(ring: &Ring) {
-    let mut first = ring.consumer(&[]).start();
+    let mut first = ring.consumer(&["-q"]).start();
     ring.wait_for_consumer(&first);
     let producer = ring
         .producer(&["--wait-for-consumer"])
