@@ -145,7 +145,10 @@ fn finish(
 /// Messages that a policy dropped so far.
 fn lost(ring: &Ring) -> u64 {
     ring.info().map_or(0, |info| {
-        info.lanes.iter().map(|lane| lane.lost_messages).sum()
+        info.lanes
+            .iter()
+            .map(|lane| lane.lost_messages)
+            .fold(0, u64::wrapping_add)
     })
 }
 

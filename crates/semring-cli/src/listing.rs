@@ -56,7 +56,9 @@ struct LaneRecord {
 
 impl Record {
     fn new(info: &RingInfo) -> Self {
-        let sum = |field: fn(&LaneInfo) -> u64| info.lanes.iter().map(field).sum();
+        // Wrapping: the numbers are words of a segment that anybody may have written.
+        let sum =
+            |field: fn(&LaneInfo) -> u64| info.lanes.iter().map(field).fold(0, u64::wrapping_add);
         Self {
             name: info.name.clone(),
             address: info.address.to_string(),
