@@ -11,7 +11,7 @@ use crate::os::sysv::{Key, ftok};
 const MAX_NAME_BYTES: usize = 200;
 
 /// Where a ring is to be found. Written `NAME` or `posix:NAME` (POSIX shared memory), `sysv:NAME` (System
-/// V shared memory, key derived from the name), `sysv:0x5eed0001` (that key), `sysv:PATH#ID` (the key
+/// V shared memory, key derived from the name), `sysv:0x5eed0001` or a decimal number (that key), `sysv:PATH#ID` (the key
 /// that `ftok` gives).
 ///
 /// A name has 1 to 200 of the characters `A-Za-z0-9._-` and does not begin with `.`, `-` or `0x`.
@@ -47,7 +47,7 @@ pub enum AddressError {
         rule: &'static str,
     },
     /// The number after `sysv:` is not a key.
-    #[error("{text:?} is not a System V key: write sysv:0x5eed0001, from 0x1 to 0xffffffff")]
+    #[error("{text:?} is not a System V key: write sysv:0x5eed0001 or a decimal number, from 0x1 to 0xffffffff")]
     BadKey {
         /// As given.
         text: String,
@@ -181,6 +181,12 @@ fn sysv_form(text: &str) -> Result<Form, AddressError> {
             _ => Err(AddressError::BadKey { text: shorten(text) }),
         };
     }
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return match text.parse::<u32>() {
+            Ok(key) if key != 0 => Ok(Form::SysvKey(key as i32)),
+            _ => Err(AddressError::BadKey { text: shorten(text) }),
+        };
+    }
     if text.contains('/') || text.contains('#') {
         let bad = || AddressError::BadPath { text: shorten(text) };
         let (path, id) = text.rsplit_once('#').ok_or_else(bad)?;
@@ -241,6 +247,7 @@ mod tests {
             ("sysv:orders", "sysv:orders"),
             ("sysv:0x5eed0001", "sysv:0x5eed0001"),
             ("sysv:0xFFFFFFFF", "sysv:0xffffffff"),
+            ("sysv:4096", "sysv:0x00001000"),
             ("sysv:/etc/passwd#7", "sysv:/etc/passwd#7"),
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), printed);
@@ -252,7 +259,7 @@ mod tests {
         let long = "x".repeat(300);
         for text in [
             "", "a/b", ".hidden", "-flag", "0x12", &long, "a b", "posix:", "posix:a/b", "sysv:0x0",
-            "sysv:0xzz", "sysv:0x", "sysv:0x+1", "sysv:/etc/passwd", "sysv:/etc/passwd#0",
+            "sysv:0xzz", "sysv:0x", "sysv:0", "sysv:4294967296", "sysv:0x+1", "sysv:/etc/passwd", "sysv:/etc/passwd#0",
             "sysv:/etc/passwd#256", "ümlaut", "tcp:host", "a:b",
         ] {
             let error = text.parse::<Address>().expect_err(text);
