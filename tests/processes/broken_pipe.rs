@@ -90,12 +90,17 @@ fn a_running_producer_learns_of_it_within_a_quarter_lap(case: Case) {
         }
         // 64 bytes each with the header; there is room for all of them.
         let told = ask(&mut producer, "send 1 10 10000 56");
-        let after = told.strip_prefix("error ConsumerGone after ").expect("it is told");
+        let after = told
+            .strip_prefix("error ConsumerGone after ")
+            .expect("it is told");
         let after: u64 = after.parse().unwrap();
         assert!(after * 64 <= capacity / 4, "told after {after} messages");
         producer.kill();
         let mut cleaner = case.consumer();
-        assert_eq!(ask(&mut cleaner, "drain"), format!("drained {} EndOfStream", 10 + after));
+        assert_eq!(
+            ask(&mut cleaner, "drain"),
+            format!("drained {} EndOfStream", 10 + after)
+        );
     }
     case.finish();
 }
@@ -108,7 +113,10 @@ fn a_producer_whose_consumer_died_asleep_learns_of_it_with_the_next_message(case
     consumer.wait_until_asleep_on_a_semaphore();
     consumer.kill();
     // The first one finds the wait word and asks; trouble found behind a commit is told by the next.
-    assert_eq!(ask(&mut producer, "send 1 0 10 56"), "error ConsumerGone after 1");
+    assert_eq!(
+        ask(&mut producer, "send 1 0 10 56"),
+        "error ConsumerGone after 1"
+    );
     drop(producer);
     case.finish();
 }
@@ -152,7 +160,10 @@ fn a_producer_that_never_met_a_consumer_waits(case: Case) {
     let filled = ask(&mut producer, "fill 1 0 100");
     let filled: u64 = filled.strip_prefix("ok ").unwrap().parse().unwrap();
     say_ok(&mut producer, "probe");
-    assert_eq!(ask(&mut producer, "send-timeout 1 500 1000 50"), "error TimedOut");
+    assert_eq!(
+        ask(&mut producer, "send-timeout 1 500 1000 50"),
+        "error TimedOut"
+    );
     // And goes on when one comes.
     producer.say(&format!("send 1 {filled} 50 1000"));
     producer.wait_until_asleep_on_a_semaphore();
@@ -160,7 +171,10 @@ fn a_producer_that_never_met_a_consumer_waits(case: Case) {
     consumer.say("drain");
     assert_eq!(answer(&mut producer), "ok");
     producer.wait();
-    assert_eq!(answer(&mut consumer), format!("drained {} EndOfStream", filled + 50));
+    assert_eq!(
+        answer(&mut consumer),
+        format!("drained {} EndOfStream", filled + 50)
+    );
     drop(consumer);
     case.finish();
 }
@@ -173,7 +187,10 @@ fn a_dead_consumer_from_before_the_attach_was_never_met(case: Case) {
     producer.probe().unwrap();
     while producer.try_send(&[0; 500]).is_ok() {}
     let moment = Duration::from_millis(30);
-    assert_eq!(producer.send_timeout(&[0; 500], moment), Err(SendError::TimedOut));
+    assert_eq!(
+        producer.send_timeout(&[0; 500], moment),
+        Err(SendError::TimedOut)
+    );
     drop(producer);
     case.finish();
 }
@@ -197,7 +214,10 @@ fn a_producer_rides_over_to_the_next_consumer(case: Case) {
     assert_eq!(answer(&mut producer), "error ConsumerGone after 0");
     say_ok(&mut producer, "await-next");
     // Nobody is there to be missed now: it waits.
-    assert_eq!(ask(&mut producer, "send-timeout 1 1000 1000 50"), "error TimedOut");
+    assert_eq!(
+        ask(&mut producer, "send-timeout 1 1000 1000 50"),
+        "error TimedOut"
+    );
     producer.say("send 2 0 20 1000");
     producer.wait_until_asleep_on_a_semaphore();
     let mut consumer = case.consumer();
@@ -208,7 +228,10 @@ fn a_producer_rides_over_to_the_next_consumer(case: Case) {
     assert!(SMALL / 4 >= 1000);
     producer.wait();
     let drained = answer(&mut consumer);
-    assert!(drained.starts_with("drained ") && drained.ends_with(" EndOfStream"), "{drained}");
+    assert!(
+        drained.starts_with("drained ") && drained.ends_with(" EndOfStream"),
+        "{drained}"
+    );
     drop(consumer);
     case.finish();
 }

@@ -95,24 +95,39 @@ fn a_kept_ring_has_not_ended_until_somebody_attached(case: Case) {
     let ring = case.ring(1);
     let mut consumer = ring.consumer().unwrap();
     // Fresh: nobody was ever there.
-    assert_eq!(consumer.recv_timeout(MOMENT).unwrap_err(), RecvError::TimedOut);
+    assert_eq!(
+        consumer.recv_timeout(MOMENT).unwrap_err(),
+        RecvError::TimedOut
+    );
     let mut producer = case.producer();
     say_ok(&mut producer, "send 1 0 1 64");
     producer.kill();
     assert!(consumer.recv().is_ok());
     assert_eq!(consumer.recv().unwrap_err(), RecvError::EndOfStream);
     // Ended once, and nobody came since: neither now nor for a later consumer has it ended again.
-    assert_eq!(consumer.recv_timeout(MOMENT).unwrap_err(), RecvError::TimedOut);
+    assert_eq!(
+        consumer.recv_timeout(MOMENT).unwrap_err(),
+        RecvError::TimedOut
+    );
     drop(consumer);
     let mut consumer = ring.consumer().unwrap();
-    assert_eq!(consumer.recv_timeout(MOMENT).unwrap_err(), RecvError::TimedOut);
+    assert_eq!(
+        consumer.recv_timeout(MOMENT).unwrap_err(),
+        RecvError::TimedOut
+    );
     // Somebody who sends nothing makes an end of it, by leaving or by dying.
     case.producer().wait();
     assert_eq!(consumer.recv().unwrap_err(), RecvError::EndOfStream);
-    assert_eq!(consumer.recv_timeout(MOMENT).unwrap_err(), RecvError::TimedOut);
+    assert_eq!(
+        consumer.recv_timeout(MOMENT).unwrap_err(),
+        RecvError::TimedOut
+    );
     case.producer().kill();
     assert_eq!(consumer.recv().unwrap_err(), RecvError::EndOfStream);
-    assert_eq!(consumer.recv_timeout(MOMENT).unwrap_err(), RecvError::TimedOut);
+    assert_eq!(
+        consumer.recv_timeout(MOMENT).unwrap_err(),
+        RecvError::TimedOut
+    );
     drop(consumer);
     case.finish();
 }
@@ -142,7 +157,10 @@ fn the_end_that_was_acted_upon_is_not_told_again(case: Case) {
     assert_eq!(ask(&mut consumer, "recv-timeout 10"), "error TimedOut");
     consumer.kill();
     let mut consumer = ring.consumer().unwrap();
-    assert_eq!(consumer.recv_timeout(MOMENT).unwrap_err(), RecvError::TimedOut);
+    assert_eq!(
+        consumer.recv_timeout(MOMENT).unwrap_err(),
+        RecvError::TimedOut
+    );
     drop(consumer);
     case.finish();
 }

@@ -71,7 +71,10 @@ fn a_forked_child_can_open_the_ring_itself(case: Case) {
     let mut consumer = case.consumer();
     let mut producer = case.producer();
     say_ok(&mut producer, "send 1 0 1 64");
-    assert_eq!(ask(&mut producer, &format!("forked-opener {}", case.address())), "child 0");
+    assert_eq!(
+        ask(&mut producer, &format!("forked-opener {}", case.address())),
+        "child 0"
+    );
     say_ok(&mut producer, "send 1 1 1 64");
     // And the child of a consumer, which has no undo of its own from its parent.
     let opener = format!("forked-opener {}", case.address());

@@ -15,7 +15,10 @@ over_both_backends! {
 fn used(peer: &Peer) -> (Duration, String) {
     let pid = peer.pid();
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let switches: Vec<&str> = status.lines().filter(|line| line.contains("ctxt_switches")).collect();
+    let switches: Vec<&str> = status
+        .lines()
+        .filter(|line| line.contains("ctxt_switches"))
+        .collect();
     (process::cpu_time(pid).unwrap(), switches.join(" "))
 }
 
@@ -24,7 +27,9 @@ fn does_not_run(case: &Case, peer: &mut Peer) {
     peer.wait_until_asleep_on_a_semaphore();
     let before = used(peer);
     // Nothing to wait for: time passes.
-    let clock = semring::any::Builder::new(format!("{}-clock", case.address())).create().unwrap();
+    let clock = semring::any::Builder::new(format!("{}-clock", case.address()))
+        .create()
+        .unwrap();
     let mut nobody = clock.consumer().unwrap();
     let passed = nobody.recv_timeout(Duration::from_millis(300)).unwrap_err();
     assert_eq!(passed, RecvError::TimedOut);

@@ -22,7 +22,11 @@ fn a_ring_in_use_is_kept_and_its_users_are_named(case: Case) {
     let mut producers = [case.producer(), case.producer()];
     let address = case.address().parse().unwrap();
     let users = || match semring::remove(&address, false).unwrap_err() {
-        RemoveError::InUse { producers, consumer, .. } => (producers, consumer),
+        RemoveError::InUse {
+            producers,
+            consumer,
+            ..
+        } => (producers, consumer),
         other => panic!("{other}"),
     };
     let [first, second] = [producers[0].pid(), producers[1].pid()];
@@ -85,7 +89,10 @@ fn everybody_learns_of(case: &Case, removal: impl Fn(&Case)) {
     removal(case);
     assert!(answer(&mut producer).starts_with("error Removed after "));
     let drained = answer(&mut consumer);
-    assert!(drained.starts_with("drained ") && drained.ends_with(" Removed"), "{drained}");
+    assert!(
+        drained.starts_with("drained ") && drained.ends_with(" Removed"),
+        "{drained}"
+    );
     drop((consumer, producer));
 }
 
@@ -108,9 +115,15 @@ fn a_ring_whose_set_was_removed_goes_by_force_only(case: Case) {
     case.ring(1);
     case.set().remove().unwrap();
     let address = case.address().parse().unwrap();
-    assert!(matches!(any::open(case.address()), Err(OpenError::GuardLost { .. })));
+    assert!(matches!(
+        any::open(case.address()),
+        Err(OpenError::GuardLost { .. })
+    ));
     let refused = semring::remove(&address, false).unwrap_err();
-    assert!(matches!(refused, RemoveError::Open(OpenError::GuardLost { .. })), "{refused}");
+    assert!(
+        matches!(refused, RemoveError::Open(OpenError::GuardLost { .. })),
+        "{refused}"
+    );
     semring::remove(&address, true).unwrap();
     case.finish_removed();
 }
@@ -141,7 +154,11 @@ fn hesitate(random: &mut Random) {
 }
 
 fn new_ring_for(case: &Case, peer: &mut Peer) -> any::Ring {
-    let ring = any::Builder::new(case.address()).producers(2).capacity(4096).create().unwrap();
+    let ring = any::Builder::new(case.address())
+        .producers(2)
+        .capacity(4096)
+        .create()
+        .unwrap();
     assert!(ask(peer, &format!("open {}", case.address())).starts_with("ok "));
     ring
 }
@@ -172,9 +189,16 @@ fn a_late_producer_loses_nothing_when_the_consumer_removes(case: Case) {
             assert_eq!(received, 1, "round {round}: lost");
         } else {
             refused += 1;
-            assert_eq!((told.as_str(), received), ("refused Removed", 0), "round {round}");
+            assert_eq!(
+                (told.as_str(), received),
+                ("refused Removed", 0),
+                "round {round}"
+            );
         }
-        assert!(matches!(any::open(case.address()), Err(OpenError::NotFound { .. })));
+        assert!(matches!(
+            any::open(case.address()),
+            Err(OpenError::NotFound { .. })
+        ));
     }
     println!("{sent} sent in time, {refused} came too late");
     drop(late);

@@ -20,7 +20,10 @@ fn enter(audit: &mut Audit, log: &Path) -> u64 {
     audit.consumer_changed();
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let mut entered = 0;
-    for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+    for line in text
+        .split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'))
+    {
         let words: Vec<&str> = line.split_whitespace().collect();
         let number = |at: usize| words[at].parse::<u64>().unwrap();
         if words[0] == "damaged" {
@@ -45,7 +48,10 @@ fn a_consumer_killed_again_and_again_loses_nothing(mut case: Case) {
     let count = kills * 2000;
     for (number, producer) in (1..).zip(&mut producers) {
         let len = [24, 120, 1000][number - 1];
-        producer.say(&format!("feed {number} 0 {count} {len} {}", record.display()));
+        producer.say(&format!(
+            "feed {number} 0 {count} {len} {}",
+            record.display()
+        ));
     }
     let mut received = 0;
     for _ in 0..kills {
@@ -86,7 +92,10 @@ fn producers_killed_again_and_again_lose_nothing_that_was_committed(mut case: Ca
     for number in 1..=kills as u32 {
         let mut producer = case.producer();
         let len = 24 + random.below(900);
-        producer.say(&format!("feed {number} 0 100000000 {len} {}", record.display()));
+        producer.say(&format!(
+            "feed {number} 0 100000000 {len} {}",
+            record.display()
+        ));
         random.pass(LIFE);
         producer.kill();
         audit.producer_killed(number, 1);

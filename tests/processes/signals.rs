@@ -67,7 +67,11 @@ fn transfer(case: &Case, signals: &[Signal], count: u64) {
 
 fn a_transfer_under_a_storm_of_signals_is_whole(case: Case) {
     case.ring(1);
-    transfer(&case, &[Signal::SIGUSR1], setting("SEMRING_SIGNALLED", 10_000));
+    transfer(
+        &case,
+        &[Signal::SIGUSR1],
+        setting("SEMRING_SIGNALLED", 10_000),
+    );
     case.finish();
 }
 
@@ -90,7 +94,10 @@ fn timed_calls_end_under_a_storm_of_signals(case: Case) {
     });
     assert!(ask(&mut producer, "fill 1 0 100").starts_with("ok "));
     under_fire(&[producer.pid()], &fire, || {
-        assert_eq!(ask(&mut producer, "send-timeout 1 1000 1000 100"), "error TimedOut");
+        assert_eq!(
+            ask(&mut producer, "send-timeout 1 1000 1000 100"),
+            "error TimedOut"
+        );
     });
     say_ok(&mut consumer, "drop-consumer");
     drop((producer, consumer));

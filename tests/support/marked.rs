@@ -47,7 +47,9 @@ impl Peer {
                 let mut bytes = Vec::with_capacity(4096);
                 let consumer = self.consumer();
                 marker();
-                let result = consumer.recv().map(|received| received.view().append_to(&mut bytes));
+                let result = consumer
+                    .recv()
+                    .map(|received| received.view().append_to(&mut bytes));
                 let flushed = consumer.flush_released();
                 marker();
                 done(result.and(flushed))

@@ -66,7 +66,9 @@ pub enum CreateError {
         source: io::Error,
     },
     /// Another process has been making or removing the ring for too long.
-    #[error("{name}: another process is making or removing it and does not finish; try again, or look for a stopped process")]
+    #[error(
+        "{name}: another process is making or removing it and does not finish; try again, or look for a stopped process"
+    )]
     Busy {
         /// The address.
         name: String,
@@ -109,7 +111,9 @@ pub enum OpenError {
         what: String,
     },
     /// The ring was made by another version of the format.
-    #[error("{name}: the ring was made by format {found}, this build reads {expected}; use the program that made it, or remove the ring")]
+    #[error(
+        "{name}: the ring was made by format {found}, this build reads {expected}; use the program that made it, or remove the ring"
+    )]
     OtherVersion {
         /// The address.
         name: String,
@@ -119,7 +123,9 @@ pub enum OpenError {
         expected: u32,
     },
     /// The ring needs a feature that this build does not have.
-    #[error("{name}: the ring needs features that this build does not know (bits {bits:#x}); use a newer one")]
+    #[error(
+        "{name}: the ring needs features that this build does not know (bits {bits:#x}); use a newer one"
+    )]
     UnknownFeatures {
         /// The address.
         name: String,
@@ -135,7 +141,9 @@ pub enum OpenError {
         why: String,
     },
     /// The ring differs from what was asked for.
-    #[error("{name}: the ring has {what} {found}, not {asked}; ask for that, or remove the ring first")]
+    #[error(
+        "{name}: the ring has {what} {found}, not {asked}; ask for that, or remove the ring first"
+    )]
     Mismatch {
         /// The address.
         name: String,
@@ -195,7 +203,9 @@ pub enum AttachError {
         pid: u32,
     },
     /// Every lane has a live producer.
-    #[error("all {lanes} lanes have a producer (the first is pid {pid}); make the ring with more --producers")]
+    #[error(
+        "all {lanes} lanes have a producer (the first is pid {pid}); make the ring with more --producers"
+    )]
     NoFreeLane {
         /// How many lanes the ring has.
         lanes: usize,
@@ -206,7 +216,9 @@ pub enum AttachError {
     #[error("the ring was removed")]
     Removed,
     /// The control words of the lane are impossible.
-    #[error("lane {lane} is damaged at position {position}: a process wrote where it must not; remove the ring and make it anew")]
+    #[error(
+        "lane {lane} is damaged at position {position}: a process wrote where it must not; remove the ring and make it anew"
+    )]
     Poisoned {
         /// The lane.
         lane: usize,
@@ -234,7 +246,9 @@ fn attach_hint(errno: i32) -> &'static str {
     const E2BIG: i32 = 7;
     match errno {
         ENOSPC => " (no undo structure left: too many processes use semaphores)",
-        E2BIG => " (the third value of kernel.sem is too small for so many lanes: raise it or use fewer producers)",
+        E2BIG => {
+            " (the third value of kernel.sem is too small for so many lanes: raise it or use fewer producers)"
+        }
         _ => "",
     }
 }
@@ -262,7 +276,9 @@ pub enum SendError {
     #[error("the ring was removed")]
     Removed,
     /// The lane's control words are impossible.
-    #[error("the lane is damaged: a process wrote where it must not; remove the ring and make it anew")]
+    #[error(
+        "the lane is damaged: a process wrote where it must not; remove the ring and make it anew"
+    )]
     Poisoned,
     /// The time is over; nothing was sent.
     #[error("timed out")]

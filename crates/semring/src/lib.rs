@@ -39,7 +39,11 @@
 // Models use a part of the crate only.
 #![cfg_attr(semring_loom, allow(dead_code))]
 
-#[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
+#[cfg(not(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    target_endian = "little"
+)))]
 compile_error!("semring needs 64-bit little-endian Linux");
 
 mod channel;
@@ -55,8 +59,8 @@ mod ring;
 mod sync;
 
 pub use channel::{
-    Any, Batch, BatchMessage, Builder, Consumer, Interrupter, Kind, Message, Mpsc, Producer, Reservation, Ring,
-    SendBatch, Spsc, View, any, inspect, list, mpsc, remove, spsc,
+    Any, Batch, BatchMessage, Builder, Consumer, Interrupter, Kind, Message, Mpsc, Producer,
+    Reservation, Ring, SendBatch, Spsc, View, any, inspect, list, mpsc, remove, spsc,
 };
 pub use error::{
     AttachError, CreateError, OpenError, OpenOrCreateError, RecvError, RemoveError, SendError,

@@ -243,7 +243,10 @@ fn headers_that_lead_over_the_last_position_do_not_give_messages_for_ever() {
     put(0x3000, start); // released
     for offset in (0..4096).step_by(8) {
         // Messages of nothing; the last one takes two words, and so steps over the end of what is due.
-        put(0x4000 + offset, (0xa5 << 56) | (u64::from(offset == 4080) * 8));
+        put(
+            0x4000 + offset,
+            (0xa5 << 56) | (u64::from(offset == 4080) * 8),
+        );
     }
     let mut consumer = ring.consumer().unwrap();
     let mut messages = 0;

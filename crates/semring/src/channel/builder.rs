@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use super::kind::{Kind, Mpsc, Any};
+use super::kind::{Any, Kind, Mpsc};
 use super::ring::Ring;
 use crate::error::{CreateError, OpenError, OpenOrCreateError};
 use crate::guard::strategy::WaitStrategy;
@@ -61,7 +61,10 @@ impl<K: Kind> Builder<K> {
             mode: None,
             guard: None,
             implicit: false,
-            habits: Habits { wait: WaitStrategy::default(), trusts_peers: false },
+            habits: Habits {
+                wait: WaitStrategy::default(),
+                trusts_peers: false,
+            },
             kind: PhantomData,
         }
     }
@@ -169,10 +172,19 @@ impl<K: Kind> Builder<K> {
     }
 
     fn plan(&self) -> Result<Plan, CreateError> {
-        let bad = |what, value: String, allowed| CreateError::BadOption { what, value, allowed };
+        let bad = |what, value: String, allowed| CreateError::BadOption {
+            what,
+            value,
+            allowed,
+        };
         let asked = self.capacity.unwrap_or(DEFAULT_CAPACITY);
-        let capacity = Capacity::round_up(asked)
-            .ok_or_else(|| bad("capacity", asked.to_string(), "1 byte to 4 GiB for each lane"))?;
+        let capacity = Capacity::round_up(asked).ok_or_else(|| {
+            bad(
+                "capacity",
+                asked.to_string(),
+                "1 byte to 4 GiB for each lane",
+            )
+        })?;
         let lanes = self.producers.unwrap_or(K::DEFAULT_LANES);
         let geometry = Geometry::new(lanes, capacity)
             .ok_or_else(|| bad("producers", lanes.to_string(), "1 to 240"))?;
@@ -185,14 +197,24 @@ impl<K: Kind> Builder<K> {
             ));
         }
         debug_assert!(lanes <= MAX_LANES);
-        Ok(Plan { kind: K::of_lanes(lanes), geometry, mode, implicit: self.implicit })
+        Ok(Plan {
+            kind: K::of_lanes(lanes),
+            geometry,
+            mode,
+            implicit: self.implicit,
+        })
     }
 
     /// Refuses a ring that differs from what was asked for explicitly.
     fn compare(&self, address: &Address, ring: &SharedRing) -> Result<(), OpenError> {
         let found = &ring.superblock;
         let differs = |what, found: String, asked: String| {
-            Err(OpenError::Mismatch { name: address.to_string(), what, found, asked })
+            Err(OpenError::Mismatch {
+                name: address.to_string(),
+                what,
+                found,
+                asked,
+            })
         };
         if !K::accepts(found.kind) {
             return differs("kind", found.kind.to_string(), K::of_lanes(0).to_string());
@@ -201,13 +223,21 @@ impl<K: Kind> Builder<K> {
             let has = found.geometry.capacity();
             let wanted = Capacity::round_up(asked).map_or(asked, Capacity::get);
             if has.get() != wanted {
-                return differs("capacity", format!("{} bytes", has.get()), format!("{wanted} bytes"));
+                return differs(
+                    "capacity",
+                    format!("{} bytes", has.get()),
+                    format!("{wanted} bytes"),
+                );
             }
         }
         if let Some(asked) = self.producers
             && found.geometry.lanes() != asked
         {
-            return differs("producers", found.geometry.lanes().to_string(), asked.to_string());
+            return differs(
+                "producers",
+                found.geometry.lanes().to_string(),
+                asked.to_string(),
+            );
         }
         if let Some(asked) = self.guard
             && found.guard != asked

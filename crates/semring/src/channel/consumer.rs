@@ -175,7 +175,11 @@ impl ConsumerCore {
 
     fn batch(&mut self) -> Batch<'_> {
         self.in_batch = true;
-        Batch { core: self, messages: 0, put_back: false }
+        Batch {
+            core: self,
+            messages: 0,
+            put_back: false,
+        }
     }
 
     #[cold]
@@ -209,7 +213,10 @@ impl ConsumerCore {
 
     #[cold]
     fn next_damage(&mut self) -> RecvError {
-        let LaneDamage { lane, position } = self.damaged.pop_front().expect("asked only if there is some");
+        let LaneDamage { lane, position } = self
+            .damaged
+            .pop_front()
+            .expect("asked only if there is some");
         RecvError::Poisoned { lane, position }
     }
 
@@ -246,7 +253,10 @@ impl ConsumerCore {
             return Err(RecvError::Interrupted);
         }
         let now = clock::now();
-        if self.last_poll_probe.is_some_and(|last| now.duration_since(last) < POLL_PROBE) {
+        if self
+            .last_poll_probe
+            .is_some_and(|last| now.duration_since(last) < POLL_PROBE)
+        {
             return Err(RecvError::Empty);
         }
         self.last_poll_probe = Some(now);
@@ -373,7 +383,12 @@ impl<K: Kind> Consumer<K> {
         let waiter = Waiter::new(habits.wait, cpus(), seat.generation());
         let core = ConsumerCore {
             merge: Merge::new(lanes, capacity),
-            bells: Bells { wakers, posts: 0, since_probe: 0, quarter: capacity.quarter() },
+            bells: Bells {
+                wakers,
+                posts: 0,
+                since_probe: 0,
+                quarter: capacity.quarter(),
+            },
             seat,
             waiter,
             interrupt: InterruptFlag::new(),
@@ -386,7 +401,10 @@ impl<K: Kind> Consumer<K> {
             removed: false,
             in_batch: false,
         };
-        Self { core, kind: PhantomData }
+        Self {
+            core,
+            kind: PhantomData,
+        }
     }
 
     /// The next message; waits until there is one.
@@ -520,20 +538,34 @@ impl<K: Kind> Consumer<K> {
     /// Messages released since the ring was made, those of predecessors included.
     #[must_use]
     pub fn received_messages(&self) -> u64 {
-        self.core.merge.lanes().iter().map(LaneConsumer::taken_messages).fold(0, u64::wrapping_add)
+        self.core
+            .merge
+            .lanes()
+            .iter()
+            .map(LaneConsumer::taken_messages)
+            .fold(0, u64::wrapping_add)
     }
 
     /// Lanes that are skipped because of impossible bytes.
     #[must_use]
     pub fn poisoned_lanes(&self) -> usize {
-        self.core.merge.lanes().iter().filter(|lane| lane.is_poisoned()).count()
+        self.core
+            .merge
+            .lanes()
+            .iter()
+            .filter(|lane| lane.is_poisoned())
+            .count()
     }
 
     /// For ending a blocking call of this consumer from another thread.
     #[must_use]
     pub fn interrupter(&self) -> Interrupter {
         let core = &self.core;
-        Interrupter::new(core.seat.ring().clone(), core.interrupt.clone(), Bell::Messages)
+        Interrupter::new(
+            core.seat.ring().clone(),
+            core.interrupt.clone(),
+            Bell::Messages,
+        )
     }
 
     /// How often this consumer slept, and how often it woke a producer, in the kernel.
@@ -564,7 +596,9 @@ impl<K> std::fmt::Debug for Consumer<K> {
 
 impl std::fmt::Debug for ConsumerCore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ConsumerCore").field("lane", &self.lane).finish_non_exhaustive()
+        f.debug_struct("ConsumerCore")
+            .field("lane", &self.lane)
+            .finish_non_exhaustive()
     }
 }
 
@@ -595,7 +629,9 @@ impl Batch<'_> {
         self.core.saw_messages = true;
         self.core.merge.step_over(&next);
         self.messages += 1;
-        Some(BatchMessage { view: View::new(self.core.view(next.lane), next, self.core.habits) })
+        Some(BatchMessage {
+            view: View::new(self.core.view(next.lane), next, self.core.habits),
+        })
     }
 
     /// Messages taken out so far.

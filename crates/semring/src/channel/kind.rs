@@ -57,7 +57,11 @@ impl Kind for Mpsc {
 
 impl Kind for Any {
     fn of_lanes(lanes: usize) -> RingKind {
-        if lanes == 1 { RingKind::Spsc } else { RingKind::Mpsc }
+        if lanes == 1 {
+            RingKind::Spsc
+        } else {
+            RingKind::Mpsc
+        }
     }
     fn accepts(_: RingKind) -> bool {
         true

@@ -63,8 +63,12 @@ impl<'a> View<'a> {
     #[inline]
     pub fn read_at(&self, offset: usize, to: &mut [u8]) {
         let end = offset.checked_add(to.len());
-        assert!(end.is_some_and(|end| end <= self.len()), "the message is shorter");
-        self.lane.read(self.position(), HEADER_BYTES + offset as u64, to);
+        assert!(
+            end.is_some_and(|end| end <= self.len()),
+            "the message is shorter"
+        );
+        self.lane
+            .read(self.position(), HEADER_BYTES + offset as u64, to);
     }
 
     /// Copies the message to the front of a buffer; gives its length.
@@ -81,7 +85,8 @@ impl<'a> View<'a> {
     /// Appends the message to a vector.
     #[inline]
     pub fn append_to(&self, to: &mut Vec<u8>) {
-        self.lane.append(self.position(), HEADER_BYTES, self.len(), to);
+        self.lane
+            .append(self.position(), HEADER_BYTES, self.len(), to);
     }
 
     /// The message as a vector.
@@ -104,15 +109,21 @@ impl<'a> View<'a> {
     pub fn write_to(&self, offset: usize, target: impl AsFd) -> io::Result<usize> {
         assert!(offset <= self.len(), "the message is shorter");
         let rest = self.len() - offset;
-        let span = self.lane.span(self.position(), HEADER_BYTES + offset as u64, rest);
+        let span = self
+            .lane
+            .span(self.position(), HEADER_BYTES + offset as u64, rest);
         span.drain_to(target.as_fd())
     }
 
     /// The bytes, if this process [trusts its peers](crate::Builder::trust_peers).
     #[must_use]
     pub fn as_slice(&self) -> Option<&[u8]> {
-        let start = self.lane.bytes_at(self.position(), HEADER_BYTES, self.len());
-        self.habits.trusts_peers.then(|| trust::slice(start, self.len()))
+        let start = self
+            .lane
+            .bytes_at(self.position(), HEADER_BYTES, self.len());
+        self.habits
+            .trusts_peers
+            .then(|| trust::slice(start, self.len()))
     }
 }
 
@@ -153,7 +164,12 @@ pub struct Message<'a> {
 
 impl<'a> Message<'a> {
     pub(super) fn new(core: &'a mut ConsumerCore, next: Next) -> Self {
-        Self { core, next, read: 0, put_back: false }
+        Self {
+            core,
+            next,
+            read: 0,
+            put_back: false,
+        }
     }
 
     /// The message's bytes and origin, for passing on.
@@ -230,8 +246,14 @@ impl<'a> Message<'a> {
     /// The bytes, if this process [trusts its peers](crate::Builder::trust_peers).
     #[must_use]
     pub fn as_slice(&self) -> Option<&[u8]> {
-        let start = self.core.view(self.next.lane).bytes_at(self.position(), HEADER_BYTES, self.len());
-        self.core.habits.trusts_peers.then(|| trust::slice(start, self.len()))
+        let start =
+            self.core
+                .view(self.next.lane)
+                .bytes_at(self.position(), HEADER_BYTES, self.len());
+        self.core
+            .habits
+            .trusts_peers
+            .then(|| trust::slice(start, self.len()))
     }
 
     /// Releases the message, as dropping does.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::builder::Habits;
 use super::interrupt::Interrupter;
-use super::kind::{Kind, Mpsc, Any};
+use super::kind::{Any, Kind, Mpsc};
 use super::reservation::{Reservation, SendBatch};
 use crate::error::{AttachError, SendError};
 use crate::guard::doorbell::Waker;
@@ -224,7 +224,10 @@ impl ProducerCore {
         if self.seat.ring().is_forked() {
             return;
         }
-        if self.waker.is_due(&self.seat.ring().view.consumer().wait_word) {
+        if self
+            .waker
+            .is_due(&self.seat.ring().view.consumer().wait_word)
+        {
             self.post();
         }
     }
@@ -287,7 +290,10 @@ impl Waiting for RoomWait<'_> {
 
     fn is_over(&mut self) -> Result<bool, GuardError> {
         self.fate = self.seat.consumer()?;
-        Ok(matches!(self.fate, ConsumerFate::Gone | ConsumerFate::Closed))
+        Ok(matches!(
+            self.fate,
+            ConsumerFate::Gone | ConsumerFate::Closed
+        ))
     }
 
     fn settle(&mut self) -> Result<(), GuardError> {
@@ -295,7 +301,9 @@ impl Waiting for RoomWait<'_> {
     }
 
     fn sleep(&mut self, timeout: Option<Duration>) -> Result<Waited, GuardError> {
-        let bell = Bell::Room { lane: self.seat.lane() };
+        let bell = Bell::Room {
+            lane: self.seat.lane(),
+        };
         self.seat.ring().guard.wait(bell, timeout)
     }
 }
@@ -315,7 +323,10 @@ impl<K: Kind> Producer<K> {
             trouble: None,
             posts: 0,
         };
-        Self { core, kind: PhantomData }
+        Self {
+            core,
+            kind: PhantomData,
+        }
     }
 
     /// Sends a copy of these bytes; waits while the lane is full.
@@ -327,7 +338,8 @@ impl<K: Kind> Producer<K> {
     /// after a commit is reported by the next call.
     #[inline]
     pub fn send(&mut self, bytes: &[u8]) -> Result<(), SendError> {
-        self.core.send(bytes, Meta::default(), Patience::Until(Deadline::NEVER))
+        self.core
+            .send(bytes, Meta::default(), Patience::Until(Deadline::NEVER))
     }
 
     /// As [`send`](Self::send), with a kind and flags for the consumer.
@@ -340,7 +352,8 @@ impl<K: Kind> Producer<K> {
     #[inline]
     pub fn send_with(&mut self, bytes: &[u8], meta: Meta) -> Result<(), SendError> {
         assert!(meta.is_valid(), "the flags 0xf0 are reserved");
-        self.core.send(bytes, meta, Patience::Until(Deadline::NEVER))
+        self.core
+            .send(bytes, meta, Patience::Until(Deadline::NEVER))
     }
 
     /// As [`send`](Self::send), but never waits.
@@ -357,7 +370,11 @@ impl<K: Kind> Producer<K> {
     /// # Errors
     /// [`SendError::TimedOut`], and those of [`send`](Self::send).
     pub fn send_timeout(&mut self, bytes: &[u8], timeout: Duration) -> Result<(), SendError> {
-        self.core.send(bytes, Meta::default(), Patience::Until(Deadline::after(timeout)))
+        self.core.send(
+            bytes,
+            Meta::default(),
+            Patience::Until(Deadline::after(timeout)),
+        )
     }
 
     /// Reserves room for a message of `len` bytes, to be written in place; waits while the lane is
@@ -393,7 +410,9 @@ impl<K: Kind> Producer<K> {
         timeout: Duration,
     ) -> Result<Reservation<'_>, SendError> {
         self.core.end_leaked_batch();
-        let slot = self.core.reserve(len, Patience::Until(Deadline::after(timeout)))?;
+        let slot = self
+            .core
+            .reserve(len, Patience::Until(Deadline::after(timeout)))?;
         Ok(Reservation::new(&mut self.core, slot))
     }
 
@@ -479,8 +498,14 @@ impl<K: Kind> Producer<K> {
     /// For ending a blocking call of this producer from another thread.
     #[must_use]
     pub fn interrupter(&self) -> Interrupter {
-        let bell = Bell::Room { lane: self.core.seat.lane() };
-        Interrupter::new(self.core.seat.ring().clone(), self.core.interrupt.clone(), bell)
+        let bell = Bell::Room {
+            lane: self.core.seat.lane(),
+        };
+        Interrupter::new(
+            self.core.seat.ring().clone(),
+            self.core.interrupt.clone(),
+            bell,
+        )
     }
 
     /// How often this producer slept, and how often it woke the consumer, in the kernel.

@@ -41,7 +41,12 @@ pub struct Reservation<'a> {
 
 impl<'a> Reservation<'a> {
     pub(super) fn new(core: &'a mut ProducerCore, slot: Slot) -> Self {
-        Self { core, slot, meta: Meta::default(), written: 0 }
+        Self {
+            core,
+            slot,
+            meta: Meta::default(),
+            written: 0,
+        }
     }
 
     /// Bytes of the message.
@@ -68,12 +73,14 @@ impl<'a> Reservation<'a> {
     /// If they don't fit.
     pub fn write_at(&mut self, offset: usize, bytes: &[u8]) {
         let end = offset.checked_add(bytes.len());
-        assert!(end.is_some_and(|end| end <= self.len()), "the bytes don't fit the reservation");
-        self.core.lane.view().write(
-            self.slot.position(),
-            HEADER_BYTES + offset as u64,
-            bytes,
+        assert!(
+            end.is_some_and(|end| end <= self.len()),
+            "the bytes don't fit the reservation"
         );
+        self.core
+            .lane
+            .view()
+            .write(self.slot.position(), HEADER_BYTES + offset as u64, bytes);
     }
 
     /// Bytes written by [`io::Write`] and [`fill_from`](Self::fill_from), which go on one behind the
@@ -125,8 +132,15 @@ impl<'a> Reservation<'a> {
     #[must_use]
     pub fn as_mut_slice(&mut self) -> Option<&mut [u8]> {
         let len = self.len();
-        let start = self.core.lane.view().bytes_at(self.slot.position(), HEADER_BYTES, len);
-        self.core.habits.trusts_peers.then(|| trust::slice_mut(start, len))
+        let start = self
+            .core
+            .lane
+            .view()
+            .bytes_at(self.slot.position(), HEADER_BYTES, len);
+        self.core
+            .habits
+            .trusts_peers
+            .then(|| trust::slice_mut(start, len))
     }
 
     /// Publishes the message, with one store. Wakes the consumer if it sleeps; trouble met there is
@@ -207,7 +221,10 @@ impl<'a> SendBatch<'a> {
     #[inline]
     fn add(&mut self, bytes: &[u8], meta: Meta, patience: Patience) -> Result<(), SendError> {
         let slot = self.core.reserve(bytes.len(), patience)?;
-        self.core.lane.view().write(slot.position(), HEADER_BYTES, bytes);
+        self.core
+            .lane
+            .view()
+            .write(slot.position(), HEADER_BYTES, bytes);
         self.core.commit(slot, meta);
         Ok(())
     }
@@ -230,6 +247,8 @@ impl Drop for SendBatch<'_> {
 
 impl std::fmt::Debug for ProducerCore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ProducerCore").field("lane", &self.seat.lane()).finish_non_exhaustive()
+        f.debug_struct("ProducerCore")
+            .field("lane", &self.seat.lane())
+            .finish_non_exhaustive()
     }
 }

@@ -33,7 +33,11 @@ pub struct Ring<K> {
 
 impl<K> Clone for Ring<K> {
     fn clone(&self) -> Self {
-        Self { core: self.core.clone(), habits: self.habits, kind: PhantomData }
+        Self {
+            core: self.core.clone(),
+            habits: self.habits,
+            kind: PhantomData,
+        }
     }
 }
 
@@ -42,14 +46,21 @@ impl<K> std::fmt::Debug for Ring<K> {
         f.debug_struct("Ring")
             .field("address", &self.core.address)
             .field("lanes", &self.core.lanes())
-            .field("capacity_bytes", &self.core.superblock.geometry.capacity().get())
+            .field(
+                "capacity_bytes",
+                &self.core.superblock.geometry.capacity().get(),
+            )
             .finish()
     }
 }
 
 impl<K: Kind> Ring<K> {
     pub(super) fn new(core: SharedRing, habits: Habits) -> Self {
-        Self { core, habits, kind: PhantomData }
+        Self {
+            core,
+            habits,
+            kind: PhantomData,
+        }
     }
 
     /// Becomes a producer on the lowest free lane. While every lane is taken, but a holder was just

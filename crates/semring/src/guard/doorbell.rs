@@ -12,14 +12,21 @@ pub(crate) struct Epochs {
 impl Epochs {
     /// For a new holder of a role; its generation differs from every predecessor's.
     pub(crate) fn new(generation: u64) -> Self {
-        Self { generation, count: 0 }
+        Self {
+            generation,
+            count: 0,
+        }
     }
 
     /// The next epoch: generation in the upper half, a count from 1 in the lower. Never 0.
     pub(crate) fn next(&mut self) -> u64 {
         // After 2^32 sleeps of one holder the numbers come again; the waker remembers only the last.
         self.count = self.count.checked_add(1).unwrap_or(1);
-        let generation = if weakened(Twin::EpochsRestart) { 0 } else { self.generation };
+        let generation = if weakened(Twin::EpochsRestart) {
+            0
+        } else {
+            self.generation
+        };
         generation << 32 | u64::from(self.count)
     }
 }

@@ -51,7 +51,10 @@ fn guard_error(error: sysv::Error) -> GuardError {
     if error.is_removed() {
         GuardError::Removed
     } else {
-        GuardError::Os { call: error.call(), errno: error.errno() }
+        GuardError::Os {
+            call: error.call(),
+            errno: error.errno(),
+        }
     }
 }
 
@@ -93,7 +96,10 @@ impl SemaphoreGuard {
     }
 
     /// Finds the set of a ring and makes sure that it is that ring's.
-    pub(crate) fn open(identity: &SetIdentity, lanes: usize) -> std::result::Result<Self, SetMismatch> {
+    pub(crate) fn open(
+        identity: &SetIdentity,
+        lanes: usize,
+    ) -> std::result::Result<Self, SetMismatch> {
         let sort = |error: sysv::Error| {
             if error.not_found() || error.is_removed() {
                 SetMismatch::Missing
@@ -148,12 +154,21 @@ impl SemaphoreGuard {
 
     /// Why an attach was refused: by T, or by the seat.
     fn refused(&self) -> Result<Claim> {
-        Ok(if self.is_zero(T)? { Claim::Taken } else { Claim::BeingRemoved })
+        Ok(if self.is_zero(T)? {
+            Claim::Taken
+        } else {
+            Claim::BeingRemoved
+        })
     }
 
     fn claim_lane(&self, lane: usize) -> Result<Claim> {
         let p = taken(lane);
-        let head = [zero(T).no_wait(), zero(p).no_wait(), add(p).undo(), add(N).undo()];
+        let head = [
+            zero(T).no_wait(),
+            zero(p).no_wait(),
+            add(p).undo(),
+            add(N).undo(),
+        ];
         loop {
             // The last two leave W as it is and the kernel owing it a token (the death rattle).
             let [a, b, c, d] = head;
@@ -188,7 +203,10 @@ impl SemaphoreGuard {
                 Err(error) => return Err(guard_error(error)),
             }
         }
-        Err(GuardError::Os { call: "semop", errno: libc_erange() })
+        Err(GuardError::Os {
+            call: "semop",
+            errno: libc_erange(),
+        })
     }
 
     /// Operations that leave each producer's bell as it is and the kernel owing it a token. Bells in
@@ -210,7 +228,11 @@ impl SemaphoreGuard {
     fn bells_with_tokens(&self) -> Result<Vec<bool>> {
         let values = self.set.values().map_err(guard_error)?;
         Ok((0..self.lanes)
-            .map(|lane| values.get(usize::from(room(lane))).is_some_and(|&value| value > 0))
+            .map(|lane| {
+                values
+                    .get(usize::from(room(lane)))
+                    .is_some_and(|&value| value > 0)
+            })
             .collect())
     }
 
@@ -254,7 +276,10 @@ impl SemaphoreGuard {
             }
             full = self.bells_with_tokens()?;
         }
-        Err(GuardError::Os { call: "semop", errno: libc_erange() })
+        Err(GuardError::Os {
+            call: "semop",
+            errno: libc_erange(),
+        })
     }
 
     const fn seat_index(seat: Seat) -> u16 {
@@ -407,13 +432,15 @@ impl NewSet {
     /// A new set under a random key that nobody uses.
     pub(crate) fn create(lanes: usize, mode: u32) -> std::result::Result<Self, SetTrouble> {
         loop {
-            let random = u16::from_le_bytes(
-                process::random().map_err(|_| SetTrouble::Busy)?,
-            );
+            let random = u16::from_le_bytes(process::random().map_err(|_| SetTrouble::Busy)?);
             let key = Key::from_raw(KEY_PREFIX | u32::from(random));
             match SemSet::create(key, count_for(lanes), mode) {
                 Ok(set) => {
-                    let new = Self { set, lanes, remove_on_drop: true };
+                    let new = Self {
+                        set,
+                        lanes,
+                        remove_on_drop: true,
+                    };
                     set.op(&[zero(I).no_wait(), add(I).undo()])?;
                     return Ok(new);
                 }
@@ -457,7 +484,11 @@ impl NewSet {
                 Err(error) if error.is_interrupted() || error.is_removed() => continue,
                 Err(error) => return Err(error.into()),
             }
-            let mut held = Self { set, lanes, remove_on_drop: false };
+            let mut held = Self {
+                set,
+                lanes,
+                remove_on_drop: false,
+            };
             if is_ring() {
                 return Ok(None); // dropping `held` gives the lock back
             }
@@ -510,7 +541,8 @@ impl NewSet {
         let random = u16::from_le_bytes(process::random().map_err(|_| SetTrouble::Busy)?);
         let check = (random % 32767) as i16 + 1;
         let stat = self.set.stat()?;
-        self.set.op(&[zero(CHECK).no_wait(), Op::new(CHECK, check)])?;
+        self.set
+            .op(&[zero(CHECK).no_wait(), Op::new(CHECK, check)])?;
         Ok(SetIdentity {
             key: stat.key.raw(),
             id: self.set.id(),
@@ -535,8 +567,13 @@ fn looks_abandoned(values: &[u16]) -> bool {
     values.len() >= count_for(1)
         && values.len().is_multiple_of(2)
         && values[usize::from(I)] == 1
-        && [N, C, T, 6, 7].iter().all(|&index| values[usize::from(index)] == 0)
-        && values[usize::from(LANES)..].iter().step_by(2).all(|&seat| seat == 0)
+        && [N, C, T, 6, 7]
+            .iter()
+            .all(|&index| values[usize::from(index)] == 0)
+        && values[usize::from(LANES)..]
+            .iter()
+            .step_by(2)
+            .all(|&seat| seat == 0)
 }
 
 impl Drop for NewSet {
@@ -553,7 +590,10 @@ impl Drop for NewSet {
 /// the time is over.
 pub(crate) fn creation_ended(key: Key, patience: Duration) -> bool {
     match SemSet::open(key) {
-        Ok(set) => !matches!(SemaphoreGuard::new(set, 0).await_zero(I, patience), Ok(false)),
+        Ok(set) => !matches!(
+            SemaphoreGuard::new(set, 0).await_zero(I, patience),
+            Ok(false)
+        ),
         Err(_) => true,
     }
 }

@@ -41,7 +41,11 @@ pub(crate) struct Geometry {
 impl Geometry {
     /// `None` if the number of lanes is 0 or above [`MAX_LANES`].
     pub(crate) const fn new(lanes: usize, capacity: Capacity) -> Option<Self> {
-        if lanes == 0 || lanes > MAX_LANES { None } else { Some(Self { lanes, capacity }) }
+        if lanes == 0 || lanes > MAX_LANES {
+            None
+        } else {
+            Some(Self { lanes, capacity })
+        }
     }
 
     pub(crate) const fn lanes(self) -> usize {

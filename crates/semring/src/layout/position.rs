@@ -90,7 +90,11 @@ impl Capacity {
             return None;
         }
         let rounded = bytes.next_power_of_two();
-        Self::exact(if rounded < Self::MIN { Self::MIN } else { rounded })
+        Self::exact(if rounded < Self::MIN {
+            Self::MIN
+        } else {
+            rounded
+        })
     }
 
     #[inline]

@@ -73,7 +73,11 @@ pub(crate) enum Record {
     /// Nothing is published here yet.
     Unpublished,
     /// A message of `payload` bytes that takes `bytes` bytes in the lane.
-    Message { payload: u32, meta: Meta, bytes: u64 },
+    Message {
+        payload: u32,
+        meta: Meta,
+        bytes: u64,
+    },
     /// Unused bytes up to the end of the data area.
     Pad { bytes: u64 },
 }
@@ -85,7 +89,11 @@ pub(crate) struct BadHeader;
 /// Understands a header word found at `position`. The word is input: every field is checked, and the
 /// caller must have read it exactly once.
 #[inline]
-pub(crate) fn decode(word: u64, position: Position, capacity: Capacity) -> Result<Record, BadHeader> {
+pub(crate) fn decode(
+    word: u64,
+    position: Position,
+    capacity: Capacity,
+) -> Result<Record, BadHeader> {
     if word == UNPUBLISHED {
         return Ok(Record::Unpublished);
     }
@@ -114,7 +122,10 @@ pub(crate) fn decode(word: u64, position: Position, capacity: Capacity) -> Resul
     }
     Ok(Record::Message {
         payload: payload as u32,
-        meta: Meta { kind: (word >> KIND_SHIFT) as u16, flags },
+        meta: Meta {
+            kind: (word >> KIND_SHIFT) as u16,
+            flags,
+        },
         bytes,
     })
 }
@@ -128,27 +139,58 @@ mod tests {
 
     #[test]
     fn a_message_header_comes_back_as_it_was_written() {
-        let meta = Meta { kind: 0xBEEF, flags: 0x0F };
+        let meta = Meta {
+            kind: 0xBEEF,
+            flags: 0x0F,
+        };
         let word = message_header(1024, meta);
         assert_eq!(
             decode(word, Position::new(0), CAPACITY),
-            Ok(Record::Message { payload: 1024, meta, bytes: 1032 })
+            Ok(Record::Message {
+                payload: 1024,
+                meta,
+                bytes: 1032
+            })
         );
     }
 
     #[test]
     fn a_pad_must_reach_exactly_to_the_end() {
         let word = pad_header(96);
-        assert_eq!(decode(word, Position::new(4000), CAPACITY), Ok(Record::Pad { bytes: 96 }));
+        assert_eq!(
+            decode(word, Position::new(4000), CAPACITY),
+            Ok(Record::Pad { bytes: 96 })
+        );
         assert_eq!(decode(word, Position::new(3992), CAPACITY), Err(BadHeader));
         assert_eq!(decode(word, Position::new(4096), CAPACITY), Err(BadHeader));
     }
 
     #[test]
     fn a_record_may_not_cross_the_end_or_exceed_a_quarter() {
-        assert_eq!(decode(message_header(1025, Meta::default()), Position::new(0), CAPACITY), Err(BadHeader));
-        assert_eq!(decode(message_header(96, Meta::default()), Position::new(4000), CAPACITY), Err(BadHeader));
-        assert!(decode(message_header(88, Meta::default()), Position::new(4000), CAPACITY).is_ok());
+        assert_eq!(
+            decode(
+                message_header(1025, Meta::default()),
+                Position::new(0),
+                CAPACITY
+            ),
+            Err(BadHeader)
+        );
+        assert_eq!(
+            decode(
+                message_header(96, Meta::default()),
+                Position::new(4000),
+                CAPACITY
+            ),
+            Err(BadHeader)
+        );
+        assert!(
+            decode(
+                message_header(88, Meta::default()),
+                Position::new(4000),
+                CAPACITY
+            )
+            .is_ok()
+        );
     }
 
     proptest! {

@@ -182,8 +182,14 @@ impl Superblock {
         put(AT_LANES, &(self.geometry.lanes() as u32).to_le_bytes());
         put(AT_GUARD, &self.guard.code().to_le_bytes());
         put(AT_CAPACITY, &self.geometry.capacity().get().to_le_bytes());
-        put(AT_DATA_OFFSET, &(self.geometry.data_offset() as u64).to_le_bytes());
-        put(AT_SEGMENT_BYTES, &(self.geometry.segment_bytes() as u64).to_le_bytes());
+        put(
+            AT_DATA_OFFSET,
+            &(self.geometry.data_offset() as u64).to_le_bytes(),
+        );
+        put(
+            AT_SEGMENT_BYTES,
+            &(self.geometry.segment_bytes() as u64).to_le_bytes(),
+        );
         put(AT_REQUIRED, &0u64.to_le_bytes());
         put(AT_OPTIONAL, &0u64.to_le_bytes());
         put(AT_UUID, &self.uuid);
@@ -221,14 +227,20 @@ impl Superblock {
             // A creator that died between making the segment and writing it leaves zeros.
             let raw = bytes[..AT_NAME].iter().all(|&byte| byte == 0);
             let unfinished = matches!(u32_at(AT_STATE), STATE_RAW | STATE_INIT);
-            return Err(if raw && unfinished { SuperblockError::NotReady } else { SuperblockError::NotARing });
+            return Err(if raw && unfinished {
+                SuperblockError::NotReady
+            } else {
+                SuperblockError::NotARing
+            });
         }
         // Before the version: all but the magic may be missing yet.
         if matches!(u32_at(AT_STATE), STATE_RAW | STATE_INIT) {
             return Err(SuperblockError::NotReady);
         }
         if u32_at(AT_MAJOR) != ABI_MAJOR {
-            return Err(SuperblockError::OtherVersion { major: u32_at(AT_MAJOR) });
+            return Err(SuperblockError::OtherVersion {
+                major: u32_at(AT_MAJOR),
+            });
         }
         if u32_at(AT_STATE) != STATE_READY {
             return Err(damaged("state word"));
@@ -306,7 +318,12 @@ mod tests {
             geometry: Geometry::new(8, Capacity::exact(1 << 16).unwrap()).unwrap(),
             guard: GuardKind::Semaphore,
             uuid: [7; 16],
-            set: SetIdentity { key: 0x5eed_0001, id: 3, ctime: 1_700_000_000, check: 99 },
+            set: SetIdentity {
+                key: 0x5eed_0001,
+                id: 3,
+                ctime: 1_700_000_000,
+                check: 99,
+            },
             implicit: true,
             created_ns: 1_700_000_000_000_000_000,
             creator_pid: 4242,
@@ -329,7 +346,11 @@ mod tests {
                 let mut bytes = Superblock::first_bytes();
                 bytes[..end].copy_from_slice(&whole[..end]);
                 bytes[AT_STATE..].copy_from_slice(&state.to_le_bytes());
-                assert_eq!(Superblock::decode(&bytes), Err(SuperblockError::NotReady), "{end}");
+                assert_eq!(
+                    Superblock::decode(&bytes),
+                    Err(SuperblockError::NotReady),
+                    "{end}"
+                );
             }
         }
     }
@@ -341,16 +362,28 @@ mod tests {
 
     #[test]
     fn a_ring_that_is_not_ready_is_told_from_foreign_bytes() {
-        assert_eq!(Superblock::decode(&sample().encode()), Err(SuperblockError::NotReady));
-        assert_eq!(Superblock::decode(&[0; SUPERBLOCK_BYTES]), Err(SuperblockError::NotReady));
-        assert_eq!(Superblock::decode(&[b'x'; SUPERBLOCK_BYTES]), Err(SuperblockError::NotARing));
+        assert_eq!(
+            Superblock::decode(&sample().encode()),
+            Err(SuperblockError::NotReady)
+        );
+        assert_eq!(
+            Superblock::decode(&[0; SUPERBLOCK_BYTES]),
+            Err(SuperblockError::NotReady)
+        );
+        assert_eq!(
+            Superblock::decode(&[b'x'; SUPERBLOCK_BYTES]),
+            Err(SuperblockError::NotARing)
+        );
     }
 
     #[test]
     fn another_format_version_is_named() {
         let mut bytes = ready();
         bytes[AT_MAJOR] = 2;
-        assert_eq!(Superblock::decode(&bytes), Err(SuperblockError::OtherVersion { major: 2 }));
+        assert_eq!(
+            Superblock::decode(&bytes),
+            Err(SuperblockError::OtherVersion { major: 2 })
+        );
     }
 
     #[test]
@@ -359,7 +392,10 @@ mod tests {
         bytes[AT_REQUIRED] = 4;
         let crc = checksum(&bytes);
         bytes[AT_CRC..AT_CRC + 4].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(Superblock::decode(&bytes), Err(SuperblockError::UnknownFeatures { bits: 4 }));
+        assert_eq!(
+            Superblock::decode(&bytes),
+            Err(SuperblockError::UnknownFeatures { bits: 4 })
+        );
     }
 
     proptest! {

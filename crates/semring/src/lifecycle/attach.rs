@@ -18,8 +18,8 @@ use super::{RingCore, SharedRing};
 use crate::error::AttachError;
 use crate::guard::{Bell, Claim, GuardError, Seat};
 use crate::layout::control::{CONSUMER_CLOSED, CONSUMER_LEFT, ConsumerPage, ProducerPage};
-use crate::os::process::{self, Fate};
 use crate::os::clock;
+use crate::os::process::{self, Fate};
 use crate::ring::Damage;
 use crate::ring::consume::LaneConsumer;
 use crate::ring::produce::LaneProducer;
@@ -71,7 +71,11 @@ impl ProducerSeat {
             let mut damaged = None;
             let mut removal = false;
             for lane in 0..ring.lanes() {
-                match ring.guard.claim(Seat::Producer { lane }).map_err(attach_error)? {
+                match ring
+                    .guard
+                    .claim(Seat::Producer { lane })
+                    .map_err(attach_error)?
+                {
                     Claim::Taken => {}
                     Claim::BeingRemoved => {
                         removal = true;
@@ -80,7 +84,9 @@ impl ProducerSeat {
                     Claim::Granted => match Self::settle(ring, lane) {
                         Ok(attached) => return Ok(attached),
                         Err(Damage { position }) => {
-                            ring.guard.leave(Seat::Producer { lane }).map_err(attach_error)?;
+                            ring.guard
+                                .leave(Seat::Producer { lane })
+                                .map_err(attach_error)?;
                             damaged.get_or_insert(AttachError::Poisoned { lane, position });
                         }
                     },
@@ -93,7 +99,8 @@ impl ProducerSeat {
             if let Some(error) = damaged {
                 return Err(error);
             }
-            let holder = |lane: usize| ring.view.lane(lane).producer().pid.load(Ordering::Relaxed) as u32;
+            let holder =
+                |lane: usize| ring.view.lane(lane).producer().pid.load(Ordering::Relaxed) as u32;
             // Somebody was just killed: its lane is free as soon as the kernel says so.
             let dying = (0..ring.lanes()).find(|&lane| process::fate(holder(lane)) == Fate::Dying);
             match dying {
@@ -102,7 +109,12 @@ impl ProducerSeat {
                         .await_free(Seat::Producer { lane }, left(end))
                         .map_err(attach_error)?;
                 }
-                _ => return Err(AttachError::NoFreeLane { lanes: ring.lanes(), pid: holder(0) }),
+                _ => {
+                    return Err(AttachError::NoFreeLane {
+                        lanes: ring.lanes(),
+                        pid: holder(0),
+                    });
+                }
             }
         }
     }
@@ -112,7 +124,8 @@ impl ProducerSeat {
         let producer = LaneProducer::take_over(view.clone())?;
         let page = view.producer();
         let generation = page.generation.load(Ordering::Relaxed).wrapping_add(1);
-        page.generation_start.store(producer.tail().get(), Ordering::Relaxed);
+        page.generation_start
+            .store(producer.tail().get(), Ordering::Relaxed);
         page.flags.store(0, Ordering::Relaxed);
         page.wait_word.store(0, Ordering::Relaxed);
         page.pid.store(u64::from(process::id()), Ordering::Relaxed);
@@ -237,7 +250,9 @@ impl ConsumerSeat {
                     if process::fate(pid) == Fate::Alive || left(end).is_zero() {
                         return Err(AttachError::ConsumerPresent { pid });
                     }
-                    ring.guard.await_free(Seat::Consumer, left(end)).map_err(attach_error)?;
+                    ring.guard
+                        .await_free(Seat::Consumer, left(end))
+                        .map_err(attach_error)?;
                 }
             }
         }
@@ -247,7 +262,10 @@ impl ConsumerSeat {
         page.wait_word.store(0, Ordering::Relaxed);
         page.pid.store(u64::from(process::id()), Ordering::Relaxed);
         page.generation.store(generation, Ordering::SeqCst);
-        let seat = Self { ring: ring.clone(), generation };
+        let seat = Self {
+            ring: ring.clone(),
+            generation,
+        };
 
         let mut lanes = Vec::with_capacity(ring.lanes());
         let mut damaged = Vec::new();
@@ -290,13 +308,17 @@ impl ConsumerSeat {
 
     /// Notes that the end of the stream of so many producers was delivered.
     pub(crate) fn note_end(&self, attachments: u64) {
-        self.page().end_of_stream.store(attachments, Ordering::Relaxed);
+        self.page()
+            .end_of_stream
+            .store(attachments, Ordering::Relaxed);
     }
 
     /// Says that nothing more is taken, and wakes every producer that waits for room.
     pub(crate) fn close(&self) -> Result<(), GuardError> {
         // Who attaches later is not refused: what it sends waits for the next consumer.
-        self.page().refused.store(self.attachments(), Ordering::Relaxed);
+        self.page()
+            .refused
+            .store(self.attachments(), Ordering::Relaxed);
         self.page().flags.store(CONSUMER_CLOSED, Ordering::SeqCst);
         (0..self.ring.lanes()).try_for_each(|lane| self.ring.guard.post(Bell::Room { lane }))
     }
@@ -318,7 +340,13 @@ impl Drop for ConsumerSeat {
 /// Sum of the lanes' generations: how many producers ever attached.
 pub(super) fn attachments(ring: &RingCore) -> u64 {
     (0..ring.lanes())
-        .map(|lane| ring.view.lane(lane).producer().generation.load(Ordering::SeqCst))
+        .map(|lane| {
+            ring.view
+                .lane(lane)
+                .producer()
+                .generation
+                .load(Ordering::SeqCst)
+        })
         .fold(0, u64::wrapping_add)
 }
 

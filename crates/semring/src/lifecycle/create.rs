@@ -27,7 +27,7 @@ use crate::layout::superblock::{
     GuardKind, STATE_INIT, STATE_READY, SetIdentity, Superblock, SuperblockError,
 };
 use crate::layout::view::RingView;
-use crate::memory::{Address, MemoryError, NewObject, Object, Place, Segment, Access, sysv_key};
+use crate::memory::{Access, Address, MemoryError, NewObject, Object, Place, Segment, sysv_key};
 use crate::os::{clock, process};
 use crate::sync::{Ordering, fence, yield_now};
 
@@ -62,7 +62,9 @@ fn create_unnamed(
     match Object::open(place, Access::ReadOnly) {
         Err(MemoryError::NotFound) => {}
         Ok(_) | Err(MemoryError::Denied(_) | MemoryError::WrongType(_)) => {
-            return Err(CreateError::Exists { name: name.to_owned() });
+            return Err(CreateError::Exists {
+                name: name.to_owned(),
+            });
         }
         Err(error) => return Err(memory_error(name, error)),
     }
@@ -70,11 +72,15 @@ fn create_unnamed(
         .map_err(|error| memory_error(name, error))?;
     let set = NewSet::create(plan.geometry.lanes(), plan.mode)
         .map_err(|trouble| set_error(name, plan, trouble))?;
-    let identity = set.identify().map_err(|trouble| set_error(name, plan, trouble))?;
+    let identity = set
+        .identify()
+        .map_err(|trouble| set_error(name, plan, trouble))?;
     let (superblock, view) = fill(address, plan, identity, segment, name)?;
     view.state().store(STATE_READY, Ordering::Release);
     // Dropping `set` on the way out removes it; the unnamed file goes by itself.
-    let object = object.publish().map_err(|error| memory_error(name, error))?;
+    let object = object
+        .publish()
+        .map_err(|error| memory_error(name, error))?;
     finish(address, superblock, view, set, object)
 }
 
@@ -88,21 +94,37 @@ fn create_in_place(
     let is_ring = || matches!(leftover(place), Leftover::Ring);
     // A look before anything is made: what is not ours stays as it is.
     match leftover(place) {
-        Leftover::Ring => return Err(CreateError::Exists { name: name.to_owned() }),
+        Leftover::Ring => {
+            return Err(CreateError::Exists {
+                name: name.to_owned(),
+            });
+        }
         Leftover::Foreign(what) => {
-            return Err(CreateError::NotARing { name: name.to_owned(), what });
+            return Err(CreateError::NotARing {
+                name: name.to_owned(),
+                what,
+            });
         }
         Leftover::Failed(error) => return Err(memory_error(name, error)),
         Leftover::Nothing | Leftover::Unfinished(_) => {}
     }
     let set = NewSet::lock(key, plan.geometry.lanes(), plan.mode, PATIENCE, is_ring)
         .map_err(|trouble| set_error(name, plan, trouble))?
-        .ok_or_else(|| CreateError::Exists { name: name.to_owned() })?;
+        .ok_or_else(|| CreateError::Exists {
+            name: name.to_owned(),
+        })?;
     // Under the lock: nobody else makes or unmakes what is under this key.
     match leftover(place) {
-        Leftover::Ring => return Err(CreateError::Exists { name: name.to_owned() }),
+        Leftover::Ring => {
+            return Err(CreateError::Exists {
+                name: name.to_owned(),
+            });
+        }
         Leftover::Foreign(what) => {
-            return Err(CreateError::NotARing { name: name.to_owned(), what });
+            return Err(CreateError::NotARing {
+                name: name.to_owned(),
+                what,
+            });
         }
         Leftover::Failed(error) => return Err(memory_error(name, error)),
         // A creator of ours would hold the lock. Whoever keeps this mapped is somebody else.
@@ -119,10 +141,14 @@ fn create_in_place(
     }
     let (object, segment) = NewObject::create(place, plan.geometry.segment_bytes(), plan.mode)
         .map_err(|error| memory_error(name, error))?;
-    let identity = set.identify().map_err(|trouble| set_error(name, plan, trouble))?;
+    let identity = set
+        .identify()
+        .map_err(|trouble| set_error(name, plan, trouble))?;
     let (superblock, view) = fill(address, plan, identity, segment, name)?;
     view.state().store(STATE_READY, Ordering::Release);
-    let object = object.publish().map_err(|error| memory_error(name, error))?;
+    let object = object
+        .publish()
+        .map_err(|error| memory_error(name, error))?;
     finish(address, superblock, view, set, object)
 }
 
@@ -164,7 +190,8 @@ fn leftover(place: &Place) -> Leftover {
         (Err(error), _) | (_, Err(error)) => return Leftover::Failed(error),
     };
     match Superblock::decode(&head) {
-        Ok(_) | Err(SuperblockError::OtherVersion { .. } | SuperblockError::UnknownFeatures { .. }) => {
+        Ok(_)
+        | Err(SuperblockError::OtherVersion { .. } | SuperblockError::UnknownFeatures { .. }) => {
             Leftover::Ring
         }
         // Zeros alone are no proof that a segment is ours: its size must be a ring's, too.
@@ -242,7 +269,9 @@ fn finish(
 
 /// Refuses a ring that no consumer could attach to, with the limit that is in the way.
 fn check_limits(name: &str, plan: &Plan) -> Result<(), CreateError> {
-    let Some(limits) = process::semaphore_limits() else { return Ok(()) };
+    let Some(limits) = process::semaphore_limits() else {
+        return Ok(());
+    };
     let lanes = plan.geometry.lanes();
     let needed = count_for(lanes) as u64;
     let operations = operations_for(lanes) as u64;
@@ -261,7 +290,10 @@ fn check_limits(name: &str, plan: &Plan) -> Result<(), CreateError> {
     } else {
         return Ok(());
     };
-    Err(CreateError::SemaphoreLimit { name: name.to_owned(), limit })
+    Err(CreateError::SemaphoreLimit {
+        name: name.to_owned(),
+        limit,
+    })
 }
 
 fn set_error(name: &str, plan: &Plan, trouble: SetTrouble) -> CreateError {
@@ -285,16 +317,20 @@ fn set_error(name: &str, plan: &Plan, trouble: SetTrouble) -> CreateError {
                 ),
             }
         }
-        SetTrouble::Failed(error) if error.permission_denied() => {
-            CreateError::Permission { name, source: error.into() }
-        }
+        SetTrouble::Failed(error) if error.permission_denied() => CreateError::Permission {
+            name,
+            source: error.into(),
+        },
         SetTrouble::Failed(error) if error.errno() == ENOSYS => CreateError::SemaphoreLimit {
             name,
-            limit: "this kernel or sandbox has no System V semaphores (semget: not implemented)".to_owned(),
+            limit: "this kernel or sandbox has no System V semaphores (semget: not implemented)"
+                .to_owned(),
         },
-        SetTrouble::Failed(error) => {
-            CreateError::Os { name, call: error.call(), source: error.into() }
-        }
+        SetTrouble::Failed(error) => CreateError::Os {
+            name,
+            call: error.call(),
+            source: error.into(),
+        },
     }
 }
 
@@ -304,9 +340,17 @@ fn memory_error(name: &str, error: MemoryError) -> CreateError {
     let name = name.to_owned();
     match error {
         MemoryError::Exists => CreateError::Exists { name },
-        MemoryError::WrongType(what) => CreateError::NotARing { name, what: what.to_owned() },
+        MemoryError::WrongType(what) => CreateError::NotARing {
+            name,
+            what: what.to_owned(),
+        },
         MemoryError::Denied(source) => CreateError::Permission { name, source },
-        MemoryError::NoSpace { asked, free, hint } => CreateError::NoSpace { name, asked, free, hint },
+        MemoryError::NoSpace { asked, free, hint } => CreateError::NoSpace {
+            name,
+            asked,
+            free,
+            hint,
+        },
         MemoryError::NotFound => CreateError::Busy { name },
         MemoryError::Os { call, source } => CreateError::Os { name, call, source },
     }

@@ -1,13 +1,13 @@
 //! Looking at a ring without taking part: mapped read-only, changing nothing.
 
-use super::open::{open, read_superblock};
 use super::RingCore;
+use super::open::{open, read_superblock};
 use crate::error::OpenError;
 use crate::guard::Seat;
+use crate::layout::Position;
 use crate::layout::record::{Record, decode};
 use crate::layout::superblock::{GuardKind, RingKind, Superblock};
 use crate::layout::view::LaneView;
-use crate::layout::Position;
 use crate::memory::address::Backend;
 use crate::memory::{self, Access, Address, Object};
 use crate::sync::Ordering;
@@ -108,7 +108,10 @@ impl RingInfo {
     /// Attached producers.
     #[must_use]
     pub fn producers(&self) -> usize {
-        self.lanes.iter().filter(|lane| lane.producer_pid.is_some()).count()
+        self.lanes
+            .iter()
+            .filter(|lane| lane.producer_pid.is_some())
+            .count()
     }
 
     /// Messages published and not released, over all lanes.
@@ -141,7 +144,11 @@ pub(crate) fn unread(lane: &LaneView) -> Unread {
     }
     while unread.bytes < capacity.get() {
         let position = start.advance(unread.bytes);
-        match decode(lane.header(position).load(Ordering::Acquire), position, capacity) {
+        match decode(
+            lane.header(position).load(Ordering::Acquire),
+            position,
+            capacity,
+        ) {
             Ok(Record::Message { bytes, .. }) => {
                 unread.messages += 1;
                 unread.bytes += bytes;
@@ -156,14 +163,15 @@ pub(crate) fn unread(lane: &LaneView) -> Unread {
 /// A ring that this process has open, at this moment.
 pub(crate) fn observe(ring: &RingCore) -> Result<RingInfo, OpenError> {
     let name = ring.address.to_string();
-    let ownership =
-        ring.object.ownership().map_err(|error| super::open::memory_error(&name, error))?;
+    let ownership = ring
+        .object
+        .ownership()
+        .map_err(|error| super::open::memory_error(&name, error))?;
     let taken = |seat| matches!(ring.guard.is_taken(seat), Ok(true));
     let page = ring.view.consumer();
     // Before the lanes: with a consumer that leaves meanwhile, what it had not read by then must not
     // look as if it were left behind.
-    let consumer_pid =
-        taken(Seat::Consumer).then(|| page.pid.load(Ordering::Relaxed) as u32);
+    let consumer_pid = taken(Seat::Consumer).then(|| page.pid.load(Ordering::Relaxed) as u32);
     let lanes: Vec<LaneInfo> = (0..ring.lanes())
         .map(|lane| lane_info(&ring.view.lane(lane), taken(Seat::Producer { lane })))
         .collect();
@@ -173,7 +181,11 @@ pub(crate) fn observe(ring: &RingCore) -> Result<RingInfo, OpenError> {
         consumer_pid,
         consumer_sleeps: page.wait_word.load(Ordering::Relaxed) != 0 && consumer_pid.is_some(),
         consumer_closed: page.flags.load(Ordering::Relaxed) != 0,
-        state: if used { RingState::Active } else { RingState::Idle },
+        state: if used {
+            RingState::Active
+        } else {
+            RingState::Idle
+        },
         ..outline(&ring.address, &ring.superblock, ownership)
     })
 }
@@ -192,7 +204,11 @@ fn lane_info(lane: &LaneView, taken: bool) -> LaneInfo {
         attached_producers: producer.generation.load(Ordering::Relaxed),
         finished_producers: producer.finished.load(Ordering::Relaxed),
         producer_sleeps: taken && producer.wait_word.load(Ordering::Relaxed) != 0,
-        poisoned: consumer.poisoned.load(Ordering::Relaxed).checked_sub(1).map(Position::new),
+        poisoned: consumer
+            .poisoned
+            .load(Ordering::Relaxed)
+            .checked_sub(1)
+            .map(Position::new),
     }
 }
 
@@ -204,7 +220,11 @@ fn outline(address: &Address, superblock: &Superblock, ownership: memory::Owners
         backend: address.backend(),
         kind: superblock.kind,
         guard: superblock.guard,
-        uuid: superblock.uuid.iter().map(|byte| format!("{byte:02x}")).collect(),
+        uuid: superblock
+            .uuid
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect(),
         mode: ownership.mode,
         uid: ownership.uid,
         gid: ownership.gid,
@@ -226,13 +246,17 @@ pub(crate) fn inspect(address: &Address) -> Result<RingInfo, OpenError> {
     match open(address, Access::ReadOnly) {
         Ok(ring) => observe(&ring),
         Err(OpenError::GuardLost { name, why }) => {
-            let lost = |_| OpenError::GuardLost { name: name.clone(), why: why.clone() };
+            let lost = |_| OpenError::GuardLost {
+                name: name.clone(),
+                why: why.clone(),
+            };
             let place = address.place().map_err(|_| lost(()))?;
             let object = Object::open(&place, Access::ReadOnly)
                 .map_err(|error| super::open::memory_error(&name, error))?;
             let superblock = read_superblock(&name, &object)?.ok_or_else(|| lost(()))?;
-            let ownership =
-                object.ownership().map_err(|error| super::open::memory_error(&name, error))?;
+            let ownership = object
+                .ownership()
+                .map_err(|error| super::open::memory_error(&name, error))?;
             Ok(outline(address, &superblock, ownership))
         }
         Err(error) => Err(error),
@@ -247,7 +271,10 @@ pub(crate) fn list() -> Vec<RingInfo> {
         .filter_map(|place| {
             let object = Object::open(&place, Access::ReadOnly).ok()?;
             // Looking into a System V segment attaches it: leave those of others alone.
-            object.len().ok().filter(|&len| super::open::plausible_length(len))?;
+            object
+                .len()
+                .ok()
+                .filter(|&len| super::open::plausible_length(len))?;
             let superblock = Superblock::decode(&*object.head().ok()?).ok()?;
             inspect(&Address::of_place(&place, &superblock.name)).ok()
         })

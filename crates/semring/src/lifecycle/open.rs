@@ -23,18 +23,24 @@ pub(crate) fn open(address: &Address, access: Access) -> Result<SharedRing, Open
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(OpenError::NotFound { name });
         }
-        Err(source) => return Err(OpenError::Os { name, call: "ftok", source }),
+        Err(source) => {
+            return Err(OpenError::Os {
+                name,
+                call: "ftok",
+                source,
+            });
+        }
     };
     loop {
-        let object =
-            Object::open(&place, access).map_err(|error| memory_error(&name, error))?;
+        let object = Object::open(&place, access).map_err(|error| memory_error(&name, error))?;
         let superblock = match read_superblock(&name, &object) {
             Ok(Some(superblock)) => superblock,
             // A POSIX ring has a name only when it is ready, so no creator will finish or replace this.
             Ok(None) if sysv_key(&place).is_none() => {
                 return Err(OpenError::NotARing {
                     name,
-                    what: "it was never finished; remove it yourself if it is not needed".to_owned(),
+                    what: "it was never finished; remove it yourself if it is not needed"
+                        .to_owned(),
                 });
             }
             // Being made. With the creator dead it is no ring; the next creator takes it over.
@@ -48,10 +54,14 @@ pub(crate) fn open(address: &Address, access: Access) -> Result<SharedRing, Open
         if address.name_must_match() && superblock.name != address.name() {
             let other = &superblock.name;
             let what = if sysv_key(&place).is_some() {
-                format!("its key belongs to the ring {other:?}: choose another name, or give a key (sysv:0x…)")
+                format!(
+                    "its key belongs to the ring {other:?}: choose another name, or give a key (sysv:0x…)"
+                )
             } else {
                 // Used or removed, it would take the original's semaphores.
-                format!("it is the ring {other:?}, copied or renamed: remove the file, or give it that name")
+                format!(
+                    "it is the ring {other:?}, copied or renamed: remove the file, or give it that name"
+                )
             };
             return Err(OpenError::NotARing { name, what });
         }
@@ -67,7 +77,10 @@ pub(crate) fn open(address: &Address, access: Access) -> Result<SharedRing, Open
             .map(superblock.geometry.segment_bytes(), access)
             .map_err(|error| memory_error(&name, error))?;
         let view = RingView::new(Arc::new(segment), superblock.geometry).ok_or_else(|| {
-            OpenError::NotARing { name: name.clone(), what: "it is shorter than it says".to_owned() }
+            OpenError::NotARing {
+                name: name.clone(),
+                what: "it is shorter than it says".to_owned(),
+            }
         })?;
         return Ok(Arc::new(RingCore {
             address: address.clone(),
@@ -81,11 +94,17 @@ pub(crate) fn open(address: &Address, access: Access) -> Result<SharedRing, Open
 }
 
 /// The superblock of an object; `None` while it is not ready.
-pub(super) fn read_superblock(name: &str, object: &Object) -> Result<Option<Superblock>, OpenError> {
+pub(super) fn read_superblock(
+    name: &str,
+    object: &Object,
+) -> Result<Option<Superblock>, OpenError> {
     let name = name.to_owned();
     let head = object.head().map_err(|error| memory_error(&name, error))?;
     let len = object.len().map_err(|error| memory_error(&name, error))?;
-    let not_a_ring = |what: &str| OpenError::NotARing { name: name.clone(), what: what.to_owned() };
+    let not_a_ring = |what: &str| OpenError::NotARing {
+        name: name.clone(),
+        what: what.to_owned(),
+    };
     let superblock = match Superblock::decode(&head) {
         Ok(superblock) => superblock,
         Err(SuperblockError::NotReady) if plausible_length(len) => return Ok(None),
@@ -93,7 +112,11 @@ pub(super) fn read_superblock(name: &str, object: &Object) -> Result<Option<Supe
             return Err(not_a_ring("it does not begin like one"));
         }
         Err(SuperblockError::OtherVersion { major }) => {
-            return Err(OpenError::OtherVersion { name, found: major, expected: ABI_MAJOR });
+            return Err(OpenError::OtherVersion {
+                name,
+                found: major,
+                expected: ABI_MAJOR,
+            });
         }
         Err(SuperblockError::UnknownFeatures { bits }) => {
             return Err(OpenError::UnknownFeatures { name, bits });
@@ -110,7 +133,9 @@ pub(super) fn read_superblock(name: &str, object: &Object) -> Result<Option<Supe
 
 /// True if a ring of this many bytes is possible.
 pub(super) fn plausible_length(len: u64) -> bool {
-    let Ok(len) = usize::try_from(len) else { return false };
+    let Ok(len) = usize::try_from(len) else {
+        return false;
+    };
     len > CONSUMER_PAGE_OFFSET
         && (1..=MAX_LANES).any(|lanes| {
             (12..=32).any(|bits| {
@@ -129,7 +154,9 @@ enum Creator {
 
 /// Waits until nobody holds the creation lock, then says whether a ring came of it.
 fn wait_for_creator(place: &Place) -> Creator {
-    let Some(key) = sysv_key(place) else { return Creator::Gone };
+    let Some(key) = sysv_key(place) else {
+        return Creator::Gone;
+    };
     if !creation_ended(key, PATIENCE) {
         return Creator::Slow;
     }
@@ -161,10 +188,15 @@ fn guard_error(name: &str, mismatch: SetMismatch) -> OpenError {
             ),
             name,
         },
-        SetMismatch::Denied(error) => OpenError::Permission { name, source: error.into() },
-        SetMismatch::Failed(error) => {
-            OpenError::Os { name, call: error.call(), source: error.into() }
-        }
+        SetMismatch::Denied(error) => OpenError::Permission {
+            name,
+            source: error.into(),
+        },
+        SetMismatch::Failed(error) => OpenError::Os {
+            name,
+            call: error.call(),
+            source: error.into(),
+        },
     }
 }
 
@@ -173,7 +205,10 @@ pub(crate) fn memory_error(name: &str, error: MemoryError) -> OpenError {
     match error {
         MemoryError::NotFound => OpenError::NotFound { name },
         MemoryError::Denied(source) => OpenError::Permission { name, source },
-        MemoryError::WrongType(what) => OpenError::NotARing { name, what: what.to_owned() },
+        MemoryError::WrongType(what) => OpenError::NotARing {
+            name,
+            what: what.to_owned(),
+        },
         MemoryError::Exists => OpenError::Busy { name },
         MemoryError::NoSpace { .. } => OpenError::Os {
             name,

@@ -13,13 +13,13 @@
 use std::time::Duration;
 
 use super::RingCore;
+use crate::error::OpenError;
 use crate::error::RemoveError;
 use crate::guard::semaphore::SemaphoreGuard;
 use crate::guard::{Guard, GuardError, Seat};
-use crate::lifecycle::{attach, inspect};
 use crate::lifecycle::open::{memory_error, open, read_superblock};
+use crate::lifecycle::{attach, inspect};
 use crate::memory::{Access, Address, MemoryError, Object};
-use crate::error::OpenError;
 use crate::os::clock;
 use crate::sync::Ordering;
 
@@ -51,7 +51,9 @@ pub(crate) fn remove_idle(
         Err(error) => return Err(guard_error(ring, error)),
     }
     if !may_go() {
-        ring.guard.abort_removal().map_err(|error| guard_error(ring, error))?;
+        ring.guard
+            .abort_removal()
+            .map_err(|error| guard_error(ring, error))?;
         return Ok(Removal::Kept);
     }
     take_away_or_leave(ring).map(|()| Removal::Removed)
@@ -67,8 +69,12 @@ fn take_away_or_leave(ring: &RingCore) -> Result<(), RemoveError> {
 }
 
 fn take_away(ring: &RingCore) -> Result<(), RemoveError> {
-    ring.object.unlink().map_err(|error| unlink_error(&ring.address.to_string(), error))?;
-    ring.guard.destroy().map_err(|error| guard_error(ring, error))
+    ring.object
+        .unlink()
+        .map_err(|error| unlink_error(&ring.address.to_string(), error))?;
+    ring.guard
+        .destroy()
+        .map_err(|error| guard_error(ring, error))
 }
 
 /// Removes the ring at an address. Refuses while somebody is attached, unless forced: then all of
@@ -110,7 +116,11 @@ pub(crate) fn remove_now(address: &Address, force: bool) -> Result<(), RemoveErr
         let consumer =
             taken(Seat::Consumer).then(|| ring.view.consumer().pid.load(Ordering::Relaxed) as u32);
         if !producers.is_empty() || consumer.is_some() || left().is_zero() {
-            return Err(RemoveError::InUse { name, producers, consumer });
+            return Err(RemoveError::InUse {
+                name,
+                producers,
+                consumer,
+            });
         }
         // Nobody is there (any more). If it is another remover that was in the way, see what comes of it.
         let _ = ring.guard.await_no_removal(left());
@@ -123,7 +133,8 @@ fn remove_without_guard(address: &Address, name: &str) -> Result<(), RemoveError
         call: "ftok",
         source,
     })?;
-    let object = Object::open(&place, Access::ReadWrite).map_err(|error| memory_error(name, error))?;
+    let object =
+        Object::open(&place, Access::ReadWrite).map_err(|error| memory_error(name, error))?;
     let superblock = read_superblock(name, &object)?;
     object.unlink().map_err(|error| unlink_error(name, error))?;
     if let Some(superblock) = superblock
@@ -149,7 +160,10 @@ pub(crate) fn consumer_left_on_purpose(ring: &RingCore) -> bool {
 
 fn unlink_error(name: &str, error: MemoryError) -> RemoveError {
     match error {
-        MemoryError::Denied(source) => RemoveError::Permission { name: name.to_owned(), source },
+        MemoryError::Denied(source) => RemoveError::Permission {
+            name: name.to_owned(),
+            source,
+        },
         other => RemoveError::Open(memory_error(name, other)),
     }
 }
@@ -160,7 +174,10 @@ fn guard_error(ring: &RingCore, error: GuardError) -> RemoveError {
     let name = ring.address.to_string();
     match error {
         GuardError::Removed => RemoveError::Open(OpenError::NotFound { name }),
-        GuardError::Os { errno: errno @ (EPERM | EACCES), .. } => RemoveError::Permission {
+        GuardError::Os {
+            errno: errno @ (EPERM | EACCES),
+            ..
+        } => RemoveError::Permission {
             name,
             source: std::io::Error::from_raw_os_error(errno),
         },

@@ -47,7 +47,9 @@ pub enum AddressError {
         rule: &'static str,
     },
     /// The number after `sysv:` is not a key.
-    #[error("{text:?} is not a System V key: write sysv:0x5eed0001 or a decimal number, from 0x1 to 0xffffffff")]
+    #[error(
+        "{text:?} is not a System V key: write sysv:0x5eed0001 or a decimal number, from 0x1 to 0xffffffff"
+    )]
     BadKey {
         /// As given.
         text: String,
@@ -132,12 +134,19 @@ impl Address {
     /// The address of something that was found in a listing.
     pub(crate) fn of_place(place: &Place, stored_name: &str) -> Self {
         Self(match place {
-            Place::Posix(path) => {
-                Form::Posix(path.file_name().unwrap_or_default().to_string_lossy().into_owned())
-            }
+            Place::Posix(path) => Form::Posix(
+                path.file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned(),
+            ),
             Place::Sysv(key) => {
                 let named = check_name(stored_name).is_ok() && derived_key(stored_name) == *key;
-                if named { Form::SysvName(stored_name.to_owned()) } else { Form::SysvKey(key.raw()) }
+                if named {
+                    Form::SysvName(stored_name.to_owned())
+                } else {
+                    Form::SysvKey(key.raw())
+                }
             }
         })
     }
@@ -168,7 +177,9 @@ impl FromStr for Address {
                 Ok(Self(Form::Posix(rest.to_owned())))
             }
             "sysv" => sysv_form(rest).map(Self),
-            _ => Err(AddressError::UnknownScheme { scheme: shorten(scheme) }),
+            _ => Err(AddressError::UnknownScheme {
+                scheme: shorten(scheme),
+            }),
         }
     }
 }
@@ -178,23 +189,32 @@ fn sysv_form(text: &str) -> Result<Form, AddressError> {
         // Key 0 is IPC_PRIVATE: nobody could find that ring again.
         return match u32::from_str_radix(digits, 16) {
             Ok(key) if key != 0 && !digits.starts_with('+') => Ok(Form::SysvKey(key as i32)),
-            _ => Err(AddressError::BadKey { text: shorten(text) }),
+            _ => Err(AddressError::BadKey {
+                text: shorten(text),
+            }),
         };
     }
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return match text.parse::<u32>() {
             Ok(key) if key != 0 => Ok(Form::SysvKey(key as i32)),
-            _ => Err(AddressError::BadKey { text: shorten(text) }),
+            _ => Err(AddressError::BadKey {
+                text: shorten(text),
+            }),
         };
     }
     if text.contains('/') || text.contains('#') {
-        let bad = || AddressError::BadPath { text: shorten(text) };
+        let bad = || AddressError::BadPath {
+            text: shorten(text),
+        };
         let (path, id) = text.rsplit_once('#').ok_or_else(bad)?;
         let id: u8 = id.parse().map_err(|_| bad())?;
         if path.is_empty() || id == 0 {
             return Err(bad());
         }
-        return Ok(Form::SysvPath { path: path.to_owned(), id });
+        return Ok(Form::SysvPath {
+            path: path.to_owned(),
+            id,
+        });
     }
     check_name(text)?;
     Ok(Form::SysvName(text.to_owned()))
@@ -213,7 +233,10 @@ fn check_name(name: &str) -> Result<(), AddressError> {
     } else {
         return Ok(());
     };
-    Err(AddressError::BadName { name: shorten(name), rule })
+    Err(AddressError::BadName {
+        name: shorten(name),
+        rule,
+    })
 }
 
 fn shorten(text: &str) -> String {
@@ -227,11 +250,15 @@ fn shorten(text: &str) -> String {
 /// left to the semaphore sets of other backends, which are chosen at random there.
 fn derived_key(name: &str) -> Key {
     // Fowler, Noll and Vo's hash in its 1a form, 32 bits.
-    let hash = name
-        .bytes()
-        .fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash = name.bytes().fold(0x811c_9dc5u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
     let folded = (hash ^ hash >> 24) & 0x00ff_ffff;
-    let kept = if folded >> 16 == 0xed { folded ^ 0x0001_0000 } else { folded };
+    let kept = if folded >> 16 == 0xed {
+        folded ^ 0x0001_0000
+    } else {
+        folded
+    };
     Key::new((0x5e00_0000 | kept) as i32)
 }
 
@@ -258,9 +285,27 @@ mod tests {
     fn bad_addresses_are_refused_with_a_reason() {
         let long = "x".repeat(300);
         for text in [
-            "", "a/b", ".hidden", "-flag", "0x12", &long, "a b", "posix:", "posix:a/b", "sysv:0x0",
-            "sysv:0xzz", "sysv:0x", "sysv:0", "sysv:4294967296", "sysv:0x+1", "sysv:/etc/passwd", "sysv:/etc/passwd#0",
-            "sysv:/etc/passwd#256", "ümlaut", "tcp:host", "a:b",
+            "",
+            "a/b",
+            ".hidden",
+            "-flag",
+            "0x12",
+            &long,
+            "a b",
+            "posix:",
+            "posix:a/b",
+            "sysv:0x0",
+            "sysv:0xzz",
+            "sysv:0x",
+            "sysv:0",
+            "sysv:4294967296",
+            "sysv:0x+1",
+            "sysv:/etc/passwd",
+            "sysv:/etc/passwd#0",
+            "sysv:/etc/passwd#256",
+            "ümlaut",
+            "tcp:host",
+            "a:b",
         ] {
             let error = text.parse::<Address>().expect_err(text);
             assert!(error.to_string().len() < 200, "{error}");

@@ -14,7 +14,9 @@ impl HeapPages {
         assert!(len > 0);
         // SAFETY: the layout is not empty.
         let base = unsafe { alloc_zeroed(layout) };
-        let Some(base) = NonNull::new(base) else { handle_alloc_error(layout) };
+        let Some(base) = NonNull::new(base) else {
+            handle_alloc_error(layout)
+        };
         Self { base, layout }
     }
 

@@ -45,9 +45,16 @@ pub(crate) enum MemoryError {
     /// Not a kind of object that can hold a ring (a directory, a FIFO, a symbolic link).
     WrongType(&'static str),
     /// The memory can't be had. `free` is what could be had, where known; `hint` the way out.
-    NoSpace { asked: u64, free: Option<u64>, hint: &'static str },
+    NoSpace {
+        asked: u64,
+        free: Option<u64>,
+        hint: &'static str,
+    },
     /// Any other refusal, with the call that was refused.
-    Os { call: &'static str, source: io::Error },
+    Os {
+        call: &'static str,
+        source: io::Error,
+    },
 }
 
 impl MemoryError {
@@ -103,17 +110,26 @@ impl Segment {
             #[cfg(test)]
             Backing::Heap(pages) => (pages.base(), pages.len()),
         };
-        let sentinel = ForkSentinel::new()
-            .map_err(|source| MemoryError::Os { call: "madvise(MADV_WIPEONFORK)", source })?;
+        let sentinel = ForkSentinel::new().map_err(|source| MemoryError::Os {
+            call: "madvise(MADV_WIPEONFORK)",
+            source,
+        })?;
         #[cfg(test)]
         let shared = !matches!(backing, Backing::Heap(_));
         #[cfg(not(test))]
         let shared = true;
         if shared {
-            crate::os::mapping::dont_fork(base, len)
-                .map_err(|source| MemoryError::Os { call: "madvise(MADV_DONTFORK)", source })?;
+            crate::os::mapping::dont_fork(base, len).map_err(|source| MemoryError::Os {
+                call: "madvise(MADV_DONTFORK)",
+                source,
+            })?;
         }
-        Ok(Self { backing: ManuallyDrop::new(backing), base, len, sentinel })
+        Ok(Self {
+            backing: ManuallyDrop::new(backing),
+            base,
+            len,
+            sentinel,
+        })
     }
 
     /// Private zeroed memory of this process, for models and tests of the upper layers.

@@ -9,9 +9,9 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::{Access, Backing, MemoryError, Ownership, Place, Result, Segment};
-use crate::os::{errno, file};
 use crate::os::mapping::Mapping;
 use crate::os::process;
+use crate::os::{errno, file};
 
 /// Where POSIX shared memory lives on Linux.
 pub(super) const DIRECTORY: &str = "/dev/shm";
@@ -28,7 +28,9 @@ impl PosixObject {
     pub(super) fn open(path: &Path, access: Access) -> Result<Self> {
         let file = file::open(path, access == Access::ReadWrite)
             .map_err(|error| MemoryError::of("open", error))?;
-        let metadata = file.metadata().map_err(|error| MemoryError::of("fstat", error))?;
+        let metadata = file
+            .metadata()
+            .map_err(|error| MemoryError::of("fstat", error))?;
         let kind = metadata.file_type();
         if kind.is_dir() {
             return Err(MemoryError::WrongType("a directory"));
@@ -39,11 +41,18 @@ impl PosixObject {
         if !kind.is_file() {
             return Err(MemoryError::WrongType("a device"));
         }
-        Ok(Self { file, path: path.to_owned() })
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+        })
     }
 
     pub(super) fn len(&self) -> Result<u64> {
-        Ok(self.file.metadata().map_err(|error| MemoryError::of("fstat", error))?.len())
+        Ok(self
+            .file
+            .metadata()
+            .map_err(|error| MemoryError::of("fstat", error))?
+            .len())
     }
 
     pub(super) fn head(&self) -> Result<Box<[u8; 4096]>> {
@@ -67,8 +76,15 @@ impl PosixObject {
     }
 
     pub(super) fn ownership(&self) -> Result<Ownership> {
-        let metadata = self.file.metadata().map_err(|error| MemoryError::of("fstat", error))?;
-        Ok(Ownership { uid: metadata.uid(), gid: metadata.gid(), mode: metadata.mode() & 0o7777 })
+        let metadata = self
+            .file
+            .metadata()
+            .map_err(|error| MemoryError::of("fstat", error))?;
+        Ok(Ownership {
+            uid: metadata.uid(),
+            gid: metadata.gid(),
+            mode: metadata.mode() & 0o7777,
+        })
     }
 
     pub(super) fn unlink(&self) -> Result<()> {
@@ -102,7 +118,12 @@ impl NewPosix {
         let directory = path.parent().unwrap_or(Path::new(DIRECTORY));
         let (file, temporary) = match file::create_unnamed(directory, mode) {
             Ok(file) => (file, None),
-            Err(error) if matches!(error.raw_os_error(), Some(errno::EOPNOTSUPP | errno::EISDIR)) => {
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(errno::EOPNOTSUPP | errno::EISDIR)
+                ) =>
+            {
                 let unique = u64::from_le_bytes(
                     process::random().map_err(|error| MemoryError::of("getrandom", error))?,
                 );
@@ -113,15 +134,26 @@ impl NewPosix {
             }
             // The directory is missing: that is not "no such ring".
             Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
-                return Err(MemoryError::Os { call: "open(/dev/shm)", source });
+                return Err(MemoryError::Os {
+                    call: "open(/dev/shm)",
+                    source,
+                });
             }
             Err(error) => return Err(MemoryError::of("open", error)),
         };
-        let new = Self { file, path: path.to_owned(), temporary };
+        let new = Self {
+            file,
+            path: path.to_owned(),
+            temporary,
+        };
         let free = file::free_bytes(directory).ok();
         file::allocate(&new.file, len as u64).map_err(|source| match source.raw_os_error() {
             Some(errno::ENOSPC | errno::EDQUOT | errno::EFBIG | errno::ENOMEM) => {
-                MemoryError::NoSpace { asked: len as u64, free, hint: NO_SPACE }
+                MemoryError::NoSpace {
+                    asked: len as u64,
+                    free,
+                    hint: NO_SPACE,
+                }
             }
             _ => MemoryError::of("posix_fallocate", source),
         })?;
@@ -138,7 +170,10 @@ impl NewPosix {
 
     pub(super) fn publish(mut self) -> Result<PosixObject> {
         // Whatever can fail comes before the name: with it the ring is there, and its set must stay.
-        let file = self.file.try_clone().map_err(|error| MemoryError::of("fcntl", error))?;
+        let file = self
+            .file
+            .try_clone()
+            .map_err(|error| MemoryError::of("fcntl", error))?;
         match &self.temporary {
             None => file::link(&self.file, &self.path)
                 .map_err(|error| MemoryError::of("linkat", error))?,
@@ -160,7 +195,9 @@ impl Drop for NewPosix {
 
 /// Everything in /dev/shm that could be a ring by its size.
 pub(super) fn places() -> Vec<Place> {
-    let Ok(entries) = std::fs::read_dir(DIRECTORY) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(DIRECTORY) else {
+        return Vec::new();
+    };
     let mut paths: Vec<PathBuf> = entries
         .filter_map(|entry| {
             let entry = entry.ok()?;
@@ -174,6 +211,11 @@ pub(super) fn places() -> Vec<Place> {
 
 impl std::fmt::Debug for PosixObject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "PosixObject({}, fd {})", self.path.display(), self.file.as_raw_fd())
+        write!(
+            f,
+            "PosixObject({}, fd {})",
+            self.path.display(),
+            self.file.as_raw_fd()
+        )
     }
 }

@@ -18,7 +18,11 @@ impl<'a> Span<'a> {
     /// # Safety
     /// The range must stay mapped for `'a`.
     pub(crate) unsafe fn new(start: NonNull<u8>, len: usize) -> Self {
-        Self { start, len, _segment: PhantomData }
+        Self {
+            start,
+            len,
+            _segment: PhantomData,
+        }
     }
 
     /// One read(2) into the range; 0 at the end of the input. EINTR is given to the caller.

@@ -12,18 +12,25 @@ const NO_SPACE: &str = "a System V limit or the machine's memory is exhausted: s
 
 fn error_of(error: sysv::Error, asked: u64) -> MemoryError {
     match error.errno() {
-        errno::ENOSPC | errno::ENOMEM => {
-            MemoryError::NoSpace { asked, free: None, hint: NO_SPACE }
-        }
-        errno::EINVAL if error.call() == "shmget" && asked > 0 => {
-            MemoryError::NoSpace { asked, free: None, hint: NO_SPACE }
-        }
+        errno::ENOSPC | errno::ENOMEM => MemoryError::NoSpace {
+            asked,
+            free: None,
+            hint: NO_SPACE,
+        },
+        errno::EINVAL if error.call() == "shmget" && asked > 0 => MemoryError::NoSpace {
+            asked,
+            free: None,
+            hint: NO_SPACE,
+        },
         errno::ENOENT => MemoryError::NotFound,
         errno::EEXIST => MemoryError::Exists,
         errno::EACCES | errno::EPERM => MemoryError::Denied(error.into()),
         // The id was removed between the look-up and its use.
         errno::EIDRM | errno::EINVAL => MemoryError::NotFound,
-        _ => MemoryError::Os { call: error.call(), source: error.into() },
+        _ => MemoryError::Os {
+            call: error.call(),
+            source: error.into(),
+        },
     }
 }
 
@@ -33,7 +40,9 @@ pub(crate) struct SysvObject {
 
 impl SysvObject {
     pub(super) fn open(key: Key) -> Result<Self> {
-        Ok(Self { shm: Shm::open(key).map_err(|error| error_of(error, 0))? })
+        Ok(Self {
+            shm: Shm::open(key).map_err(|error| error_of(error, 0))?,
+        })
     }
 
     pub(super) fn len(&self) -> Result<u64> {
@@ -62,12 +71,20 @@ impl SysvObject {
     }
 
     fn look(&self) -> Result<Box<[u8; 4096]>> {
-        let attachment = self.shm.attach_read_only().map_err(|error| error_of(error, 0))?;
+        let attachment = self
+            .shm
+            .attach_read_only()
+            .map_err(|error| error_of(error, 0))?;
         let mut bytes = Box::new([0; 4096]);
         let len = attachment.len().min(bytes.len());
         // SAFETY: the attachment is at least `len` bytes long; System V segments can't shrink; the
         // target is ours. A writer at the other side makes the bytes garbage, and they are input.
-        unsafe { attachment.as_ptr().as_ptr().copy_to_nonoverlapping(bytes.as_mut_ptr(), len) };
+        unsafe {
+            attachment
+                .as_ptr()
+                .as_ptr()
+                .copy_to_nonoverlapping(bytes.as_mut_ptr(), len)
+        };
         Ok(bytes)
     }
 
@@ -85,7 +102,11 @@ impl SysvObject {
 
     pub(super) fn ownership(&self) -> Result<Ownership> {
         let stat = self.shm.stat().map_err(|error| error_of(error, 0))?;
-        Ok(Ownership { uid: stat.uid, gid: stat.gid, mode: stat.mode & 0o777 })
+        Ok(Ownership {
+            uid: stat.uid,
+            gid: stat.gid,
+            mode: stat.mode & 0o777,
+        })
     }
 
     pub(super) fn unlink(&self) -> Result<()> {
@@ -117,7 +138,9 @@ impl NewSysv {
     }
 
     pub(super) fn keep(mut self) -> SysvObject {
-        SysvObject { shm: self.shm.take().expect("kept once") }
+        SysvObject {
+            shm: self.shm.take().expect("kept once"),
+        }
     }
 }
 
@@ -131,7 +154,9 @@ impl Drop for NewSysv {
 
 /// Every System V segment that could be a ring by its size.
 pub(super) fn places() -> Vec<Place> {
-    let Ok(entries) = sysv::shm::list() else { return Vec::new() };
+    let Ok(entries) = sysv::shm::list() else {
+        return Vec::new();
+    };
     entries
         .into_iter()
         .filter(|entry| entry.stat.bytes >= 4096 && entry.stat.key != Key::PRIVATE)

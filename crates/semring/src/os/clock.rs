@@ -9,5 +9,8 @@ pub(crate) fn now() -> Instant {
 
 /// Nanoseconds since 1970.
 pub(crate) fn realtime_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_nanos() as u64
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO)
+        .as_nanos() as u64
 }

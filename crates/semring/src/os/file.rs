@@ -25,7 +25,12 @@ pub(crate) fn create_unnamed(directory: &Path, mode: u32) -> io::Result<File> {
 /// A new file under a name that must not exist.
 pub(crate) fn create_named(path: &Path, mode: u32) -> io::Result<File> {
     let file = super::retry(|| {
-        OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(path)
     })?;
     set_mode(&file, mode)?;
     Ok(file)
@@ -114,9 +119,12 @@ pub(crate) unsafe fn read_raw(fd: i32, to: std::ptr::NonNull<u8>, len: usize) ->
 ///
 /// # Safety
 /// `from` must be valid for reads of `len` bytes.
-pub(crate) unsafe fn write_raw(fd: i32, from: std::ptr::NonNull<u8>, len: usize) -> io::Result<usize> {
+pub(crate) unsafe fn write_raw(
+    fd: i32,
+    from: std::ptr::NonNull<u8>,
+    len: usize,
+) -> io::Result<usize> {
     // SAFETY: the caller vouches for the range; a bad descriptor gives EBADF.
     let put = unsafe { libc::write(fd, from.as_ptr().cast(), len) };
     usize::try_from(put).map_err(|_| io::Error::last_os_error())
 }
-

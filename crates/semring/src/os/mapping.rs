@@ -20,11 +20,21 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     /// Maps the first `len` bytes of a file, MAP_SHARED.
     pub(crate) fn shared(file: &File, len: usize, writable: bool) -> io::Result<Self> {
-        let protection =
-            if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+        let protection = if writable {
+            libc::PROT_READ | libc::PROT_WRITE
+        } else {
+            libc::PROT_READ
+        };
         // SAFETY: a new mapping, placed by the kernel.
         let base = unsafe {
-            libc::mmap(std::ptr::null_mut(), len, protection, libc::MAP_SHARED, file.as_raw_fd(), 0)
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                protection,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            )
         };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
@@ -61,9 +71,7 @@ pub(crate) fn dont_fork(base: NonNull<u8>, len: usize) -> io::Result<()> {
 pub(crate) fn populate(base: NonNull<u8>, len: usize) -> io::Result<()> {
     super::retry(|| {
         // SAFETY: keeps the contents; the range is a mapping that the caller holds.
-        super::check(unsafe {
-            libc::madvise(base.as_ptr().cast(), len, libc::MADV_POPULATE_WRITE)
-        })
+        super::check(unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_POPULATE_WRITE) })
     })?;
     Ok(())
 }

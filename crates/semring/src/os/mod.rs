@@ -16,7 +16,8 @@ pub(crate) mod testing;
 /// The error numbers that the layers above tell apart.
 pub(crate) mod errno {
     pub(crate) use libc::{
-        EACCES, EDQUOT, EEXIST, EFBIG, EIDRM, EINVAL, EISDIR, ELOOP, ENOENT, ENOMEM, ENOSPC, ENXIO, EOPNOTSUPP, EPERM, EROFS,
+        EACCES, EDQUOT, EEXIST, EFBIG, EIDRM, EINVAL, EISDIR, ELOOP, ENOENT, ENOMEM, ENOSPC, ENXIO,
+        EOPNOTSUPP, EPERM, EROFS,
     };
 }
 
@@ -31,7 +32,11 @@ use std::io;
 
 /// `-1` means that errno has the reason.
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
 
 /// Makes a call again for as long as a signal interrupts it.

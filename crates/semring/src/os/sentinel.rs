@@ -33,7 +33,9 @@ impl ForkSentinel {
         if page == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let sentinel = Self { page: NonNull::new(page.cast()).expect("mmap gives no null page") };
+        let sentinel = Self {
+            page: NonNull::new(page.cast()).expect("mmap gives no null page"),
+        };
         // SAFETY: the page was just mapped, one page long.
         super::check(unsafe { libc::madvise(page, PAGE, libc::MADV_WIPEONFORK) })?;
         // SAFETY: mapped read-write above, aligned, nobody else knows it yet.

@@ -111,11 +111,20 @@ impl LaneConsumer {
                 return Ok(None);
             }
             match decode(word, self.read, self.capacity) {
-                Ok(Record::Message { payload, meta, bytes }) => {
+                Ok(Record::Message {
+                    payload,
+                    meta,
+                    bytes,
+                }) => {
                     if self.read.has_reached(self.horizon) {
                         self.look_further()?;
                     }
-                    return Ok(Some(Found { position: self.read, payload, meta, bytes }));
+                    return Ok(Some(Found {
+                        position: self.read,
+                        payload,
+                        meta,
+                        bytes,
+                    }));
                 }
                 Ok(Record::Pad { bytes }) => {
                     // Nobody holds a pad: what was taken before it, it joins.
@@ -163,8 +172,13 @@ impl LaneConsumer {
     #[cold]
     fn poison(&mut self) -> Damage {
         self.poisoned = true;
-        self.lane.consumer().poisoned.store(self.read.get().wrapping_add(1), Ordering::Relaxed);
-        Damage { position: self.read }
+        self.lane
+            .consumer()
+            .poisoned
+            .store(self.read.get().wrapping_add(1), Ordering::Relaxed);
+        Damage {
+            position: self.read,
+        }
     }
 
     /// Steps over a message that was found, without letting go of its bytes.
@@ -205,7 +219,11 @@ impl LaneConsumer {
         let page = self.lane.consumer();
         page.received.store(self.taken_messages, Ordering::Relaxed);
         // E2: our reads of these bytes are done. Killed before: they are delivered again.
-        let order = if weakened(Twin::RelaxedRelease) { Ordering::Relaxed } else { Ordering::Release };
+        let order = if weakened(Twin::RelaxedRelease) {
+            Ordering::Relaxed
+        } else {
+            Ordering::Release
+        };
         page.released.store(self.taken.get(), order);
         self.released = self.taken;
         true

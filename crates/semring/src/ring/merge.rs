@@ -4,8 +4,8 @@
 //! taken from it, then goes on to the next in order. So a lane with something in it waits for at most
 //! a quarter lap, and the record that completes it, of each other lane. Leaving a lane releases what was taken from it.
 
-use super::consume::{Found, LaneConsumer};
 use super::Damage;
+use super::consume::{Found, LaneConsumer};
 use crate::layout::{Capacity, Position};
 
 /// A message found on a lane.
@@ -34,7 +34,12 @@ pub(crate) struct Merge {
 impl Merge {
     pub(crate) fn new(lanes: Vec<LaneConsumer>, capacity: Capacity) -> Self {
         assert!(!lanes.is_empty());
-        Self { lanes, current: 0, taken_here: 0, quarter: capacity.quarter() }
+        Self {
+            lanes,
+            current: 0,
+            taken_here: 0,
+            quarter: capacity.quarter(),
+        }
     }
 
     pub(crate) fn lanes(&self) -> &[LaneConsumer] {

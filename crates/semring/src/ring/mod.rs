@@ -38,9 +38,9 @@ mod lane_tests;
 pub(crate) mod merge;
 #[cfg(all(test, not(semring_loom)))]
 mod merge_tests;
-pub(crate) mod produce;
 #[cfg(test)]
 mod model_tests;
+pub(crate) mod produce;
 
 /// Bytes in a lane that no participant of this format can have written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -31,7 +31,10 @@ impl Slot {
     /// The same place for a shorter message.
     pub(crate) fn shortened(self, len: usize) -> Self {
         assert!(len <= self.len(), "a reservation can only become shorter");
-        Self { payload: len as u32, ..self }
+        Self {
+            payload: len as u32,
+            ..self
+        }
     }
 }
 
@@ -75,7 +78,9 @@ impl LaneProducer {
         let mut tail = committed;
         let mut recovered = 0;
         if !committed.is_aligned() {
-            return Err(Damage { position: committed });
+            return Err(Damage {
+                position: committed,
+            });
         }
         loop {
             let word = lane.header(tail).load(Ordering::Acquire);
@@ -96,11 +101,24 @@ impl LaneProducer {
         if !released.is_aligned() || tail.distance_from(released) > capacity.get() - 8 {
             return Err(Damage { position: released });
         }
-        let sent = lane.producer().sent.load(Ordering::Relaxed).wrapping_add(recovered);
+        let sent = lane
+            .producer()
+            .sent
+            .load(Ordering::Relaxed)
+            .wrapping_add(recovered);
         lane.producer().sent.store(sent, Ordering::Relaxed);
         // E3. Killed before this line: the next successor walks the same way again.
-        lane.producer().committed.store(tail.get(), Ordering::Release);
-        Ok(Self { lane, capacity, tail, released, sent, held_back: None })
+        lane.producer()
+            .committed
+            .store(tail.get(), Ordering::Release);
+        Ok(Self {
+            lane,
+            capacity,
+            tail,
+            released,
+            sent,
+            held_back: None,
+        })
     }
 
     pub(crate) fn capacity(&self) -> Capacity {
@@ -140,7 +158,10 @@ impl LaneProducer {
         if !self.has_room(need).map_err(NoSlot::Damaged)? {
             return Err(NoSlot::Full { padded });
         }
-        Ok(Slot { position: self.tail, payload: payload as u32 })
+        Ok(Slot {
+            position: self.tail,
+            payload: payload as u32,
+        })
     }
 
     /// Whether a message of this many bytes has room now, pad included. Looks at `released` afresh;
@@ -186,7 +207,10 @@ impl LaneProducer {
     pub(crate) fn begin_batch(&mut self) {
         debug_assert!(self.held_back.is_none());
         // A header of 0 stands for "nothing yet".
-        self.held_back = Some(HeldBack { position: self.tail, header: UNPUBLISHED });
+        self.held_back = Some(HeldBack {
+            position: self.tail,
+            header: UNPUBLISHED,
+        });
     }
 
     /// True between the begin and the end of a batch.
@@ -253,7 +277,11 @@ impl LaneProducer {
     #[inline]
     fn store_header(&self, position: Position, header: u64) {
         // E1: the payload, and the cleared header behind it, are visible to whoever sees this.
-        let order = if weakened(Twin::RelaxedCommit) { Ordering::Relaxed } else { Ordering::Release };
+        let order = if weakened(Twin::RelaxedCommit) {
+            Ordering::Relaxed
+        } else {
+            Ordering::Release
+        };
         self.lane.header(position).store(header, order);
     }
 
@@ -268,6 +296,9 @@ impl LaneProducer {
 
     /// Says that this producer sends nothing more.
     pub(crate) fn say_no_more(&self) {
-        self.lane.producer().flags.store(LANE_NO_MORE, Ordering::Release);
+        self.lane
+            .producer()
+            .flags
+            .store(LANE_NO_MORE, Ordering::Release);
     }
 }
