@@ -276,3 +276,45 @@ fn a_copy_of_a_ring_is_no_ring_and_its_removal_harms_nobody() {
         b"precious"
     );
 }
+
+#[test]
+fn a_broken_pipe_stays_broken() {
+    let guard = RingGuard::new("review-sticky");
+    let ring = spsc::Builder::new(guard.posix())
+        .capacity(4096)
+        .create()
+        .unwrap();
+    let mut producer = ring.producer().unwrap();
+    drop(ring.consumer().unwrap());
+    assert_eq!(producer.probe(), Err(SendError::ConsumerGone));
+    for _ in 0..10 {
+        assert_eq!(producer.send(b"to nobody"), Err(SendError::ConsumerGone));
+    }
+    producer.await_next_consumer().unwrap();
+    producer.send(b"to the next one").unwrap();
+    let mut consumer = ring.consumer().unwrap();
+    assert_eq!(consumer.recv().unwrap().to_vec(), b"to the next one");
+}
+
+#[test]
+fn the_producer_of_a_poisoned_lane_does_not_wait_for_room() {
+    use std::os::unix::fs::FileExt;
+    let guard = RingGuard::new("review-poisoned");
+    let ring = spsc::Builder::new(guard.posix())
+        .capacity(4096)
+        .create()
+        .unwrap();
+    let mut producer = ring.producer().unwrap();
+    let mut consumer = ring.consumer().unwrap();
+    let path = std::path::Path::new("/dev/shm").join(guard.name());
+    let memory = std::fs::File::options().write(true).open(path).unwrap();
+    memory.write_all_at(&[0xff; 8], 0x4000).unwrap();
+    assert!(matches!(
+        consumer.try_recv().err(),
+        Some(RecvError::Poisoned { lane: 0, .. })
+    ));
+    assert_eq!(producer.probe(), Err(SendError::Poisoned));
+    let long = std::time::Duration::from_secs(60);
+    let refused = (0..1000).find_map(|_| producer.send_timeout(&[0; 100], long).err());
+    assert_eq!(refused, Some(SendError::Poisoned));
+}

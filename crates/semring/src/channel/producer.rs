@@ -98,12 +98,18 @@ impl ProducerCore {
     /// Asks the guard what became of the consumer.
     #[cold]
     pub(super) fn probe(&mut self) -> Result<(), SendError> {
-        self.next_probe = self.lane.tail().advance(self.lane.capacity().quarter());
+        // A pipe that is broken stays so: unless all is well, the next call asks again.
+        self.next_probe = self.lane.tail();
         match self.seat.consumer().map_err(|error| self.failed(error))? {
-            ConsumerFate::NotMet | ConsumerFate::Present => Ok(()),
-            ConsumerFate::Gone => Err(SendError::ConsumerGone),
-            ConsumerFate::Closed => Err(SendError::Closed),
+            ConsumerFate::Gone => return Err(SendError::ConsumerGone),
+            ConsumerFate::Closed => return Err(SendError::Closed),
+            ConsumerFate::NotMet | ConsumerFate::Present => {}
         }
+        if self.lane.is_poisoned() {
+            return Err(SendError::Poisoned);
+        }
+        self.next_probe = self.lane.tail().advance(self.lane.capacity().quarter());
+        Ok(())
     }
 
     /// A removed ring stays removed: what is sent into it from here on nobody would receive.
@@ -204,8 +210,11 @@ impl ProducerCore {
         match outcome.map_err(|error| self.failed(error))? {
             Outcome::Ready => Ok(()),
             Outcome::TimedOut => Err(SendError::TimedOut),
-            Outcome::Over if fate == ConsumerFate::Closed => Err(SendError::Closed),
-            Outcome::Over => Err(SendError::ConsumerGone),
+            Outcome::Over => Err(match fate {
+                ConsumerFate::Closed => SendError::Closed,
+                ConsumerFate::Gone => SendError::ConsumerGone,
+                ConsumerFate::NotMet | ConsumerFate::Present => SendError::Poisoned,
+            }),
         }
     }
 
@@ -290,10 +299,9 @@ impl Waiting for RoomWait<'_> {
 
     fn is_over(&mut self) -> Result<bool, GuardError> {
         self.fate = self.seat.consumer()?;
-        Ok(matches!(
-            self.fate,
-            ConsumerFate::Gone | ConsumerFate::Closed
-        ))
+        let left = matches!(self.fate, ConsumerFate::Gone | ConsumerFate::Closed);
+        // A consumer that skips this lane will never make room in it.
+        Ok(left || self.lane.is_poisoned())
     }
 
     fn settle(&mut self) -> Result<(), GuardError> {

@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn spins_in_vain_become_rare_and_one_success_brings_them_back() {
         let mut experience = Experience::new(2);
-        let mut spins = |experience: &mut Experience| {
+        let spins = |experience: &mut Experience| {
             let mut pace = Pace::new(WaitStrategy::Adaptive, experience);
             let spun = pace.step() == Step::Look;
             while spun && pace.step() != Step::Sleep {}

@@ -275,7 +275,7 @@ impl ConsumerSeat {
                 Ok(consumer) => lanes.push(consumer),
                 Err(damage) => {
                     damaged.push((lane, damage));
-                    lanes.push(LaneConsumer::poisoned(view));
+                    lanes.push(LaneConsumer::poisoned(view, damage));
                 }
             }
         }

@@ -52,6 +52,8 @@ impl LaneConsumer {
             return Err(Damage { position: start });
         }
         let messages = lane.consumer().received.load(Ordering::Relaxed);
+        // Sound as far as this consumer knows.
+        lane.consumer().poisoned.store(0, Ordering::Relaxed);
         Ok(Self {
             lane,
             capacity,
@@ -65,9 +67,10 @@ impl LaneConsumer {
         })
     }
 
-    /// A lane whose control words are impossible: it is skipped for good.
-    pub(crate) fn poisoned(lane: LaneView) -> Self {
+    /// A lane whose control words are impossible: it is skipped for good, and says so to its producer.
+    pub(crate) fn poisoned(lane: LaneView, damage: Damage) -> Self {
         let capacity = lane.capacity();
+        note_poison(&lane, damage.position);
         let start = Position::new(0);
         Self {
             lane,
@@ -172,10 +175,7 @@ impl LaneConsumer {
     #[cold]
     fn poison(&mut self) -> Damage {
         self.poisoned = true;
-        self.lane
-            .consumer()
-            .poisoned
-            .store(self.read.get().wrapping_add(1), Ordering::Relaxed);
+        note_poison(&self.lane, self.read);
         Damage {
             position: self.read,
         }
@@ -228,4 +228,10 @@ impl LaneConsumer {
         self.released = self.taken;
         true
     }
+}
+
+fn note_poison(lane: &LaneView, position: Position) {
+    // Plus one, so that position 0 shows; never 0.
+    let word = position.get().saturating_add(1);
+    lane.consumer().poisoned.store(word, Ordering::Relaxed);
 }

@@ -294,6 +294,11 @@ impl LaneProducer {
         page.committed.store(self.tail.get(), Ordering::Release);
     }
 
+    /// True if the consumer found impossible bytes on this lane, and skips it.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.lane.consumer().poisoned.load(Ordering::Relaxed) != 0
+    }
+
     /// Says that this producer sends nothing more.
     pub(crate) fn say_no_more(&self) {
         self.lane
