@@ -7,8 +7,9 @@
 //! 4 the set goes: everybody gets EIDRM         the next creator under a System V key, or a prune,
 //!                                              removes it
 //! ```
-//! By force, with users attached, 3 and 4 change places: killed between them, the users know, and the next
-//! forced removal finds the name.
+//! By force the same happens with users attached. Killed between 3 and 4 they go on, in a ring that
+//! nobody finds any more, until they leave. The other order would be worse: without the tombstone,
+//! which goes with the set, the unlink could hit a new ring of the same name.
 //!
 //! Without the look in 2, what a late producer sent between the consumer's end-of-stream and T would
 //! go with the ring.
@@ -71,31 +72,10 @@ fn take_away_or_leave(ring: &RingCore) -> Result<(), RemoveError> {
     result
 }
 
-/// For a ring that nobody uses: the name first, so that a kill in between leaves only what nobody looks
-/// for.
 fn take_away(ring: &RingCore) -> Result<(), RemoveError> {
-    take_name(ring)?;
-    take_set(ring)
-}
-
-/// For a ring in use: the set first. A kill in between leaves users that know, and a name that the next
-/// forced removal takes; the other way round they would go on in a ring that nobody finds.
-fn take_away_from_users(ring: &RingCore) -> Result<(), RemoveError> {
-    if let Err(error) = take_set(ring) {
-        // Not ours to remove: leave it as it was.
-        let _ = ring.guard.abort_removal();
-        return Err(error);
-    }
-    take_name(ring)
-}
-
-fn take_name(ring: &RingCore) -> Result<(), RemoveError> {
     ring.object
         .unlink()
-        .map_err(|error| unlink_error(&ring.address.to_string(), error))
-}
-
-fn take_set(ring: &RingCore) -> Result<(), RemoveError> {
+        .map_err(|error| unlink_error(&ring.address.to_string(), error))?;
     ring.guard
         .destroy()
         .map_err(|error| guard_error(ring, error))
@@ -121,7 +101,7 @@ pub(crate) fn remove_now(address: &Address, force: bool) -> Result<(), RemoveErr
         let left = || end.saturating_duration_since(clock::now());
         if force {
             match ring.guard.begin_forced_removal(left()) {
-                Ok(true) => return take_away_from_users(&ring),
+                Ok(true) => return take_away_or_leave(&ring),
                 Ok(false) => return Err(RemoveError::Open(OpenError::Busy { name })),
                 // Somebody else took the set: together with the name, or without it (ipcrm).
                 Err(GuardError::Removed) => overtaken = true,
