@@ -350,8 +350,7 @@ fn path(
 ) -> usize {
     let mut segments = prefix.to_vec();
     let begin = at;
-    loop {
-        let Some(token) = tokens.get(at) else { break };
+    while let Some(token) = tokens.get(at) {
         match token.text.as_str() {
             "{" => {
                 at += 1;
