@@ -25,9 +25,11 @@ use support::{Name, PEER, Payload, Peer, Result, Rounds, cpus, machine, pin};
 /// Interleaved rounds; the median counts.
 const ROUNDS: usize = 7;
 /// How long one round of one way shall take.
-const ROUND: Duration = Duration::from_millis(150);
+const ROUND: Duration = Duration::from_millis(80);
 /// Messages of the checking pass.
 const CHECKED: u64 = 2000;
+/// Round trips of the checking pass: fewer, because spinners are slow where others want the CPU.
+const CHECKED_TRIPS: u64 = 200;
 /// After this long without a first message, something is wrong.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -40,6 +42,11 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            let error = if support::interrupted() {
+                "interrupted".into()
+            } else {
+                error
+            };
             eprintln!("against_pipe: {error}");
             ExitCode::FAILURE
         }
@@ -49,7 +56,6 @@ fn main() -> ExitCode {
 fn bench(measured: bool) -> Result<()> {
     support::end_in_order()?;
     let [mine, peers] = cpus();
-    pin(mine);
     println!(
         "{}; consumer on CPU {mine}, producer on CPU {peers}",
         machine()
@@ -64,10 +70,10 @@ fn bench(measured: bool) -> Result<()> {
 /// What the second process is to do.
 fn peer(job: &[String]) -> Result<()> {
     nix::sys::signal::SigSet::all().thread_unblock()?;
-    pin(cpus()[1]);
-    let [job, way, name, size, count, payload] = job else {
+    let [cpu, job, way, name, size, count, payload] = job else {
         return Err("unknown job".into());
     };
+    pin(&[cpu.parse()?]);
     let size = size.parse()?;
     let count = count.parse()?;
     let payload = if payload == "scrambled" {
@@ -146,6 +152,7 @@ const SIZES: [(usize, &[Way]); 6] = [
 ];
 
 fn one_way(measured: bool) -> Result<()> {
+    let mut lines = Rounds::default();
     println!("\none way; {ROUNDS} interleaved rounds, median (min – max)");
     println!(
         "  {:>5}  {:26}{:>9}  {:>17}{:>8}{:>8}",
@@ -156,6 +163,9 @@ fn one_way(measured: bool) -> Result<()> {
         let mut counts = Vec::new();
         for &way in ways {
             let took = way.run(size, CHECKED, Payload::Scrambled)?;
+            if !measured {
+                continue;
+            }
             let first_guess = rate(CHECKED, took);
             // A second look for the speed: so few messages say little.
             let count = (first_guess * 0.02) as u64 + CHECKED;
@@ -167,6 +177,7 @@ fn one_way(measured: bool) -> Result<()> {
         }
         let mut rounds: Vec<Rounds> = ways.iter().map(|_| Rounds::default()).collect();
         for _ in 0..ROUNDS {
+            lines.add(support::line_round_trip_ns(cpus()));
             for ((way, &count), rounds) in ways.iter().zip(&counts).zip(&mut rounds) {
                 rounds.add(rate(count, way.run(size, count, Payload::Numbered)?) / 1e6);
             }
@@ -190,7 +201,13 @@ fn one_way(measured: bool) -> Result<()> {
             _ => {}
         }
     }
-    if !measured {
+    if measured {
+        let (low, high) = lines.range();
+        println!(
+            "  (a cache line from one CPU to the other and back: {:.0} ns, {low:.0} – {high:.0})",
+            lines.median()
+        );
+    } else {
         println!("  every way brought {CHECKED} messages, whole and in order; not measured");
     }
     verdicts.iter().for_each(|verdict| println!("{verdict}"));
@@ -425,19 +442,19 @@ const HANDS: [(Hands, &str, &str, u64); 4] = [
         Hands::Ring(WaitStrategy::Spin),
         "spin",
         "two rings, Spin",
-        200_000,
+        20_000,
     ),
     (
         Hands::Ring(WaitStrategy::Adaptive),
         "adaptive",
         "two rings, Adaptive",
-        200_000,
+        20_000,
     ),
     (
         Hands::Ring(WaitStrategy::Block),
         "block",
         "two rings, Block",
-        10_000,
+        5_000,
     ),
     (Hands::Pipe, "pipe", "two pipes", 10_000),
 ];
@@ -447,10 +464,10 @@ const TRIP_BYTES: usize = 64;
 fn round_trip(measured: bool) -> Result<()> {
     println!("\nround trip of {TRIP_BYTES} B; {ROUNDS} interleaved rounds, median (min – max)");
     for (hands, ..) in HANDS {
-        hands.run(CHECKED, Payload::Scrambled)?;
+        hands.run(CHECKED_TRIPS, Payload::Scrambled)?;
     }
     if !measured {
-        println!("  every way brought {CHECKED} messages back; not measured");
+        println!("  every way brought {CHECKED_TRIPS} messages back; not measured");
         return Ok(());
     }
     let mut rounds: Vec<Rounds> = HANDS.iter().map(|_| Rounds::default()).collect();

@@ -5,7 +5,9 @@
 use std::error::Error;
 use std::hint::black_box;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Barrier, OnceLock};
+use std::time::Instant;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{SigSet, Signal};
@@ -16,18 +18,24 @@ pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// First argument of a process that a bench started.
 pub const PEER: &str = "--as-peer";
 
-/// CPU of the process that measures, and of its peer. The same one if there is only one.
+/// CPU of the process that measures, and of its peer. The same one if there is only one. To be asked
+/// first before anything is pinned; the peer is told, because it inherits where we are pinned.
 pub fn cpus() -> [usize; 2] {
-    let allowed = sched_getaffinity(Pid::from_raw(0)).expect("a process may ask for its own CPUs");
-    let mut cpus = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false));
-    let first = cpus.next().expect("a process has a CPU");
-    [first, cpus.next().unwrap_or(first)]
+    static CPUS: OnceLock<[usize; 2]> = OnceLock::new();
+    *CPUS.get_or_init(|| {
+        let allowed = sched_getaffinity(Pid::from_raw(0)).expect("a process may ask for its CPUs");
+        let mut cpus = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false));
+        let first = cpus.next().expect("a process has a CPU");
+        [first, cpus.next().unwrap_or(first)]
+    })
 }
 
-/// Keeps this process on one CPU.
-pub fn pin(cpu: usize) {
+/// Keeps this thread on these CPUs.
+pub fn pin(cpus: &[usize]) {
     let mut only = CpuSet::new();
-    only.set(cpu).expect("a CPU of `cpus` is in range");
+    for &cpu in cpus {
+        only.set(cpu).expect("a CPU of `cpus` is in range");
+    }
     sched_setaffinity(Pid::from_raw(0), &only).expect("a CPU of `cpus` is allowed");
 }
 
@@ -61,21 +69,30 @@ pub fn end_in_order() -> Result<()> {
     Ok(())
 }
 
-/// The second process: this program again, with `arguments` behind [`PEER`].
-pub struct Peer(pub Child);
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// The second process: this program again, with its CPU and `arguments` behind [`PEER`].
+pub struct Peer(Child);
 
 impl Peer {
     pub fn start(arguments: &[String], stdin: Stdio, stdout: Stdio) -> Result<Self> {
-        if INTERRUPTED.load(Ordering::Relaxed) {
+        if interrupted() {
             return Err("interrupted".into());
         }
         let mut command = Command::new(std::env::current_exe()?);
         command
             .arg(PEER)
+            .arg(cpus()[1].to_string())
             .args(arguments)
             .stdin(stdin)
             .stdout(stdout);
-        Ok(Self(command.spawn()?))
+        // Not begun on our CPU, where it would have to wait until we stop to wait for it.
+        pin(&cpus());
+        let child = command.spawn();
+        pin(&cpus()[..1]);
+        Ok(Self(child?))
     }
 
     /// Waits for its end, which must be a success.
@@ -157,6 +174,49 @@ impl Payload {
         };
         black_box(differing) == 0
     }
+}
+
+/// How far apart the two CPUs are at this moment, in nanoseconds: one cache line that is written on
+/// one, seen and answered on the other. On a virtual machine it can change from one minute to the next,
+/// and the rings' speed with it.
+pub fn line_round_trip_ns(cpus: [usize; 2]) -> f64 {
+    const TRIPS: u64 = 20_000;
+    if cpus[0] == cpus[1] {
+        return f64::NAN;
+    }
+    #[repr(align(128))]
+    struct Line(AtomicU64);
+    let line = Line(AtomicU64::new(0));
+    let wait_for = |value| {
+        while line.0.load(Ordering::Acquire) != value {
+            std::hint::spin_loop();
+        }
+    };
+    let both_pinned = Barrier::new(2);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            pin(&cpus[1..]);
+            both_pinned.wait();
+            for trip in 0..TRIPS {
+                wait_for(2 * trip + 1);
+                line.0.store(2 * trip + 2, Ordering::Release);
+            }
+        });
+        pin(&cpus[..1]);
+        // A barrier that sleeps: the other one may need this CPU to come to its own.
+        both_pinned.wait();
+        let mut best = f64::INFINITY;
+        // The best of many short stretches: others want the CPUs as well.
+        for stretch in 0..20 {
+            let start = Instant::now();
+            for trip in stretch * TRIPS / 20..(stretch + 1) * TRIPS / 20 {
+                line.0.store(2 * trip + 1, Ordering::Release);
+                wait_for(2 * trip + 2);
+            }
+            best = best.min(start.elapsed().as_nanos() as f64 / (TRIPS / 20) as f64);
+        }
+        best
+    })
 }
 
 /// Figures of several rounds.
