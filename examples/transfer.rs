@@ -79,11 +79,26 @@ struct Way {
 
 // A pipe's are the bytes of a write, and of the pipe if it is not to have the usual 64 KiB.
 const WAYS: [Way; 5] = [
-    Way { name: "ring posix:", transport: "posix:" },
-    Way { name: "ring sysv:", transport: "sysv:" },
-    Way { name: "pipe, 64 KiB writes", transport: "pipe:65536" },
-    Way { name: "pipe, 4 KiB writes", transport: "pipe:4096" },
-    Way { name: "pipe of 1 MiB, 64 KiB writes", transport: "pipe:65536:1048576" },
+    Way {
+        name: "ring posix:",
+        transport: "posix:",
+    },
+    Way {
+        name: "ring sysv:",
+        transport: "sysv:",
+    },
+    Way {
+        name: "pipe, 64 KiB writes",
+        transport: "pipe:65536",
+    },
+    Way {
+        name: "pipe, 4 KiB writes",
+        transport: "pipe:4096",
+    },
+    Way {
+        name: "pipe of 1 MiB, 64 KiB writes",
+        transport: "pipe:65536:1048576",
+    },
 ];
 
 /// As `producer | consumer` in a shell has it.
@@ -104,7 +119,11 @@ fn run(file: Option<&Path>) -> Result<()> {
         Some(path) => Input::open(path)?,
         None => Input::from_toolchain()?,
     };
-    println!("input    {:.1} MB: {}", input.bytes as f64 / 1e6, input.origin);
+    println!(
+        "input    {:.1} MB: {}",
+        input.bytes as f64 / 1e6,
+        input.origin
+    );
     let cpus = two_cpus();
     println!("machine  {}", machine(cpus.as_ref()));
 
@@ -182,11 +201,23 @@ fn pass(
     let myself = std::env::current_exe()?;
     let cpu = |index: usize| cpus.map_or("any".into(), |cpus| cpus[index].to_string());
     let is_ring = way.is_ring();
-    let name = if is_ring { format!("transfer-{}", std::process::id()) } else { String::new() };
+    let name = if is_ring {
+        format!("transfer-{}", std::process::id())
+    } else {
+        String::new()
+    };
     let transport = format!("{}{name}", way.transport);
     let (reader, writer) = io::pipe()?;
-    let data_in = if is_ring { Stdio::null() } else { reader.into() };
-    let data_out = if is_ring { Stdio::null() } else { writer.into() };
+    let data_in = if is_ring {
+        Stdio::null()
+    } else {
+        reader.into()
+    };
+    let data_out = if is_ring {
+        Stdio::null()
+    } else {
+        writer.into()
+    };
     // Removes the ring if its consumer could not.
     let _leftover = is_ring.then(|| Leftover(transport.clone()));
 
@@ -217,7 +248,9 @@ fn pass(
     let took = start.elapsed();
     producer.end("producer")?;
     consumer.end("consumer")?;
-    let (bytes, check) = answer.split_once(' ').ok_or("the consumer gave no answer")?;
+    let (bytes, check) = answer
+        .split_once(' ')
+        .ok_or("the consumer gave no answer")?;
     if bytes.parse() != Ok(input.bytes) {
         return Err(format!("{}: {bytes} of {} bytes arrived", way.name, input.bytes).into());
     }
@@ -264,7 +297,11 @@ impl Peer {
 
     fn end(&mut self, role: &str) -> Result<()> {
         let status = self.child.wait()?;
-        if status.success() { Ok(()) } else { Err(format!("the {role} failed: {status}").into()) }
+        if status.success() {
+            Ok(())
+        } else {
+            Err(format!("the {role} failed: {status}").into())
+        }
     }
 }
 
@@ -301,12 +338,19 @@ impl Input {
     /// The children reach the open file through /proc, whatever happens to its name.
     fn held(file: File, bytes: u64, origin: String) -> Self {
         let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-        Self { path, bytes, origin, file }
+        Self {
+            path,
+            bytes,
+            origin,
+            file,
+        }
     }
 
     /// The toolchain's files in a temporary file, again and again until there are enough of them.
     fn from_toolchain() -> Result<Self> {
-        let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output()?;
+        let sysroot = Command::new("rustc")
+            .args(["--print", "sysroot"])
+            .output()?;
         let sysroot = PathBuf::from(String::from_utf8(sysroot.stdout)?.trim());
         let mut sources = Vec::new();
         for folder in ["lib", "bin"] {
@@ -319,7 +363,11 @@ impl Input {
         }
         sources.sort();
         let path = std::env::temp_dir().join(format!("transfer-{}", std::process::id()));
-        let mut file = File::options().read(true).write(true).create_new(true).open(&path)?;
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)?;
         // From here on it has no name: it is gone with the last process that has it open.
         std::fs::remove_file(&path)?;
         let mut bytes = 0;
@@ -364,7 +412,9 @@ fn two_cpus() -> Option<[usize; 2]> {
 fn machine(cpus: Option<&[usize; 2]>) -> String {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let cpuinfo = read("/proc/cpuinfo");
-    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+    let model = cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
     let count = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = read("/proc/sys/kernel/osrelease");
     let pinned = match cpus {
@@ -373,7 +423,11 @@ fn machine(cpus: Option<&[usize; 2]>) -> String {
         }
         None => "not pinned".into(),
     };
-    format!("{}, {count} CPUs, Linux {}\n         {pinned}", model.unwrap_or("?"), kernel.trim())
+    format!(
+        "{}, {count} CPUs, Linux {}\n         {pinned}",
+        model.unwrap_or("?"),
+        kernel.trim()
+    )
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -412,10 +466,18 @@ fn produce(transport: &str, file: &str, cpu: &str) -> Result<()> {
         if let Ok(bytes) = pipe_bytes.parse() {
             fcntl(&output, FcntlArg::F_SETPIPE_SZ(bytes))?;
         }
-        return if ready(&mut control)? { into_pipe(file, output, write_bytes) } else { Ok(()) };
+        return if ready(&mut control)? {
+            into_pipe(file, output, write_bytes)
+        } else {
+            Ok(())
+        };
     }
     let producer = spsc::open(transport)?.producer()?;
-    if ready(&mut control)? { into_ring(file, producer) } else { Ok(()) }
+    if ready(&mut control)? {
+        into_ring(file, producer)
+    } else {
+        Ok(())
+    }
 }
 
 fn into_pipe(mut file: File, mut pipe: File, write_bytes: usize) -> Result<()> {
@@ -465,7 +527,11 @@ fn consume(transport: &str, check: &str, cpu: &str) -> Result<()> {
     } else {
         let ring = spsc::Builder::new(transport).capacity(CAPACITY).create()?;
         let mut consumer = ring.consumer()?;
-        let gone = if ready(&mut control)? { from_ring(&mut consumer, &mut check) } else { Ok(()) };
+        let gone = if ready(&mut control)? {
+            from_ring(&mut consumer, &mut check)
+        } else {
+            Ok(())
+        };
         consumer.remove_at_end()?;
         gone?;
     }
@@ -523,7 +589,11 @@ struct Check {
 
 impl Check {
     fn new(check: &str) -> Self {
-        Self { bytes: 0, sum: 0, digest: (check == "digest").then(Sha256::new) }
+        Self {
+            bytes: 0,
+            sum: 0,
+            digest: (check == "digest").then(Sha256::new),
+        }
     }
 
     fn add(&mut self, bytes: &[u8]) {
@@ -543,7 +613,11 @@ impl Check {
 
     fn result(&mut self) -> String {
         match self.digest.take() {
-            Some(digest) => digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
+            Some(digest) => digest
+                .finalize()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
             None => format!("{:016x}", self.sum),
         }
     }

@@ -32,7 +32,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     producer.reserve(100)?.discard();
 
     let message = consumer.recv()?;
-    println!("{} bytes at {}: {:?}", message.len(), message.position(), text(&message.to_vec()));
+    println!(
+        "{} bytes at {}: {:?}",
+        message.len(),
+        message.position(),
+        text(&message.to_vec())
+    );
     message.release();
 
     // 2. From one file descriptor to another: read(2) and write(2) work on the ring's own memory.
@@ -57,7 +62,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     // 3. Slices. Safe code gets none by default: memory that another process can change at any time
     //    must not be behind a reference. `trust_peers` above is what allows it.
     let mut reservation = producer.reserve(8 * 1000)?;
-    let bytes = reservation.as_mut_slice().expect("the builder trusts its peers");
+    let bytes = reservation
+        .as_mut_slice()
+        .expect("the builder trusts its peers");
     for (index, word) in bytes.chunks_exact_mut(8).enumerate() {
         word.copy_from_slice(&(index as u64).to_le_bytes());
     }
@@ -65,8 +72,16 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let message = consumer.recv()?;
     let bytes = message.as_slice().expect("the builder trusts its peers");
-    let sum: u64 = bytes.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).sum();
-    println!("the sum of {} numbers, added up in the ring: {sum}", bytes.len() / 8);
+    let sum: u64 = bytes
+        .as_chunks()
+        .0
+        .iter()
+        .map(|word| u64::from_le_bytes(*word))
+        .sum();
+    println!(
+        "the sum of {} numbers, added up in the ring: {sum}",
+        bytes.len() / 8
+    );
     message.release();
 
     drop(producer);
@@ -81,7 +96,11 @@ fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
 /// A temporary file that is gone when it is closed.
 fn unnamed_file(what: &str) -> std::io::Result<std::fs::File> {
     let path = std::env::temp_dir().join(format!("zero-copy-{what}-{}", std::process::id()));
-    let file = std::fs::File::options().read(true).write(true).create_new(true).open(&path)?;
+    let file = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)?;
     std::fs::remove_file(&path)?;
     Ok(file)
 }

@@ -14,12 +14,18 @@ over_both_backends! {
 const MESSAGES: u16 = 0;
 const ROOM: u16 = 9;
 
+/// Posts as many tokens as there is room for, while nobody takes any.
 fn fill(set: SemSet, index: u16) {
+    post_to(set, index);
+    assert_eq!(set.value(index).unwrap(), MAX_VALUE);
+}
+
+/// The same while somebody may be taking them.
+fn post_to(set: SemSet, index: u16) {
     let missing = MAX_VALUE - set.value(index).unwrap();
     if missing > 0 {
         set.op(&[Op::new(index, missing.cast_signed())]).unwrap();
     }
-    assert_eq!(set.value(index).unwrap(), MAX_VALUE);
 }
 
 fn a_full_bell_of_the_consumer_keeps_nobody_from_coming_or_going(case: Case) {
@@ -33,12 +39,12 @@ fn a_full_bell_of_the_consumer_keeps_nobody_from_coming_or_going(case: Case) {
     assert_eq!(set.value(MESSAGES).unwrap(), MAX_VALUE);
     let mut consumer = case.consumer();
     fill(set, MESSAGES);
-    // A thousand tokens too many wake a consumer for nothing, but not for ever.
+    // Tokens by the thousand wake a consumer for nothing, but not for ever.
     consumer.say("drain");
     consumer.wait_until_asleep_on_a_semaphore();
     assert_eq!(set.value(MESSAGES).unwrap(), 0);
     say_ok(&mut producers[1], "send 2 0 100 500");
-    fill(set, MESSAGES);
+    post_to(set, MESSAGES);
     say_ok(&mut producers[1], "drop-producer");
     assert_eq!(answer(&mut consumer), "drained 103 EndOfStream");
     fill(set, MESSAGES);
@@ -56,7 +62,7 @@ fn a_full_bell_of_a_producer_keeps_nobody_from_coming_or_going(case: Case) {
     let mut producer = case.producer();
     consumer.say("drain");
     say_ok(&mut producer, "send 1 0 200 1000");
-    fill(set, ROOM);
+    post_to(set, ROOM);
     say_ok(&mut producer, "drop-producer");
     assert_eq!(answer(&mut consumer), "drained 200 EndOfStream");
     fill(set, ROOM);
@@ -85,8 +91,17 @@ fn deaths_with_full_bells_are_certified(case: Case) {
         producer.kill();
         consumer.kill();
         let info = ring.info().unwrap();
-        assert_eq!((info.producers(), info.consumer_pid), (0, None), "round {round}");
-        assert!(set.values().unwrap().iter().all(|value| *value <= MAX_VALUE));
+        assert_eq!(
+            (info.producers(), info.consumer_pid),
+            (0, None),
+            "round {round}"
+        );
+        assert!(
+            set.values()
+                .unwrap()
+                .iter()
+                .all(|value| *value <= MAX_VALUE)
+        );
     }
     let mut consumer = case.consumer();
     assert_eq!(ask(&mut consumer, "drain"), "drained 0 EndOfStream");

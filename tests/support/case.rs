@@ -7,6 +7,7 @@ use semring::any;
 use semring_testkit::names::{self, RingGuard};
 use semring_testkit::objects::Object;
 use semring_testkit::peer::Peer;
+use semring_testkit::step::Stepper;
 use semring_testkit::watchdog::Watchdog;
 use sysv_ipc::sem::SemSet;
 
@@ -74,25 +75,27 @@ impl Case {
     /// Makes the test's ring.
     #[track_caller]
     pub fn ring_of(&self, lanes: usize, capacity: u64) -> any::Ring {
-        let builder = any::Builder::new(self.address()).producers(lanes).capacity(capacity);
+        let builder = any::Builder::new(self.address())
+            .producers(lanes)
+            .capacity(capacity);
         let ring = builder.create().expect("the ring can be made");
         // So that the guard has seen the set, also when the segment goes before it.
         self.guard.objects();
         ring
     }
 
-    /// A peer that has nothing open. What it leaves without a name belongs to the case.
+    /// A peer that has nothing open.
     #[track_caller]
     pub fn idle_peer(&self) -> Peer {
-        let peer = Case::stranger();
-        self.guard.adopt(peer.pid());
-        peer
+        Peer::start(PEER, [""; 0])
     }
 
-    /// A peer that works on the rings of several cases.
+    /// A peer that makes or removes rings: what it leaves without a name belongs to the case.
     #[track_caller]
-    pub fn stranger() -> Peer {
-        Peer::start(PEER, [""; 0])
+    pub fn maker(&self) -> Peer {
+        let peer = self.idle_peer();
+        self.guard.adopt(peer.pid());
+        peer
     }
 
     /// A peer that has the ring open.
@@ -122,10 +125,14 @@ impl Case {
     /// The semaphore set of the ring.
     #[track_caller]
     pub fn set(&self) -> SemSet {
-        let id = self.guard.objects().into_iter().find_map(|object| match object {
-            Object::Semaphores { id, .. } => Some(id),
-            _ => None,
-        });
+        let id = self
+            .guard
+            .objects()
+            .into_iter()
+            .find_map(|object| match object {
+                Object::Semaphores { id, .. } => Some(id),
+                _ => None,
+            });
         SemSet::from_id(id.expect("the ring has a semaphore set"))
     }
 
@@ -184,10 +191,21 @@ pub fn say_ok(peer: &mut Peer, command: &str) {
     assert_eq!(answer, "ok", "to {command}");
 }
 
+/// Lets a stepped peer run to its next marker. If it ends before, what it has said tells why.
+#[track_caller]
+pub fn run_to_marker(stepper: &mut Stepper) {
+    if let Err(error) = stepper.run_to_marker().map(|_| ()) {
+        let said: Vec<String> = std::iter::from_fn(|| stepper.peer().read_line()).collect();
+        panic!("no marker: {error}; the peer said {said:?}");
+    }
+}
+
 /// A number from the environment, for longer runs, or else this one.
 pub fn setting(variable: &str, otherwise: u64) -> u64 {
     match std::env::var(variable) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable}={text:?} is no number")),
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{variable}={text:?} is no number")),
         Err(_) => otherwise,
     }
 }

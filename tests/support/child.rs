@@ -1,4 +1,4 @@
-//! What a forked child can do and cannot, and signals.
+//! What a forked child can do and cannot; signals; processors.
 #![allow(unsafe_code)]
 
 use std::io::Write;
@@ -11,7 +11,9 @@ use super::{Answer, Peer};
 /// Forks. The child does its part and ends without running any destructor or handler; gives its exit
 /// code. Sound because this process has one thread: the child finds no lock taken.
 fn in_a_child(part: impl FnOnce()) -> i32 {
-    std::io::stdout().flush().expect("stdout takes what is buffered");
+    std::io::stdout()
+        .flush()
+        .expect("stdout takes what is buffered");
     // SAFETY: the only thread forks, so the child is a complete process.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0, "fork failed");
@@ -24,12 +26,18 @@ fn in_a_child(part: impl FnOnce()) -> i32 {
     // SAFETY: waits for our own child; status is ours.
     let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
     assert_eq!(waited, pid);
-    if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 + libc::WTERMSIG(status) }
+    if libc::WIFEXITED(status) {
+        libc::WEXITSTATUS(status)
+    } else {
+        128 + libc::WTERMSIG(status)
+    }
 }
 
 fn tell(line: &str) {
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).expect("stdout takes the line");
+    writeln!(stdout, "{line}")
+        .and_then(|()| stdout.flush())
+        .expect("stdout takes the line");
 }
 
 fn name_of<T, E: std::fmt::Debug>(result: Result<T, E>) -> String {
@@ -37,7 +45,10 @@ fn name_of<T, E: std::fmt::Debug>(result: Result<T, E>) -> String {
         Ok(_) => "done".to_owned(),
         Err(error) => {
             let text = format!("{error:?}");
-            text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned()
+            text.split(|c: char| !c.is_alphanumeric())
+                .next()
+                .unwrap_or_default()
+                .to_owned()
         }
     }
 }
@@ -66,15 +77,20 @@ impl Peer {
                 results.push(("recv_timeout", name_of(consumer.recv_timeout(moment))));
                 results.push(("recv_batch", name_of(consumer.recv_batch())));
                 results.push(("flush", name_of(consumer.flush_released())));
-                results.push(("remove_at_end", format!("{:?}", consumer.remove_at_end().ok())));
+                results.push((
+                    "remove_at_end",
+                    format!("{:?}", consumer.remove_at_end().ok()),
+                ));
                 consumer.interrupter().interrupt();
             }
             let ring = self.ring.take().expect("a ring is open");
             results.push(("ring.producer", name_of(ring.producer())));
             results.push(("ring.consumer", name_of(ring.consumer())));
             drop(ring);
-            let texts: Vec<String> =
-                results.iter().map(|(what, result)| format!("{what}={result}")).collect();
+            let texts: Vec<String> = results
+                .iter()
+                .map(|(what, result)| format!("{what}={result}"))
+                .collect();
             tell(&format!("tried {}", texts.join(" ")));
         });
         Ok(format!("child {code}"))
@@ -104,4 +120,15 @@ pub(super) fn handle_usr1() {
     // SAFETY: the handler does nothing, so it may run at any moment.
     let result = unsafe { libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()) };
     assert_eq!(result, 0, "SIGUSR1 can be handled");
+}
+
+/// Runs on this processor only.
+pub(super) fn pin(cpu: usize) {
+    // SAFETY: all zeros is a valid, empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: writes within the set; a number beyond it panics.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: reads the set, which is as long as is said.
+    let result = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
+    assert_eq!(result, 0, "this process may run on processor {cpu}");
 }

@@ -28,7 +28,8 @@ impl Peer {
             "drain" => Ok(drain(self.consumer())),
             "keep" => self.keep(words.text()),
             "echo" => self.echo(),
-            "volley" => self.volley(words),
+            "volley" => self.volley(words, |_| 0),
+            "volley-after" => self.volley(words, |words| words.number()),
             other => panic!("no such command: {other}"),
         }
     }
@@ -114,7 +115,11 @@ impl Peer {
     /// Receives to the end. A message is written down with one write(2) before it is released, so
     /// one that is missing from the log has not been released either.
     fn keep(&mut self, path: &str) -> Answer {
-        let mut log = OpenOptions::new().append(true).create(true).open(path).map_err(failed)?;
+        let mut log = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(path)
+            .map_err(failed)?;
         let mut bytes = Vec::new();
         for kept in 0u64.. {
             match self.consumer().recv() {
@@ -123,7 +128,9 @@ impl Peer {
                     received.view().append_to(&mut bytes);
                     let place = (received.lane(), received.position());
                     let line = match message::decode(&bytes) {
-                        Ok(it) => format!("{} {} {} {}\n", it.producer, it.number, place.0, place.1),
+                        Ok(it) => {
+                            format!("{} {} {} {}\n", it.producer, it.number, place.0, place.1)
+                        }
                         Err(damage) => format!("damaged {damage} at {place:?}\n"),
                     };
                     log.write_all(line.as_bytes()).map_err(failed)?;
@@ -150,13 +157,27 @@ impl Peer {
         unreachable!("the stream ends before the numbers do")
     }
 
-    fn volley(&mut self, words: &mut Words<'_>) -> Answer {
+    fn volley(&mut self, words: &mut Words<'_>, loops: fn(&mut Words<'_>) -> u64) -> Answer {
         let (sender, count, len) = (words.producer(), words.number(), words.size());
+        let loops = loops(words);
         let (mut bytes, mut back) = (Vec::new(), Vec::new());
+        let mut random = u64::from(std::process::id()) | 1 << 40;
         for number in 0..count {
             message::encode(sender, number, len, &mut bytes);
+            // Xorshift, Marsaglia 2003.
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            for _ in 0..(random >> 20) % (loops + 1) {
+                std::hint::spin_loop();
+            }
             self.producer().send(&bytes).map_err(failed)?;
-            let echo = self.second.as_mut().expect("a second ring").recv().map_err(failed)?;
+            let echo = self
+                .second
+                .as_mut()
+                .expect("a second ring")
+                .recv()
+                .map_err(failed)?;
             back.clear();
             echo.view().append_to(&mut back);
             if back != bytes {

@@ -22,6 +22,8 @@
 //! | `flush` · `remove-at-end` | `ok` · `ok true` |
 //! | `echo`: send back what is received, to the end | `echoed N ERROR` |
 //! | `volley P COUNT LEN`: send, await the echo | `ok N` |
+//! | `volley-after P COUNT LEN LOOPS`: a random while of up to so many loops before each | `ok N` |
+//! | `pin CPU` | `ok` |
 //! | `second A`: a second ring for `echo` and `volley` to receive from | `ok` |
 //! | `remove A` · `force-remove A` · `remove-if-done` | `ok` |
 //! | `churn COUNT`: attach and detach a producer so often | `ok` |
@@ -210,6 +212,10 @@ impl Peer {
                 }
                 Ok("ok".to_owned())
             }
+            "pin" => {
+                child::pin(words.size());
+                Ok("ok".to_owned())
+            }
             "allocate" => {
                 // Written, so that every page is real and has to be given back at the end.
                 self.ballast = vec![1; words.size() << 20];
@@ -230,7 +236,10 @@ impl Peer {
         let received = result.map_err(failed)?;
         let (lane, position) = (received.lane(), received.position());
         let numbered = message::decode(&received.to_vec()).map_err(|damage| damage.to_string())?;
-        Ok(format!("message {} {} {lane} {position}", numbered.producer, numbered.number))
+        Ok(format!(
+            "message {} {} {lane} {position}",
+            numbered.producer, numbered.number
+        ))
     }
 }
 
@@ -243,9 +252,15 @@ fn main() {
     for line in std::io::stdin().lock().lines() {
         let line = line.expect("stdin can be read");
         let mut words = Words(line.split_whitespace());
-        let Some(command) = words.0.next() else { continue };
-        let answer = peer.obey(command, &mut words).unwrap_or_else(|failure| failure);
+        let Some(command) = words.0.next() else {
+            continue;
+        };
+        let answer = peer
+            .obey(command, &mut words)
+            .unwrap_or_else(|failure| failure);
         let mut stdout = std::io::stdout().lock();
-        writeln!(stdout, "{answer}").and_then(|()| stdout.flush()).expect("stdout takes the answer");
+        writeln!(stdout, "{answer}")
+            .and_then(|()| stdout.flush())
+            .expect("stdout takes the answer");
     }
 }

@@ -267,14 +267,12 @@ impl Joiner {
 mod tests {
     use super::*;
 
+    /// What is left at the end of the input.
+    type Rest = Result<Option<Vec<u8>>, CutError>;
+
     /// Feeds a stream in steps of `step` bytes; gives the messages, the unterminated rest and how it
     /// ended.
-    fn cut(
-        framing: Framing,
-        max: usize,
-        stream: &[u8],
-        step: usize,
-    ) -> (Vec<Vec<u8>>, Result<Option<Vec<u8>>, CutError>) {
+    fn cut(framing: Framing, max: usize, stream: &[u8], step: usize) -> (Vec<Vec<u8>>, Rest) {
         let mut cutter = Cutter::new(framing, max);
         let mut messages = Vec::new();
         for chunk in stream.chunks(step) {

@@ -131,6 +131,13 @@ impl RingGuard {
         lock(&self.inner.state).adopted.push(pid);
     }
 
+    /// Adopted processes are not looked for any more. The kernel gives the number of a dead process to
+    /// a new one when it has gone through all of them (32 768, often), so a test that adopts many is to
+    /// forget those it has cleaned up behind.
+    pub fn forget_adopted(&self) {
+        lock(&self.inner.state).adopted.clear();
+    }
+
     /// Looks what there is of the ring just now, and remembers it.
     pub fn objects(&self) -> Vec<Object> {
         self.inner.objects()

@@ -78,6 +78,11 @@ fn watch_over(watch: &(Mutex<bool>, Condvar), patience: Duration, what: &str) {
 }
 
 fn bark(patience: Duration, what: &str) -> ! {
+    static BARKING: Mutex<()> = Mutex::new(());
+    // Another one is at it, and ends the process when it has cleaned up: its abort must not be overtaken.
+    let _alone = BARKING
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
     let me = std::process::id();
     let mut text = format!("\nwatchdog: {what} did not end within {patience:?}\nprocess {me}:\n");
     text += &process::describe(me);

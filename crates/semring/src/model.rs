@@ -39,22 +39,31 @@ pub(crate) fn explore(preemptions: Option<usize>, model: impl Fn() + Send + Sync
     println!("{} executions", EXECUTIONS.get());
 }
 
-/// Runs a check with one precaution left out. It must fail, and in one of the ways that are expected.
-pub(crate) fn fails_without(twin: Twin, expected: &[&str], check: impl FnOnce()) {
+/// Runs a check with one precaution left out. It must fail, and as expected.
+pub(crate) fn fails_without(twin: Twin, expected: &str, check: impl FnOnce()) {
     set_twin(Some(twin));
     let outcome = catch_unwind(AssertUnwindSafe(check));
     set_twin(None);
+    failed_as_expected(&format!("{twin:?}"), expected, outcome);
+}
+
+/// Runs a check that must fail, and as expected.
+pub(crate) fn fails(what: &str, expected: &str, check: impl FnOnce()) {
+    failed_as_expected(what, expected, catch_unwind(AssertUnwindSafe(check)));
+}
+
+fn failed_as_expected(what: &str, expected: &str, outcome: std::thread::Result<()>) {
     let Err(payload) = outcome else {
-        panic!("nothing fails without {twin:?}")
+        panic!("nothing fails: {what}")
     };
     let message = match payload.downcast_ref::<String>() {
         Some(text) => text,
         None => *payload.downcast_ref::<&str>().expect("a panic with a text"),
     };
-    println!("{twin:?}, execution {}: {message}", EXECUTIONS.get());
+    println!("{what}, execution {}: {message}", EXECUTIONS.get());
     assert!(
-        expected.iter().any(|part| message.contains(part)),
-        "{twin:?} fails, but not as expected: {message}"
+        message.contains(expected),
+        "{what} fails, but not as expected: {message}"
     );
 }
 

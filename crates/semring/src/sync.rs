@@ -49,20 +49,27 @@ mod imp {
 
                 #[track_caller]
                 pub(crate) fn load(&self, order: Ordering) -> $value {
-                    shared_operation();
-                    self.0.load(order)
+                    if shared_operation() {
+                        self.0.load(order)
+                    } else {
+                        Default::default()
+                    }
                 }
 
                 #[track_caller]
                 pub(crate) fn store(&self, value: $value, order: Ordering) {
-                    shared_operation();
-                    self.0.store(value, order);
+                    if shared_operation() {
+                        self.0.store(value, order);
+                    }
                 }
 
                 #[track_caller]
                 pub(crate) fn swap(&self, value: $value, order: Ordering) -> $value {
-                    shared_operation();
-                    self.0.swap(value, order)
+                    if shared_operation() {
+                        self.0.swap(value, order)
+                    } else {
+                        Default::default()
+                    }
                 }
             }
         )*};
@@ -76,8 +83,9 @@ mod imp {
 
     #[track_caller]
     pub(crate) fn fence(order: Ordering) {
-        shared_operation();
-        loom::sync::atomic::fence(order);
+        if shared_operation() {
+            loom::sync::atomic::fence(order);
+        }
     }
 
     pub(crate) fn spin_hint() {
@@ -103,7 +111,7 @@ mod imp {
     }
 
     loom::thread_local! {
-        // Operations that the participant on this thread of the model has left to live.
+        // Operations that the participant on this thread of the model has left; None: no end of them.
         static LIFE: Cell<Option<u32>> = Cell::new(None);
     }
 
@@ -112,29 +120,35 @@ mod imp {
     pub(crate) struct Killed;
 
     /// Runs a participant that is killed in front of its operation number `life` (from 0) on shared
-    /// memory or on the kernel. Everything before it happened, nothing from it on did: what a SIGKILL
-    /// leaves.
+    /// memory or on the kernel. Everything before it happened, nothing from it on did, destructors
+    /// included: what a SIGKILL leaves.
     pub(crate) fn mortal<R>(life: u32, participant: impl FnOnce() -> R) -> Result<R, Killed> {
-        LIFE.with(|left| left.set(Some(life)));
+        LIFE.with(|state| state.set(Some(life)));
         let outcome = catch_unwind(AssertUnwindSafe(participant));
-        LIFE.with(|left| left.set(None));
+        LIFE.with(|state| state.set(None));
         outcome.or_else(|payload| match payload.downcast::<Killed>() {
             Ok(killed) => Err(*killed),
             Err(failure) => resume_unwind(failure),
         })
     }
 
-    /// Stands in front of each operation that another participant could notice.
-    pub(crate) fn shared_operation() {
+    /// Stands in front of each operation that another participant could notice. False: the operation
+    /// must not happen, the participant is dead (or the model has failed) and only unwinds.
+    #[must_use]
+    pub(crate) fn shared_operation() -> bool {
+        if std::thread::panicking() {
+            return false;
+        }
         let killed = LIFE.with(|life| {
             let left = life.get();
             life.set(left.and_then(|left| left.checked_sub(1)));
             left == Some(0)
         });
         if killed {
-            // Not a panic: no hook, no message, and nothing on the way out touches shared memory.
+            // Not a panic: it has no message, and no hook runs.
             resume_unwind(Box::new(Killed));
         }
+        true
     }
 }
 

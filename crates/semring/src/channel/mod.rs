@@ -6,6 +6,8 @@ mod consumer;
 mod interrupt;
 mod kind;
 mod message;
+#[cfg(all(test, semring_loom))]
+mod model_tests;
 mod producer;
 mod reservation;
 mod ring;

@@ -336,16 +336,23 @@ mod model {
         }
     }
 
-    /// Models make their pages one by one; a whole ring is never mapped under loom.
+    /// The control pages and lanes of a whole ring. The segment holds none of them, it is there to be
+    /// asked whether this is a forked child.
     #[derive(Clone)]
     pub(crate) struct RingView {
         segment: Arc<Segment>,
-        geometry: Geometry,
+        consumer: Arc<ConsumerPage>,
+        lanes: Vec<LaneView>,
     }
 
     impl RingView {
         pub(crate) fn new(segment: Arc<Segment>, geometry: Geometry) -> Option<Self> {
-            Some(Self { segment, geometry })
+            let lane = |_| LaneView::model(geometry.capacity());
+            Some(Self {
+                segment,
+                consumer: Arc::new(ConsumerPage::new()),
+                lanes: (0..geometry.lanes()).map(lane).collect(),
+            })
         }
 
         pub(crate) fn segment(&self) -> &Arc<Segment> {
@@ -357,11 +364,11 @@ mod model {
         }
 
         pub(crate) fn consumer(&self) -> &ConsumerPage {
-            unreachable!("models make their own consumer page")
+            &self.consumer
         }
 
-        pub(crate) fn lane(&self, _: usize) -> LaneView {
-            unreachable!("models make their own lanes")
+        pub(crate) fn lane(&self, lane: usize) -> LaneView {
+            self.lanes[lane].clone()
         }
 
         pub(crate) fn write_superblock(&self, _: &[u8; SUPERBLOCK_BYTES]) {

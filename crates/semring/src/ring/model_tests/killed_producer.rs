@@ -200,7 +200,7 @@ fn model_a_successor_killed_while_it_takes_over_loses_nothing() {
 fn model_committed_is_stored_behind_the_header() {
     fails_without(
         Twin::CommittedBeforeHeader,
-        &["exceeded maximum number of branches"],
+        "exceeded maximum number of branches",
         || {
             PLAIN.explore();
         },

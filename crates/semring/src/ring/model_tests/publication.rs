@@ -84,7 +84,7 @@ fn model_the_next_header_is_cleared_before_this_one_is_published() {
     check();
     fails_without(
         Twin::NextHeaderClearedLate,
-        &["message 1 is not what was sent"],
+        "message 1 is not what was sent",
         check,
     );
 }
@@ -97,7 +97,7 @@ fn model_the_slack_word_keeps_a_full_lane_from_wedging() {
     check();
     fails_without(
         Twin::NoSlackWord,
-        &["exceeded maximum number of branches"],
+        "exceeded maximum number of branches",
         check,
     );
 }
@@ -107,7 +107,7 @@ fn model_the_slack_word_keeps_a_full_lane_from_wedging() {
 fn model_the_header_that_publishes_is_a_release() {
     let check = || pass(3, A_LAP, &[8, 8]);
     check();
-    fails_without(Twin::RelaxedCommit, &["Causality violation"], check);
+    fails_without(Twin::RelaxedCommit, "Causality violation", check);
 }
 
 /// Seen as a race: the producer writes where nothing says that the consumer has read. (A stale value
@@ -116,7 +116,7 @@ fn model_the_header_that_publishes_is_a_release() {
 fn model_released_is_a_release() {
     let check = || pass(2, &[], &[16, 16, 16, 16]);
     check();
-    fails_without(Twin::RelaxedRelease, &["Causality violation"], check);
+    fails_without(Twin::RelaxedRelease, "Causality violation", check);
 }
 
 /// The same without waiting, so that there is no bound on the schedules.

@@ -1,0 +1,268 @@
+//! Somebody is killed, or stopped, in front of any of its operations: the others go on.
+
+use loom::thread;
+
+use super::{Model, ROOMY, TIGHT, number_of, receive, send};
+use crate::error::{RecvError, SendError};
+use crate::guard::Seat;
+use crate::layout::Position;
+use crate::model::{explore, fails, fails_without, for_each_death, victim};
+use crate::sync::{Ordering, Twin};
+
+const LANE_0: Seat = Seat::Producer { lane: 0 };
+const LANE_1: Seat = Seat::Producer { lane: 1 };
+
+/// A producer attaches, sends and is killed on the way, another is attached and says nothing unless
+/// nothing was committed. So the consumer gets exactly one message, and if it is the dead one's, only
+/// its death rattle can wake.
+fn killed_before_the_post(rattles: bool) {
+    for_each_death(|| {
+        explore(Some(3), move || {
+            let model = Model::new(2, ROOMY);
+            let mut other = model.producer();
+            let mut consumer = model.consumer();
+            let dying = model.clone();
+            let producers = thread::spawn(move || {
+                if !rattles {
+                    dying.kernel.forget_rattles();
+                }
+                let killed = victim(|| {
+                    let mut producer = dying.producer();
+                    send(&mut producer, 1);
+                    producer
+                });
+                if killed.is_err() {
+                    dying.bury(LANE_1);
+                }
+                if !dying.has_message(1) {
+                    send(&mut other, 0);
+                }
+                (killed, other)
+            });
+            let number = receive(&mut consumer);
+            assert_eq!(number == 1, model.has_message(1));
+            drop(producers.join().unwrap());
+        });
+    });
+}
+
+#[test]
+fn model_a_producer_killed_before_it_posts_wakes_by_its_death() {
+    killed_before_the_post(true);
+}
+
+#[test]
+fn model_without_the_death_rattle_a_message_is_not_noticed() {
+    fails("no death rattle", "deadlock", || {
+        killed_before_the_post(false)
+    });
+}
+
+/// A producer is stopped for good in front of one of its operations: no death, no rattle. What the
+/// other one sends arrives all the same.
+fn stopped_before_the_post() {
+    for_each_death(|| {
+        explore(Some(2), || {
+            let model = Model::new(2, ROOMY);
+            let mut stopping = model.producer();
+            let mut other = model.producer();
+            let mut consumer = model.consumer();
+            let first = thread::spawn(move || {
+                victim(|| {
+                    send(&mut stopping, 1);
+                    stopping
+                })
+            });
+            let second = thread::spawn(move || {
+                send(&mut other, 0);
+                other
+            });
+            while receive(&mut consumer) != 0 {}
+            drop((first.join().unwrap(), second.join().unwrap()));
+        });
+    });
+}
+
+#[test]
+fn model_a_stopped_producer_delays_its_own_message_only() {
+    stopped_before_the_post();
+}
+
+/// The usual swap of a flag: the winner is stopped, and nobody else posts.
+#[test]
+fn model_only_the_sleeper_clears_the_wait_word() {
+    fails_without(Twin::WakerClearsWord, "deadlock", stopped_before_the_post);
+}
+
+/// A consumer is killed, also in its sleep, and replaced. The producer remembers the epoch that it
+/// posted for last.
+fn consumer_replaced() {
+    for_each_death(|| {
+        explore(Some(2), || {
+            let model = Model::new(1, ROOMY);
+            let mut producer = model.producer();
+            let sender = thread::spawn(move || {
+                (0..2).for_each(|number| send(&mut producer, number));
+                producer
+            });
+            let killed = victim(|| {
+                let mut consumer = model.consumer();
+                assert_eq!(receive(&mut consumer), 0);
+            });
+            if killed.is_err() {
+                model.bury(Seat::Consumer);
+            }
+            let mut successor = model.consumer();
+            let mut last = None;
+            while last != Some(1) {
+                let number = receive(&mut successor);
+                assert_eq!(
+                    number,
+                    last.map_or(number, |last| last + 1),
+                    "lost, or out of order"
+                );
+                last = Some(number);
+            }
+            drop(sender.join().unwrap());
+        });
+    });
+}
+
+#[test]
+fn model_the_successor_of_a_killed_consumer_is_woken() {
+    consumer_replaced();
+}
+
+#[test]
+fn model_epochs_of_consumers_never_come_again() {
+    fails_without(Twin::EpochsRestart, "deadlock", consumer_replaced);
+}
+
+/// A producer is killed, also while it sleeps for room, and replaced. The consumer remembers the epoch
+/// that it posted for last.
+fn producer_replaced() {
+    for_each_death(|| {
+        explore(Some(2), || {
+            let model = Model::new(1, TIGHT);
+            let mut consumer = model.consumer();
+            let attaching = model.clone();
+            let producers = thread::spawn(move || {
+                let killed = victim(|| {
+                    let mut producer = attaching.producer();
+                    (0..4).for_each(|number| send(&mut producer, number));
+                });
+                if killed.is_err() {
+                    attaching.bury(LANE_0);
+                }
+                let mut successor = attaching.producer();
+                (10..14).for_each(|number| send(&mut successor, number));
+                successor
+            });
+            let mut expected = 0;
+            while expected < 14 {
+                let number = match consumer.recv() {
+                    Ok(message) => number_of(&message),
+                    // Nobody was there between the two.
+                    Err(RecvError::EndOfStream) => continue,
+                    Err(error) => panic!("{error}"),
+                };
+                if expected < 10 && number == 10 {
+                    expected = 10;
+                }
+                assert_eq!(number, expected, "lost, twice or out of order");
+                expected += 1;
+            }
+            drop(producers.join().unwrap());
+        });
+    });
+}
+
+#[test]
+fn model_the_successor_of_a_killed_producer_is_woken() {
+    producer_replaced();
+}
+
+#[test]
+fn model_epochs_of_producers_never_come_again() {
+    fails_without(Twin::EpochsRestart, "deadlock", producer_replaced);
+}
+
+/// The last producer is killed on its way through two messages and the detach: what it committed
+/// comes, then the end.
+#[test]
+fn model_what_a_killed_producer_committed_comes_before_the_end() {
+    for_each_death(|| {
+        explore(Some(2), || {
+            let model = Model::new(1, ROOMY);
+            let mut producer = model.producer();
+            let mut consumer = model.consumer();
+            let dying = model.clone();
+            let sender = thread::spawn(move || {
+                let killed = victim(|| {
+                    (0..2).for_each(|number| send(&mut producer, number));
+                    drop(producer);
+                });
+                if killed.is_err() {
+                    dying.bury(LANE_0);
+                }
+            });
+            let mut received = 0;
+            loop {
+                match consumer.recv() {
+                    Ok(message) => {
+                        assert_eq!(number_of(&message), received);
+                        received += 1;
+                    }
+                    Err(error) => {
+                        assert_eq!(error, RecvError::EndOfStream);
+                        break;
+                    }
+                }
+            }
+            sender.join().unwrap();
+            assert_eq!(received, model.messages(0), "lost");
+        });
+    });
+}
+
+/// The consumer that was met is killed: a producer that sleeps for room gets a broken pipe.
+#[test]
+fn model_a_producer_that_sleeps_for_room_sees_its_consumer_die() {
+    for_each_death(|| {
+        explore(Some(2), || {
+            let model = Model::new(1, TIGHT);
+            let mut producer = model.producer();
+            let mut consumer = model.consumer();
+            let sender = thread::spawn(move || {
+                let sent = (0..6u64).try_for_each(|number| producer.send(&number.to_le_bytes()));
+                assert_eq!(sent, Err(SendError::ConsumerGone));
+                producer
+            });
+            let killed = victim(|| {
+                (0..2).for_each(|number| assert_eq!(receive(&mut consumer), number));
+                drop(consumer);
+            });
+            if killed.is_err() {
+                model.bury(Seat::Consumer);
+            }
+            drop(sender.join().unwrap());
+        });
+    });
+}
+
+impl Model {
+    /// Whether the first message of a lane was committed: for the test, after its producer.
+    fn has_message(&self, lane: usize) -> bool {
+        self.messages(lane) > 0
+    }
+
+    /// How many messages of 8 bytes were committed on a lane in its first lap.
+    fn messages(&self, lane: usize) -> u64 {
+        let view = self.view.lane(lane);
+        let header = |index: &u64| {
+            view.header(Position::new(index * 16))
+                .load(Ordering::Relaxed)
+        };
+        (0..).take_while(|index| header(index) != 0).count() as u64
+    }
+}

@@ -1,0 +1,187 @@
+//! A semaphore set with undo, as the guard uses it: each call is one step under one lock, and so is what
+//! the kernel undoes for the dead.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use loom::sync::{Condvar, Mutex, MutexGuard};
+
+use crate::guard::{Bell, Claim, Guard, GuardError, Seat, Waited};
+use crate::sync::shared_operation;
+
+type Result<T> = std::result::Result<T, GuardError>;
+
+/// One semaphore a field, with the names of the guard's.
+struct Semaphores {
+    /// W
+    messages: u32,
+    /// N
+    producers: u32,
+    /// C
+    consumer: bool,
+    /// P_i, S_i
+    lanes: Vec<(bool, u32)>,
+    /// Whether the dead leave a token. Without it models must stall.
+    rattles: bool,
+}
+
+pub(super) struct Kernel {
+    semaphores: Mutex<Semaphores>,
+    posted: Condvar,
+}
+
+impl Kernel {
+    pub(super) fn new(lanes: usize) -> Self {
+        let semaphores = Semaphores {
+            messages: 0,
+            producers: 0,
+            consumer: false,
+            lanes: vec![(false, 0); lanes],
+            rattles: true,
+        };
+        Self {
+            semaphores: Mutex::new(semaphores),
+            posted: Condvar::new(),
+        }
+    }
+
+    /// From now on the dead are only counted out, as if they had left no token.
+    pub(super) fn forget_rattles(&self) {
+        self.lock().rattles = false;
+    }
+
+    /// Gives up a dead process's seat, if it had it.
+    pub(super) fn undo(&self, seat: Seat) {
+        let mut semaphores = self.lock();
+        if semaphores.is_taken(seat) {
+            semaphores.vacate(seat);
+            drop(semaphores);
+            self.posted.notify_all();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Semaphores> {
+        self.semaphores.lock().unwrap()
+    }
+}
+
+impl Semaphores {
+    fn is_taken(&self, seat: Seat) -> bool {
+        match seat {
+            Seat::Consumer => self.consumer,
+            Seat::Producer { lane } => self.lanes[lane].0,
+        }
+    }
+
+    fn vacate(&mut self, seat: Seat) {
+        let token = u32::from(self.rattles);
+        match seat {
+            Seat::Consumer => {
+                self.consumer = false;
+                self.lanes.iter_mut().for_each(|(_, room)| *room += token);
+            }
+            Seat::Producer { lane } => {
+                self.lanes[lane].0 = false;
+                self.producers -= 1;
+                self.messages += token;
+            }
+        }
+    }
+
+    fn bell(&mut self, bell: Bell) -> &mut u32 {
+        match bell {
+            Bell::Messages => &mut self.messages,
+            Bell::Room { lane } => &mut self.lanes[lane].1,
+        }
+    }
+}
+
+/// The kernel as a process reaches it. The dead reach nothing; what they are told does not matter.
+pub(super) struct Handle(pub(super) Arc<Kernel>);
+
+impl Guard for Handle {
+    fn claim(&self, seat: Seat) -> Result<Claim> {
+        if !shared_operation() {
+            return Ok(Claim::Taken);
+        }
+        let mut semaphores = self.0.lock();
+        if semaphores.is_taken(seat) {
+            return Ok(Claim::Taken);
+        }
+        match seat {
+            Seat::Consumer => semaphores.consumer = true,
+            Seat::Producer { lane } => {
+                semaphores.lanes[lane].0 = true;
+                semaphores.producers += 1;
+            }
+        }
+        Ok(Claim::Granted)
+    }
+
+    fn leave(&self, seat: Seat) -> Result<()> {
+        if shared_operation() {
+            self.0.lock().vacate(seat);
+            self.0.posted.notify_all();
+        }
+        Ok(())
+    }
+
+    fn await_free(&self, _: Seat, _: Duration) -> Result<bool> {
+        unreachable!("no seat of a model is asked for before it is free")
+    }
+
+    fn await_no_removal(&self, _: Duration) -> Result<bool> {
+        unreachable!("no model removes its ring")
+    }
+
+    fn is_taken(&self, seat: Seat) -> Result<bool> {
+        Ok(shared_operation() && self.0.lock().is_taken(seat))
+    }
+
+    fn producers_gone(&self) -> Result<bool> {
+        Ok(shared_operation() && self.0.lock().producers == 0)
+    }
+
+    fn post(&self, bell: Bell) -> Result<()> {
+        if shared_operation() {
+            *self.0.lock().bell(bell) += 1;
+            self.0.posted.notify_all();
+        }
+        Ok(())
+    }
+
+    fn wait(&self, bell: Bell, timeout: Option<Duration>) -> Result<Waited> {
+        assert_eq!(timeout, None, "loom has no time");
+        if shared_operation() {
+            let mut semaphores = self.0.lock();
+            while *semaphores.bell(bell) == 0 {
+                semaphores = self.0.posted.wait(semaphores).unwrap();
+            }
+            *semaphores.bell(bell) -= 1;
+        }
+        Ok(Waited::Token)
+    }
+
+    fn drain(&self, bell: Bell) -> Result<()> {
+        if shared_operation() {
+            *self.0.lock().bell(bell) = 0;
+        }
+        Ok(())
+    }
+
+    fn begin_removal(&self, _: bool) -> Result<bool> {
+        unreachable!("no model removes its ring")
+    }
+
+    fn begin_forced_removal(&self, _: Duration) -> Result<bool> {
+        unreachable!("no model removes its ring")
+    }
+
+    fn abort_removal(&self) -> Result<()> {
+        unreachable!("no model removes its ring")
+    }
+
+    fn destroy(&self) -> Result<()> {
+        unreachable!("no model removes its ring")
+    }
+}

@@ -1,0 +1,114 @@
+//! Models of whole rings, run by loom over the code that ships: producers and consumers attach, send,
+//! wait, wake each other, are killed, stopped and replaced. Only the kernel is a model of its own.
+//!
+//! A wake-up that is lost shows as a deadlock: all threads wait. So no wait of these models spins.
+
+mod deaths;
+mod kernel;
+mod wake_ups;
+
+use std::sync::Arc;
+
+use kernel::{Handle, Kernel};
+
+use super::builder::Habits;
+use super::message::Message;
+use super::mpsc::{Consumer, Producer, Ring};
+use crate::error::SendError;
+use crate::guard::Seat;
+use crate::guard::strategy::WaitStrategy;
+use crate::layout::superblock::{GuardKind, RingKind, SetIdentity, Superblock};
+use crate::layout::view::RingView;
+use crate::layout::{Capacity, Geometry};
+use crate::lifecycle::RingCore;
+use crate::memory::{Object, Segment};
+
+/// Four messages are a quarter: no look at the guard comes in between.
+const ROOMY: Capacity = Capacity::model(256);
+/// Full with three messages.
+const TIGHT: Capacity = Capacity::model(64);
+
+std::thread_local! {
+    // Asked for forks only; one for all executions, because it costs system calls.
+    static SEGMENT: Arc<Segment> = Arc::new(Segment::heap(4096));
+}
+
+/// A ring and its kernel.
+#[derive(Clone)]
+struct Model {
+    ring: Ring,
+    view: RingView,
+    kernel: Arc<Kernel>,
+}
+
+impl Model {
+    fn new(lanes: usize, capacity: Capacity) -> Self {
+        let geometry = Geometry::new(lanes, capacity).expect("a sensible number");
+        let superblock = Superblock {
+            kind: RingKind::Mpsc,
+            geometry,
+            guard: GuardKind::Semaphore,
+            uuid: [0; 16],
+            set: SetIdentity {
+                key: 0,
+                id: 0,
+                ctime: 0,
+                check: 1,
+            },
+            implicit: false,
+            created_ns: 0,
+            creator_pid: 0,
+            creator_uid: 0,
+            name: String::new(),
+        };
+        let kernel = Arc::new(Kernel::new(lanes));
+        let view = RingView::new(SEGMENT.with(Arc::clone), geometry).expect("pages");
+        let core = RingCore {
+            address: "model".parse().expect("a name"),
+            superblock,
+            view: view.clone(),
+            guard: Box::new(Handle(kernel.clone())),
+            object: Object::nowhere(),
+            created: true,
+        };
+        let habits = Habits {
+            wait: WaitStrategy::Block,
+            trusts_peers: false,
+        };
+        Self {
+            ring: Ring::new(Arc::new(core), habits),
+            view,
+            kernel,
+        }
+    }
+
+    fn producer(&self) -> Producer {
+        self.ring.producer().expect("a free lane")
+    }
+
+    fn consumer(&self) -> Consumer {
+        self.ring.consumer().expect("no other consumer")
+    }
+
+    /// What the kernel does for a process that was killed.
+    fn bury(&self, seat: Seat) {
+        self.kernel.undo(seat);
+    }
+}
+
+/// Sends a number to whichever consumer is there next.
+fn send(producer: &mut Producer, number: u64) {
+    while let Err(error) = producer.send(&number.to_le_bytes()) {
+        assert_eq!(error, SendError::ConsumerGone);
+        producer.await_next_consumer().expect("the ring is there");
+    }
+}
+
+fn number_of(message: &Message<'_>) -> u64 {
+    u64::from_le_bytes(message.to_vec().try_into().expect("eight bytes"))
+}
+
+/// The next number; it is let go of.
+fn receive(consumer: &mut Consumer) -> u64 {
+    number_of(&consumer.recv().expect("a message"))
+}
