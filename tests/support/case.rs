@@ -18,7 +18,10 @@ pub const PEER: &str = env!("CARGO_BIN_EXE_peer");
 pub const SMALL: u64 = 4096;
 
 /// Time after which a test must hang; many times what it needs.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// The same with `SEMRING_FULL=1`: the k-th kill point costs k steps, and there are thousands.
+const FULL_PATIENCE: Duration = Duration::from_secs(4 * 3600);
 
 /// Where the rings of a test live.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,7 +46,8 @@ pub struct Case {
 impl Case {
     /// A case with a name of its own, for the test of this name.
     pub fn new(backend: Backend, label: &'static str) -> Case {
-        Case::with_patience(backend, label, PATIENCE)
+        let full = setting("SEMRING_FULL", 0) != 0;
+        Case::with_patience(backend, label, if full { FULL_PATIENCE } else { PATIENCE })
     }
 
     /// A case that may take longer.
