@@ -1,6 +1,6 @@
 //! The audit: everything that was committed arrived, once, whole and in order.
 //!
-//! Two streams meet here: the side records of the producers ([`record`](crate::record)) and what the
+//! Two streams meet here: the side records of the producers ([`record`]) and what the
 //! consumers received, in the order in which they received it. They may be fed in any order of each
 //! other; the sums are drawn by [`report`](Audit::report).
 //!
@@ -209,7 +209,7 @@ impl Audit {
     }
 
     /// The consumer received these bytes from `position` of `lane`: decodes them as a
-    /// [`message`](crate::message) and enters it as received or as torn.
+    /// [`message`] and enters it as received or as torn.
     pub fn received_bytes(&mut self, bytes: &[u8], lane: u32, position: u64) {
         match message::decode(bytes) {
             Ok(numbered) => self.received(numbered.producer, numbered.number, lane, position),

@@ -92,7 +92,7 @@ struct State {
 static GUARDS: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
 
 impl RingGuard {
-    /// A guard for a new [unique](unique) name.
+    /// A guard for a new [unique] name.
     ///
     /// # Panics
     /// As [`unique`], and if /proc/sysvipc or /dev/shm can't be read.
