@@ -1,4 +1,4 @@
-//! The sessions that somebody tries who has just met the commands.
+//! What somebody tries who has just met the commands.
 
 use nix::sys::signal::Signal;
 use semring_testkit::peer::Exit;
