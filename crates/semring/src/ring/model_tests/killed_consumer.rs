@@ -61,13 +61,13 @@ fn killed(preemptions: usize, lengths: &'static [usize], before: usize) {
                 "begins again with {begin}"
             );
             let mut next = Some(first);
-            for number in begin..lengths.len() {
+            for (number, &length) in lengths.iter().enumerate().skip(begin) {
                 let message = next.take().unwrap_or_else(|| receive(&mut successor));
                 match diary.received.get(number) {
                     Some(seen) => {
                         assert_eq!(&message, seen, "not as it came to the one that was killed")
                     }
-                    None => assert_eq!(message.1, payload(number as u64, lengths[number])),
+                    None => assert_eq!(message.1, payload(number as u64, length)),
                 }
                 successor.take();
                 successor.release();
