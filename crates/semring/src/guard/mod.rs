@@ -119,6 +119,14 @@ pub(crate) trait Guard: Send + Sync {
     /// Begins a removal: succeeds if nobody is attached (but the caller, if it is the consumer) and
     /// keeps everybody from attaching until it ends. False: somebody is there.
     fn begin_removal(&self, as_consumer: bool) -> Result<bool>;
+    /// As [`begin_removal`](Self::begin_removal) by an outsider, and only if no creator is at work.
+    fn begin_pruning(&self) -> Result<bool> {
+        self.begin_removal(false)
+    }
+    /// True if nobody is attached, makes or removes the ring: a look that changes nothing.
+    fn is_idle(&self) -> Result<bool> {
+        Ok(self.producers_gone()? && self.consumer_gone()?)
+    }
     /// Begins a removal whoever is attached, after any other removal has ended; false if that one does
     /// not end in time. Two at once could each take away what the other one, or a creator behind it,
     /// has just put there.

@@ -3,8 +3,9 @@
 //! ```text
 //! 0 W      consumer's bell            4 I   creation lock
 //! 1 N      producers attached         5     check value, set once
-//! 2 C      consumer present           8+2i  P: lane i is taken
-//! 3 T      tombstone: being removed   9+2i  S: bell of lane i's producer
+//! 2 C      consumer present           6, 7  where the ring's name is, set once
+//! 3 T      tombstone: being removed   8+2i  P: lane i is taken
+//!                                     9+2i  S: bell of lane i's producer
 //! ```
 //! All semaphores begin at zero, which is right from the first moment, so there is no race between
 //! making and initialising the set. Seats are taken with SEM_UNDO; a token is posted and taken back
@@ -24,6 +25,8 @@ const C: u16 = 2;
 const T: u16 = 3;
 const I: u16 = 4;
 const CHECK: u16 = 5;
+/// Where the ring's name is, in two numbers: see [`Home`].
+const HOME: u16 = 6;
 const LANES: u16 = 8;
 
 /// The upper half of the random keys of semaphore sets.
@@ -378,6 +381,22 @@ impl Guard for SemaphoreGuard {
         }
     }
 
+    fn begin_pruning(&self) -> Result<bool> {
+        let nobody = [N, C, T, I].map(|index| zero(index).no_wait());
+        let [n, c, t, i] = nobody;
+        match self.op(&[n, c, t, i, add(T).undo()]) {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_would_block() => Ok(false),
+            Err(error) => Err(guard_error(error)),
+        }
+    }
+
+    fn is_idle(&self) -> Result<bool> {
+        // One look at all of them; it leaves no trace, as an operation would.
+        let values = self.set.values().map_err(guard_error)?;
+        Ok(SetFacts::new(values).is_idle())
+    }
+
     fn begin_forced_removal(&self, timeout: Duration) -> Result<bool> {
         let end = crate::os::clock::now() + timeout;
         loop {
@@ -400,6 +419,56 @@ impl Guard for SemaphoreGuard {
             Err(error) if !error.is_removed() => Err(guard_error(error)),
             _ => Ok(()),
         }
+    }
+}
+
+/// Where the name of a set's ring is. The set itself says so, in semaphores 6 and 7: who finds a set that
+/// no ring names can tell whether the ring would have to be where it looked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Home {
+    /// Nobody can tell: such a set is never taken for left behind.
+    Unknown,
+    /// In the directory with these two numbers, both from 1 to 32766.
+    Directory { device: u16, inode: u16 },
+    /// At a System V segment under the set's own key.
+    Key,
+}
+
+impl Home {
+    /// Two values that no directory has.
+    const KEY: [i16; 2] = [32767, 0x5eed];
+
+    /// A directory by its numbers; unknown where they don't fit into semaphores.
+    pub(crate) fn directory(device: u64, inode: u64) -> Self {
+        let fits = |number: u64| match u16::try_from(number) {
+            Ok(number @ 1..=32766) => Some(number),
+            _ => None,
+        };
+        match (fits(device), fits(inode)) {
+            (Some(device), Some(inode)) => Self::Directory { device, inode },
+            _ => Self::Unknown,
+        }
+    }
+
+    const fn values(self) -> [i16; 2] {
+        match self {
+            Self::Unknown => [0, 0],
+            Self::Directory { device, inode } => [device as i16, inode as i16],
+            Self::Key => Self::KEY,
+        }
+    }
+
+    /// What a set's values say; nothing if they are not what one of ours has there.
+    fn of(values: &[u16]) -> Option<Self> {
+        let marks = values.get(usize::from(HOME)..usize::from(LANES))?;
+        let home = match *marks {
+            [0, 0] => Self::Unknown,
+            _ if marks == Self::KEY.map(|value| value as u16) => Self::Key,
+            [device, inode] => Self::directory(device.into(), inode.into()),
+            _ => return None,
+        };
+        let back = home.values().map(|value| value as u16);
+        (marks == back).then_some(home)
     }
 }
 
@@ -434,17 +503,23 @@ impl NewSet {
         loop {
             let random = u16::from_le_bytes(process::random().map_err(|_| SetTrouble::Busy)?);
             let key = Key::from_raw(KEY_PREFIX | u32::from(random));
-            match SemSet::create(key, count_for(lanes), mode) {
-                Ok(set) => {
-                    let new = Self {
-                        set,
-                        lanes,
-                        remove_on_drop: true,
-                    };
-                    set.op(&[zero(I).no_wait(), add(I).undo()])?;
-                    return Ok(new);
+            let set = match SemSet::create(key, count_for(lanes), mode) {
+                Ok(set) => set,
+                Err(error) if error.already_exists() => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let new = Self {
+                set,
+                lanes,
+                remove_on_drop: true,
+            };
+            match set.op(&[zero(I).no_wait(), add(I).undo()]) {
+                Ok(()) => return Ok(new),
+                // Until here it looked abandoned: whoever clears such sets away was faster, and has it
+                // or had it. It is theirs.
+                Err(error) if error.is_would_block() || error.is_removed() => {
+                    std::mem::forget(new);
                 }
-                Err(error) if error.already_exists() => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -536,13 +611,21 @@ impl NewSet {
         }
     }
 
-    /// Marks the set as one particular ring's; gives what the superblock stores.
-    pub(crate) fn identify(&self) -> std::result::Result<SetIdentity, SetTrouble> {
+    /// Marks the set as one particular ring's, whose name is there; gives what the superblock stores.
+    pub(crate) fn identify(&self, home: Home) -> std::result::Result<SetIdentity, SetTrouble> {
         let random = u16::from_le_bytes(process::random().map_err(|_| SetTrouble::Busy)?);
         let check = (random % 32767) as i16 + 1;
         let stat = self.set.stat()?;
-        self.set
-            .op(&[zero(CHECK).no_wait(), Op::new(CHECK, check)])?;
+        let [first, second] = home.values();
+        let mark = [
+            zero(CHECK).no_wait(),
+            Op::new(CHECK, check),
+            Op::new(HOME, first),
+            Op::new(HOME + 1, second),
+        ];
+        // Adding 0 would be waiting for 0.
+        let known = if home == Home::Unknown { 2 } else { 4 };
+        self.set.op(&mark[..known])?;
         Ok(SetIdentity {
             key: stat.key.raw(),
             id: self.set.id(),
@@ -567,9 +650,10 @@ fn looks_abandoned(values: &[u16]) -> bool {
     values.len() >= count_for(1)
         && values.len().is_multiple_of(2)
         && values[usize::from(I)] == 1
-        && [N, C, T, 6, 7]
+        && [N, C, T]
             .iter()
             .all(|&index| values[usize::from(index)] == 0)
+        && matches!(Home::of(values), Some(Home::Unknown | Home::Key))
         && values[usize::from(LANES)..]
             .iter()
             .step_by(2)
@@ -583,6 +667,106 @@ impl Drop for NewSet {
         } else {
             let _ = self.set.op(&[sub(I).undo().no_wait()]);
         }
+    }
+}
+
+/// What the values of a set tell at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct SetFacts {
+    values: Vec<u16>,
+}
+
+impl SetFacts {
+    const fn new(values: Vec<u16>) -> Self {
+        Self { values }
+    }
+
+    /// Looks at a set without leaving a trace; nothing if it may not be read, or is gone.
+    pub(crate) fn of(id: i32) -> Option<Self> {
+        SemSet::from_id(id).values().ok().map(Self::new)
+    }
+
+    fn at(&self, index: u16) -> u16 {
+        self.values.get(usize::from(index)).copied().unwrap_or(0)
+    }
+
+    /// How many lanes a ring with this set has; nothing if no ring has sets of this size.
+    pub(crate) fn lanes(&self) -> Option<usize> {
+        let lanes = self.values.len().checked_sub(usize::from(LANES))? / 2;
+        (lanes > 0 && self.values.len() == count_for(lanes)).then_some(lanes)
+    }
+
+    /// Nobody is attached, nobody makes the ring, nobody removes it.
+    pub(crate) fn is_idle(&self) -> bool {
+        let lanes = self.lanes().unwrap_or(0);
+        [N, C, T, I].into_iter().all(|index| self.at(index) == 0)
+            && (0..lanes).all(|lane| self.at(taken(lane)) == 0)
+    }
+
+    /// Where the name of its ring is; nothing if the set is none of ours.
+    pub(crate) fn home(&self) -> Option<Home> {
+        Home::of(&self.values)
+    }
+
+    /// As it was made: no creator came as far as to mark it.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.values.iter().all(|&value| value == 0)
+    }
+
+    /// The check value was set: it belongs, or belonged, to a ring.
+    pub(crate) fn is_identified(&self) -> bool {
+        self.at(CHECK) != 0
+    }
+}
+
+/// A set that nobody uses, with tombstone and creation lock held until this is dropped: nobody can
+/// attach, and no creator or remover can begin. Both are undone if we die.
+pub(crate) struct SeizedSet {
+    set: SemSet,
+}
+
+impl SeizedSet {
+    /// Takes both at once; nothing if somebody is attached, makes or removes a ring with it, or if it is
+    /// gone.
+    pub(crate) fn seize(id: i32) -> std::result::Result<Option<Self>, sysv::Error> {
+        let set = SemSet::from_id(id);
+        let [n, c, t, i] = [N, C, T, I].map(|index| zero(index).no_wait());
+        loop {
+            return match set.op(&[n, c, t, i, add(T).undo(), add(I).undo()]) {
+                Ok(()) => Ok(Some(Self { set })),
+                Err(error) if error.is_would_block() || error.is_removed() => Ok(None),
+                Err(error) if error.is_interrupted() => continue,
+                Err(error) => Err(error),
+            };
+        }
+    }
+
+    /// What is true while we hold it, as if we did not.
+    pub(crate) fn facts(&self) -> std::result::Result<SetFacts, sysv::Error> {
+        let mut values = self.set.values()?;
+        for index in [T, I] {
+            if let Some(value) = values.get_mut(usize::from(index)) {
+                *value = 0;
+            }
+        }
+        Ok(SetFacts::new(values))
+    }
+
+    /// Removes the set: whoever waits for it gets EIDRM.
+    pub(crate) fn remove(&self) -> std::result::Result<(), sysv::Error> {
+        match self.set.remove() {
+            Err(error) if !error.is_removed() => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for SeizedSet {
+    fn drop(&mut self) {
+        // Refused if the set is gone: then there is nothing to give back.
+        let _ = self
+            .set
+            .op(&[sub(T).undo().no_wait(), sub(I).undo().no_wait()]);
     }
 }
 

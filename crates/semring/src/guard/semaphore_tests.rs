@@ -6,7 +6,7 @@ use std::time::Duration;
 use semring_testkit::watchdog::Watchdog;
 
 use super::semaphore::{
-    NewSet, SemaphoreGuard, SetMismatch, SetTrouble, count_for, creation_ended,
+    Home, NewSet, SemaphoreGuard, SetMismatch, SetTrouble, count_for, creation_ended,
 };
 use super::{Bell, Claim, Guard, GuardError, Seat, Waited};
 use crate::layout::MAX_LANES;
@@ -477,7 +477,7 @@ fn leaving_a_seat_that_one_does_not_have_changes_nothing() {
 #[test]
 fn a_set_is_known_by_key_id_size_and_check_value() {
     let new = NewSet::create(3, 0o640).map_err(|_| "no set").unwrap();
-    let identity = new.identify().unwrap();
+    let identity = new.identify(Home::Unknown).unwrap();
     let _clean_up = KeyGuard::of(Key::new(identity.key));
     let set = set_of(Key::new(identity.key));
     let guard = new.finish();
@@ -533,7 +533,7 @@ fn a_set_that_is_too_small_for_a_check_value_is_somebody_elses() {
 #[test]
 fn a_set_that_is_dropped_unfinished_is_removed() {
     let new = NewSet::create(1, 0o600).map_err(|_| "no set").unwrap();
-    let key = Key::new(new.identify().unwrap().key);
+    let key = Key::new(new.identify(Home::Unknown).unwrap().key);
     assert_eq!(
         set_of(key).value(I as u16).unwrap(),
         1,
@@ -592,7 +592,7 @@ fn a_set_under_a_free_key_is_made_and_its_lock_held_to_the_end() {
     let waiting = NewSet::lock(key.key, 2, 0o600, NOT_AT_ALL, || false);
     assert!(matches!(waiting, Err(SetTrouble::Busy)));
     assert!(!creation_ended(key.key, NOT_AT_ALL));
-    let identity = new.identify().unwrap();
+    let identity = new.identify(Home::Unknown).unwrap();
     assert_eq!(key.values()[CHECK], identity.check as u16);
     let _guard = new.finish();
     assert!(SemaphoreGuard::open(&identity, 2).is_ok());
@@ -625,7 +625,7 @@ fn a_set_with_a_check_value_left_behind_is_replaced() {
     let key = KeyGuard::new();
     let ended = in_child(|| {
         let new = key.lock(2, false).unwrap().unwrap();
-        new.identify().unwrap();
+        new.identify(Home::Unknown).unwrap();
         std::mem::forget(new);
         0
     });
@@ -679,7 +679,7 @@ fn a_foreign_set_is_refused_and_left_as_it_was() {
 fn under_a_ring_the_lock_is_only_looked_through() {
     let key = KeyGuard::new();
     let new = key.lock(2, false).unwrap().unwrap();
-    let identity = new.identify().unwrap();
+    let identity = new.identify(Home::Unknown).unwrap();
     let _guard = new.finish();
     let before = key.values();
     assert!(key.lock(2, true).unwrap().is_none());
@@ -691,7 +691,7 @@ fn under_a_ring_the_lock_is_only_looked_through() {
 fn a_creator_waits_for_a_remover_and_then_begins_anew() {
     let key = KeyGuard::new();
     let new = key.lock(2, false).unwrap().unwrap();
-    new.identify().unwrap();
+    new.identify(Home::Unknown).unwrap();
     let guard = new.finish();
     let left = set_of(key.key).id();
     assert_eq!(guard.begin_removal(false), Ok(true));
@@ -711,7 +711,7 @@ fn a_creator_waits_for_a_remover_and_then_begins_anew() {
 fn a_creator_waits_for_another_and_takes_what_it_left() {
     let key = KeyGuard::new();
     let first = key.lock(2, false).unwrap().unwrap();
-    first.identify().unwrap();
+    first.identify(Home::Unknown).unwrap();
     // The first comes to nothing and removes its set, which wakes the second.
     let made = while_asleep(
         || key.lock(2, false).unwrap().map(|new| (new, key.values())),

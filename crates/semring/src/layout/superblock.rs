@@ -51,6 +51,7 @@ const AT_ORIGIN: usize = 0x06c;
 const AT_CREATED: usize = 0x070;
 const AT_CREATOR_PID: usize = 0x078;
 const AT_CREATOR_UID: usize = 0x07c;
+const AT_IPC_NAMESPACE: usize = 0x080;
 const AT_NAME_BYTES: usize = 0x084;
 const AT_NAME: usize = 0x088;
 const AT_CRC: usize = 0xff8;
@@ -150,6 +151,8 @@ pub(crate) struct Superblock {
     pub(crate) created_ns: u64,
     pub(crate) creator_pid: u32,
     pub(crate) creator_uid: u32,
+    /// Inode number of the IPC namespace that has the semaphores; 0 if it was not known.
+    pub(crate) ipc_namespace: u32,
     pub(crate) name: String,
 }
 
@@ -202,6 +205,7 @@ impl Superblock {
         put(AT_CREATED, &self.created_ns.to_le_bytes());
         put(AT_CREATOR_PID, &self.creator_pid.to_le_bytes());
         put(AT_CREATOR_UID, &self.creator_uid.to_le_bytes());
+        put(AT_IPC_NAMESPACE, &self.ipc_namespace.to_le_bytes());
         put(AT_NAME_BYTES, &(name.len() as u32).to_le_bytes());
         put(AT_NAME, name);
         let crc = checksum(&bytes);
@@ -291,6 +295,7 @@ impl Superblock {
             created_ns: u64_at(AT_CREATED),
             creator_pid: u32_at(AT_CREATOR_PID),
             creator_uid: u32_at(AT_CREATOR_UID),
+            ipc_namespace: u32_at(AT_IPC_NAMESPACE),
             name,
         })
     }
@@ -328,6 +333,7 @@ mod tests {
             created_ns: 1_700_000_000_000_000_000,
             creator_pid: 4242,
             creator_uid: 1000,
+            ipc_namespace: 0xefff_ffff,
             name: "orders".into(),
         }
     }

@@ -73,7 +73,7 @@ fn create_unnamed(
     let set = NewSet::create(plan.geometry.lanes(), plan.mode)
         .map_err(|trouble| set_error(name, plan, trouble))?;
     let identity = set
-        .identify()
+        .identify(super::leftovers::home(place))
         .map_err(|trouble| set_error(name, plan, trouble))?;
     let (superblock, view) = fill(address, plan, identity, segment, name)?;
     view.state().store(STATE_READY, Ordering::Release);
@@ -142,7 +142,7 @@ fn create_in_place(
     let (object, segment) = NewObject::create(place, plan.geometry.segment_bytes(), plan.mode)
         .map_err(|error| memory_error(name, error))?;
     let identity = set
-        .identify()
+        .identify(super::leftovers::home(place))
         .map_err(|trouble| set_error(name, plan, trouble))?;
     let (superblock, view) = fill(address, plan, identity, segment, name)?;
     view.state().store(STATE_READY, Ordering::Release);
@@ -154,7 +154,7 @@ fn create_in_place(
 
 /// True if somebody has the segment mapped and keeps it. Others who open or make the ring just now have
 /// it mapped for the moment in which they read its first page.
-fn stays_attached(object: &Object) -> bool {
+pub(super) fn stays_attached(object: &Object) -> bool {
     let end = clock::now() + GLANCE;
     while object.is_attached() {
         if clock::now() >= end {
@@ -229,6 +229,7 @@ fn fill(
         created_ns: clock::realtime_ns(),
         creator_pid: process::id(),
         creator_uid: process::effective_uid(),
+        ipc_namespace: process::ipc_namespace().unwrap_or(0),
         name: stored_name(address),
     };
     let view = RingView::new(Arc::new(segment), plan.geometry)

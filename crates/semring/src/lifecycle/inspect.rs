@@ -54,6 +54,9 @@ pub struct LaneInfo {
     pub attached_producers: u64,
     /// Producers that left on purpose.
     pub finished_producers: u64,
+    /// Producers that ended without leaving: killed, crashed, or in a panic. What they meant to send
+    /// after their last message is missing.
+    pub died_producers: u64,
     /// The producer sleeps until there is room.
     pub producer_sleeps: bool,
     /// Where impossible bytes were found.
@@ -114,6 +117,40 @@ impl RingInfo {
             .count()
     }
 
+    /// Producers that left on purpose since the ring was made.
+    #[must_use]
+    pub fn finished_producers(&self) -> u64 {
+        self.sum(|lane| lane.finished_producers)
+    }
+
+    /// Producers that ended without leaving, since the ring was made: killed, crashed, or in a panic.
+    /// What each of them committed was delivered or still will be; what it meant to send afterwards is
+    /// missing, so a stream during which this number grew may be truncated.
+    ///
+    /// Exact while no producer is attached, as at the end of a stream. One that just leaves may hide
+    /// another one's death for a moment.
+    ///
+    /// ```
+    /// # let name = format!("doc-died-{}", std::process::id());
+    /// let ring = semring::spsc::Builder::new(&name).create()?;
+    /// let mut producer = ring.producer()?;
+    /// producer.send(b"all")?;
+    /// drop(producer);
+    /// let info = ring.info()?;
+    /// assert_eq!((info.finished_producers(), info.died_producers()), (1, 0));
+    /// # ring.remove()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn died_producers(&self) -> u64 {
+        self.sum(|lane| lane.died_producers)
+    }
+
+    /// Of words that anybody may have written: as far as they go.
+    fn sum(&self, field: fn(&LaneInfo) -> u64) -> u64 {
+        self.lanes.iter().map(field).fold(0, u64::saturating_add)
+    }
+
     /// Messages published and not released, over all lanes.
     #[must_use]
     pub fn unread_messages(&self) -> u64 {
@@ -132,6 +169,8 @@ impl RingInfo {
 pub(crate) struct Unread {
     pub(crate) messages: u64,
     pub(crate) bytes: u64,
+    /// The walk ended at impossible bytes: more may lie behind them.
+    pub(crate) damaged: bool,
 }
 
 /// Walks over what is published and not released: at most a capacity, whatever the bytes say.
@@ -140,6 +179,7 @@ pub(crate) fn unread(lane: &LaneView) -> Unread {
     let start = Position::new(lane.consumer().released.load(Ordering::Acquire));
     let mut unread = Unread::default();
     if !start.is_aligned() {
+        unread.damaged = true;
         return unread;
     }
     while unread.bytes < capacity.get() {
@@ -154,7 +194,11 @@ pub(crate) fn unread(lane: &LaneView) -> Unread {
                 unread.bytes += bytes;
             }
             Ok(Record::Pad { bytes }) => unread.bytes += bytes,
-            Ok(Record::Unpublished) | Err(_) => break,
+            Ok(Record::Unpublished) => break,
+            Err(_) => {
+                unread.damaged = true;
+                break;
+            }
         }
     }
     unread
@@ -173,7 +217,7 @@ pub(crate) fn observe(ring: &RingCore) -> Result<RingInfo, OpenError> {
     // look as if it were left behind.
     let consumer_pid = taken(Seat::Consumer).then(|| page.pid.load(Ordering::Relaxed) as u32);
     let lanes: Vec<LaneInfo> = (0..ring.lanes())
-        .map(|lane| lane_info(&ring.view.lane(lane), taken(Seat::Producer { lane })))
+        .map(|lane| lane_info(&ring.view.lane(lane), || taken(Seat::Producer { lane })))
         .collect();
     let used = consumer_pid.is_some() || lanes.iter().any(|lane| lane.producer_pid.is_some());
     Ok(RingInfo {
@@ -190,9 +234,28 @@ pub(crate) fn observe(ring: &RingCore) -> Result<RingInfo, OpenError> {
     })
 }
 
-fn lane_info(lane: &LaneView, taken: bool) -> LaneInfo {
+/// How often a lane is looked at in the hope that nobody attaches or leaves meanwhile.
+const LOOKS: usize = 8;
+
+fn lane_info(lane: &LaneView, is_taken: impl Fn() -> bool) -> LaneInfo {
     let producer = lane.producer();
     let consumer = lane.consumer();
+    // Attaching is: seat, generation; leaving is: finished, seat. With both counts the same before and
+    // after the look at the seat, a free one means that exactly `finished` of them left on purpose.
+    let counts = || {
+        let attached = producer.generation.load(Ordering::SeqCst);
+        (attached, producer.finished.load(Ordering::SeqCst))
+    };
+    let (mut attached, mut finished) = counts();
+    let mut taken = is_taken();
+    for _ in 0..LOOKS {
+        let again = counts();
+        if again == (attached, finished) {
+            break;
+        }
+        (attached, finished) = again;
+        taken = is_taken();
+    }
     let unread = unread(lane);
     LaneInfo {
         producer_pid: taken.then(|| producer.pid.load(Ordering::Relaxed) as u32),
@@ -201,8 +264,11 @@ fn lane_info(lane: &LaneView, taken: bool) -> LaneInfo {
         lost_messages: consumer.dropped.load(Ordering::Relaxed),
         unread_messages: unread.messages,
         used_bytes: unread.bytes,
-        attached_producers: producer.generation.load(Ordering::Relaxed),
-        finished_producers: producer.finished.load(Ordering::Relaxed),
+        attached_producers: attached,
+        finished_producers: finished,
+        died_producers: attached
+            .saturating_sub(finished)
+            .saturating_sub(u64::from(taken)),
         producer_sleeps: taken && producer.wait_word.load(Ordering::Relaxed) != 0,
         poisoned: consumer
             .poisoned

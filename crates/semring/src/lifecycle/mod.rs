@@ -4,6 +4,7 @@
 mod attach;
 mod create;
 mod inspect;
+mod leftovers;
 mod open;
 mod remove;
 
@@ -13,6 +14,7 @@ pub(crate) use attach::{ConsumerFate, ConsumerSeat, ProducerSeat, note_count};
 pub(crate) use create::create;
 pub use inspect::{LaneInfo, RingInfo, RingState};
 pub(crate) use inspect::{inspect, list, observe};
+pub use leftovers::{Leftover, LeftoverKind, Pruned, leftovers};
 pub(crate) use open::{memory_error, open};
 pub(crate) use remove::{Removal, consumer_left_on_purpose, has_unread, remove_idle, remove_now};
 

@@ -63,7 +63,7 @@ pub(crate) fn remove_idle(
     take_away_or_leave(ring).map(|()| Removal::Removed)
 }
 
-fn take_away_or_leave(ring: &RingCore) -> Result<(), RemoveError> {
+pub(super) fn take_away_or_leave(ring: &RingCore) -> Result<(), RemoveError> {
     let result = take_away(ring);
     if result.is_err() {
         // Not ours to remove: leave it as it was.
@@ -140,6 +140,16 @@ fn remove_without_guard(address: &Address, name: &str) -> Result<(), RemoveError
     let object =
         Object::open(&place, Access::ReadWrite).map_err(|error| memory_error(name, error))?;
     let superblock = read_superblock(name, &object)?;
+    // Without a tombstone: two who remove it at once could each take away what a creator behind the other
+    // has just put there.
+    let alone = object
+        .try_lock()
+        .map_err(|error| memory_error(name, error))?;
+    if !alone {
+        return Err(RemoveError::Open(OpenError::Busy {
+            name: name.to_owned(),
+        }));
+    }
     object.unlink().map_err(|error| unlink_error(name, error))?;
     if let Some(superblock) = superblock
         && let Ok(guard) = SemaphoreGuard::open(&superblock.set, superblock.geometry.lanes())
@@ -162,7 +172,7 @@ pub(crate) fn consumer_left_on_purpose(ring: &RingCore) -> bool {
         && page.refused.load(Ordering::Relaxed) == attach::attachments(ring)
 }
 
-fn unlink_error(name: &str, error: MemoryError) -> RemoveError {
+pub(super) fn unlink_error(name: &str, error: MemoryError) -> RemoveError {
     match error {
         MemoryError::Denied(source) => RemoveError::Permission {
             name: name.to_owned(),
@@ -172,7 +182,24 @@ fn unlink_error(name: &str, error: MemoryError) -> RemoveError {
     }
 }
 
-fn guard_error(ring: &RingCore, error: GuardError) -> RemoveError {
+/// A refusal of a call on a semaphore set.
+pub(super) fn sysv_error(name: &str, error: crate::os::sysv::Error) -> RemoveError {
+    let name = name.to_owned();
+    if error.permission_denied() {
+        RemoveError::Permission {
+            name,
+            source: error.into(),
+        }
+    } else {
+        RemoveError::Os {
+            name,
+            call: error.call(),
+            source: error.into(),
+        }
+    }
+}
+
+pub(super) fn guard_error(ring: &RingCore, error: GuardError) -> RemoveError {
     const EPERM: i32 = 1;
     const EACCES: i32 = 13;
     let name = ring.address.to_string();

@@ -25,6 +25,7 @@ use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
 pub(crate) use address::{Address, Place};
+pub(crate) use posix::DIRECTORY as POSIX_DIRECTORY;
 pub(crate) use span::Span;
 
 use crate::os::errno;
@@ -254,6 +255,15 @@ impl Object {
         match self {
             Self::Posix(object) => object.map(len, access),
             Self::Sysv(object) => object.map(len, access),
+        }
+    }
+
+    /// Keeps others who ask for it from removing an object whose guard is gone, until this is dropped;
+    /// false if somebody does so to us. A System V segment is removed by its id, which needs no lock.
+    pub(crate) fn try_lock(&self) -> Result<bool> {
+        match self {
+            Self::Posix(object) => object.try_lock(),
+            _ => Ok(true),
         }
     }
 

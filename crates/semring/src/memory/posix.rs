@@ -14,7 +14,7 @@ use crate::os::process;
 use crate::os::{errno, file};
 
 /// Where POSIX shared memory lives on Linux.
-pub(super) const DIRECTORY: &str = "/dev/shm";
+pub(crate) const DIRECTORY: &str = "/dev/shm";
 
 const NO_SPACE: &str = "enlarge it (mount -o remount,size=… /dev/shm; docker run --shm-size=…), choose a \
                         smaller capacity, or use sysv:, which /dev/shm does not bound";
@@ -85,6 +85,14 @@ impl PosixObject {
             gid: metadata.gid(),
             mode: metadata.mode() & 0o7777,
         })
+    }
+
+    pub(super) fn try_lock(&self) -> Result<bool> {
+        match self.file.try_lock() {
+            Ok(()) => Ok(true),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(false),
+            Err(std::fs::TryLockError::Error(error)) => Err(MemoryError::of("flock", error)),
+        }
     }
 
     pub(super) fn unlink(&self) -> Result<()> {

@@ -104,6 +104,14 @@ pub(crate) fn path_identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
+/// Minor device number and inode of a directory, if its file system has no device of its own (as a
+/// tmpfs): while it is mounted, no other directory has the same two.
+pub(crate) fn tmpfs_directory(path: &Path) -> Option<(u64, u64)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    let device = metadata.dev();
+    (libc::major(device) == 0).then(|| (u64::from(libc::minor(device)), metadata.ino()))
+}
+
 /// Reads into memory that other processes may write meanwhile: the kernel stores the bytes, no
 /// reference is made. Gives the number of bytes, 0 at the end.
 ///

@@ -23,7 +23,7 @@ pub(crate) mod errno {
 
 /// System V calls.
 pub(crate) mod sysv {
-    pub(crate) use sysv_ipc::sem::{Op, SemSet};
+    pub(crate) use sysv_ipc::sem::{self, Op, SemSet};
     pub(crate) use sysv_ipc::shm::{self, Attachment, Shm};
     pub(crate) use sysv_ipc::{Error, Key, ftok};
 }

@@ -13,6 +13,13 @@ pub(crate) fn effective_uid() -> u32 {
     unsafe { libc::geteuid() }
 }
 
+/// The inode number of our IPC namespace: no two that exist have the same.
+pub(crate) fn ipc_namespace() -> Option<u32> {
+    use std::os::unix::fs::MetadataExt;
+    let inode = std::fs::metadata("/proc/self/ns/ipc").ok()?.ino();
+    u32::try_from(inode).ok()
+}
+
 /// Random bytes from the kernel.
 pub(crate) fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0u8; N];

@@ -59,6 +59,7 @@ impl Model {
             created_ns: 0,
             creator_pid: 0,
             creator_uid: 0,
+            ipc_namespace: 0,
             name: String::new(),
         };
         let kernel = Arc::new(Kernel::new(lanes));

@@ -1,0 +1,547 @@
+//! What killed programs leave behind, found and removed without harm to the living.
+//!
+//! ```text
+//! what                        proof that nobody needs it                         removed under
+//! ring that was made because  no producer, no consumer, no creator, no remover,  its tombstone
+//!   it was missing              by its semaphores; nothing unread
+//! such a ring without its     its superblock names our IPC namespace, and the    a lock on the file;
+//!   semaphores                  set is not there                                   a segment's id
+//! unfinished System V ring    its creation lock is free, nobody has it mapped    lock and tombstone
+//! set without a ring          lock and tombstone free, nobody attached, and no   lock and tombstone
+//!                               ring names it where the set says that it would
+//!                               be
+//! ```
+//! A look ([`leftovers`]) changes nothing. A [removal](Leftover::remove) decides anew, with the kernel's
+//! locks held: a creator between set and name holds the creation lock, an opener that attaches at the
+//! same moment is either refused by the tombstone or makes us let go. Killed in between, the kernel gives
+//! the locks back.
+//!
+//! A ring that somebody asked for by `create` is never touched, and neither is what can't be read, what
+//! another format version made, or a set whose ring may be somewhere else (a file, a memfd, the /dev/shm
+//! of another mount namespace).
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::inspect::unread;
+use super::open::{memory_error, open, plausible_length};
+use super::remove::{sysv_error, take_away_or_leave, unlink_error};
+use super::{RingCore, create};
+use crate::error::{OpenError, RemoveError};
+use crate::guard::semaphore::{Home, KEY_PREFIX, SeizedSet, SemaphoreGuard, SetFacts, SetMismatch};
+use crate::layout::superblock::{MAGIC, Superblock, SuperblockError};
+use crate::layout::view::RingView;
+use crate::layout::{Capacity, Geometry};
+use crate::memory::{self, Access, Address, MemoryError, Object, POSIX_DIRECTORY, Place};
+use crate::os::sysv::{Key, SemSet, sem};
+use crate::os::{file, process};
+
+/// Where the name of a ring at this place would be found.
+pub(super) fn home(place: &Place) -> Home {
+    if memory::sysv_key(place).is_some() {
+        return Home::Key;
+    }
+    let Place::Posix(path) = place else {
+        return Home::Unknown;
+    };
+    path.parent().map_or(Home::Unknown, directory)
+}
+
+fn directory(path: &Path) -> Home {
+    file::tmpfs_directory(path).map_or(Home::Unknown, |(device, inode)| {
+        Home::directory(device, inode)
+    })
+}
+
+/// Which kind of thing was left behind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum LeftoverKind {
+    /// A ring that a program made because it was missing, and that nobody uses any more.
+    Ring,
+    /// Such a ring whose semaphores are gone, so that nobody can use it.
+    Unguarded,
+    /// A ring whose creator died before it was ready.
+    Unfinished,
+    /// Semaphores whose ring is gone or never came.
+    Semaphores,
+}
+
+/// Something that killed programs left behind.
+#[derive(Clone, Debug)]
+pub struct Leftover {
+    name: String,
+    unread_messages: u64,
+    unread: bool,
+    what: What,
+}
+
+#[derive(Clone, Debug)]
+enum What {
+    Ring { address: Address, uuid: [u8; 16] },
+    Unguarded { place: Place, uuid: [u8; 16] },
+    Unfinished { key: Key, set: Option<i32> },
+    Semaphores { id: i32 },
+}
+
+/// What came of a removal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Pruned {
+    /// It is gone.
+    Removed,
+    /// It stays: so many messages are unread, and they were not to be discarded.
+    Unread {
+        /// How many can be read; 0 if there are none before damaged bytes.
+        messages: u64,
+    },
+    /// It stays: somebody uses it by now.
+    InUse,
+}
+
+impl Leftover {
+    /// The ring's address, or what else it is called.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Which kind of thing it is.
+    #[must_use]
+    pub fn kind(&self) -> LeftoverKind {
+        match self.what {
+            What::Ring { .. } => LeftoverKind::Ring,
+            What::Unguarded { .. } => LeftoverKind::Unguarded,
+            What::Unfinished { .. } => LeftoverKind::Unfinished,
+            What::Semaphores { .. } => LeftoverKind::Semaphores,
+        }
+    }
+
+    /// Messages that nobody has read.
+    #[must_use]
+    pub fn unread_messages(&self) -> u64 {
+        self.unread_messages
+    }
+
+    /// True if it holds messages that nobody has read, or bytes that nobody can read.
+    #[must_use]
+    pub fn is_unread(&self) -> bool {
+        self.unread
+    }
+
+    /// Removes it, if it is still what it was when it was found. Without `discard_unread` a ring with
+    /// unread messages stays.
+    ///
+    /// # Errors
+    /// [`RemoveError::Permission`] and the others. Something that is gone already is no error.
+    pub fn remove(&self, discard_unread: bool) -> Result<Pruned, RemoveError> {
+        match &self.what {
+            What::Ring { address, uuid } => remove_ring(address, uuid, discard_unread),
+            What::Unguarded { place, uuid } => self.remove_unguarded(place, uuid, discard_unread),
+            What::Unfinished { key, set } => self.remove_unfinished(*key, *set),
+            What::Semaphores { id } => self.remove_set(*id),
+        }
+    }
+
+    fn remove_unguarded(
+        &self,
+        place: &Place,
+        uuid: &[u8; 16],
+        discard_unread: bool,
+    ) -> Result<Pruned, RemoveError> {
+        let object = match Object::open(place, Access::ReadWrite) {
+            Ok(object) => object,
+            Err(MemoryError::NotFound) => return Ok(Pruned::Removed),
+            Err(error) => return Err(memory_error(&self.name, error).into()),
+        };
+        // Somebody else is just removing it; what comes under the name afterwards is not meant.
+        if !object.try_lock().map_err(|error| self.memory(error))? {
+            return Ok(Pruned::InUse);
+        }
+        let head = object.head().map_err(|error| self.memory(error))?;
+        match Superblock::decode(&head) {
+            Ok(superblock) if superblock.uuid == *uuid => {
+                if !is_unguarded(place, &superblock) || create::stays_attached(&object) {
+                    return Ok(Pruned::InUse);
+                }
+                let (messages, unread) = unread_of(&object, &superblock);
+                if unread && !discard_unread {
+                    return Ok(Pruned::Unread { messages });
+                }
+            }
+            _ => return Ok(Pruned::Removed),
+        }
+        object
+            .unlink()
+            .map_err(|error| unlink_error(&self.name, error))?;
+        Ok(Pruned::Removed)
+    }
+
+    fn remove_unfinished(&self, key: Key, set: Option<i32>) -> Result<Pruned, RemoveError> {
+        let held = match set {
+            None => None,
+            Some(id) => match self.seize(id)? {
+                Some(held) => Some(held),
+                None => return Ok(Pruned::InUse),
+            },
+        };
+        // With the lock held nobody makes or finishes a ring under this key.
+        let Some((object, now)) = unfinished(key) else {
+            return Ok(Pruned::Removed);
+        };
+        if now != set || create::stays_attached(&object) {
+            return Ok(Pruned::InUse);
+        }
+        object
+            .unlink()
+            .map_err(|error| unlink_error(&self.name, error))?;
+        if let Some(held) = held {
+            self.remove_seized(&held)?;
+        }
+        Ok(Pruned::Removed)
+    }
+
+    fn remove_set(&self, id: i32) -> Result<Pruned, RemoveError> {
+        let Some(held) = self.seize(id)? else {
+            return Ok(Pruned::InUse);
+        };
+        // With the lock held no creator gives it a name any more: who had it is through, or dead.
+        let facts = held.facts().map_err(|error| self.sysv(error))?;
+        let Ok(stat) = SemSet::from_id(id).stat() else {
+            return Ok(Pruned::Removed);
+        };
+        if !is_orphan(id, stat.key, &facts, &References::read()) {
+            return Ok(Pruned::InUse);
+        }
+        self.remove_seized(&held)?;
+        Ok(Pruned::Removed)
+    }
+
+    fn seize(&self, id: i32) -> Result<Option<SeizedSet>, RemoveError> {
+        SeizedSet::seize(id).map_err(|error| self.sysv(error))
+    }
+
+    fn remove_seized(&self, held: &SeizedSet) -> Result<(), RemoveError> {
+        held.remove().map_err(|error| self.sysv(error))
+    }
+
+    fn sysv(&self, error: crate::os::sysv::Error) -> RemoveError {
+        sysv_error(&self.name, error)
+    }
+
+    fn memory(&self, error: MemoryError) -> RemoveError {
+        memory_error(&self.name, error).into()
+    }
+}
+
+fn remove_ring(
+    address: &Address,
+    uuid: &[u8; 16],
+    discard_unread: bool,
+) -> Result<Pruned, RemoveError> {
+    let ring = match open(address, Access::ReadWrite) {
+        Ok(ring) if ring.superblock.uuid == *uuid => ring,
+        // Another one by now: not the one that was found.
+        Ok(_) | Err(OpenError::NotFound { .. }) => return Ok(Pruned::Removed),
+        Err(error) => return Err(error.into()),
+    };
+    match ring.guard.begin_pruning() {
+        Ok(true) => {}
+        Ok(false) => return Ok(Pruned::InUse),
+        Err(crate::guard::GuardError::Removed) => return Ok(Pruned::Removed),
+        Err(error) => return Err(super::remove::guard_error(&ring, error)),
+    }
+    // Nobody can attach and send any more.
+    let (messages, unread) = unread_in(&ring.view, ring.lanes());
+    if unread && !discard_unread {
+        ring.guard
+            .abort_removal()
+            .map_err(|error| super::remove::guard_error(&ring, error))?;
+        return Ok(Pruned::Unread { messages });
+    }
+    take_away_or_leave(&ring).map(|()| Pruned::Removed)
+}
+
+/// How many messages are unread, and whether anything is: impossible bytes may hide more.
+fn unread_in(view: &RingView, lanes: usize) -> (u64, bool) {
+    let each = (0..lanes).map(|lane| unread(&view.lane(lane)));
+    each.fold((0, false), |(messages, any), lane| {
+        (
+            messages + lane.messages,
+            any || lane.messages > 0 || lane.damaged,
+        )
+    })
+}
+
+/// The same for an object that is not mapped; one that can't be mapped is as good as unread.
+fn unread_of(object: &Object, superblock: &Superblock) -> (u64, bool) {
+    let mapped = object.map(superblock.geometry.segment_bytes(), Access::ReadOnly);
+    let view = mapped
+        .ok()
+        .and_then(|segment| RingView::new(Arc::new(segment), superblock.geometry));
+    view.map_or((0, true), |view| {
+        unread_in(&view, superblock.geometry.lanes())
+    })
+}
+
+/// True if the ring's semaphores would have to be in our IPC namespace, and are not.
+fn is_unguarded(place: &Place, superblock: &Superblock) -> bool {
+    let here = memory::sysv_key(place).is_some()
+        || (superblock.ipc_namespace != 0
+            && process::ipc_namespace() == Some(superblock.ipc_namespace));
+    here && matches!(
+        SemaphoreGuard::open(&superblock.set, superblock.geometry.lanes()),
+        Err(SetMismatch::Missing | SetMismatch::Other)
+    )
+}
+
+/// Which semaphore sets the rings that can be found name, and how sure it is that these are all.
+struct References {
+    sets: BTreeSet<(i32, i32)>,
+    /// The directory of POSIX rings.
+    directory: Home,
+    /// Bytes of files in it that may be rings, but can't be read.
+    unreadable: Vec<u64>,
+    /// Everything that is there was seen and understood.
+    complete: bool,
+}
+
+impl References {
+    fn read() -> Self {
+        let mut references = Self {
+            sets: BTreeSet::new(),
+            directory: directory(Path::new(POSIX_DIRECTORY)),
+            unreadable: Vec::new(),
+            complete: std::fs::read_dir(POSIX_DIRECTORY).is_ok(),
+        };
+        for place in memory::places() {
+            let head = Object::open(&place, Access::ReadOnly).and_then(|object| object.head());
+            match head.map(|head| Superblock::decode(&head)) {
+                Ok(Ok(superblock)) => {
+                    let set = superblock.set;
+                    references.sets.insert((set.key, set.id));
+                }
+                Ok(Err(
+                    SuperblockError::OtherVersion { .. } | SuperblockError::UnknownFeatures { .. },
+                )) => references.complete = false,
+                Ok(Err(_)) | Err(MemoryError::NotFound | MemoryError::WrongType(_)) => {}
+                Err(_) => match &place {
+                    Place::Posix(path) => match std::fs::metadata(path) {
+                        Ok(metadata) => references.unreadable.push(metadata.len()),
+                        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                        Err(_) => references.complete = false,
+                    },
+                    // Whose set goes with a segment is asked at its key.
+                    _ => {}
+                },
+            }
+        }
+        references
+    }
+
+    /// True if a set of a ring in /dev/shm is surely not named by any of them.
+    fn exclude(&self, id: i32, key: Key, lanes: usize) -> bool {
+        self.complete
+            && !self.sets.contains(&(key.raw(), id))
+            && !self.unreadable.iter().any(|&bytes| has_lanes(bytes, lanes))
+    }
+}
+
+/// True if a ring of so many lanes can have so many bytes.
+fn has_lanes(bytes: u64, lanes: usize) -> bool {
+    (12..=32).any(|bits| {
+        Capacity::exact(1 << bits)
+            .and_then(|capacity| Geometry::new(lanes, capacity))
+            .is_some_and(|geometry| geometry.segment_bytes() as u64 == bytes)
+    })
+}
+
+/// The first byte of every key that we derive from a name or choose at random.
+const KEY_BYTE: u32 = KEY_PREFIX >> 24;
+
+/// True if a set is one of ours, idle, and its ring is gone or never came.
+fn is_orphan(id: i32, key: Key, facts: &SetFacts, references: &References) -> bool {
+    let Some(lanes) = facts.lanes().filter(|_| facts.is_idle()) else {
+        return false;
+    };
+    let raw = key.raw() as u32;
+    let random = raw & 0xffff_0000 == KEY_PREFIX;
+    match facts.home() {
+        Some(home @ Home::Directory { .. }) if facts.is_identified() && random => {
+            home == references.directory && references.exclude(id, key, lanes)
+        }
+        Some(Home::Key) if facts.is_identified() => {
+            matches!(under(key), Under::Nothing | Under::Foreign)
+        }
+        // No ring goes with a set that was never marked; the key tells that it is ours.
+        Some(Home::Unknown) if facts.is_blank() && raw >> 24 == KEY_BYTE => {
+            matches!(under(key), Under::Nothing)
+        }
+        _ => false,
+    }
+}
+
+/// What lies under a System V key.
+enum Under {
+    Nothing,
+    Foreign,
+    Ring,
+    /// Bytes of a creator that has not finished; true if they begin as ours do.
+    Unfinished(Object, bool),
+    /// That can't be seen.
+    Hidden,
+}
+
+fn under(key: Key) -> Under {
+    let looked = Object::open(&Place::Sysv(key), Access::ReadOnly).and_then(|object| {
+        let (head, len) = (object.head()?, object.len()?);
+        Ok((object, head, len))
+    });
+    match looked {
+        Ok((object, head, len)) => match Superblock::decode(&head) {
+            Err(SuperblockError::NotReady) if plausible_length(len) => {
+                Under::Unfinished(object, head.starts_with(&MAGIC))
+            }
+            Err(SuperblockError::NotReady | SuperblockError::NotARing) => Under::Foreign,
+            _ => Under::Ring,
+        },
+        Err(MemoryError::NotFound) => Under::Nothing,
+        Err(_) => Under::Hidden,
+    }
+}
+
+/// The segment under this key, and the set that goes with it, if a creator of ours died before it was
+/// ready.
+fn unfinished(key: Key) -> Option<(Object, Option<i32>)> {
+    let Under::Unfinished(object, magic) = under(key) else {
+        return None;
+    };
+    let set = match SemSet::open(key) {
+        Ok(set) => set.id(),
+        // Creators make the set first: this one was taken away. Zeros alone are no proof.
+        Err(error) if error.not_found() => return magic.then_some((object, None)),
+        Err(_) => return None,
+    };
+    let facts = SetFacts::of(set)?;
+    let marked = facts.home() == Some(Home::Key) && facts.is_identified();
+    let fits = object.len().ok().zip(facts.lanes());
+    let ours = fits.is_some_and(|(len, lanes)| has_lanes(len, lanes))
+        && (marked || (facts.home() == Some(Home::Unknown) && !facts.is_identified()));
+    ours.then_some((object, Some(set)))
+}
+
+/// Everything of this user (of all users for root) that killed programs left in this IPC namespace and in
+/// /dev/shm, rings first. Looks only.
+///
+/// ```
+/// for leftover in semring::leftovers() {
+///     println!("{} could be removed", leftover.name());
+/// }
+/// ```
+#[must_use]
+pub fn leftovers() -> Vec<Leftover> {
+    let mut found = Vec::new();
+    let mut sets = BTreeSet::new();
+    for place in memory::places() {
+        let Ok(object) = Object::open(&place, Access::ReadOnly) else {
+            continue;
+        };
+        let mine = object.ownership().is_ok_and(|owner| is_ours(owner.uid));
+        let plausible = object.len().is_ok_and(plausible_length);
+        if !mine || !plausible {
+            continue;
+        }
+        let Ok(head) = object.head() else { continue };
+        match Superblock::decode(&head) {
+            Ok(superblock) if superblock.implicit => {
+                found.extend(abandoned_ring(&place, &object, &superblock));
+            }
+            Err(SuperblockError::NotReady) => {
+                let Some(key) = memory::sysv_key(&place) else {
+                    continue;
+                };
+                let Some((object, set)) = unfinished(key) else {
+                    continue;
+                };
+                let idle = set.is_none_or(|id| SetFacts::of(id).is_some_and(|set| set.is_idle()));
+                if idle && !object.is_attached() {
+                    sets.extend(set);
+                    found.push(Leftover {
+                        name: format!("sysv:0x{:08x}", key.raw()),
+                        unread_messages: 0,
+                        unread: false,
+                        what: What::Unfinished { key, set },
+                    });
+                }
+            }
+            _ => {}
+        }
+    }
+    let references = References::read();
+    for entry in sem::list().unwrap_or_default() {
+        let (id, key) = (entry.id, entry.stat.key);
+        let mine = is_ours(entry.stat.uid) || is_ours(entry.stat.cuid);
+        if !mine || sets.contains(&id) {
+            continue;
+        }
+        if SetFacts::of(id).is_some_and(|facts| is_orphan(id, key, &facts, &references)) {
+            found.push(Leftover {
+                name: format!("semaphores 0x{:08x}", key.raw()),
+                unread_messages: 0,
+                unread: false,
+                what: What::Semaphores { id },
+            });
+        }
+    }
+    found
+}
+
+/// Whether this user may remove what that one owns.
+fn is_ours(uid: u32) -> bool {
+    let us = process::effective_uid();
+    us == 0 || us == uid
+}
+
+fn abandoned_ring(place: &Place, object: &Object, superblock: &Superblock) -> Option<Leftover> {
+    let address = Address::of_place(place, &superblock.name);
+    let name = address.to_string();
+    let uuid = superblock.uuid;
+    match open(&address, Access::ReadOnly) {
+        Ok(ring) => {
+            let same = ring.superblock.uuid == uuid;
+            let idle = matches!(ring.guard.is_idle(), Ok(true));
+            (same && idle).then(|| Leftover::of_ring(&ring, name, address))
+        }
+        Err(OpenError::GuardLost { .. })
+            if is_unguarded(place, superblock) && !object.is_attached() =>
+        {
+            let (unread_messages, unread) = unread_of(object, superblock);
+            Some(Leftover {
+                name,
+                unread_messages,
+                unread,
+                what: What::Unguarded {
+                    place: place.clone(),
+                    uuid,
+                },
+            })
+        }
+        Err(_) => None,
+    }
+}
+
+impl Leftover {
+    fn of_ring(ring: &RingCore, name: String, address: Address) -> Self {
+        let (unread_messages, unread) = unread_in(&ring.view, ring.lanes());
+        Self {
+            name,
+            unread_messages,
+            unread,
+            what: What::Ring {
+                address,
+                uuid: ring.superblock.uuid,
+            },
+        }
+    }
+}
