@@ -379,12 +379,17 @@ impl Drop for Peer {
     }
 }
 
-/// Makes the child of this command die when the thread that starts it ends.
+/// Makes the child of this command die when the thread that starts it ends, and begin with the signals
+/// that a shell would give it: under `nohup` the tests themselves ignore SIGHUP.
 #[allow(unsafe_code)]
 fn die_with_the_parent(command: &mut Command) {
     let parent = Pid::this();
     let in_the_child = move || {
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+        for ended_by in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM] {
+            // SAFETY: the default action has no code that could be unfit for a signal.
+            unsafe { nix::sys::signal::signal(ended_by, nix::sys::signal::SigHandler::SigDfl) }?;
+        }
         // The parent may have died before the kernel knew of the wish.
         if Pid::parent() == parent {
             Ok(())
@@ -392,7 +397,7 @@ fn die_with_the_parent(command: &mut Command) {
             Err(io::Error::from_raw_os_error(libc::ESRCH))
         }
     };
-    // SAFETY: the closure makes two plain system calls and touches no memory of the parent.
+    // SAFETY: the closure makes a few plain system calls and touches no memory of the parent.
     unsafe { command.pre_exec(in_the_child) };
 }
 
