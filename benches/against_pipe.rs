@@ -104,6 +104,8 @@ fn payload_code(payload: Payload) -> String {
 enum Way {
     /// `send` and `recv`, one message at a time.
     Ring,
+    /// The same, with a fence of the producer's own after each message.
+    RingFenced,
     /// Batches of 32 on both sides.
     RingBatch,
     /// Filled and checked in the ring itself, through slices.
@@ -116,8 +118,9 @@ enum Way {
     PipePacked,
 }
 
-const WAYS: [(Way, &str, &str); 6] = [
+const WAYS: [(Way, &str, &str); 7] = [
     (Way::Ring, "ring", "ring, send and recv"),
+    (Way::RingFenced, "fenced", "the same, always a fence"),
     (Way::RingBatch, "batch", "ring, batches of 32"),
     (Way::RingInPlace, "in-place", "ring, in place (trusted)"),
     (Way::Pipe, "pipe", "pipe, a call per message"),
@@ -131,8 +134,26 @@ const PACK: usize = 64 << 10;
 /// The comparisons: message size in bytes and the ways that make sense for it. The first is compared
 /// with the second.
 const SIZES: [(usize, &[Way]); 6] = [
-    (8, &[Way::Ring, Way::Pipe, Way::RingBatch, Way::PipePacked]),
-    (64, &[Way::Ring, Way::Pipe, Way::RingBatch, Way::PipePacked]),
+    (
+        8,
+        &[
+            Way::Ring,
+            Way::Pipe,
+            Way::RingFenced,
+            Way::RingBatch,
+            Way::PipePacked,
+        ],
+    ),
+    (
+        64,
+        &[
+            Way::Ring,
+            Way::Pipe,
+            Way::RingFenced,
+            Way::RingBatch,
+            Way::PipePacked,
+        ],
+    ),
     (
         256,
         &[Way::Ring, Way::Pipe, Way::RingBatch, Way::PipePacked],
@@ -259,7 +280,10 @@ impl Way {
     }
 
     fn is_ring(self) -> bool {
-        matches!(self, Self::Ring | Self::RingBatch | Self::RingInPlace)
+        matches!(
+            self,
+            Self::Ring | Self::RingFenced | Self::RingBatch | Self::RingInPlace
+        )
     }
 
     /// Receives `count` messages from a peer that sends them; gives the time from behind a tenth of
@@ -377,7 +401,8 @@ impl Way {
         if !self.is_ring() {
             return self.write(size, count, payload);
         }
-        let mut producer = trusting(name, size).open()?.producer()?;
+        let habits = trusting(name, size).asymmetric_barrier(self != Self::RingFenced);
+        let mut producer = habits.open()?.producer()?;
         let mut number = 0;
         while number < count {
             match self {

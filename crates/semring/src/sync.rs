@@ -10,7 +10,7 @@ mod imp {
     pub(crate) type AtomicU64 = core::sync::atomic::AtomicU64;
     pub(crate) type AtomicU32 = core::sync::atomic::AtomicU32;
     pub(crate) type AtomicBool = core::sync::atomic::AtomicBool;
-    pub(crate) use core::sync::atomic::{Ordering, fence};
+    pub(crate) use core::sync::atomic::{Ordering, compiler_fence, fence};
 
     #[inline(always)]
     pub(crate) fn spin_hint() {
@@ -86,6 +86,11 @@ mod imp {
         if shared_operation() {
             loom::sync::atomic::fence(order);
         }
+    }
+
+    /// What it is for, a barrier from another process, loom does not have; see the store-buffer model.
+    pub(crate) fn compiler_fence(_: Ordering) {
+        unreachable!("no lane goes into burst in a model");
     }
 
     pub(crate) fn spin_hint() {

@@ -20,6 +20,7 @@ const DEFAULT_CAPACITY: u64 = 256 << 10;
 pub(super) struct Habits {
     pub(super) wait: WaitStrategy,
     pub(super) trusts_peers: bool,
+    pub(super) asymmetric_barrier: bool,
 }
 
 /// Describes a ring: makes it, opens it, or whichever is possible.
@@ -64,6 +65,7 @@ impl<K: Kind> Builder<K> {
             habits: Habits {
                 wait: WaitStrategy::default(),
                 trusts_peers: false,
+                asymmetric_barrier: true,
             },
             kind: PhantomData,
         }
@@ -95,6 +97,17 @@ impl<K: Kind> Builder<K> {
     #[must_use]
     pub fn wait(mut self, strategy: WaitStrategy) -> Self {
         self.habits.wait = strategy;
+        self
+    }
+
+    /// Whether producers of this process may do without a fence of their own after each message while
+    /// messages are many: the consumer then has the kernel run a barrier on every CPU
+    /// (`membarrier(2)`, 2 to 7 µs) before it sleeps. Where the kernel refuses, or one side does not want
+    /// it, each message costs the producer a full fence. Default: yes; no for comparison, and for a
+    /// consumer that sleeps often under several busy producers.
+    #[must_use]
+    pub fn asymmetric_barrier(mut self, wanted: bool) -> Self {
+        self.habits.asymmetric_barrier = wanted;
         self
     }
 

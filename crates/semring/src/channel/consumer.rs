@@ -10,14 +10,14 @@ use super::interrupt::Interrupter;
 use super::kind::Kind;
 use super::message::{Message, View};
 use crate::error::{RecvError, RemoveError};
-use crate::guard::doorbell::Waker;
+use crate::guard::doorbell::{Waker, is_in_burst};
 use crate::guard::interrupt::InterruptFlag;
 use crate::guard::strategy::cpus;
 use crate::guard::wait::{Deadline, Outcome, Waiter, Waiting};
-use crate::guard::{Bell, GuardError, Waited};
+use crate::guard::{Bell, GuardError, Seat, Waited};
 use crate::layout::view::LaneView;
 use crate::lifecycle::{ConsumerSeat, Removal, note_count, remove_idle};
-use crate::os::clock;
+use crate::os::{barrier, clock};
 use crate::ring::Damage;
 use crate::ring::consume::LaneConsumer;
 use crate::ring::merge::{LaneDamage, Merge, Next};
@@ -276,8 +276,32 @@ impl ConsumerCore {
         RecvError::EndOfStream
     }
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self, deadline: Deadline) -> Result<Next, RecvError> {
+        match self.glance() {
+            Some(next) => Ok(next),
+            None => self.next_slowly(deadline),
+        }
+    }
+
+    /// The next message, if no more than that is to be done.
+    #[inline(always)]
+    fn glance(&mut self) -> Option<Next> {
+        let ordinary = !self.seat.ring().is_forked()
+            && !self.removed
+            && self.end_returned.is_none()
+            && !self.in_batch
+            && self.damaged.is_empty();
+        if !ordinary {
+            return None;
+        }
+        let next = self.merge.glance()?;
+        self.saw_messages = true;
+        (next.lane == self.lane).then_some(next)
+    }
+
+    #[inline(never)]
+    fn next_slowly(&mut self, deadline: Deadline) -> Result<Next, RecvError> {
         self.begin()?;
         loop {
             if let Some(next) = self.find()? {
@@ -312,13 +336,17 @@ impl ConsumerCore {
     }
 
     /// Lets go of a message.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take(&mut self, next: &Next) {
-        self.merge.step_over(next);
-        if self.merge.take(next.lane) {
-            // A failure is found again by the next call.
-            let _ = self.release(next.lane);
+        if self.merge.take_one(next) {
+            self.release_quietly(next.lane);
         }
+    }
+
+    #[cold]
+    fn release_quietly(&mut self, lane: usize) {
+        // A failure is found again by the next call.
+        let _ = self.release(lane);
     }
 
     pub(super) fn view(&self, lane: usize) -> &LaneView {
@@ -351,6 +379,27 @@ impl Waiting for MessageWait<'_> {
         Ok(self.ended.is_some())
     }
 
+    fn summon(&mut self) -> bool {
+        let lanes = self.merge.lanes().iter();
+        let mut in_burst = lanes
+            .enumerate()
+            .filter(|(_, lane)| is_in_burst(lane.view()));
+        let Some((first, _)) = in_burst.next() else {
+            return true;
+        };
+        if barrier::everywhere().is_ok() {
+            return true;
+        }
+        // Refused, here or (a filter of calls) since we attached. No lane goes into burst any more; those
+        // that are in it leave with their next commit, which sees our announcement sooner or later.
+        self.seat.cannot_barrier();
+        let alive = |lane| self.seat.ring().guard.is_taken(Seat::Producer { lane });
+        // A dead producer's flag stays until the next one comes; what it published can be seen.
+        std::iter::once(first)
+            .chain(in_burst.map(|(lane, _)| lane))
+            .all(|lane| matches!(alive(lane), Ok(false)))
+    }
+
     fn settle(&mut self) -> Result<(), GuardError> {
         // Woken for nothing: there may be thousands of old tokens, one for each producer that left.
         // Before the announcement, so that none posted for it is lost.
@@ -381,6 +430,9 @@ impl<K: Kind> Consumer<K> {
             .map(|(lane, Damage { position })| LaneDamage { lane, position })
             .collect();
         let waiter = Waiter::new(habits.wait, cpus(), seat.generation());
+        if habits.asymmetric_barrier && barrier::is_available() {
+            seat.can_barrier();
+        }
         let core = ConsumerCore {
             merge: Merge::new(lanes, capacity),
             bells: Bells {
@@ -413,7 +465,7 @@ impl<K: Kind> Consumer<K> {
     /// [`RecvError::EndOfStream`] when all producers are gone and everything was received (a ring to
     /// which nobody attached since the last end-of-stream has not ended: the call waits),
     /// [`Poisoned`](RecvError::Poisoned) once for each damaged lane, [`Removed`](RecvError::Removed).
-    #[inline]
+    #[inline(always)]
     pub fn recv(&mut self) -> Result<Message<'_>, RecvError> {
         let next = self.core.next(Deadline::NEVER)?;
         Ok(Message::new(&mut self.core, next))
@@ -619,7 +671,11 @@ impl Batch<'_> {
         if self.core.seat.ring().is_forked() {
             return None;
         }
-        let next = match self.core.merge.find() {
+        let found = match self.core.merge.glance() {
+            Some(next) => Ok(Some(next)),
+            None => self.core.merge.find(),
+        };
+        let next = match found {
             Ok(next) => next?,
             Err(damage) => {
                 self.core.damaged.push_back(damage);

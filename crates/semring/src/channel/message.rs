@@ -28,7 +28,7 @@ impl<'a> View<'a> {
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
-        self.next.found.payload as usize
+        self.next.found.header.payload() as usize
     }
 
     /// True for a message of 0 bytes.
@@ -40,7 +40,7 @@ impl<'a> View<'a> {
     /// What the producer said about the message beside its bytes.
     #[must_use]
     pub fn meta(&self) -> Meta {
-        self.next.found.meta
+        self.next.found.header.meta()
     }
 
     /// Which lane it came on, from 0: which producer it is from, as long as that one is attached.
@@ -275,7 +275,7 @@ impl io::Read for Message<'_> {
 }
 
 impl Drop for Message<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         if !self.put_back && !std::thread::panicking() {
             self.core.take(&self.next);

@@ -9,7 +9,7 @@ use super::interrupt::Interrupter;
 use super::kind::{Any, Kind, Mpsc};
 use super::reservation::{Reservation, SendBatch};
 use crate::error::{AttachError, SendError};
-use crate::guard::doorbell::Waker;
+use crate::guard::doorbell::ConsumerWaker;
 use crate::guard::interrupt::InterruptFlag;
 use crate::guard::strategy::cpus;
 use crate::guard::wait::{Deadline, Outcome, Waiter, Waiting};
@@ -17,6 +17,7 @@ use crate::guard::{Bell, GuardError, Waited};
 use crate::layout::record::HEADER_BYTES;
 use crate::layout::{Meta, Position};
 use crate::lifecycle::{ConsumerFate, ProducerSeat, note_count};
+use crate::os::barrier;
 use crate::ring::produce::{LaneProducer, NoSlot, Slot};
 use crate::sync::AtomicU64;
 
@@ -57,7 +58,7 @@ pub(super) enum Patience {
 pub(super) struct ProducerCore {
     pub(super) lane: LaneProducer,
     pub(super) seat: ProducerSeat,
-    waker: Waker,
+    waker: ConsumerWaker,
     waiter: Waiter,
     interrupt: Arc<InterruptFlag>,
     pub(super) habits: Habits,
@@ -131,7 +132,7 @@ impl ProducerCore {
     }
 
     /// Publishes what a batch holds back, if this process is the one that has the lane.
-    #[inline]
+    #[cold]
     pub(super) fn end_batch(&mut self) {
         if !self.seat.ring().is_forked() && self.lane.end_batch() {
             self.ring_bell();
@@ -139,8 +140,21 @@ impl ProducerCore {
     }
 
     /// A place for a message of `len` bytes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn reserve(&mut self, len: usize, patience: Patience) -> Result<Slot, SendError> {
+        let ordinary = !self.seat.ring().is_forked()
+            && self.trouble.is_none()
+            && !self.lane.tail().has_reached(self.next_probe)
+            && len as u64 <= self.lane.capacity().max_message();
+        if ordinary && let Some(slot) = self.lane.quick_slot(len) {
+            return Ok(slot);
+        }
+        self.reserve_thoroughly(len, patience)
+    }
+
+    /// The same with everything that it may need: a look at the guard, a pad, a wait.
+    #[inline(never)]
+    fn reserve_thoroughly(&mut self, len: usize, patience: Patience) -> Result<Slot, SendError> {
         self.begin()?;
         let max = self.lane.capacity().max_message() as usize;
         if len > max {
@@ -233,10 +247,7 @@ impl ProducerCore {
         if self.seat.ring().is_forked() {
             return;
         }
-        if self
-            .waker
-            .is_due(&self.seat.ring().view.consumer().wait_word)
-        {
+        if self.waker.is_due(self.lane.view()) {
             self.post();
         }
     }
@@ -260,7 +271,7 @@ impl ProducerCore {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, bytes: &[u8], meta: Meta, patience: Patience) -> Result<(), SendError> {
         self.end_leaked_batch();
         let slot = self.reserve(bytes.len(), patience)?;
@@ -274,6 +285,9 @@ impl ProducerCore {
 impl Drop for ProducerCore {
     fn drop(&mut self) {
         self.end_leaked_batch();
+        if !self.seat.ring().is_forked() {
+            self.waker.end_burst(self.lane.view());
+        }
     }
 }
 
@@ -304,6 +318,10 @@ impl Waiting for RoomWait<'_> {
         Ok(left || self.lane.is_poisoned())
     }
 
+    fn summon(&mut self) -> bool {
+        true // the consumer fences after each release
+    }
+
     fn settle(&mut self) -> Result<(), GuardError> {
         Ok(())
     }
@@ -323,7 +341,7 @@ impl<K: Kind> Producer<K> {
         let core = ProducerCore {
             lane,
             seat,
-            waker: Waker::new(),
+            waker: ConsumerWaker::new(habits.asymmetric_barrier && barrier::register()),
             waiter,
             interrupt: InterruptFlag::new(),
             habits,
@@ -344,7 +362,7 @@ impl<K: Kind> Producer<K> {
     /// [`Closed`](SendError::Closed) once the consumer that was met has left,
     /// [`Removed`](SendError::Removed), and the others; the message was then not sent. Trouble found
     /// after a commit is reported by the next call.
-    #[inline]
+    #[inline(always)]
     pub fn send(&mut self, bytes: &[u8]) -> Result<(), SendError> {
         self.core
             .send(bytes, Meta::default(), Patience::Until(Deadline::NEVER))

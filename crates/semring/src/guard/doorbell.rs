@@ -1,6 +1,8 @@
 //! The wait word and its two ends. See the argument in the parent module.
 
-use crate::sync::{AtomicU64, Ordering, Twin, fence, weakened};
+use crate::layout::control::LANE_BURST;
+use crate::layout::view::LaneView;
+use crate::sync::{AtomicU64, Ordering, Twin, compiler_fence, fence, weakened};
 
 /// Numbers of sleeps that no other sleep on the same word ever had or will have.
 #[derive(Debug)]
@@ -75,4 +77,115 @@ impl Waker {
         self.last = epoch;
         true
     }
+}
+
+/// After so many commits in a row to a consumer that was awake, a lane goes into burst.
+const QUIET_COMMITS: u32 = 32;
+
+/// A producer's end of the consumer's wait word, which spares itself the fence while messages are many.
+///
+/// *Sparse*: a full fence after each commit, as [`Waker`]. *Burst*: [`LANE_BURST`] stands in the lane,
+/// and the consumer, after it announced a sleep, has every CPU go through a barrier before it looks
+/// again: that barrier takes the place of the fence. It costs the consumer some microseconds, so a lane is
+/// in burst only while its commits find the consumer awake.
+///
+/// * **Into burst**: the flag, *then* a full fence, then a look at the word. A sleeper that missed the
+///   flag announced itself before that fence, so this look sees it.
+/// * **Out of burst**: the flag is cleared, and the commit ends as a sparse one: full fence, another look.
+///
+/// All interleavings with store buffers and kills are visited in `burst_model_tests`.
+#[derive(Debug, Default)]
+pub(crate) struct ConsumerWaker {
+    /// The epoch that was posted last.
+    last: u64,
+    /// Commits in a row that found the consumer awake.
+    quiet: u32,
+    in_burst: bool,
+    /// This process takes part in the barrier.
+    may_burst: bool,
+}
+
+impl ConsumerWaker {
+    /// `may_burst` only in a process that is registered for the barrier.
+    pub(crate) fn new(may_burst: bool) -> Self {
+        Self {
+            may_burst,
+            ..Self::default()
+        }
+    }
+
+    /// To be asked after each publication on the lane: true if the consumer must be posted, once per
+    /// epoch.
+    #[inline(always)]
+    pub(crate) fn is_due(&mut self, lane: &LaneView) -> bool {
+        if self.in_burst {
+            // The CPU may do the load before the header's store; the compiler may not, or the sleeper's
+            // barrier could come between instructions that are not in this order at all.
+            compiler_fence(Ordering::SeqCst);
+            if lane.ring_consumer().wait_word.load(Ordering::Relaxed) == 0 {
+                return false;
+            }
+            self.end_burst(lane);
+        }
+        self.is_due_after_a_fence(lane)
+    }
+
+    #[inline(always)]
+    fn is_due_after_a_fence(&mut self, lane: &LaneView) -> bool {
+        if !weakened(Twin::NoWakerFence) {
+            fence(Ordering::SeqCst); // E4, pairs with the fence in `arm`
+        }
+        let word = &lane.ring_consumer().wait_word;
+        if weakened(Twin::WakerClearsWord) {
+            return word.swap(0, Ordering::AcqRel) != 0;
+        }
+        let epoch = word.load(Ordering::Relaxed);
+        if epoch == 0 {
+            self.quiet += 1;
+            return self.quiet >= QUIET_COMMITS && self.begin_burst(lane);
+        }
+        self.quiet = 0;
+        if epoch == self.last {
+            return false;
+        }
+        self.last = epoch;
+        true
+    }
+
+    /// Goes into burst if that is possible; true if the consumer must be posted after all.
+    #[cold]
+    fn begin_burst(&mut self, lane: &LaneView) -> bool {
+        self.quiet = 0;
+        let ring = lane.ring_consumer();
+        let can_barrier = ring.barrier.load(Ordering::Relaxed);
+        if !self.may_burst || can_barrier != ring.generation.load(Ordering::Relaxed) {
+            return false;
+        }
+        // Whoever reads it relies on nothing that was published before.
+        lane.producer().flags.store(LANE_BURST, Ordering::Relaxed);
+        self.in_burst = true;
+        fence(Ordering::SeqCst);
+        let epoch = ring.wait_word.load(Ordering::Relaxed);
+        if epoch == 0 {
+            return false;
+        }
+        self.end_burst(lane);
+        self.is_due_after_a_fence(lane)
+    }
+
+    /// Back to a fence after each commit; also for a producer that leaves.
+    #[cold]
+    pub(crate) fn end_burst(&mut self, lane: &LaneView) {
+        if std::mem::take(&mut self.in_burst) {
+            self.quiet = 0;
+            lane.producer().flags.store(0, Ordering::Release);
+        }
+    }
+}
+
+/// True if the lane's producer may have published without a fence: to be asked by a sleeper after it
+/// announced itself and before it looks again.
+pub(crate) fn is_in_burst(lane: &LaneView) -> bool {
+    // Acquire: cleared means that all that was published in burst can be seen.
+    lane.producer().flags.load(Ordering::Acquire) & LANE_BURST != 0
 }

@@ -77,6 +77,10 @@ impl Waiting for Side<'_> {
         Ok(false)
     }
 
+    fn summon(&mut self) -> bool {
+        true
+    }
+
     fn settle(&mut self) -> Result<(), GuardError> {
         Ok(())
     }

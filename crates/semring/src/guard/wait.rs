@@ -15,11 +15,17 @@ pub(crate) trait Waiting {
     fn is_ready(&mut self) -> bool;
     /// Asks the kernel whether there is anybody left to wait for.
     fn is_over(&mut self) -> Result<bool, GuardError>;
+    /// After the announcement: makes sure that a peer which publishes without a fence has either made its
+    /// publication visible or will see the announcement. False if that can't be done: then looks must go on.
+    fn summon(&mut self) -> bool;
     /// Hands over whatever the other side may be waiting for; before a sleep.
     fn settle(&mut self) -> Result<(), GuardError>;
     /// Sleeps until a token comes.
     fn sleep(&mut self, timeout: Option<Duration>) -> Result<Waited, GuardError>;
 }
+
+/// How long a sleeper sleeps that has no means to be sure that it will be woken.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// How a wait ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -153,6 +159,7 @@ impl Waiter {
         side: &mut impl Waiting,
         deadline: Deadline,
     ) -> Result<Option<Outcome>, GuardError> {
+        let summoned = side.summon();
         // Asked before the last look: who is gone by now has published everything (see the argument).
         let mut over = if weakened(Twin::ProbeAfterScan) {
             false
@@ -172,6 +179,11 @@ impl Waiter {
             return Ok(Some(Outcome::TimedOut));
         };
         self.sleeps += 1;
+        if !summoned {
+            let nap = left.map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN));
+            side.sleep(Some(nap))?;
+            return Ok(None);
+        }
         match side.sleep(left)? {
             Waited::Token | Waited::Signal => Ok(None),
             // One more look: a message may have come together with the end of the time.

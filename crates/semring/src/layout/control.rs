@@ -26,7 +26,11 @@ pub(crate) struct ConsumerPage {
     pub(crate) pid: AtomicU64,
     /// Sum of all lane generations when a consumer closed the ring: whom it refused.
     pub(crate) refused: AtomicU64,
-    _pad1: [u8; LINE - 32],
+    /// Generation of the last consumer that calls for a barrier on every CPU before it sleeps, if some
+    /// lane is in burst: while this is the generation of the present one, producers need no fence of
+    /// their own.
+    pub(crate) barrier: AtomicU64,
+    _pad1: [u8; LINE - 40],
     /// Sum of all lane generations when the last end-of-stream was delivered.
     pub(crate) end_of_stream: AtomicU64,
     _pad2: [u8; LINE - 8],
@@ -54,7 +58,7 @@ pub(crate) struct ProducerPage {
     pub(crate) generation_start: AtomicU64,
     /// Messages committed on this lane, over all generations.
     pub(crate) sent: AtomicU64,
-    /// [`LANE_NO_MORE`]; set to 0 by each new producer.
+    /// [`LANE_NO_MORE`] or [`LANE_BURST`]; set to 0 by each new producer.
     pub(crate) flags: AtomicU64,
     _pad0: [u8; LINE - 40],
     /// The epoch in which the producer sleeps for room or is about to, 0 while it is awake.
@@ -73,6 +77,8 @@ pub(crate) struct ProducerPage {
 
 /// The producer of this generation has said that it sends nothing more.
 pub(crate) const LANE_NO_MORE: u64 = 1;
+/// The producer publishes without a fence: a consumer that is about to sleep must call for a barrier.
+pub(crate) const LANE_BURST: u64 = 2;
 
 /// The consumer's page of a lane. Only the consumer writes it.
 #[repr(C)]
@@ -101,6 +107,7 @@ mod offsets {
         assert!(offset_of!(ConsumerPage, flags) == 0x088);
         assert!(offset_of!(ConsumerPage, pid) == 0x090);
         assert!(offset_of!(ConsumerPage, refused) == 0x098);
+        assert!(offset_of!(ConsumerPage, barrier) == 0x0a0);
         assert!(offset_of!(ConsumerPage, end_of_stream) == 0x100);
         assert!(offset_of!(ConsumerPage, sleeps) == 0x180);
         assert!(offset_of!(ConsumerPage, posts) == 0x188);
@@ -138,7 +145,8 @@ mod models {
                 flags: AtomicU64::new(0),
                 pid: AtomicU64::new(0),
                 refused: AtomicU64::new(0),
-                _pad1: [0; LINE - 32],
+                barrier: AtomicU64::new(0),
+                _pad1: [0; LINE - 40],
                 end_of_stream: AtomicU64::new(0),
                 _pad2: [0; LINE - 8],
                 sleeps: AtomicU64::new(0),

@@ -67,6 +67,46 @@ pub(crate) const fn pad_header(bytes: u64) -> u64 {
     MARKER << MARKER_SHIFT | PAD_BIT | (bytes - HEADER_BYTES)
 }
 
+/// The header word of a message, checked and kept whole. Taken apart into its fields, a message found
+/// would travel through memory in pieces, which the CPU can't forward to whoever reads them as one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct MessageHeader(u64);
+
+impl MessageHeader {
+    /// `None` if the word, found at `position`, is anything but a message.
+    #[inline(always)]
+    pub(crate) const fn check(word: u64, position: Position, capacity: Capacity) -> Option<Self> {
+        // Marker, reserved flags and the pad bit at once.
+        const FIXED: u64 =
+            (0xFF << MARKER_SHIFT) | ((!APPLICATION_FLAGS as u64) << FLAGS_SHIFT) | PAD_BIT;
+        let header = Self(word);
+        let is_message = word & FIXED == MARKER << MARKER_SHIFT
+            && word & LENGTH_MASK <= capacity.max_message()
+            && header.bytes() <= capacity.bytes_to_end(position);
+        if is_message { Some(header) } else { None }
+    }
+
+    /// Bytes of payload.
+    #[inline(always)]
+    pub(crate) const fn payload(self) -> u32 {
+        (self.0 & LENGTH_MASK) as u32
+    }
+
+    #[inline(always)]
+    pub(crate) const fn meta(self) -> Meta {
+        Meta {
+            kind: (self.0 >> KIND_SHIFT) as u16,
+            flags: (self.0 >> FLAGS_SHIFT) as u8,
+        }
+    }
+
+    /// Bytes that the record takes in the lane.
+    #[inline(always)]
+    pub(crate) const fn bytes(self) -> u64 {
+        record_bytes(self.0 & LENGTH_MASK)
+    }
+}
+
 /// A header word, understood.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Record {

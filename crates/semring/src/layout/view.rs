@@ -67,6 +67,7 @@ mod real {
             LaneView {
                 producer: self.at(geometry.producer_page(lane)),
                 consumer: self.at(geometry.consumer_page(lane)),
+                ring: self.at(CONSUMER_PAGE_OFFSET),
                 data: self.at::<AtomicU64>(geometry.lane_data(lane)).cast(),
                 capacity: geometry.capacity(),
                 segment: self.segment.clone(),
@@ -89,11 +90,12 @@ mod real {
         }
     }
 
-    /// One lane: its two control pages and its data.
+    /// One lane: its two control pages, the page of the ring's consumer, and its data.
     #[derive(Clone)]
     pub(crate) struct LaneView {
         producer: NonNull<ProducerPage>,
         consumer: NonNull<LaneConsumerPage>,
+        ring: NonNull<ConsumerPage>,
         data: NonNull<u8>,
         capacity: Capacity,
         // Keeps the mapping that the pointers point into.
@@ -123,6 +125,13 @@ mod real {
         pub(crate) fn consumer(&self) -> &LaneConsumerPage {
             // SAFETY: made by RingView::lane, which checked bounds; the segment is kept.
             unsafe { self.consumer.as_ref() }
+        }
+
+        /// The page of the ring's consumer.
+        #[inline(always)]
+        pub(crate) fn ring_consumer(&self) -> &ConsumerPage {
+            // SAFETY: made by RingView::lane, which checked bounds; the segment is kept.
+            unsafe { self.ring.as_ref() }
         }
 
         /// The header word at a position.
@@ -249,12 +258,17 @@ mod model {
     #[derive(Clone)]
     pub(crate) struct LaneView {
         cells: Arc<Cells>,
+        ring: Arc<ConsumerPage>,
         capacity: Capacity,
     }
 
     impl LaneView {
         /// A lane for a model.
         pub(crate) fn model(capacity: Capacity) -> Self {
+            Self::of_ring(capacity, Arc::new(ConsumerPage::new()))
+        }
+
+        fn of_ring(capacity: Capacity, ring: Arc<ConsumerPage>) -> Self {
             let word = |_| Word {
                 value: AtomicU64::new(0),
                 payload: UnsafeCell::new(()),
@@ -267,6 +281,7 @@ mod model {
             };
             Self {
                 cells: Arc::new(cells),
+                ring,
                 capacity,
             }
         }
@@ -281,6 +296,10 @@ mod model {
 
         pub(crate) fn consumer(&self) -> &LaneConsumerPage {
             &self.cells.consumer
+        }
+
+        pub(crate) fn ring_consumer(&self) -> &ConsumerPage {
+            &self.ring
         }
 
         #[track_caller]
@@ -347,10 +366,11 @@ mod model {
 
     impl RingView {
         pub(crate) fn new(segment: Arc<Segment>, geometry: Geometry) -> Option<Self> {
-            let lane = |_| LaneView::model(geometry.capacity());
+            let consumer = Arc::new(ConsumerPage::new());
+            let lane = |_| LaneView::of_ring(geometry.capacity(), consumer.clone());
             Some(Self {
                 segment,
-                consumer: Arc::new(ConsumerPage::new()),
+                consumer: consumer.clone(),
                 lanes: (0..geometry.lanes()).map(lane).collect(),
             })
         }

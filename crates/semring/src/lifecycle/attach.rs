@@ -296,6 +296,17 @@ impl ConsumerSeat {
         self.ring.view.consumer()
     }
 
+    /// Tells the producers that this consumer has every CPU go through a barrier before it sleeps.
+    pub(crate) fn can_barrier(&self) {
+        let generation = self.generation;
+        self.page().barrier.store(generation, Ordering::Release);
+    }
+
+    /// Tells the producers that no barrier comes from this consumer any more.
+    pub(crate) fn cannot_barrier(&self) {
+        self.page().barrier.store(0, Ordering::Release);
+    }
+
     /// Sum of the lanes' generations: how many producers ever attached. Grows with each of them.
     pub(crate) fn attachments(&self) -> u64 {
         attachments(&self.ring)

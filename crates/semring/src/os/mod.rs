@@ -5,6 +5,7 @@
 //! could do) and says what happened.
 #![allow(unsafe_code)]
 
+pub(crate) mod barrier;
 pub(crate) mod clock;
 pub(crate) mod file;
 pub(crate) mod mapping;

@@ -4,7 +4,7 @@
 //! believes nothing but one header word at a time, read once and checked.
 
 use super::Damage;
-use crate::layout::record::{Meta, Record, decode};
+use crate::layout::record::{MessageHeader, Record, decode};
 use crate::layout::view::LaneView;
 use crate::layout::{Capacity, Position};
 use crate::sync::{Ordering, Twin, weakened};
@@ -14,11 +14,7 @@ use crate::sync::{Ordering, Twin, weakened};
 pub(crate) struct Found {
     /// Of the message's header.
     pub(crate) position: Position,
-    /// Bytes of payload.
-    pub(crate) payload: u32,
-    pub(crate) meta: Meta,
-    /// Bytes that the record takes in the lane.
-    bytes: u64,
+    pub(crate) header: MessageHeader,
 }
 
 /// The consumer's half of a lane.
@@ -103,6 +99,20 @@ impl LaneConsumer {
         self.taken_messages
     }
 
+    /// The next message, if it is there and nothing else is to be done: no pad, no damage, not yet at
+    /// the horizon. What a consumer that is kept busy nearly always asks; `None` says to ask
+    /// [`find`](Self::find).
+    #[inline(always)]
+    pub(crate) fn glance(&self) -> Option<Found> {
+        // E1: if it is published, its payload is there.
+        let word = self.lane.header(self.read).load(Ordering::Acquire);
+        let header = MessageHeader::check(word, self.read, self.capacity)?;
+        (!self.read.has_reached(self.horizon) && !self.poisoned).then_some(Found {
+            position: self.read,
+            header,
+        })
+    }
+
     /// Looks for the next message. A pad is stepped over. `Err` poisons the lane: it is reported once
     /// and is empty from then on.
     #[inline]
@@ -114,19 +124,14 @@ impl LaneConsumer {
                 return Ok(None);
             }
             match decode(word, self.read, self.capacity) {
-                Ok(Record::Message {
-                    payload,
-                    meta,
-                    bytes,
-                }) => {
+                Ok(Record::Message { .. }) => {
                     if self.read.has_reached(self.horizon) {
                         self.look_further()?;
                     }
-                    return Ok(Some(Found {
+                    let header = MessageHeader::check(word, self.read, self.capacity);
+                    return Ok(header.map(|header| Found {
                         position: self.read,
-                        payload,
-                        meta,
-                        bytes,
+                        header,
                     }));
                 }
                 Ok(Record::Pad { bytes }) => {
@@ -185,7 +190,7 @@ impl LaneConsumer {
     #[inline]
     pub(crate) fn step_over(&mut self, found: &Found) {
         debug_assert_eq!(found.position, self.read);
-        self.read = self.read.advance(found.bytes);
+        self.read = self.read.advance(found.header.bytes());
         // Wrapping: it began with a word of the segment.
         self.read_messages = self.read_messages.wrapping_add(1);
     }

@@ -48,7 +48,7 @@ pub(super) fn send(producer: &mut LaneProducer, bytes: &[u8]) -> Result<Position
 }
 
 pub(super) fn bytes_of(view: &LaneView, found: &Found) -> Vec<u8> {
-    let mut bytes = vec![0; found.payload as usize];
+    let mut bytes = vec![0; found.header.payload() as usize];
     view.read(found.position, HEADER_BYTES, &mut bytes);
     bytes
 }
@@ -102,7 +102,7 @@ fn meta_comes_with_the_message() {
     ] {
         let slot = producer.try_reserve(3).unwrap();
         producer.commit(slot, meta);
-        assert_eq!(consumer.find().unwrap().unwrap().meta, meta);
+        assert_eq!(consumer.find().unwrap().unwrap().header.meta(), meta);
         recv(&mut consumer).unwrap();
     }
 }

@@ -50,6 +50,17 @@ impl Merge {
         &self.lanes[lane]
     }
 
+    /// The next message of the current lane, if that lane's turn is not over and nothing but a message
+    /// is next; `None` says to ask [`find`](Self::find).
+    #[inline(always)]
+    pub(crate) fn glance(&self) -> Option<Next> {
+        let lane = self.current;
+        if self.taken_here >= self.quarter && self.lanes.len() != 1 {
+            return None;
+        }
+        self.lanes[lane].glance().map(|found| Next { lane, found })
+    }
+
     /// The next message; looks at every lane before it says that there is none.
     #[inline]
     pub(crate) fn find(&mut self) -> Result<Option<Next>, LaneDamage> {
@@ -95,6 +106,16 @@ impl Merge {
         let before = lane.position();
         lane.step_over(&next.found);
         self.taken_here += lane.position().distance_from(before);
+    }
+
+    /// Steps over a message and lets go of it; true as for [`take`](Self::take).
+    #[inline(always)]
+    pub(crate) fn take_one(&mut self, next: &Next) -> bool {
+        let lane = &mut self.lanes[next.lane];
+        lane.step_over(&next.found);
+        self.taken_here += next.found.header.bytes();
+        lane.take();
+        lane.unreleased() >= self.quarter
     }
 
     /// Lets go of what was stepped over on one lane. True when a quarter of the capacity waits there

@@ -140,6 +140,19 @@ impl LaneProducer {
         self.sent
     }
 
+    /// A place for a message of at most a quarter of the capacity, if there is room by what is known
+    /// already and no pad is needed; `None` says to ask [`try_reserve`](Self::try_reserve).
+    #[inline(always)]
+    pub(crate) fn quick_slot(&self, payload: usize) -> Option<Slot> {
+        let need = record_bytes(payload as u64);
+        let slack = if weakened(Twin::NoSlackWord) { 0 } else { 8 };
+        let room = self.tail.distance_from(self.released) + need + slack <= self.capacity.get();
+        (room && need <= self.capacity.bytes_to_end(self.tail)).then_some(Slot {
+            position: self.tail,
+            payload: payload as u32,
+        })
+    }
+
     /// A place for a message of `payload` bytes, which must not exceed a quarter of the capacity.
     /// Nothing becomes visible but, perhaps, a pad.
     #[inline]

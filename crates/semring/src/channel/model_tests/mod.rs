@@ -75,6 +75,7 @@ impl Model {
         let habits = Habits {
             wait: WaitStrategy::Block,
             trusts_peers: false,
+            asymmetric_barrier: false,
         };
         Self {
             ring: Ring::new(Arc::new(core), habits),

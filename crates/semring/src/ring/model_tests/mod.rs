@@ -55,7 +55,7 @@ fn send(producer: &mut LaneProducer, bytes: &[u8]) {
 /// Steps over the next message, if there is one.
 fn try_receive(consumer: &mut LaneConsumer) -> Option<(Position, Vec<u8>)> {
     let found = consumer.find().expect("a sound lane")?;
-    let mut bytes = vec![0; found.payload as usize];
+    let mut bytes = vec![0; found.header.payload() as usize];
     consumer
         .view()
         .read(found.position, HEADER_BYTES, &mut bytes);
