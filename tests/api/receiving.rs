@@ -33,6 +33,47 @@ over_each_backend! {
         assert_eq!(consumer.try_recv().err(), Some(RecvError::Empty));
     }
 
+    fn a_batch_over_lanes_releases_each_lane_that_it_left(bench) {
+        let ring = bench.mpsc(4);
+        let mut consumer = ring.consumer().unwrap();
+        let mut producers: Vec<_> = (0..4).map(|_| ring.producer().unwrap()).collect();
+        let used = || {
+            let info = ring.info().unwrap();
+            info.lanes.iter().map(|lane| lane.used_bytes).collect::<Vec<_>>()
+        };
+        for producer in &mut producers[1..] {
+            producer.send(b"a few").unwrap();
+            producer.send(b"bytes").unwrap();
+        }
+        assert_eq!(used(), [0, 32, 32, 32]);
+        let mut batch = consumer.recv_batch().unwrap();
+        let lanes: Vec<_> = std::iter::from_fn(|| Some(batch.next_message()?.lane())).collect();
+        assert_eq!(lanes, [1, 1, 2, 2, 3, 3]);
+        assert_eq!(used(), [0, 32, 32, 32], "nothing before the batch ends");
+        batch.release();
+        assert_eq!(used(), [0, 0, 0, 32], "the merge is still on the last one");
+        producers[0].send(b"elsewhere").unwrap();
+        consumer.recv().unwrap();
+        assert_eq!(used(), [24, 0, 0, 0]);
+    }
+
+    fn a_message_says_which_holder_of_the_lane_sent_it(bench) {
+        let ring = bench.spsc();
+        let mut consumer = ring.consumer().unwrap();
+        let mut first = ring.producer().unwrap();
+        first.send(b"a").unwrap();
+        first.send(b"b").unwrap();
+        assert_eq!(consumer.recv().unwrap().generation(), Some(1));
+        drop(first);
+        let message = consumer.recv().unwrap();
+        assert_eq!(message.generation(), Some(1), "it was the last holder so far");
+        let mut second = ring.producer().unwrap();
+        assert_eq!(message.generation(), None);
+        drop(message);
+        second.send(b"c").unwrap();
+        assert_eq!(consumer.recv().unwrap().generation(), Some(2));
+    }
+
     fn a_message_can_be_read_in_every_way(bench) {
         let ring = bench.spsc();
         let mut producer = ring.producer().unwrap();

@@ -2,13 +2,15 @@
 
 use std::collections::VecDeque;
 use std::marker::PhantomData;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::batch::Batch;
 use super::builder::Habits;
 use super::interrupt::Interrupter;
 use super::kind::Kind;
-use super::message::{Message, View};
+use super::message::Message;
 use crate::error::{RecvError, RemoveError};
 use crate::guard::doorbell::{Waker, is_in_burst};
 use crate::guard::interrupt::InterruptFlag;
@@ -175,11 +177,7 @@ impl ConsumerCore {
 
     fn batch(&mut self) -> Batch<'_> {
         self.in_batch = true;
-        Batch {
-            core: self,
-            messages: 0,
-            put_back: false,
-        }
+        Batch::new(self)
     }
 
     #[cold]
@@ -349,6 +347,49 @@ impl ConsumerCore {
         let _ = self.release(lane);
     }
 
+    /// The next message, stepped over but not let go of: for a batch.
+    #[inline]
+    pub(super) fn step(&mut self) -> Option<Next> {
+        if self.seat.ring().is_forked() {
+            return None;
+        }
+        let found = match self.merge.glance() {
+            Some(next) => Ok(Some(next)),
+            None => self.merge.find(),
+        };
+        let next = match found {
+            Ok(next) => next?,
+            Err(damage) => {
+                self.damaged.push_back(damage);
+                return None;
+            }
+        };
+        self.saw_messages = true;
+        self.merge.step_over(&next);
+        Some(next)
+    }
+
+    /// Lets go of what a batch stepped over on these lanes, and releases each once; but the lane that it
+    /// ended on only if a quarter lap waits there: more will follow.
+    pub(super) fn end_batch(&mut self, lanes: RangeInclusive<usize>, last: usize) {
+        self.in_batch = false;
+        let before = std::mem::replace(&mut self.lane, last);
+        for lane in lanes.clone() {
+            if self.merge.take(lane) || lane != last {
+                self.release_quietly(lane);
+            }
+        }
+        if before != last && !lanes.contains(&before) {
+            self.release_quietly(before);
+        }
+    }
+
+    /// Forgets what a batch stepped over: it is found again.
+    pub(super) fn put_batch_back(&mut self) {
+        self.in_batch = false;
+        self.merge.step_back();
+    }
+
     pub(super) fn view(&self, lane: usize) -> &LaneView {
         self.merge.lane(lane).view()
     }
@@ -372,6 +413,10 @@ impl Waiting for MessageWait<'_> {
 
     fn is_ready(&mut self) -> bool {
         self.merge.is_ready() || self.interrupt.is_raised()
+    }
+
+    fn is_likely_ready(&mut self) -> bool {
+        self.merge.is_ready_lately() || self.interrupt.is_raised()
     }
 
     fn is_over(&mut self) -> Result<bool, GuardError> {
@@ -651,86 +696,5 @@ impl std::fmt::Debug for ConsumerCore {
         f.debug_struct("ConsumerCore")
             .field("lane", &self.lane)
             .finish_non_exhaustive()
-    }
-}
-
-/// Messages that are released together. Dropping it releases all that was taken out, except while
-/// panicking: then they are delivered again.
-#[derive(Debug)]
-pub struct Batch<'a> {
-    core: &'a mut ConsumerCore,
-    messages: usize,
-    put_back: bool,
-}
-
-impl Batch<'_> {
-    /// The next message that is there now. `None` when there is none left; damage met on the way is
-    /// reported by the consumer's next call.
-    #[inline]
-    pub fn next_message(&mut self) -> Option<BatchMessage<'_>> {
-        if self.core.seat.ring().is_forked() {
-            return None;
-        }
-        let found = match self.core.merge.glance() {
-            Some(next) => Ok(Some(next)),
-            None => self.core.merge.find(),
-        };
-        let next = match found {
-            Ok(next) => next?,
-            Err(damage) => {
-                self.core.damaged.push_back(damage);
-                return None;
-            }
-        };
-        self.core.saw_messages = true;
-        self.core.merge.step_over(&next);
-        self.messages += 1;
-        Some(BatchMessage {
-            view: View::new(self.core.view(next.lane), next, self.core.habits),
-        })
-    }
-
-    /// Messages taken out so far.
-    #[must_use]
-    pub fn messages(&self) -> usize {
-        self.messages
-    }
-
-    /// Releases everything taken out, as dropping does.
-    pub fn release(self) {}
-
-    /// Puts everything taken out back: the consumer's next calls deliver it again.
-    pub fn put_back(mut self) {
-        self.put_back = true;
-    }
-}
-
-impl Drop for Batch<'_> {
-    fn drop(&mut self) {
-        self.core.in_batch = false;
-        if self.put_back || std::thread::panicking() {
-            self.core.merge.step_back();
-            return;
-        }
-        for lane in 0..self.core.merge.lanes().len() {
-            if self.core.merge.take(lane) {
-                // A failure is found again by the next call.
-                let _ = self.core.release(lane);
-            }
-        }
-    }
-}
-
-/// One message of a [`Batch`].
-#[derive(Debug)]
-pub struct BatchMessage<'a> {
-    view: View<'a>,
-}
-
-impl<'a> std::ops::Deref for BatchMessage<'a> {
-    type Target = View<'a>;
-
-    fn deref(&self) -> &View<'a> {
-        &self.view
     }
 }

@@ -9,6 +9,7 @@ use super::trust;
 use crate::layout::record::HEADER_BYTES;
 use crate::layout::view::LaneView;
 use crate::layout::{Meta, Position};
+use crate::lifecycle::generation_at;
 use crate::ring::merge::Next;
 
 /// The bytes of one message in the ring, to be copied out, and where it came from.
@@ -47,6 +48,14 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn lane(&self) -> usize {
         self.next.lane
+    }
+
+    /// Which holder of the lane sent it: the first producer that ever attached there is 1, the next one 2.
+    /// `None` if another one has taken the lane since; lane and position still tell the message from all
+    /// others.
+    #[must_use]
+    pub fn generation(&self) -> Option<u64> {
+        generation_at(self.lane, self.position())
     }
 
     /// Where it lies on its lane. The same message, delivered again, has the same lane and position;
@@ -202,6 +211,12 @@ impl<'a> Message<'a> {
     #[must_use]
     pub fn lane(&self) -> usize {
         self.view().lane()
+    }
+
+    /// Which holder of the lane sent it; see [`View::generation`].
+    #[must_use]
+    pub fn generation(&self) -> Option<u64> {
+        self.view().generation()
     }
 
     /// Where it lies on its lane; see [`View::position`].

@@ -1,6 +1,7 @@
 //! What users hold: builders, rings, producers, consumers, reservations and messages. No system calls,
 //! no orderings; `unsafe` only where a user vouches for the peers (`trust`).
 
+mod batch;
 mod builder;
 mod consumer;
 mod interrupt;
@@ -13,8 +14,9 @@ mod reservation;
 mod ring;
 mod trust;
 
+pub use batch::{Batch, BatchMessage};
 pub use builder::Builder;
-pub use consumer::{Batch, BatchMessage, Consumer};
+pub use consumer::Consumer;
 pub use interrupt::Interrupter;
 pub use kind::{Any, Kind, Mpsc, Spsc};
 pub use message::{Message, View};

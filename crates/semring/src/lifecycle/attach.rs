@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 use super::{RingCore, SharedRing};
 use crate::error::AttachError;
 use crate::guard::{Bell, Claim, GuardError, Seat};
+use crate::layout::Position;
 use crate::layout::control::{CONSUMER_CLOSED, CONSUMER_LEFT, ConsumerPage, ProducerPage};
+use crate::layout::view::LaneView;
 use crate::os::clock;
 use crate::os::process::{self, Fate};
 use crate::ring::Damage;
@@ -359,6 +361,22 @@ pub(super) fn attachments(ring: &RingCore) -> u64 {
                 .load(Ordering::SeqCst)
         })
         .fold(0, u64::wrapping_add)
+}
+
+/// The generation of a lane's present (or last) holder, if what it sent includes this position, at which
+/// a message was found.
+pub(crate) fn generation_at(lane: &LaneView, position: Position) -> Option<u64> {
+    let page = lane.producer();
+    // `settle` stores where a holder begins, then its generation, before it publishes: what we saw
+    // published has its generation, or a later one, here; and a later one begins ahead of it.
+    for _ in 0..4 {
+        let generation = page.generation.load(Ordering::Acquire);
+        let start = Position::new(page.generation_start.load(Ordering::Acquire));
+        if page.generation.load(Ordering::Relaxed) == generation {
+            return position.has_reached(start).then_some(generation);
+        }
+    }
+    None // it changes as often as we look
 }
 
 /// Stores a statistic of the current holder, in a word that only it writes.

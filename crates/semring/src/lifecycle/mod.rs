@@ -10,7 +10,7 @@ mod remove;
 
 use std::sync::Arc;
 
-pub(crate) use attach::{ConsumerFate, ConsumerSeat, ProducerSeat, note_count};
+pub(crate) use attach::{ConsumerFate, ConsumerSeat, ProducerSeat, generation_at, note_count};
 pub(crate) use create::create;
 pub use inspect::{LaneInfo, RingInfo, RingState};
 pub(crate) use inspect::{inspect, list, observe};

@@ -2,11 +2,23 @@
 //!
 //! Fairness: the merge stays on a lane until the lane is empty or a quarter of its capacity was
 //! taken from it, then goes on to the next in order. So a lane with something in it waits for at most
-//! a quarter lap, and the record that completes it, of each other lane. Leaving a lane releases what was taken from it.
+//! a quarter lap, and the record that completes it, of each other lane. Leaving a lane releases what was
+//! taken from it.
+//!
+//! With more than [`FEW`] lanes most are idle most of the time, and a look at an idle lane is far from free:
+//! the lanes' headers often share one set of the cache. So the merge goes round among the lanes that had
+//! something lately, and over all of them once in [`TURNS_PER_SWEEP`] turns and before it says that there
+//! is nothing. A lane that wakes up then waits for at most that many turns more. Nothing of this is in
+//! shared memory: a hint that producers had to write would cost each of them a contended line.
 
 use super::Damage;
 use super::consume::{Found, LaneConsumer};
-use crate::layout::{Capacity, Position};
+use crate::layout::{Capacity, MAX_LANES, Position};
+
+/// Up to so many lanes, every look goes over all of them.
+const FEW: usize = 16;
+/// With more, so many changes of lane go by between two sweeps over all of them.
+const TURNS_PER_SWEEP: u32 = 32;
 
 /// A message found on a lane.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +41,41 @@ pub(crate) struct Merge {
     /// Bytes taken since the merge came to the current lane.
     taken_here: u64,
     quarter: u64,
+    /// Where something was found lately; for few lanes: nowhere.
+    recent: Recent,
+}
+
+/// Lanes that are worth a look.
+#[derive(Default)]
+struct Recent {
+    worth: LaneSet,
+    /// Found something since the last sweep.
+    found: LaneSet,
+    turns: u32,
+}
+
+/// A set of lanes, in order.
+#[derive(Clone, Copy, Default)]
+struct LaneSet([u64; MAX_LANES.div_ceil(64)]);
+
+impl LaneSet {
+    fn insert(&mut self, lane: usize) {
+        self.0[lane / 64] |= 1 << (lane % 64);
+    }
+
+    /// The first one of `from..end`.
+    fn first_in(&self, from: usize, end: usize) -> Option<usize> {
+        let mut lane = from;
+        while lane < end {
+            let rest = self.0[lane / 64] >> (lane % 64);
+            if rest != 0 {
+                let first = lane + rest.trailing_zeros() as usize;
+                return (first < end).then_some(first);
+            }
+            lane = (lane / 64 + 1) * 64;
+        }
+        None
+    }
 }
 
 impl Merge {
@@ -39,6 +86,7 @@ impl Merge {
             current: 0,
             taken_here: 0,
             quarter: capacity.quarter(),
+            recent: Recent::default(),
         }
     }
 
@@ -79,24 +127,82 @@ impl Merge {
     }
 
     fn find_elsewhere(&mut self) -> Result<Option<Next>, LaneDamage> {
+        if self.lanes.len() > FEW {
+            return self.find_among_many();
+        }
         for step in 1..=self.lanes.len() {
             let lane = (self.current + step) % self.lanes.len();
-            match self.lanes[lane].find() {
-                Ok(Some(found)) => {
-                    self.current = lane;
-                    self.taken_here = 0;
-                    return Ok(Some(Next { lane, found }));
-                }
-                Ok(None) => {}
-                Err(Damage { position }) => return Err(LaneDamage { lane, position }),
+            if let Some(next) = self.turn_to(lane)? {
+                return Ok(Some(next));
             }
         }
         Ok(None)
     }
 
+    fn find_among_many(&mut self) -> Result<Option<Next>, LaneDamage> {
+        self.recent.turns += 1;
+        if self.recent.turns < TURNS_PER_SWEEP
+            && let Some(next) = self.find_among_recent()?
+        {
+            return Ok(Some(next));
+        }
+        self.recent.turns = 0;
+        self.recent.worth = std::mem::take(&mut self.recent.found);
+        for (index, lane) in self.lanes.iter().enumerate() {
+            if lane.is_ready() {
+                self.recent.worth.insert(index);
+            }
+        }
+        self.find_among_recent()
+    }
+
+    fn find_among_recent(&mut self) -> Result<Option<Next>, LaneDamage> {
+        let worth = self.recent.worth;
+        let here = self.current;
+        for (from, end) in [(here + 1, self.lanes.len()), (0, here + 1)] {
+            let mut from = from;
+            while let Some(lane) = worth.first_in(from, end) {
+                if let Some(next) = self.turn_to(lane)? {
+                    self.recent.found.insert(lane);
+                    return Ok(Some(next));
+                }
+                from = lane + 1;
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next message of this lane, whose turn it is if it has one.
+    fn turn_to(&mut self, lane: usize) -> Result<Option<Next>, LaneDamage> {
+        match self.lanes[lane].find() {
+            Ok(Some(found)) => {
+                self.current = lane;
+                self.taken_here = 0;
+                Ok(Some(Next { lane, found }))
+            }
+            Ok(None) => Ok(None),
+            Err(Damage { position }) => Err(LaneDamage { lane, position }),
+        }
+    }
+
     /// True if any lane has something: a complete look that changes nothing.
     pub(crate) fn is_ready(&self) -> bool {
         self.lanes.iter().any(LaneConsumer::is_ready)
+    }
+
+    /// The same, but of many lanes only those that had something lately.
+    pub(crate) fn is_ready_lately(&self) -> bool {
+        if self.lanes.len() <= FEW {
+            return self.is_ready();
+        }
+        let mut from = 0;
+        while let Some(lane) = self.recent.worth.first_in(from, self.lanes.len()) {
+            if self.lanes[lane].is_ready() {
+                return true;
+            }
+            from = lane + 1;
+        }
+        false
     }
 
     /// Steps over the message without letting go of its bytes.

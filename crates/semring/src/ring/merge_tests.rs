@@ -45,11 +45,17 @@ fn recv(merge: &mut Merge) -> Option<(usize, Vec<u8>)> {
 
 #[test]
 fn each_lane_keeps_its_order_and_nothing_is_lost() {
-    let (_, mut producers, mut merge) = ring(3);
-    let mut sent = [0; 3];
-    let mut received = [0; 3];
-    for round in 0..5000 {
-        let lane = (round * round + round / 7) % 3;
+    for lanes in [3, 40, 240] {
+        keep_order(lanes);
+    }
+}
+
+fn keep_order(lanes: usize) {
+    let (_, mut producers, mut merge) = ring(lanes);
+    let mut sent = vec![0; lanes];
+    let mut received = vec![0; lanes];
+    for round in 0..5000 * lanes {
+        let lane = (round * round + round / 7) % lanes;
         // Numbers and lengths tell the message.
         let message = content(sent[lane], sent[lane] * 13 % 700);
         match send(&mut producers[lane], &message) {
@@ -58,7 +64,7 @@ fn each_lane_keeps_its_order_and_nothing_is_lost() {
                 let (from, got) = recv(&mut merge).expect("a full lane has messages");
                 assert_eq!(got, content(received[from], received[from] * 13 % 700));
                 received[from] += 1;
-                for lane in 0..3 {
+                for lane in 0..lanes {
                     merge.release(lane);
                 }
             }
@@ -118,6 +124,54 @@ fn a_lane_with_one_message_waits_at_most_a_quarter_lap_of_each_other() {
                     "length {len}: {taken}"
                 );
             }
+        }
+    }
+}
+
+#[test]
+fn among_many_lanes_it_waits_for_some_turns_more() {
+    for others in [16, 39, 239] {
+        for len in [0, 120, 504] {
+            let taken = bytes_before_the_other(others, len);
+            let turns = taken.iter().sum::<u64>().div_ceil(QUARTER);
+            assert!(turns <= 32 + others as u64, "{others} others: {turns}");
+        }
+    }
+    // One lane that is never empty, another one that wakes up after the first has had many turns.
+    let (_, mut producers, mut merge) = ring(100);
+    let mut turns_before = |woken: usize, merge: &mut Merge| {
+        let mut taken = 0;
+        for round in 0.. {
+            while send(&mut producers[7], &content(0, 120)).is_ok() {}
+            if round == 1000 {
+                send(&mut producers[woken], b"awake").unwrap();
+            }
+            assert!(round < 100_000, "lane {woken} starves");
+            let (lane, _) = recv(merge).unwrap();
+            merge.release(7);
+            if lane == woken {
+                break;
+            }
+            taken += if round >= 1000 { 128 } else { 0 };
+        }
+        taken / QUARTER
+    };
+    for woken in [0, 6, 8, 63, 64, 99] {
+        let turns = turns_before(woken, &mut merge);
+        assert!((1..=33).contains(&turns), "lane {woken}: {turns}");
+    }
+}
+
+#[test]
+fn what_is_there_is_found_on_every_lane() {
+    for count in [1, 16, 17, 64, 65, 128, 240] {
+        let (_, mut producers, mut merge) = ring(count);
+        assert!(merge.find().unwrap().is_none() && !merge.is_ready());
+        for lane in (0..count).chain((0..count).rev()) {
+            send(&mut producers[lane], b"here").unwrap();
+            assert!(merge.is_ready());
+            assert_eq!(recv(&mut merge), Some((lane, b"here".to_vec())));
+            assert!(merge.find().unwrap().is_none() && !merge.is_ready_lately());
         }
     }
 }
