@@ -11,6 +11,7 @@ use crate::exit::{self, Failure};
 use crate::listing::{self, Column};
 use crate::output::{print, refuse_closed_stdout};
 use crate::pages::{self, Program};
+use crate::prune;
 use crate::report;
 
 const PROGRAM: &str = "semring";
@@ -68,6 +69,22 @@ enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Remove what killed programs left behind
+    #[command(
+        long_about = "Removes what killed programs left behind, of all users for root: rings that a \
+                      program made because they were missing, if nobody is attached and nothing is \
+                      unread; rings that were never finished; semaphores whose ring is gone. All by the \
+                      kernel's word, so nothing that is in use is touched. Rings made by semring create \
+                      are never removed."
+    )]
+    Prune {
+        /// Only say what would be done
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+        /// Also remove rings in which messages are unread
+        #[arg(long)]
+        discard_unread: bool,
+    },
     /// Print completions for a shell
     Completions {
         shell: clap_complete::Shell,
@@ -124,6 +141,10 @@ fn run() -> Result<u8, Failure> {
             })?;
         }
         Command::Rm { address, force } => semring::remove(&parse(&address)?, force)?,
+        Command::Prune {
+            dry_run,
+            discard_unread,
+        } => return prune::run(dry_run, discard_unread),
         Command::Completions { shell, program } => print(&pages::completions(shell, program))?,
         Command::Man { page } => print(&pages::man(&page)?)?,
     }

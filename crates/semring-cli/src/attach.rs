@@ -105,8 +105,9 @@ pub(crate) fn leave(ring: &Ring, remove: bool, report: &Report) -> Left {
         }
     }
     match ring.info() {
-        // It would have gone, were others not in it or just removing it themselves.
-        Ok(info) if others_care && info.consumer_closed => Left::Kept,
+        // It would have gone, were others not in it or just removing it themselves. What came after the
+        // consumer had left is another matter: nobody refused that.
+        Ok(info) if others_care && info.unread_refused => Left::Kept,
         Ok(info) if info.consumer_pid.is_none() && info.unread_messages() > 0 => {
             // Our mapping outlives a removal.
             match semring::inspect(ring.address()) {

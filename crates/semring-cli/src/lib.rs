@@ -18,6 +18,7 @@ mod listing;
 mod output;
 mod pace;
 mod pages;
+mod prune;
 mod report;
 mod signals;
 mod units;

@@ -36,6 +36,8 @@ struct Record {
     guard: String,
     implicit: bool,
     creator_pid: u32,
+    finished_producers: u64,
+    died_producers: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     each_lane: Vec<LaneRecord>,
 }
@@ -51,6 +53,8 @@ struct LaneRecord {
     received_messages: u64,
     lost_messages: u64,
     attached_producers: u64,
+    finished_producers: u64,
+    died_producers: u64,
     poisoned_at: Option<u64>,
 }
 
@@ -87,6 +91,8 @@ impl Record {
             guard: info.guard.to_string(),
             implicit: info.implicit,
             creator_pid: info.creator_pid,
+            finished_producers: info.finished_producers(),
+            died_producers: info.died_producers(),
             each_lane: Vec::new(),
         }
     }
@@ -103,6 +109,8 @@ impl LaneRecord {
             received_messages: lane.received_messages,
             lost_messages: lane.lost_messages,
             attached_producers: lane.attached_producers,
+            finished_producers: lane.finished_producers,
+            died_producers: lane.died_producers,
             poisoned_at: lane.poisoned.map(|position| position.get()),
         }
     }
@@ -179,7 +187,7 @@ const fn bytes(field: &'static str, heading: &'static str) -> Column {
     }
 }
 
-const COLUMNS: [Column; 23] = [
+const COLUMNS: [Column; 25] = [
     text("name", "NAME"),
     text("address", "RING"),
     text("backend", "BACKEND"),
@@ -203,6 +211,8 @@ const COLUMNS: [Column; 23] = [
     text("guard", "GUARD"),
     text("implicit", "IMPLICIT"),
     number("creator_pid", "CREATOR"),
+    number("finished_producers", "FINISHED"),
+    number("died_producers", "DIED"),
 ];
 
 /// What fits a terminal.
@@ -323,6 +333,15 @@ pub(crate) fn describe(info: &RingInfo) -> String {
         "by semring rm only"
     };
     let lanes = count(record.lanes as u64, "lane");
+    // By the kernel's word, so without semaphores nobody knows.
+    let producers = if info.lanes.is_empty() {
+        "unknown".to_owned()
+    } else {
+        format!(
+            "{} attached, {} finished, {} died",
+            record.producers, record.finished_producers, record.died_producers
+        )
+    };
     let mut text = format!(
         "{}\n\
          \x20 state     {}\n\
@@ -333,6 +352,7 @@ pub(crate) fn describe(info: &RingInfo) -> String {
          \x20 uuid      {}\n\
          \x20 created   {} by pid {}\n\
          \x20 removed   {removal}\n\
+         \x20 producers {producers}\n\
          \x20 consumer  {consumer}\n\
          \x20 unread    {}, {}\n\
          \x20 sent      {}\n\
@@ -360,7 +380,7 @@ pub(crate) fn describe(info: &RingInfo) -> String {
         return text;
     }
     let head = [
-        "LANE", "PRODUCER", "UNREAD", "USED", "SENT", "RECEIVED", "NOTE",
+        "LANE", "PRODUCER", "UNREAD", "USED", "SENT", "RECEIVED", "FINISHED", "DIED", "NOTE",
     ]
     .map(str::to_owned);
     let rows = info.lanes.iter().enumerate().map(|(number, lane)| {
@@ -377,10 +397,12 @@ pub(crate) fn describe(info: &RingInfo) -> String {
             human_bytes(lane.used_bytes),
             lane.sent_messages.to_string(),
             lane.received_messages.to_string(),
+            lane.finished_producers.to_string(),
+            lane.died_producers.to_string(),
             note,
         ]
     });
-    let right = [true, true, true, true, true, true, false];
+    let right = [true, true, true, true, true, true, true, true, false];
     text.push('\n');
     for line in aligned(std::iter::once(head.to_vec()).chain(rows).collect(), &right).lines() {
         let _ = writeln!(text, "  {line}");

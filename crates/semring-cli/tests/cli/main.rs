@@ -3,6 +3,8 @@
 
 mod admin;
 mod idle;
+mod leftovers;
+mod looking;
 mod manners;
 mod misuse;
 mod options;

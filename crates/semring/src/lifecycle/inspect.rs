@@ -97,6 +97,8 @@ pub struct RingInfo {
     pub consumer_sleeps: bool,
     /// The last consumer left on purpose, or takes nothing more.
     pub consumer_closed: bool,
+    /// It did, and no producer has come since: what is unread was refused, and nobody waits for it.
+    pub unread_refused: bool,
     /// Whether anybody uses it.
     pub state: RingState,
     /// Made by a program because it was missing, so the last one out removes it.
@@ -225,6 +227,7 @@ pub(crate) fn observe(ring: &RingCore) -> Result<RingInfo, OpenError> {
         consumer_pid,
         consumer_sleeps: page.wait_word.load(Ordering::Relaxed) != 0 && consumer_pid.is_some(),
         consumer_closed: page.flags.load(Ordering::Relaxed) != 0,
+        unread_refused: super::consumer_left_on_purpose(ring),
         state: if used {
             RingState::Active
         } else {
@@ -300,6 +303,7 @@ fn outline(address: &Address, superblock: &Superblock, ownership: memory::Owners
         consumer_pid: None,
         consumer_sleeps: false,
         consumer_closed: false,
+        unread_refused: false,
         state: RingState::Unguarded,
         implicit: superblock.implicit,
         created_ns: superblock.created_ns,

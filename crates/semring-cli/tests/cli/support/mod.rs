@@ -12,6 +12,7 @@ use semring_testkit::names::{self, RingGuard};
 use semring_testkit::peer::Exit;
 use serde_json::Value;
 
+pub mod alone;
 mod command;
 
 pub use command::{Call, Output, Tool};

@@ -1,0 +1,84 @@
+//! `semring prune`: what killed programs left behind, removed with a line for each.
+
+use semring::{Leftover, LeftoverKind, Pruned};
+
+use crate::exit::{self, Failure};
+use crate::output::print;
+use crate::report;
+use crate::units::count;
+
+/// Removes leftovers, or says what would be removed.
+pub(crate) fn run(dry_run: bool, discard_unread: bool) -> Result<u8, Failure> {
+    let mut failed = None;
+    for leftover in semring::leftovers() {
+        let outcome = if dry_run {
+            Ok(forecast(&leftover, discard_unread))
+        } else {
+            leftover.remove(discard_unread)
+        };
+        match outcome {
+            Ok(pruned) => print(&line(&leftover, pruned, dry_run))?,
+            // The others can still go.
+            Err(error) => {
+                let failure = Failure::from(error);
+                report::say("semring", &failure);
+                failed.get_or_insert(failure.code);
+            }
+        }
+    }
+    Ok(failed.unwrap_or(exit::DONE))
+}
+
+fn forecast(leftover: &Leftover, discard_unread: bool) -> Pruned {
+    if leftover.is_unread() && !discard_unread {
+        Pruned::Unread {
+            messages: leftover.unread_messages(),
+        }
+    } else {
+        Pruned::Removed
+    }
+}
+
+/// Why it is a leftover.
+pub(crate) fn reason(leftover: &Leftover) -> &'static str {
+    match leftover.kind() {
+        LeftoverKind::Ring => "nobody is attached",
+        LeftoverKind::Unguarded => "its semaphores are gone",
+        LeftoverKind::Unfinished => "its creator died before it was ready",
+        LeftoverKind::Semaphores => "no ring goes with them",
+        _ => "left behind",
+    }
+}
+
+/// What it holds that nobody has read; nothing if there is nothing.
+fn unread(leftover: &Leftover) -> Option<String> {
+    leftover.is_unread().then(|| {
+        let damaged = leftover.unread_messages() == 0;
+        if damaged {
+            "damaged bytes".to_owned()
+        } else {
+            count(leftover.unread_messages(), "unread message")
+        }
+    })
+}
+
+fn line(leftover: &Leftover, pruned: Pruned, dry_run: bool) -> String {
+    let (name, reason) = (leftover.name(), reason(leftover));
+    match pruned {
+        Pruned::Removed => {
+            let verb = if dry_run { "would remove" } else { "removed" };
+            let lost = unread(leftover).map_or_else(String::new, |what| format!(", with {what}"));
+            format!("{verb} {name}: {reason}{lost}\n")
+        }
+        Pruned::Unread { messages } => {
+            let verb = if dry_run { "would keep" } else { "kept" };
+            let what = if messages == 0 {
+                "damaged bytes".to_owned()
+            } else {
+                count(messages, "unread message")
+            };
+            format!("{verb} {name}: {what} (--discard-unread removes it)\n")
+        }
+        _ => format!("kept {name}: in use again\n"),
+    }
+}

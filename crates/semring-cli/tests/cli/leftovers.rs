@@ -1,0 +1,397 @@
+//! `semring prune`: what may go, what has to stay, and nothing left behind whoever is killed when.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use semring_testkit::objects::Object;
+use serde_json::Value;
+
+use crate::support::alone::{alone, test_name};
+use crate::support::{
+    CONSUMER, Call, DONE, PRODUCER, SEMRING, Tool, number, one_object, seq, wait_until,
+};
+
+fn semring(args: &[&str]) -> Call<'static> {
+    Call::new(SEMRING, None).args(args)
+}
+
+fn prune(args: &[&str]) -> String {
+    semring(&["prune"]).args(args).run().quietly(DONE).text()
+}
+
+/// Everything in shared memory that this namespace has.
+fn objects() -> BTreeSet<Object> {
+    Object::list().expect("/dev/shm and /proc/sysvipc can be read")
+}
+
+fn send(address: &str, last: u64) {
+    Call::new(PRODUCER, None)
+        .args(&["-q", address])
+        .input(seq(last))
+        .run()
+        .quietly(DONE);
+}
+
+/// A producer that is attached and waits for input.
+fn attached(address: &str) -> Tool {
+    let producer = Call::new(PRODUCER, None)
+        .args(&["-q", address])
+        .stdin_open()
+        .start();
+    wait_until("the producer is attached", || {
+        let info = semring(&["info", "--json", address]).run();
+        info.exit == DONE && number(&info.json(), "producers") == 1
+    });
+    producer
+}
+
+#[test]
+fn only_what_is_dead_and_drained_and_was_not_asked_for_goes() {
+    alone(
+        test_name!(only_what_is_dead_and_drained_and_was_not_asked_for_goes),
+        || {
+            for scheme in ["posix:", "sysv:"] {
+                let at = |name: &str| format!("{scheme}{name}");
+                let (drained, unread, live, asked) =
+                    (at("drained"), at("unread"), at("live"), at("asked"));
+                send(&drained, 0);
+                send(&unread, 3);
+                semring(&["create", &asked]).run().quietly(DONE);
+                let producer = attached(&live);
+
+                let before = objects();
+                let forecast = prune(&["--dry-run"]);
+                assert_eq!(objects(), before, "a dry run changes nothing");
+                let expected = [
+                    format!("would remove {drained}: nobody is attached\n"),
+                    format!(
+                        "would keep {unread}: 3 unread messages (--discard-unread removes it)\n"
+                    ),
+                ];
+                assert_eq!(forecast, expected.concat());
+                let said = prune(&[]);
+                let expected = [
+                    format!("removed {drained}: nobody is attached\n"),
+                    format!("kept {unread}: 3 unread messages (--discard-unread removes it)\n"),
+                ];
+                assert_eq!(said, expected.concat());
+                let said = prune(&["--discard-unread"]);
+                assert_eq!(
+                    said,
+                    format!("removed {unread}: nobody is attached, with 3 unread messages\n")
+                );
+                assert_eq!(prune(&["--discard-unread"]), "");
+                assert_eq!(addresses(), BTreeSet::from([live.clone(), asked.clone()]));
+                // Dead from one moment to the next.
+                producer.kill();
+                assert_eq!(prune(&[]), format!("removed {live}: nobody is attached\n"));
+                semring(&["rm", &asked]).run().quietly(DONE);
+                assert!(objects().is_empty(), "{:?}", objects());
+            }
+        },
+    );
+}
+
+fn rings() -> Vec<Value> {
+    let text = semring(&["ls", "--json"]).run().quietly(DONE).text();
+    text.lines().map(one_object).collect()
+}
+
+fn addresses() -> BTreeSet<String> {
+    let address = |ring: &Value| ring["address"].as_str().expect("an address").to_owned();
+    rings().iter().map(address).collect()
+}
+
+#[test]
+fn a_ring_of_another_ipc_namespace_stays() {
+    alone(test_name!(a_ring_of_another_ipc_namespace_stays), || {
+        send("posix:elsewhere", 0);
+        let before = objects();
+        // The same /dev/shm, other semaphores: for all that can be seen there, they are gone.
+        let other = Command::new("unshare")
+            .args(["--ipc", SEMRING, "prune", "--discard-unread"])
+            .output()
+            .expect("unshare runs");
+        assert!(
+            other.status.success() && other.stdout.is_empty(),
+            "{other:?}"
+        );
+        // And the other way round: the semaphores are here, the ring is in another /dev/shm.
+        let script = "mount -t tmpfs tmpfs /dev/shm && \"$0\" prune --discard-unread";
+        let other = Command::new("unshare")
+            .args(["--mount", "sh", "-c", script, SEMRING])
+            .output()
+            .expect("unshare runs");
+        assert!(
+            other.status.success() && other.stdout.is_empty(),
+            "{other:?}"
+        );
+        assert_eq!(objects(), before);
+        assert_eq!(prune(&[]), "removed posix:elsewhere: nobody is attached\n");
+    });
+}
+
+#[test]
+fn halves_of_rings_go_and_foreign_objects_stay() {
+    use sysv_ipc::Key;
+    use sysv_ipc::sem::{Op, SemSet};
+    use sysv_ipc::shm::Shm;
+    alone(
+        test_name!(halves_of_rings_go_and_foreign_objects_stay),
+        || {
+            // Not ours, however similar: a set with a value of its own under one of our keys, zeros of a
+            // possible size and a set of a possible size under a key that we would not choose.
+            let values = SemSet::create(Key::from_raw(0x5eed_0001), 10, 0o600).expect("a set");
+            values.op(&[Op::new(6, 1)]).expect("its own business");
+            SemSet::create(Key::from_raw(0x1234_0001), 10, 0o600).expect("a set");
+            Shm::create(Key::from_raw(0x1234_0002), 0x5000, 0o600).expect("a segment");
+            let foreign = objects();
+
+            // The name alone, its semaphores gone; they were in this namespace.
+            send("posix:name", 0);
+            send("posix:asked-for", 0);
+            send("sysv:segment", 2);
+            let sets = sysv_ipc::sem::list().expect("a table");
+            let ours = sets.iter().filter(|entry| entry.stat.count == 24);
+            let ours: Vec<SemSet> = ours.map(|entry| SemSet::from_id(entry.id)).collect();
+            assert_eq!(ours.len(), 3);
+            ours.iter().for_each(|set| set.remove().expect("our set"));
+            let expected = "removed posix:asked-for: its semaphores are gone\n\
+                            removed posix:name: its semaphores are gone\n\
+                            removed sysv:segment: its semaphores are gone, with 2 unread messages\n";
+            assert_eq!(prune(&["--discard-unread"]), expected);
+
+            // The semaphores alone: the ring's file was removed by hand.
+            send("posix:set", 1);
+            std::fs::remove_file("/dev/shm/set").expect("the file of the ring");
+            let said = prune(&[]);
+            assert!(
+                said.starts_with("removed semaphores 0x5eed")
+                    && said.ends_with(": no ring goes with them\n")
+                    && said.lines().count() == 1,
+                "{said}"
+            );
+
+            // What a creator leaves that was killed right behind semget.
+            SemSet::create(Key::from_raw(0x5eed_0002), 24, 0o600).expect("a set");
+            assert_eq!(
+                prune(&[]),
+                "removed semaphores 0x5eed0002: no ring goes with them\n"
+            );
+
+            // The same with the segment made, its lock held by a process that lives, then by none.
+            let key = Key::from_raw(0x5eed_0003);
+            let set = SemSet::create(key, 10, 0o600).expect("a set");
+            Shm::create(key, 0x5000, 0o600).expect("a segment");
+            set.op(&[Op::new(4, 1)]).expect("the creation lock");
+            assert_eq!(prune(&[]), "");
+            set.op(&[Op::new(4, -1)]).expect("the creation lock");
+            assert_eq!(
+                prune(&[]),
+                "removed sysv:0x5eed0003: its creator died before it was ready\n"
+            );
+            assert_eq!(objects(), foreign);
+            foreign
+                .iter()
+                .for_each(|object| object.remove().expect("ours"));
+        },
+    );
+}
+
+#[test]
+fn creators_and_those_who_prune_do_not_disturb_each_other() {
+    alone(
+        test_name!(creators_and_those_who_prune_do_not_disturb_each_other),
+        || {
+            let over = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !over.load(Relaxed) {
+                        for leftover in semring::leftovers() {
+                            leftover.remove(true).expect("ours to remove");
+                        }
+                    }
+                });
+                // Also when this thread panics.
+                let _over = OnDrop(|| over.store(true, Relaxed));
+                for round in 0..1500 {
+                    let address = ["posix:made", "sysv:made"][round % 2];
+                    let builder = semring::spsc::Builder::new(address).capacity(4096);
+                    // Asked for: it stays, though nobody is attached.
+                    let ring = builder.create().expect("nothing is in the way");
+                    let info = semring::inspect(&address.parse().expect("an address"));
+                    assert_eq!(
+                        info.expect("it stays").uuid,
+                        ring.info().expect("ours").uuid
+                    );
+                    ring.remove().expect("ours to remove");
+                    // Made because it was missing: it may go at any moment, and then comes anew.
+                    let builder = semring::spsc::Builder::new(format!("{address}-too"))
+                        .capacity(4096)
+                        .implicit(true);
+                    let mut producer = loop {
+                        match builder.open_or_create().expect("a ring").producer() {
+                            Ok(producer) => break producer,
+                            Err(semring::AttachError::Removed) => {}
+                            Err(error) => panic!("{error}"),
+                        }
+                    };
+                    // In use: it stays.
+                    producer.send(b"one").expect("a ring of our own");
+                    drop(producer);
+                }
+            });
+            prune(&["--discard-unread"]);
+            assert!(objects().is_empty(), "{:?}", objects());
+        },
+    );
+}
+
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// How often something is killed: enough for each kind of moment; many more on request.
+fn kills() -> u64 {
+    let wanted = std::env::var("SEMRING_TEST_KILLS").ok();
+    wanted.map_or(150, |text| text.parse().expect("a number of kills"))
+}
+
+/// A small generator: the same seed gives the same run, as far as the machine does.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+
+    fn one_of<'a>(&mut self, choices: &[&'a str]) -> &'a str {
+        choices[self.below(choices.len() as u64) as usize]
+    }
+}
+
+/// One of the commands, on one of few rings, so that it meets what others left.
+fn any_command(random: &mut Random) -> Command {
+    let names = ["posix:a", "posix:b", "sysv:a", "sysv:b"];
+    let ring = random.one_of(&names);
+    let of = |program: &str, args: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(args);
+        command
+    };
+    let mut command = match random.below(12) {
+        0..3 => of(PRODUCER, &["--raw", "--capacity", "16K", ring]),
+        3 => of(PRODUCER, &["-q", "--capacity", "16K", ring]),
+        4..7 => of(CONSUMER, &["--raw", "--capacity", "16K", ring]),
+        7 => of(SEMRING, &["create", "--capacity", "16K", ring]),
+        8 => of(SEMRING, &["rm", ring]),
+        9 => of(SEMRING, &["rm", "--force", ring]),
+        10 => of(SEMRING, &["prune"]),
+        _ => of(SEMRING, &["prune", "--discard-unread"]),
+    };
+    // An endless stream for --raw, one long line without an end for the other.
+    let zeros = File::open("/dev/zero").expect("a device");
+    command
+        .stdin(zeros)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+/// What `prune` must not touch: rings that were asked for, and those with something unread if it was not
+/// told to discard that.
+fn untouchable(discard_unread: bool) -> BTreeSet<String> {
+    let stays = |ring: &Value| {
+        let live = ring["state"] == "active";
+        let unread = number(ring, "unread_messages") > 0 && !discard_unread;
+        ring["implicit"] == false || live || unread
+    };
+    let identity = |ring: Value| {
+        format!(
+            "{} {} {}",
+            ring["address"], ring["uuid"], ring["unread_messages"]
+        )
+    };
+    rings().into_iter().filter(stays).map(identity).collect()
+}
+
+#[test]
+fn nothing_is_left_whoever_is_killed_when() {
+    alone(test_name!(nothing_is_left_whoever_is_killed_when), || {
+        let seed = std::env::var("SEMRING_TEST_SEED").ok().map_or_else(
+            || u64::from(std::process::id()) << 20 | 1,
+            |seed| seed.parse().expect("a seed"),
+        );
+        println!("SEMRING_TEST_SEED={seed}");
+        let mut random = Random(seed);
+
+        // Beside all that: rings that live, and one that was asked for, with a message in it.
+        let live = [attached("posix:live"), attached("sysv:live")];
+        semring(&["create", "kept"]).run().quietly(DONE);
+        send("kept", 1);
+
+        let mut kept_unread = 0;
+        for round in 0..kills().div_ceil(6) {
+            let mut running = Vec::new();
+            for _ in 0..6 {
+                let child = any_command(&mut random).spawn().expect("it starts");
+                running.push(child);
+                // The moment is what is random here.
+                std::thread::sleep(Duration::from_micros(random.below(4000)));
+                if random.below(2) == 0 {
+                    let victim = random.below(running.len() as u64) as usize;
+                    kill(running.swap_remove(victim));
+                }
+            }
+            running.into_iter().for_each(kill);
+            if round % 3 != 2 {
+                continue;
+            }
+            for discard_unread in [false, true] {
+                let before = untouchable(discard_unread);
+                kept_unread += before.len();
+                prune(if discard_unread {
+                    &["--discard-unread"]
+                } else {
+                    &[]
+                });
+                assert_eq!(untouchable(discard_unread), before, "round {round}");
+            }
+            // What is left are the rings that stay, each with its semaphores, and nothing else.
+            let stay = rings();
+            let objects = objects();
+            assert_eq!(objects.len(), 2 * stay.len(), "{objects:?}\n{stay:?}");
+            for ring in stay {
+                let address = ring["address"].as_str().expect("an address");
+                if !["posix:kept", "posix:live", "sysv:live"].contains(&address) {
+                    semring(&["rm", address]).run().quietly(DONE);
+                }
+            }
+        }
+        println!("{kept_unread} rings had to stay");
+        assert!(addresses().contains("posix:kept"));
+        for mut producer in live {
+            assert!(producer.is_alive());
+            producer.kill();
+        }
+        semring(&["rm", "kept"]).run().quietly(DONE);
+        prune(&["--discard-unread"]);
+        assert!(objects().is_empty(), "{:?}", objects());
+    });
+}
+
+fn kill(mut child: std::process::Child) {
+    child.kill().expect("our child");
+    child.wait().expect("our child");
+}

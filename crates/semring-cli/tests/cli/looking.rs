@@ -1,0 +1,83 @@
+//! `info` and `ls` on rings with a history, and on bytes that nobody should have written.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use crate::support::{Call, DONE, Ring, SEMRING, number, over_both_backends, seq, wait_until};
+
+over_both_backends! {
+    info_counts_who_finished_and_who_died,
+    late_messages_in_a_closed_ring_are_mentioned,
+}
+
+fn info_counts_who_finished_and_who_died(ring: &Ring) {
+    ring.semring("create", &["--producers", "2"])
+        .run()
+        .quietly(DONE);
+    for _ in 0..2 {
+        ring.producer(&["-q"]).input(seq(2)).run().quietly(DONE);
+    }
+    let mut doomed = ring.producer(&["-q"]).stdin_open().start();
+    doomed.write("x\n");
+    ring.wait_for_sent(5);
+    let counts = || {
+        let info = ring.info();
+        ["producers", "finished_producers", "died_producers"].map(|field| number(&info, field))
+    };
+    assert_eq!(counts(), [1, 2, 0]);
+    let pid = doomed.pid().to_string();
+    let text = ring.semring("info", &[]).run().quietly(DONE).text();
+    assert!(text.contains("1 attached, 2 finished, 0 died"), "{text}");
+    let lane = text.lines().find(|line| line.contains(&pid));
+    // Lane, pid, unread, used (two words), sent, received, finished, died.
+    let lane: Vec<&str> = lane.expect("its lane").split_whitespace().collect();
+    assert_eq!(lane, ["0", &pid, "5", "80", "B", "5", "0", "2", "0"]);
+    doomed.kill();
+    assert_eq!(counts(), [0, 2, 1]);
+    let info = ring.info();
+    assert_eq!(number(&info["each_lane"][0], "died_producers"), 1);
+    assert_eq!(number(&info["each_lane"][1], "died_producers"), 0);
+    ring.semring("rm", &[]).run().quietly(DONE);
+}
+
+fn late_messages_in_a_closed_ring_are_mentioned(ring: &Ring) {
+    let mut consumer = ring.consumer(&["--count", "1", "--keep"]).start();
+    ring.wait_for_consumer(&consumer);
+    let mut early = ring.producer(&["-q"]).stdin_open().start();
+    early.write("1\n");
+    consumer.wait_for_stdout("1\n");
+    consumer.finish().quietly(DONE);
+    wait_until("the consumer has left", || ring.number("consumer_pid") == 0);
+    // Nobody has refused what comes now: it waits for another consumer, and is said to.
+    let late = ring.producer(&[]).input(seq(3)).run();
+    late.said(DONE, &["3 messages wait"]);
+    early.kill();
+    ring.consumer(&["-q"]).run().quietly(DONE).wrote(seq(3));
+    ring.assert_gone();
+}
+
+#[test]
+fn hostile_counters_are_shown_and_nothing_else() {
+    let ring = Ring::posix("hostile");
+    ring.semring("create", &["--producers", "2", "--capacity", "4K"])
+        .run()
+        .quietly(DONE);
+    let file = File::options().write(true).open(ring.path());
+    let file = file.expect("the ring");
+    // Each word of both lanes' pages, then all of them at once.
+    let pages = [0x1000, 0x2000, 0x3000, 0x4000, 0x5000];
+    let words = pages
+        .iter()
+        .flat_map(|page| [0x08, 0x10, 0x18, 0x80, 0x88, 0x100, 0x118].map(|word| page + word));
+    for at in words.chain(pages) {
+        file.write_all_at(&[0xff; 8], at).expect("room in the page");
+        let json = ring.semring("info", &["--json"]).run().quietly(DONE);
+        json.json();
+        ring.semring("info", &[]).run().quietly(DONE);
+        for args in [&["ls"][..], &["ls", "--json"]] {
+            let text = Call::new(SEMRING, None).args(args).run().quietly(DONE);
+            assert!(text.text().contains(ring.name()));
+        }
+    }
+    ring.semring("rm", &["--force"]).run().quietly(DONE);
+}

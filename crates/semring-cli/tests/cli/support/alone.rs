@@ -1,0 +1,73 @@
+//! Tests that look at, or clear away, everything that is there: in IPC and mount namespaces of their own,
+//! with an empty /dev/shm, so that tests beside them neither see nor suffer it.
+
+use std::process::Command;
+
+/// Set in the process that runs in the namespaces.
+const ALONE: &str = "SEMRING_TEST_IS_ALONE";
+
+/// Bytes of the empty /dev/shm, as `mount` wants them.
+const ROOMY: &str = "size=1g";
+
+/// Runs `body` in namespaces of its own: the test's binary again, with this test only. `test` is its whole
+/// name.
+#[track_caller]
+pub fn alone(test: &str, body: impl FnOnce()) {
+    alone_with(test, ROOMY, "true", body);
+}
+
+/// The same with these options of the tmpfs, and after this shell command.
+#[track_caller]
+pub fn alone_with(test: &str, tmpfs: &str, prepare: &str, body: impl FnOnce()) {
+    if std::env::var_os(ALONE).is_some() {
+        return body();
+    }
+    if !can_be_alone() {
+        println!("skipped: namespaces are not permitted here");
+        return;
+    }
+    let script = format!("mount -t tmpfs -o {tmpfs} tmpfs /dev/shm && {prepare} && exec \"$@\"");
+    let output = unshare()
+        .args(["sh", "-c", &script, "sh"])
+        .arg(std::env::current_exe().expect("the path of this program"))
+        .args(["--exact", test, "--nocapture"])
+        .env(ALONE, "yes")
+        .output()
+        .expect("unshare runs");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && stdout.contains("1 passed"),
+        "{}\n{stdout}\n{stderr}",
+        output.status
+    );
+    print!("{stdout}");
+}
+
+/// `unshare` with what this user needs for it.
+fn unshare() -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--ipc", "--mount"]);
+    if !super::is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command.arg("--");
+    command
+}
+
+/// Containers may forbid it; on a plain machine root always can.
+fn can_be_alone() -> bool {
+    let tried = unshare().arg("true").output();
+    tried.is_ok_and(|output| output.status.success())
+}
+
+/// The whole name of a test function in this file, for [`alone`].
+macro_rules! test_name {
+    ($function:ident) => {
+        concat!(module_path!(), "::", stringify!($function))
+            .split_once("::")
+            .expect("a module path begins with the crate")
+            .1
+    };
+}
+pub(crate) use test_name;
