@@ -7,6 +7,7 @@ use semring::{Address, AddressError};
 
 use crate::args::{self, ShapeArgs};
 use crate::attach::builder;
+use crate::doctor;
 use crate::exit::{self, Failure};
 use crate::listing::{self, Column};
 use crate::output::{print, refuse_closed_stdout};
@@ -85,6 +86,18 @@ enum Command {
         #[arg(long)]
         discard_unread: bool,
     },
+    /// Tell whether rings work here, what is in the way, and what helps
+    #[command(
+        long_about = "Tells whether rings work here, what is in the way, and what helps: limits of the \
+                      kernel, /dev/shm, namespaces, systemd's RemoveIPC, filters of system calls, and \
+                      what killed programs left behind. Ends with 1 if there is a problem; warnings are \
+                      none."
+    )]
+    Doctor {
+        /// One JSON object a line for each check
+        #[arg(long)]
+        json: bool,
+    },
     /// Print completions for a shell
     Completions {
         shell: clap_complete::Shell,
@@ -145,6 +158,7 @@ fn run() -> Result<u8, Failure> {
             dry_run,
             discard_unread,
         } => return prune::run(dry_run, discard_unread),
+        Command::Doctor { json } => return doctor::run(json),
         Command::Completions { shell, program } => print(&pages::completions(shell, program))?,
         Command::Man { page } => print(&pages::man(&page)?)?,
     }

@@ -11,6 +11,7 @@ pub mod producer;
 
 mod args;
 mod attach;
+mod doctor;
 mod exit;
 mod framing;
 mod input;

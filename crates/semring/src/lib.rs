@@ -68,5 +68,7 @@ pub use error::{
 pub use guard::strategy::WaitStrategy;
 pub use layout::superblock::{GuardKind, RingKind};
 pub use layout::{Meta, Position};
-pub use lifecycle::{LaneInfo, Leftover, LeftoverKind, Pruned, RingInfo, RingState, leftovers};
+pub use lifecycle::{
+    LaneInfo, Leftover, LeftoverKind, Pruned, RingInfo, RingState, has_membarrier, leftovers,
+};
 pub use memory::address::{Address, AddressError, Backend};

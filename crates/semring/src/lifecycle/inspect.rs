@@ -350,3 +350,9 @@ pub(crate) fn list() -> Vec<RingInfo> {
         })
         .collect()
 }
+
+/// Whether `membarrier(2)` is permitted, which lets a stream of messages run without a fence for each.
+#[must_use]
+pub fn has_membarrier() -> bool {
+    crate::os::barrier::is_available()
+}

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub(crate) use attach::{ConsumerFate, ConsumerSeat, ProducerSeat, generation_at, note_count};
 pub(crate) use create::create;
-pub use inspect::{LaneInfo, RingInfo, RingState};
+pub use inspect::{LaneInfo, RingInfo, RingState, has_membarrier};
 pub(crate) use inspect::{inspect, list, observe};
 pub use leftovers::{Leftover, LeftoverKind, Pruned, leftovers};
 pub(crate) use open::{memory_error, open};
