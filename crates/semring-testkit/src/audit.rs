@@ -94,6 +94,8 @@ pub struct Report {
     pub unrecorded: u64,
     /// Received, and neither recorded nor explained by a kill; also numbers recorded twice.
     pub unexpected: u64,
+    /// Objects of the ring that were there after it was removed; counted by whoever removed it.
+    pub leaked: u64,
     /// The first findings, a sentence each.
     pub examples: Vec<String>,
 }
@@ -328,8 +330,37 @@ impl Numbers {
 }
 
 impl Report {
-    /// Whether nothing is lost, torn, reordered, unexpected or twice in the ring, and nothing came
-    /// again unless that is allowed.
+    /// Adds the sums of another run.
+    pub fn add(&mut self, other: &Report) {
+        let Report {
+            committed,
+            received,
+            redelivered,
+            duplicated,
+            lost,
+            torn,
+            reordered,
+            unrecorded,
+            unexpected,
+            leaked,
+            examples,
+        } = other;
+        self.committed += committed;
+        self.received += received;
+        self.redelivered += redelivered;
+        self.duplicated += duplicated;
+        self.lost += lost;
+        self.torn += torn;
+        self.reordered += reordered;
+        self.unrecorded += unrecorded;
+        self.unexpected += unexpected;
+        self.leaked += leaked;
+        let room = EXAMPLES.saturating_sub(self.examples.len());
+        self.examples.extend(examples.iter().take(room).cloned());
+    }
+
+    /// Whether nothing is lost, torn, reordered, unexpected, leaked or twice in the ring, and nothing
+    /// came again unless that is allowed.
     pub fn is_clean(&self, allow_redelivery: bool) -> bool {
         let Report {
             redelivered,
@@ -338,9 +369,10 @@ impl Report {
             torn,
             reordered,
             unexpected,
+            leaked,
             ..
         } = self;
-        [duplicated, lost, torn, reordered, unexpected] == [&0; 5]
+        [duplicated, lost, torn, reordered, unexpected, leaked] == [&0; 6]
             && (allow_redelivery || *redelivered == 0)
     }
 
@@ -356,7 +388,7 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "committed {}, received {}, redelivered {}, duplicated {}, lost {}, torn {}, reordered {}, \
-             unrecorded {}, unexpected {}",
+             unrecorded {}, unexpected {}, leaked {}",
             self.committed,
             self.received,
             self.redelivered,
@@ -365,7 +397,8 @@ impl fmt::Display for Report {
             self.torn,
             self.reordered,
             self.unrecorded,
-            self.unexpected
+            self.unexpected,
+            self.leaked
         )?;
         for example in &self.examples {
             writeln!(f, "  {example}")?;

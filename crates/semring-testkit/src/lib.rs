@@ -11,6 +11,7 @@
 //! * [`process`](mod@process): what `/proc` says about a process.
 //! * [`message`]: messages that show damage.
 //! * [`record`] and [`audit`]: what was committed against what arrived.
+//! * [`mod@fork`], [`shared`] and [`ledger`]: the same for processes that are killed by the thousand.
 //! * [`step`]: a process run one instruction at a time.
 //!
 //! The functions panic where a test could not go on anyway, with a sentence that says why; those
@@ -30,11 +31,14 @@
 #![deny(unsafe_code)]
 
 pub mod audit;
+pub mod fork;
+pub mod ledger;
 pub mod message;
 pub mod names;
 pub mod objects;
 pub mod peer;
 pub mod process;
 pub mod record;
+pub mod shared;
 pub mod step;
 pub mod watchdog;

@@ -1,0 +1,108 @@
+//! What the command line asks for.
+
+use semring::WaitStrategy;
+
+/// What `--help` prints.
+pub const HELP: &str = "\
+Kills and stops producers and consumers of message rings at random moments, starts them again, and
+accounts for every message. Exit code 0: nothing was lost, torn, reordered, duplicated, unexpected or
+left behind; 1: something was; 2: the arguments are wrong.
+
+  --kills N        so many SIGKILLs altogether (20000)
+  --seed N         repeats the decisions of another run (the time)
+  --round N        begins with this round of the seed (0)
+  --backend B      posix or sysv (each round another)
+  --capacity N     bytes of a lane: 4096, 65536, 262144 … (each round another)
+  --producers N    producers at a time (8)
+  --lanes N        lanes of a ring (from as many as producers to 24)
+  --wait S         block, adaptive, yield or spin (each round another)
+  --pace N         microseconds between two actions, in the middle (200)
+  --round-kills N  kills in a round (about 1000)
+  --progress N     seconds between two lines on stderr (5)
+";
+
+/// The options of a run; what is `None` each round chooses for itself.
+pub struct Options {
+    pub kills: u64,
+    pub seed: u64,
+    pub first_round: u64,
+    pub posix: Option<bool>,
+    pub capacity: Option<u64>,
+    pub producers: usize,
+    pub lanes: Option<usize>,
+    pub wait: Option<WaitStrategy>,
+    pub pace: u64,
+    pub round_kills: Option<u64>,
+    pub progress: u64,
+}
+
+impl Options {
+    /// Reads the arguments; `None` if help is asked for.
+    pub fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let mut options = Options {
+            kills: 20_000,
+            seed: now.map_or(1, |now| now.as_nanos() as u64 >> 10),
+            first_round: 0,
+            posix: None,
+            capacity: None,
+            producers: 8,
+            lanes: None,
+            wait: None,
+            pace: 200,
+            round_kills: None,
+            progress: 5,
+        };
+        while let Some(option) = arguments.next() {
+            if option == "--help" || option == "-h" {
+                return Ok(None);
+            }
+            let value = arguments
+                .next()
+                .ok_or_else(|| format!("{option} wants a value"))?;
+            let number = || {
+                value
+                    .parse::<u64>()
+                    .map_err(|_| format!("{option} {value}: that is no number"))
+            };
+            match option.as_str() {
+                "--kills" => options.kills = number()?,
+                "--seed" => options.seed = number()?,
+                "--round" => options.first_round = number()?,
+                "--capacity" => options.capacity = Some(number()?.clamp(4096, 1 << 32)),
+                "--producers" => options.producers = number()?.clamp(1, 100) as usize,
+                "--lanes" => options.lanes = Some(number()? as usize),
+                "--pace" => options.pace = number()?,
+                "--round-kills" => options.round_kills = Some(number()?.max(1)),
+                "--progress" => options.progress = number()?,
+                "--backend" => {
+                    options.posix = Some(match value.as_str() {
+                        "posix" => true,
+                        "sysv" => false,
+                        _ => return Err(format!("--backend {value}: posix or sysv")),
+                    });
+                }
+                "--wait" => {
+                    options.wait = Some(match value.as_str() {
+                        "block" => WaitStrategy::Block,
+                        "adaptive" => WaitStrategy::Adaptive,
+                        "yield" => WaitStrategy::Yield,
+                        "spin" => WaitStrategy::Spin,
+                        _ => return Err(format!("--wait {value}: block, adaptive, yield or spin")),
+                    });
+                }
+                _ => return Err(format!("{option}: there is no such option")),
+            }
+        }
+        if options
+            .lanes
+            .is_some_and(|lanes| !(options.producers..=240).contains(&lanes))
+        {
+            return Err(format!(
+                "--lanes: from {} (one for each producer) to 240",
+                options.producers
+            ));
+        }
+        Ok(Some(options))
+    }
+}

@@ -1,0 +1,331 @@
+//! What the children do until they are killed.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use semring::{AttachError, RecvError, SendError, WaitStrategy, any};
+use semring_testkit::ledger::{ConsumerBooks, Ledger, ProducerBooks};
+use semring_testkit::shared::SharedWords;
+
+use super::random::Random;
+
+/// What a child ends with that met something which must not be; it has said what.
+pub const FOUND: u8 = 3;
+
+/// What the children share besides the books.
+pub struct Board {
+    words: SharedWords,
+}
+
+/// Words of the board: producers are to leave, …
+const LEAVE: usize = 0;
+/// … the producer number + 1 of the herald, whose last message ends the round, …
+const HERALD: usize = 1;
+/// … and what happened.
+const REFUSED: usize = 2;
+const BROKEN_PIPES: usize = 3;
+const ENDS: usize = 4;
+/// From here on a word for each producer's place: how often it did something.
+const PROGRESS: usize = 16;
+
+impl Board {
+    pub fn new(producers: usize) -> std::io::Result<Board> {
+        let words = SharedWords::new(PROGRESS + producers)?;
+        Ok(Board { words })
+    }
+
+    fn count(&self, word: usize) {
+        self.words[word].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn get(&self, word: usize) -> u64 {
+        self.words[word].load(Ordering::SeqCst)
+    }
+
+    /// Producers leave by themselves from here on.
+    pub fn let_producers_leave(&self) {
+        self.words[LEAVE].store(1, Ordering::SeqCst);
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.get(LEAVE) != 0
+    }
+
+    pub fn refused(&self) -> u64 {
+        self.get(REFUSED)
+    }
+
+    pub fn broken_pipes(&self) -> u64 {
+        self.get(BROKEN_PIPES)
+    }
+
+    pub fn ends(&self) -> u64 {
+        self.get(ENDS)
+    }
+
+    /// How often the producers at this place did something.
+    pub fn progress(&self, place: usize) -> u64 {
+        self.get(PROGRESS + place)
+    }
+
+    fn progressed(&self, place: usize) -> &AtomicU64 {
+        &self.words[PROGRESS + place]
+    }
+}
+
+/// What a child needs.
+pub struct Setting<'a> {
+    pub address: &'a str,
+    pub wait: WaitStrategy,
+    pub ledger: &'a Ledger,
+    pub board: &'a Board,
+}
+
+type Done = Result<(), String>;
+
+fn ended(what: &str, done: Done) -> u8 {
+    match done {
+        Ok(()) => 0,
+        Err(problem) => {
+            eprintln!("{what} (process {}): {problem}", std::process::id());
+            FOUND
+        }
+    }
+}
+
+impl Setting<'_> {
+    fn open(&self) -> Result<any::Ring, String> {
+        let ring = any::Builder::new(self.address).wait(self.wait).open();
+        ring.map_err(|error| format!("open: {error}"))
+    }
+
+    /// Attaches. Everybody who might be in the way is alive and has its own place, or was just killed:
+    /// so it may take as long as the kernel takes for a death, but is not refused before that time is
+    /// over.
+    fn attached<T>(&self, mut attach: impl FnMut() -> Result<T, AttachError>) -> Result<T, String> {
+        // Twenty refusals are twenty seconds of a death that is not certified.
+        for _ in 0..20 {
+            let begin = Instant::now();
+            match attach() {
+                Ok(attached) => return Ok(attached),
+                Err(
+                    error @ (AttachError::NoFreeLane { .. } | AttachError::ConsumerPresent { .. }),
+                ) => {
+                    self.board.count(REFUSED);
+                    if begin.elapsed() < Duration::from_millis(900) {
+                        return Err(format!(
+                            "refused after {:?} though its place is free or dying: {error}",
+                            begin.elapsed()
+                        ));
+                    }
+                }
+                Err(error) => return Err(format!("attach: {error}")),
+            }
+        }
+        Err("its place did not become free within 20 seconds".to_owned())
+    }
+
+    /// A producer at this place.
+    pub fn producer(&self, place: usize, mut random: Random) -> u8 {
+        ended("producer", self.produce(place, &mut random))
+    }
+
+    fn produce(&self, place: usize, random: &mut Random) -> Done {
+        let ring = self.open()?;
+        let mut bytes = Vec::new();
+        while !self.board.is_leaving() {
+            let mut producer = self.attached(|| ring.producer())?;
+            let books = self.ledger.enlist();
+            let mut books = books.ok_or("more attachments than the ledger has room for")?;
+            books.attached(producer.lane());
+            for _ in 0..1 + random.below(20_000) {
+                if self.board.is_leaving() {
+                    break;
+                }
+                let done = self.act(&mut producer, &mut books, random, &mut bytes);
+                self.board.progressed(place).fetch_add(1, Ordering::Relaxed);
+                match done {
+                    Ok(()) | Err(SendError::Full | SendError::TimedOut) => {}
+                    Err(SendError::ConsumerGone) => {
+                        self.board.count(BROKEN_PIPES);
+                        let next = producer.await_next_consumer();
+                        next.map_err(|error| format!("await_next_consumer: {error}"))?;
+                    }
+                    Err(error) => return Err(format!("send: {error}")),
+                }
+            }
+            books.finish();
+            drop(producer);
+        }
+        Ok(())
+    }
+
+    /// Something that a producer does. What it could not send it sends next time.
+    fn act(
+        &self,
+        producer: &mut any::Producer,
+        books: &mut ProducerBooks<'_>,
+        random: &mut Random,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), SendError> {
+        let len = random.length(producer.max_message_bytes());
+        match random.below(40) {
+            0..20 => {
+                books.encode(0, len, bytes);
+                books.begin(1);
+                producer.send(bytes)?;
+                books.committed(1);
+            }
+            20..25 => {
+                books.encode(0, len, bytes);
+                books.begin(1);
+                producer.try_send(bytes)?;
+                books.committed(1);
+            }
+            25..30 => {
+                books.encode(0, len, bytes);
+                let mut reservation = producer.reserve(bytes.len())?;
+                let cut = random.below(bytes.len() as u64 + 1) as usize;
+                reservation.write_at(0, &bytes[..cut]);
+                reservation.write_at(cut, &bytes[cut..]);
+                books.begin(1);
+                reservation.commit();
+                books.committed(1);
+            }
+            30 => {
+                let mut reservation = producer.reserve(len)?;
+                reservation.write_at(0, &vec![0xff; len]);
+                reservation.discard();
+            }
+            31..36 => {
+                let wanted = 1 + random.below(16);
+                books.begin(wanted);
+                let mut batch = producer.batch();
+                let mut pushed = 0;
+                let mut result = Ok(());
+                while pushed < wanted && result.is_ok() {
+                    books.encode(pushed, random.length(300), bytes);
+                    result = batch.push(bytes);
+                    pushed += u64::from(result.is_ok());
+                }
+                batch.commit();
+                books.committed(pushed);
+                result?;
+            }
+            36 => {
+                books.encode(0, len, bytes);
+                books.begin(1);
+                producer.send_timeout(bytes, Duration::from_micros(300))?;
+                books.committed(1);
+            }
+            37 => producer.probe()?,
+            // So that the consumer sleeps.
+            _ => random.pass(Duration::from_micros(400)),
+        }
+        Ok(())
+    }
+
+    /// The last producer of a round: one message, and then the end, of one kind or the other.
+    pub fn herald(&self, killed: bool) -> u8 {
+        let done = (|| {
+            let ring = self.open()?;
+            let mut producer = self.attached(|| ring.producer())?;
+            let mut books = self.ledger.enlist().ok_or("no room in the ledger")?;
+            books.attached(producer.lane());
+            self.board.words[HERALD].store(u64::from(books.producer()) + 1, Ordering::SeqCst);
+            let mut bytes = Vec::new();
+            books.encode(0, 24, &mut bytes);
+            books.begin(1);
+            loop {
+                match producer.send(&bytes) {
+                    Ok(()) => break,
+                    Err(SendError::ConsumerGone) => {
+                        let next = producer.await_next_consumer();
+                        next.map_err(|error| format!("await_next_consumer: {error}"))?;
+                    }
+                    Err(error) => return Err(format!("send: {error}")),
+                }
+            }
+            books.committed(1);
+            if killed {
+                semring_testkit::fork::kill_this();
+            }
+            books.finish();
+            Ok(())
+        })();
+        ended("herald", done)
+    }
+
+    /// A consumer, until the end of the stream behind the herald.
+    pub fn consumer(&self, mut random: Random) -> u8 {
+        ended("consumer", self.consume(&mut random))
+    }
+
+    fn consume(&self, random: &mut Random) -> Done {
+        let ring = self.open()?;
+        let mut bytes = Vec::new();
+        loop {
+            let mut consumer = self.attached(|| ring.consumer())?;
+            let mut books = self.ledger.consumer();
+            for _ in 0..1 + random.below(30_000) {
+                let got = receive(&mut consumer, &mut books, random, &mut bytes);
+                match got {
+                    Ok(()) | Err(RecvError::Empty | RecvError::TimedOut) => {}
+                    Err(RecvError::EndOfStream) => {
+                        self.board.count(ENDS);
+                        let herald = self.board.get(HERALD);
+                        if herald != 0 && self.ledger.has_arrived(herald as u32 - 1, 0) {
+                            return remove(consumer, random);
+                        }
+                    }
+                    Err(error) => return Err(format!("recv: {error}")),
+                }
+            }
+            drop(consumer);
+        }
+    }
+}
+
+/// The ring goes with its last user, sometimes; otherwise the parent removes it.
+fn remove(mut consumer: any::Consumer, random: &mut Random) -> Done {
+    if random.once_in(2) {
+        match consumer.remove_at_end() {
+            Ok(true) => {}
+            Ok(false) => return Err("remove_at_end: something was found behind the end".to_owned()),
+            Err(error) => return Err(format!("remove_at_end: {error}")),
+        }
+    }
+    Ok(())
+}
+
+/// Something that a consumer does.
+fn receive(
+    consumer: &mut any::Consumer,
+    books: &mut ConsumerBooks<'_>,
+    random: &mut Random,
+    bytes: &mut Vec<u8>,
+) -> Result<(), RecvError> {
+    let mut enter = |view: semring::View<'_>| {
+        bytes.clear();
+        view.append_to(bytes);
+        books.received(bytes, view.lane(), view.position().get());
+    };
+    match random.below(40) {
+        0..20 => enter(consumer.recv()?.view()),
+        20..28 => enter(consumer.try_recv()?.view()),
+        28..32 => enter(consumer.recv_timeout(Duration::from_micros(300))?.view()),
+        32..37 => {
+            let mut batch = consumer.recv_batch()?;
+            for _ in 0..1 + random.below(100) {
+                let Some(message) = batch.next_message() else {
+                    break;
+                };
+                enter(*message);
+            }
+        }
+        37 => consumer.flush_released()?,
+        // So that lanes fill.
+        _ => random.pass(Duration::from_micros(400)),
+    }
+    Ok(())
+}

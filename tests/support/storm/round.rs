@@ -1,0 +1,503 @@
+//! One round: a ring is made, the storm rages over it, the weather calms, the audit is drawn.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use semring::{WaitStrategy, any};
+use semring_testkit::audit::Report;
+use semring_testkit::fork::{self, Forked};
+use semring_testkit::ledger::Ledger;
+use semring_testkit::names::RingGuard;
+use semring_testkit::peer::Exit;
+use semring_testkit::process;
+
+use super::options::Options;
+use super::random::Random;
+use super::roles::{Board, Setting};
+
+/// Without any progress for so long, something hangs: many thousand times what a step takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+const SIGKILL: i32 = 9;
+
+/// SIGINT and SIGTERM end the storm behind its current round.
+pub fn stop_at_signals() {
+    if let Err(error) = fork::note_wishes_to_end() {
+        eprintln!("an interrupted run will leave its ring behind: {error}");
+    }
+}
+
+/// Whether one of them came.
+pub fn is_stopped() -> bool {
+    fork::was_asked_to_end()
+}
+
+/// What the weather did.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Weather {
+    pub kills: u64,
+    pub consumer_kills: u64,
+    pub stopped_kills: u64,
+    pub massacres: u64,
+    pub stops: u64,
+    pub calms: u64,
+    pub refused: u64,
+    pub broken_pipes: u64,
+    pub ends: u64,
+}
+
+impl Weather {
+    pub fn add(&mut self, other: &Weather) {
+        self.kills += other.kills;
+        self.consumer_kills += other.consumer_kills;
+        self.stopped_kills += other.stopped_kills;
+        self.massacres += other.massacres;
+        self.stops += other.stops;
+        self.calms += other.calms;
+        self.refused += other.refused;
+        self.broken_pipes += other.broken_pipes;
+        self.ends += other.ends;
+    }
+}
+
+/// What a round came to.
+pub struct Outcome {
+    pub weather: Weather,
+    pub audit: Report,
+    pub problems: Vec<String>,
+}
+
+/// How a round is set up.
+pub struct Round {
+    seed: u64,
+    kills: u64,
+    pace: Duration,
+    producers: usize,
+    posix: bool,
+    capacity: u64,
+    lanes: usize,
+    wait: WaitStrategy,
+}
+
+/// Somebody's place: the child that has it, if it is not between two.
+struct Place {
+    child: Forked,
+    /// Stopped until then.
+    stopped: Option<Instant>,
+}
+
+struct Storm<'a> {
+    round: &'a Round,
+    setting: Setting<'a>,
+    random: Random,
+    /// Children so far: each has random numbers of its own.
+    children: u64,
+    /// The consumer's place first, then those of the producers.
+    places: Vec<Place>,
+    /// Killed, and not yet reaped.
+    dying: Vec<Forked>,
+    weather: Weather,
+}
+
+impl Round {
+    /// The round of this number, with at most so many kills.
+    pub fn new(options: &Options, number: u64, kills_left: u64) -> Round {
+        let mut random = Random::new(options.seed, number);
+        let lanes = [0, 0, 1, 4].map(|more| options.producers + more);
+        let few_or_many = random
+            .of(&lanes)
+            .max(if random.once_in(4) { 24 } else { 0 });
+        // Spinning children take the processors from all others.
+        let waits = [WaitStrategy::Block, WaitStrategy::Adaptive];
+        let wait = if random.once_in(12) {
+            WaitStrategy::Yield
+        } else {
+            random.of(&waits)
+        };
+        let kills = match options.round_kills {
+            Some(kills) => kills,
+            None => 600 + random.below(800),
+        };
+        let capacity = if random.once_in(5) {
+            1 << 18
+        } else {
+            [4096, 1 << 16][(number / 2 % 2) as usize]
+        };
+        Round {
+            seed: random.next(),
+            kills: kills.min(kills_left),
+            pace: Duration::from_micros(options.pace),
+            producers: options.producers,
+            posix: options.posix.unwrap_or(number.is_multiple_of(2)),
+            capacity: options.capacity.unwrap_or(capacity),
+            lanes: options.lanes.unwrap_or(few_or_many),
+            wait: options.wait.unwrap_or(wait),
+        }
+    }
+
+    /// What it is, in words.
+    pub fn variant(&self) -> String {
+        format!(
+            "{}, {} producers, {} lanes of {} bytes, {:?}",
+            if self.posix { "posix" } else { "sysv" },
+            self.producers,
+            self.lanes,
+            self.capacity,
+            self.wait
+        )
+    }
+
+    /// Runs it. Whoever calls is told now and then how many messages arrived so far.
+    pub fn run(&self, mut tell: impl FnMut(&Weather, u64)) -> Outcome {
+        let mut outcome = Outcome {
+            weather: Weather::default(),
+            audit: Report::default(),
+            problems: Vec::new(),
+        };
+        if let Err(problem) = self.go(&mut outcome, &mut tell) {
+            outcome.problems.push(problem);
+        }
+        outcome
+    }
+
+    fn go(
+        &self,
+        outcome: &mut Outcome,
+        tell: &mut impl FnMut(&Weather, u64),
+    ) -> Result<(), String> {
+        let guard = RingGuard::new("storm");
+        let address = if self.posix {
+            guard.posix()
+        } else {
+            guard.sysv()
+        };
+        let failed = |what: &str, error: &dyn fmt::Display| format!("{what}: {error}");
+        let ring = any::Builder::new(&address)
+            .producers(self.lanes)
+            .capacity(self.capacity)
+            .create();
+        drop(ring.map_err(|error| failed("create", &error))?);
+        // So that the guard knows the ring's objects, whatever becomes of its name.
+        guard.objects();
+        // A child attaches again and again; those that are killed at once do so once.
+        let attachments = (self.kills as usize + 1000) * 20;
+        let ledger = Ledger::new(self.lanes, self.capacity as usize, attachments)
+            .map_err(|error| failed("the ledger", &error))?;
+        let board = Board::new(self.producers).map_err(|error| failed("the board", &error))?;
+        let mut storm = Storm {
+            round: self,
+            setting: Setting {
+                address: &address,
+                wait: self.wait,
+                ledger: &ledger,
+                board: &board,
+            },
+            random: Random::new(self.seed, 0),
+            children: 0,
+            places: Vec::new(),
+            dying: Vec::new(),
+            weather: Weather::default(),
+        };
+        let result = storm.run(tell);
+        let mut weather = storm.weather;
+        // Kills and reaps who is left.
+        drop(storm);
+        weather.refused = board.refused();
+        weather.broken_pipes = board.broken_pipes();
+        weather.ends = board.ends();
+        outcome.weather = weather;
+        outcome.audit = ledger.report();
+        result?;
+        let address = address.parse().expect("an address");
+        match semring::remove(&address, false) {
+            Ok(()) | Err(semring::RemoveError::Open(semring::OpenError::NotFound { .. })) => {}
+            Err(error) => return Err(failed("remove", &error)),
+        }
+        let left = guard.objects();
+        outcome.audit.leaked = left.len() as u64;
+        for object in left {
+            outcome
+                .audit
+                .examples
+                .push(format!("left behind: {object}"));
+        }
+        Ok(())
+    }
+}
+
+impl Storm<'_> {
+    fn run(&mut self, tell: &mut impl FnMut(&Weather, u64)) -> Result<(), String> {
+        for place in 0..=self.round.producers {
+            let child = self.start(place)?;
+            self.places.push(Place {
+                child,
+                stopped: None,
+            });
+        }
+        let mut next_calm = 100;
+        while self.weather.kills < self.round.kills && !is_stopped() {
+            self.act()?;
+            tell(&self.weather, self.setting.ledger.arrivals());
+            if self.setting.ledger.has_findings() {
+                return Err("the audit found something".to_owned());
+            }
+            if self.weather.kills >= next_calm {
+                next_calm = self.weather.kills + 100 + self.random.below(300);
+                self.calm()?;
+                if self.random.once_in(3) {
+                    self.massacre()?;
+                }
+            }
+        }
+        self.calm()?;
+        self.finish()
+    }
+
+    /// Forks a child for a place.
+    fn start(&mut self, place: usize) -> Result<Forked, String> {
+        self.children += 1;
+        let random = Random::new(self.round.seed, self.children);
+        let setting = &self.setting;
+        let child = fork::fork(|| match place.checked_sub(1) {
+            None => setting.consumer(random),
+            Some(place) => setting.producer(place, random),
+        });
+        child.map_err(|error| format!("fork: {error}"))
+    }
+
+    /// One action of the weather.
+    fn act(&mut self) -> Result<(), String> {
+        let pace = match self.random.below(10) {
+            0 => Duration::ZERO,
+            1..9 => self.round.pace,
+            _ => self.round.pace * 10,
+        };
+        if !pace.is_zero() {
+            self.random.pass(pace * 2);
+        }
+        let now = Instant::now();
+        for place in &mut self.places {
+            if place.stopped.is_some_and(|until| until <= now) {
+                place.stopped = None;
+                place.child.cont();
+            }
+        }
+        let victim = if self.random.once_in(6) {
+            0
+        } else {
+            1 + self.random.below(self.round.producers as u64) as usize
+        };
+        if self.random.once_in(5) {
+            if self.places[victim].stopped.is_none() {
+                self.weather.stops += 1;
+                self.places[victim].child.stop();
+                let time = Duration::from_micros(self.random.below(10_000));
+                self.places[victim].stopped = Some(now + time);
+            }
+            return Ok(());
+        }
+        self.kill(victim)
+    }
+
+    /// Kills the child of a place, and starts another one, before or after the kernel has certified
+    /// the death.
+    fn kill(&mut self, victim: usize) -> Result<(), String> {
+        self.strike(victim);
+        self.places[victim].stopped = None;
+        if self.random.once_in(2) {
+            await_death(&mut self.places[victim].child)?;
+            let successor = self.start(victim)?;
+            self.places[victim].child = successor;
+        } else {
+            let successor = self.start(victim)?;
+            let dead = std::mem::replace(&mut self.places[victim].child, successor);
+            self.dying.push(dead);
+        }
+        // Some of the dead stay unreaped for a while.
+        let left = self.random.below(4) as usize;
+        self.bury(left)
+    }
+
+    fn strike(&mut self, victim: usize) {
+        self.weather.kills += 1;
+        self.weather.consumer_kills += u64::from(victim == 0);
+        self.weather.stopped_kills += u64::from(self.places[victim].stopped.is_some());
+        self.places[victim].child.strike();
+    }
+
+    /// Reaps all but the last few that were killed.
+    fn bury(&mut self, but: usize) -> Result<(), String> {
+        while self.dying.len() > but {
+            await_death(&mut self.dying.remove(0))?;
+        }
+        Ok(())
+    }
+
+    /// Kills everybody at once, and starts everybody again.
+    fn massacre(&mut self) -> Result<(), String> {
+        self.weather.massacres += 1;
+        for place in 0..self.places.len() {
+            self.strike(place);
+        }
+        for place in 0..self.places.len() {
+            self.places[place].stopped = None;
+            await_death(&mut self.places[place].child)?;
+        }
+        for place in 0..self.places.len() {
+            self.places[place].child = self.start(place)?;
+        }
+        Ok(())
+    }
+
+    fn wake_all(&mut self) {
+        for place in &mut self.places {
+            place.stopped = None;
+            place.child.cont();
+        }
+    }
+
+    /// Nobody dies for a while: then no death's token hides a wake-up that was lost, and everybody has
+    /// to get on.
+    fn calm(&mut self) -> Result<(), String> {
+        self.weather.calms += 1;
+        self.wake_all();
+        self.bury(0)?;
+        let steps = 20;
+        let board = self.setting.board;
+        let goals: Vec<u64> = (0..self.round.producers)
+            .map(|place| board.progress(place) + steps)
+            .collect();
+        let goal = self.setting.ledger.arrivals() + steps;
+        let ledger = self.setting.ledger;
+        self.wait("calm", || {
+            ledger.arrivals() >= goal
+                && goals
+                    .iter()
+                    .enumerate()
+                    .all(|(place, goal)| board.progress(place) >= *goal)
+        })
+    }
+
+    /// Waits for something that everybody works on.
+    fn wait(&mut self, what: &str, mut is_done: impl FnMut() -> bool) -> Result<(), String> {
+        let mut last = (0, Instant::now());
+        while !is_done() {
+            let board = self.setting.board;
+            let producers = (0..self.round.producers).map(|place| board.progress(place));
+            let sum = producers.sum::<u64>() + self.setting.ledger.arrivals();
+            if sum != last.0 {
+                last = (sum, Instant::now());
+            }
+            for place in 0..self.places.len() {
+                match self.places[place].child.has_ended() {
+                    None | Some(Exit::Code(0)) => {}
+                    Some(exit) => return Err(format!("{what}: {} ended: {exit}", name(place))),
+                }
+            }
+            if last.1.elapsed() > PATIENCE {
+                return Err(self.hang(what));
+            }
+            // There is no sign of it but the words that are looked at.
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        Ok(())
+    }
+
+    /// What everybody does while nothing moves.
+    fn hang(&self, what: &str) -> String {
+        let mut text = format!("{what}: nothing moved for {PATIENCE:?}");
+        for (place, of) in self.places.iter().enumerate() {
+            let describe = process::describe(of.child.pid());
+            text += &format!("\n{}: {}", name(place), describe.trim_end());
+        }
+        match semring::inspect(&self.setting.address.parse().expect("an address")) {
+            Ok(info) => text += &format!("\n{info:#?}"),
+            Err(error) => text += &format!("\ninspect: {error}"),
+        }
+        text
+    }
+
+    /// The end: the producers go, by themselves or not; perhaps the consumer is killed; then a last
+    /// producer sends a message, and the consumer has to see the end of the stream behind it.
+    fn finish(&mut self) -> Result<(), String> {
+        if self.random.once_in(2) {
+            self.setting.board.let_producers_leave();
+            let last = self.places.len();
+            for place in 1..last {
+                let exit = self.await_exit(place, "the producers leave")?;
+                if exit != Exit::Code(0) {
+                    return Err(format!("a producer that was to leave ended: {exit}"));
+                }
+            }
+        } else {
+            for place in 1..self.places.len() {
+                self.strike(place);
+            }
+            for place in 1..self.places.len() {
+                await_death(&mut self.places[place].child)?;
+            }
+        }
+        self.places.truncate(1);
+        if self.random.once_in(2) {
+            self.strike(0);
+            await_death(&mut self.places[0].child)?;
+            self.places[0].child = self.start(0)?;
+        }
+        let killed = self.random.once_in(2);
+        let setting = &self.setting;
+        let herald = fork::fork(|| setting.herald(killed));
+        self.places.push(Place {
+            child: herald.map_err(|error| format!("fork: {error}"))?,
+            stopped: None,
+        });
+        let exit = self.await_exit(1, "the last producer")?;
+        if exit
+            != (if killed {
+                Exit::Signal(SIGKILL)
+            } else {
+                Exit::Code(0)
+            })
+        {
+            return Err(format!("the last producer ended: {exit}"));
+        }
+        match self.await_exit(0, "the consumer sees the end of the stream")? {
+            Exit::Code(0) => Ok(()),
+            exit => Err(format!("the consumer ended: {exit}")),
+        }
+    }
+
+    fn await_exit(&mut self, place: usize, what: &str) -> Result<Exit, String> {
+        let mut last = (0, Instant::now());
+        loop {
+            if let Some(exit) = self.places[place].child.has_ended() {
+                return Ok(exit);
+            }
+            let arrivals = self.setting.ledger.arrivals();
+            if arrivals != last.0 {
+                last = (arrivals, Instant::now());
+            }
+            if last.1.elapsed() > PATIENCE {
+                return Err(self.hang(what));
+            }
+            // There is no signal for it that would not disturb the children.
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+}
+
+fn name(place: usize) -> String {
+    match place {
+        0 => "the consumer".to_owned(),
+        place => format!("producer {place}"),
+    }
+}
+
+/// Reaps a child that was killed. One that had ended by itself before has found something.
+fn await_death(child: &mut Forked) -> Result<(), String> {
+    match child.wait() {
+        Exit::Signal(SIGKILL) => Ok(()),
+        exit => Err(format!(
+            "process {} ended before its kill: {exit}",
+            child.pid()
+        )),
+    }
+}
