@@ -10,6 +10,7 @@
 mod case;
 
 mod broken_pipe;
+mod bursts;
 mod creation;
 mod end_of_stream;
 mod fork;

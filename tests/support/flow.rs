@@ -9,6 +9,25 @@ use semring_testkit::record::Recorder;
 
 use super::{Answer, Peer, Words, done, failed};
 
+/// Xorshift, Marsaglia 2003.
+struct Xorshift(u64);
+
+impl Xorshift {
+    fn new() -> Self {
+        Self(u64::from(std::process::id()) | 1 << 40)
+    }
+
+    /// Passes a random while of up to so many loops.
+    fn spin(&mut self, loops: u64) {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        for _ in 0..(self.0 >> 20) % (loops + 1) {
+            std::hint::spin_loop();
+        }
+    }
+}
+
 impl Peer {
     pub(super) fn transfer(&mut self, command: &str, words: &mut Words<'_>) -> Answer {
         match command {
@@ -30,6 +49,7 @@ impl Peer {
             "echo" => self.echo(),
             "volley" => self.volley(words, |_| 0),
             "volley-after" => self.volley(words, |words| words.number()),
+            "volleys" => self.volleys(words),
             other => panic!("no such command: {other}"),
         }
     }
@@ -157,20 +177,39 @@ impl Peer {
         unreachable!("the stream ends before the numbers do")
     }
 
+    fn volleys(&mut self, words: &mut Words<'_>) -> Answer {
+        let (sender, count, len) = (words.producer(), words.number(), words.size());
+        let (run, loops) = (words.number(), words.number());
+        let (mut bytes, mut back) = (Vec::new(), Vec::new());
+        let mut random = Xorshift::new();
+        for first in (0..count * run).step_by(run as usize) {
+            random.spin(loops);
+            for number in first..first + run {
+                message::encode(sender, number, len, &mut bytes);
+                self.producer().send(&bytes).map_err(failed)?;
+            }
+            for number in first..first + run {
+                let second = self.second.as_mut().expect("a second ring");
+                let echo = second.recv().map_err(failed)?;
+                back.clear();
+                echo.view().append_to(&mut back);
+                message::encode(sender, number, len, &mut bytes);
+                if back != bytes {
+                    return Err(format!("echo {number} differs"));
+                }
+            }
+        }
+        Ok(format!("ok {count}"))
+    }
+
     fn volley(&mut self, words: &mut Words<'_>, loops: fn(&mut Words<'_>) -> u64) -> Answer {
         let (sender, count, len) = (words.producer(), words.number(), words.size());
         let loops = loops(words);
         let (mut bytes, mut back) = (Vec::new(), Vec::new());
-        let mut random = u64::from(std::process::id()) | 1 << 40;
+        let mut random = Xorshift::new();
         for number in 0..count {
             message::encode(sender, number, len, &mut bytes);
-            // Xorshift, Marsaglia 2003.
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            for _ in 0..(random >> 20) % (loops + 1) {
-                std::hint::spin_loop();
-            }
+            random.spin(loops);
             self.producer().send(&bytes).map_err(failed)?;
             let echo = self
                 .second

@@ -23,6 +23,7 @@
 //! | `echo`: send back what is received, to the end | `echoed N ERROR` |
 //! | `volley P COUNT LEN`: send, await the echo | `ok N` |
 //! | `volley-after P COUNT LEN LOOPS`: a random while of up to so many loops before each | `ok N` |
+//! | `volleys P COUNT LEN RUN LOOPS`: a random while, send so many, await all echoes | `ok N` |
 //! | `pin CPU` | `ok` |
 //! | `second A`: a second ring for `echo` and `volley` to receive from | `ok` |
 //! | `remove A` · `force-remove A` · `remove-if-done` | `ok` |

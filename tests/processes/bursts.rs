@@ -1,0 +1,129 @@
+//! Lanes in burst: the producer publishes without a fence, and the consumer, before it sleeps, has every CPU
+//! go through a barrier. That no wake-up is lost in any order of stores is held by the model
+//! (crates/semring/src/guard/burst_model_tests.rs); here real processes change between sparse and burst, and
+//! the kernel refuses the barrier at each of its calls.
+
+use std::path::Path;
+
+use crate::case::{Backend, Case, PEER, answer, ask, say_ok, setting};
+use semring_testkit::peer::Peer;
+
+over_both_backends! {
+    no_wake_up_is_lost_between_bursts
+    a_barrier_that_is_refused_at_any_call_loses_nothing
+}
+
+/// So long that the consumer is awake before it ends, and the lane in burst.
+const RUN: u64 = 3000;
+
+/// A pair of rings in each of which `RUN` messages have room.
+fn rings(case: Case) -> (Case, Case) {
+    let back = Case::new(case.backend, "back");
+    case.ring_of(1, 1 << 17);
+    back.ring_of(1, 1 << 17);
+    (case, back)
+}
+
+/// The server sends a burst and waits until all of it came back, then keeps the other side waiting for so
+/// long that it falls asleep now and then: behind a lane that is still in burst.
+fn volleys(there: &Case, back: &Case, mut server: Peer, mut echo: Peer, count: u64) {
+    for peer in [&mut server, &mut echo] {
+        say_ok(peer, "wait adaptive");
+    }
+    for (peer, mine, others) in [(&mut server, there, back), (&mut echo, back, there)] {
+        assert!(ask(peer, &format!("open {}", mine.address())).starts_with("ok "));
+        assert!(ask(peer, "producer").starts_with("ok "));
+        say_ok(peer, &format!("second {}", others.address()));
+    }
+    echo.say("echo");
+    let said = ask(&mut server, &format!("volleys 1 {count} 24 {RUN} 20000"));
+    assert_eq!(said, format!("ok {count}"));
+    say_ok(&mut server, "drop-producer");
+    assert_eq!(
+        answer(&mut echo),
+        format!("echoed {} EndOfStream", count * RUN)
+    );
+    // Not killed: it may be a tracer, whose tracee would live on for a moment.
+    server.wait();
+    echo.wait();
+}
+
+fn no_wake_up_is_lost_between_bursts(case: Case) {
+    let (there, back) = rings(case);
+    let count = setting("SEMRING_HANDOVERS", 100_000) * 10 / RUN;
+    volleys(&there, &back, there.idle_peer(), back.idle_peer(), count);
+    there.finish();
+    back.finish();
+}
+
+/// A peer of whose calls of membarrier(2) those are refused that `which` says, counted from 1.
+fn refused(which: &str, log: &Path) -> Peer {
+    let inject = format!("inject=membarrier:error=EPERM:when={which}");
+    let log = log.to_str().expect("a path of this test");
+    let options = ["-f", "-qq", "--seccomp-bpf", "-o", log];
+    let what = ["-e", "trace=membarrier", "-e", &inject, PEER];
+    Peer::start("strace", options.into_iter().chain(what))
+}
+
+/// How often the consumer falls asleep behind a lane in burst, if it is never refused a barrier.
+const SLEEPS: u64 = 4;
+
+/// The consumer is awake, as far as the producer can see, while that commits enough to go into burst; takes
+/// it all, sleeps, and is woken by one more. Gives the barriers made and refused.
+fn sleep_behind_bursts(backend: Backend, which: &str) -> (usize, usize) {
+    let mut case = Case::new(backend, "refused");
+    let log = case.file("strace");
+    let ring = case.ring_of(1, 1 << 14);
+    let mut producer = case.producer();
+    let mut consumer = refused(which, &log);
+    say_ok(&mut consumer, "wait block");
+    assert!(ask(&mut consumer, &format!("open {}", case.address())).starts_with("ok "));
+    say_ok(&mut consumer, "consumer");
+    for sleep in 0..SLEEPS {
+        let first = sleep * 101;
+        say_ok(&mut producer, &format!("send 1 {first} 100 24"));
+        for number in first..first + 100 {
+            let message = ask(&mut consumer, "recv");
+            assert!(
+                message.starts_with(&format!("message 1 {number} ")),
+                "{message}"
+            );
+        }
+        consumer.say("recv");
+        while !ring.info().expect("a ring").consumer_sleeps {
+            std::thread::yield_now();
+        }
+        say_ok(&mut producer, &format!("send 1 {} 1 24", first + 100));
+        assert!(answer(&mut consumer).starts_with(&format!("message 1 {} ", first + 100)));
+    }
+    // Not killed: the tracee would live on for a moment.
+    producer.wait();
+    consumer.wait();
+    let calls = std::fs::read_to_string(&log).expect("strace writes it down");
+    case.finish();
+    let (refused, made): (Vec<&str>, Vec<&str>) =
+        calls.lines().partition(|call| call.contains("INJECTED"));
+    let barrier = |call: &&&str| call.contains("membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED");
+    (made.iter().filter(barrier).count(), refused.len())
+}
+
+fn a_barrier_that_is_refused_at_any_call_loses_nothing(case: Case) {
+    let backend = case.backend;
+    case.finish_removed(); // each run has a ring of its own
+    let (made, refused) = sleep_behind_bursts(backend, "1000");
+    assert_eq!((made as u64, refused), (SLEEPS, 0), "one for each sleep");
+    // The first call asks what there is, at attach; no lane goes into burst without it.
+    assert_eq!(sleep_behind_bursts(backend, "1"), (0, 1));
+    for call in 2..=1 + SLEEPS as usize {
+        let (made, refused) = sleep_behind_bursts(backend, &format!("{call}+"));
+        assert!(
+            made == call - 2 && refused >= 1,
+            "from {call} on: {made}, {refused}"
+        );
+        let (made, refused) = sleep_behind_bursts(backend, &call.to_string());
+        assert!(
+            made >= call - 2 && refused == 1,
+            "only {call}: {made}, {refused}"
+        );
+    }
+}
