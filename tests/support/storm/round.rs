@@ -206,6 +206,11 @@ impl Round {
         weather.ends = board.ends();
         outcome.weather = weather;
         outcome.audit = ledger.report();
+        if result.is_err() && !ledger.has_findings() {
+            // Nobody drained the ring: what is in there is not lost.
+            outcome.audit.lost = 0;
+            outcome.audit.examples.clear();
+        }
         result?;
         let address = address.parse().expect("an address");
         match semring::remove(&address, false) {

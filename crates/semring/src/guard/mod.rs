@@ -108,6 +108,8 @@ pub(crate) trait Guard: Send + Sync {
     fn is_taken(&self, seat: Seat) -> Result<bool>;
     /// True if no producer is attached at this moment.
     fn producers_gone(&self) -> Result<bool>;
+    /// How many producers are attached at this moment.
+    fn producers(&self) -> Result<usize>;
     /// True if no consumer is attached at this moment.
     fn consumer_gone(&self) -> Result<bool> {
         self.is_taken(Seat::Consumer).map(|taken| !taken)

@@ -336,6 +336,10 @@ impl Guard for SemaphoreGuard {
         self.is_zero(N)
     }
 
+    fn producers(&self) -> Result<usize> {
+        self.set.value(N).map(usize::from).map_err(guard_error)
+    }
+
     fn post(&self, bell: Bell) -> Result<()> {
         match self.op(&[add(Self::bell_index(bell)).no_wait()]) {
             // So many tokens are there that one more says nothing new.

@@ -31,6 +31,10 @@ use crate::sync::{AtomicU64, Ordering};
 /// 1 GiB takes about 50 ms to be torn down.
 const CERTIFICATE: Duration = Duration::from_secs(1);
 
+/// How long to wait for one lane before all are looked at again: its holder may be somebody alive who
+/// has not come to say so, while the lane of another dead one comes free.
+const GLANCE: Duration = Duration::from_millis(10);
+
 fn attach_error(error: GuardError) -> AttachError {
     const EACCES: i32 = 13;
     match error {
@@ -108,9 +112,13 @@ impl ProducerSeat {
             match dying {
                 Some(lane) if !left(end).is_zero() => {
                     ring.guard
-                        .await_free(Seat::Producer { lane }, left(end))
+                        .await_free(Seat::Producer { lane }, left(end).min(GLANCE))
                         .map_err(attach_error)?;
                 }
+                // Each was taken when it was looked at, and still there may have been a free one all the
+                // time: somebody left behind the look and came back before it.
+                _ if !left(end).is_zero()
+                    && ring.guard.producers().map_err(attach_error)? < ring.lanes() => {}
                 _ => {
                     return Err(AttachError::NoFreeLane {
                         lanes: ring.lanes(),

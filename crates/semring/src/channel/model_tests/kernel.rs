@@ -142,6 +142,14 @@ impl Guard for Handle {
         Ok(shared_operation() && self.0.lock().producers == 0)
     }
 
+    fn producers(&self) -> Result<usize> {
+        Ok(if shared_operation() {
+            self.0.lock().producers as usize
+        } else {
+            usize::MAX
+        })
+    }
+
     fn post(&self, bell: Bell) -> Result<()> {
         if shared_operation() {
             *self.0.lock().bell(bell) += 1;
