@@ -18,7 +18,7 @@ pub const PEER: &str = env!("CARGO_BIN_EXE_peer");
 pub const SMALL: u64 = 4096;
 
 /// Time after which a test must hang; many times what it needs.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// The same with `SEMRING_FULL=1`: the k-th kill point costs k steps, and there are thousands.
 const FULL_PATIENCE: Duration = Duration::from_secs(4 * 3600);
@@ -60,6 +60,15 @@ impl Case {
             files: Vec::new(),
             _watchdog: Watchdog::new(patience, &format!("{label} ({backend:?})")),
         }
+    }
+
+    /// The test, for a person who wants to run it alone.
+    pub fn test(&self) -> String {
+        let backend = match self.backend {
+            Backend::Posix => "posix",
+            Backend::Sysv => "sysv",
+        };
+        format!("{backend}::{}", self.label)
     }
 
     /// The address of the test's ring.

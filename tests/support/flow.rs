@@ -42,6 +42,12 @@ impl Peer {
             "batch" => self.batch(words),
             "feed" => self.feed(words),
             "recv" => Self::received(self.consumer().recv()),
+            "skip" => {
+                for _ in 0..words.number() {
+                    drop(self.consumer().recv().map_err(failed)?);
+                }
+                Ok("ok".to_owned())
+            }
             "try-recv" => Self::received(self.consumer().try_recv()),
             "recv-timeout" => Self::received(self.consumer().recv_timeout(words.milliseconds())),
             "drain" => Ok(drain(self.consumer())),

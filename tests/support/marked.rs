@@ -4,13 +4,21 @@
 //! | command | operation |
 //! |---|---|
 //! | `send P NUMBER LEN` | one `send` |
+//! | `send-timeout P NUMBER LEN MS` | the same, with a time-out |
+//! | `reserve P NUMBER LEN` | reserve more than needed, fill in two parts, shorten, commit |
+//! | `discard LEN` | reserve, fill, discard |
 //! | `batch P FIRST COUNT LEN` | a batch: begin, push each, commit |
 //! | `recv` | receive one message and release it, then flush |
-//! | `attach` · `detach` | a producer's |
-//! | `attach-consumer` · `detach-consumer` | a consumer's |
-//! | `open-or-create A LANES CAPACITY` · `force-remove A` | |
+//! | `recv-batch` | receive all that is there as a batch and release it, then flush |
+//! | `recv-end` | receive, which gives the end of the stream; once more, which notes it |
+//! | `recv-timeout MS` | receive with a time-out, on an empty ring |
+//! | `attach` · `detach` · `close` | a producer's |
+//! | `attach-consumer` · `detach-consumer` · `close-consumer` | a consumer's |
+//! | `open-or-create A LANES CAPACITY` · `create A LANES CAPACITY` · `open A` | |
+//! | `remove A` · `force-remove A` | |
 //! | `remove-at-end` | the consumer's |
 
+use semring::RecvError;
 use semring_testkit::message;
 use semring_testkit::step::marker;
 
@@ -18,13 +26,49 @@ use super::{Answer, Peer, Words, address, done, failed};
 
 impl Peer {
     pub(super) fn marked(&mut self, words: &mut Words<'_>) -> Answer {
-        match words.text() {
+        let command = words.text();
+        match command {
             "send" => {
                 let mut bytes = Vec::new();
                 message::encode(words.producer(), words.number(), words.size(), &mut bytes);
                 let producer = self.producer();
                 marker();
                 let result = producer.send(&bytes);
+                marker();
+                done(result)
+            }
+            "send-timeout" => {
+                let mut bytes = Vec::new();
+                message::encode(words.producer(), words.number(), words.size(), &mut bytes);
+                let timeout = words.milliseconds();
+                let producer = self.producer();
+                marker();
+                let result = producer.send_timeout(&bytes, timeout);
+                marker();
+                done(result)
+            }
+            "reserve" => {
+                let mut bytes = Vec::new();
+                message::encode(words.producer(), words.number(), words.size(), &mut bytes);
+                let (front, back) = bytes.split_at(bytes.len() / 2);
+                let producer = self.producer();
+                marker();
+                let result = producer.reserve(bytes.len() + 24).map(|mut reservation| {
+                    reservation.write_at(front.len(), back);
+                    reservation.write_at(0, front);
+                    reservation.truncate(bytes.len());
+                    reservation.commit();
+                });
+                marker();
+                done(result)
+            }
+            "discard" => {
+                let bytes = vec![0xff; words.size()];
+                let producer = self.producer();
+                marker();
+                let result = producer
+                    .reserve(bytes.len())
+                    .map(|mut reservation| reservation.write_at(0, &bytes));
                 marker();
                 done(result)
             }
@@ -54,6 +98,38 @@ impl Peer {
                 marker();
                 done(result.and(flushed))
             }
+            "recv-batch" => {
+                let mut bytes = Vec::with_capacity(8192);
+                let consumer = self.consumer();
+                marker();
+                let result = consumer.recv_batch().map(|mut batch| {
+                    while let Some(received) = batch.next_message() {
+                        received.append_to(&mut bytes);
+                    }
+                });
+                let flushed = consumer.flush_released();
+                marker();
+                done(result.and(flushed))
+            }
+            "recv-end" => {
+                let consumer = self.consumer();
+                marker();
+                let end = consumer.recv().map(|_| ());
+                let flushed = consumer.flush_released();
+                marker();
+                match end {
+                    Err(RecvError::EndOfStream) => done(flushed),
+                    other => Err(format!("no end: {other:?}")),
+                }
+            }
+            "recv-timeout" => {
+                let timeout = words.milliseconds();
+                let consumer = self.consumer();
+                marker();
+                let result = consumer.recv_timeout(timeout).map(|_| ());
+                marker();
+                done(result)
+            }
             "attach" => {
                 let ring = self.ring();
                 marker();
@@ -66,6 +142,13 @@ impl Peer {
                 let producer = self.producer.take();
                 marker();
                 drop(producer);
+                marker();
+                Ok("ok".to_owned())
+            }
+            "close" => {
+                let producer = self.producer.take().expect("attached");
+                marker();
+                producer.close();
                 marker();
                 Ok("ok".to_owned())
             }
@@ -84,6 +167,28 @@ impl Peer {
                 marker();
                 Ok("ok".to_owned())
             }
+            "close-consumer" => {
+                let consumer = self.consumer.take().expect("attached");
+                marker();
+                consumer.close();
+                marker();
+                Ok("ok".to_owned())
+            }
+            "create" => {
+                let builder = self.builder(words.text());
+                let builder = builder.producers(words.size()).capacity(words.number());
+                marker();
+                let ring = builder.create();
+                marker();
+                self.keep_ring(ring)
+            }
+            "open" => {
+                let builder = self.builder(words.text());
+                marker();
+                let ring = builder.open();
+                marker();
+                self.keep_ring(ring)
+            }
             "open-or-create" => {
                 let builder = self.builder(words.text());
                 let builder = builder.producers(words.size()).capacity(words.number());
@@ -92,10 +197,10 @@ impl Peer {
                 marker();
                 self.keep_ring(ring)
             }
-            "force-remove" => {
+            "remove" | "force-remove" => {
                 let address = address(words);
                 marker();
-                let result = semring::remove(&address, true);
+                let result = semring::remove(&address, command == "force-remove");
                 marker();
                 done(result)
             }

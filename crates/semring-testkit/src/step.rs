@@ -157,6 +157,17 @@ impl Stepper {
         arch::step(self, n)
     }
 
+    /// Lets the child run at full speed until it stands in front of the instruction at this address for
+    /// so many times: that takes one stop each, where a step takes one for each instruction. False if it
+    /// came to the next marker before.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if it ends before, with how it ended; what the kernel says where the processor's
+    /// breakpoints can't be used: then nothing has happened.
+    pub fn run_to_address(&mut self, address: u64, times: u64) -> io::Result<bool> {
+        arch::run_to_address(self, address, times)
+    }
+
     /// Makes steps to the next marker, and tells how many they were.
     ///
     /// # Errors
@@ -271,6 +282,7 @@ mod arch {
     use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
     use nix::unistd::Pid;
     use std::io;
+    use std::mem::offset_of;
     use std::process::Command;
 
     /// The instruction that is a marker.
@@ -306,7 +318,7 @@ mod arch {
                     stepper.before_call = false;
                     return Ok(CallStop::Marker);
                 }
-                Stop::Step | Stop::Signal => {}
+                Stop::Step | Stop::Signal | Stop::Breakpoint => {}
             }
         }
         stepper.before_call = !stepper.before_call;
@@ -322,9 +334,44 @@ mod arch {
         })
     }
 
+    /// The processor's first breakpoint, and the register that says which of the four are in use.
+    fn set_breakpoint(pid: Pid, address: u64, used: bool) -> io::Result<()> {
+        let register = |number: usize| {
+            let offset = offset_of!(libc::user, u_debugreg) + number * size_of::<u64>();
+            std::ptr::without_provenance_mut(offset)
+        };
+        ptrace::write_user(pid, register(0), address.cast_signed())?;
+        // Bit 0: breakpoint 0 is in use; bits 16 to 19, 0: when the instruction there comes next.
+        ptrace::write_user(pid, register(7), i64::from(used))?;
+        Ok(())
+    }
+
+    pub(super) fn run_to_address(
+        stepper: &mut Stepper,
+        address: u64,
+        times: u64,
+    ) -> io::Result<bool> {
+        let pid = pid(stepper)?;
+        set_breakpoint(pid, address, true)?;
+        let mut reached = 0;
+        while reached < times {
+            stepper.before_call = false;
+            ptrace::cont(pid, stepper.pending.take())?;
+            match next_stop(stepper)? {
+                Stop::Breakpoint => reached += 1,
+                Stop::Marker => break,
+                Stop::Step | Stop::Call | Stop::Signal => {}
+            }
+        }
+        set_breakpoint(pid, 0, false)?;
+        Ok(reached == times)
+    }
+
     /// Why a traced process stands.
     #[derive(PartialEq)]
     enum Stop {
+        /// It is in front of the instruction that `run_to_address` waits for.
+        Breakpoint,
         /// The step is done.
         Step,
         /// It makes a system call, or has made it.
@@ -366,7 +413,7 @@ mod arch {
             match next_stop(stepper)? {
                 Stop::Step => steps += 1,
                 Stop::Marker => at_end = true,
-                Stop::Call | Stop::Signal => {}
+                Stop::Call | Stop::Signal | Stop::Breakpoint => {}
             }
         }
         stepper.steps += steps;
@@ -416,6 +463,7 @@ mod arch {
                 // is neither.
                 match ptrace::getsiginfo(pid)?.si_code {
                     libc::SI_KERNEL => Ok(Stop::Marker),
+                    libc::TRAP_HWBKPT => Ok(Stop::Breakpoint),
                     libc::TRAP_TRACE | libc::TRAP_BRKPT => Ok(Stop::Step),
                     libc::SIGTRAP => Ok(Stop::Call),
                     _ => {
@@ -475,6 +523,10 @@ mod arch {
     }
 
     pub(super) fn run_to_call(_: &mut Stepper) -> io::Result<CallStop> {
+        unsupported()
+    }
+
+    pub(super) fn run_to_address(_: &mut Stepper, _: u64, _: u64) -> io::Result<bool> {
         unsupported()
     }
 

@@ -213,6 +213,49 @@ fn a_signal_reaches_the_child_and_is_no_step() {
 }
 
 #[test]
+fn a_breakpoint_and_so_many_steps_lead_to_the_same_instruction() {
+    let _watchdog = watchdog();
+    let mut all = Stepper::spawn(command("10")).unwrap();
+    all.run_to_marker().unwrap();
+    let mut way = vec![all.step(0).unwrap().instruction_pointer];
+    loop {
+        let stepped = all.step(1).unwrap();
+        if stepped.at_end {
+            break;
+        }
+        way.push(stepped.instruction_pointer);
+    }
+    // Where the program lies differs from run to run, by whole pages.
+    for point in [1, way.len() / 2, way.len() - 1] {
+        let mut one = Stepper::spawn(command("10")).unwrap();
+        one.run_to_marker().unwrap();
+        let lies = one
+            .step(0)
+            .unwrap()
+            .instruction_pointer
+            .wrapping_sub(way[0]);
+        let address = way[point].wrapping_add(lies);
+        let times = way[1..=point]
+            .iter()
+            .filter(|it| **it == way[point])
+            .count();
+        assert!(one.run_to_address(address, times as u64).unwrap());
+        let stands = one.step(0).unwrap().instruction_pointer;
+        assert_eq!(stands, address);
+        // From there it is as far to the end as it was for the first.
+        assert_eq!(
+            one.step_to_marker().unwrap(),
+            (way.len() - 1 - point) as u64
+        );
+        one.resume().unwrap().expect("sum 45");
+    }
+    let mut none = Stepper::spawn(command("10")).unwrap();
+    none.run_to_marker().unwrap();
+    assert!(!none.run_to_address(8, 1).unwrap());
+    none.resume().unwrap().expect("sum 45");
+}
+
+#[test]
 fn a_child_that_ends_before_the_marker_is_told() {
     let _watchdog = watchdog();
     let mut stepper = Stepper::spawn(command("end")).unwrap();

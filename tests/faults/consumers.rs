@@ -1,0 +1,400 @@
+//! Consumers killed behind each single instruction of one operation.
+//!
+//! After each kill a successor gets everything that was not released, in order, whole and with the same
+//! positions; a producer that sleeps for room is woken, by the release or by the death.
+
+use std::cell::RefCell;
+
+use crate::case::{Case, SMALL, answer, ask, say_ok};
+use crate::staged::{
+    OnceCommitted, Promise, at_marker, drained, gone, gone_by, reopen, sound, whole,
+};
+use crate::walk::{AROUND, Points, Walk};
+use semring::{RecvError, any};
+use semring_testkit::message;
+use semring_testkit::peer::Peer;
+
+over_both_backends! {
+    a_consumer_killed_at_any_instruction_of_a_receive_loses_nothing
+    a_consumer_killed_at_any_instruction_of_a_receive_over_a_pad_loses_nothing
+    a_consumer_killed_at_any_instruction_of_a_batch_loses_nothing
+    a_consumer_killed_at_any_instruction_of_a_change_of_lanes_loses_nothing
+    a_consumer_killed_at_any_instruction_of_the_end_leaves_it_to_the_next
+    a_consumer_killed_at_any_instruction_of_going_to_sleep_makes_way
+    a_consumer_killed_at_any_instruction_of_waking_the_producer_leaves_it_awake
+    a_consumer_killed_at_any_instruction_of_its_attach_makes_way
+    a_consumer_killed_at_any_instruction_of_its_detach_makes_way
+    a_consumer_killed_at_any_instruction_of_closing_makes_way
+}
+
+/// Producer 1 sends messages of this length and goes.
+fn sent_before(ring: &any::Ring, first: u64, count: u64, len: usize) {
+    let mut producer = ring.producer().unwrap();
+    let mut bytes = Vec::new();
+    for number in first..first + count {
+        message::encode(1, number, len, &mut bytes);
+        producer.send(&bytes).unwrap();
+    }
+}
+
+/// The number of the next message, which lies where it always lay and stays unreceived; how many there
+/// ever were if the stream has ended.
+#[track_caller]
+pub fn first_left(consumer: &mut any::Consumer, positions: &[u64]) -> u64 {
+    let received = match consumer.recv() {
+        Ok(received) => received,
+        Err(error) => {
+            assert_eq!(error, RecvError::EndOfStream);
+            return positions.len() as u64;
+        }
+    };
+    let it = message::decode(&received.to_vec()).unwrap();
+    assert_eq!(received.position().get(), positions[it.number as usize]);
+    received.put_back();
+    it.number
+}
+
+/// Messages of producer 1 lie at these positions of lane 0; `what` receives `most` of them.
+struct Receiving {
+    name: &'static str,
+    /// Stages the messages.
+    send: fn(&any::Ring),
+    prepare: &'static [&'static str],
+    what: &'static str,
+    /// Where each message lies.
+    positions: &'static [u64],
+    /// Messages that were received and released before.
+    before: u64,
+    /// Messages that the operation receives and releases, one by one or all at once.
+    most: u64,
+}
+
+fn killed_receiver(case: Case, receiving: &Receiving) {
+    let mut released = OnceCommitted::default();
+    let Receiving {
+        before,
+        most,
+        positions,
+        ..
+    } = *receiving;
+    Walk::new(&case, receiving.name, Points::Every).kill(
+        || {
+            let ring = case.ring(1);
+            (receiving.send)(&ring);
+            (at_marker(&case, receiving.prepare, receiving.what), ring)
+        },
+        |point, ring| {
+            let mut consumer = ring.consumer().unwrap();
+            let count = positions.len() as u64;
+            let first = first_left(&mut consumer, positions);
+            let took = first - before;
+            assert!(took == 0 || took == most, "{took}");
+            assert!(!point.at_end || took == most, "{took}");
+            released.note(point, took);
+            let promise = Promise {
+                point,
+                sure: count,
+                doubt: 0,
+            };
+            sound(&case, &ring, consumer, first, promise);
+        },
+    );
+    case.finish_removed();
+}
+
+fn a_consumer_killed_at_any_instruction_of_a_receive_loses_nothing(case: Case) {
+    let receiving = Receiving {
+        name: "receive",
+        send: |ring| sent_before(ring, 0, 5, 100),
+        prepare: &["consumer"],
+        what: "recv",
+        positions: &[0, 112, 224, 336, 448],
+        before: 0,
+        most: 1,
+    };
+    killed_receiver(case, &receiving);
+}
+
+/// Message 4 lies behind the pad, at the beginning of the lane.
+fn a_consumer_killed_at_any_instruction_of_a_receive_over_a_pad_loses_nothing(case: Case) {
+    let receiving = Receiving {
+        name: "receive-over-a-pad",
+        send: |ring| {
+            sent_before(ring, 0, 3, 1000);
+            sent_before(ring, 3, 1, 500);
+            let mut consumer = ring.consumer().unwrap();
+            for _ in 0..3 {
+                consumer.recv().unwrap();
+            }
+            drop(consumer);
+            sent_before(ring, 4, 2, 1000);
+        },
+        // Message 3, in front of the pad.
+        prepare: &["consumer", "skip 1", "flush"],
+        what: "recv",
+        positions: &[0, 1008, 2016, 3024, 4096, 5104],
+        before: 4,
+        most: 1,
+    };
+    killed_receiver(case, &receiving);
+}
+
+fn a_consumer_killed_at_any_instruction_of_a_batch_loses_nothing(case: Case) {
+    let receiving = Receiving {
+        name: "receive-a-batch",
+        // More than a quarter of the capacity: the batch is released at its end, not by the flush.
+        send: |ring| sent_before(ring, 0, 5, 300),
+        prepare: &["consumer"],
+        what: "recv-batch",
+        positions: &[0, 312, 624, 936, 1248],
+        before: 0,
+        most: 5,
+    };
+    killed_receiver(case, &receiving);
+}
+
+/// Two lanes: the consumer has had the only message of the one, and goes on to the other.
+fn a_consumer_killed_at_any_instruction_of_a_change_of_lanes_loses_nothing(case: Case) {
+    Walk::new(&case, "change-of-lanes", Points::Every).kill(
+        || {
+            let ring = case.ring(2);
+            let mut producers = [ring.producer().unwrap(), ring.producer().unwrap()];
+            let mut bytes = Vec::new();
+            for (from, count) in [(1, 1), (2, 2)] {
+                for number in 0..count {
+                    message::encode(from, number, 100, &mut bytes);
+                    producers[from as usize - 1].send(&bytes).unwrap();
+                }
+            }
+            let stepper = at_marker(&case, &["consumer", "skip 1"], "recv");
+            (stepper, (ring, producers))
+        },
+        |point, (ring, producers)| {
+            drop(producers);
+            let mut consumer = ring.consumer().unwrap();
+            let mut arrived = drained(&mut consumer);
+            arrived.sort_unstable();
+            // Released one after the other, in the order in which they were received.
+            let all = [(1, 0), (2, 0), (2, 1)];
+            assert!(arrived.len() <= 3 && all.ends_with(&arrived), "{arrived:?}");
+            assert!(arrived.contains(&(2, 1)), "{arrived:?}");
+            assert!(!point.at_end || arrived.len() == 1, "{arrived:?}");
+            gone(&case, consumer);
+        },
+    );
+    case.finish_removed();
+}
+
+/// Who was told of the end of the stream and did nothing more with the ring leaves it to the next.
+fn a_consumer_killed_at_any_instruction_of_the_end_leaves_it_to_the_next(case: Case) {
+    let mut noted = OnceCommitted::default();
+    Walk::new(&case, "end-of-stream", Points::Every).kill(
+        || {
+            let ring = case.ring(1);
+            sent_before(&ring, 0, 1, 100);
+            let prepare = ["consumer", "skip 1"];
+            (at_marker(&case, &prepare, "recv-end"), ring)
+        },
+        |point, ring| {
+            let mut consumer = ring.consumer().unwrap();
+            // A message that was not released comes again, and then the end is due again.
+            let told = loop {
+                match consumer.recv_timeout(std::time::Duration::from_millis(1)) {
+                    Ok(received) => assert_eq!(whole(&received.to_vec()), (1, 0)),
+                    Err(error) => break error,
+                }
+            };
+            let delivered = match told {
+                RecvError::EndOfStream => 0,
+                RecvError::TimedOut => 1,
+                other => panic!("{other}"),
+            };
+            assert!(!point.at_end || delivered == 1);
+            noted.note(point, delivered);
+            let promise = Promise {
+                point,
+                sure: 0,
+                doubt: 0,
+            };
+            sound(&case, &ring, consumer, 0, promise);
+        },
+    );
+    case.finish_removed();
+}
+
+/// An empty ring with a producer: the consumer announces itself, sleeps for a moment, and gives up.
+fn a_consumer_killed_at_any_instruction_of_going_to_sleep_makes_way(case: Case) {
+    Walk::new(&case, "wait-for-messages", Points::Every).kill(
+        || {
+            let ring = case.ring(1);
+            let mut producer = ring.producer().unwrap();
+            let mut bytes = Vec::new();
+            let predecessor = ring.consumer().unwrap();
+            // In burst, so that going to sleep takes a barrier.
+            for number in 0..40 {
+                message::encode(1, number, 24, &mut bytes);
+                producer.send(&bytes).unwrap();
+            }
+            drop(predecessor);
+            let stepper = at_marker(&case, &["consumer", "skip 40"], "recv-timeout 1");
+            (stepper, (ring, producer))
+        },
+        |_, (ring, mut producer)| {
+            // What was announced and never taken back costs one call, and nobody waits for it.
+            let mut consumer = ring.consumer().unwrap();
+            let mut bytes = Vec::new();
+            message::encode(1, 40, 24, &mut bytes);
+            producer.send(&bytes).unwrap();
+            drop(producer);
+            let arrived = drained(&mut consumer);
+            // Released were 32, a quarter of the capacity; before its sleep, all.
+            let all: Vec<_> = (32..=40).map(|number| (1, number)).collect();
+            assert!(arrived == all || arrived == [(1, 40)], "{arrived:?}");
+            gone(&case, consumer);
+        },
+    );
+    case.finish_removed();
+}
+
+fn a_consumer_killed_at_any_instruction_of_waking_the_producer_leaves_it_awake(case: Case) {
+    let sleeper = RefCell::new(case.idle_peer());
+    Walk::new(&case, "release-to-a-sleeper", Points::Every).kill(
+        || {
+            let ring = case.ring(1);
+            let mut producer = sleeper.borrow_mut();
+            reopen(&case, &mut producer);
+            assert_eq!(ask(&mut producer, "producer"), "ok 0");
+            assert_eq!(ask(&mut producer, "fill 1 0 1000"), "ok 4");
+            const { assert!(4 * 1008 <= SMALL) };
+            producer.say("send 1 4 1 1000");
+            let stepper = at_marker(&case, &["consumer"], "recv");
+            producer.wait_until_asleep_on_a_semaphore();
+            (stepper, ring)
+        },
+        |point, ring| {
+            let mut producer = sleeper.borrow_mut();
+            let sent = match answer(&mut producer).as_str() {
+                "ok" => 5,
+                "error ConsumerGone after 0" => 4,
+                other => panic!("{other}"),
+            };
+            say_ok(&mut producer, "drop-producer");
+            let mut consumer = ring.consumer().unwrap();
+            let first = first_left(&mut consumer, &[0, 1008]);
+            let arrived: Vec<_> = (first..sent)
+                .map(|_| whole(&consumer.recv().unwrap().to_vec()))
+                .collect();
+            let expected = (first..sent).map(|number| (1, number));
+            assert!(arrived.iter().copied().eq(expected), "{arrived:?}");
+            // Room for the successor's messages, which is not this test's matter.
+            consumer.flush_released().unwrap();
+            let promise = Promise {
+                point,
+                sure: sent,
+                doubt: 0,
+            };
+            sound(&case, &ring, consumer, sent, promise);
+        },
+    );
+    drop(sleeper);
+    case.finish_removed();
+}
+
+/// A producer that a consumer's coming and going concerns, asleep on its full lane. It waits for the
+/// next consumer when one that it met is gone.
+pub fn sleeping_producer(case: &Case, producer: &mut Peer) {
+    reopen(case, producer);
+    assert_eq!(ask(producer, "producer"), "ok 0");
+    assert_eq!(ask(producer, "fill 1 0 1000"), "ok 4");
+    producer.say("feed 1 4 1 1000 /dev/null");
+    producer.wait_until_asleep_on_a_semaphore();
+}
+
+/// The next consumer finds everything that was not released, and the producer goes on.
+#[track_caller]
+pub fn goes_on(case: &Case, producer: &mut Peer, consumer: &mut Peer, ring: &any::Ring) {
+    // Counted a moment before it is released: killed in between, it is counted and comes again.
+    let counted = ring.info().unwrap().lanes[0].received_messages;
+    reopen(case, consumer);
+    say_ok(consumer, "consumer");
+    consumer.say("drain");
+    assert_eq!(answer(producer), "ok");
+    say_ok(producer, "drop-producer");
+    let arrived = answer(consumer);
+    let released = u64::from(arrived == "drained 4 EndOfStream");
+    assert!(released <= counted);
+    assert_eq!(arrived, format!("drained {} EndOfStream", 5 - released));
+    gone_by(case, consumer);
+}
+
+/// A consumer is killed while a producer sleeps on its full lane.
+fn makes_way(case: Case, name: &str, prepare: &[&str], what: &str) {
+    let peers = RefCell::new((case.idle_peer(), case.idle_peer()));
+    Walk::new(&case, name, AROUND).kill(
+        || {
+            let ring = case.ring(1);
+            let producer = &mut peers.borrow_mut().0;
+            let stepper = at_marker(&case, prepare, what);
+            sleeping_producer(&case, producer);
+            (stepper, ring)
+        },
+        |_, ring| {
+            assert_eq!(ring.info().unwrap().consumer_pid, None);
+            let (producer, consumer) = &mut *peers.borrow_mut();
+            goes_on(&case, producer, consumer, &ring);
+        },
+    );
+    drop(peers);
+    case.finish_removed();
+}
+
+fn a_consumer_killed_at_any_instruction_of_its_attach_makes_way(case: Case) {
+    makes_way(case, "attach-consumer", &[], "attach-consumer");
+}
+
+fn a_consumer_killed_at_any_instruction_of_its_detach_makes_way(case: Case) {
+    makes_way(case, "detach-consumer", &["consumer"], "detach-consumer");
+}
+
+/// A producer that waits for room is told that the ring was closed, or that the consumer is gone.
+fn a_consumer_killed_at_any_instruction_of_closing_makes_way(case: Case) {
+    let peers = RefCell::new((case.idle_peer(), case.idle_peer()));
+    let mut closed = OnceCommitted::default();
+    Walk::new(&case, "close-consumer", AROUND).kill(
+        || {
+            let ring = case.ring(1);
+            let stepper = at_marker(&case, &["consumer"], "close-consumer");
+            let producer = &mut peers.borrow_mut().0;
+            reopen(&case, producer);
+            assert_eq!(ask(producer, "producer"), "ok 0");
+            assert_eq!(ask(producer, "fill 1 0 1000"), "ok 4");
+            producer.say("send 1 4 1 1000");
+            producer.wait_until_asleep_on_a_semaphore();
+            (stepper, ring)
+        },
+        |point, ring| {
+            let (producer, consumer) = &mut *peers.borrow_mut();
+            let refused = match answer(producer).as_str() {
+                "error ConsumerGone after 0" => 0,
+                "error Closed after 0" => 1,
+                other => panic!("{other}"),
+            };
+            assert!(!point.at_end || refused == 1);
+            closed.note(point, refused);
+            // What was refused by one consumer is not refused by the next.
+            reopen(&case, consumer);
+            say_ok(consumer, "consumer");
+            say_ok(producer, "drop-producer");
+            let mut late = ring.producer().unwrap();
+            consumer.say("drain");
+            let mut bytes = Vec::new();
+            message::encode(2, 0, 1000, &mut bytes);
+            late.send(&bytes).unwrap();
+            drop(late);
+            assert_eq!(answer(consumer), "drained 5 EndOfStream");
+            gone_by(&case, consumer);
+        },
+    );
+    drop(peers);
+    case.finish_removed();
+}

@@ -1,0 +1,229 @@
+//! A second kill inside the takeover after the first one.
+//!
+//! The first process is killed where it has just changed what others see: in the segment, or by a system
+//! call. Its successor is killed while it takes over, at each point around its own changes. The third
+//! must find everything.
+
+use std::cell::{Cell, RefCell};
+
+use crate::case::{Case, setting};
+use crate::consumers::{first_left, goes_on, sleeping_producer};
+use crate::producers::{BATCH, SEND, Sending, WRAPPING_BATCH, WRAPPING_SEND};
+use crate::staged::{Promise, at_marker, sound};
+use crate::walk::{Point, Points, Track, Walk};
+use semring_testkit::message;
+
+over_both_backends! {
+    a_producer_killed_while_it_takes_over_from_one_killed_in_a_send
+    a_producer_killed_while_it_takes_over_from_one_killed_in_a_wrapping_send
+    a_producer_killed_while_it_takes_over_from_one_killed_in_a_batch
+    a_producer_killed_while_it_takes_over_from_one_killed_in_a_wrapping_batch
+    a_producer_killed_while_it_takes_over_from_one_killed_while_it_took_over
+    a_consumer_killed_while_it_takes_over_from_one_killed_in_a_receive
+    a_consumer_killed_while_it_takes_over_from_one_killed_while_it_woke_a_producer
+}
+
+/// Of the takeover. It has some thousand instructions and is walked once for each first kill.
+const TAKEOVER: Points = Points::Around {
+    calls: 1,
+    stores: 2,
+    spread: 24,
+};
+
+/// The points of the first kill: the last changes (K3 and K4 are among them) and some before; all of
+/// them in a full run.
+fn first_points(track: &Track) -> Vec<u64> {
+    let states = track.states();
+    let last = states.len().saturating_sub(6);
+    let stride = if setting("SEMRING_FULL", 0) != 0 {
+        1
+    } else {
+        last.div_ceil(3).max(1)
+    };
+    let (before, at_the_end) = states.split_at(last);
+    let before = before.iter().step_by(stride);
+    before.chain(at_the_end).copied().collect()
+}
+
+fn producers(case: Case, sending: &Sending) {
+    let Sending {
+        sure, taken, doubt, ..
+    } = *sending;
+    let staged = || {
+        let ring = case.ring(1);
+        let mut consumer = ring.consumer().unwrap();
+        let stepper = at_marker(&case, sending.prepare, sending.what);
+        for _ in 0..taken {
+            consumer.recv().unwrap();
+        }
+        consumer.flush_released().unwrap();
+        (stepper, ring, consumer)
+    };
+    let (mut stepper, ring, consumer) = staged();
+    let track = Track::of(&mut stepper);
+    stepper.kill();
+    drop((consumer, ring));
+    semring::remove(&case.address().parse().unwrap(), true).unwrap();
+    for first in first_points(&track) {
+        let name = format!("attach-after-{}-{first}", sending.name);
+        // What the first one left is the same each time.
+        let found: Cell<Option<u64>> = Cell::new(None);
+        Walk::new(&case, &name, TAKEOVER).kill(
+            || {
+                let (mut stepper, ring, consumer) = staged();
+                track.lead(&mut stepper, first);
+                stepper.kill();
+                (at_marker(&case, &[], "attach"), (ring, consumer))
+            },
+            |_, (ring, consumer)| {
+                let point = Point {
+                    steps: first,
+                    at_end: first == track.len,
+                };
+                let promise = Promise { point, sure, doubt };
+                let in_flight = sound(&case, &ring, consumer, taken, promise);
+                assert_eq!(
+                    found.replace(Some(in_flight)).unwrap_or(in_flight),
+                    in_flight
+                );
+            },
+        );
+    }
+    case.finish_removed();
+}
+
+fn a_producer_killed_while_it_takes_over_from_one_killed_in_a_send(case: Case) {
+    producers(case, &SEND);
+}
+
+fn a_producer_killed_while_it_takes_over_from_one_killed_in_a_wrapping_send(case: Case) {
+    producers(case, &WRAPPING_SEND);
+}
+
+fn a_producer_killed_while_it_takes_over_from_one_killed_in_a_batch(case: Case) {
+    producers(case, &BATCH);
+}
+
+fn a_producer_killed_while_it_takes_over_from_one_killed_in_a_wrapping_batch(case: Case) {
+    producers(case, &WRAPPING_BATCH);
+}
+
+/// Three deaths: behind K3, in the takeover, in the next takeover.
+fn a_producer_killed_while_it_takes_over_from_one_killed_while_it_took_over(case: Case) {
+    let staged = || {
+        let ring = case.ring(1);
+        let consumer = ring.consumer().unwrap();
+        let batch = at_marker(&case, BATCH.prepare, BATCH.what);
+        (batch, ring, consumer)
+    };
+    let (mut batch, ring, consumer) = staged();
+    let track = Track::of(&mut batch);
+    // Behind the store that published the batch, the last but two: K4 stores `sent` and `committed`.
+    let published = track.stores[track.stores.len() - 3];
+    batch.kill();
+    let mut takeover = at_marker(&case, &[], "attach");
+    let second = Track::of(&mut takeover);
+    takeover.kill();
+    drop((consumer, ring));
+    semring::remove(&case.address().parse().unwrap(), true).unwrap();
+    for first in first_points(&second) {
+        let name = format!("attach-after-attach-{first}");
+        Walk::new(&case, &name, TAKEOVER).kill(
+            || {
+                let (mut batch, ring, consumer) = staged();
+                track.lead(&mut batch, published);
+                batch.kill();
+                let mut takeover = at_marker(&case, &[], "attach");
+                second.lead(&mut takeover, first);
+                takeover.kill();
+                (at_marker(&case, &[], "attach"), (ring, consumer))
+            },
+            |point, (ring, consumer)| {
+                let promise = Promise {
+                    point,
+                    sure: 5,
+                    doubt: 3,
+                };
+                let in_flight = sound(&case, &ring, consumer, 0, promise);
+                assert_eq!(in_flight, 3);
+            },
+        );
+    }
+    case.finish_removed();
+}
+
+fn a_consumer_killed_while_it_takes_over_from_one_killed_in_a_receive(case: Case) {
+    let staged = || {
+        let ring = case.ring(1);
+        let mut producer = ring.producer().unwrap();
+        let mut bytes = Vec::new();
+        for number in 0..5 {
+            message::encode(1, number, 100, &mut bytes);
+            producer.send(&bytes).unwrap();
+        }
+        drop(producer);
+        (at_marker(&case, &["consumer"], "recv"), ring)
+    };
+    let (mut stepper, ring) = staged();
+    let track = Track::of(&mut stepper);
+    stepper.kill();
+    ring.remove().unwrap();
+    for first in first_points(&track) {
+        let name = format!("attach-consumer-after-receive-{first}");
+        let found: Cell<Option<u64>> = Cell::new(None);
+        Walk::new(&case, &name, TAKEOVER).kill(
+            || {
+                let (mut stepper, ring) = staged();
+                track.lead(&mut stepper, first);
+                stepper.kill();
+                (at_marker(&case, &[], "attach-consumer"), ring)
+            },
+            |point, ring| {
+                let mut consumer = ring.consumer().unwrap();
+                let left = first_left(&mut consumer, &[0, 112, 224, 336, 448]);
+                assert!(left <= 1 && (first < track.len || left == 1), "{left}");
+                assert_eq!(found.replace(Some(left)).unwrap_or(left), left);
+                let promise = Promise {
+                    point,
+                    sure: 5,
+                    doubt: 0,
+                };
+                sound(&case, &ring, consumer, left, promise);
+            },
+        );
+    }
+    case.finish_removed();
+}
+
+/// A producer sleeps on its full lane through both deaths, or goes on at one of them.
+fn a_consumer_killed_while_it_takes_over_from_one_killed_while_it_woke_a_producer(case: Case) {
+    let peers = RefCell::new((case.idle_peer(), case.idle_peer()));
+    let staged = || {
+        let ring = case.ring(1);
+        let stepper = at_marker(&case, &["consumer"], "recv");
+        sleeping_producer(&case, &mut peers.borrow_mut().0);
+        (stepper, ring)
+    };
+    let end = |ring: &semring::any::Ring| {
+        let (producer, consumer) = &mut *peers.borrow_mut();
+        goes_on(&case, producer, consumer, ring);
+    };
+    let (mut stepper, ring) = staged();
+    let track = Track::of(&mut stepper);
+    stepper.kill();
+    end(&ring);
+    for first in first_points(&track) {
+        let name = format!("attach-consumer-after-release-{first}");
+        Walk::new(&case, &name, TAKEOVER).kill(
+            || {
+                let (mut stepper, ring) = staged();
+                track.lead(&mut stepper, first);
+                stepper.kill();
+                (at_marker(&case, &[], "attach-consumer"), ring)
+            },
+            |_, ring| end(&ring),
+        );
+    }
+    drop(peers);
+    case.finish_removed();
+}

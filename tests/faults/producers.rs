@@ -1,0 +1,320 @@
+//! Producers killed behind each single instruction of one operation.
+//!
+//! After each kill the ring is used by others: a successor attaches and sends, everything committed
+//! arrives once, whole and in order, at most the message (or batch) in flight is in doubt, the stream
+//! ends, the ring goes, nothing is left.
+
+use std::cell::RefCell;
+
+use crate::case::{Case, answer, ask, say_ok};
+use crate::staged::{OnceCommitted, Promise, asleep_in, at_marker, gone_by, reopen, sound};
+use crate::walk::{Points, Walk};
+use semring_testkit::message;
+
+over_both_backends! {
+    a_producer_killed_at_any_instruction_of_a_send_leaves_a_sound_ring
+    a_producer_killed_at_any_instruction_of_a_wrapping_send_leaves_a_sound_ring
+    a_producer_killed_at_any_instruction_of_reserve_fill_and_commit_leaves_a_sound_ring
+    a_producer_killed_at_any_instruction_of_a_discarded_reservation_leaves_a_sound_ring
+    a_producer_killed_at_any_instruction_of_a_batch_leaves_a_sound_ring
+    a_producer_killed_at_any_instruction_of_a_wrapping_batch_leaves_a_sound_ring
+    a_producer_killed_at_any_instruction_of_going_into_burst_leaves_a_sound_ring
+    a_producer_killed_at_any_instruction_of_a_send_in_burst_leaves_a_sound_ring
+    a_producer_killed_at_any_instruction_of_waking_the_consumer_leaves_it_awake
+    a_producer_killed_at_any_instruction_of_waking_the_consumer_out_of_burst_leaves_it_awake
+    a_producer_killed_at_any_instruction_of_waiting_for_room_leaves_a_sound_ring
+    a_producer_killed_at_any_instruction_of_its_attach_never_was_or_ends_the_stream
+    a_producer_killed_at_any_instruction_of_its_detach_ends_the_stream
+    a_producer_killed_at_any_instruction_of_closing_ends_the_stream
+}
+
+/// An operation of a producer that has sent messages before.
+pub struct Sending {
+    /// Its name.
+    pub name: &'static str,
+    /// What the producer does before; it sends as producer 1, from number 0 on.
+    pub prepare: &'static [&'static str],
+    /// Messages that it has sent then.
+    pub sure: u64,
+    /// How many of these have been received and released.
+    pub taken: u64,
+    /// The operation.
+    pub what: &'static str,
+    /// Messages that it commits, all at once.
+    pub doubt: u64,
+}
+
+pub const SEND: Sending = Sending {
+    name: "send",
+    prepare: &["producer", "send 1 0 5 100"],
+    sure: 5,
+    taken: 0,
+    what: "send 1 5 100",
+    doubt: 1,
+};
+
+// 3 × 1008 + 2 × 80 bytes: 912 are left to the end, and a message of 1000 does not fit there.
+pub const WRAPPING_SEND: Sending = Sending {
+    name: "wrapping-send",
+    prepare: &["producer", "send 1 0 3 1000", "send 1 3 2 72"],
+    sure: 5,
+    taken: 4,
+    what: "send 1 5 1000",
+    doubt: 1,
+};
+
+pub const RESERVE: Sending = Sending {
+    name: "reserve-fill-commit",
+    what: "reserve 1 5 100",
+    ..SEND
+};
+
+pub const BATCH: Sending = Sending {
+    name: "batch",
+    taken: 2,
+    what: "batch 1 5 3 100",
+    doubt: 3,
+    ..SEND
+};
+
+pub const WRAPPING_BATCH: Sending = Sending {
+    name: "wrapping-batch",
+    what: "batch 1 5 3 600",
+    doubt: 3,
+    ..WRAPPING_SEND
+};
+
+fn killed_sender(case: Case, sending: &Sending) {
+    let mut committed = OnceCommitted::default();
+    Walk::new(&case, sending.name, Points::Every).kill(
+        || {
+            let ring = case.ring(1);
+            let mut consumer = ring.consumer().unwrap();
+            let stepper = at_marker(&case, sending.prepare, sending.what);
+            for _ in 0..sending.taken {
+                consumer.recv().unwrap();
+            }
+            consumer.flush_released().unwrap();
+            (stepper, (ring, consumer))
+        },
+        |point, (ring, consumer)| {
+            let promise = Promise {
+                point,
+                sure: sending.sure,
+                doubt: sending.doubt,
+            };
+            let in_flight = sound(&case, &ring, consumer, sending.taken, promise);
+            committed.note(point, in_flight);
+        },
+    );
+    case.finish_removed();
+}
+
+fn a_producer_killed_at_any_instruction_of_a_send_leaves_a_sound_ring(case: Case) {
+    killed_sender(case, &SEND);
+}
+
+fn a_producer_killed_at_any_instruction_of_a_wrapping_send_leaves_a_sound_ring(case: Case) {
+    killed_sender(case, &WRAPPING_SEND);
+}
+
+fn a_producer_killed_at_any_instruction_of_reserve_fill_and_commit_leaves_a_sound_ring(case: Case) {
+    killed_sender(case, &RESERVE);
+}
+
+fn a_producer_killed_at_any_instruction_of_a_discarded_reservation_leaves_a_sound_ring(case: Case) {
+    let discard = Sending {
+        name: "discard",
+        what: "discard 100",
+        doubt: 0,
+        ..SEND
+    };
+    killed_sender(case, &discard);
+}
+
+fn a_producer_killed_at_any_instruction_of_a_batch_leaves_a_sound_ring(case: Case) {
+    killed_sender(case, &BATCH);
+}
+
+fn a_producer_killed_at_any_instruction_of_a_wrapping_batch_leaves_a_sound_ring(case: Case) {
+    killed_sender(case, &WRAPPING_BATCH);
+}
+
+/// A consumer that was awake for 32 commits makes the next one begin a burst.
+fn a_producer_killed_at_any_instruction_of_going_into_burst_leaves_a_sound_ring(case: Case) {
+    let begin = Sending {
+        name: "into-burst",
+        prepare: &["producer", "send 1 0 31 24"],
+        sure: 31,
+        taken: 0,
+        what: "send 1 31 24",
+        doubt: 1,
+    };
+    killed_sender(case, &begin);
+}
+
+fn a_producer_killed_at_any_instruction_of_a_send_in_burst_leaves_a_sound_ring(case: Case) {
+    let go_on = Sending {
+        name: "send-in-burst",
+        prepare: &["producer", "send 1 0 40 24"],
+        sure: 40,
+        taken: 0,
+        what: "send 1 40 24",
+        doubt: 1,
+    };
+    killed_sender(case, &go_on);
+}
+
+/// The consumer sleeps: it must wake up for the message, or for the end of the stream.
+fn killed_waker(case: Case, name: &str, before: u64, prepare: &[&str], what: &str) {
+    let mut committed = OnceCommitted::default();
+    let sleeper = RefCell::new(case.idle_peer());
+    Walk::new(&case, name, Points::Every).kill(
+        || {
+            let ring = case.ring(1);
+            let mut consumer = sleeper.borrow_mut();
+            // Present and not asleep while the producer prepares: it commits without waking anybody.
+            reopen(&case, &mut consumer);
+            say_ok(&mut consumer, "consumer");
+            let stepper = at_marker(&case, prepare, what);
+            consumer.say("drain");
+            consumer.wait_until_asleep_on_a_semaphore();
+            (stepper, ring)
+        },
+        |point, _ring| {
+            let mut consumer = sleeper.borrow_mut();
+            let drained = answer(&mut consumer);
+            let in_flight = if drained == format!("drained {before} EndOfStream") {
+                0
+            } else {
+                assert_eq!(drained, format!("drained {} EndOfStream", before + 1));
+                1
+            };
+            assert!(!point.at_end || in_flight == 1);
+            committed.note(point, in_flight);
+            gone_by(&case, &mut consumer);
+        },
+    );
+    drop(sleeper);
+    case.finish_removed();
+}
+
+fn a_producer_killed_at_any_instruction_of_waking_the_consumer_leaves_it_awake(case: Case) {
+    let Sending { prepare, what, .. } = SEND;
+    killed_waker(case, "send-to-a-sleeper", 5, prepare, what);
+}
+
+fn a_producer_killed_at_any_instruction_of_waking_the_consumer_out_of_burst_leaves_it_awake(
+    case: Case,
+) {
+    let prepare = ["producer", "send 1 0 40 24"];
+    killed_waker(
+        case,
+        "send-to-a-sleeper-in-burst",
+        40,
+        &prepare,
+        "send 1 40 24",
+    );
+}
+
+/// The lane is full: the producer announces itself, sleeps for a moment, and gives up.
+fn a_producer_killed_at_any_instruction_of_waiting_for_room_leaves_a_sound_ring(case: Case) {
+    Walk::new(&case, "wait-for-room", Points::Every).kill(
+        || {
+            let ring = case.ring(1);
+            let consumer = ring.consumer().unwrap();
+            let full = ["producer", "send 1 0 4 1000"];
+            let stepper = at_marker(&case, &full, "send-timeout 1 4 1000 1");
+            (stepper, (ring, consumer))
+        },
+        |point, (ring, mut consumer)| {
+            for number in 0..4 {
+                let received = consumer.recv().unwrap();
+                let it = message::decode(&received.to_vec()).unwrap();
+                assert_eq!((it.producer, it.number), (1, number));
+            }
+            consumer.flush_released().unwrap();
+            let promise = Promise {
+                point,
+                sure: 4,
+                doubt: 0,
+            };
+            sound(&case, &ring, consumer, 4, promise);
+        },
+    );
+    case.finish_removed();
+}
+
+fn a_producer_killed_at_any_instruction_of_its_attach_never_was_or_ends_the_stream(case: Case) {
+    let waiting = RefCell::new(case.idle_peer());
+    Walk::new(&case, "attach", Points::Every).kill(
+        || {
+            let ring = case.ring(1);
+            asleep_in(&case, &mut waiting.borrow_mut(), "recv");
+            (at_marker(&case, &[], "attach"), ring)
+        },
+        |point, ring| {
+            let mut consumer = waiting.borrow_mut();
+            let info = ring.info().unwrap();
+            assert_eq!(info.producers(), 0);
+            let came = info.lanes[0].attached_producers > 0;
+            assert!(!point.at_end || came);
+            if came {
+                // Whoever came has ended the stream; killed before, it never came.
+                assert_eq!(answer(&mut consumer), "error EndOfStream");
+            }
+            let mut successor = ring.producer().unwrap();
+            let mut bytes = Vec::new();
+            message::encode(2, 0, 300, &mut bytes);
+            successor.send(&bytes).unwrap();
+            drop(successor);
+            if came {
+                consumer.say("recv");
+            }
+            assert_eq!(answer(&mut consumer), "message 2 0 0 0");
+            assert_eq!(ask(&mut consumer, "recv"), "error EndOfStream");
+            gone_by(&case, &mut consumer);
+        },
+    );
+    drop(waiting);
+    case.finish_removed();
+}
+
+fn ended_stream(case: Case, name: &str, what: &str) {
+    let waiting = RefCell::new(case.idle_peer());
+    Walk::new(&case, name, Points::Every).kill(
+        || {
+            let ring = case.ring(1);
+            let mut consumer = waiting.borrow_mut();
+            // In burst at the end: leaving ends that, too.
+            reopen(&case, &mut consumer);
+            say_ok(&mut consumer, "consumer");
+            let stepper = at_marker(&case, &["producer", "send 1 0 40 24"], what);
+            consumer.say("drain");
+            consumer.wait_until_asleep_on_a_semaphore();
+            (stepper, ring)
+        },
+        |point, ring| {
+            let mut consumer = waiting.borrow_mut();
+            assert_eq!(answer(&mut consumer), "drained 40 EndOfStream");
+            say_ok(&mut consumer, "drop-consumer");
+            let consumer = ring.consumer().unwrap();
+            let promise = Promise {
+                point,
+                sure: 0,
+                doubt: 0,
+            };
+            sound(&case, &ring, consumer, 0, promise);
+        },
+    );
+    drop(waiting);
+    case.finish_removed();
+}
+
+fn a_producer_killed_at_any_instruction_of_its_detach_ends_the_stream(case: Case) {
+    ended_stream(case, "detach", "detach");
+}
+
+fn a_producer_killed_at_any_instruction_of_closing_ends_the_stream(case: Case) {
+    ended_stream(case, "close", "close");
+}

@@ -1,0 +1,366 @@
+//! One operation of a process, instruction by instruction, and what becomes of the others if it goes no
+//! further than to one of them.
+//!
+//! A first run makes single steps through the whole operation and notes where it calls the kernel and
+//! where it changes the segment. Every other run goes at full speed to a breakpoint near its point and
+//! steps from there, so that of a long operation, too, any instruction can be reached.
+//!
+//! A failure (a hang, too: each point has its own watchdog) says where, and how to repeat just that.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::{self, File};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+use crate::case::{Case, PEER, setting};
+use semring_testkit::peer::Exit;
+use semring_testkit::step::Stepper;
+use semring_testkit::watchdog::Watchdog;
+
+/// Time after which whoever survives must hang; many times what one point needs.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Which points are taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Points {
+    /// Every instruction: the data path, always.
+    Every,
+    /// So many instructions on either side of each system call and of each change of the segment, and
+    /// so many spread over the whole. With `SEMRING_FULL=1` every instruction.
+    Around {
+        /// Of a system call.
+        calls: u64,
+        /// Of a change of the segment.
+        stores: u64,
+        /// Over the whole.
+        spread: u64,
+    },
+}
+
+/// What the longer operations of set-up get in a short run.
+pub const AROUND: Points = Points::Around {
+    calls: 4,
+    stores: 3,
+    spread: 100,
+};
+
+/// Where a process has come to.
+#[derive(Clone, Copy, Debug)]
+pub struct Point {
+    /// Instructions behind the first marker.
+    pub steps: u64,
+    /// It had come to the second one: the operation was complete.
+    pub at_end: bool,
+}
+
+/// The course of an operation. Points are numbers of instructions made.
+#[derive(Clone, Debug, Default)]
+pub struct Track {
+    /// All of them.
+    pub len: u64,
+    /// Those that were system calls: call 5 is made by instruction 5, so point 4 is in front of it.
+    pub calls: Vec<u64>,
+    /// Those that changed the segment, in the same way.
+    pub stores: Vec<u64>,
+    /// Where the next instruction lies, at each point, from the beginning of the program.
+    places: Vec<u64>,
+    /// How often the operation had been at that instruction by then, the beginning not counted.
+    visits: Vec<u64>,
+}
+
+impl Track {
+    /// Steps through an operation to its end.
+    pub fn of(stepper: &mut Stepper) -> Track {
+        let mut segment = Segment::of(stepper.peer().pid());
+        let program = program(stepper.peer().pid()).start;
+        let mut track = Track::default();
+        let mut stepped = stepper.step(0).expect("it stands at its marker");
+        let mut visits = HashMap::new();
+        loop {
+            let place = stepped.instruction_pointer.wrapping_sub(program);
+            track.places.push(place);
+            let visits = visits.entry(place).or_insert(0);
+            track.visits.push(*visits);
+            *visits += 1;
+            stepped = stepper.step(1).expect("it comes to its end");
+            if stepped.at_end {
+                break;
+            }
+            track.len += 1;
+            if stepped.in_syscall {
+                track.calls.push(track.len);
+                segment.find();
+            } else if segment.has_changed() {
+                track.stores.push(track.len);
+            }
+        }
+        // The first visit counts as one, but at the instruction behind the marker a breakpoint is behind
+        // the first.
+        let first = track.places[0];
+        for (place, visits) in track.places.iter().zip(&mut track.visits) {
+            *visits += u64::from(*place != first);
+        }
+        track
+    }
+
+    /// The points at which a killed process leaves something else behind than at the one before: behind
+    /// the changes of the segment and the system calls, and the end.
+    pub fn states(&self) -> Vec<u64> {
+        let mut states: BTreeSet<u64> = self.stores.iter().copied().collect();
+        states.extend(&self.calls);
+        states.extend([0, self.len]);
+        states.into_iter().collect()
+    }
+
+    /// Leads a process that stands at its marker to a point.
+    pub fn lead(&self, stepper: &mut Stepper, to: u64) -> Point {
+        let program = program(stepper.peer().pid());
+        // A stop for each visit of the breakpoint and for each step from there on. (Libraries lie
+        // elsewhere in each process.)
+        let cost = |from: u64| self.visits[from as usize] + to - from;
+        let in_program = |from: &u64| self.places[*from as usize] < program.end - program.start;
+        let starts = (1..=to.min(self.len)).filter(in_program);
+        let mut from = starts.min_by_key(|from| cost(*from)).unwrap_or(0);
+        if to <= cost(from) {
+            from = 0;
+        }
+        if from > 0 {
+            let address = program.start + self.places[from as usize];
+            match stepper.run_to_address(address, self.visits[from as usize]) {
+                Ok(true) => {}
+                Ok(false) => {
+                    return Point {
+                        steps: to,
+                        at_end: true,
+                    };
+                }
+                // No breakpoints here: on foot.
+                Err(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => from = 0,
+                Err(error) => panic!("it goes on: {error}"),
+            }
+        }
+        let stepped = stepper.step(to - from).expect("it goes on");
+        Point {
+            steps: from + stepped.steps,
+            at_end: stepped.at_end,
+        }
+    }
+
+    /// Whether a process that was led to a point stands at the same instruction as the first one did.
+    fn is_at(&self, stepper: &mut Stepper, point: u64) -> bool {
+        let stands = stepper.step(0).expect("it stands").instruction_pointer;
+        let place = self.places.get(point as usize);
+        place.is_some_and(|place| {
+            let start = program(stepper.peer().pid()).start;
+            // Anywhere in a library, which lies elsewhere by whole pages.
+            (place.wrapping_add(start) ^ stands) & 0xfff == 0
+        })
+    }
+
+    fn choose(&self, points: Points) -> Vec<u64> {
+        let Points::Around {
+            calls,
+            stores,
+            spread,
+        } = points
+        else {
+            return (0..=self.len).collect();
+        };
+        if setting("SEMRING_FULL", 0) != 0 {
+            return (0..=self.len).collect();
+        }
+        let mut chosen = BTreeSet::from([0, self.len]);
+        for (events, window) in [(&self.calls, calls), (&self.stores, stores)] {
+            for event in events {
+                chosen.extend((event - 1).saturating_sub(window)..=event + window);
+            }
+        }
+        chosen.extend((0..spread).map(|n| n * self.len / spread));
+        chosen.retain(|point| *point <= self.len);
+        chosen.into_iter().collect()
+    }
+}
+
+/// Where the program of a process lies in its memory.
+fn program(pid: u32) -> Range<u64> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("its mappings");
+    let mut all: Option<Range<u64>> = None;
+    for (range, line) in maps.lines().map(|line| (range(line), line)) {
+        if line.ends_with(PEER) {
+            let start = all.map_or(range.start, |all| all.start);
+            all = Some(start..range.end);
+        }
+    }
+    all.expect("a program is mapped")
+}
+
+/// The addresses that a line of /proc/PID/maps tells of.
+fn range(line: &str) -> Range<u64> {
+    let address = |text| u64::from_str_radix(text, 16).expect("an address");
+    let range = line
+        .split(' ')
+        .next()
+        .and_then(|range| range.split_once('-'));
+    let (start, end) = range.expect("two addresses");
+    address(start)..address(end)
+}
+
+/// The memory of a traced process that it shares: the segment.
+struct Segment {
+    pid: u32,
+    memory: File,
+    /// Where it lies, and what was there at the last look.
+    parts: Vec<(u64, Vec<u8>)>,
+}
+
+impl Segment {
+    fn of(pid: u32) -> Segment {
+        let memory = File::open(format!("/proc/{pid}/mem")).expect("a traced process can be read");
+        let mut segment = Segment {
+            pid,
+            memory,
+            parts: Vec::new(),
+        };
+        segment.find();
+        segment
+    }
+
+    /// Looks where it is mapped now.
+    fn find(&mut self) {
+        let maps = fs::read_to_string(format!("/proc/{}/maps", self.pid)).expect("its mappings");
+        self.parts.clear();
+        for line in maps.lines() {
+            let access = line.split(' ').nth(1).expect("permissions");
+            let shared = access.starts_with('r') && access.ends_with('s');
+            if !shared || !["/dev/shm/", "/SYSV"].iter().any(|it| line.contains(it)) {
+                continue;
+            }
+            let Range { start, end } = range(line);
+            self.parts.push((start, vec![0; (end - start) as usize]));
+        }
+        self.has_changed();
+    }
+
+    /// Whether anything differs from the last look.
+    fn has_changed(&mut self) -> bool {
+        let mut changed = false;
+        for (begin, before) in &mut self.parts {
+            let mut now = vec![0; before.len()];
+            // One that is just being unmapped, or was cut short, is no matter of ours.
+            if self.memory.read_exact_at(&mut now, *begin).is_ok() && now != *before {
+                changed = true;
+                *before = now;
+            }
+        }
+        changed
+    }
+}
+
+/// The point that is asked for with `SEMRING_POINT=OPERATION:STEPS`.
+fn asked_for() -> Option<(String, u64)> {
+    let text = std::env::var("SEMRING_POINT").ok()?;
+    let (operation, steps) = text
+        .rsplit_once(':')
+        .unwrap_or_else(|| panic!("SEMRING_POINT={text:?} is not OPERATION:STEPS"));
+    let steps = steps
+        .parse()
+        .unwrap_or_else(|_| panic!("SEMRING_POINT={text:?}: no number of steps"));
+    Some((operation.to_owned(), steps))
+}
+
+/// Says where it was when a check panics.
+struct Sign(String);
+
+impl Drop for Sign {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("FAILED: {}", self.0);
+        }
+    }
+}
+
+/// An operation that is interrupted at its points.
+pub struct Walk<'a> {
+    case: &'a Case,
+    /// How the operation is called.
+    name: &'a str,
+    points: Points,
+}
+
+impl<'a> Walk<'a> {
+    /// Of an operation with this name: no other test has one of the same name.
+    pub fn new(case: &'a Case, name: &'a str, points: Points) -> Walk<'a> {
+        Walk { case, name, points }
+    }
+
+    /// Kills at one point after the other. `stage` sets up the ring and the process, `check` looks at
+    /// what the kill has left. The first point is the end; from then on they ascend.
+    pub fn kill<S>(self, stage: impl FnMut() -> (Stepper, S), mut check: impl FnMut(Point, S)) {
+        self.each(stage, |point, stepper, staged| {
+            assert_eq!(stepper.kill(), Exit::Signal(libc::SIGKILL));
+            check(point, staged);
+        });
+    }
+
+    /// The same with something else than a kill.
+    pub fn each<S>(
+        self,
+        mut stage: impl FnMut() -> (Stepper, S),
+        mut act: impl FnMut(Point, Stepper, S),
+    ) {
+        let asked = asked_for();
+        if asked.as_ref().is_some_and(|(name, _)| name != self.name) {
+            return;
+        }
+        let begin = Instant::now();
+        let (mut stepper, staged) = stage();
+        let track = Track::of(&mut stepper);
+        let end = Point {
+            steps: track.len,
+            at_end: true,
+        };
+        self.at(end.steps, track.len, || act(end, stepper, staged));
+        let points = match asked {
+            Some((_, steps)) => vec![steps],
+            None => track.choose(self.points),
+        };
+        let (mut tried, mut elsewhere) = (1, 0);
+        for steps in points {
+            self.at(steps, track.len, || {
+                let (mut stepper, staged) = stage();
+                let point = track.lead(&mut stepper, steps);
+                elsewhere += u64::from(!point.at_end && !track.is_at(&mut stepper, steps));
+                act(point, stepper, staged);
+            });
+            tried += 1;
+        }
+        println!(
+            "{:?} {}: {tried} points of {} instructions ({} system calls, {} changes of the segment), \
+             {elsewhere} off the track, {:.1?}",
+            self.case.backend,
+            self.name,
+            track.len,
+            track.calls.len(),
+            track.stores.len(),
+            begin.elapsed()
+        );
+        assert!(
+            track.len > 50,
+            "an operation is more than {} instructions",
+            track.len
+        );
+    }
+
+    fn at(&self, steps: u64, of: u64, run: impl FnOnce()) {
+        let Walk { case, name, .. } = self;
+        let sign = Sign(format!(
+            "{name} ({:?}) behind {steps} of {of} instructions; repeat with \
+             SEMRING_POINT={name}:{steps} cargo test --test faults {}",
+            case.backend,
+            case.test(),
+        ));
+        let _watchdog = Watchdog::new(PATIENCE, &sign.0);
+        run();
+    }
+}
