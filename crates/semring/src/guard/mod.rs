@@ -30,6 +30,7 @@
 //!   everything before, so the look finds it. Probed after the look, a message sent in between by a
 //!   producer that then left would be lost.
 
+pub(crate) mod abandoned;
 #[cfg(all(test, not(semring_loom)))]
 mod burst_model_tests;
 pub(crate) mod doorbell;

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use semring_testkit::watchdog::Watchdog;
 
+use super::abandoned::SeizedSet;
 use super::semaphore::{
-    Home, NewSet, SeizedSet, SemaphoreGuard, SetMismatch, SetTrouble, count_for, creation_ended,
+    Home, NewSet, SemaphoreGuard, SetMismatch, SetTrouble, count_for, creation_ended,
 };
 use super::{Bell, Claim, Guard, GuardError, Seat, Waited};
 use crate::layout::MAX_LANES;
@@ -722,15 +723,15 @@ fn a_creator_waits_for_another_and_takes_what_it_left() {
 
 #[test]
 fn a_creator_survives_that_its_set_is_taken_for_left_behind() {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use crate::sync::{AtomicU32, Ordering};
     // So many lanes that no other test has such a set.
     const LANES: usize = 177;
     let _watchdog = Watchdog::new(LONG, "creators and those who clear away");
-    let over = AtomicBool::new(false);
+    let over = AtomicU32::new(0);
     let taken = thread::scope(|scope| {
         let clearing = scope.spawn(|| {
             let mut taken = 0u32;
-            while !over.load(Ordering::Relaxed) {
+            while over.load(Ordering::Relaxed) == 0 {
                 for entry in crate::os::sysv::sem::list().unwrap() {
                     let ours = entry.stat.count == count_for(LANES) && entry.stat.otime == 0;
                     // Between semget and the first operation nothing tells it from one left behind.
@@ -745,12 +746,12 @@ fn a_creator_survives_that_its_set_is_taken_for_left_behind() {
         for _ in 0..10_000 {
             let made = NewSet::create(LANES, 0o600);
             if made.is_err() {
-                over.store(true, Ordering::Relaxed);
+                over.store(1, Ordering::Relaxed);
             }
             // With the lock held nobody else can take it; dropping it removes the set.
             drop(made.unwrap());
         }
-        over.store(true, Ordering::Relaxed);
+        over.store(1, Ordering::Relaxed);
         clearing.join().unwrap()
     });
     println!("{taken} of 10000 were taken in the moment between the two calls");

@@ -29,7 +29,8 @@ use super::open::{memory_error, open, plausible_length};
 use super::remove::{sysv_error, take_away_or_leave, unlink_error};
 use super::{RingCore, create};
 use crate::error::{OpenError, RemoveError};
-use crate::guard::semaphore::{Home, KEY_PREFIX, SeizedSet, SemaphoreGuard, SetFacts, SetMismatch};
+use crate::guard::abandoned::{SeizedSet, SetFacts};
+use crate::guard::semaphore::{Home, KEY_PREFIX, SemaphoreGuard, SetMismatch};
 use crate::layout::superblock::{MAGIC, Superblock, SuperblockError};
 use crate::layout::view::RingView;
 use crate::layout::{Capacity, Geometry};
@@ -326,18 +327,25 @@ impl References {
                     SuperblockError::OtherVersion { .. } | SuperblockError::UnknownFeatures { .. },
                 )) => references.complete = false,
                 Ok(Err(_)) | Err(MemoryError::NotFound | MemoryError::WrongType(_)) => {}
-                Err(_) => match &place {
-                    Place::Posix(path) => match std::fs::metadata(path) {
-                        Ok(metadata) => references.unreadable.push(metadata.len()),
-                        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                        Err(_) => references.complete = false,
-                    },
-                    // Whose set goes with a segment is asked at its key.
-                    _ => {}
-                },
+                // Whose set goes with a segment is asked at its key.
+                Err(_) if memory::sysv_key(&place).is_some() => {}
+                Err(_) => references.note_hidden(&place),
             }
         }
         references
+    }
+
+    /// A file that can't be read: it may be a ring of its size.
+    fn note_hidden(&mut self, place: &Place) {
+        let Place::Posix(path) = place else {
+            self.complete = false;
+            return;
+        };
+        match std::fs::metadata(path) {
+            Ok(metadata) => self.unreadable.push(metadata.len()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(_) => self.complete = false,
+        }
     }
 
     /// True if a set of a ring in /dev/shm is surely not named by any of them.
