@@ -1,6 +1,7 @@
 //! `semring`: rings made, listed, looked at and removed.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use semring::{Address, AddressError};
@@ -14,6 +15,8 @@ use crate::output::{print, refuse_closed_stdout};
 use crate::pages::{self, Program};
 use crate::prune;
 use crate::report;
+use crate::top::{self, Rhythm};
+use crate::units::parse_time;
 
 const PROGRAM: &str = "semring";
 
@@ -85,6 +88,23 @@ enum Command {
         /// Also remove rings in which messages are unread
         #[arg(long)]
         discard_unread: bool,
+    },
+    /// Watch the rings: rates, who sleeps, how full, who died
+    #[command(
+        long_about = "Watches the rings that you may look at: messages a second, how full each lane is, who \
+                      sleeps, how many producers died. On a terminal q ends it and the arrows choose the ring \
+                      whose lanes are shown; --json writes one object for each ring and interval."
+    )]
+    Top {
+        /// One JSON object a line for each ring and interval
+        #[arg(long)]
+        json: bool,
+        /// How often to look, such as 250ms or 5s
+        #[arg(short, long, value_name = "TIME", value_parser = parse_interval, default_value = "1s")]
+        interval: Duration,
+        /// End after N looks
+        #[arg(short = 'n', long, value_name = "N")]
+        count: Option<u64>,
     },
     /// Tell whether rings work here, what is in the way, and what helps
     #[command(
@@ -158,6 +178,11 @@ fn run() -> Result<u8, Failure> {
             dry_run,
             discard_unread,
         } => return prune::run(dry_run, discard_unread),
+        Command::Top {
+            json,
+            interval,
+            count,
+        } => return top::run(json, Rhythm { interval, count }),
         Command::Doctor { json } => return doctor::run(json),
         Command::Completions { shell, program } => print(&pages::completions(shell, program))?,
         Command::Man { page } => print(&pages::man(&page)?)?,
@@ -169,4 +194,12 @@ fn parse(address: &str) -> Result<Address, Failure> {
     address
         .parse()
         .map_err(|error: AddressError| Failure::new(exit::USAGE, error.to_string()))
+}
+
+/// A time between two looks.
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    match parse_time(text)? {
+        interval if interval >= Duration::from_millis(10) => Ok(interval),
+        _ => Err("write at least 10ms".to_owned()),
+    }
 }

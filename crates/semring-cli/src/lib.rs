@@ -22,4 +22,5 @@ mod pages;
 mod prune;
 mod report;
 mod signals;
+mod top;
 mod units;

@@ -12,7 +12,7 @@ use crate::units::{count, human_bytes};
 
 /// A ring as programs get it: the fields of the contract, in its order, then further ones.
 #[derive(Serialize, Debug)]
-struct Record {
+pub(crate) struct Record {
     name: String,
     address: String,
     backend: String,
@@ -44,7 +44,7 @@ struct Record {
 
 /// A lane as programs get it.
 #[derive(Serialize, Debug)]
-struct LaneRecord {
+pub(crate) struct LaneRecord {
     lane: usize,
     producer_pid: Option<u32>,
     unread_messages: u64,
@@ -59,7 +59,7 @@ struct LaneRecord {
 }
 
 impl Record {
-    fn new(info: &RingInfo) -> Self {
+    pub(crate) fn new(info: &RingInfo) -> Self {
         // Wrapping: the numbers are words of a segment that anybody may have written.
         let sum =
             |field: fn(&LaneInfo) -> u64| info.lanes.iter().map(field).fold(0, u64::wrapping_add);
@@ -99,7 +99,7 @@ impl Record {
 }
 
 impl LaneRecord {
-    fn new((number, lane): (usize, &LaneInfo)) -> Self {
+    pub(crate) fn new((number, lane): (usize, &LaneInfo)) -> Self {
         Self {
             lane: number,
             producer_pid: lane.producer_pid,

@@ -12,5 +12,6 @@ mod options;
 mod restart;
 mod sessions;
 mod support;
+mod top;
 mod transfer;
 mod users;

@@ -1,0 +1,260 @@
+//! `semring top`: what happens in the rings just now, on a terminal or as JSON.
+//!
+//! Looks only: rings are mapped read-only for the moment of a look. A ring that appears or vanishes
+//! between two looks is there or is not.
+
+mod view;
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant, SystemTime};
+
+use semring::{LaneInfo, RingInfo};
+use serde::Serialize;
+
+use crate::exit::{self, Failure};
+use crate::listing::{LaneRecord, Record};
+use crate::output::print;
+
+/// How often to look, and how often at all.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rhythm {
+    pub(crate) interval: Duration,
+    /// End after so many looks.
+    pub(crate) count: Option<u64>,
+}
+
+/// Shows the rings until somebody ends it.
+pub(crate) fn run(json: bool, rhythm: Rhythm) -> Result<u8, Failure> {
+    if json {
+        return stream(rhythm);
+    }
+    let terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
+    if !terminal {
+        return Err(Failure::new(
+            exit::USAGE,
+            "stdin and stdout must be a terminal; for programs there is semring top --json",
+        ));
+    }
+    view::run(rhythm)
+}
+
+/// Messages a second.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
+struct Rates {
+    /// Nothing before the second look.
+    sent_per_second: Option<f64>,
+    received_per_second: Option<f64>,
+}
+
+impl Rates {
+    fn between(before: Counts, now: Counts, seconds: f64) -> Self {
+        // Wrapping, and small again if somebody wrote nonsense: a rate is never negative.
+        let rate = |from: u64, to: u64| {
+            let moved = to.checked_sub(from)? as f64;
+            Some((moved / seconds * 10.0).round() / 10.0)
+        };
+        Self {
+            sent_per_second: rate(before.sent, now.sent),
+            received_per_second: rate(before.received, now.received),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+struct Counts {
+    sent: u64,
+    received: u64,
+}
+
+impl Counts {
+    fn of(lane: &LaneInfo) -> Self {
+        Self {
+            sent: lane.sent_messages,
+            received: lane.received_messages,
+        }
+    }
+
+    fn sum(lanes: &[Self]) -> Self {
+        let add = |all: Self, lane: &Self| Self {
+            sent: all.sent.wrapping_add(lane.sent),
+            received: all.received.wrapping_add(lane.received),
+        };
+        lanes.iter().fold(Self::default(), add)
+    }
+}
+
+/// A ring at one look.
+#[derive(Debug)]
+struct Sample {
+    info: RingInfo,
+    rates: Rates,
+    /// For each lane.
+    lanes: Vec<Rates>,
+}
+
+impl Sample {
+    fn sleeping_producers(&self) -> usize {
+        let lanes = self.info.lanes.iter();
+        lanes.filter(|lane| lane.producer_sleeps).count()
+    }
+}
+
+/// Looks, and remembers what the last look saw.
+#[derive(Default)]
+struct Sampler {
+    /// By the ring's identity: a new ring of an old name begins anew.
+    last: HashMap<String, (Instant, Vec<Counts>)>,
+}
+
+impl Sampler {
+    fn look(&mut self) -> Vec<Sample> {
+        let rings = semring::list();
+        self.compare(rings, Instant::now())
+    }
+
+    fn compare(&mut self, rings: Vec<RingInfo>, now: Instant) -> Vec<Sample> {
+        let mut seen = HashMap::new();
+        let samples = rings
+            .into_iter()
+            .map(|info| {
+                let counts: Vec<Counts> = info.lanes.iter().map(Counts::of).collect();
+                let mut sample = Sample {
+                    rates: Rates::default(),
+                    lanes: vec![Rates::default(); counts.len()],
+                    info,
+                };
+                if let Some((then, before)) = self.last.get(&sample.info.uuid)
+                    && before.len() == counts.len()
+                {
+                    let seconds = (now - *then).as_secs_f64().max(1e-9);
+                    let (from, to) = (Counts::sum(before), Counts::sum(&counts));
+                    sample.rates = Rates::between(from, to, seconds);
+                    sample.lanes = before
+                        .iter()
+                        .zip(&counts)
+                        .map(|(&from, &to)| Rates::between(from, to, seconds))
+                        .collect();
+                }
+                seen.insert(sample.info.uuid.clone(), (now, counts));
+                sample
+            })
+            .collect();
+        self.last = seen;
+        samples
+    }
+}
+
+/// A ring at one look as programs get it: the fields of `info`, and what moves.
+#[derive(Serialize)]
+struct Row<'a> {
+    time: String,
+    #[serde(flatten)]
+    record: Record,
+    #[serde(flatten)]
+    rates: Rates,
+    consumer_sleeps: bool,
+    sleeping_producers: usize,
+    each_lane: Vec<LaneRow<'a>>,
+}
+
+#[derive(Serialize)]
+struct LaneRow<'a> {
+    #[serde(flatten)]
+    record: LaneRecord,
+    #[serde(flatten)]
+    rates: &'a Rates,
+    producer_sleeps: bool,
+}
+
+fn json_line(sample: &Sample, time: SystemTime) -> String {
+    let lanes = sample.info.lanes.iter().enumerate().zip(&sample.lanes);
+    let row = Row {
+        time: humantime::format_rfc3339_millis(time).to_string(),
+        record: Record::new(&sample.info),
+        rates: sample.rates,
+        consumer_sleeps: sample.info.consumer_sleeps,
+        sleeping_producers: sample.sleeping_producers(),
+        each_lane: lanes
+            .map(|((number, lane), rates)| LaneRow {
+                record: LaneRecord::new((number, lane)),
+                rates,
+                producer_sleeps: lane.producer_sleeps,
+            })
+            .collect(),
+    };
+    serde_json::to_string(&row).expect("strings and numbers only") + "\n"
+}
+
+/// One object for each ring at the end of each interval.
+fn stream(rhythm: Rhythm) -> Result<u8, Failure> {
+    let mut sampler = Sampler::default();
+    sampler.look();
+    let mut next = Instant::now();
+    let mut looks = 0;
+    while rhythm.count.is_none_or(|count| looks < count) {
+        next += rhythm.interval;
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        let time = SystemTime::now();
+        let samples = sampler.look();
+        let lines: String = samples
+            .iter()
+            .map(|sample| json_line(sample, time))
+            .collect();
+        print(&lines)?;
+        looks += 1;
+    }
+    Ok(exit::DONE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_ring(label: &str, body: impl FnOnce(&mut dyn FnMut(u64) -> RingInfo)) {
+        let name = format!("cli-top-{label}-{}", std::process::id());
+        let ring = semring::mpsc::Builder::new(&name)
+            .producers(2)
+            .create()
+            .unwrap();
+        let mut producer = ring.producer().unwrap();
+        let mut send = |messages: u64| {
+            (0..messages).for_each(|_| producer.send(b"x").unwrap());
+            ring.info().unwrap()
+        };
+        body(&mut send);
+        drop(producer);
+        ring.remove().unwrap();
+    }
+
+    #[test]
+    fn rates_are_what_moved_between_two_looks() {
+        with_ring("rates", |send| {
+            let mut sampler = Sampler::default();
+            let then = Instant::now();
+            let first = sampler.compare(vec![send(7)], then);
+            assert_eq!(first[0].rates, Rates::default());
+            let later = then + Duration::from_secs(2);
+            let second = sampler.compare(vec![send(10)], later);
+            assert_eq!(second[0].rates.sent_per_second, Some(5.0));
+            assert_eq!(second[0].rates.received_per_second, Some(0.0));
+            assert_eq!(second[0].lanes[0].sent_per_second, Some(5.0));
+            assert_eq!(second[0].lanes[1].sent_per_second, Some(0.0));
+            // A ring that is gone is forgotten; a new one begins anew.
+            assert!(sampler.compare(Vec::new(), later).is_empty());
+            let again = sampler.compare(vec![send(1)], later + Duration::from_secs(1));
+            assert_eq!(again[0].rates, Rates::default());
+        });
+    }
+
+    #[test]
+    fn nonsense_in_the_counters_gives_no_rate() {
+        let counts = |sent| Counts { sent, received: 0 };
+        let rates = Rates::between(counts(u64::MAX), counts(3), 1.0);
+        assert_eq!(rates.sent_per_second, None);
+        let rates = Rates::between(counts(0), counts(u64::MAX), 1.0);
+        assert!(rates.sent_per_second.is_some_and(f64::is_finite));
+        let lanes = [counts(u64::MAX), counts(u64::MAX)];
+        assert_eq!(Counts::sum(&lanes).sent, u64::MAX - 1);
+    }
+}

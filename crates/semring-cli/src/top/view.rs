@@ -1,0 +1,443 @@
+//! The live view: a table of rings, and below it the lanes of the one that is selected.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use ratatui::layout::{Constraint, Layout};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState};
+use ratatui::{DefaultTerminal, Frame};
+use semring::{LaneInfo, RingInfo, RingState};
+
+use super::{Rates, Rhythm, Sample, Sampler};
+use crate::exit::{self, Failure};
+use crate::signals::Signals;
+
+/// How long a signal may go unnoticed.
+const SLICE: Duration = Duration::from_millis(100);
+
+/// Draws until a key, a signal, or the count of looks ends it. The terminal is as it was afterwards.
+pub(super) fn run(rhythm: Rhythm) -> Result<u8, Failure> {
+    let broken = |error: io::Error| Failure::run_time(format!("terminal: {error}"));
+    let signals = Signals::catch().map_err(broken)?;
+    let mut terminal = ratatui::try_init().map_err(broken)?;
+    let shown = show(&mut terminal, rhythm, &signals);
+    let restored = ratatui::try_restore();
+    let end = shown.and_then(|end| restored.map(|()| end));
+    match end.map_err(broken)? {
+        End::Wanted => Ok(exit::DONE),
+        End::Signal(signal) => Ok(Signals::end_by(signal)),
+    }
+}
+
+/// Why the view ends.
+enum End {
+    Wanted,
+    Signal(i32),
+}
+
+fn show(terminal: &mut DefaultTerminal, rhythm: Rhythm, signals: &Signals) -> io::Result<End> {
+    let mut sampler = Sampler::default();
+    let mut screen = Screen {
+        samples: sampler.look(),
+        selected: TableState::default().with_selected(0),
+        interval: rhythm.interval,
+        colours: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+    };
+    let mut looks = 1;
+    let mut next = Instant::now() + rhythm.interval;
+    loop {
+        terminal.draw(|frame| screen.draw(frame))?;
+        loop {
+            if let Some(signal) = signals.caught() {
+                return Ok(End::Signal(signal));
+            }
+            let left = next.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            if !event::poll(left.min(SLICE))? {
+                continue;
+            }
+            match event::read()? {
+                Event::Key(key) if key.kind != KeyEventKind::Release => match meaning(key) {
+                    Wish::Quit => return Ok(End::Wanted),
+                    Wish::Up => screen.selected.select_previous(),
+                    Wish::Down => screen.selected.select_next(),
+                    Wish::Nothing => continue,
+                },
+                // The next drawing finds out the new size.
+                Event::Resize(..) => {}
+                _ => continue,
+            }
+            terminal.draw(|frame| screen.draw(frame))?;
+        }
+        if rhythm.count.is_some_and(|count| looks >= count) {
+            return Ok(End::Wanted);
+        }
+        screen.samples = sampler.look();
+        looks += 1;
+        // Late is late: a machine that was asleep is not looked at many times in a row.
+        next = (next + rhythm.interval).max(Instant::now());
+    }
+}
+
+/// What a key asks for.
+enum Wish {
+    Quit,
+    Up,
+    Down,
+    Nothing,
+}
+
+fn meaning(key: KeyEvent) -> Wish {
+    let control = key.modifiers.contains(KeyModifiers::CONTROL);
+    match key.code {
+        KeyCode::Char('c' | 'd') if control => Wish::Quit,
+        KeyCode::Char('q' | 'Q') | KeyCode::Esc => Wish::Quit,
+        KeyCode::Up | KeyCode::Char('k') => Wish::Up,
+        KeyCode::Down | KeyCode::Char('j') => Wish::Down,
+        _ => Wish::Nothing,
+    }
+}
+
+struct Screen {
+    samples: Vec<Sample>,
+    selected: TableState,
+    interval: Duration,
+    colours: bool,
+}
+
+/// Names of the columns, and their widths; the first one has what is left.
+const RING_COLUMNS: [(&str, u16); 9] = [
+    ("RING", 0),
+    ("CONSUMER", 9),
+    ("PRODUCERS", 9),
+    ("SENT/s", 7),
+    ("READ/s", 7),
+    ("UNREAD", 8),
+    ("USED", 5),
+    ("ASLEEP", 6),
+    ("DIED", 5),
+];
+
+const LANE_COLUMNS: [(&str, u16); 8] = [
+    ("LANE", 4),
+    ("PRODUCER", 9),
+    ("SENT/s", 7),
+    ("READ/s", 7),
+    ("UNREAD", 8),
+    ("USED", 0),
+    ("NOTE", 14),
+    ("DIED", 5),
+];
+
+impl Screen {
+    fn draw(&mut self, frame: &mut Frame<'_>) {
+        let last = self.samples.len().saturating_sub(1);
+        let selected = self.selected.selected().unwrap_or(0).min(last);
+        self.selected.select(Some(selected));
+        // The rings have what they need, but leave room for some lanes.
+        let height = frame.area().height;
+        let wanted = u16::try_from(self.samples.len())
+            .unwrap_or(u16::MAX)
+            .saturating_add(1);
+        let rings = wanted.min((height / 2).max(2));
+        let [head, list, title, lanes, foot] = Layout::vertical([
+            Constraint::Length(1),
+            Constraint::Length(rings),
+            Constraint::Length(2),
+            Constraint::Min(0),
+            Constraint::Length(1),
+        ])
+        .areas(frame.area());
+        frame.render_widget(self.head(), head);
+        frame.render_stateful_widget(self.rings(list.width), list, &mut self.selected);
+        if let Some(sample) = self.samples.get(selected) {
+            frame.render_widget(
+                Paragraph::new(vec![Line::default(), title_of(&sample.info)]),
+                title,
+            );
+            frame.render_widget(self.lanes(sample, lanes.width), lanes);
+        }
+        let help = "q ends · ↑ ↓ select · ASLEEP: C the consumer, a number of producers";
+        frame.render_widget(Paragraph::new(help).style(Modifier::DIM), foot);
+    }
+
+    fn head(&self) -> Paragraph<'static> {
+        let rings = crate::units::count(self.samples.len() as u64, "ring");
+        let every = humantime::format_duration(self.interval);
+        let bold = Style::from(Modifier::BOLD);
+        Paragraph::new(Line::from(vec![
+            Span::styled("semring top", bold),
+            Span::raw(format!("  {rings}, every {every}")),
+        ]))
+    }
+
+    fn rings(&self, width: u16) -> Table<'static> {
+        let addresses = self.samples.iter();
+        let longest = addresses.map(|sample| sample.info.address.to_string().chars().count());
+        let longest = u16::try_from(longest.max().unwrap_or(0)).unwrap_or(u16::MAX);
+        let room = width.saturating_sub(fixed(&RING_COLUMNS));
+        let rows = self.samples.iter().map(|sample| {
+            let info = &sample.info;
+            let used = share(info.used_bytes(), info.capacity_bytes, info.lanes.len());
+            let [sent, received] = rates(&sample.rates);
+            let consumer = match info.consumer_pid {
+                Some(pid) => pid.to_string(),
+                None if info.state == RingState::Unguarded => "unguarded".to_owned(),
+                None => "-".to_owned(),
+            };
+            Row::new([
+                Cell::new(info.address.to_string()),
+                right(consumer),
+                right(format!("{}/{}", info.producers(), info.lanes.len())),
+                right(sent),
+                right(received),
+                right(info.unread_messages().to_string()),
+                right(percent(used)).style(self.tint(used)),
+                right(asleep(sample)),
+                right(info.died_producers().to_string()),
+            ])
+        });
+        table(rows.collect(), &RING_COLUMNS, longest.min(room).max(8))
+            .row_highlight_style(Modifier::REVERSED)
+    }
+
+    fn lanes(&self, sample: &Sample, width: u16) -> Table<'static> {
+        let bar = width.saturating_sub(fixed(&LANE_COLUMNS)).clamp(8, 65);
+        let lanes = sample.info.lanes.iter().zip(&sample.lanes).enumerate();
+        let rows = lanes.map(|(number, (lane, moved))| {
+            let used = share(lane.used_bytes, sample.info.capacity_bytes, 1);
+            let [sent, received] = rates(moved);
+            Row::new([
+                right(number.to_string()),
+                right(
+                    lane.producer_pid
+                        .map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+                ),
+                right(sent),
+                right(received),
+                right(lane.unread_messages.to_string()),
+                Cell::new(gauge(used, bar)).style(self.tint(used)),
+                Cell::new(note(lane)).style(self.alarm(lane.poisoned.is_some())),
+                right(lane.died_producers.to_string()),
+            ])
+        });
+        table(rows.collect(), &LANE_COLUMNS, bar)
+    }
+
+    /// Full is what to look at.
+    fn tint(&self, share: f64) -> Style {
+        match share {
+            _ if !self.colours => Style::default(),
+            0.9.. => Color::Red.into(),
+            0.5.. => Color::Yellow.into(),
+            _ => Color::Green.into(),
+        }
+    }
+
+    fn alarm(&self, on: bool) -> Style {
+        if on && self.colours {
+            Color::Red.into()
+        } else {
+            Style::default()
+        }
+    }
+}
+
+fn title_of(info: &RingInfo) -> Line<'static> {
+    let capacity = crate::units::human_bytes(info.capacity_bytes);
+    let lanes = crate::units::count(info.lanes.len() as u64, "lane");
+    Line::from(vec![
+        Span::styled(info.address.to_string(), Modifier::BOLD),
+        Span::raw(format!(
+            "  {lanes} of {capacity}, {}, {} finished, {} died",
+            info.state,
+            info.finished_producers(),
+            info.died_producers()
+        )),
+    ])
+}
+
+/// Width of all columns but the one that has what is left, and of the gaps.
+fn fixed(columns: &[(&str, u16)]) -> u16 {
+    columns.iter().map(|(_, width)| width + 1).sum::<u16>() - 1
+}
+
+fn table(rows: Vec<Row<'static>>, columns: &[(&'static str, u16)], rest: u16) -> Table<'static> {
+    let widths = columns.iter().map(|&(_, width)| match width {
+        0 => Constraint::Length(rest),
+        width => Constraint::Length(width),
+    });
+    let heads = columns.iter().map(|&(name, _)| match name {
+        "RING" | "USED" | "NOTE" if name != "USED" || columns.len() == LANE_COLUMNS.len() => {
+            Cell::new(name)
+        }
+        name => right(name.to_owned()),
+    });
+    let head = Row::new(heads).style(Modifier::BOLD);
+    Table::new(rows, widths.collect::<Vec<_>>())
+        .header(head)
+        .column_spacing(1)
+}
+
+fn right(text: String) -> Cell<'static> {
+    Cell::new(Line::from(text).right_aligned())
+}
+
+/// How full it is, from 0 to 1.
+fn share(used: u64, capacity: u64, lanes: usize) -> f64 {
+    let all = capacity as f64 * lanes as f64;
+    if all > 0.0 {
+        (used as f64 / all).clamp(0.0, 1.0)
+    } else {
+        0.0
+    }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0}%", share * 100.0)
+}
+
+/// A bar of so many cells in all, with its number behind it.
+fn gauge(share: f64, width: u16) -> String {
+    let cells = usize::from(width.saturating_sub(5));
+    let full = (share * cells as f64).round() as usize;
+    format!(
+        "{}{} {:>4}",
+        "█".repeat(full),
+        "·".repeat(cells - full),
+        percent(share)
+    )
+}
+
+fn rates(rates: &Rates) -> [String; 2] {
+    [rates.sent_per_second, rates.received_per_second]
+        .map(|rate| rate.map_or_else(|| "-".to_owned(), human_rate))
+}
+
+/// At most four digits and a 1000-based unit.
+fn human_rate(rate: f64) -> String {
+    let (value, unit) = match rate {
+        ..999.5 => return format!("{rate:.0}"),
+        ..999.5e3 => (rate / 1e3, "k"),
+        ..999.5e6 => (rate / 1e6, "M"),
+        _ => (rate / 1e9, "G"),
+    };
+    let digits = usize::from(value < 99.95);
+    format!("{value:.digits$}{unit}")
+}
+
+fn asleep(sample: &Sample) -> String {
+    match (sample.info.consumer_sleeps, sample.sleeping_producers()) {
+        (false, 0) => "-".to_owned(),
+        (true, 0) => "C".to_owned(),
+        (false, producers) => producers.to_string(),
+        (true, producers) => format!("C {producers}"),
+    }
+}
+
+fn note(lane: &LaneInfo) -> String {
+    match lane.poisoned {
+        Some(position) => format!("damaged {position}"),
+        None if lane.producer_sleeps => "waits for room".to_owned(),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+
+    /// What a terminal of this size shows.
+    fn drawn(screen: &mut Screen, width: u16, height: u16) -> Vec<String> {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| screen.draw(frame)).unwrap();
+        let buffer = terminal.backend().buffer();
+        let rows = buffer.content().chunks(usize::from(width));
+        rows.map(|row| {
+            let line: String = row.iter().map(ratatui::buffer::Cell::symbol).collect();
+            line.trim_end().to_owned()
+        })
+        .collect()
+    }
+
+    fn screen(samples: Vec<Sample>) -> Screen {
+        Screen {
+            samples,
+            selected: TableState::default(),
+            interval: Duration::from_secs(1),
+            colours: false,
+        }
+    }
+
+    #[test]
+    fn a_ring_and_its_lanes_are_shown_at_any_size() {
+        let name = format!("v-{}", std::process::id());
+        let ring = semring::mpsc::Builder::new(&name)
+            .producers(3)
+            .create()
+            .unwrap();
+        let mut producer = ring.producer().unwrap();
+        producer.send(&[0; 60_000]).unwrap();
+        let mut sampler = Sampler::default();
+        let mut look = || sampler.compare(vec![ring.info().unwrap()], Instant::now());
+        look();
+        let mut screen = screen(look());
+        for (width, height) in [(80, 24), (200, 50), (20, 5), (1, 1)] {
+            drawn(&mut screen, width, height);
+        }
+        let lines = drawn(&mut screen, 80, 24);
+        drop(producer);
+        ring.remove().unwrap();
+        let row = lines.iter().find(|line| line.contains(&name)).unwrap();
+        let cells: Vec<&str> = row.split_whitespace().collect();
+        assert_eq!(
+            cells[1..],
+            ["-", "1/3", "0", "0", "1", "8%", "-", "0"],
+            "{lines:#?}"
+        );
+        let pid = std::process::id().to_string();
+        let lane = lines
+            .iter()
+            .find(|line| line.contains(&pid) && line.contains('█'));
+        assert!(lane.is_some_and(|line| line.contains("23%")), "{lines:#?}");
+        assert!(lines.last().is_some_and(|line| line.starts_with("q ends")));
+    }
+
+    #[test]
+    fn without_rings_there_is_still_a_screen() {
+        let lines = drawn(&mut screen(Vec::new()), 80, 24);
+        assert!(lines[0].contains("0 rings, every 1s"), "{lines:#?}");
+    }
+
+    #[test]
+    fn rates_are_short() {
+        for (rate, text) in [
+            (0.0, "0"),
+            (999.4, "999"),
+            (999.6, "1.0k"),
+            (99_940.0, "99.9k"),
+            (138_000_000.0, "138M"),
+            (4.2e9, "4.2G"),
+        ] {
+            assert_eq!(human_rate(rate), text);
+        }
+    }
+
+    #[test]
+    fn bars_are_as_long_as_they_may_be() {
+        for width in 0..200 {
+            for share in [0.0, 0.004, 0.5, 1.0] {
+                let text = gauge(share, width);
+                assert!(text.chars().count() <= usize::from(width).max(5), "{text}");
+            }
+        }
+        assert!(gauge(1.0, 15).starts_with(&"█".repeat(10)));
+    }
+}

@@ -1,0 +1,251 @@
+//! `semring top`: as JSON, and on a terminal.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use nix::pty::{Winsize, openpty};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::support::{
+    BROKEN_PIPE, Call, DONE, Ring, SEMRING, USAGE, number, one_object, over_both_backends, seq,
+    wait_until,
+};
+
+over_both_backends! {
+    json_has_one_object_for_each_ring_and_interval,
+}
+
+fn top(args: &[&str]) -> Call<'static> {
+    Call::new(SEMRING, None).args(&["top"]).args(args)
+}
+
+fn json_has_one_object_for_each_ring_and_interval(ring: &Ring) {
+    let mut producer = ring.producer(&["-q", "--producers", "2"]).stdin_open();
+    producer = producer.input(seq(10));
+    producer.run().quietly(DONE);
+    let mut consumer = ring.consumer(&["--follow", "-q"]).start();
+    consumer.wait_for_bytes(seq(10).len());
+    consumer.wait_until_asleep_on_the_ring();
+    let output = top(&["--json", "-i", "20ms", "-n", "3"])
+        .run()
+        .quietly(DONE);
+    let text = output.text();
+    let objects = text.lines().map(one_object);
+    let mine: Vec<Value> = objects
+        .filter(|object| object["address"] == ring.address())
+        .collect();
+    assert_eq!(mine.len(), 3, "{text}");
+    for object in &mine {
+        assert_eq!(object["sent_per_second"], 0.0);
+        assert_eq!(object["received_per_second"], 0.0);
+        assert_eq!(object["consumer_sleeps"], true);
+        assert_eq!(number(object, "consumer_pid"), u64::from(consumer.pid()));
+        for (field, value) in [
+            ("sent_messages", 10),
+            ("sleeping_producers", 0),
+            ("finished_producers", 1),
+            ("died_producers", 0),
+            ("each_lane", 2),
+        ] {
+            assert_eq!(number(object, field), value, "{field}");
+        }
+        let lane = &object["each_lane"][0];
+        assert_eq!(lane["sent_per_second"], 0.0);
+        assert_eq!(number(lane, "sent_messages"), 10);
+        assert!(humantime_like(object["time"].as_str().expect("a time")));
+    }
+    assert_ne!(mine[0]["time"], mine[2]["time"]);
+    consumer.kill();
+    ring.semring("rm", &[]).run().quietly(DONE);
+}
+
+/// `2026-11-21T07:55:25.724Z`
+fn humantime_like(text: &str) -> bool {
+    text.len() == 24 && text.ends_with('Z') && text.as_bytes()[10] == b'T'
+}
+
+#[test]
+fn without_a_terminal_it_names_the_way_out() {
+    top(&[]).run().refused(USAGE, &["terminal", "--json"]);
+    top(&["-i", "0"]).run().refused(USAGE, &["10ms"]);
+}
+
+#[test]
+fn a_reader_that_goes_ends_it_quietly() {
+    let ring = Ring::posix("top-reader");
+    ring.semring("create", &[]).run().quietly(DONE);
+    let mut running = top(&["--json", "-i", "10ms"]).stdout_unread().start();
+    let mut line = String::new();
+    let mut reader = running.take_stdout();
+    std::io::BufRead::read_line(&mut reader, &mut line).expect("a line");
+    one_object(&line);
+    drop(reader);
+    running.finish().quietly(BROKEN_PIPE);
+    ring.semring("rm", &[]).run().quietly(DONE);
+}
+
+/// A program on a terminal of its own, and what it has drawn so far.
+struct OnTerminal {
+    child: Child,
+    keys: File,
+    slave: File,
+    drawn: Arc<Mutex<Vec<u8>>>,
+}
+
+impl OnTerminal {
+    fn start(columns: u16, no_color: bool) -> OnTerminal {
+        let size = Winsize {
+            ws_row: 24,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let pty = openpty(&size, None).expect("a terminal");
+        let slave = File::from(pty.slave);
+        let stdio = || Stdio::from(slave.try_clone().expect("a descriptor"));
+        // With the terminal as its own, so that it hears of a new size.
+        let mut command = Command::new("setsid");
+        command
+            .args(["--ctty", "--wait", SEMRING, "top", "-i", "50ms"])
+            .env("TERM", "xterm-256color")
+            .env_remove("NO_COLOR")
+            .stdin(stdio())
+            .stdout(stdio())
+            .stderr(stdio());
+        if no_color {
+            command.env("NO_COLOR", "1");
+        }
+        let child = command.spawn().expect("setsid starts");
+        let mut screen = File::from(pty.master);
+        let keys = screen.try_clone().expect("a descriptor");
+        let drawn = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&drawn);
+        thread::spawn(move || {
+            let mut block = [0; 4096];
+            while let Ok(count @ 1..) = screen.read(&mut block) {
+                sink.lock().expect("no panic").extend(&block[..count]);
+            }
+        });
+        OnTerminal {
+            child,
+            keys,
+            slave,
+            drawn,
+        }
+    }
+
+    fn drawn(&self) -> String {
+        String::from_utf8_lossy(&self.drawn.lock().expect("no panic")).into_owned()
+    }
+
+    #[track_caller]
+    fn wait_for(&self, text: &str) {
+        wait_until(&format!("{text:?} is on the screen"), || {
+            self.drawn().contains(text)
+        });
+    }
+
+    /// The process itself, below `setsid`.
+    fn pid(&self) -> Pid {
+        let id = self.child.id();
+        let path = format!("/proc/{id}/task/{id}/children");
+        let children = std::fs::read_to_string(path).expect("/proc");
+        // setsid forks only where it leads a group already.
+        let pid = children.split_whitespace().next().map(str::parse::<i32>);
+        Pid::from_raw(pid.map_or(id as i32, |pid| pid.expect("a number")))
+    }
+
+    /// Its end, and the settings of the terminal then.
+    fn end(mut self) -> (Option<i32>, String) {
+        let mut status = None;
+        wait_until("it has ended", || {
+            status = self.child.try_wait().expect("our child");
+            status.is_some()
+        });
+        let stty = Command::new("stty")
+            .arg("-a")
+            .stdin(Stdio::from(self.slave))
+            .output()
+            .expect("stty runs");
+        let settings = String::from_utf8_lossy(&stty.stdout).into_owned();
+        (status.and_then(|status| status.code()), settings)
+    }
+}
+
+/// The terminal is as it was before: it shows what one types, and ends lines.
+#[track_caller]
+fn assert_restored(settings: &str) {
+    let has = |word: &str| settings.split_whitespace().any(|found| found == word);
+    assert!(has("icanon") && has("echo") && has("isig"), "{settings}");
+}
+
+const LEAVE_SCREEN: &str = "\x1b[?1049l";
+
+#[test]
+fn on_a_terminal_it_draws_until_q() {
+    let ring = Ring::posix("top-live");
+    ring.semring("create", &[]).run().quietly(DONE);
+    for key in [b"q", b"\x03"] {
+        let mut live = OnTerminal::start(120, false);
+        live.wait_for("semring top");
+        live.wait_for("CONSUMER");
+        live.wait_for(ring.name());
+        live.keys.write_all(key).expect("a key");
+        let drawn = Arc::clone(&live.drawn);
+        let (code, settings) = live.end();
+        assert_eq!(code, Some(0));
+        assert_restored(&settings);
+        wait_until("the screen is given back", || {
+            String::from_utf8_lossy(&drawn.lock().expect("no panic")).contains(LEAVE_SCREEN)
+        });
+    }
+    ring.semring("rm", &[]).run().quietly(DONE);
+}
+
+#[test]
+fn rings_come_and_go_and_the_window_changes_under_it() {
+    let mut live = OnTerminal::start(200, true);
+    live.wait_for("semring top");
+    let ring = Ring::sysv("top-passing");
+    ring.semring("create", &[]).run().quietly(DONE);
+    live.wait_for(ring.name());
+    // Nothing but black and white was asked for.
+    assert!(!live.drawn().contains("\x1b[38;5;2m") && !live.drawn().contains("\x1b[32m"));
+    ring.semring("rm", &["--force"]).run().quietly(DONE);
+    for (columns, rows, shown) in [
+        ("40", "10", "semring top"),
+        ("3", "2", "sem"),
+        ("150", "40", "semring top"),
+    ] {
+        let slave = live.slave.try_clone().expect("a descriptor");
+        live.drawn.lock().expect("no panic").clear();
+        let stty = Command::new("stty")
+            .args(["cols", columns, "rows", rows])
+            .stdin(Stdio::from(slave))
+            .status();
+        assert!(stty.expect("stty runs").success());
+        // A new size draws everything anew, otherwise the heading never changes.
+        live.wait_for(shown);
+    }
+    live.keys.write_all(b"q").expect("a key");
+    assert_eq!(live.end().0, Some(0));
+}
+
+#[test]
+fn a_signal_gives_the_terminal_back() {
+    let live = OnTerminal::start(80, false);
+    live.wait_for("semring top");
+    kill(live.pid(), Signal::SIGTERM).expect("it runs");
+    let (code, settings) = live.end();
+    // setsid tells it as a shell does, or was replaced by it.
+    assert!(
+        code.is_none() || code == Some(128 + libc::SIGTERM),
+        "{code:?}"
+    );
+    assert_restored(&settings);
+}
