@@ -199,7 +199,7 @@ pub enum AttachError {
     /// The ring has a live consumer.
     #[error("the ring has a consumer already (pid {pid}); a ring has one")]
     ConsumerPresent {
-        /// The process, as itself sees its id.
+        /// Its process id.
         pid: u32,
     },
     /// Every lane has a live producer.

@@ -107,6 +107,11 @@ pub(crate) trait Guard: Send + Sync {
     fn await_no_removal(&self, timeout: Duration) -> Result<bool>;
     /// True if somebody has the seat.
     fn is_taken(&self, seat: Seat) -> Result<bool>;
+    /// Who took the seat last, if that can be told: of a seat that is taken, its holder, also when that
+    /// was killed before it came to say so in the ring.
+    fn last_holder(&self, _seat: Seat) -> Result<Option<u32>> {
+        Ok(None)
+    }
     /// True if no producer is attached at this moment.
     fn producers_gone(&self) -> Result<bool>;
     /// How many producers are attached at this moment.

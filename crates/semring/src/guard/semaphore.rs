@@ -333,6 +333,13 @@ impl Guard for SemaphoreGuard {
         self.is_zero(Self::seat_index(seat)).map(|zero| !zero)
     }
 
+    fn last_holder(&self, seat: Seat) -> Result<Option<u32>> {
+        // Nobody else's operation on it succeeds while it is taken. 0: of another pid namespace.
+        let pid = self.set.last_pid(Self::seat_index(seat));
+        let pid = pid.map_err(guard_error)?;
+        Ok(u32::try_from(pid).ok().filter(|pid| *pid != 0))
+    }
+
     fn producers_gone(&self) -> Result<bool> {
         self.is_zero(N)
     }

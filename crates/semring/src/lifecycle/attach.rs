@@ -44,6 +44,11 @@ fn attach_error(error: GuardError) -> AttachError {
     }
 }
 
+/// Who has or had a lane by its own word.
+fn said_holder(ring: &SharedRing, lane: usize) -> u32 {
+    ring.view.lane(lane).producer().pid.load(Ordering::Relaxed) as u32
+}
+
 fn left(end: Instant) -> Duration {
     end.saturating_duration_since(clock::now())
 }
@@ -105,27 +110,49 @@ impl ProducerSeat {
             if let Some(error) = damaged {
                 return Err(error);
             }
-            let holder =
-                |lane: usize| ring.view.lane(lane).producer().pid.load(Ordering::Relaxed) as u32;
+            let in_time = !left(end).is_zero();
+            let Some(holders) = Self::holders(ring)? else {
+                // A lane was free, or went from one to another, while we looked at them one by one.
+                if in_time {
+                    continue;
+                }
+                return Err(Self::no_free_lane(ring));
+            };
             // Somebody was just killed: its lane is free as soon as the kernel says so.
-            let dying = (0..ring.lanes()).find(|&lane| process::fate(holder(lane)) == Fate::Dying);
+            let dying = holders
+                .iter()
+                .position(|&pid| process::fate(pid) == Fate::Dying);
             match dying {
-                Some(lane) if !left(end).is_zero() => {
+                Some(lane) if in_time => {
                     ring.guard
                         .await_free(Seat::Producer { lane }, left(end).min(GLANCE))
                         .map_err(attach_error)?;
                 }
-                // Each was taken when it was looked at, and still there may have been a free one all the
-                // time: somebody left behind the look and came back before it.
-                _ if !left(end).is_zero()
-                    && ring.guard.producers().map_err(attach_error)? < ring.lanes() => {}
-                _ => {
-                    return Err(AttachError::NoFreeLane {
-                        lanes: ring.lanes(),
-                        pid: holder(0),
-                    });
-                }
+                _ => return Err(Self::no_free_lane(ring)),
             }
+        }
+    }
+
+    /// Who had the lanes at one moment, the same at which all were taken; `None` if there was none.
+    fn holders(ring: &SharedRing) -> Result<Option<Vec<u32>>, AttachError> {
+        let look = || -> Result<Vec<u32>, GuardError> {
+            (0..ring.lanes())
+                .map(|lane| {
+                    let known = ring.guard.last_holder(Seat::Producer { lane })?;
+                    Ok(known.unwrap_or_else(|| said_holder(ring, lane)))
+                })
+                .collect()
+        };
+        let before = look().map_err(attach_error)?;
+        let full = ring.guard.producers().map_err(attach_error)? >= ring.lanes();
+        let after = look().map_err(attach_error)?;
+        Ok((full && before == after).then_some(after))
+    }
+
+    fn no_free_lane(ring: &SharedRing) -> AttachError {
+        AttachError::NoFreeLane {
+            lanes: ring.lanes(),
+            pid: said_holder(ring, 0),
         }
     }
 
@@ -256,7 +283,12 @@ impl ConsumerSeat {
                 Claim::Granted => break,
                 Claim::BeingRemoved => await_no_removal(ring, end)?,
                 Claim::Taken => {
-                    let pid = ring.view.consumer().pid.load(Ordering::Relaxed) as u32;
+                    let known = ring
+                        .guard
+                        .last_holder(Seat::Consumer)
+                        .map_err(attach_error)?;
+                    let pid = known
+                        .unwrap_or_else(|| ring.view.consumer().pid.load(Ordering::Relaxed) as u32);
                     if process::fate(pid) == Fate::Alive || left(end).is_zero() {
                         return Err(AttachError::ConsumerPresent { pid });
                     }

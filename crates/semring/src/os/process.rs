@@ -50,6 +50,22 @@ pub(crate) enum Fate {
 pub(crate) fn fate(pid: u32) -> Fate {
     const PF_EXITING: u64 = 0x4;
     const KILL_BIT: u64 = 1 << (libc::SIGKILL - 1);
+    // The pending signals first: a zombie has none any more, so who is killed and dies between the two
+    // looks would seem alive to both, if they came the other way round.
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else {
+        return Fate::Dying;
+    };
+    let pending = status
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("SigPnd:")
+                .or_else(|| line.strip_prefix("ShdPnd:"))
+        })
+        .filter_map(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .fold(0, |all, mask| all | mask);
+    if pending & KILL_BIT != 0 {
+        return Fate::Dying;
+    }
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
         return Fate::Dying;
     };
@@ -67,18 +83,6 @@ pub(crate) fn fate(pid: u32) -> Fate {
         .and_then(|flags| flags.parse().ok())
         .unwrap_or(0);
     if matches!(state, "Z" | "X" | "x") || flags & PF_EXITING != 0 {
-        return Fate::Dying;
-    }
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let pending = status
-        .lines()
-        .filter_map(|line| {
-            line.strip_prefix("SigPnd:")
-                .or_else(|| line.strip_prefix("ShdPnd:"))
-        })
-        .filter_map(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .fold(0, |all, mask| all | mask);
-    if pending & KILL_BIT != 0 {
         Fate::Dying
     } else {
         Fate::Alive
