@@ -283,12 +283,9 @@ impl ConsumerSeat {
                 Claim::Granted => break,
                 Claim::BeingRemoved => await_no_removal(ring, end)?,
                 Claim::Taken => {
-                    let known = ring
-                        .guard
-                        .last_holder(Seat::Consumer)
-                        .map_err(attach_error)?;
-                    let pid = known
-                        .unwrap_or_else(|| ring.view.consumer().pid.load(Ordering::Relaxed) as u32);
+                    let Some(pid) = Self::holder(ring)? else {
+                        continue;
+                    };
                     if process::fate(pid) == Fate::Alive || left(end).is_zero() {
                         return Err(AttachError::ConsumerPresent { pid });
                     }
@@ -324,6 +321,19 @@ impl ConsumerSeat {
         // Tokens for predecessors; nobody has posted for us yet, we have not announced a sleep.
         ring.guard.drain(Bell::Messages).map_err(attach_error)?;
         Ok((seat, lanes, damaged))
+    }
+
+    /// Who has the seat; `None` if it came free or changed hands while we asked. (Whoever finds it free is
+    /// the last one who asked for it, and would be taken for its holder.)
+    fn holder(ring: &SharedRing) -> Result<Option<u32>, AttachError> {
+        let look = || -> Result<u32, GuardError> {
+            let known = ring.guard.last_holder(Seat::Consumer)?;
+            Ok(known.unwrap_or_else(|| ring.view.consumer().pid.load(Ordering::Relaxed) as u32))
+        };
+        let before = look().map_err(attach_error)?;
+        let taken = ring.guard.is_taken(Seat::Consumer).map_err(attach_error)?;
+        let after = look().map_err(attach_error)?;
+        Ok((taken && before == after).then_some(after))
     }
 
     pub(crate) fn ring(&self) -> &SharedRing {

@@ -101,8 +101,9 @@ pub(super) struct Handle(pub(super) Arc<Kernel>);
 
 impl Guard for Handle {
     fn claim(&self, seat: Seat) -> Result<Claim> {
+        // Not Taken: who is told so looks for the one that has it.
         if !shared_operation() {
-            return Ok(Claim::Taken);
+            return Err(GuardError::Removed);
         }
         let mut semaphores = self.0.lock();
         if semaphores.is_taken(seat) {
