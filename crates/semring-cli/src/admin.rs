@@ -8,6 +8,7 @@ use semring::{Address, AddressError};
 
 use crate::args::{self, ShapeArgs};
 use crate::attach::builder;
+use crate::completions;
 use crate::doctor;
 use crate::exit::{self, Failure};
 use crate::listing::{self, Column};
@@ -147,6 +148,13 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> Result<u8, Failure> {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == completions::ASK)
+    {
+        print(&completions::rings())?;
+        return Ok(exit::DONE);
+    }
     let args: AdminArgs = args::parse(std::env::args_os())?;
     if args.command.prints() {
         refuse_closed_stdout()?;

@@ -7,65 +7,13 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, ValueEnum};
 use semring::WaitStrategy;
 
+use crate::afterwords;
 use crate::exit::{self, Failure};
 use crate::framing::Framing;
 use crate::units::{parse_bytes, parse_mode, parse_time};
 
 pub(crate) const ADDRESS_HELP: &str =
     "NAME or posix:NAME, sysv:NAME, sysv:0x5eed0001, sysv:PATH#ID";
-
-const CODES: &str = "\
-Exit codes:
-  0    done, end of stream
-  1    failure at run time
-  2    wrong use, or a ring that differs from what was asked for
-  3    no such ring
-  4    permission denied
-  5    not a ring, or one of another format version
-  6    finished, but something was lost or damaged
-  124  nothing moved for the time of --timeout
-  141  the reader is gone
-  128+n  ended by signal n";
-
-const ADMIN_AFTER: &str = "\
-Examples:
-  semring ls
-  semring info numbers
-  semring rm numbers
-  semring man semring-producer | man -l -
-";
-
-const PRODUCER_AFTER: &str = "\
-Framing:
-  Each line is a message without its newline. A last line without one carries
-  flag 1 (bit 0) in its message; the consumer then adds the newline only if
-  another message follows, so that the stream comes out as it was. The same
-  with -0. A message may be a quarter of the capacity; a longer one ends the
-  producer with 1, and what came before it is sent.
-
-Examples:
-  seq 1 1000000 | semring-producer numbers &
-  semring-consumer numbers | sha256sum
-
-  tail -F access.log | semring-producer --wait-for-consumer log
-  tar c dir | semring-producer --raw --capacity 4M backup
-";
-
-const CONSUMER_AFTER: &str = "\
-Framing:
-  Each message is written with a newline behind it. A message with flag 1 (a
-  last line that had none) gets it only if another message follows. Use the
-  option of the producer to get the same stream, another one to convert.
-
-Each write to stdout is done before its messages are released: a consumer that
-is killed loses nothing; at most what its last write held comes again to the
-next one. To throw messages away, write >/dev/null.
-
-Examples:
-  semring-consumer numbers | sha256sum
-  semring-consumer --follow log >> all.log
-  semring-consumer --count 10 numbers
-";
 
 /// `semring-producer`
 #[derive(Parser, Debug)]
@@ -265,21 +213,16 @@ fn parse_guard(text: &str) -> Result<Guard, String> {
     }
 }
 
-/// What follows the options in `--help` and in the man page of a program.
-pub(crate) fn afterword(program: &str) -> String {
-    match program {
-        "semring-producer" => format!("{PRODUCER_AFTER}\n{CODES}"),
-        "semring-consumer" => format!("{CONSUMER_AFTER}\n{CODES}"),
-        "semring" => format!("{ADMIN_AFTER}\n{CODES}"),
-        _ => CODES.to_owned(),
-    }
-}
-
-/// The command with its afterword.
+/// The command with what follows its options, and the same for its own commands.
 pub(crate) fn command<P: CommandFactory>() -> clap::Command {
     let command = P::command();
-    let text = afterword(command.get_name());
-    command.after_help(text)
+    let text = afterwords::of(command.get_name());
+    command
+        .mut_subcommands(|command| {
+            let text = afterwords::of(&format!("semring-{}", command.get_name()));
+            command.after_help(text)
+        })
+        .after_help(text)
 }
 
 /// Reads the command line. `Err` holds what to end with: help and version were printed by then.

@@ -9,8 +9,10 @@ pub mod admin;
 pub mod consumer;
 pub mod producer;
 
+mod afterwords;
 mod args;
 mod attach;
+mod completions;
 mod doctor;
 mod exit;
 mod framing;

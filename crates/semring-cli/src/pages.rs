@@ -8,7 +8,8 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 
 use crate::admin::AdminArgs;
-use crate::args::{ConsumerArgs, ProducerArgs, afterword};
+use crate::afterwords;
+use crate::args::{ConsumerArgs, ProducerArgs};
 use crate::exit::{self, Failure};
 
 /// The programs.
@@ -31,11 +32,7 @@ fn command(program: Program) -> Command {
 
 /// A completion script.
 pub(crate) fn completions(shell: Shell, program: Program) -> String {
-    let mut command = command(program);
-    let name = command.get_name().to_owned();
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut command, name, &mut script);
-    String::from_utf8_lossy(&script).into_owned()
+    crate::completions::script(shell, command(program))
 }
 
 /// A man page, in roff.
@@ -81,7 +78,22 @@ fn render(command: Command, roff: &mut Vec<u8>) -> io::Result<()> {
     if has_subcommands {
         man.render_subcommands_section(roff)?;
     }
-    sections(&afterword(&name)).to_writer(roff)
+    sections(&afterwords::of(&name)).to_writer(roff)?;
+    see_also(&name).to_writer(roff)
+}
+
+/// The other pages.
+fn see_also(name: &str) -> Roff {
+    let pages = ["semring", "semring-producer", "semring-consumer"];
+    let others = pages.into_iter().filter(|page| *page != name);
+    let list: Vec<String> = others
+        .map(|page| format!("{page}(1)"))
+        .chain(["shm_overview(7)".to_owned(), "sysvipc(7)".to_owned()])
+        .collect();
+    let mut roff = Roff::new();
+    roff.control("SH", ["SEE ALSO"]);
+    roff.text([roman(list.join(", "))]);
+    roff
 }
 
 /// The sections of an afterword: a heading ends with a colon and stands at the margin; what is indented
@@ -129,7 +141,7 @@ mod tests {
         ] {
             let text = man(page).unwrap();
             assert!(
-                text.contains(".SH NAME") && text.contains(".SH \"EXIT CODES\""),
+                text.contains(".SH NAME") && text.contains(".SH \"EXIT STATUS\""),
                 "{page}: {text}"
             );
             assert!(!text.contains("semring-man"), "{page}");

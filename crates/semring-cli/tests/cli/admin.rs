@@ -260,6 +260,52 @@ fn a_long_list_into_head_is_no_panic() {
 }
 
 #[test]
+fn bash_completes_the_names_of_rings() {
+    let posix = Ring::posix("complete");
+    let sysv = Ring::sysv("complete");
+    for ring in [&posix, &sysv] {
+        ring.semring("create", &[]).run().quietly(DONE);
+    }
+    // Readline's part: the line so far, its words, the last one cut at its colon.
+    let script = r#"
+        eval "$("$S" completions bash)"
+        eval "$("$S" completions bash semring-producer)"
+        semring() { "$S" "$@"; }
+        try() {
+            COMP_LINE="$1" COMP_POINT=${#1} COMPREPLY=()
+            COMP_WORDS=($1)
+            [[ $1 != *" " ]] || COMP_WORDS+=("")
+            COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+            local function word="${COMP_WORDS[COMP_CWORD]}"
+            function=$(complete -p "${COMP_WORDS[0]}")
+            function=${function##*-F }
+            "${function%% *}" "${COMP_WORDS[0]}" "${word##*:}" "${COMP_WORDS[COMP_CWORD - 1]}"
+            echo "${COMPREPLY[*]}"
+        }
+        try "semring info $POSIX"
+        try "semring rm --force $POSIX"
+        try "semring info $SYSV"
+        try "semring-producer -q $POSIX"
+        try "semring-producer --capacity $POSIX"
+        try "semring create $POSIX"
+        try "semring pru"
+        try "semring-producer --wait bl"
+    "#;
+    let call = posix.shell(script).with(|command| {
+        command.env("POSIX", &posix.name()[..posix.name().len() - 1]);
+        command.env("SYSV", &sysv.address()[..sysv.address().len() - 1]);
+    });
+    let text = call.run().quietly(DONE).text();
+    let lines: Vec<&str> = text.lines().collect();
+    let (name, rest) = (posix.name(), sysv.name());
+    let expected = [name, name, rest, name, "", "", "prune", "block"];
+    assert_eq!(lines, expected);
+    for ring in [&posix, &sysv] {
+        ring.semring("rm", &[]).run().quietly(DONE);
+    }
+}
+
+#[test]
 fn completions_and_man_pages_are_printed() {
     let semring = |args: &[&str]| {
         Call::new(SEMRING, None)
@@ -275,6 +321,12 @@ fn completions_and_man_pages_are_printed() {
             "{shell}"
         );
     }
+    for shell in ["zsh", "fish"] {
+        for program in ["semring", "semring-producer", "semring-consumer"] {
+            let script = semring(&["completions", shell, program]);
+            assert!(script.contains("semring __complete-rings"), "{shell}");
+        }
+    }
     let script = semring(&["completions", "bash", "semring-producer"]);
     assert!(script.contains("--wait-for-consumer"));
     // A shell can read it.
@@ -286,15 +338,42 @@ fn completions_and_man_pages_are_printed() {
         "semring",
         "semring-producer",
         "semring-consumer",
+        "semring-create",
         "semring-ls",
+        "semring-info",
         "semring-rm",
+        "semring-prune",
+        "semring-top",
+        "semring-doctor",
     ] {
         let roff = semring(&["man", page]);
         let title = roff.lines().any(|line| line.starts_with(".TH "));
-        assert!(title && roff.contains(".SH NAME"), "{page}: {roff}");
+        assert!(title, "{page}: {roff}");
+        for section in [
+            "NAME",
+            "SYNOPSIS",
+            "DESCRIPTION",
+            "OPTIONS",
+            "EXAMPLES",
+            "\"EXIT STATUS\"",
+            "ENVIRONMENT",
+            "\"SEE ALSO\"",
+        ] {
+            let line = format!(".SH {section}\n");
+            assert!(roff.contains(&line), "{page} has no {section}: {roff}");
+        }
     }
     let help = semring(&["--help"]);
-    for verb in ["create", "ls", "info", "rm", "completions"] {
+    for verb in [
+        "create",
+        "ls",
+        "info",
+        "rm",
+        "prune",
+        "top",
+        "doctor",
+        "completions",
+    ] {
         assert!(help.contains(verb), "{verb} is not in the help");
     }
 }

@@ -1,0 +1,185 @@
+//! What follows the options in `--help` and in the man pages: sections whose heading ends with a colon
+//! and stands at the margin; what is indented stays as it is.
+
+const STATUS: &str = "\
+Exit status:
+  0    done, end of stream
+  1    failure at run time
+  2    wrong use, or a ring that differs from what was asked for
+  3    no such ring
+  4    permission denied
+  5    not a ring, or one of another format version
+  6    finished, but something was lost or damaged
+  124  nothing moved for the time of --timeout
+  141  the reader is gone
+  128+n  ended by signal n
+";
+
+/// Of the commands of `semring`, which move nothing.
+const COMMAND_STATUS: &str = "\
+Exit status:
+  0    done
+  1    failure at run time
+  2    wrong use
+  3    no such ring
+  4    permission denied
+  5    not a ring, or one of another format version
+  141  the reader of the output is gone
+  128+n  ended by signal n
+";
+
+const DOCTOR_STATUS: &str = "\
+Exit status:
+  0    rings work here, whatever is warned of
+  1    there is a problem
+  2    wrong use
+  141  the reader of the output is gone
+  128+n  ended by signal n
+";
+
+const ENVIRONMENT: &str = "
+Environment:
+  NO_COLOR  if set and not empty: no colours
+";
+
+const ADMIN: &str = "\
+Examples:
+  semring ls
+  semring info numbers
+  semring rm numbers
+  semring prune --dry-run
+  semring doctor
+  source <(semring completions bash)
+  semring man semring-producer | man -l -
+
+";
+
+const PRODUCER: &str = "\
+Framing:
+  Each line is a message without its newline. A last line without one carries
+  flag 1 (bit 0) in its message; the consumer then adds the newline only if
+  another message follows, so that the stream comes out as it was. The same
+  with -0. A message may be a quarter of the capacity; a longer one ends the
+  producer with 1, and what came before it is sent.
+
+Examples:
+  seq 1 1000000 | semring-producer numbers &
+  semring-consumer numbers | sha256sum
+
+  tail -F access.log | semring-producer --wait-for-consumer log
+  tar c dir | semring-producer --raw --capacity 4M backup
+
+";
+
+const CONSUMER: &str = "\
+Framing:
+  Each message is written with a newline behind it. A message with flag 1 (a
+  last line that had none) gets it only if another message follows. Use the
+  option of the producer to get the same stream, another one to convert.
+
+Each write to stdout is done before its messages are released: a consumer that
+is killed loses nothing; at most what its last write held comes again to the
+next one. To throw messages away, write >/dev/null.
+
+Examples:
+  semring-consumer numbers | sha256sum
+  semring-consumer --follow log >> all.log
+  semring-consumer --count 10 numbers
+
+";
+
+/// The examples of a command of `semring`, and what else there is to say.
+fn of_command(command: &str) -> &'static str {
+    match command {
+        "create" => {
+            "\
+Examples:
+  semring create orders
+  semring create --producers 16 --capacity 1M --mode 0660 orders
+  semring create sysv:orders
+
+"
+        }
+        "ls" => {
+            "\
+Examples:
+  semring ls
+  semring ls --json | jq -r 'select(.died_producers > 0).address'
+  semring ls --noheadings -o address,unread_messages
+
+"
+        }
+        "info" => {
+            "\
+Examples:
+  semring info orders
+  semring info --json orders | jq .died_producers
+
+"
+        }
+        "rm" => {
+            "\
+Examples:
+  semring rm orders
+  semring rm --force orders
+
+"
+        }
+        "prune" => {
+            "\
+Examples:
+  semring prune --dry-run
+  semring prune
+  semring prune --discard-unread
+
+"
+        }
+        "top" => {
+            "\
+Keys:
+  q, Esc, Ctrl-C    end
+  Up, Down, k, j    choose the ring whose lanes are shown
+
+Examples:
+  semring top
+  semring top -i 250ms
+  semring top --json -i 5s | jq '{address, sent_per_second}'
+
+"
+        }
+        "doctor" => {
+            "\
+Examples:
+  semring doctor
+  semring doctor --json | jq 'select(.state != \"ok\")'
+
+"
+        }
+        "completions" => {
+            "\
+Examples:
+  source <(semring completions bash)
+  semring completions zsh > ~/.zfunc/_semring
+  semring completions fish semring-producer | source
+
+"
+        }
+        _ => "",
+    }
+}
+
+/// What follows the options of a program, or of a command named as `semring-ls`.
+pub(crate) fn of(page: &str) -> String {
+    let own = match page {
+        "semring-producer" => PRODUCER,
+        "semring-consumer" => CONSUMER,
+        "semring" => ADMIN,
+        command => of_command(command.strip_prefix("semring-").unwrap_or(command)),
+    };
+    let status = match page {
+        "semring-producer" | "semring-consumer" | "semring" => STATUS,
+        "semring-doctor" => DOCTOR_STATUS,
+        _ => COMMAND_STATUS,
+    };
+    format!("{own}{status}{ENVIRONMENT}")
+}
