@@ -13,9 +13,9 @@
 #[path = "../support/case.rs"]
 mod case;
 
-mod calls;
 mod consumers;
 mod lanes;
+mod objects;
 mod pairs;
 mod producers;
 mod staged;

@@ -6,11 +6,11 @@
 
 use std::cell::{Cell, RefCell};
 
-use crate::case::{Case, setting};
+use crate::case::Case;
 use crate::consumers::{first_left, goes_on, sleeping_producer};
 use crate::producers::{BATCH, SEND, Sending, WRAPPING_BATCH, WRAPPING_SEND};
 use crate::staged::{Promise, at_marker, sound};
-use crate::walk::{Point, Points, Track, Walk};
+use crate::walk::{Point, Points, Track, Walk, is_full};
 use semring_testkit::message;
 
 over_both_backends! {
@@ -35,7 +35,7 @@ const TAKEOVER: Points = Points::Around {
 fn first_points(track: &Track) -> Vec<u64> {
     let states = track.states();
     let last = states.len().saturating_sub(6);
-    let stride = if setting("SEMRING_FULL", 0) != 0 {
+    let stride = if is_full() {
         1
     } else {
         last.div_ceil(3).max(1)
@@ -79,6 +79,7 @@ fn producers(case: Case, sending: &Sending) {
                 let point = Point {
                     steps: first,
                     at_end: first == track.len,
+                    set: None,
                 };
                 let promise = Promise { point, sure, doubt };
                 let in_flight = sound(&case, &ring, consumer, taken, promise);

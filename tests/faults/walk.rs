@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::case::{Case, PEER, setting};
 use semring_testkit::peer::Exit;
-use semring_testkit::step::Stepper;
+use semring_testkit::step::{CallStop, Stepper};
 use semring_testkit::watchdog::Watchdog;
 
 /// Time after which whoever survives must hang; many times what one point needs.
@@ -36,6 +36,8 @@ pub enum Points {
         /// Over the whole.
         spread: u64,
     },
+    /// In front of each system call and behind it. With `SEMRING_FULL=1` every instruction.
+    Calls,
 }
 
 /// What the longer operations of set-up get in a short run.
@@ -52,6 +54,9 @@ pub struct Point {
     pub steps: u64,
     /// It had come to the second one: the operation was complete.
     pub at_end: bool,
+    /// The semaphore set that it made or opened last: a new one that nobody has used yet tells nobody
+    /// whose it is.
+    pub set: Option<i32>,
 }
 
 /// The course of an operation. Points are numbers of instructions made.
@@ -65,8 +70,6 @@ pub struct Track {
     pub stores: Vec<u64>,
     /// Where the next instruction lies, at each point, from the beginning of the program.
     places: Vec<u64>,
-    /// How often the operation had been at that instruction by then, the beginning not counted.
-    visits: Vec<u64>,
 }
 
 impl Track {
@@ -76,16 +79,12 @@ impl Track {
         let program = program(stepper.peer().pid()).start;
         let mut track = Track::default();
         let mut stepped = stepper.step(0).expect("it stands at its marker");
-        let mut visits = HashMap::new();
         loop {
             let place = stepped.instruction_pointer.wrapping_sub(program);
             track.places.push(place);
-            let visits = visits.entry(place).or_insert(0);
-            track.visits.push(*visits);
-            *visits += 1;
             stepped = stepper.step(1).expect("it comes to its end");
             if stepped.at_end {
-                break;
+                return track;
             }
             track.len += 1;
             if stepped.in_syscall {
@@ -95,13 +94,6 @@ impl Track {
                 track.stores.push(track.len);
             }
         }
-        // The first visit counts as one, but at the instruction behind the marker a breakpoint is behind
-        // the first.
-        let first = track.places[0];
-        for (place, visits) in track.places.iter().zip(&mut track.visits) {
-            *visits += u64::from(*place != first);
-        }
-        track
     }
 
     /// The points at which a killed process leaves something else behind than at the one before: behind
@@ -113,38 +105,67 @@ impl Track {
         states.into_iter().collect()
     }
 
-    /// Leads a process that stands at its marker to a point.
+    /// Leads a process that stands at its marker to a point: over the system calls in front of it, then
+    /// to a breakpoint, then by single steps.
     pub fn lead(&self, stepper: &mut Stepper, to: u64) -> Point {
-        let program = program(stepper.peer().pid());
-        // A stop for each visit of the breakpoint and for each step from there on. (Libraries lie
-        // elsewhere in each process.)
-        let cost = |from: u64| self.visits[from as usize] + to - from;
-        let in_program = |from: &u64| self.places[*from as usize] < program.end - program.start;
-        let starts = (1..=to.min(self.len)).filter(in_program);
-        let mut from = starts.min_by_key(|from| cost(*from)).unwrap_or(0);
-        if to <= cost(from) {
-            from = 0;
-        }
-        if from > 0 {
-            let address = program.start + self.places[from as usize];
-            match stepper.run_to_address(address, self.visits[from as usize]) {
-                Ok(true) => {}
-                Ok(false) => {
-                    return Point {
-                        steps: to,
-                        at_end: true,
-                    };
+        let mut point = Point {
+            steps: to,
+            at_end: true,
+            set: None,
+        };
+        let calls = self.calls.partition_point(|call| *call <= to);
+        for _ in 0..2 * calls {
+            match stepper.run_to_call().expect("it goes on") {
+                CallStop::Marker => return point,
+                CallStop::Behind { number, result }
+                    if number == libc::SYS_semget && result >= 0 =>
+                {
+                    point.set = Some(result as i32);
                 }
-                // No breakpoints here: on foot.
-                Err(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => from = 0,
-                Err(error) => panic!("it goes on: {error}"),
+                _ => {}
+            }
+        }
+        let start = calls.checked_sub(1).map_or(0, |last| self.calls[last]);
+        let mut from = start;
+        let program = program(stepper.peer().pid());
+        if let Some((breakpoint, visits)) = self.breakpoint(start, to, &program) {
+            let address = program.start + self.places[breakpoint as usize];
+            match stepper.run_to_address(address, visits) {
+                Ok(true) => from = breakpoint,
+                Ok(false) => return point,
+                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                    panic!("it goes on: {error}")
+                }
+                // No breakpoints on this machine: on foot.
+                Err(_) => {}
             }
         }
         let stepped = stepper.step(to - from).expect("it goes on");
-        Point {
-            steps: from + stepped.steps,
-            at_end: stepped.at_end,
+        point.steps = from + stepped.steps;
+        point.at_end = stepped.at_end;
+        point
+    }
+
+    /// The instruction between the two points from which it is the least way to the second one, counted
+    /// in stops, and how often the process comes to it; none if it is best to walk all the way. It is one
+    /// of the program: libraries lie elsewhere in each process.
+    fn breakpoint(&self, start: u64, to: u64, program: &Range<u64>) -> Option<(u64, u64)> {
+        let first = *self.places.get(start as usize)?;
+        let mut visits = HashMap::new();
+        let mut best = None;
+        let mut least = to - start;
+        for from in start + 1..=to.min(self.len) {
+            let place = self.places[from as usize];
+            let visits = visits.entry(place).or_insert(0);
+            *visits += 1;
+            // Whether a breakpoint at the very first instruction counts is up to the processor.
+            let usable = place < program.end - program.start && place != first;
+            if usable && *visits + (to - from) < least {
+                least = *visits + (to - from);
+                best = Some((from, *visits));
+            }
         }
+        best
     }
 
     /// Whether a process that was led to a point stands at the same instruction as the first one did.
@@ -159,19 +180,18 @@ impl Track {
     }
 
     fn choose(&self, points: Points) -> Vec<u64> {
-        let Points::Around {
-            calls,
-            stores,
-            spread,
-        } = points
-        else {
-            return (0..=self.len).collect();
+        let (calls, stores, spread) = match points {
+            Points::Around {
+                calls,
+                stores,
+                spread,
+            } if !is_full() => (calls, Some(stores), spread),
+            Points::Calls if !is_full() => (0, None, 0),
+            _ => return (0..=self.len).collect(),
         };
-        if setting("SEMRING_FULL", 0) != 0 {
-            return (0..=self.len).collect();
-        }
         let mut chosen = BTreeSet::from([0, self.len]);
-        for (events, window) in [(&self.calls, calls), (&self.stores, stores)] {
+        for (events, window) in [(&self.calls, Some(calls)), (&self.stores, stores)] {
+            let Some(window) = window else { continue };
             for event in events {
                 chosen.extend((event - 1).saturating_sub(window)..=event + window);
             }
@@ -257,6 +277,11 @@ impl Segment {
     }
 }
 
+/// Whether time does not matter.
+pub fn is_full() -> bool {
+    setting("SEMRING_FULL", 0) != 0
+}
+
 /// The point that is asked for with `SEMRING_POINT=OPERATION:STEPS`.
 fn asked_for() -> Option<(String, u64)> {
     let text = std::env::var("SEMRING_POINT").ok()?;
@@ -319,6 +344,7 @@ impl<'a> Walk<'a> {
         let end = Point {
             steps: track.len,
             at_end: true,
+            set: None,
         };
         self.at(end.steps, track.len, || act(end, stepper, staged));
         let points = match asked {

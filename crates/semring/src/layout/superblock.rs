@@ -30,7 +30,7 @@ pub(crate) const MAX_NAME_BYTES: usize = 200;
 const ORIGIN_IMPLICIT: u32 = 1;
 
 // Offsets in the superblock. `docs/layout.md` has the same table in words.
-const AT_MAGIC: usize = 0x000;
+pub(crate) const AT_MAGIC: usize = 0x000;
 const AT_MAJOR: usize = 0x008;
 const AT_MINOR: usize = 0x00c;
 const AT_HEADER_BYTES: usize = 0x010;
@@ -213,14 +213,6 @@ impl Superblock {
         bytes
     }
 
-    /// What is written before everything else: the magic alone, by which a segment whose creator died
-    /// half-way is known to be ours.
-    pub(crate) fn first_bytes() -> Box<[u8; SUPERBLOCK_BYTES]> {
-        let mut bytes = Box::new([0u8; SUPERBLOCK_BYTES]);
-        bytes[..MAGIC.len()].copy_from_slice(&MAGIC);
-        bytes
-    }
-
     /// Understands the first 4096 bytes of a segment.
     pub(crate) fn decode(bytes: &[u8; SUPERBLOCK_BYTES]) -> Result<Self, SuperblockError> {
         let damaged = |what| SuperblockError::Damaged { what };
@@ -349,7 +341,7 @@ mod tests {
         let whole = sample().encode();
         for end in MAGIC.len()..AT_STATE {
             for state in [STATE_RAW, STATE_INIT] {
-                let mut bytes = Superblock::first_bytes();
+                let mut bytes = Box::new([0; SUPERBLOCK_BYTES]);
                 bytes[..end].copy_from_slice(&whole[..end]);
                 bytes[AT_STATE..].copy_from_slice(&state.to_le_bytes());
                 assert_eq!(

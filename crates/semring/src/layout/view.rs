@@ -18,7 +18,7 @@ mod real {
     use std::sync::Arc;
 
     use crate::layout::control::{ConsumerPage, LaneConsumerPage, ProducerPage};
-    use crate::layout::superblock::AT_STATE;
+    use crate::layout::superblock::{AT_MAGIC, AT_STATE};
     use crate::layout::{CONSUMER_PAGE_OFFSET, Capacity, Geometry, Position, SUPERBLOCK_BYTES};
     use crate::memory::{Segment, Span};
     use crate::sync::{AtomicU32, AtomicU64};
@@ -47,6 +47,13 @@ mod real {
             let at = self.at::<AtomicU32>(AT_STATE);
             // SAFETY: `at` checked bounds and alignment; an atomic may be written by anybody; the
             // borrow of self keeps the mapping.
+            unsafe { at.as_ref() }
+        }
+
+        /// The first eight bytes of the superblock, by which it is known to be one.
+        pub(crate) fn magic(&self) -> &AtomicU64 {
+            let at = self.at::<AtomicU64>(AT_MAGIC);
+            // SAFETY: as for `state`.
             unsafe { at.as_ref() }
         }
 
@@ -380,6 +387,10 @@ mod model {
         }
 
         pub(crate) fn state(&self) -> &AtomicU32 {
+            unreachable!("models have no superblock")
+        }
+
+        pub(crate) fn magic(&self) -> &AtomicU64 {
             unreachable!("models have no superblock")
         }
 

@@ -24,7 +24,7 @@ use super::{Plan, RingCore, SharedRing};
 use crate::error::CreateError;
 use crate::guard::semaphore::{NewSet, SetTrouble, count_for, operations_for};
 use crate::layout::superblock::{
-    GuardKind, STATE_INIT, STATE_READY, SetIdentity, Superblock, SuperblockError,
+    GuardKind, MAGIC, STATE_INIT, STATE_READY, SetIdentity, Superblock, SuperblockError,
 };
 use crate::layout::view::RingView;
 use crate::memory::{Access, Address, MemoryError, NewObject, Object, Place, Segment, sysv_key};
@@ -235,9 +235,11 @@ fn fill(
     let view = RingView::new(Arc::new(segment), plan.geometry)
         .expect("a new segment is as long as it was asked to be");
     view.state().store(STATE_INIT, Ordering::Release);
-    // The magic first: killed anywhere from here on, what is there is known to be ours. A copy goes
-    // in any order, so the fence keeps the two apart.
-    view.write_superblock(&Superblock::first_bytes());
+    // The magic first, in one store: killed anywhere from here on, what is there is known to be ours. A
+    // copy goes in any order (and, byte by byte, may end behind the first), so the fence keeps the two
+    // apart.
+    view.magic()
+        .store(u64::from_le_bytes(MAGIC), Ordering::Relaxed);
     fence(Ordering::SeqCst);
     view.write_superblock(&superblock.encode());
     Ok((superblock, view))

@@ -1,0 +1,241 @@
+//! Creators, openers and removers, killed around each of their system calls and of their changes of the
+//! segment: what they leave is a ring that works, or none, and nothing that nobody could find and remove.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+
+use crate::case::{Backend, Case, answer, ask, say_ok};
+use crate::staged::{at_marker_without_ring, successor_sends};
+use crate::walk::{AROUND, Point, Points, Track, Walk, is_full};
+use semring::{LeftoverKind, Pruned, any};
+use semring_testkit::objects::Object;
+use semring_testkit::peer::Peer;
+use semring_testkit::step::Stepper;
+use sysv_ipc::sem::SemSet;
+
+over_both_backends! {
+    a_creator_killed_at_any_point_is_taken_over
+    a_creator_killed_while_it_takes_over_from_a_killed_one_is_taken_over
+    an_opener_killed_at_any_point_leaves_no_trace
+    a_remover_killed_at_any_point_leaves_a_ring_or_none
+    a_remover_at_the_end_killed_at_any_point_leaves_a_ring_or_none
+    a_forced_remover_killed_at_any_point_leaves_a_ring_or_none
+    a_remover_that_dawdles_at_any_point_takes_no_other_ring
+}
+
+/// Three processes that look for the ring at once get the same one.
+#[track_caller]
+fn made_by_all(case: &Case, peers: &mut [Peer]) {
+    for peer in &mut *peers {
+        peer.say(&format!("open-or-create {} 1 4096", case.address()));
+    }
+    let answers: HashSet<String> = peers.iter_mut().map(answer).collect();
+    assert!(
+        answers.len() == 1 && answers.iter().all(|answer| answer.starts_with("ok ")),
+        "{answers:?}"
+    );
+}
+
+/// The ring takes a producer and a consumer, hands messages over, ends, and goes.
+#[track_caller]
+fn works_and_goes(peers: &mut [Peer]) {
+    let [first, second, ..] = peers else {
+        panic!("two peers at least")
+    };
+    assert_eq!(ask(first, "producer"), "ok 0");
+    assert_eq!(ask(second, "consumer"), "ok");
+    say_ok(first, "send 1 0 3 64");
+    say_ok(first, "drop-producer");
+    assert_eq!(ask(second, "drain"), "drained 3 EndOfStream");
+    assert_eq!(ask(second, "remove-at-end"), "ok true");
+    say_ok(second, "drop-consumer");
+}
+
+/// Removes a set that nobody ever used. The kernel does not tell whose it is, so nobody else can.
+fn remove_unused(point: Point) {
+    if let Some(id) = point.set {
+        let key = SemSet::from_id(id).stat().map_or(0, |stat| stat.key.bits());
+        let set = Object::Semaphores { id, key };
+        if set.is_unused_set() {
+            set.remove().expect("a set of ours can be removed");
+        }
+    }
+}
+
+/// Holds that nothing is left but what a POSIX creator or remover cannot help leaving: a set without a
+/// name, of which the library itself says that it is left over, and which it removes.
+#[track_caller]
+fn clean_but_for_nameless_sets(case: &Case, points: &[Point]) {
+    points.iter().copied().for_each(remove_unused);
+    for object in case.guard.objects() {
+        let Object::Semaphores { key, .. } = object else {
+            panic!("left behind: {object:?}");
+        };
+        assert_eq!(case.backend, Backend::Posix, "left behind: {object:?}");
+        let name = format!("semaphores 0x{key:08x}");
+        let left = semring::leftovers();
+        let left: Vec<_> = left.iter().filter(|left| left.name() == name).collect();
+        assert_eq!(left.len(), 1, "nobody would find {object:?}");
+        assert_eq!(left[0].kind(), LeftoverKind::Semaphores);
+        assert_eq!(left[0].remove(false).unwrap(), Pruned::Removed);
+    }
+    case.guard.assert_clean();
+    case.guard.forget_adopted();
+}
+
+/// Three peers that look for the ring after each kill.
+fn makers(case: &Case) -> RefCell<Vec<Peer>> {
+    RefCell::new((0..3).map(|_| case.idle_peer()).collect())
+}
+
+fn adopt_all(case: &Case, peers: &[Peer]) {
+    for peer in peers {
+        case.guard.adopt(peer.pid());
+    }
+}
+
+fn open_or_create(case: &Case) -> String {
+    format!("open-or-create {} 1 4096", case.address())
+}
+
+/// The old one or a new one: it works, and it goes.
+#[track_caller]
+fn sound(case: &Case, peers: &RefCell<Vec<Peer>>, points: &[Point]) {
+    let mut peers = peers.borrow_mut();
+    adopt_all(case, &peers);
+    made_by_all(case, &mut peers);
+    works_and_goes(&mut peers);
+    clean_but_for_nameless_sets(case, points);
+}
+
+fn a_creator_killed_at_any_point_is_taken_over(case: Case) {
+    let peers = makers(&case);
+    Walk::new(&case, "create", AROUND).kill(
+        || {
+            let stepper = at_marker_without_ring(&case, &[], &open_or_create(&case));
+            (stepper, ())
+        },
+        |point, ()| sound(&case, &peers, &[point]),
+    );
+    drop(peers);
+    case.finish_removed();
+}
+
+/// The first one is killed behind some of its system calls, the next one around all of its own.
+fn a_creator_killed_while_it_takes_over_from_a_killed_one_is_taken_over(case: Case) {
+    let peers = makers(&case);
+    let create = open_or_create(&case);
+    let stage = || at_marker_without_ring(&case, &[], &create);
+    let mut stepper = stage();
+    let track = Track::of(&mut stepper);
+    stepper.kill();
+    sound(&case, &peers, &[]);
+    // Where nothing of the first one is left the second is no successor.
+    let made = track.calls.len() / 3;
+    let stride = if is_full() { 1 } else { 6 };
+    for first in track.calls.iter().skip(made).step_by(stride) {
+        let name = format!("create-after-create-{first}");
+        Walk::new(&case, &name, Points::Calls).kill(
+            || {
+                let mut stepper = stage();
+                let point = track.lead(&mut stepper, *first);
+                stepper.kill();
+                (stage(), point)
+            },
+            |point, before| sound(&case, &peers, &[before, point]),
+        );
+    }
+    drop(peers);
+    case.finish_removed();
+}
+
+/// The others use the ring meanwhile and afterwards, as if there had been no opener.
+fn an_opener_killed_at_any_point_leaves_no_trace(case: Case) {
+    let open = format!("open {}", case.address());
+    Walk::new(&case, "open", AROUND).kill(
+        || {
+            let ring = case.ring(1);
+            let consumer = ring.consumer().unwrap();
+            let stepper = at_marker_without_ring(&case, &[], &open);
+            (stepper, (ring, consumer))
+        },
+        |_, (ring, mut consumer)| {
+            successor_sends(&ring, 0);
+            let arrived = crate::staged::drained(&mut consumer);
+            assert_eq!(arrived, [(2, 0), (2, 1), (2, 2)]);
+            crate::staged::gone(&case, consumer);
+        },
+    );
+    case.finish_removed();
+}
+
+fn killed_remover(case: Case, name: &str, stage: impl Fn(&Case) -> Stepper) {
+    let peers = makers(&case);
+    Walk::new(&case, name, AROUND).kill(
+        || {
+            case.ring(1);
+            (stage(&case), ())
+        },
+        |point, ()| sound(&case, &peers, &[point]),
+    );
+    drop(peers);
+    case.finish_removed();
+}
+
+fn a_remover_killed_at_any_point_leaves_a_ring_or_none(case: Case) {
+    killed_remover(case, "remove", |case| {
+        at_marker_without_ring(case, &[], &format!("remove {}", case.address()))
+    });
+}
+
+fn a_remover_at_the_end_killed_at_any_point_leaves_a_ring_or_none(case: Case) {
+    killed_remover(case, "remove-at-end", |case| {
+        let open = format!("open {}", case.address());
+        at_marker_without_ring(case, &[&open, "consumer"], "remove-at-end")
+    });
+}
+
+/// A producer is attached; what becomes of it is not this test's matter.
+fn a_forced_remover_killed_at_any_point_leaves_a_ring_or_none(case: Case) {
+    killed_remover(case, "force-remove", |case| {
+        at_marker_without_ring(case, &[], &format!("force-remove {}", case.address()))
+    });
+}
+
+/// Where it stands matters by system calls only: it changes nothing of the segment. It stands still while another one removes the ring and makes a new one; then it goes on.
+fn a_remover_that_dawdles_at_any_point_takes_no_other_ring(case: Case) {
+    let address = case.address().parse().unwrap();
+    let what = format!("force-remove {}", case.address());
+    Walk::new(&case, "dawdling-remove", Points::Calls).each(
+        || {
+            let old = case.ring(1);
+            (at_marker_without_ring(&case, &[], &what), old)
+        },
+        |_, stepper, old| {
+            // Refused while the other one is at work.
+            let removed = semring::remove(&address, true).is_ok();
+            let new = any::Builder::new(case.address())
+                .producers(1)
+                .capacity(4096)
+                .open_or_create();
+            // The case is to know its set, also when its name goes.
+            case.guard.objects();
+            let mut peer = stepper.resume().expect("it goes on");
+            assert!(peer.read_line().is_some());
+            drop(peer);
+            drop(old);
+            if let (true, Ok(new)) = (removed, new) {
+                // Whole or gone, set and all: never without its name.
+                if any::open(case.address()).is_ok() {
+                    new.remove().unwrap();
+                } else {
+                    assert_eq!(new.producer().err(), Some(semring::AttachError::Removed));
+                }
+            }
+            let _ = semring::remove(&address, true);
+            case.guard.assert_clean();
+            case.guard.forget_adopted();
+        },
+    );
+    case.finish_removed();
+}
