@@ -321,9 +321,11 @@ fn aligned(rows: Vec<Vec<String>>, right: &[bool]) -> String {
 /// A ring for people.
 pub(crate) fn describe(info: &RingInfo) -> String {
     let record = Record::new(info);
+    let unguarded = info.state == semring::RingState::Unguarded;
     let asleep = |sleeps: bool| if sleeps { ", sleeping" } else { "" };
     let consumer = match info.consumer_pid {
         Some(pid) => format!("pid {pid}{}", asleep(info.consumer_sleeps)),
+        None if unguarded => "unknown".to_owned(),
         None if info.consumer_closed => "none; the last one left on purpose".to_owned(),
         None => "none".to_owned(),
     };
@@ -334,7 +336,7 @@ pub(crate) fn describe(info: &RingInfo) -> String {
     };
     let lanes = count(record.lanes as u64, "lane");
     // By the kernel's word, so without semaphores nobody knows.
-    let producers = if info.lanes.is_empty() {
+    let producers = if unguarded {
         "unknown".to_owned()
     } else {
         format!(

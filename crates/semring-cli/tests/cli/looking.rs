@@ -3,7 +3,10 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use crate::support::{Call, DONE, Ring, SEMRING, number, over_both_backends, seq, wait_until};
+use crate::support::alone::{alone, test_name};
+use crate::support::{
+    Call, DONE, FAILED, Ring, SEMRING, number, over_both_backends, seq, wait_until,
+};
 
 over_both_backends! {
     info_counts_who_finished_and_who_died,
@@ -80,4 +83,68 @@ fn hostile_counters_are_shown_and_nothing_else() {
         }
     }
     ring.semring("rm", &["--force"]).run().quietly(DONE);
+}
+
+#[test]
+fn a_ring_of_another_ipc_namespace_is_shown_without_its_users() {
+    alone(
+        test_name!(a_ring_of_another_ipc_namespace_is_shown_without_its_users),
+        || {
+            let ring = Ring::posix("elsewhere");
+            let mut producer = ring.producer(&["-q"]).stdin_open().start();
+            producer.write("1\n2\n");
+            ring.wait_for_sent(2);
+            let there = |args: &[&str]| {
+                let call = Call::new("unshare", None).args(&["--ipc", SEMRING]);
+                call.args(args).run()
+            };
+            let output = there(&["info", "--json", ring.address()]).quietly(DONE);
+            let info = output.json();
+            assert_eq!(info["state"], "unguarded");
+            for (field, value) in [
+                ("lanes", 8),
+                ("sent_messages", 2),
+                ("unread_messages", 2),
+                ("producers", 0),
+                ("died_producers", 0),
+            ] {
+                assert_eq!(number(&info, field), value, "{field}");
+            }
+            let text = there(&["info", ring.address()]).quietly(DONE).text();
+            assert!(text.contains("producers unknown"), "{text}");
+            let refused = there(&["rm", ring.address()]);
+            refused.refused(FAILED, &["IPC namespace", "--ipc"]);
+            producer.finish().quietly(DONE);
+            ring.semring("rm", &[]).run().quietly(DONE);
+        },
+    );
+}
+
+#[test]
+fn users_in_other_pid_namespaces_are_seen_as_from_here() {
+    alone(
+        test_name!(users_in_other_pid_namespaces_are_seen_as_from_here),
+        || {
+            let ring = Ring::posix("pids");
+            let script = "exec unshare --pid --fork \"$P\" -q \"$RING\"";
+            let mut outside = ring.shell(script).stdin_open().start();
+            ring.wait_for_producers(1);
+            let id = outside.pid();
+            let path = format!("/proc/{id}/task/{id}/children");
+            let inside = std::fs::read_to_string(path).expect("/proc");
+            let inside: u64 = inside.trim().parse().expect("one child");
+            // To itself it is 1.
+            let info = ring.info();
+            assert_eq!(number(&info["each_lane"][0], "producer_pid"), inside);
+            // Its death is certified across the border, too.
+            outside.write("1\n");
+            ring.wait_for_sent(1);
+            let pid = nix::unistd::Pid::from_raw(inside as i32);
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("it runs");
+            let text = ring.consumer(&["-q"]).run().quietly(DONE).text();
+            assert_eq!(text, "1\n");
+            outside.finish_with_stdin_open();
+            ring.assert_gone();
+        },
+    );
 }

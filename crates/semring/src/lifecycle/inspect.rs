@@ -1,5 +1,7 @@
 //! Looking at a ring without taking part: mapped read-only, changing nothing.
 
+use std::sync::Arc;
+
 use super::RingCore;
 use super::open::{open, read_superblock};
 use crate::error::OpenError;
@@ -7,7 +9,7 @@ use crate::guard::Seat;
 use crate::layout::Position;
 use crate::layout::record::{Record, decode};
 use crate::layout::superblock::{GuardKind, RingKind, Superblock};
-use crate::layout::view::LaneView;
+use crate::layout::view::{LaneView, RingView};
 use crate::memory::address::Backend;
 use crate::memory::{self, Access, Address, Object};
 use crate::sync::Ordering;
@@ -38,7 +40,8 @@ impl std::fmt::Display for RingState {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LaneInfo {
-    /// The attached producer, as itself sees its process id.
+    /// The attached producer: its process id as this process sees it, or as itself does if it is in a
+    /// pid namespace that can't be seen from here.
     pub producer_pid: Option<u32>,
     /// Messages committed since the ring was made.
     pub sent_messages: u64,
@@ -55,7 +58,7 @@ pub struct LaneInfo {
     /// Producers that left on purpose.
     pub finished_producers: u64,
     /// Producers that ended without leaving: killed, crashed, or in a panic. What they meant to send
-    /// after their last message is missing.
+    /// after their last message is missing. 0 for a ring whose semaphores are gone: nobody can tell.
     pub died_producers: u64,
     /// The producer sleeps until there is room.
     pub producer_sleeps: bool,
@@ -91,7 +94,8 @@ pub struct RingInfo {
     pub segment_bytes: u64,
     /// Each lane.
     pub lanes: Vec<LaneInfo>,
-    /// The attached consumer, as itself sees its process id.
+    /// The attached consumer: its process id as this process sees it, or as itself does if it is in a
+    /// pid namespace that can't be seen from here.
     pub consumer_pid: Option<u32>,
     /// The consumer sleeps until there is a message.
     pub consumer_sleeps: bool,
@@ -206,6 +210,19 @@ pub(crate) fn unread(lane: &LaneView) -> Unread {
     unread
 }
 
+/// Who holds a seat: as we see the process; as it sees itself, if it is in a pid namespace that we can't
+/// look into.
+pub(super) fn pid_of(ring: &RingCore, seat: Seat) -> u32 {
+    let said = || match seat {
+        Seat::Consumer => ring.view.consumer().pid.load(Ordering::Relaxed) as u32,
+        Seat::Producer { lane } => {
+            ring.view.lane(lane).producer().pid.load(Ordering::Relaxed) as u32
+        }
+    };
+    let seen = ring.guard.last_holder(seat).ok().flatten();
+    seen.unwrap_or_else(said)
+}
+
 /// A ring that this process has open, at this moment.
 pub(crate) fn observe(ring: &RingCore) -> Result<RingInfo, OpenError> {
     let name = ring.address.to_string();
@@ -217,9 +234,17 @@ pub(crate) fn observe(ring: &RingCore) -> Result<RingInfo, OpenError> {
     let page = ring.view.consumer();
     // Before the lanes: with a consumer that leaves meanwhile, what it had not read by then must not
     // look as if it were left behind.
-    let consumer_pid = taken(Seat::Consumer).then(|| page.pid.load(Ordering::Relaxed) as u32);
+    let consumer_pid = taken(Seat::Consumer).then(|| pid_of(ring, Seat::Consumer));
     let lanes: Vec<LaneInfo> = (0..ring.lanes())
-        .map(|lane| lane_info(&ring.view.lane(lane), || taken(Seat::Producer { lane })))
+        .map(|lane| {
+            let seat = Seat::Producer { lane };
+            let info = lane_info(&ring.view.lane(lane), || Some(taken(seat)));
+            let producer_pid = info.producer_pid.map(|_| pid_of(ring, seat));
+            LaneInfo {
+                producer_pid,
+                ..info
+            }
+        })
         .collect();
     let used = consumer_pid.is_some() || lanes.iter().any(|lane| lane.producer_pid.is_some());
     Ok(RingInfo {
@@ -240,7 +265,8 @@ pub(crate) fn observe(ring: &RingCore) -> Result<RingInfo, OpenError> {
 /// How often a lane is looked at in the hope that nobody attaches or leaves meanwhile.
 const LOOKS: usize = 8;
 
-fn lane_info(lane: &LaneView, is_taken: impl Fn() -> bool) -> LaneInfo {
+/// `is_taken` gives nothing where nobody can tell.
+fn lane_info(lane: &LaneView, is_taken: impl Fn() -> Option<bool>) -> LaneInfo {
     let producer = lane.producer();
     let consumer = lane.consumer();
     // Attaching is: seat, generation; leaving is: finished, seat. With both counts the same before and
@@ -260,6 +286,11 @@ fn lane_info(lane: &LaneView, is_taken: impl Fn() -> bool) -> LaneInfo {
         taken = is_taken();
     }
     let unread = unread(lane);
+    let died = taken.map_or(0, |taken| {
+        let left = attached.saturating_sub(finished);
+        left.saturating_sub(u64::from(taken))
+    });
+    let taken = taken.unwrap_or(false);
     LaneInfo {
         producer_pid: taken.then(|| producer.pid.load(Ordering::Relaxed) as u32),
         sent_messages: producer.sent.load(Ordering::Relaxed),
@@ -269,9 +300,7 @@ fn lane_info(lane: &LaneView, is_taken: impl Fn() -> bool) -> LaneInfo {
         used_bytes: unread.bytes,
         attached_producers: attached,
         finished_producers: finished,
-        died_producers: attached
-            .saturating_sub(finished)
-            .saturating_sub(u64::from(taken)),
+        died_producers: died,
         producer_sleeps: taken && producer.wait_word.load(Ordering::Relaxed) != 0,
         poisoned: consumer
             .poisoned
@@ -327,7 +356,19 @@ pub(crate) fn inspect(address: &Address) -> Result<RingInfo, OpenError> {
             let ownership = object
                 .ownership()
                 .map_err(|error| super::open::memory_error(&name, error))?;
-            Ok(outline(address, &superblock, ownership))
+            // Who is attached nobody can tell; what lies in it can be seen.
+            let segment = object
+                .map(superblock.geometry.segment_bytes(), Access::ReadOnly)
+                .map_err(|error| super::open::memory_error(&name, error))?;
+            let view = RingView::new(Arc::new(segment), superblock.geometry);
+            let view = view.ok_or_else(|| lost(()))?;
+            let lanes = (0..superblock.geometry.lanes())
+                .map(|lane| lane_info(&view.lane(lane), || None))
+                .collect();
+            Ok(RingInfo {
+                lanes,
+                ..outline(address, &superblock, ownership)
+            })
         }
         Err(error) => Err(error),
     }

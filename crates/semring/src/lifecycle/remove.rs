@@ -115,10 +115,9 @@ pub(crate) fn remove_now(address: &Address, force: bool) -> Result<(), RemoveErr
         let taken = |seat| matches!(ring.guard.is_taken(seat), Ok(true));
         let producers: Vec<u32> = (0..ring.lanes())
             .filter(|&lane| taken(Seat::Producer { lane }))
-            .map(|lane| ring.view.lane(lane).producer().pid.load(Ordering::Relaxed) as u32)
+            .map(|lane| inspect::pid_of(&ring, Seat::Producer { lane }))
             .collect();
-        let consumer =
-            taken(Seat::Consumer).then(|| ring.view.consumer().pid.load(Ordering::Relaxed) as u32);
+        let consumer = taken(Seat::Consumer).then(|| inspect::pid_of(&ring, Seat::Consumer));
         if !producers.is_empty() || consumer.is_some() || left().is_zero() {
             return Err(RemoveError::InUse {
                 name,
