@@ -49,6 +49,14 @@ pub enum CreateError {
         /// The way out.
         hint: &'static str,
     },
+    /// A limit on memory is in the way: of System V segments, of huge pages, of locked memory.
+    #[error("{name}: {limit}")]
+    MemoryLimit {
+        /// The address.
+        name: String,
+        /// Which limit, its value, and how to raise it.
+        limit: String,
+    },
     /// A limit of System V semaphores is reached.
     #[error("{name}: {limit}")]
     SemaphoreLimit {
@@ -153,6 +161,14 @@ pub enum OpenError {
         found: String,
         /// What was asked for.
         asked: String,
+    },
+    /// A limit is in the way: of locked memory, or of semaphores where they have to be made anew.
+    #[error("{name}: {limit}")]
+    MemoryLimit {
+        /// The address.
+        name: String,
+        /// Which limit, its value, and how to raise it.
+        limit: String,
     },
     /// Another process is still making the ring.
     #[error("{name}: another process is still making it; try again, or look for a stopped process")]

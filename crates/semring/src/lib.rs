@@ -59,8 +59,8 @@ mod ring;
 mod sync;
 
 pub use channel::{
-    Any, Batch, BatchMessage, Builder, Consumer, Interrupter, Kind, Message, Mpsc, Producer,
-    Reservation, Ring, SendBatch, Spsc, View, any, inspect, list, mpsc, remove, spsc,
+    Any, Batch, BatchMessage, Builder, Consumer, HugePages, Interrupter, Kind, Message, Mpsc,
+    Producer, Reservation, Ring, SendBatch, Spsc, View, any, inspect, list, mpsc, remove, spsc,
 };
 pub use error::{
     AttachError, CreateError, OpenError, OpenOrCreateError, RecvError, RemoveError, SendError,

@@ -1,6 +1,7 @@
 //! What a ring is to be, and making or opening it.
 
 use std::marker::PhantomData;
+use std::os::unix::net::UnixStream;
 
 use super::kind::{Any, Kind, Mpsc};
 use super::ring::Ring;
@@ -10,7 +11,7 @@ use crate::layout::superblock::GuardKind;
 use crate::layout::{Capacity, Geometry, MAX_LANES};
 use crate::lifecycle::{self, Plan, SharedRing};
 use crate::memory::address::AddressError;
-use crate::memory::{Access, Address};
+use crate::memory::{Access, Address, Pages};
 
 /// Bytes that a lane holds when nothing is said.
 const DEFAULT_CAPACITY: u64 = 256 << 10;
@@ -47,8 +48,23 @@ pub struct Builder<K> {
     mode: Option<u32>,
     guard: Option<GuardKind>,
     implicit: bool,
+    owner: Option<u32>,
+    group: Option<u32>,
+    pages: Pages,
+    lock_memory: bool,
     habits: Habits,
     kind: PhantomData<K>,
+}
+
+/// Pages larger than the usual 4 KiB, for rings of many megabytes: fewer of them to look up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum HugePages {
+    /// Transparent huge pages, as far as the kernel finds some: for memfd, System V and anonymous rings,
+    /// if `/sys/kernel/mm/transparent_hugepage/shmem_enabled` allows it.
+    Transparent,
+    /// Pages of 2 MiB out of the pool that the machine has reserved (`vm.nr_hugepages`): for memfd rings.
+    Reserved,
 }
 
 impl<K: Kind> Builder<K> {
@@ -62,6 +78,10 @@ impl<K: Kind> Builder<K> {
             mode: None,
             guard: None,
             implicit: false,
+            owner: None,
+            group: None,
+            pages: Pages::Ordinary,
+            lock_memory: false,
             habits: Habits {
                 wait: WaitStrategy::default(),
                 trusts_peers: false,
@@ -69,6 +89,47 @@ impl<K: Kind> Builder<K> {
             },
             kind: PhantomData,
         }
+    }
+
+    /// For a new ring in memory without a name (`memfd:`), which lives as long as some process has it.
+    /// Others get a descriptor of it: see [`Ring::inheritable`], [`Ring::send_over`].
+    ///
+    /// Its size is sealed: nobody can take memory away under its users.
+    ///
+    /// ```
+    /// use semring::spsc::Builder;
+    /// use std::os::fd::AsRawFd;
+    ///
+    /// let ring = Builder::memfd().capacity(1 << 20).create()?;
+    /// let descriptor = ring.inheritable()?;
+    /// // In a program that was started with the descriptor:
+    /// let same = Builder::new(format!("fd:{}", descriptor.as_raw_fd())).open()?;
+    /// assert_eq!(same.capacity_bytes(), 1 << 20);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn memfd() -> Self {
+        Self::new("memfd:")
+    }
+
+    /// For a new ring in memory that this process shares with the children that it forks from then on
+    /// (`anonymous:`), and with nobody else.
+    ///
+    /// A child attaches through the [`Ring`] that it inherited; roles of the parent's stay the parent's.
+    /// The ring goes with the last process that has opened it or attached, so the parent keeps its `Ring`
+    /// until the children have attached.
+    ///
+    /// ```
+    /// let ring = semring::spsc::Builder::anonymous().create()?;
+    /// let mut consumer = ring.consumer()?;
+    /// // In a forked child: ring.producer()?.send(b"from the child")?;
+    /// ring.producer()?.send(b"from anybody")?;
+    /// assert_eq!(consumer.recv()?.to_vec(), b"from anybody");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn anonymous() -> Self {
+        Self::new("anonymous:")
     }
 
     /// Bytes that each lane holds: 1 byte to 4 GiB, rounded up to a power of two of at least 4 KiB.
@@ -83,6 +144,57 @@ impl<K: Kind> Builder<K> {
     #[must_use]
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = Some(mode);
+        self
+    }
+
+    /// User id of a new ring's owner; the default is the caller. Only root can give a file away. The
+    /// semaphores get the same owner. An existing ring must have this owner.
+    ///
+    /// ```no_run
+    /// // A service that runs as root makes a ring for user 1000.
+    /// let ring = semring::spsc::Builder::new("for-alice").owner(1000).create()?;
+    /// # Ok::<(), semring::CreateError>(())
+    /// ```
+    #[must_use]
+    pub fn owner(mut self, uid: u32) -> Self {
+        self.owner = Some(uid);
+        self
+    }
+
+    /// Group id of a new ring; the default is the caller's, or that of the folder where it says so. With
+    /// mode 0660 every member of the group can use the ring. An existing ring must have this group.
+    #[must_use]
+    pub fn group(mut self, gid: u32) -> Self {
+        self.group = Some(gid);
+        self
+    }
+
+    /// Asks for huge pages in a new ring. Where they are not to be had, [`create`](Self::create) says so.
+    ///
+    /// ```
+    /// use semring::{CreateError, HugePages, spsc};
+    /// match spsc::Builder::memfd().huge_pages(HugePages::Reserved).create() {
+    ///     Ok(ring) => drop(ring),
+    ///     // "the ring needs 1 reserved huge pages of 2 MiB, and 0 are free: …"
+    ///     Err(CreateError::MemoryLimit { limit, .. }) => println!("{limit}"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok::<(), CreateError>(())
+    /// ```
+    #[must_use]
+    pub fn huge_pages(mut self, pages: HugePages) -> Self {
+        self.pages = match pages {
+            HugePages::Transparent => Pages::Transparent,
+            HugePages::Reserved => Pages::Reserved,
+        };
+        self
+    }
+
+    /// Keeps the whole ring in memory, never in swap, for as long as this process has it open
+    /// (`mlock(2)`). RLIMIT_MEMLOCK bounds what a process locks. Default: not.
+    #[must_use]
+    pub fn lock_memory(mut self, locked: bool) -> Self {
+        self.lock_memory = locked;
         self
     }
 
@@ -152,9 +264,33 @@ impl<K: Kind> Builder<K> {
     /// others of [`OpenError`].
     pub fn open(&self) -> Result<Ring<K>, OpenError> {
         let address = self.address.clone()?;
-        let ring = lifecycle::open(&address, Access::ReadWrite)?;
+        let ring = lifecycle::open_with(&address, Access::ReadWrite, self.lock_memory)?;
         self.compare(&address, &ring)?;
         Ok(self.ring(ring))
+    }
+
+    /// Opens the ring that another process [sends](Ring::send_over) through a Unix socket; waits for it.
+    /// The builder's address plays no part.
+    ///
+    /// ```
+    /// use semring::spsc::Builder;
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// let (ours, theirs) = UnixStream::pair()?;
+    /// let ring = Builder::memfd().create()?;
+    /// ring.send_over(&ours)?;
+    /// // In the other process:
+    /// let same = Builder::memfd().receive_from(&theirs)?;
+    /// assert_eq!(same.info()?.uuid, ring.info()?.uuid);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open); [`OpenError::Os`] if nothing comes, or something else than a ring.
+    pub fn receive_from(&self, socket: &UnixStream) -> Result<Ring<K>, OpenError> {
+        let received = lifecycle::receive(socket)?;
+        self.compare(&received.address, &received)?;
+        Ok(self.ring(received))
     }
 
     /// Opens the ring, or makes it if there is none. Any number of processes may do so at once: all
@@ -215,6 +351,10 @@ impl<K: Kind> Builder<K> {
             geometry,
             mode,
             implicit: self.implicit,
+            uid: self.owner,
+            gid: self.group,
+            pages: self.pages,
+            locked: self.lock_memory,
         })
     }
 
@@ -257,14 +397,26 @@ impl<K: Kind> Builder<K> {
         {
             return differs("guard", found.guard.to_string(), asked.to_string());
         }
+        let ownership = || {
+            let ownership = ring.object.ownership();
+            ownership.map_err(|error| lifecycle::memory_error(&address.to_string(), error))
+        };
         if let Some(asked) = self.mode {
-            let has = ring
-                .object
-                .ownership()
-                .map_err(|error| lifecycle::memory_error(&address.to_string(), error))?
-                .mode;
+            let has = ownership()?.mode;
             if has != asked {
                 return differs("mode", format!("{has:04o}"), format!("{asked:04o}"));
+            }
+        }
+        if let Some(asked) = self.owner {
+            let has = ownership()?.uid;
+            if has != asked {
+                return differs("owner", has.to_string(), asked.to_string());
+            }
+        }
+        if let Some(asked) = self.group {
+            let has = ownership()?.gid;
+            if has != asked {
+                return differs("group", has.to_string(), asked.to_string());
             }
         }
         Ok(())

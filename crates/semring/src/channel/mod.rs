@@ -15,7 +15,7 @@ mod ring;
 mod trust;
 
 pub use batch::{Batch, BatchMessage};
-pub use builder::Builder;
+pub use builder::{Builder, HugePages};
 pub use consumer::Consumer;
 pub use interrupt::Interrupter;
 pub use kind::{Any, Kind, Mpsc, Spsc};

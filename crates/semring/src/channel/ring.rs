@@ -1,6 +1,9 @@
 //! An open ring: where producers and consumers come from.
 
+use std::io;
 use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 
 use super::builder::Habits;
 use super::consumer::Consumer;
@@ -126,11 +129,11 @@ impl<K: Kind> Ring<K> {
     /// # Errors
     /// If the object's owner and mode can't be read.
     pub fn info(&self) -> Result<RingInfo, OpenError> {
-        // A forked child does not have the pages: it looks as a stranger does.
-        if self.core.is_forked() {
-            return lifecycle::inspect(&self.core.address);
+        match lifecycle::adopt(&self.core) {
+            Ok(core) => lifecycle::observe(&core),
+            // A forked child does not have the pages: it looks as a stranger does.
+            Err(_) => lifecycle::inspect(&self.core.address),
         }
-        lifecycle::observe(&self.core)
     }
 
     /// Removes the ring with everything in it, unless somebody is attached.
@@ -138,10 +141,41 @@ impl<K: Kind> Ring<K> {
     /// # Errors
     /// [`RemoveError::InUse`], [`RemoveError::Permission`], and the others.
     pub fn remove(&self) -> Result<(), RemoveError> {
-        match remove_idle(&self.core, false, || true)? {
-            Removal::InUse => lifecycle::remove_now(&self.core.address, false),
-            Removal::Removed | Removal::Kept => Ok(()),
-        }
+        let adopted = lifecycle::adopt(&self.core);
+        // A forked child does not have the pages of a named ring, and needs none to remove it.
+        lifecycle::remove_open(adopted.as_ref().unwrap_or(&self.core))
+    }
+
+    /// A descriptor of the ring's memory that the programs inherit which this process starts while it is
+    /// open. Their address of the ring is `fd:N`, N being its number. (For a program on its own the
+    /// descriptor is also at `fd:/proc/PID/fd/N`, if it may look there.)
+    ///
+    /// Each has an open file description of its own, so it says nothing about who uses the ring.
+    ///
+    /// ```no_run
+    /// use std::os::fd::AsRawFd;
+    /// let ring = semring::spsc::Builder::memfd().create()?;
+    /// let descriptor = ring.inheritable()?;
+    /// std::process::Command::new("semring-consumer")
+    ///     .arg(format!("fd:{}", descriptor.as_raw_fd()))
+    ///     .spawn()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Unsupported`](io::ErrorKind::Unsupported) for System V and anonymous rings, which have no
+    /// descriptor; what opening it anew gives (it needs `/proc`, and the permission that the mode gives).
+    pub fn inheritable(&self) -> io::Result<OwnedFd> {
+        lifecycle::inheritable(&self.core)
+    }
+
+    /// Sends the ring through a Unix socket, to be [received](crate::Builder::receive_from) by another
+    /// process: a descriptor of its memory, with one byte.
+    ///
+    /// # Errors
+    /// As [`inheritable`](Self::inheritable), and what sending gives.
+    pub fn send_over(&self, socket: &UnixStream) -> io::Result<()> {
+        lifecycle::send(&self.core, socket)
     }
 
     /// Removes the ring if nobody is attached and nothing is lost by it: no message is unread, or the
@@ -152,7 +186,10 @@ impl<K: Kind> Ring<K> {
     /// [`RemoveError::Permission`] and the others; a ring in use is no error.
     pub fn remove_if_done(&self) -> Result<bool, RemoveError> {
         let opened;
-        let core = if self.core.is_forked() {
+        let core = if let Ok(adopted) = lifecycle::adopt(&self.core) {
+            opened = adopted;
+            &opened
+        } else {
             opened = match lifecycle::open(&self.core.address, Access::ReadWrite) {
                 Ok(opened) if opened.superblock.uuid == self.core.superblock.uuid => opened,
                 // Gone, or another one by now.
@@ -160,8 +197,6 @@ impl<K: Kind> Ring<K> {
                 Err(error) => return Err(error.into()),
             };
             &opened
-        } else {
-            &self.core
         };
         let done = || consumer_left_on_purpose(core) || !has_unread(core);
         Ok(remove_idle(core, false, done)? == Removal::Removed)

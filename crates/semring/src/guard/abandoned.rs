@@ -1,6 +1,7 @@
 //! Sets that nobody uses any more: how they are known, and how they are held while one decides.
 
-use super::semaphore::{C, CHECK, Home, I, LANES, N, T, add, count_for, sub, taken, zero};
+use super::semaphore::{C, CHECK, I, LANES, N, T, add, count_for, sub, taken, zero};
+use super::set::Home;
 use crate::os::sysv::{self, SemSet};
 
 /// What the values of a set tell at one moment.

@@ -40,6 +40,7 @@ mod model_tests;
 pub(crate) mod semaphore;
 #[cfg(all(test, not(semring_loom)))]
 mod semaphore_tests;
+pub(crate) mod set;
 pub(crate) mod strategy;
 pub(crate) mod wait;
 

@@ -3,7 +3,7 @@
 //! ```text
 //! 0 W      consumer's bell            4 I   creation lock
 //! 1 N      producers attached         5     check value, set once
-//! 2 C      consumer present           6, 7  where the ring's name is, set once
+//! 2 C      consumer present           6, 7  where the ring's name is
 //! 3 T      tombstone: being removed   8+2i  P: lane i is taken
 //!                                     9+2i  S: bell of lane i's producer
 //! ```
@@ -11,6 +11,8 @@
 //! making and initialising the set. Seats are taken with SEM_UNDO; a token is posted and taken back
 //! with SEM_UNDO at attach, which leaves the kernel owing a token that it posts when the process ends
 //! for whatever reason. SETVAL and SETALL are never used: they would erase those debts for everybody.
+//!
+//! How a set is made, marked and told from others is in [`set`](super::set).
 
 use std::time::Duration;
 
@@ -20,14 +22,14 @@ use crate::layout::superblock::SetIdentity;
 use crate::os::process;
 use crate::os::sysv::{self, Key, Op, SemSet};
 
-const W: u16 = 0;
+pub(super) const W: u16 = 0;
 pub(super) const N: u16 = 1;
 pub(super) const C: u16 = 2;
 pub(super) const T: u16 = 3;
 pub(super) const I: u16 = 4;
 pub(super) const CHECK: u16 = 5;
-/// Where the ring's name is, in two numbers: see [`Home`].
-const HOME: u16 = 6;
+/// Where the ring's name is, in two numbers: see [`Home`](super::set::Home).
+pub(super) const HOME: u16 = 6;
 pub(super) const LANES: u16 = 8;
 
 /// The upper half of the random keys of semaphore sets.
@@ -79,6 +81,8 @@ pub(super) const fn zero(index: u16) -> Op {
 pub(crate) struct SemaphoreGuard {
     set: SemSet,
     lanes: usize,
+    /// The process that counts among the set's users; see [`hold`](Self::hold).
+    holder: Option<u32>,
 }
 
 /// Why the set named in a superblock is not this ring's guard.
@@ -88,15 +92,30 @@ pub(crate) enum SetMismatch {
     Missing,
     /// There is one, but it belongs to something else.
     Other,
+    /// It is in another IPC namespace.
+    Elsewhere,
+    /// It looks like the ring's, but neither its owner nor root made it.
+    Stranger,
     /// It may not be used.
     Denied(sysv::Error),
     /// The look itself failed.
     Failed(sysv::Error),
 }
 
+impl SetMismatch {
+    /// True if the ring has no set that could be used here; false if it only could not be looked at.
+    pub(crate) const fn is_lost(self) -> bool {
+        !matches!(self, Self::Denied(_) | Self::Failed(_))
+    }
+}
+
 impl SemaphoreGuard {
     pub(crate) fn new(set: SemSet, lanes: usize) -> Self {
-        Self { set, lanes }
+        Self {
+            set,
+            lanes,
+            holder: None,
+        }
     }
 
     /// Finds the set of a ring and makes sure that it is that ring's.
@@ -125,6 +144,29 @@ impl SemaphoreGuard {
         Ok(Self::new(set, lanes))
     }
 
+    /// True if the set has this owner, and was made by the owner, by root or by this maker: nobody else
+    /// can have put it there in place of the ring's.
+    pub(crate) fn belongs_to(
+        &self,
+        owner: u32,
+        maker: u32,
+    ) -> std::result::Result<bool, sysv::Error> {
+        let stat = self.set.stat()?;
+        Ok(stat.uid == owner && (stat.cuid == owner || stat.cuid == 0 || stat.cuid == maker))
+    }
+
+    /// Counts this process among the users of a set whose ring goes with them, until this is dropped. The
+    /// last one takes the set away; the kernel's undo keeps the count right when one is killed.
+    pub(crate) fn hold(&mut self) -> std::result::Result<(), sysv::Error> {
+        match self.op(&[add(HOME).undo()]) {
+            Ok(()) => self.holder = Some(process::id()),
+            // So many hold it that one more makes no difference.
+            Err(error) if error.is_overflow() => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     fn op(&self, operations: &[Op]) -> std::result::Result<(), sysv::Error> {
         loop {
             match self.set.op(operations) {
@@ -143,7 +185,7 @@ impl SemaphoreGuard {
         }
     }
 
-    fn await_zero(&self, index: u16, timeout: Duration) -> Result<bool> {
+    pub(super) fn await_zero(&self, index: u16, timeout: Duration) -> Result<bool> {
         let end = crate::os::clock::now() + timeout;
         loop {
             let left = end.saturating_duration_since(crate::os::clock::now());
@@ -434,262 +476,18 @@ impl Guard for SemaphoreGuard {
     }
 }
 
-/// Where the name of a set's ring is. The set itself says so, in semaphores 6 and 7: who finds a set that
-/// no ring names can tell whether the ring would have to be where it looked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Home {
-    /// Nobody can tell: such a set is never taken for left behind.
-    Unknown,
-    /// In the directory with these two numbers, both from 1 to 32766.
-    Directory { device: u16, inode: u16 },
-    /// At a System V segment under the set's own key.
-    Key,
-}
-
-impl Home {
-    /// Two values that no directory has.
-    const KEY: [i16; 2] = [32767, 0x5eed];
-
-    /// A directory by its numbers; unknown where they don't fit into semaphores.
-    pub(crate) fn directory(device: u64, inode: u64) -> Self {
-        let fits = |number: u64| match u16::try_from(number) {
-            Ok(number @ 1..=32766) => Some(number),
-            _ => None,
-        };
-        match (fits(device), fits(inode)) {
-            (Some(device), Some(inode)) => Self::Directory { device, inode },
-            _ => Self::Unknown,
-        }
-    }
-
-    const fn values(self) -> [i16; 2] {
-        match self {
-            Self::Unknown => [0, 0],
-            Self::Directory { device, inode } => [device as i16, inode as i16],
-            Self::Key => Self::KEY,
-        }
-    }
-
-    /// What a set's values say; nothing if they are not what one of ours has there.
-    pub(super) fn of(values: &[u16]) -> Option<Self> {
-        let marks = values.get(usize::from(HOME)..usize::from(LANES))?;
-        let home = match *marks {
-            [0, 0] => Self::Unknown,
-            _ if marks == Self::KEY.map(|value| value as u16) => Self::Key,
-            [device, inode] => Self::directory(device.into(), inode.into()),
-            _ => return None,
-        };
-        let back = home.values().map(|value| value as u16);
-        (marks == back).then_some(home)
-    }
-}
-
-/// A set that is being made into a guard, with the creation lock held. Dropped unfinished, it gives
-/// the lock back and removes the set if it made it.
-pub(crate) struct NewSet {
-    set: SemSet,
-    lanes: usize,
-    remove_on_drop: bool,
-}
-
-/// What stands in the way of a set under a given key.
-#[derive(Debug)]
-pub(crate) enum SetTrouble {
-    /// The key belongs to a set that is not ours.
-    Foreign,
-    /// Whoever made or removes the ring has not finished in time.
-    Busy,
-    /// A call failed.
-    Failed(sysv::Error),
-}
-
-impl From<sysv::Error> for SetTrouble {
-    fn from(error: sysv::Error) -> Self {
-        Self::Failed(error)
-    }
-}
-
-impl NewSet {
-    /// A new set under a random key that nobody uses.
-    pub(crate) fn create(lanes: usize, mode: u32) -> std::result::Result<Self, SetTrouble> {
-        loop {
-            let random = u16::from_le_bytes(process::random().map_err(|_| SetTrouble::Busy)?);
-            let key = Key::from_raw(KEY_PREFIX | u32::from(random));
-            let set = match SemSet::create(key, count_for(lanes), mode) {
-                Ok(set) => set,
-                Err(error) if error.already_exists() => continue,
-                Err(error) => return Err(error.into()),
-            };
-            let new = Self {
-                set,
-                lanes,
-                remove_on_drop: true,
-            };
-            match set.op(&[zero(I).no_wait(), add(I).undo()]) {
-                Ok(()) => return Ok(new),
-                // Until here it looked abandoned: whoever clears such sets away was faster, and has it
-                // or had it. It is theirs.
-                Err(error) if error.is_would_block() || error.is_removed() => {
-                    std::mem::forget(new);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    /// The set under a given key, made or taken over, with the creation lock held. A set that a dead
-    /// creator or remover of ours left behind is replaced; one that is not ours is refused.
-    /// `alive` says whether the memory under this key is a finished ring: then the set is in use and
-    /// only the lock is taken.
-    pub(crate) fn lock(
-        key: Key,
-        lanes: usize,
-        mode: u32,
-        patience: Duration,
-        is_ring: impl Fn() -> bool,
-    ) -> std::result::Result<Option<Self>, SetTrouble> {
-        let end = crate::os::clock::now() + patience;
-        loop {
-            let left = end.saturating_duration_since(crate::os::clock::now());
-            if left.is_zero() {
-                return Err(SetTrouble::Busy);
-            }
-            let set = match SemSet::create(key, count_for(lanes), mode) {
-                Ok(set) => set,
-                Err(error) if error.already_exists() => match SemSet::open(key) {
-                    Ok(set) => set,
-                    Err(error) if error.not_found() => continue,
-                    Err(error) => return Err(error.into()),
-                },
-                Err(error) => return Err(error.into()),
-            };
-            match set.op_timeout(&[zero(I), add(I).undo()], Some(left)) {
-                Ok(()) => {}
-                // EFBIG: so small a set has no creation lock.
-                Err(error) if error.errno() == EFBIG => return Err(SetTrouble::Foreign),
-                Err(error) if error.is_would_block() => return Err(SetTrouble::Busy),
-                Err(error) if error.is_interrupted() || error.is_removed() => continue,
-                Err(error) => return Err(error.into()),
-            }
-            let mut held = Self {
-                set,
-                lanes,
-                remove_on_drop: false,
-            };
-            if is_ring() {
-                return Ok(None); // dropping `held` gives the lock back
-            }
-            let stat = match set.stat() {
-                Ok(stat) => stat,
-                Err(error) if error.is_removed() => continue,
-                Err(error) => return Err(error.into()),
-            };
-            let values = match set.values() {
-                Ok(values) => values,
-                Err(error) if error.is_removed() => continue,
-                Err(error) => return Err(error.into()),
-            };
-            let fresh = values
-                .iter()
-                .enumerate()
-                .all(|(index, &value)| value == u16::from(index == usize::from(I)));
-            if fresh && stat.count == count_for(lanes) && stat.mode & 0o777 == mode {
-                held.remove_on_drop = true;
-                return Ok(Some(held));
-            }
-            if values.get(usize::from(T)).is_some_and(|&value| value != 0) {
-                // A removal is under way: its end takes the set with it, or its death undoes T.
-                drop(held);
-                match set.op_timeout(&[zero(T)], Some(left)) {
-                    Ok(()) => {}
-                    Err(error) if error.is_would_block() => return Err(SetTrouble::Busy),
-                    Err(error) if error.is_interrupted() || error.is_removed() => {}
-                    Err(error) => return Err(error.into()),
-                }
-                continue;
-            }
-            if !looks_abandoned(&values) {
-                return Err(SetTrouble::Foreign);
-            }
-            // Left behind by a creator or remover that died: no segment goes with it, nobody holds a
-            // seat. Those who wait for its lock get EIDRM and come back.
-            match set.remove() {
-                Ok(()) => {}
-                Err(error) if error.is_removed() => {}
-                Err(error) => return Err(error.into()),
-            }
-            // The lock went with the set.
-            std::mem::forget(held);
-        }
-    }
-
-    /// Marks the set as one particular ring's, whose name is there; gives what the superblock stores.
-    pub(crate) fn identify(&self, home: Home) -> std::result::Result<SetIdentity, SetTrouble> {
-        let random = u16::from_le_bytes(process::random().map_err(|_| SetTrouble::Busy)?);
-        let check = (random % 32767) as i16 + 1;
-        let stat = self.set.stat()?;
-        let [first, second] = home.values();
-        let mark = [
-            zero(CHECK).no_wait(),
-            Op::new(CHECK, check),
-            Op::new(HOME, first),
-            Op::new(HOME + 1, second),
-        ];
-        // Adding 0 would be waiting for 0.
-        let known = if home == Home::Unknown { 2 } else { 4 };
-        self.set.op(&mark[..known])?;
-        Ok(SetIdentity {
-            key: stat.key.raw(),
-            id: self.set.id(),
-            ctime: stat.ctime,
-            check: check as u32,
-        })
-    }
-
-    /// Ends the creation: the set stays, the lock is given back.
-    pub(crate) fn finish(mut self) -> SemaphoreGuard {
-        self.remove_on_drop = false;
-        SemaphoreGuard::new(self.set, self.lanes)
-    }
-}
-
-/// EFBIG: a semaphore number beyond the set.
-const EFBIG: i32 = 27;
-
-/// The shape of a set of ours that nobody uses: enough semaphores, an even number, our lock held by us,
-/// no seat taken.
-fn looks_abandoned(values: &[u16]) -> bool {
-    values.len() >= count_for(1)
-        && values.len().is_multiple_of(2)
-        && values[usize::from(I)] == 1
-        && [N, C, T]
-            .iter()
-            .all(|&index| values[usize::from(index)] == 0)
-        && matches!(Home::of(values), Some(Home::Unknown | Home::Key))
-        && values[usize::from(LANES)..]
-            .iter()
-            .step_by(2)
-            .all(|&seat| seat == 0)
-}
-
-impl Drop for NewSet {
+impl Drop for SemaphoreGuard {
     fn drop(&mut self) {
-        if self.remove_on_drop {
+        // In a forked child the count is the parent's.
+        if self.holder != Some(process::id()) {
+            return;
+        }
+        let leave = sub(HOME).undo().no_wait();
+        let [held, n, c, t] = [HOME, N, C, T].map(|index| zero(index).no_wait());
+        if self.op(&[leave, held, n, c, t]).is_ok() {
             let _ = self.set.remove();
         } else {
-            let _ = self.set.op(&[sub(I).undo().no_wait()]);
+            let _ = self.op(&[leave]);
         }
-    }
-}
-
-/// Waits until nobody holds the creation lock of the set under a key (or there is no set); false when
-/// the time is over.
-pub(crate) fn creation_ended(key: Key, patience: Duration) -> bool {
-    match SemSet::open(key) {
-        Ok(set) => !matches!(
-            SemaphoreGuard::new(set, 0).await_zero(I, patience),
-            Ok(false)
-        ),
-        Err(_) => true,
     }
 }

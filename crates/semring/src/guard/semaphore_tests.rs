@@ -6,9 +6,8 @@ use std::time::Duration;
 use semring_testkit::watchdog::Watchdog;
 
 use super::abandoned::SeizedSet;
-use super::semaphore::{
-    Home, NewSet, SemaphoreGuard, SetMismatch, SetTrouble, count_for, creation_ended,
-};
+use super::semaphore::{SemaphoreGuard, SetMismatch, count_for};
+use super::set::{Home, NewSet, SetTrouble, creation_ended};
 use super::{Bell, Claim, Guard, GuardError, Seat, Waited};
 use crate::layout::MAX_LANES;
 use crate::layout::superblock::SetIdentity;
@@ -582,6 +581,8 @@ impl Drop for KeyGuard {
 fn locked(lanes: usize) -> Vec<u16> {
     let mut values = vec![0; count_for(lanes)];
     values[I] = 1;
+    // What every set under a key of ours has there.
+    values[6..8].copy_from_slice(&[32767, 0x5eed]);
     values
 }
 
@@ -674,6 +675,27 @@ fn a_foreign_set_is_refused_and_left_as_it_was() {
         assert_eq!(set_of(key.key).id(), set.id());
         assert_eq!(key.values(), values);
     }
+}
+
+#[test]
+fn a_set_that_somebody_has_used_or_waits_for_is_not_taken_over_though_all_its_values_are_zero() {
+    let key = KeyGuard::new();
+    let set = SemSet::create(key.key, count_for(2), 0o600).unwrap();
+    let refused = || matches!(key.lock(2, false).map(drop), Err(SetTrouble::Foreign));
+    // Somebody sleeps on it, and nothing was ever done.
+    let slept = while_asleep(
+        || set.op(&[Op::new(1, -1)]),
+        |_| {
+            let noticed = refused();
+            set.op(&[Op::new(1, 1)]).unwrap();
+            assert!(noticed);
+        },
+    );
+    slept.unwrap();
+    assert_eq!(key.values(), vec![0; count_for(2)]);
+    assert!(refused(), "used once");
+    assert_eq!(set_of(key.key).id(), set.id());
+    assert_eq!(key.values(), vec![0; count_for(2)], "and not touched");
 }
 
 #[test]

@@ -12,6 +12,7 @@
 pub(crate) mod control;
 pub(crate) mod position;
 pub(crate) mod record;
+pub(crate) mod set_record;
 pub(crate) mod superblock;
 pub(crate) mod view;
 

@@ -1,11 +1,12 @@
 //! The superblock: what a ring is, written once by its creator.
 //!
-//! Everything but the state word is covered by a CRC-32C. Reading treats the bytes as input: any
+//! Everything but the state word and the [records](super::set_record) of the semaphore set is covered by a CRC-32C. Reading treats the bytes as input: any
 //! 4096 bytes give a [`Superblock`] that is consistent in itself, or an error that says what is
 //! wrong. Whether it is consistent with the *segment* (its size, its semaphore set) is checked by
 //! those who open it.
 
 use super::position::Capacity;
+use super::set_record::{AT_RECORDS, RECORDS_BYTES, SetRecord};
 use super::{Geometry, SUPERBLOCK_BYTES};
 
 /// `SEMRING` and a zero byte.
@@ -21,6 +22,8 @@ pub(crate) const STATE_RAW: u32 = 0;
 pub(crate) const STATE_INIT: u32 = 1;
 /// The ring may be used. Stored last.
 pub(crate) const STATE_READY: u32 = 2;
+/// The ring was removed, and had no name that could have been taken away.
+pub(crate) const STATE_REMOVED: u32 = 3;
 
 /// Longest name stored, in bytes.
 pub(crate) const MAX_NAME_BYTES: usize = 200;
@@ -58,7 +61,8 @@ const AT_CRC: usize = 0xff8;
 /// The state word: outside the checksum, because it changes.
 pub(crate) const AT_STATE: usize = 0xffc;
 
-const _: () = assert!(AT_NAME + MAX_NAME_BYTES <= AT_CRC);
+const _: () = assert!(AT_NAME + MAX_NAME_BYTES <= AT_RECORDS);
+const _: () = assert!(AT_RECORDS + RECORDS_BYTES <= AT_CRC);
 
 /// What the lanes of a ring promise together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -154,6 +158,9 @@ pub(crate) struct Superblock {
     /// Inode number of the IPC namespace that has the semaphores; 0 if it was not known.
     pub(crate) ipc_namespace: u32,
     pub(crate) name: String,
+    /// The newest record of the set, in rings whose memory outlives it; `set` and `ipc_namespace` are
+    /// then what it says.
+    pub(crate) record: Option<SetRecord>,
 }
 
 /// Why bytes are not the superblock of a ring that this build can use.
@@ -167,6 +174,8 @@ pub(crate) enum SuperblockError {
     UnknownFeatures { bits: u64 },
     /// READY was not stored.
     NotReady,
+    /// It was one.
+    Removed,
     /// The checksum or a field is impossible.
     Damaged { what: &'static str },
 }
@@ -238,8 +247,10 @@ impl Superblock {
                 major: u32_at(AT_MAJOR),
             });
         }
-        if u32_at(AT_STATE) != STATE_READY {
-            return Err(damaged("state word"));
+        match u32_at(AT_STATE) {
+            STATE_READY => {}
+            STATE_REMOVED => return Err(SuperblockError::Removed),
+            _ => return Err(damaged("state word")),
         }
         if u32_at(AT_CRC) != checksum(bytes) {
             return Err(damaged("checksum"));
@@ -272,37 +283,47 @@ impl Superblock {
         if check == 0 || check > 32767 {
             return Err(damaged("semaphore check value"));
         }
+        let record = SetRecord::newest(bytes);
+        let first = SetIdentity {
+            key: u32_at(AT_SEM_KEY) as i32,
+            id: u32_at(AT_SEM_ID) as i32,
+            ctime: u64_at(AT_SEM_CTIME) as i64,
+            check,
+        };
         Ok(Self {
             kind,
             geometry,
             guard: GuardKind::from_code(u32_at(AT_GUARD)).ok_or(damaged("guard"))?,
             uuid: array(bytes, AT_UUID),
-            set: SetIdentity {
-                key: u32_at(AT_SEM_KEY) as i32,
-                id: u32_at(AT_SEM_ID) as i32,
-                ctime: u64_at(AT_SEM_CTIME) as i64,
-                check,
-            },
+            set: record.map_or(first, |record| record.set),
             implicit: u32_at(AT_ORIGIN) & ORIGIN_IMPLICIT != 0,
             created_ns: u64_at(AT_CREATED),
             creator_pid: u32_at(AT_CREATOR_PID),
             creator_uid: u32_at(AT_CREATOR_UID),
-            ipc_namespace: u32_at(AT_IPC_NAMESPACE),
+            ipc_namespace: record.map_or(u32_at(AT_IPC_NAMESPACE), |record| record.ipc_namespace),
             name,
+            record,
         })
     }
 }
 
-fn array<const N: usize>(bytes: &[u8; SUPERBLOCK_BYTES], at: usize) -> [u8; N] {
+pub(super) fn array<const N: usize>(bytes: &[u8; SUPERBLOCK_BYTES], at: usize) -> [u8; N] {
     let mut field = [0; N];
     field.copy_from_slice(&bytes[at..at + N]);
     field
 }
 
 fn checksum(bytes: &[u8; SUPERBLOCK_BYTES]) -> u32 {
-    const CRC_32C: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
-    CRC_32C.checksum(&bytes[..AT_CRC])
+    let mut digest = CRC_32C.digest();
+    digest.update(&bytes[..AT_RECORDS]);
+    // The records change, and have checksums of their own: here they count as zeros.
+    digest.update(&[0; RECORDS_BYTES]);
+    digest.update(&bytes[AT_RECORDS + RECORDS_BYTES..AT_CRC]);
+    digest.finalize()
 }
+
+/// The checksum of superblock and records.
+pub(super) const CRC_32C: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
 
 #[cfg(test)]
 mod tests {
@@ -327,6 +348,7 @@ mod tests {
             creator_uid: 1000,
             ipc_namespace: 0xefff_ffff,
             name: "orders".into(),
+            record: None,
         }
     }
 
@@ -375,6 +397,28 @@ mod tests {
     }
 
     #[test]
+    fn a_removed_ring_says_so() {
+        let mut bytes = ready();
+        bytes[AT_STATE..].copy_from_slice(&STATE_REMOVED.to_le_bytes());
+        assert_eq!(Superblock::decode(&bytes), Err(SuperblockError::Removed));
+    }
+
+    #[test]
+    fn the_newest_record_of_the_set_counts() {
+        let mut bytes = ready();
+        for sequence in 1..5u64 {
+            let mut record = SetRecord::sample(sequence);
+            record.set.id = sequence as i32;
+            record.put(&mut bytes);
+            let mut expected = sample();
+            expected.set = record.set;
+            expected.ipc_namespace = record.ipc_namespace;
+            expected.record = Some(record);
+            assert_eq!(Superblock::decode(&bytes), Ok(expected));
+        }
+    }
+
+    #[test]
     fn another_format_version_is_named() {
         let mut bytes = ready();
         bytes[AT_MAJOR] = 2;
@@ -402,7 +446,11 @@ mod tests {
             let mut bytes = ready();
             bytes[at] ^= change;
             let decoded = Superblock::decode(&bytes);
-            // Behind the checksum four bytes are unused.
+            if (AT_RECORDS..AT_RECORDS + RECORDS_BYTES).contains(&at) {
+                // A damaged record is none.
+                prop_assert_eq!(decoded, Ok(sample()));
+                return Ok(());
+            }
             prop_assert!(decoded.is_err(), "byte {at:#x} is not covered");
         }
 

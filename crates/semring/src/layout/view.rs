@@ -18,6 +18,7 @@ mod real {
     use std::sync::Arc;
 
     use crate::layout::control::{ConsumerPage, LaneConsumerPage, ProducerPage};
+    use crate::layout::set_record::{RECORD_BYTES, SetRecord};
     use crate::layout::superblock::{AT_MAGIC, AT_STATE};
     use crate::layout::{CONSUMER_PAGE_OFFSET, Capacity, Geometry, Position, SUPERBLOCK_BYTES};
     use crate::memory::{Segment, Span};
@@ -87,6 +88,18 @@ mod real {
             // SAFETY: the segment is longer than a superblock (checked by `new`), `bytes` is a
             // private copy; no other process reads these bytes before READY, or treats them as input.
             unsafe { base.copy_from_nonoverlapping(bytes.as_ptr(), AT_STATE) };
+        }
+
+        /// Writes the next record of the ring's semaphore set. For whoever made it, with everybody else
+        /// kept out.
+        pub(crate) fn write_record(&self, record: &SetRecord) {
+            let (at, bytes) = (
+                self.at::<[u8; RECORD_BYTES]>(record.offset()),
+                record.encode(),
+            );
+            // SAFETY: `at` checked the bounds, `bytes` is a private copy; readers treat what they find
+            // as input.
+            unsafe { at.as_ptr().copy_from_nonoverlapping(&raw const bytes, 1) };
         }
 
         fn at<T>(&self, offset: usize) -> NonNull<T> {
@@ -243,6 +256,7 @@ mod model {
     use loom::cell::UnsafeCell;
 
     use crate::layout::control::{ConsumerPage, LaneConsumerPage, ProducerPage};
+    use crate::layout::set_record::SetRecord;
     use crate::layout::{Capacity, Geometry, Position, SUPERBLOCK_BYTES};
     use crate::memory::{Segment, Span};
     use crate::sync::{AtomicU32, AtomicU64, Ordering};
@@ -403,6 +417,10 @@ mod model {
         }
 
         pub(crate) fn write_superblock(&self, _: &[u8; SUPERBLOCK_BYTES]) {
+            unreachable!("models have no superblock")
+        }
+
+        pub(crate) fn write_record(&self, _: &SetRecord) {
             unreachable!("models have no superblock")
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! producer                                consumer
+//! 0 the file's lock, shared               0 likewise
 //! 1 semop: seat, N, rattle                1 semop: seat C, all rattles
 //! 2 walk to the end of the lane           2 generation, flags, pid
 //! 3 page: start, flags, pid, generation   3 read `released` of each lane
@@ -19,13 +20,14 @@ use crate::error::AttachError;
 use crate::guard::{Bell, Claim, GuardError, Seat};
 use crate::layout::Position;
 use crate::layout::control::{CONSUMER_CLOSED, CONSUMER_LEFT, ConsumerPage, ProducerPage};
+use crate::layout::superblock::Superblock;
 use crate::layout::view::LaneView;
 use crate::os::clock;
 use crate::os::process::{self, Fate};
 use crate::ring::Damage;
 use crate::ring::consume::LaneConsumer;
 use crate::ring::produce::LaneProducer;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, yield_now};
 
 /// How long to wait for the kernel to certify the death of somebody who was just killed. A process of
 /// 1 GiB takes about 50 ms to be torn down.
@@ -53,6 +55,43 @@ fn left(end: Instant) -> Duration {
     end.saturating_duration_since(clock::now())
 }
 
+/// Being among those who have a role in the ring, for as long as this is held: its guard stays the one
+/// that we know. See [`renew`](super::renew).
+pub(super) struct Membership<'a>(&'a RingCore);
+
+impl<'a> Membership<'a> {
+    /// Waits at most so long while somebody makes the guard anew, which means that ours is gone.
+    pub(super) fn enter(ring: &'a RingCore, end: Instant) -> Result<Self, AttachError> {
+        loop {
+            match ring.object.enter() {
+                Ok(true) => break,
+                Ok(false) if !left(end).is_zero() => yield_now(),
+                _ => return Err(AttachError::Removed),
+            }
+        }
+        let member = Self(ring);
+        if ring.object.outlives_its_guard() {
+            let newest = ring.object.head().ok();
+            let newest = newest.and_then(|head| Superblock::decode(&head).ok());
+            if newest.is_none_or(|newest| newest.set != ring.superblock.set) {
+                return Err(AttachError::Removed);
+            }
+        }
+        Ok(member)
+    }
+
+    /// Leaves it to the seat to end it.
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Membership<'_> {
+    fn drop(&mut self) {
+        self.0.object.leave();
+    }
+}
+
 fn await_no_removal(ring: &SharedRing, end: Instant) -> Result<(), AttachError> {
     match ring.guard.await_no_removal(left(end)) {
         Ok(true) => Ok(()),
@@ -74,10 +113,9 @@ pub(crate) struct ProducerSeat {
 impl ProducerSeat {
     /// Takes the lowest free lane and finds its end.
     pub(crate) fn take(ring: &SharedRing) -> Result<(Self, LaneProducer), AttachError> {
-        if ring.is_forked() {
-            return Err(AttachError::Forked);
-        }
+        let ring = &super::adopt(ring)?;
         let end = clock::now() + CERTIFICATE;
+        let member = Membership::enter(ring, end)?;
         loop {
             let mut damaged = None;
             let mut removal = false;
@@ -93,7 +131,10 @@ impl ProducerSeat {
                         break;
                     }
                     Claim::Granted => match Self::settle(ring, lane) {
-                        Ok(attached) => return Ok(attached),
+                        Ok(attached) => {
+                            member.keep();
+                            return Ok(attached);
+                        }
                         Err(Damage { position }) => {
                             ring.guard
                                 .leave(Seat::Producer { lane })
@@ -258,6 +299,7 @@ impl Drop for ProducerSeat {
         self.with_page(page_done);
         // A removed ring has no seat to give up, and nobody to tell.
         let _ = self.ring.guard.leave(Seat::Producer { lane: self.lane });
+        self.ring.object.leave();
     }
 }
 
@@ -274,10 +316,9 @@ impl ConsumerSeat {
     pub(crate) fn take(
         ring: &SharedRing,
     ) -> Result<(Self, Vec<LaneConsumer>, Vec<(usize, Damage)>), AttachError> {
-        if ring.is_forked() {
-            return Err(AttachError::Forked);
-        }
+        let ring = &super::adopt(ring)?;
         let end = clock::now() + CERTIFICATE;
+        let member = Membership::enter(ring, end)?;
         loop {
             match ring.guard.claim(Seat::Consumer).map_err(attach_error)? {
                 Claim::Granted => break,
@@ -305,6 +346,7 @@ impl ConsumerSeat {
             ring: ring.clone(),
             generation,
         };
+        member.keep();
 
         let mut lanes = Vec::with_capacity(ring.lanes());
         let mut damaged = Vec::new();
@@ -397,6 +439,7 @@ impl Drop for ConsumerSeat {
             self.page().flags.store(CONSUMER_LEFT, Ordering::Release);
         }
         let _ = self.ring.guard.leave(Seat::Consumer);
+        self.ring.object.leave();
     }
 }
 

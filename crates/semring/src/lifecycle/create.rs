@@ -1,13 +1,16 @@
 //! Making a ring.
 //!
-//! # POSIX: published when ready
+//! # POSIX, file, memfd, anonymous: published when ready
 //! ```text
 //! 1 unnamed file, allocated      killed: nothing is left
 //! 2 semaphore set, lock I held   killed: a set that no ring names; its lock is free, so it is known
 //! 3 superblock, READY              to be an orphan
-//! 4 link the name                killed: a complete ring with the lock free: usable
+//! 4 link the name, or seal       killed: a complete ring with the lock free: usable
 //! 5 give the lock back
 //! ```
+//! A file has everything on its disk before it gets its name. Memory without a name is complete when it is
+//! sealed; who is killed then leaves nothing but the set.
+//!
 //! # System V: visible from the start
 //! ```text
 //! 1 set under the same key, I    killed: a set with all seats empty: the next one adopts it
@@ -22,13 +25,17 @@ use std::time::Duration;
 
 use super::{Plan, RingCore, SharedRing};
 use crate::error::CreateError;
-use crate::guard::semaphore::{NewSet, SetTrouble, count_for, operations_for};
+use crate::guard::semaphore::{SemaphoreGuard, count_for, operations_for};
+use crate::guard::set::{NewSet, SetTrouble};
+use crate::layout::set_record::SetRecord;
 use crate::layout::superblock::{
     GuardKind, MAGIC, STATE_INIT, STATE_READY, SetIdentity, Superblock, SuperblockError,
 };
 use crate::layout::view::RingView;
-use crate::memory::{Access, Address, MemoryError, NewObject, Object, Place, Segment, sysv_key};
-use crate::os::{clock, process};
+use crate::memory::{
+    Access, Address, MemoryError, NewObject, Object, Place, Request, Segment, sysv_key,
+};
+use crate::os::{clock, process, sysv};
 use crate::sync::{Ordering, fence, yield_now};
 
 /// How long another creator or remover may take before we give up on it.
@@ -47,8 +54,20 @@ pub(crate) fn create(address: &Address, plan: &Plan) -> Result<SharedRing, Creat
     })?;
     check_limits(&name, plan)?;
     match &place {
-        Place::Posix(_) => create_unnamed(address, &name, &place, plan),
         Place::Sysv(_) => create_in_place(address, &name, &place, plan),
+        _ => create_unnamed(address, &name, &place, plan),
+    }
+}
+
+impl Plan {
+    fn request(&self) -> Request {
+        Request {
+            len: self.geometry.segment_bytes(),
+            mode: self.mode,
+            uid: self.uid,
+            gid: self.gid,
+            pages: self.pages,
+        }
     }
 }
 
@@ -68,20 +87,28 @@ fn create_unnamed(
         }
         Err(error) => return Err(memory_error(name, error)),
     }
-    let (object, segment) = NewObject::create(place, plan.geometry.segment_bytes(), plan.mode)
-        .map_err(|error| memory_error(name, error))?;
+    let (object, segment) = make_memory(name, place, plan)?;
     let set = NewSet::create(plan.geometry.lanes(), plan.mode)
         .map_err(|trouble| set_error(name, plan, trouble))?;
-    let identity = set
-        .identify(super::leftovers::home(place))
-        .map_err(|trouble| set_error(name, plan, trouble))?;
-    let (superblock, view) = fill(address, plan, identity, segment, name)?;
+    let (mut superblock, view) = fill(address, place, plan, &set, segment, &object)?;
+    if object.outlives_its_guard() {
+        let inode = object.inode().map_err(|error| memory_error(name, error))?;
+        let record = SetRecord::of(1, superblock.set, inode);
+        view.write_record(&record);
+        superblock.record = Some(record);
+    }
     view.state().store(STATE_READY, Ordering::Release);
     // Dropping `set` on the way out removes it; the unnamed file goes by itself.
     let object = object
         .publish()
         .map_err(|error| memory_error(name, error))?;
-    finish(address, superblock, view, set, object)
+    let guard = if object.goes_with_its_users() {
+        set.finish_held()
+            .map_err(|trouble| set_error(name, plan, trouble))?
+    } else {
+        set.finish()
+    };
+    finish(address, superblock, view, guard, object)
 }
 
 fn create_in_place(
@@ -139,17 +166,26 @@ fn create_in_place(
         }
         Leftover::Nothing => {}
     }
-    let (object, segment) = NewObject::create(place, plan.geometry.segment_bytes(), plan.mode)
-        .map_err(|error| memory_error(name, error))?;
-    let identity = set
-        .identify(super::leftovers::home(place))
-        .map_err(|trouble| set_error(name, plan, trouble))?;
-    let (superblock, view) = fill(address, plan, identity, segment, name)?;
+    let (object, segment) = make_memory(name, place, plan)?;
+    let (superblock, view) = fill(address, place, plan, &set, segment, &object)?;
     view.state().store(STATE_READY, Ordering::Release);
     let object = object
         .publish()
         .map_err(|error| memory_error(name, error))?;
-    finish(address, superblock, view, set, object)
+    finish(address, superblock, view, set.finish(), object)
+}
+
+fn make_memory(
+    name: &str,
+    place: &Place,
+    plan: &Plan,
+) -> Result<(NewObject, Segment), CreateError> {
+    let (object, segment) =
+        NewObject::create(place, &plan.request()).map_err(|error| memory_error(name, error))?;
+    if plan.locked {
+        segment.lock().map_err(|error| memory_error(name, error))?;
+    }
+    Ok((object, segment))
 }
 
 /// True if somebody has the segment mapped and keeps it. Others who open or make the ring just now have
@@ -201,21 +237,35 @@ fn leftover(place: &Place) -> Leftover {
         Err(SuperblockError::NotReady | SuperblockError::NotARing) => {
             Leftover::Foreign("the key belongs to a segment of another program".to_owned())
         }
+        Err(SuperblockError::Removed) => Leftover::Nothing,
         Err(SuperblockError::Damaged { what }) => {
             Leftover::Foreign(format!("a ring whose superblock is damaged ({what})"))
         }
     }
 }
 
+/// Makes set and memory one ring, all but READY.
 fn fill(
     address: &Address,
+    place: &Place,
     plan: &Plan,
-    set: SetIdentity,
+    set: &NewSet,
     segment: Segment,
-    name: &str,
+    object: &NewObject,
 ) -> Result<(Superblock, RingView), CreateError> {
+    let name = address.to_string();
+    let trouble = |trouble| set_error(&name, plan, trouble);
+    // The memory may have a group that nobody asked for: that of its folder.
+    let owner = object
+        .ownership()
+        .map_err(|error| memory_error(&name, error))?;
+    set.give_to(owner.uid, owner.gid, plan.mode)
+        .map_err(trouble)?;
+    let set = set
+        .identify(super::leftovers::home(place))
+        .map_err(trouble)?;
     let uuid = process::random().map_err(|source| CreateError::Os {
-        name: name.to_owned(),
+        name,
         call: "getrandom",
         source,
     })?;
@@ -231,6 +281,7 @@ fn fill(
         creator_uid: process::effective_uid(),
         ipc_namespace: process::ipc_namespace().unwrap_or(0),
         name: stored_name(address),
+        record: None,
     };
     let view = RingView::new(Arc::new(segment), plan.geometry)
         .expect("a new segment is as long as it was asked to be");
@@ -253,18 +304,32 @@ fn stored_name(address: &Address) -> String {
     name
 }
 
+impl SetRecord {
+    /// What a ring whose memory outlives its set notes about a set that was made here and now.
+    pub(super) fn of(sequence: u64, set: SetIdentity, inode: u64) -> Self {
+        Self {
+            sequence,
+            set,
+            maker_uid: process::effective_uid(),
+            inode,
+            ipc_namespace: process::ipc_namespace().unwrap_or(0),
+            boot: process::boot_id().unwrap_or_default(),
+        }
+    }
+}
+
 fn finish(
     address: &Address,
     superblock: Superblock,
     view: RingView,
-    set: NewSet,
+    guard: SemaphoreGuard,
     object: Object,
 ) -> Result<SharedRing, CreateError> {
     Ok(Arc::new(RingCore {
         address: address.clone(),
         superblock,
         view,
-        guard: Box::new(set.finish()),
+        guard: Box::new(guard),
         object,
         created: true,
     }))
@@ -307,19 +372,10 @@ fn set_error(name: &str, plan: &Plan, trouble: SetTrouble) -> CreateError {
             what: "the key belongs to a semaphore set of another program".to_owned(),
         },
         SetTrouble::Busy => CreateError::Busy { name },
-        SetTrouble::Failed(error) if error.no_space() => {
-            let values = process::semaphore_limits().map_or_else(String::new, |limits| {
-                format!(" (now {} semaphores in {} sets)", limits.total, limits.sets)
-            });
-            CreateError::SemaphoreLimit {
-                name,
-                limit: format!(
-                    "the system has no room for a set of {} semaphores: raise the second or fourth value of \
-                     kernel.sem{values} (sysctl -w kernel.sem=…), or remove unused sets (ipcs -s, semring ls)",
-                    count_for(plan.geometry.lanes())
-                ),
-            }
-        }
+        SetTrouble::Failed(error) if error.no_space() => CreateError::SemaphoreLimit {
+            name,
+            limit: no_room_for(count_for(plan.geometry.lanes()) as u64),
+        },
         SetTrouble::Failed(error) if error.permission_denied() => CreateError::Permission {
             name,
             source: error.into(),
@@ -339,6 +395,29 @@ fn set_error(name: &str, plan: &Plan, trouble: SetTrouble) -> CreateError {
 
 const ENOSYS: i32 = 38;
 
+/// Which limit is in the way of one more set of so many semaphores.
+pub(super) fn no_room_for(count: u64) -> String {
+    const RAISE: &str =
+        "raise it (sysctl -w kernel.sem=…), or remove unused sets (ipcs -s, semring prune)";
+    let used = sysv::sem::list().unwrap_or_default();
+    let Some(limits) = process::semaphore_limits() else {
+        return format!("no room for a set of {count} semaphores in kernel.sem: {RAISE}");
+    };
+    if used.len() as u64 >= limits.sets {
+        return format!(
+            "there are {} semaphore sets, and the fourth value of kernel.sem (SEMMNI) is {}: {RAISE}",
+            used.len(),
+            limits.sets
+        );
+    }
+    let semaphores: usize = used.iter().map(|set| set.stat.count).sum();
+    format!(
+        "all sets have {semaphores} semaphores, {count} more are needed, and the second value of kernel.sem (SEMMNS) is \
+         {}: {RAISE}",
+        limits.total
+    )
+}
+
 fn memory_error(name: &str, error: MemoryError) -> CreateError {
     let name = name.to_owned();
     match error {
@@ -354,6 +433,7 @@ fn memory_error(name: &str, error: MemoryError) -> CreateError {
             free,
             hint,
         },
+        MemoryError::Limit(limit) => CreateError::MemoryLimit { name, limit },
         MemoryError::NotFound => CreateError::Busy { name },
         MemoryError::Os { call, source } => CreateError::Os { name, call, source },
     }

@@ -6,12 +6,13 @@ use super::RingCore;
 use super::open::{open, read_superblock};
 use crate::error::OpenError;
 use crate::guard::Seat;
-use crate::layout::Position;
+use crate::layout::control::PAGE;
 use crate::layout::record::{Record, decode};
 use crate::layout::superblock::{GuardKind, RingKind, Superblock};
-use crate::layout::view::{LaneView, RingView};
+use crate::layout::view::RingView;
+use crate::layout::{Geometry, Position};
 use crate::memory::address::Backend;
-use crate::memory::{self, Access, Address, Object};
+use crate::memory::{self, Access, Address, MemoryError, Object};
 use crate::sync::Ordering;
 
 /// Whether anybody uses a ring.
@@ -24,6 +25,8 @@ pub enum RingState {
     Active,
     /// Its semaphores are gone or in another IPC namespace: nobody here can use it.
     Unguarded,
+    /// Its semaphores are gone, and whoever opens it next makes them anew (rings of files and memfds).
+    Dormant,
 }
 
 impl std::fmt::Display for RingState {
@@ -32,6 +35,7 @@ impl std::fmt::Display for RingState {
             Self::Idle => "idle",
             Self::Active => "active",
             Self::Unguarded => "unguarded",
+            Self::Dormant => "dormant",
         })
     }
 }
@@ -179,17 +183,34 @@ pub(crate) struct Unread {
     pub(crate) damaged: bool,
 }
 
-/// Walks over what is published and not released: at most a capacity, whatever the bytes say.
-pub(crate) fn unread(lane: &LaneView) -> Unread {
-    let capacity = lane.capacity();
+/// How much of a lane is copied at a time for looking, in bytes.
+const CHUNK: u64 = 64 << 10;
+
+/// Walks over what is published and not released: at most a capacity, whatever the bytes say. Where the
+/// view is a copy, it is brought up to date on the way.
+pub(crate) fn unread(object: &Object, view: &RingView, geometry: Geometry, lane: usize) -> Unread {
+    let capacity = geometry.capacity();
+    let data = geometry.lane_data(lane);
+    let lane = view.lane(lane);
     let start = Position::new(lane.consumer().released.load(Ordering::Acquire));
     let mut unread = Unread::default();
     if !start.is_aligned() {
         unread.damaged = true;
         return unread;
     }
+    let mut there = 0;
     while unread.bytes < capacity.get() {
         let position = start.advance(unread.bytes);
+        if unread.bytes >= there {
+            let offset = capacity.offset_of(position).get();
+            let len = CHUNK.min(capacity.get() - offset);
+            let at = data + offset as usize;
+            if object.look_at(view.segment(), at, len as usize).is_err() {
+                unread.damaged = true;
+                break;
+            }
+            there = unread.bytes + len;
+        }
         match decode(
             lane.header(position).load(Ordering::Acquire),
             position,
@@ -223,6 +244,13 @@ pub(super) fn pid_of(ring: &RingCore, seat: Seat) -> u32 {
     seen.unwrap_or_else(said)
 }
 
+/// The memory of a ring, to be looked at: its control pages. What others could truncate is copied.
+pub(super) fn look(object: &Object, geometry: Geometry) -> Result<RingView, MemoryError> {
+    let segment = Arc::new(object.map_to_look(geometry.segment_bytes())?);
+    object.look_at(&segment, 0, geometry.data_offset())?;
+    RingView::new(segment, geometry).ok_or(MemoryError::WrongType("shorter than it says"))
+}
+
 /// A ring that this process has open, at this moment.
 pub(crate) fn observe(ring: &RingCore) -> Result<RingInfo, OpenError> {
     let name = ring.address.to_string();
@@ -231,14 +259,16 @@ pub(crate) fn observe(ring: &RingCore) -> Result<RingInfo, OpenError> {
         .ownership()
         .map_err(|error| super::open::memory_error(&name, error))?;
     let taken = |seat| matches!(ring.guard.is_taken(seat), Ok(true));
-    let page = ring.view.consumer();
+    let (object, view) = (&ring.object, &ring.view);
+    let page = view.consumer();
     // Before the lanes: with a consumer that leaves meanwhile, what it had not read by then must not
     // look as if it were left behind.
     let consumer_pid = taken(Seat::Consumer).then(|| pid_of(ring, Seat::Consumer));
     let lanes: Vec<LaneInfo> = (0..ring.lanes())
         .map(|lane| {
             let seat = Seat::Producer { lane };
-            let info = lane_info(&ring.view.lane(lane), || Some(taken(seat)));
+            let is_taken = || Some(taken(seat));
+            let info = lane_info(object, view, ring.superblock.geometry, lane, is_taken);
             let producer_pid = info.producer_pid.map(|_| pid_of(ring, seat));
             LaneInfo {
                 producer_pid,
@@ -266,12 +296,22 @@ pub(crate) fn observe(ring: &RingCore) -> Result<RingInfo, OpenError> {
 const LOOKS: usize = 8;
 
 /// `is_taken` gives nothing where nobody can tell.
-fn lane_info(lane: &LaneView, is_taken: impl Fn() -> Option<bool>) -> LaneInfo {
-    let producer = lane.producer();
-    let consumer = lane.consumer();
+fn lane_info(
+    object: &Object,
+    view: &RingView,
+    geometry: Geometry,
+    lane: usize,
+    is_taken: impl Fn() -> Option<bool>,
+) -> LaneInfo {
+    let lane_view = view.lane(lane);
+    let producer = lane_view.producer();
+    let consumer = lane_view.consumer();
     // Attaching is: seat, generation; leaving is: finished, seat. With both counts the same before and
     // after the look at the seat, a free one means that exactly `finished` of them left on purpose.
     let counts = || {
+        // Of a copy that can't be brought up to date the old bytes have to do.
+        let pages = geometry.consumer_page(lane) + PAGE - geometry.producer_page(lane);
+        let _ = object.look_at(view.segment(), geometry.producer_page(lane), pages);
         let attached = producer.generation.load(Ordering::SeqCst);
         (attached, producer.finished.load(Ordering::SeqCst))
     };
@@ -285,7 +325,7 @@ fn lane_info(lane: &LaneView, is_taken: impl Fn() -> Option<bool>) -> LaneInfo {
         (attached, finished) = again;
         taken = is_taken();
     }
-    let unread = unread(lane);
+    let unread = unread(object, view, geometry, lane);
     let died = taken.map_or(0, |taken| {
         let left = attached.saturating_sub(finished);
         left.saturating_sub(u64::from(taken))
@@ -308,6 +348,29 @@ fn lane_info(lane: &LaneView, is_taken: impl Fn() -> Option<bool>) -> LaneInfo {
             .checked_sub(1)
             .map(Position::new),
     }
+}
+
+/// A ring of which there is only the memory. Who is attached nobody can tell; what lies in it can be seen.
+fn of_memory(
+    address: &Address,
+    superblock: &Superblock,
+    object: &Object,
+) -> Result<RingInfo, MemoryError> {
+    let geometry = superblock.geometry;
+    let view = look(object, geometry)?;
+    let lanes = (0..geometry.lanes())
+        .map(|lane| lane_info(object, &view, geometry, lane, || None))
+        .collect();
+    Ok(RingInfo {
+        lanes,
+        consumer_closed: view.consumer().flags.load(Ordering::Relaxed) != 0,
+        state: if object.outlives_its_guard() {
+            RingState::Dormant
+        } else {
+            RingState::Unguarded
+        },
+        ..outline(address, superblock, object.ownership()?)
+    })
 }
 
 /// What the superblock alone tells.
@@ -353,22 +416,8 @@ pub(crate) fn inspect(address: &Address) -> Result<RingInfo, OpenError> {
             let object = Object::open(&place, Access::ReadOnly)
                 .map_err(|error| super::open::memory_error(&name, error))?;
             let superblock = read_superblock(&name, &object)?.ok_or_else(|| lost(()))?;
-            let ownership = object
-                .ownership()
-                .map_err(|error| super::open::memory_error(&name, error))?;
-            // Who is attached nobody can tell; what lies in it can be seen.
-            let segment = object
-                .map(superblock.geometry.segment_bytes(), Access::ReadOnly)
-                .map_err(|error| super::open::memory_error(&name, error))?;
-            let view = RingView::new(Arc::new(segment), superblock.geometry);
-            let view = view.ok_or_else(|| lost(()))?;
-            let lanes = (0..superblock.geometry.lanes())
-                .map(|lane| lane_info(&view.lane(lane), || None))
-                .collect();
-            Ok(RingInfo {
-                lanes,
-                ..outline(address, &superblock, ownership)
-            })
+            of_memory(address, &superblock, &object)
+                .map_err(|error| super::open::memory_error(&name, error))
         }
         Err(error) => Err(error),
     }

@@ -22,15 +22,15 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
 
-use super::inspect::unread;
+use super::inspect::{look, unread};
 use super::open::{memory_error, open, plausible_length};
 use super::remove::{sysv_error, take_away_or_leave, unlink_error};
 use super::{RingCore, create};
 use crate::error::{OpenError, RemoveError};
 use crate::guard::abandoned::{SeizedSet, SetFacts};
-use crate::guard::semaphore::{Home, KEY_PREFIX, SemaphoreGuard, SetMismatch};
+use crate::guard::semaphore::{KEY_PREFIX, SemaphoreGuard, SetMismatch};
+use crate::guard::set::Home;
 use crate::layout::superblock::{MAGIC, Superblock, SuperblockError};
 use crate::layout::view::RingView;
 use crate::layout::{Capacity, Geometry};
@@ -43,10 +43,20 @@ pub(super) fn home(place: &Place) -> Home {
     if memory::sysv_key(place).is_some() {
         return Home::Key;
     }
-    let Place::Posix(path) = place else {
-        return Home::Unknown;
-    };
-    path.parent().map_or(Home::Unknown, directory)
+    match place {
+        Place::Posix(path) => path.parent().map_or(Home::Unknown, directory),
+        Place::Memfd(_) | Place::Anonymous => Home::Users { count: 0 },
+        _ => Home::Unknown,
+    }
+}
+
+/// The same for a ring whose set is made anew.
+pub(super) fn home_of(object: &Object) -> Home {
+    if object.goes_with_its_users() {
+        Home::Users { count: 0 }
+    } else {
+        Home::Unknown
+    }
 }
 
 fn directory(path: &Path) -> Home {
@@ -254,7 +264,7 @@ fn remove_ring(
         Err(error) => return Err(super::remove::guard_error(&ring, error)),
     }
     // Nobody can attach and send any more.
-    let (messages, unread) = unread_in(&ring.view, ring.lanes());
+    let (messages, unread) = unread_in(&ring.object, &ring.view, ring.superblock.geometry);
     if unread && !discard_unread {
         ring.guard
             .abort_removal()
@@ -265,8 +275,8 @@ fn remove_ring(
 }
 
 /// How many messages are unread, and whether anything is: impossible bytes may hide more.
-fn unread_in(view: &RingView, lanes: usize) -> (u64, bool) {
-    let each = (0..lanes).map(|lane| unread(&view.lane(lane)));
+fn unread_in(object: &Object, view: &RingView, geometry: Geometry) -> (u64, bool) {
+    let each = (0..geometry.lanes()).map(|lane| unread(object, view, geometry, lane));
     each.fold((0, false), |(messages, any), lane| {
         (
             messages + lane.messages,
@@ -277,13 +287,8 @@ fn unread_in(view: &RingView, lanes: usize) -> (u64, bool) {
 
 /// The same for an object that is not mapped; one that can't be mapped is as good as unread.
 fn unread_of(object: &Object, superblock: &Superblock) -> (u64, bool) {
-    let mapped = object.map(superblock.geometry.segment_bytes(), Access::ReadOnly);
-    let view = mapped
-        .ok()
-        .and_then(|segment| RingView::new(Arc::new(segment), superblock.geometry));
-    view.map_or((0, true), |view| {
-        unread_in(&view, superblock.geometry.lanes())
-    })
+    let geometry = superblock.geometry;
+    look(object, geometry).map_or((0, true), |view| unread_in(object, &view, geometry))
 }
 
 /// True if the ring's semaphores would have to be in our IPC namespace, and are not.
@@ -379,9 +384,9 @@ fn is_orphan(id: i32, key: Key, facts: &SetFacts, references: &References) -> bo
         Some(home @ Home::Directory { .. }) if facts.is_identified() && random => {
             home == references.directory && references.exclude(id, key, lanes)
         }
-        Some(Home::Key) if facts.is_identified() => {
-            matches!(under(key), Under::Nothing | Under::Foreign)
-        }
+        Some(Home::Key) => matches!(under(key), Under::Nothing | Under::Foreign),
+        // Nobody has the ring open; if its memory is on its way to somebody, the set is made anew there.
+        Some(Home::Users { count: 0 }) if facts.is_identified() && random => true,
         // No ring goes with a set that was never marked; the key tells that it is ours.
         Some(Home::Unknown) if facts.is_blank() && raw >> 24 == KEY_BYTE => {
             matches!(under(key), Under::Nothing)
@@ -432,7 +437,7 @@ fn unfinished(key: Key) -> Option<(Object, Option<i32>)> {
         Err(_) => return None,
     };
     let facts = SetFacts::of(set)?;
-    let marked = facts.home() == Some(Home::Key) && facts.is_identified();
+    let marked = facts.home() == Some(Home::Key);
     let fits = object.len().ok().zip(facts.lanes());
     let ours = fits.is_some_and(|(len, lanes)| has_lanes(len, lanes))
         && (marked || (facts.home() == Some(Home::Unknown) && !facts.is_identified()));
@@ -541,7 +546,8 @@ fn abandoned_ring(place: &Place, object: &Object, superblock: &Superblock) -> Op
 
 impl Leftover {
     fn of_ring(ring: &RingCore, name: String, address: Address) -> Self {
-        let (unread_messages, unread) = unread_in(&ring.view, ring.lanes());
+        let (unread_messages, unread) =
+            unread_in(&ring.object, &ring.view, ring.superblock.geometry);
         Self {
             name,
             unread_messages,

@@ -6,7 +6,9 @@ mod create;
 mod inspect;
 mod leftovers;
 mod open;
+mod pass;
 mod remove;
+mod renew;
 
 use std::sync::Arc;
 
@@ -15,13 +17,19 @@ pub(crate) use create::create;
 pub use inspect::{LaneInfo, RingInfo, RingState, has_membarrier};
 pub(crate) use inspect::{inspect, list, observe};
 pub use leftovers::{Leftover, LeftoverKind, Pruned, leftovers};
-pub(crate) use open::{memory_error, open};
-pub(crate) use remove::{Removal, consumer_left_on_purpose, has_unread, remove_idle, remove_now};
+use open::open_received;
+pub(crate) use open::{memory_error, open, open_with};
+pub(crate) use pass::{inheritable, receive, send};
+pub(crate) use remove::{
+    Removal, consumer_left_on_purpose, has_unread, remove_idle, remove_now, remove_open,
+};
 
+use crate::error::AttachError;
 use crate::guard::Guard;
+use crate::guard::semaphore::SemaphoreGuard;
 use crate::layout::superblock::Superblock;
 use crate::layout::view::RingView;
-use crate::memory::{Address, Object};
+use crate::memory::{Address, Object, Pages};
 
 /// A ring that this process has open: everything that its handles share.
 pub(crate) struct RingCore {
@@ -47,6 +55,37 @@ impl RingCore {
     }
 }
 
+/// The ring for the process that we are: itself, or in a forked child, which has none of the parent's
+/// roles, a new handle to memory that has no name. Named memory a child opens by its name.
+pub(crate) fn adopt(ring: &SharedRing) -> Result<SharedRing, AttachError> {
+    if !ring.is_forked() {
+        return Ok(ring.clone());
+    }
+    let adopted = ring.object.adopt(ring.view.segment());
+    // What is missing now was removed, or its process has closed too much.
+    let Some((object, segment)) = adopted.map_err(|_| AttachError::Removed)? else {
+        return Err(AttachError::Forked);
+    };
+    let superblock = &ring.superblock;
+    let mut guard =
+        SemaphoreGuard::open(&superblock.set, ring.lanes()).map_err(|_| AttachError::Removed)?;
+    if object.goes_with_its_users() {
+        guard.hold().map_err(|error| AttachError::Os {
+            call: error.call(),
+            errno: error.errno(),
+        })?;
+    }
+    let view = RingView::new(Arc::new(segment), superblock.geometry).ok_or(AttachError::Removed)?;
+    Ok(Arc::new(RingCore {
+        address: ring.address.clone(),
+        superblock: superblock.clone(),
+        view,
+        guard: Box::new(guard),
+        object,
+        created: false,
+    }))
+}
+
 /// What a new ring is to be.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -56,6 +95,13 @@ pub(crate) struct Plan {
     pub(crate) mode: u32,
     /// Made because it was missing, not because somebody asked for it.
     pub(crate) implicit: bool,
+    /// The owner, if not the caller.
+    pub(crate) uid: Option<u32>,
+    /// The group, if not the usual one.
+    pub(crate) gid: Option<u32>,
+    pub(crate) pages: Pages,
+    /// Every page is to stay in memory while this process has the ring open.
+    pub(crate) locked: bool,
 }
 
 pub(crate) type SharedRing = Arc<RingCore>;

@@ -1,21 +1,35 @@
-//! Opening a ring that exists. Changes nothing: whoever is killed here leaves no trace.
+//! Opening a ring that exists. Whoever is killed here leaves no trace, unless the guard has to be
+//! [made anew](super::renew).
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{RingCore, SharedRing};
+use super::renew::{self, Renewal};
+use super::{RingCore, SharedRing, inspect};
 use crate::error::OpenError;
-use crate::guard::semaphore::{SemaphoreGuard, SetMismatch, creation_ended};
+use crate::guard::semaphore::{SemaphoreGuard, SetMismatch};
+use crate::guard::set::creation_ended;
 use crate::layout::superblock::{ABI_MAJOR, Superblock, SuperblockError};
 use crate::layout::view::RingView;
 use crate::layout::{CONSUMER_PAGE_OFFSET, Capacity, Geometry, MAX_LANES};
-use crate::memory::{Access, Address, MemoryError, Object, Place, sysv_key};
+use crate::memory::{self, Access, Address, MemoryError, Object, Place, sysv_key};
+use crate::os::process;
+use crate::os::sysv::Key;
 
 /// How long to wait for a creator that is at work.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Opens the ring at an address, for use (or for looking only).
 pub(crate) fn open(address: &Address, access: Access) -> Result<SharedRing, OpenError> {
+    open_with(address, access, false)
+}
+
+/// Opens the ring at an address; with `locked` every page stays in memory while it is open.
+pub(crate) fn open_with(
+    address: &Address,
+    access: Access,
+    locked: bool,
+) -> Result<SharedRing, OpenError> {
     let name = address.to_string();
     let place = match address.place() {
         Ok(place) => place,
@@ -33,64 +47,163 @@ pub(crate) fn open(address: &Address, access: Access) -> Result<SharedRing, Open
     };
     loop {
         let object = Object::open(&place, access).map_err(|error| memory_error(&name, error))?;
-        let superblock = match read_superblock(&name, &object) {
-            Ok(Some(superblock)) => superblock,
-            // A POSIX ring has a name only when it is ready, so no creator will finish or replace this.
-            Ok(None) if sysv_key(&place).is_none() => {
-                return Err(OpenError::NotARing {
-                    name,
-                    what: "it was never finished; remove it yourself if it is not needed"
-                        .to_owned(),
-                });
+        if let Some(ring) = open_object(address, Some(&place), object, access)? {
+            if locked {
+                let segment = ring.view.segment();
+                segment.lock().map_err(|error| memory_error(&name, error))?;
             }
-            // Being made. With the creator dead it is no ring; the next creator takes it over.
-            Ok(None) => match wait_for_creator(&place) {
-                Creator::Finished => continue,
-                Creator::Gone => return Err(OpenError::NotFound { name }),
-                Creator::Slow => return Err(OpenError::Busy { name }),
-            },
-            Err(error) => return Err(error),
-        };
-        if address.name_must_match() && superblock.name != address.name() {
-            let other = &superblock.name;
-            let what = if sysv_key(&place).is_some() {
-                format!(
-                    "its key belongs to the ring {other:?}: choose another name, or give a key (sysv:0x…)"
-                )
-            } else {
-                // Used or removed, it would take the original's semaphores.
-                format!(
-                    "it is the ring {other:?}, copied or renamed: remove the file, or give it that name"
-                )
-            };
-            return Err(OpenError::NotARing { name, what });
+            return Ok(ring);
         }
-        let guard = match SemaphoreGuard::open(&superblock.set, superblock.geometry.lanes()) {
-            Ok(guard) => guard,
-            // A remover takes the name first and the set last: look whether the name is still there.
-            Err(SetMismatch::Missing | SetMismatch::Other) if !still_there(&place, &superblock) => {
-                continue;
-            }
-            Err(mismatch) => return Err(guard_error(&name, mismatch)),
-        };
-        let segment = object
-            .map(superblock.geometry.segment_bytes(), access)
-            .map_err(|error| memory_error(&name, error))?;
-        let view = RingView::new(Arc::new(segment), superblock.geometry).ok_or_else(|| {
-            OpenError::NotARing {
-                name: name.clone(),
-                what: "it is shorter than it says".to_owned(),
-            }
-        })?;
-        return Ok(Arc::new(RingCore {
-            address: address.clone(),
-            superblock,
-            view,
-            guard: Box::new(guard),
-            object,
-            created: false,
-        }));
     }
+}
+
+/// Opens the ring behind a descriptor that was received.
+pub(crate) fn open_received(file: std::fs::File) -> Result<SharedRing, OpenError> {
+    let unnamed = "memfd:";
+    let object = memory::received(file).map_err(|error| memory_error(unnamed, error))?;
+    let label = read_superblock(unnamed, &object)?.map_or_else(String::new, |block| block.name);
+    let address = Address::of_place(&Place::Memfd(label), "");
+    let gone = || OpenError::NotFound {
+        name: address.to_string(),
+    };
+    open_object(&address, None, object, Access::ReadWrite)?.ok_or_else(gone)
+}
+
+/// Opens the ring in an object; `None` if the place has something else by now.
+fn open_object(
+    address: &Address,
+    place: Option<&Place>,
+    object: Object,
+    access: Access,
+) -> Result<Option<SharedRing>, OpenError> {
+    let name = address.to_string();
+    let key = place.and_then(sysv_key);
+    let mut superblock = match (read_superblock(&name, &object)?, key) {
+        (Some(superblock), _) => superblock,
+        // A ring that is no segment has a name only when it is ready, so no creator will finish this.
+        (None, None) => {
+            return Err(OpenError::NotARing {
+                name,
+                what: "it was never finished; remove it yourself if it is not needed".to_owned(),
+            });
+        }
+        // Being made. With the creator dead it is no ring; the next creator takes it over.
+        (None, Some(key)) => {
+            return match wait_for_creator(key) {
+                Creator::Finished => Ok(None),
+                Creator::Gone => Err(OpenError::NotFound { name }),
+                Creator::Slow => Err(OpenError::Busy { name }),
+            };
+        }
+    };
+    if address.name_must_match() && superblock.name != address.name() {
+        let other = &superblock.name;
+        let what = if key.is_some() {
+            format!(
+                "its key belongs to the ring {other:?}: choose another name, or give a key (sysv:0x…)"
+            )
+        } else {
+            // Used or removed, it would take the original's semaphores.
+            format!(
+                "it is the ring {other:?}, copied or renamed: remove the file, or give it that name"
+            )
+        };
+        return Err(OpenError::NotARing { name, what });
+    }
+    let found = find_guard(&object, &superblock);
+    if let (Err(SetMismatch::Missing | SetMismatch::Other), Some(place)) = (&found, place) {
+        // A remover takes the name first and the set last: look whether the name is still there.
+        if !still_there(place, &superblock) {
+            return Ok(None);
+        }
+    }
+    let renewable = object.outlives_its_guard() && access == Access::ReadWrite;
+    if let Err(mismatch) = &found
+        && !(renewable && mismatch.is_lost())
+    {
+        return Err(guard_error(&name, &object, &superblock, *mismatch));
+    }
+    let view = map(&name, &object, &superblock, access)?;
+    let mut guard = match found {
+        Ok(guard) => guard,
+        Err(mismatch) => match renew::renew(&name, &object, &view, &superblock)? {
+            Renewal::Done(newer, guard) => {
+                superblock = *newer;
+                guard
+            }
+            Renewal::Gone => return Ok(None),
+            Renewal::InUse => return Err(in_use_error(&name, &superblock, mismatch)),
+        },
+    };
+    if object.goes_with_its_users() && access == Access::ReadWrite {
+        guard.hold().map_err(|error| OpenError::Os {
+            name,
+            call: error.call(),
+            source: error.into(),
+        })?;
+    }
+    Ok(Some(Arc::new(RingCore {
+        address: address.clone(),
+        superblock,
+        view,
+        guard: Box::new(guard),
+        object,
+        created: false,
+    })))
+}
+
+fn map(
+    name: &str,
+    object: &Object,
+    superblock: &Superblock,
+    access: Access,
+) -> Result<RingView, OpenError> {
+    let geometry = superblock.geometry;
+    if access == Access::ReadOnly {
+        return inspect::look(object, geometry).map_err(|error| memory_error(name, error));
+    }
+    let segment = object
+        .map(geometry.segment_bytes(), access)
+        .map_err(|error| memory_error(name, error))?;
+    RingView::new(Arc::new(segment), geometry).ok_or_else(|| OpenError::NotARing {
+        name: name.to_owned(),
+        what: "it is shorter than it says".to_owned(),
+    })
+}
+
+/// The set that the superblock names, if it is this ring's.
+pub(super) fn find_guard(
+    object: &Object,
+    superblock: &Superblock,
+) -> Result<SemaphoreGuard, SetMismatch> {
+    let there = superblock.ipc_namespace;
+    let here = process::ipc_namespace().unwrap_or(0);
+    if there != 0 && here != 0 && there != here {
+        return Err(SetMismatch::Elsewhere);
+    }
+    if let Some(record) = superblock.record {
+        let boot = process::boot_id().unwrap_or_default();
+        let restarted = record.boot != [0; 16] && boot != [0; 16] && record.boot != boot;
+        // The set is the original's, not the copy's.
+        let copied = object.inode().is_ok_and(|inode| inode != record.inode);
+        if restarted || copied {
+            return Err(SetMismatch::Missing);
+        }
+    }
+    let guard = SemaphoreGuard::open(&superblock.set, superblock.geometry.lanes())?;
+    let maker = superblock
+        .record
+        .map_or(superblock.creator_uid, |record| record.maker_uid);
+    // Whoever can read the superblock could make a set that looks like the ring's.
+    if let Ok(owner) = object.ownership() {
+        match guard.belongs_to(owner.uid, maker) {
+            Ok(true) => {}
+            Ok(false) => return Err(SetMismatch::Stranger),
+            Err(error) if error.is_removed() => return Err(SetMismatch::Missing),
+            Err(error) => return Err(SetMismatch::Failed(error)),
+        }
+    }
+    Ok(guard)
 }
 
 /// The superblock of an object; `None` while it is not ready.
@@ -121,6 +234,7 @@ pub(super) fn read_superblock(
         Err(SuperblockError::UnknownFeatures { bits }) => {
             return Err(OpenError::UnknownFeatures { name, bits });
         }
+        Err(SuperblockError::Removed) => return Err(OpenError::NotFound { name }),
         Err(SuperblockError::Damaged { what }) => {
             return Err(not_a_ring(&format!("its superblock is damaged ({what})")));
         }
@@ -153,14 +267,11 @@ enum Creator {
 }
 
 /// Waits until nobody holds the creation lock, then says whether a ring came of it.
-fn wait_for_creator(place: &Place) -> Creator {
-    let Some(key) = sysv_key(place) else {
-        return Creator::Gone;
-    };
+fn wait_for_creator(key: Key) -> Creator {
     if !creation_ended(key, PATIENCE) {
         return Creator::Slow;
     }
-    match Object::open(place, Access::ReadOnly).and_then(|object| object.head()) {
+    match Object::open(&Place::Sysv(key), Access::ReadOnly).and_then(|object| object.head()) {
         Ok(head) if matches!(Superblock::decode(&head), Err(SuperblockError::NotReady)) => {
             Creator::Gone
         }
@@ -177,26 +288,72 @@ fn still_there(place: &Place, superblock: &Superblock) -> bool {
     })
 }
 
-fn guard_error(name: &str, mismatch: SetMismatch) -> OpenError {
-    let name = name.to_owned();
-    match mismatch {
-        SetMismatch::Missing | SetMismatch::Other => OpenError::GuardLost {
-            why: format!(
-                "its semaphores are not in this IPC namespace: the ring belongs to another one (a container: \
-                 share it with --ipc), or they were removed (ipcrm, or a logout with systemd's RemoveIPC); \
-                 in that case remove it with: semring rm --force {name}"
-            ),
-            name,
-        },
-        SetMismatch::Denied(error) => OpenError::Permission {
-            name,
-            source: error.into(),
-        },
-        SetMismatch::Failed(error) => OpenError::Os {
-            name,
-            call: error.call(),
-            source: error.into(),
-        },
+fn guard_error(
+    name: &str,
+    object: &Object,
+    superblock: &Superblock,
+    mismatch: SetMismatch,
+) -> OpenError {
+    let why = match mismatch {
+        SetMismatch::Elsewhere => elsewhere(superblock),
+        SetMismatch::Stranger => format!(
+            "the semaphores in the place of its own belong to another user; chown and chmod leave them behind: remove \
+             the ring with semring rm --force {name}"
+        ),
+        SetMismatch::Missing | SetMismatch::Other if object.outlives_its_guard() => {
+            "its semaphores are gone (a restart, ipcrm, or a logout with systemd's RemoveIPC); opened for use, \
+             it gets new ones"
+                .to_owned()
+        }
+        SetMismatch::Missing | SetMismatch::Other if superblock.ipc_namespace != 0 => format!(
+            "its semaphores were removed from this IPC namespace (ipcrm, or a logout with systemd's RemoveIPC): nobody can \
+             use it any more; remove it with: semring rm --force {name}"
+        ),
+        SetMismatch::Missing | SetMismatch::Other => format!(
+            "its semaphores are not in this IPC namespace: the ring belongs to another one (a container: share it with \
+             --ipc), or they were removed (ipcrm, or a logout with systemd's RemoveIPC); in that case remove it with: \
+             semring rm --force {name}"
+        ),
+        SetMismatch::Denied(error) => {
+            return OpenError::Permission {
+                name: name.to_owned(),
+                source: error.into(),
+            };
+        }
+        SetMismatch::Failed(error) => {
+            return OpenError::Os {
+                name: name.to_owned(),
+                call: error.call(),
+                source: error.into(),
+            };
+        }
+    };
+    OpenError::GuardLost {
+        name: name.to_owned(),
+        why,
+    }
+}
+
+fn elsewhere(superblock: &Superblock) -> String {
+    let ours = process::ipc_namespace().unwrap_or(0);
+    format!(
+        "it belongs to another IPC namespace ({}, ours is {ours}), where its semaphores are: both sides must share one \
+         (docker run --ipc=host or --ipc=container:…, one pod, nsenter --ipc)",
+        superblock.ipc_namespace
+    )
+}
+
+/// A ring whose set is not here, and somebody has a role by it.
+fn in_use_error(name: &str, superblock: &Superblock, mismatch: SetMismatch) -> OpenError {
+    let why = match mismatch {
+        SetMismatch::Elsewhere => elsewhere(superblock),
+        _ => "its semaphores were removed under its users (ipcrm, or a logout with systemd's RemoveIPC), and one of \
+              them still has its role: when they have all ended or let go of it, the ring can be opened again"
+            .to_owned(),
+    };
+    OpenError::GuardLost {
+        name: name.to_owned(),
+        why,
     }
 }
 
@@ -210,6 +367,7 @@ pub(crate) fn memory_error(name: &str, error: MemoryError) -> OpenError {
             what: what.to_owned(),
         },
         MemoryError::Exists => OpenError::Busy { name },
+        MemoryError::Limit(limit) => OpenError::MemoryLimit { name, limit },
         MemoryError::NoSpace { .. } => OpenError::Os {
             name,
             call: "mmap",

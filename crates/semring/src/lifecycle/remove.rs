@@ -14,13 +14,15 @@
 //! Without the look in 2, what a late producer sent between the consumer's end-of-stream and T would
 //! go with the ring.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::RingCore;
+use super::attach::Membership;
 use crate::error::OpenError;
 use crate::error::RemoveError;
 use crate::guard::semaphore::SemaphoreGuard;
 use crate::guard::{Guard, GuardError, Seat};
+use crate::layout::superblock::STATE_REMOVED;
 use crate::lifecycle::open::{memory_error, open, read_superblock};
 use crate::lifecycle::{attach, inspect};
 use crate::memory::{Access, Address, MemoryError, Object};
@@ -50,6 +52,8 @@ pub(crate) fn remove_idle(
     match ring.guard.begin_removal(as_consumer) {
         Ok(true) => {}
         Ok(false) => return Ok(Removal::InUse),
+        // The name goes first: with it still there, only the semaphores were removed.
+        Err(GuardError::Removed) if ring.object.is_still_there() => return Err(lost(ring)),
         // Somebody else removed it.
         Err(GuardError::Removed) => return Ok(Removal::Removed),
         Err(error) => return Err(guard_error(ring, error)),
@@ -73,12 +77,62 @@ pub(super) fn take_away_or_leave(ring: &RingCore) -> Result<(), RemoveError> {
 }
 
 fn take_away(ring: &RingCore) -> Result<(), RemoveError> {
+    // A tombstone by semaphores that are not the ring's any more would keep nobody away.
+    let _member = Membership::enter(ring, clock::now()).map_err(|_| lost(ring))?;
     ring.object
         .unlink()
         .map_err(|error| unlink_error(&ring.address.to_string(), error))?;
+    if ring.object.goes_with_its_users() {
+        // There is no name to take away: whoever still has a descriptor must see that it is over.
+        ring.view.state().store(STATE_REMOVED, Ordering::Release);
+    }
     ring.guard
         .destroy()
         .map_err(|error| guard_error(ring, error))
+}
+
+/// The ring is there, and its semaphores are not, or are others by now.
+fn lost(ring: &RingCore) -> RemoveError {
+    RemoveError::Open(OpenError::GuardLost {
+        name: ring.address.to_string(),
+        why: "its semaphores were removed since it was opened here: open it again, or remove it by its name"
+            .to_owned(),
+    })
+}
+
+/// Removes a ring that this process has open, unless somebody is attached.
+pub(crate) fn remove_open(ring: &RingCore) -> Result<(), RemoveError> {
+    let end = clock::now() + PATIENCE;
+    loop {
+        if remove_idle(ring, false, || true)? != Removal::InUse {
+            return Ok(());
+        }
+        if let Some(error) = users(ring, end) {
+            return Err(error);
+        }
+    }
+}
+
+/// Who uses a ring that could not be removed; nothing if it was another remover that was in the way, and
+/// has ended by now.
+fn users(ring: &RingCore, end: Instant) -> Option<RemoveError> {
+    let left = end.saturating_duration_since(clock::now());
+    let taken = |seat| matches!(ring.guard.is_taken(seat), Ok(true));
+    let producers: Vec<u32> = (0..ring.lanes())
+        .filter(|&lane| taken(Seat::Producer { lane }))
+        .map(|lane| inspect::pid_of(ring, Seat::Producer { lane }))
+        .collect();
+    let consumer = taken(Seat::Consumer).then(|| inspect::pid_of(ring, Seat::Consumer));
+    if !producers.is_empty() || consumer.is_some() || left.is_zero() {
+        return Some(RemoveError::InUse {
+            name: ring.address.to_string(),
+            producers,
+            consumer,
+        });
+    }
+    // Nobody is there (any more). If it is another remover that was in the way, see what comes of it.
+    let _ = ring.guard.await_no_removal(left);
+    None
 }
 
 /// Removes the ring at an address. Refuses while somebody is attached, unless forced: then all of
@@ -112,21 +166,9 @@ pub(crate) fn remove_now(address: &Address, force: bool) -> Result<(), RemoveErr
         if remove_idle(&ring, false, || true)? != Removal::InUse {
             return Ok(());
         }
-        let taken = |seat| matches!(ring.guard.is_taken(seat), Ok(true));
-        let producers: Vec<u32> = (0..ring.lanes())
-            .filter(|&lane| taken(Seat::Producer { lane }))
-            .map(|lane| inspect::pid_of(&ring, Seat::Producer { lane }))
-            .collect();
-        let consumer = taken(Seat::Consumer).then(|| inspect::pid_of(&ring, Seat::Consumer));
-        if !producers.is_empty() || consumer.is_some() || left().is_zero() {
-            return Err(RemoveError::InUse {
-                name,
-                producers,
-                consumer,
-            });
+        if let Some(error) = users(&ring, end) {
+            return Err(error);
         }
-        // Nobody is there (any more). If it is another remover that was in the way, see what comes of it.
-        let _ = ring.guard.await_no_removal(left());
     }
 }
 
@@ -160,7 +202,9 @@ fn remove_without_guard(address: &Address, name: &str) -> Result<(), RemoveError
 
 /// True if a message was published and not released, on any lane.
 pub(crate) fn has_unread(ring: &RingCore) -> bool {
-    (0..ring.lanes()).any(|lane| inspect::unread(&ring.view.lane(lane)).messages > 0)
+    let geometry = ring.superblock.geometry;
+    (0..ring.lanes())
+        .any(|lane| inspect::unread(&ring.object, &ring.view, geometry, lane).messages > 0)
 }
 
 /// True if the last consumer closed the ring, nobody took its place, and no producer has attached

@@ -10,17 +10,32 @@ use crate::os::sysv::{Key, ftok};
 /// Longest name in bytes. The superblock stores it.
 const MAX_NAME_BYTES: usize = 200;
 
-/// Where a ring is to be found. Written `NAME` or `posix:NAME` (POSIX shared memory), `sysv:NAME` (System
-/// V shared memory, key derived from the name), `sysv:0x5eed0001` or a decimal number (that key), `sysv:PATH#ID` (the key
-/// that `ftok` gives).
+/// Longest path in bytes: PATH_MAX without its zero byte.
+const MAX_PATH_BYTES: usize = 4095;
+
+/// Where a ring is to be found.
 ///
-/// A name has 1 to 200 of the characters `A-Za-z0-9._-` and does not begin with `.`, `-` or `0x`.
+/// | written | memory |
+/// |---|---|
+/// | `NAME`, `posix:NAME` | POSIX shared memory: a file of this name in `/dev/shm` |
+/// | `sysv:NAME` | System V shared memory, its key derived from the name |
+/// | `sysv:0x5eed0001`, `sysv:4096` | the same with this key |
+/// | `sysv:PATH#ID` | the same with the key that `ftok` gives |
+/// | `file:PATH` | a mapped file on a local file system; survives a reboot |
+/// | `memfd:`, `memfd:NAME` | memory without a name, for [`create`](crate::Builder::create) only: others get a descriptor |
+/// | `fd:N`, `fd:/proc/PID/fd/N` | what a descriptor leads to: such memory, or a file of a ring |
+/// | `anonymous:` | memory of this process and of the children that it forks, for `create` only |
+///
+/// A name has 1 to 200 of the characters `A-Za-z0-9._-` and does not begin with `.`, `-` or `0x`. A path
+/// has no control characters, and its last part is not a symbolic link.
 ///
 /// ```
-/// use semring::Address;
+/// use semring::{Address, Backend};
 /// let address: Address = "orders".parse()?;
 /// assert_eq!(address.to_string(), "posix:orders");
 /// assert!("no/slash".parse::<Address>().is_err());
+/// let address: Address = "file:/var/lib/orders.ring".parse()?;
+/// assert_eq!(address.backend(), Backend::File);
 /// # Ok::<(), semring::AddressError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -31,7 +46,17 @@ enum Form {
     Posix(String),
     SysvName(String),
     SysvKey(i32),
-    SysvPath { path: String, id: u8 },
+    SysvPath {
+        path: String,
+        id: u8,
+    },
+    File(String),
+    /// The name may be empty.
+    Memfd(String),
+    Descriptor(i32),
+    /// Of another process: `/proc/PID/fd/N`.
+    Elsewhere(String),
+    Anonymous,
 }
 
 /// What is wrong with an address.
@@ -60,8 +85,24 @@ pub enum AddressError {
         /// As given.
         text: String,
     },
+    /// The text after `file:` can't be a path.
+    #[error(
+        "{text:?}: write file:PATH, up to 4095 bytes without control characters, and no folder"
+    )]
+    BadFile {
+        /// As given, shortened if it is very long.
+        text: String,
+    },
+    /// The text after `fd:` is not a descriptor.
+    #[error("{text:?}: write fd:N with the number of an open descriptor, or fd:/proc/PID/fd/N")]
+    BadDescriptor {
+        /// As given.
+        text: String,
+    },
     /// The word before the colon is not a backend of this version.
-    #[error("{scheme:?} is not a kind of memory that this version has: use posix: or sysv:")]
+    #[error(
+        "{scheme:?} is not a kind of memory that this version has: use posix:, sysv:, file:, memfd:, fd: or anonymous:"
+    )]
     UnknownScheme {
         /// The word.
         scheme: String,
@@ -75,15 +116,34 @@ pub(crate) enum Place {
     Posix(PathBuf),
     /// A System V key.
     Sysv(Key),
+    /// A file of its own.
+    File(PathBuf),
+    /// Memory without a name, labelled like this.
+    Memfd(String),
+    /// What this link of /proc leads to.
+    Descriptor(PathBuf),
+    /// Memory of this process and its children.
+    Anonymous,
 }
 
 /// Which kind of memory holds a ring.
+///
+/// What it outlives: a [`Memfd`](Self::Memfd) or [`Anonymous`](Self::Anonymous) ring goes with the last
+/// process that has it; a [`Posix`](Self::Posix) or [`Sysv`](Self::Sysv) ring stays until it is removed
+/// or the machine restarts; a [`File`](Self::File) ring stays until it is removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Backend {
     /// POSIX shared memory (/dev/shm).
     Posix,
     /// System V shared memory.
     Sysv,
+    /// A mapped file.
+    File,
+    /// Sealed memory behind a descriptor, or whatever a descriptor leads to.
+    Memfd,
+    /// Memory shared by a process and those that it forks.
+    Anonymous,
 }
 
 impl fmt::Display for Backend {
@@ -91,6 +151,9 @@ impl fmt::Display for Backend {
         f.write_str(match self {
             Self::Posix => "posix",
             Self::Sysv => "sysv",
+            Self::File => "file",
+            Self::Memfd => "memfd",
+            Self::Anonymous => "anonymous",
         })
     }
 }
@@ -102,6 +165,9 @@ impl Address {
         match self.0 {
             Form::Posix(_) => Backend::Posix,
             Form::SysvName(_) | Form::SysvKey(_) | Form::SysvPath { .. } => Backend::Sysv,
+            Form::File(_) => Backend::File,
+            Form::Memfd(_) | Form::Descriptor(_) | Form::Elsewhere(_) => Backend::Memfd,
+            Form::Anonymous => Backend::Anonymous,
         }
     }
 
@@ -112,11 +178,15 @@ impl Address {
             Form::Posix(name) | Form::SysvName(name) => name.clone(),
             Form::SysvKey(key) => format!("0x{key:08x}"),
             Form::SysvPath { path, id } => format!("{path}#{id}"),
+            Form::File(path) | Form::Elsewhere(path) => path.clone(),
+            Form::Memfd(label) => label.clone(),
+            Form::Descriptor(number) => number.to_string(),
+            Form::Anonymous => String::new(),
         }
     }
 
     /// Whether a ring found at this address must carry this name: two names can share a derived key, and
-    /// a copied file its original's semaphores.
+    /// a copied file its original's semaphores. (A `file:` may be renamed: it knows its inode.)
     pub(crate) fn name_must_match(&self) -> bool {
         matches!(self.0, Form::Posix(_) | Form::SysvName(_))
     }
@@ -128,6 +198,14 @@ impl Address {
             Form::SysvName(name) => Place::Sysv(derived_key(name)),
             Form::SysvKey(key) => Place::Sysv(Key::new(*key)),
             Form::SysvPath { path, id } => Place::Sysv(ftok(path, *id)?),
+            // The process may change its folder before it removes the ring.
+            Form::File(path) => Place::File(std::path::absolute(path)?),
+            Form::Memfd(label) => Place::Memfd(label.clone()),
+            Form::Descriptor(number) => {
+                Place::Descriptor(PathBuf::from(format!("/proc/self/fd/{number}")))
+            }
+            Form::Elsewhere(link) => Place::Descriptor(PathBuf::from(link)),
+            Form::Anonymous => Place::Anonymous,
         })
     }
 
@@ -148,6 +226,10 @@ impl Address {
                     Form::SysvKey(key.raw())
                 }
             }
+            Place::File(path) => Form::File(path.to_string_lossy().into_owned()),
+            Place::Descriptor(link) => Form::Elsewhere(link.to_string_lossy().into_owned()),
+            Place::Memfd(label) => Form::Memfd(label.clone()),
+            Place::Anonymous => Form::Anonymous,
         })
     }
 }
@@ -159,6 +241,11 @@ impl fmt::Display for Address {
             Form::SysvName(name) => write!(f, "sysv:{name}"),
             Form::SysvKey(key) => write!(f, "sysv:0x{key:08x}"),
             Form::SysvPath { path, id } => write!(f, "sysv:{path}#{id}"),
+            Form::File(path) => write!(f, "file:{path}"),
+            Form::Memfd(label) => write!(f, "memfd:{label}"),
+            Form::Descriptor(number) => write!(f, "fd:{number}"),
+            Form::Elsewhere(link) => write!(f, "fd:{link}"),
+            Form::Anonymous => f.write_str("anonymous:"),
         }
     }
 }
@@ -177,6 +264,18 @@ impl FromStr for Address {
                 Ok(Self(Form::Posix(rest.to_owned())))
             }
             "sysv" => sysv_form(rest).map(Self),
+            "file" => file_form(rest).map(Self),
+            "memfd" if rest.is_empty() => Ok(Self(Form::Memfd(String::new()))),
+            "memfd" => {
+                check_name(rest)?;
+                Ok(Self(Form::Memfd(rest.to_owned())))
+            }
+            "fd" => descriptor_form(rest).map(Self),
+            "anonymous" if rest.is_empty() => Ok(Self(Form::Anonymous)),
+            "anonymous" => Err(AddressError::BadName {
+                name: shorten(rest),
+                rule: "anonymous memory has none: write anonymous:",
+            }),
             _ => Err(AddressError::UnknownScheme {
                 scheme: shorten(scheme),
             }),
@@ -218,6 +317,37 @@ fn sysv_form(text: &str) -> Result<Form, AddressError> {
     }
     check_name(text)?;
     Ok(Form::SysvName(text.to_owned()))
+}
+
+fn file_form(path: &str) -> Result<Form, AddressError> {
+    let fits = !path.is_empty()
+        && path.len() <= MAX_PATH_BYTES
+        && !path.chars().any(char::is_control)
+        && !path.ends_with('/')
+        && !matches!(path.rsplit('/').next(), Some("." | ".."));
+    if fits {
+        Ok(Form::File(path.to_owned()))
+    } else {
+        Err(AddressError::BadFile {
+            text: shorten(path),
+        })
+    }
+}
+
+fn descriptor_form(text: &str) -> Result<Form, AddressError> {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = |text: &str| text.parse::<i32>().ok().filter(|_| digits(text));
+    let elsewhere = || {
+        let (process, descriptor) = text.strip_prefix("/proc/")?.split_once("/fd/")?;
+        number(descriptor)?;
+        (process == "self" || digits(process)).then(|| Form::Elsewhere(text.to_owned()))
+    };
+    number(text)
+        .map(Form::Descriptor)
+        .or_else(elsewhere)
+        .ok_or_else(|| AddressError::BadDescriptor {
+            text: shorten(text),
+        })
 }
 
 fn check_name(name: &str) -> Result<(), AddressError> {
@@ -276,6 +406,16 @@ mod tests {
             ("sysv:0xFFFFFFFF", "sysv:0xffffffff"),
             ("sysv:4096", "sysv:0x00001000"),
             ("sysv:/etc/passwd#7", "sysv:/etc/passwd#7"),
+            ("file:/var/lib/x.ring", "file:/var/lib/x.ring"),
+            ("file:here", "file:here"),
+            ("file:a:b#c d", "file:a:b#c d"),
+            ("memfd:", "memfd:"),
+            ("memfd:orders", "memfd:orders"),
+            ("fd:7", "fd:7"),
+            ("fd:007", "fd:7"),
+            ("fd:/proc/12/fd/7", "fd:/proc/12/fd/7"),
+            ("fd:/proc/self/fd/7", "fd:/proc/self/fd/7"),
+            ("anonymous:", "anonymous:"),
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), printed);
         }
@@ -305,6 +445,21 @@ mod tests {
             "sysv:/etc/passwd#256",
             "ümlaut",
             "tcp:host",
+            "file:",
+            "file:/",
+            "file:/var/",
+            "file:/var/..",
+            "file:/a\nb",
+            "memfd:a/b",
+            "fd:",
+            "fd:-1",
+            "fd:+1",
+            "fd:x",
+            "fd:99999999999",
+            "fd:/proc/x/fd/1",
+            "fd:/proc/1/fd/../../etc/passwd",
+            "fd:/etc/passwd",
+            "anonymous:x",
             "a:b",
         ] {
             let error = text.parse::<Address>().expect_err(text);

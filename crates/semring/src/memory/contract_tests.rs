@@ -1,6 +1,6 @@
 //! The contract of a backend (see the parent module), held for each place that a ring can lie in.
 
-use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::Command;
 use std::ptr::NonNull;
@@ -12,6 +12,21 @@ use crate::os::sysv::Shm;
 use crate::os::testing::{self, Ended, in_child};
 
 const LEN: usize = 5 * 4096;
+
+fn request(len: usize) -> Request {
+    Request {
+        len,
+        mode: 0o600,
+        uid: None,
+        gid: None,
+        pages: Pages::Ordinary,
+    }
+}
+
+/// The places where memory has no name.
+fn nameless() -> [Place; 2] {
+    [Place::Memfd("contract".to_owned()), Place::Anonymous]
+}
 
 /// A place that no other test uses; what is made there is removed with it.
 struct Site {
@@ -34,19 +49,25 @@ impl Site {
         Self::new(&names::sysv(&names::unique(label)))
     }
 
+    /// On a disk, or wherever temporary files are.
+    fn file(label: &str) -> Self {
+        let path = std::env::temp_dir().join(names::unique(label));
+        Self::new(&format!("file:{}", path.display()))
+    }
+
     fn path(&self) -> PathBuf {
         match &self.place {
-            Place::Posix(path) => path.clone(),
-            Place::Sysv(_) => panic!("a key is no path"),
+            Place::Posix(path) | Place::File(path) => path.clone(),
+            other => panic!("{other:?} is no path"),
         }
     }
 
-    fn is_posix(&self) -> bool {
-        matches!(self.place, Place::Posix(_))
+    fn is_file(&self) -> bool {
+        matches!(self.place, Place::Posix(_) | Place::File(_))
     }
 
     fn create(&self) -> (Object, Segment) {
-        let (new, segment) = NewObject::create(&self.place, LEN, 0o600).unwrap();
+        let (new, segment) = NewObject::create(&self.place, &request(LEN)).unwrap();
         (new.publish().unwrap(), segment)
     }
 
@@ -57,8 +78,8 @@ impl Site {
     /// Whether anything is there, asked of the system and not of the code under test.
     fn exists(&self) -> bool {
         match &self.place {
-            Place::Posix(path) => path.symlink_metadata().is_ok(),
             Place::Sysv(key) => Shm::open(*key).is_ok(),
+            _ => self.path().symlink_metadata().is_ok(),
         }
     }
 }
@@ -66,11 +87,12 @@ impl Site {
 impl Drop for Site {
     fn drop(&mut self) {
         match &self.place {
-            Place::Posix(path) => {
-                let _ = std::fs::remove_file(path).or_else(|_| std::fs::remove_dir(path));
-            }
             Place::Sysv(key) => {
                 let _ = Shm::open(*key).and_then(|shm| shm.remove());
+            }
+            _ => {
+                let path = self.path();
+                let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path));
             }
         }
     }
@@ -80,6 +102,7 @@ impl Drop for Site {
 fn over_each(label: &str, test: impl Fn(&Site)) {
     test(&Site::posix(label));
     test(&Site::sysv(label));
+    test(&Site::file(label));
 }
 
 /// The byte at an offset.
@@ -128,15 +151,32 @@ fn a_new_segment_is_zero_and_as_long_as_asked() {
         check(&segment);
         assert_eq!(object.len().unwrap(), LEN as u64);
     });
+    for place in nameless() {
+        let (new, segment) = NewObject::create(&place, &request(LEN)).unwrap();
+        check(&segment);
+        assert_eq!(new.publish().unwrap().len().unwrap(), LEN as u64);
+    }
     check(&Segment::heap(LEN));
 }
 
 #[test]
 fn every_page_is_real_at_creation() {
+    let check =
+        |segment: &Segment| assert_eq!(smaps(segment.base(), "Rss"), format!("{} kB", LEN / 1024));
     over_each("real", |site| {
         let (_object, segment) = site.create();
-        assert_eq!(smaps(segment.base(), "Rss"), format!("{} kB", LEN / 1024));
+        check(&segment);
+        if site.is_file() {
+            let blocks = std::fs::metadata(site.path()).unwrap().blocks();
+            assert!(
+                blocks * 512 >= LEN as u64,
+                "{blocks} blocks are on the disk"
+            );
+        }
     });
+    for place in nameless() {
+        check(&NewObject::create(&place, &request(LEN)).unwrap().1);
+    }
 }
 
 #[test]
@@ -184,7 +224,11 @@ fn mode_and_owner_are_what_was_asked_whatever_the_umask() {
             // In a child: the umask belongs to the whole process.
             let created = in_child(|| {
                 testing::set_umask(mask);
-                let (new, _segment) = NewObject::create(&site.place, LEN, mode).unwrap();
+                let asked = Request {
+                    mode,
+                    ..request(LEN)
+                };
+                let (new, _segment) = NewObject::create(&site.place, &asked).unwrap();
                 let object = new.publish().unwrap();
                 u8::from(object.ownership().unwrap().mode != mode)
             });
@@ -193,7 +237,7 @@ fn mode_and_owner_are_what_was_asked_whatever_the_umask() {
             let ownership = object.ownership().unwrap();
             assert_eq!(ownership.mode, mode, "under {mask:o}");
             assert_eq!(ownership.uid, crate::os::process::effective_uid());
-            if site.is_posix() {
+            if site.is_file() {
                 let there = std::fs::metadata(site.path()).unwrap().permissions().mode();
                 assert_eq!(there & 0o7777, mode);
             }
@@ -230,7 +274,7 @@ fn a_taken_name_exists_and_a_free_one_is_not_found() {
         let (object, segment) = site.create();
         set(&segment, 0, 42);
         // POSIX finds out when it gives the name, System V when it makes the segment.
-        let second = NewObject::create(&site.place, LEN, 0o600)
+        let second = NewObject::create(&site.place, &request(LEN))
             .and_then(|(new, _segment)| new.publish().map(drop));
         assert!(matches!(second, Err(MemoryError::Exists)), "{second:?}");
         // The attempt has not touched what was there.
@@ -273,9 +317,9 @@ fn removing_an_object_spares_a_stranger_of_the_same_name() {
 #[test]
 fn an_object_that_is_never_published_leaves_nothing() {
     over_each("unpublished", |site| {
-        let (new, segment) = NewObject::create(&site.place, LEN, 0o600).unwrap();
+        let (new, segment) = NewObject::create(&site.place, &request(LEN)).unwrap();
         // A System V segment is visible from the first moment, a POSIX one is not.
-        assert_eq!(site.exists(), !site.is_posix());
+        assert_eq!(site.exists(), !site.is_file());
         drop(new);
         assert!(!site.exists());
         // The mapping is good for as long as it is held.
@@ -379,7 +423,7 @@ fn what_can_not_hold_a_ring_is_named() {
 fn a_size_beyond_all_memory_is_refused_with_both_numbers() {
     over_each("huge", |site| {
         let asked = 1 << 46;
-        match NewObject::create(&site.place, asked, 0o600).map(|_| ()) {
+        match NewObject::create(&site.place, &request(asked)).map(|_| ()) {
             Err(MemoryError::NoSpace {
                 asked: told,
                 free: Some(free),
@@ -426,7 +470,7 @@ fn a_full_file_system_answers_at_creation() {
         return;
     }
     let site = Site::posix("full");
-    let full = |len: usize| match NewObject::create(&site.place, len, 0o600).map(|_| ()) {
+    let full = |len: usize| match NewObject::create(&site.place, &request(len)).map(|_| ()) {
         Err(MemoryError::NoSpace { asked, free, hint }) => {
             assert_eq!(asked, len as u64);
             assert!(hint.contains("/dev/shm") && hint.contains("sysv:"));
@@ -438,29 +482,34 @@ fn a_full_file_system_answers_at_creation() {
     assert!(!site.exists());
     // What a failed attempt took it gave back: most of the megabyte can still be had.
     let (_object, segment) = {
-        let (new, segment) = NewObject::create(&site.place, 900 << 10, 0o600).unwrap();
+        let (new, segment) = NewObject::create(&site.place, &request(900 << 10)).unwrap();
         (new.publish().unwrap(), segment)
     };
     for page in (0..segment.len()).step_by(4096) {
         set(&segment, page, 1);
     }
     assert_eq!(full(200 << 10), 124 << 10);
-    // System V memory is not bound by /dev/shm.
-    let sysv = Site::sysv("full");
-    let (_object, segment) = NewObject::create(&sysv.place, 2 << 20, 0o600).unwrap();
-    set(&segment, (2 << 20) - 1, 1);
+    // Other memory is not bound by /dev/shm.
+    for other in [Site::sysv("full"), Site::file("full")] {
+        let (_object, segment) = NewObject::create(&other.place, &request(2 << 20)).unwrap();
+        set(&segment, (2 << 20) - 1, 1);
+    }
+    for place in nameless() {
+        let (_object, segment) = NewObject::create(&place, &request(2 << 20)).unwrap();
+        set(&segment, (2 << 20) - 1, 1);
+    }
 }
 
 #[test]
 fn a_listing_finds_what_is_there() {
-    over_each("listed", |site| {
+    for site in [Site::posix("listed"), Site::sysv("listed")] {
         let listed = || places().contains(&site.place);
         assert!(!listed());
         let (object, _segment) = site.create();
         assert!(listed());
         object.unlink().unwrap();
         assert!(!listed());
-    });
+    }
 }
 
 #[test]
@@ -473,4 +522,196 @@ fn the_kernel_tells_who_has_a_system_v_segment_attached() {
     let looking = object.map(LEN, Access::ReadOnly).unwrap();
     assert!(object.is_attached());
     drop(looking);
+}
+
+/// A mapping beyond the end of what others could truncate, and a copy of it.
+#[test]
+fn who_only_looks_at_a_truncated_file_does_not_fault() {
+    for site in [Site::posix("cut"), Site::file("cut")] {
+        let (object, segment) = site.create();
+        set(&segment, 0, 5);
+        set(&segment, LEN - 1, 6);
+        let copy = object.map_to_look(LEN).unwrap();
+        object.look_at(&copy, 0, LEN).unwrap();
+        assert_eq!((get(&copy, 0), get(&copy, LEN - 1)), (5, 6));
+        let file = std::fs::File::options().write(true).open(site.path());
+        file.unwrap().set_len(4096).unwrap();
+        set(&segment, 0, 7);
+        object.look_at(&copy, 0, LEN).unwrap();
+        assert_eq!(
+            (get(&copy, 0), get(&copy, LEN - 1)),
+            (7, 6),
+            "as far as it goes"
+        );
+        // What looks at it changes nothing.
+        set(&copy, 0, 9);
+        assert_eq!(get(&segment, 0), 7);
+    }
+}
+
+/// The three ways to take memory away from under its users: to shrink it, to grow it, to unseal it.
+#[test]
+fn nobody_takes_memory_away_that_can_not_shrink() {
+    let (new, segment) = NewObject::create(&nameless()[0], &request(LEN)).unwrap();
+    let object = new.publish().unwrap();
+    let file = std::fs::File::from(object.descriptor().unwrap().unwrap());
+    for len in [0, 4096, LEN as u64 - 1, LEN as u64 + 1] {
+        let refused = file.set_len(len).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(errno::EPERM), "{len}");
+    }
+    set(&segment, LEN - 1, 1);
+    let other = received(file).unwrap();
+    assert_eq!(other.len().unwrap(), LEN as u64);
+    let mapped = other.map(LEN, Access::ReadWrite).unwrap();
+    assert_eq!(get(&mapped, LEN - 1), 1);
+    // A System V segment has no call for it.
+}
+
+#[test]
+fn memory_that_could_shrink_and_has_no_name_is_refused() {
+    let unsealed = crate::os::memfd::create(c"unsealed", 0o600, None).unwrap();
+    crate::os::file::allocate(&unsealed, LEN as u64).unwrap();
+    let refused = received(unsealed.try_clone().unwrap()).map(drop);
+    assert!(
+        matches!(refused, Err(MemoryError::WrongType(what)) if what.contains("SHRINK")),
+        "{refused:?}"
+    );
+    crate::os::memfd::seal(&unsealed).unwrap();
+    received(unsealed).unwrap();
+
+    // A file that has a name is a file, and one that lost it is nothing.
+    for site in [Site::posix("named"), Site::file("named")] {
+        let (object, _segment) = site.create();
+        let descriptor = || std::fs::File::from(object.descriptor().unwrap().unwrap());
+        let same = received(descriptor()).unwrap();
+        assert!(same.outlives_its_guard() && !same.goes_with_its_users());
+        assert!(same.unlink().is_err(), "its name is not known");
+        object.unlink().unwrap();
+        let refused = received(descriptor()).map(drop);
+        assert!(
+            matches!(refused, Err(MemoryError::WrongType(_))),
+            "{refused:?}"
+        );
+    }
+}
+
+#[test]
+fn a_lock_alone_is_had_while_nobody_has_a_role() {
+    let site = Site::file("roles");
+    let (object, _segment) = site.create();
+    let other = site.open().unwrap();
+    assert!(object.enter().unwrap() && object.enter().unwrap());
+    assert!(other.enter().unwrap(), "roles don't exclude each other");
+    other.leave();
+    assert!(!other.take_over().unwrap());
+    object.leave();
+    assert!(!other.take_over().unwrap(), "one role is left");
+    object.leave();
+    assert!(other.take_over().unwrap());
+    assert!(!object.enter().unwrap());
+    other.end_take_over();
+    assert!(object.enter().unwrap());
+    // A child that is killed with the lock does not keep it.
+    object.leave();
+    let ended = in_child(|| u8::from(!site.open().unwrap().take_over().unwrap()));
+    assert_eq!(ended, Ended::Code(0));
+    assert!(object.enter().unwrap());
+}
+
+#[test]
+fn anonymous_memory_stays_with_forked_children() {
+    let (object, segment) = NewObject::create(&Place::Anonymous, &request(LEN)).unwrap();
+    let object = object.publish().unwrap();
+    let ended = in_child(|| {
+        assert!(segment.is_forked());
+        let (_object, mine) = object
+            .adopt(&segment)
+            .unwrap()
+            .expect("a handle of its own");
+        assert!(!mine.is_forked());
+        set(&mine, 3, get(&mine, 2) + 1);
+        drop(mine);
+        0
+    });
+    assert_eq!(ended, Ended::Code(0));
+    assert_eq!(get(&segment, 3), 1);
+}
+
+#[test]
+fn a_forked_child_has_the_descriptor_of_memory_without_a_name() {
+    let (object, segment) = NewObject::create(&nameless()[0], &request(LEN)).unwrap();
+    let object = object.publish().unwrap();
+    let ended = in_child(|| {
+        let (_object, mine) = object
+            .adopt(&segment)
+            .unwrap()
+            .expect("a handle of its own");
+        set(&mine, 3, 8);
+        0
+    });
+    assert_eq!(ended, Ended::Code(0));
+    assert_eq!(get(&segment, 3), 8);
+    let site = Site::posix("adopted");
+    let (named, segment) = site.create();
+    assert!(named.adopt(&segment).unwrap().is_none());
+}
+
+#[test]
+fn huge_pages_and_locked_memory_are_given_or_the_limit_is_named() {
+    let limit = |result: Result<()>| match result {
+        Ok(()) => None,
+        Err(MemoryError::Limit(limit)) => Some(limit),
+        Err(other) => panic!("{other:?}"),
+    };
+    let asked = |pages| Request {
+        pages,
+        ..request(LEN)
+    };
+    for place in nameless() {
+        let made = NewObject::create(&place, &asked(Pages::Transparent));
+        let flags = made
+            .as_ref()
+            .ok()
+            .map(|(_, made)| smaps(made.base(), "VmFlags"));
+        match limit(made.map(drop)) {
+            None => assert!(flags.unwrap().split(' ').any(|flag| flag == "hg")),
+            Some(limit) => assert!(limit.contains("shmem_enabled is"), "{limit}"),
+        }
+    }
+    let made = NewObject::create(&nameless()[0], &asked(Pages::Reserved));
+    let len = made.as_ref().ok().map(|(_, made)| made.len());
+    match limit(made.map(drop)) {
+        None => assert_eq!(len, Some(2 << 20), "a whole page"),
+        Some(limit) => assert!(limit.contains("vm.nr_hugepages"), "{limit}"),
+    }
+    for site in [
+        Site::posix("huge-pages"),
+        Site::file("huge-pages"),
+        Site::sysv("huge-pages"),
+    ] {
+        let made = NewObject::create(&site.place, &asked(Pages::Reserved)).map(drop);
+        assert!(limit(made).unwrap().contains("memfd:"));
+        assert!(!site.exists());
+    }
+
+    let (_object, segment) = NewObject::create(&Place::Anonymous, &request(LEN)).unwrap();
+    segment.lock().unwrap();
+    assert_eq!(
+        smaps(segment.base(), "Locked"),
+        format!("{} kB", LEN / 1024)
+    );
+    if !testing::is_root() {
+        eprintln!("skipped: only root can become somebody whom the limit binds");
+        return;
+    }
+    let (_object, segment) = NewObject::create(&Place::Anonymous, &request(LEN)).unwrap();
+    let ended = in_child(|| {
+        testing::limit_locked_memory(8192);
+        testing::become_nobody();
+        let (_object, mine) = NewObject::create(&Place::Anonymous, &request(LEN)).unwrap();
+        let told = limit(mine.lock()).unwrap();
+        u8::from(!told.contains("RLIMIT_MEMLOCK is 8192 bytes"))
+    });
+    assert_eq!(ended, Ended::Code(0));
+    drop(segment);
 }

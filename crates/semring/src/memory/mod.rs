@@ -3,36 +3,47 @@
 //! # The contract of a backend
 //! (held for each of them in `contract_tests`)
 //! * A new segment is all zero, and every page of it is real: a full file system or memory answers at
-//!   creation, with the size asked for, never with SIGBUS later.
+//!   creation, with the size asked for, never with SIGBUS later. (A file on a disk has all its blocks.)
 //! * What one mapping stores, every other sees.
 //! * Mode and owner are exactly what was asked for, whatever the umask.
 //! * A name that is taken answers [`MemoryError::Exists`], a missing one [`MemoryError::NotFound`].
 //! * Removing takes the name away; mappings stay valid until they are dropped.
-//! * A forked child does not have the pages, and dropping its copy of the handle does nothing.
+//! * A forked child does not have the pages (those of anonymous memory it has), and dropping its copy of
+//!   the handle does nothing.
+//!
+//! # Who can take the memory away under its users
+//! Nobody, where its size can't change: System V segments, sealed memfds, anonymous memory. The file of a
+//! `posix:` or `file:` ring can be truncated by whoever may write it, and there is no seal against that;
+//! a user who touches a missing page gets SIGBUS. Those who only look read such a file with `pread`.
 #![allow(unsafe_code)]
 
 pub(crate) mod address;
+mod anonymous;
 #[cfg(all(test, not(semring_loom)))]
 mod contract_tests;
+mod file;
 #[cfg(test)]
 mod heap;
+mod memfd;
 mod posix;
 mod span;
 mod sysv;
 
 use std::io;
 use std::mem::ManuallyDrop;
+use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 pub(crate) use address::{Address, Place};
 pub(crate) use posix::DIRECTORY as POSIX_DIRECTORY;
 pub(crate) use span::Span;
 
-use crate::os::errno;
-use crate::os::mapping::Mapping;
-use crate::os::process;
+use crate::os::mapping::{self, Mapping};
 use crate::os::sentinel::ForkSentinel;
 use crate::os::sysv::{Attachment, Key};
+use crate::os::{errno, process};
+use file::Sort;
 
 /// What can go wrong with memory, before it is known what for.
 #[derive(Debug)]
@@ -51,6 +62,8 @@ pub(crate) enum MemoryError {
         free: Option<u64>,
         hint: &'static str,
     },
+    /// A limit of the system is in the way: which one, its value, and how to raise it.
+    Limit(String),
     /// Any other refusal, with the call that was refused.
     Os {
         call: &'static str,
@@ -85,6 +98,10 @@ pub(crate) enum Access {
 enum Backing {
     Mapping(Mapping),
     Attached(Attachment),
+    /// Shared with the handles of the process that this one was forked from, too.
+    Anonymous(Arc<Mapping>),
+    /// A copy of our own, for looking.
+    Private(Mapping),
     #[cfg(test)]
     Heap(heap::HeapPages),
 }
@@ -108,6 +125,8 @@ impl Segment {
         let (base, len) = match &backing {
             Backing::Mapping(mapping) => (mapping.base(), mapping.len()),
             Backing::Attached(attachment) => (attachment.as_ptr(), attachment.len()),
+            Backing::Anonymous(mapping) => (mapping.base(), mapping.len()),
+            Backing::Private(mapping) => (mapping.base(), mapping.len()),
             #[cfg(test)]
             Backing::Heap(pages) => (pages.base(), pages.len()),
         };
@@ -115,12 +134,8 @@ impl Segment {
             call: "madvise(MADV_WIPEONFORK)",
             source,
         })?;
-        #[cfg(test)]
-        let shared = !matches!(backing, Backing::Heap(_));
-        #[cfg(not(test))]
-        let shared = true;
-        if shared {
-            crate::os::mapping::dont_fork(base, len).map_err(|source| MemoryError::Os {
+        if matches!(backing, Backing::Mapping(_) | Backing::Attached(_)) {
+            mapping::dont_fork(base, len).map_err(|source| MemoryError::Os {
                 call: "madvise(MADV_DONTFORK)",
                 source,
             })?;
@@ -137,6 +152,39 @@ impl Segment {
     #[cfg(test)]
     pub(crate) fn heap(len: usize) -> Self {
         Self::new(Backing::Heap(heap::HeapPages::new(len))).expect("a page for the sentinel")
+    }
+
+    /// Zeroed memory of this process alone; real where it is touched.
+    pub(crate) fn private(len: usize) -> Result<Self> {
+        let mapping = Mapping::private(len).map_err(|error| MemoryError::of("mmap", error))?;
+        Self::new(Backing::Private(mapping))
+    }
+
+    fn is_private(&self) -> bool {
+        matches!(*self.backing, Backing::Private(_))
+    }
+
+    /// In a forked child, which still has the pages of anonymous memory: a handle of its own to them.
+    /// `None` for other memory.
+    pub(crate) fn adopt(&self) -> Result<Option<Self>> {
+        match &*self.backing {
+            Backing::Anonymous(mapping) => Self::new(Backing::Anonymous(mapping.clone())).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Keeps every page in memory for as long as it is mapped here.
+    pub(crate) fn lock(&self) -> Result<()> {
+        mapping::lock(self.base, self.len).map_err(|source| match source.raw_os_error() {
+            Some(errno::EPERM | errno::ENOMEM | errno::EAGAIN) => MemoryError::Limit(format!(
+                "{} bytes can't be locked in memory: RLIMIT_MEMLOCK is {} (for all that a process locks); raise it \
+                 (ulimit -l, LimitMEMLOCK= of a service, --ulimit memlock= of a container), or don't lock",
+                self.len,
+                process::memory_lock_limit()
+                    .map_or_else(|| "unlimited".to_owned(), |bytes| format!("{bytes} bytes")),
+            )),
+            _ => MemoryError::of("mlock", source),
+        })
     }
 
     /// The first byte.
@@ -157,7 +205,7 @@ impl Segment {
 
     /// Makes every page real now.
     fn populate(&self) -> io::Result<()> {
-        match crate::os::mapping::populate(self.base, self.len) {
+        match mapping::populate(self.base, self.len) {
             // Before Linux 5.14 there is no such advice: touch the pages.
             Err(error) if error.raw_os_error() == Some(errno::EINVAL) => {
                 for page in (0..self.len).step_by(4096) {
@@ -176,7 +224,8 @@ impl Segment {
 impl Drop for Segment {
     fn drop(&mut self) {
         if self.is_forked() {
-            // The child never had these pages; the addresses may belong to something else by now.
+            // The child never had these pages; the addresses may belong to something else by now. (Those of
+            // anonymous memory it has; they go with it.)
             return;
         }
         // SAFETY: dropped once, here.
@@ -196,6 +245,55 @@ fn check_available(asked: u64) -> Result<()> {
     }
 }
 
+/// What pages a new ring gets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Pages {
+    #[default]
+    Ordinary,
+    /// Transparent huge pages.
+    Transparent,
+    /// Huge pages out of the machine's pool.
+    Reserved,
+}
+
+/// What a new object is to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    /// Bytes; with reserved huge pages rounded up to whole ones.
+    pub(crate) len: usize,
+    /// Permission bits, whatever the umask.
+    pub(crate) mode: u32,
+    /// The owner, if not the caller.
+    pub(crate) uid: Option<u32>,
+    /// The group, if not the usual one.
+    pub(crate) gid: Option<u32>,
+    pub(crate) pages: Pages,
+}
+
+/// Makes the pages of a new segment real, of the kind asked for.
+fn prepare(segment: &Segment, request: &Request, hint: &'static str) -> Result<()> {
+    if request.pages == Pages::Transparent {
+        let setting = process::shared_huge_pages();
+        if !matches!(
+            setting.as_deref(),
+            Some("advise" | "always" | "within_size" | "force")
+        ) {
+            return Err(MemoryError::Limit(format!(
+                "transparent huge pages are off for shared memory: /sys/kernel/mm/transparent_hugepage/shmem_enabled is \
+                 {}; set it to \"advise\", or leave the option out",
+                setting.as_deref().unwrap_or("missing")
+            )));
+        }
+        mapping::advise_huge(segment.base(), segment.len())
+            .map_err(|error| MemoryError::of("madvise(MADV_HUGEPAGE)", error))?;
+    }
+    segment.populate().map_err(|_| MemoryError::NoSpace {
+        asked: segment.len() as u64,
+        free: process::available_memory(),
+        hint,
+    })
+}
+
 /// Who owns an object and who may use it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Ownership {
@@ -207,8 +305,9 @@ pub(crate) struct Ownership {
 
 /// A memory object that exists: opened, and not yet mapped.
 pub(crate) enum Object {
-    Posix(posix::PosixObject),
+    File(file::FileObject),
     Sysv(sysv::SysvObject),
+    Anonymous(anonymous::AnonymousObject),
 }
 
 impl Object {
@@ -218,43 +317,70 @@ impl Object {
         Self::Sysv(sysv::SysvObject::nowhere())
     }
 
-    /// Opens the object at a place.
+    /// Opens the object at a place. What has no name is not found by one.
     pub(crate) fn open(place: &Place, access: Access) -> Result<Self> {
         match place {
-            Place::Posix(path) => posix::PosixObject::open(path, access).map(Self::Posix),
+            Place::Posix(path) => file::FileObject::open(path, access, Sort::Posix).map(Self::File),
+            Place::File(path) => file::FileObject::open(path, access, Sort::File).map(Self::File),
+            Place::Descriptor(link) => {
+                file::FileObject::of_descriptor(link, access).map(Self::File)
+            }
             Place::Sysv(key) => sysv::SysvObject::open(*key).map(Self::Sysv),
+            Place::Memfd(_) | Place::Anonymous => Err(MemoryError::NotFound),
         }
     }
 
     /// Bytes of the object.
     pub(crate) fn len(&self) -> Result<u64> {
         match self {
-            Self::Posix(object) => object.len(),
+            Self::File(object) => object.len(),
             Self::Sysv(object) => object.len(),
+            Self::Anonymous(object) => Ok(object.len()),
         }
     }
 
     /// True if some process has the object mapped, as far as the kernel tells (System V only).
     pub(crate) fn is_attached(&self) -> bool {
         match self {
-            Self::Posix(_) => false,
             Self::Sysv(object) => object.is_attached(),
+            Self::File(_) | Self::Anonymous(_) => false,
         }
     }
 
-    /// The first 4096 bytes, zero-filled where the object is shorter. Never faults.
+    /// The first 4096 bytes, zero-filled where the object is shorter. Never faults. (Nobody opens
+    /// anonymous memory, so nobody asks for the head of it.)
     pub(crate) fn head(&self) -> Result<Box<[u8; 4096]>> {
         match self {
-            Self::Posix(object) => object.head(),
+            Self::File(object) => object.head(),
             Self::Sysv(object) => object.head(),
+            Self::Anonymous(_) => Err(MemoryError::NotFound),
         }
     }
 
     /// Maps the first `len` bytes, which the object must have.
     pub(crate) fn map(&self, len: usize, access: Access) -> Result<Segment> {
         match self {
-            Self::Posix(object) => object.map(len, access),
+            Self::File(object) => object.map(len, access),
             Self::Sysv(object) => object.map(len, access),
+            Self::Anonymous(_) => Err(MemoryError::NotFound),
+        }
+    }
+
+    /// A segment for looking at the first `len` bytes. Of what can be truncated it is a private copy,
+    /// into which each part has to be [read](Self::look_at) before it is looked at.
+    pub(crate) fn map_to_look(&self, len: usize) -> Result<Segment> {
+        match self {
+            Self::File(object) if object.sort() != Sort::Memfd => Segment::private(len),
+            _ => self.map(len, Access::ReadOnly),
+        }
+    }
+
+    /// Brings a part of a segment [for looking](Self::map_to_look) up to date, if it is a copy; beyond the
+    /// end of the object it stays as it is.
+    pub(crate) fn look_at(&self, segment: &Segment, offset: usize, len: usize) -> Result<()> {
+        match self {
+            Self::File(object) if segment.is_private() => object.copy_into(segment, offset, len),
+            _ => Ok(()),
         }
     }
 
@@ -262,57 +388,190 @@ impl Object {
     /// false if somebody does so to us. A System V segment is removed by its id, which needs no lock.
     pub(crate) fn try_lock(&self) -> Result<bool> {
         match self {
-            Self::Posix(object) => object.try_lock(),
+            Self::File(object) => object.try_lock(),
             _ => Ok(true),
         }
     }
 
     pub(crate) fn ownership(&self) -> Result<Ownership> {
         match self {
-            Self::Posix(object) => object.ownership(),
+            Self::File(object) => object.ownership(),
             Self::Sysv(object) => object.ownership(),
+            Self::Anonymous(object) => Ok(object.ownership()),
+        }
+    }
+
+    /// The inode of a file, which its copy does not have; 0 for other memory.
+    pub(crate) fn inode(&self) -> Result<u64> {
+        match self {
+            Self::File(object) => object.inode(),
+            Self::Sysv(_) | Self::Anonymous(_) => Ok(0),
         }
     }
 
     /// Takes the name away if it still means this object; gone already is fine.
     pub(crate) fn unlink(&self) -> Result<()> {
         match self {
-            Self::Posix(object) => object.unlink(),
+            Self::File(object) => object.unlink(),
             Self::Sysv(object) => object.unlink(),
+            Self::Anonymous(_) => Ok(()),
+        }
+    }
+
+    /// True if the name, where there is one, still means this object.
+    pub(crate) fn has_its_name(&self) -> Result<bool> {
+        match self {
+            Self::File(object) => object.has_its_name(),
+            Self::Sysv(_) | Self::Anonymous(_) => Ok(true),
+        }
+    }
+
+    /// True if the object was opened by the name of a file, and that name still means it.
+    pub(crate) fn is_still_there(&self) -> bool {
+        matches!(self, Self::File(object) if !object.is_nameless() && matches!(object.has_its_name(), Ok(true)))
+    }
+
+    /// True if the memory outlives its guard: then the guard is made anew when it is missing.
+    pub(crate) fn outlives_its_guard(&self) -> bool {
+        matches!(self, Self::File(object) if object.sort() != Sort::Posix)
+    }
+
+    /// True if the memory goes with the last process that has it.
+    pub(crate) fn goes_with_its_users(&self) -> bool {
+        match self {
+            Self::File(object) => object.sort() == Sort::Memfd,
+            Self::Sysv(_) => false,
+            Self::Anonymous(_) => true,
+        }
+    }
+
+    /// Notes one more role of this process; false while somebody makes the guard anew.
+    pub(crate) fn enter(&self) -> Result<bool> {
+        match self {
+            Self::File(object) => object.enter(),
+            Self::Sysv(_) | Self::Anonymous(_) => Ok(true),
+        }
+    }
+
+    /// Notes one role less.
+    pub(crate) fn leave(&self) {
+        if let Self::File(object) = self {
+            object.leave();
+        }
+    }
+
+    /// Keeps everybody from taking a role; false if somebody has one. Only for memory that
+    /// [outlives its guard](Self::outlives_its_guard).
+    pub(crate) fn take_over(&self) -> Result<bool> {
+        match self {
+            Self::File(object) => object.take_over(),
+            Self::Sysv(_) | Self::Anonymous(_) => Ok(false),
+        }
+    }
+
+    /// Ends what [`take_over`](Self::take_over) began.
+    pub(crate) fn end_take_over(&self) {
+        if let Self::File(object) = self {
+            object.end_take_over();
+        }
+    }
+
+    /// A descriptor to pass on, of a description of its own; `None` for memory that has none.
+    pub(crate) fn descriptor(&self) -> Result<Option<OwnedFd>> {
+        match self {
+            Self::File(object) => object.passable().map(Some),
+            Self::Sysv(_) | Self::Anonymous(_) => Ok(None),
+        }
+    }
+
+    /// In a forked child: the same memory as its own. `None` for named memory, which a child opens by
+    /// its name.
+    pub(crate) fn adopt(&self, parents: &Segment) -> Result<Option<(Self, Segment)>> {
+        match self {
+            Self::File(object) if object.is_nameless() => {
+                let object = object.reopen()?;
+                let segment = object.map(parents.len(), Access::ReadWrite)?;
+                Ok(Some((Self::File(object), segment)))
+            }
+            Self::Anonymous(object) => {
+                let adopted = parents.adopt()?;
+                Ok(adopted.map(|segment| (Self::Anonymous(object.clone()), segment)))
+            }
+            Self::File(_) | Self::Sysv(_) => Ok(None),
         }
     }
 }
 
 /// A new object: mapped and real, all zero. Dropped before it is published, it leaves nothing.
 pub(crate) enum NewObject {
-    Posix(posix::NewPosix),
+    File(file::NewFile),
     Sysv(sysv::NewSysv),
+    Anonymous(anonymous::AnonymousObject),
 }
 
 impl NewObject {
-    /// Makes an object of `len` bytes. A System V segment is visible under its key from this moment;
-    /// a POSIX one only when it is [published](Self::publish).
-    pub(crate) fn create(place: &Place, len: usize, mode: u32) -> Result<(Self, Segment)> {
-        check_available(len as u64)?;
+    /// Makes an object. A System V segment is visible under its key from this moment; others only when
+    /// they are [published](Self::publish).
+    pub(crate) fn create(place: &Place, request: &Request) -> Result<(Self, Segment)> {
+        if !matches!(place, Place::File(_)) {
+            check_available(request.len as u64)?;
+        }
+        let of_file = |(new, segment)| (Self::File(new), segment);
         match place {
-            Place::Posix(path) => {
-                let (new, segment) = posix::NewPosix::create(path, len, mode)?;
-                Ok((Self::Posix(new), segment))
-            }
+            Place::Posix(path) => file::NewFile::create(path, request, Sort::Posix).map(of_file),
+            Place::File(path) => file::NewFile::create(path, request, Sort::File).map(of_file),
+            Place::Memfd(name) => memfd::create(name, request).map(of_file),
             Place::Sysv(key) => {
-                let (new, segment) = sysv::NewSysv::create(*key, len, mode)?;
+                let (new, segment) = sysv::NewSysv::create(*key, request)?;
                 Ok((Self::Sysv(new), segment))
             }
+            Place::Anonymous => {
+                let (new, segment) = anonymous::AnonymousObject::create(request)?;
+                Ok((Self::Anonymous(new), segment))
+            }
+            Place::Descriptor(_) => Err(MemoryError::WrongType(
+                "a descriptor: it can be opened if a ring is behind it, and not made",
+            )),
         }
     }
 
-    /// Gives the object its name. [`MemoryError::Exists`] if somebody else was first.
-    pub(crate) fn publish(self) -> Result<Object> {
+    /// As [`Object::outlives_its_guard`].
+    pub(crate) fn outlives_its_guard(&self) -> bool {
+        matches!(self, Self::File(new) if new.sort() != Sort::Posix)
+    }
+
+    /// Who owns it and who may use it, before it is published.
+    pub(crate) fn ownership(&self) -> Result<Ownership> {
         match self {
-            Self::Posix(new) => new.publish().map(Object::Posix),
-            Self::Sysv(new) => Ok(Object::Sysv(new.keep())),
+            Self::File(new) => new.ownership(),
+            Self::Sysv(new) => new.ownership(),
+            Self::Anonymous(object) => Ok(object.ownership()),
         }
     }
+
+    /// The inode that it will have; 0 for memory that is no file.
+    pub(crate) fn inode(&self) -> Result<u64> {
+        match self {
+            Self::File(new) => new.inode(),
+            Self::Sysv(_) | Self::Anonymous(_) => Ok(0),
+        }
+    }
+
+    /// Gives the object its name, or seals it. [`MemoryError::Exists`] if somebody else was first.
+    pub(crate) fn publish(self) -> Result<Object> {
+        match self {
+            Self::File(new) => new.publish().map(Object::File),
+            Self::Sysv(new) => Ok(Object::Sysv(new.keep())),
+            Self::Anonymous(object) => Ok(Object::Anonymous(object)),
+        }
+    }
+}
+
+/// The object behind a descriptor that was received.
+pub(crate) fn received(file: std::fs::File) -> Result<Object> {
+    let object = file::FileObject::of_nameless(file)?;
+    // The descriptor came with somebody else's description.
+    object.reopen().map(Object::File)
 }
 
 /// A place found by looking around, for listings.
@@ -326,6 +585,6 @@ pub(crate) fn places() -> Vec<Place> {
 pub(crate) fn sysv_key(place: &Place) -> Option<Key> {
     match place {
         Place::Sysv(key) => Some(*key),
-        Place::Posix(_) => None,
+        _ => None,
     }
 }

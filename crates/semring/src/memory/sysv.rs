@@ -3,12 +3,58 @@
 //! A segment is visible under its key from the moment it exists, so its state word and the creation
 //! lock of the guard decide whether it is a ring yet.
 
-use super::{Access, Backing, MemoryError, Ownership, Place, Result, Segment};
+use super::{
+    Access, Backing, MemoryError, Ownership, Pages, Place, Request, Result, Segment, prepare,
+};
 use crate::os::errno;
-use crate::os::sysv::{self, Key, Shm};
+use crate::os::sysv::{self, Key, Shm, limits};
 
-const NO_SPACE: &str = "a System V limit or the machine's memory is exhausted: see kernel.shmmax, kernel.shmall and \
-                        kernel.shmni (sysctl -w …), remove unused segments (ipcs -m), or choose a smaller capacity";
+const NO_SPACE: &str = "the machine, or the limit of this container, has no more memory: choose a smaller capacity, or \
+                        remove unused segments (ipcs -m, semring ls)";
+
+/// Which limit of System V segments is in the way of one more, if it is one of them.
+fn limit_in_the_way(asked: u64) -> Option<String> {
+    const PAGE: u64 = 4096;
+    let limits = limits::shm().ok()?;
+    if asked > limits.max_bytes {
+        return Some(format!(
+            "{asked} bytes are more than a segment may have: kernel.shmmax is {}; raise it (sysctl -w kernel.shmmax=…) \
+             or choose a smaller capacity",
+            limits.max_bytes
+        ));
+    }
+    let segments = sysv::shm::list().ok()?;
+    if segments.len() as u64 >= limits.segments {
+        return Some(format!(
+            "there are {} shared memory segments, and kernel.shmmni is {}: raise it (sysctl -w kernel.shmmni=…), or \
+             remove unused ones (ipcs -m, semring ls)",
+            segments.len(),
+            limits.segments
+        ));
+    }
+    let pages = |bytes: u64| bytes.div_ceil(PAGE);
+    let used: u64 = segments
+        .iter()
+        .map(|segment| pages(segment.stat.bytes as u64))
+        .sum();
+    (used.saturating_add(pages(asked)) > limits.pages_in_all).then(|| {
+        format!(
+            "shared memory segments have {used} pages, {} more are needed, and kernel.shmall is {}: raise it \
+             (sysctl -w kernel.shmall=…), remove unused segments (ipcs -m), or choose a smaller capacity",
+            pages(asked),
+            limits.pages_in_all
+        )
+    })
+}
+
+fn create_error(error: sysv::Error, asked: u64) -> MemoryError {
+    if matches!(error.errno(), errno::ENOSPC | errno::EINVAL)
+        && let Some(limit) = limit_in_the_way(asked)
+    {
+        return MemoryError::Limit(limit);
+    }
+    error_of(error, asked)
+}
 
 fn error_of(error: sysv::Error, asked: u64) -> MemoryError {
     match error.errno() {
@@ -108,12 +154,7 @@ impl SysvObject {
     }
 
     pub(super) fn ownership(&self) -> Result<Ownership> {
-        let stat = self.shm.stat().map_err(|error| error_of(error, 0))?;
-        Ok(Ownership {
-            uid: stat.uid,
-            gid: stat.gid,
-            mode: stat.mode & 0o777,
-        })
+        ownership(&self.shm)
     }
 
     pub(super) fn unlink(&self) -> Result<()> {
@@ -125,23 +166,49 @@ impl SysvObject {
     }
 }
 
+fn ownership(shm: &Shm) -> Result<Ownership> {
+    let stat = shm.stat().map_err(|error| error_of(error, 0))?;
+    Ok(Ownership {
+        uid: stat.uid,
+        gid: stat.gid,
+        mode: stat.mode & 0o777,
+    })
+}
+
 /// A new segment, removed on drop unless it is kept.
 pub(crate) struct NewSysv {
     shm: Option<Shm>,
 }
 
 impl NewSysv {
-    pub(super) fn create(key: Key, len: usize, mode: u32) -> Result<(Self, Segment)> {
-        let shm = Shm::create(key, len, mode).map_err(|error| error_of(error, len as u64))?;
+    pub(super) fn create(key: Key, request: &Request) -> Result<(Self, Segment)> {
+        if request.pages == Pages::Reserved {
+            return Err(MemoryError::Limit(
+                "reserved huge pages are for memfd: rings; ask for transparent ones, or leave the option out"
+                    .to_owned(),
+            ));
+        }
+        let asked = request.len as u64;
+        let shm = Shm::create(key, request.len, request.mode)
+            .map_err(|error| create_error(error, asked))?;
         let new = Self { shm: Some(shm) };
-        let attachment = shm.attach().map_err(|error| error_of(error, len as u64))?;
+        if request.uid.is_some() || request.gid.is_some() {
+            let stat = shm.stat().map_err(|error| error_of(error, asked))?;
+            let (uid, gid) = (
+                request.uid.unwrap_or(stat.uid),
+                request.gid.unwrap_or(stat.gid),
+            );
+            shm.set_permissions(uid, gid, request.mode)
+                .map_err(|error| error_of(error, asked))?;
+        }
+        let attachment = shm.attach().map_err(|error| error_of(error, asked))?;
         let segment = Segment::new(Backing::Attached(attachment))?;
-        segment.populate().map_err(|_| MemoryError::NoSpace {
-            asked: len as u64,
-            free: None,
-            hint: NO_SPACE,
-        })?;
+        prepare(&segment, request, NO_SPACE)?;
         Ok((new, segment))
+    }
+
+    pub(super) fn ownership(&self) -> Result<Ownership> {
+        ownership(self.shm.as_ref().expect("not kept yet"))
     }
 
     pub(super) fn keep(mut self) -> SysvObject {

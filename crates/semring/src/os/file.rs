@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -52,9 +52,47 @@ pub(crate) fn open(path: &Path, writable: bool) -> io::Result<File> {
     })
 }
 
+/// Opens what a link such as `/proc/PID/fd/N` leads to; never blocks on a FIFO.
+pub(crate) fn follow(path: &Path, writable: bool) -> io::Result<File> {
+    super::retry(|| {
+        OpenOptions::new()
+            .read(true)
+            .write(writable)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)
+    })
+}
+
+/// The same file with an open file description of its own: locks are held by descriptions.
+pub(crate) fn reopen(file: &File, writable: bool) -> io::Result<File> {
+    follow(Path::new(&own_link(file.as_raw_fd())), writable)
+}
+
+/// A descriptor of the same description that a program started from here inherits.
+pub(crate) fn inheritable(descriptor: BorrowedFd<'_>) -> io::Result<File> {
+    // SAFETY: a descriptor that we hold, and a number.
+    let number = super::check(unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_DUPFD, 3) })?;
+    // SAFETY: a new descriptor that nobody else knows.
+    Ok(unsafe { File::from_raw_fd(number) })
+}
+
+fn own_link(number: i32) -> String {
+    format!("/proc/self/fd/{number}")
+}
+
+/// Gives the file to a user or a group; `None` leaves that as it is.
+pub(crate) fn set_owner(file: &File, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+    std::os::unix::fs::fchown(file, uid, gid)
+}
+
+/// Writes a directory's names to the disk.
+pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
 /// Gives an unnamed file a name; fails with AlreadyExists if it is taken.
 pub(crate) fn link(file: &File, path: &Path) -> io::Result<()> {
-    let from = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let from = CString::new(own_link(file.as_raw_fd()))?;
     let to = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: both are NUL-terminated and live through the call.
     let result = unsafe {
@@ -90,6 +128,32 @@ pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
     // SAFETY: statvfs succeeded and filled it.
     let stat = unsafe { stat.assume_init() };
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// What kind of file system a file is on, and the size of its blocks.
+fn file_system(file: &File) -> io::Result<(i64, usize)> {
+    let mut stat = std::mem::MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: a descriptor that we hold; the buffer is ours.
+    super::check(unsafe { libc::fstatfs(file.as_raw_fd(), stat.as_mut_ptr()) })?;
+    // SAFETY: fstatfs succeeded and filled it.
+    let stat = unsafe { stat.assume_init() };
+    Ok((stat.f_type, stat.f_bsize as usize))
+}
+
+/// Bytes of a page, if the file is made of reserved huge pages.
+pub(crate) fn huge_page_bytes(file: &File) -> Option<usize> {
+    match file_system(file) {
+        Ok((libc::HUGETLBFS_MAGIC, page)) => Some(page),
+        _ => None,
+    }
+}
+
+/// True if the file is nowhere but in memory.
+pub(crate) fn is_in_memory(file: &File) -> bool {
+    matches!(
+        file_system(file),
+        Ok((libc::TMPFS_MAGIC | libc::HUGETLBFS_MAGIC, _))
+    )
 }
 
 /// Device and inode: whether two handles mean one file.
@@ -135,4 +199,29 @@ pub(crate) unsafe fn write_raw(
     // SAFETY: the caller vouches for the range; a bad descriptor gives EBADF.
     let put = unsafe { libc::write(fd, from.as_ptr().cast(), len) };
     usize::try_from(put).map_err(|_| io::Error::last_os_error())
+}
+
+/// Reads from a place in a file into memory that is private to this process. Gives the number of bytes,
+/// 0 at the end; beyond a file's end there is nothing, and nothing faults.
+///
+/// # Safety
+/// `to` must be valid for writes of `len` bytes.
+pub(crate) unsafe fn read_raw_at(
+    file: &File,
+    to: std::ptr::NonNull<u8>,
+    len: usize,
+    offset: u64,
+) -> io::Result<usize> {
+    super::retry(|| {
+        // SAFETY: the caller vouches for the range.
+        let got = unsafe {
+            libc::pread(
+                file.as_raw_fd(),
+                to.as_ptr().cast(),
+                len,
+                offset as libc::off_t,
+            )
+        };
+        usize::try_from(got).map_err(|_| io::Error::last_os_error())
+    })
 }

@@ -36,6 +36,35 @@ impl Mapping {
                 0,
             )
         };
+        Self::of(base, len)
+    }
+
+    /// Zeros that children forked from now on share.
+    pub(crate) fn anonymous(len: usize) -> io::Result<Self> {
+        Self::nameless(len, libc::MAP_SHARED)
+    }
+
+    /// Zeros of our own, made real by touching them only.
+    pub(crate) fn private(len: usize) -> io::Result<Self> {
+        Self::nameless(len, libc::MAP_PRIVATE | libc::MAP_NORESERVE)
+    }
+
+    fn nameless(len: usize, flags: libc::c_int) -> io::Result<Self> {
+        // SAFETY: a new mapping, placed by the kernel.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_ANONYMOUS | flags,
+                -1,
+                0,
+            )
+        };
+        Self::of(base, len)
+    }
+
+    fn of(base: *mut libc::c_void, len: usize) -> io::Result<Self> {
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
@@ -73,5 +102,28 @@ pub(crate) fn populate(base: NonNull<u8>, len: usize) -> io::Result<()> {
         // SAFETY: keeps the contents; the range is a mapping that the caller holds.
         super::check(unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_POPULATE_WRITE) })
     })?;
+    Ok(())
+}
+
+/// Makes every page of the range readable now, without making it dirty.
+pub(crate) fn populate_for_reading(base: NonNull<u8>, len: usize) -> io::Result<()> {
+    super::retry(|| {
+        // SAFETY: keeps the contents; the range is a mapping that the caller holds.
+        super::check(unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_POPULATE_READ) })
+    })?;
+    Ok(())
+}
+
+/// Asks for transparent huge pages.
+pub(crate) fn advise_huge(base: NonNull<u8>, len: usize) -> io::Result<()> {
+    // SAFETY: changes no byte; the range is a mapping that the caller holds.
+    super::check(unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_HUGEPAGE) })?;
+    Ok(())
+}
+
+/// Keeps every page of the range in memory for as long as it is mapped here.
+pub(crate) fn lock(base: NonNull<u8>, len: usize) -> io::Result<()> {
+    // SAFETY: changes no byte; the range is a mapping that the caller holds.
+    super::check(unsafe { libc::mlock(base.as_ptr().cast(), len) })?;
     Ok(())
 }

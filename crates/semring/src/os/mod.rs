@@ -8,17 +8,20 @@
 pub(crate) mod barrier;
 pub(crate) mod clock;
 pub(crate) mod file;
+pub(crate) mod lock;
 pub(crate) mod mapping;
+pub(crate) mod memfd;
 pub(crate) mod process;
 pub(crate) mod sentinel;
+pub(crate) mod socket;
 #[cfg(all(test, not(semring_loom)))]
 pub(crate) mod testing;
 
 /// The error numbers that the layers above tell apart.
 pub(crate) mod errno {
     pub(crate) use libc::{
-        EACCES, EDQUOT, EEXIST, EFBIG, EIDRM, EINVAL, EISDIR, ELOOP, ENOENT, ENOMEM, ENOSPC, ENXIO,
-        EOPNOTSUPP, EPERM, EROFS,
+        EACCES, EAGAIN, EDQUOT, EEXIST, EFBIG, EIDRM, EINVAL, EISDIR, ELOOP, ENOENT, ENOMEM,
+        ENOSPC, ENXIO, EOPNOTSUPP, EPERM, EROFS,
     };
 }
 
@@ -26,7 +29,7 @@ pub(crate) mod errno {
 pub(crate) mod sysv {
     pub(crate) use sysv_ipc::sem::{self, Op, SemSet};
     pub(crate) use sysv_ipc::shm::{self, Attachment, Shm};
-    pub(crate) use sysv_ipc::{Error, Key, ftok};
+    pub(crate) use sysv_ipc::{Error, Key, ftok, limits};
 }
 
 use std::io;

@@ -1,6 +1,7 @@
 //! Who we are, who somebody else is, and random bytes.
 
 use std::io;
+use std::sync::OnceLock;
 
 /// This process's id.
 pub(crate) fn id() -> u32 {
@@ -18,6 +19,12 @@ pub(crate) fn ipc_namespace() -> Option<u32> {
     use std::os::unix::fs::MetadataExt;
     let inode = std::fs::metadata("/proc/self/ns/ipc").ok()?.ino();
     u32::try_from(inode).ok()
+}
+
+/// The effective group id.
+pub(crate) fn effective_gid() -> u32 {
+    // SAFETY: getegid always succeeds and touches no memory.
+    unsafe { libc::getegid() }
 }
 
 /// Random bytes from the kernel.
@@ -89,11 +96,53 @@ pub(crate) fn fate(pid: u32) -> Fate {
     }
 }
 
-/// How many CPUs the machine runs, whichever of them this process may use.
+/// How many CPUs the machine ran when this process asked first, whichever of them it may use. (glibc
+/// reads it out of a file each time, which is a hundred times an attach.)
 pub(crate) fn online_cpus() -> usize {
-    // SAFETY: asks for a number; touches no memory of ours.
-    let count = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
-    usize::try_from(count).unwrap_or(1).max(1)
+    static COUNT: OnceLock<usize> = OnceLock::new();
+    *COUNT.get_or_init(|| {
+        // SAFETY: asks for a number; touches no memory of ours.
+        let count = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+        usize::try_from(count).unwrap_or(1).max(1)
+    })
+}
+
+/// The random number that the kernel gave itself when it started.
+pub(crate) fn boot_id() -> Option<[u8; 16]> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let digits: String = text.trim().chars().filter(|&digit| digit != '-').collect();
+    u128::from_str_radix(&digits, 16)
+        .ok()
+        .map(u128::to_be_bytes)
+}
+
+/// How many bytes this process may lock in memory; `None` without a limit.
+pub(crate) fn memory_lock_limit() -> Option<u64> {
+    let mut limit = std::mem::MaybeUninit::<libc::rlimit>::uninit();
+    // SAFETY: the buffer is ours.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, limit.as_mut_ptr()) };
+    if result != 0 {
+        return None;
+    }
+    // SAFETY: getrlimit succeeded and filled it.
+    let limit = unsafe { limit.assume_init() };
+    (limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
+
+/// Reserved huge pages of 2 MiB that nobody has; `None` where the kernel has none.
+pub(crate) fn free_huge_pages() -> Option<u64> {
+    std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
+
+/// What the kernel does about transparent huge pages in shared memory: `never`, `advise`, …
+pub(crate) fn shared_huge_pages() -> Option<String> {
+    let text = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/shmem_enabled").ok()?;
+    let (_, rest) = text.split_once('[')?;
+    rest.split_once(']').map(|(word, _)| word.to_owned())
 }
 
 /// The limits of semaphore sets in this IPC namespace.
@@ -164,6 +213,11 @@ mod tests {
         child.kill().unwrap();
         assert_eq!(fate(child.id()), Fate::Dying);
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn the_boot_id_stays() {
+        assert_eq!(boot_id().unwrap(), boot_id().unwrap());
     }
 
     #[test]

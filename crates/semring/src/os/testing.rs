@@ -59,6 +59,17 @@ pub(crate) fn become_nobody() {
     assert_eq!(user, 0);
 }
 
+/// Sets RLIMIT_MEMLOCK, in bytes. For children.
+pub(crate) fn limit_locked_memory(bytes: u64) {
+    let limit = libc::rlimit {
+        rlim_cur: bytes,
+        rlim_max: bytes,
+    };
+    // SAFETY: reads the structure.
+    let result = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
+    assert_eq!(result, 0);
+}
+
 /// True if this process may do what only root may.
 pub(crate) fn is_root() -> bool {
     super::process::effective_uid() == 0

@@ -1,0 +1,374 @@
+//! Semaphore sets of rings: made, marked, taken over, and told from others. What the semaphores mean is in
+//! [`semaphore`](super::semaphore); sets that nobody uses any more are in [`abandoned`](super::abandoned).
+
+use std::time::Duration;
+
+use super::abandoned::SetFacts;
+use super::semaphore::{
+    C, CHECK, HOME, I, KEY_PREFIX, LANES, N, SemaphoreGuard, T, add, count_for, sub, zero,
+};
+use crate::layout::superblock::SetIdentity;
+use crate::os::process;
+use crate::os::sysv::{self, Key, Op, SemSet};
+
+/// Where the name of a set's ring is. The set itself says so, in semaphores 6 and 7: who finds a set that
+/// no ring names can tell whether the ring would have to be where it looked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Home {
+    /// Nobody can tell: such a set is never taken for left behind.
+    Unknown,
+    /// In the directory with these two numbers, both from 1 to 32766.
+    Directory { device: u16, inode: u16 },
+    /// At a System V segment under the set's own key.
+    Key,
+    /// It has none: the ring goes with those who have it open, and so many processes have. (Or it is on
+    /// its way to another one, which then makes the set anew.)
+    Users { count: u16 },
+}
+
+impl Home {
+    /// Two values that no directory has.
+    const KEY: [i16; 2] = [32767, 0x5eed];
+    /// The second value behind a number of users; no inode is so high here.
+    const USERS: i16 = 32767;
+
+    /// A directory by its numbers; unknown where they don't fit into semaphores.
+    pub(crate) fn directory(device: u64, inode: u64) -> Self {
+        let fits = |number: u64| match u16::try_from(number) {
+            Ok(number @ 1..=32766) => Some(number),
+            _ => None,
+        };
+        match (fits(device), fits(inode)) {
+            (Some(device), Some(inode)) => Self::Directory { device, inode },
+            _ => Self::Unknown,
+        }
+    }
+
+    const fn values(self) -> [i16; 2] {
+        match self {
+            Self::Unknown => [0, 0],
+            Self::Directory { device, inode } => [device as i16, inode as i16],
+            Self::Key => Self::KEY,
+            Self::Users { count } => [count as i16, Self::USERS],
+        }
+    }
+
+    /// What a set's values say; nothing if they are not what one of ours has there.
+    pub(super) fn of(values: &[u16]) -> Option<Self> {
+        let marks = values.get(usize::from(HOME)..usize::from(LANES))?;
+        let home = match *marks {
+            [0, 0] => Self::Unknown,
+            _ if marks == Self::KEY.map(|value| value as u16) => Self::Key,
+            [count, second] if second == Self::USERS as u16 => Self::Users { count },
+            [device, inode] => Self::directory(device.into(), inode.into()),
+            _ => return None,
+        };
+        let back = home.values().map(|value| value as u16);
+        (marks == back).then_some(home)
+    }
+}
+
+/// A set that is being made into a guard, with the creation lock held. Dropped unfinished, it gives
+/// the lock back and removes the set if it made it.
+pub(crate) struct NewSet {
+    set: SemSet,
+    lanes: usize,
+    remove_on_drop: bool,
+    /// Semaphores 6 and 7 have their values.
+    is_marked: bool,
+}
+
+/// What stands in the way of a set under a given key.
+#[derive(Debug)]
+pub(crate) enum SetTrouble {
+    /// The key belongs to a set that is not ours.
+    Foreign,
+    /// Whoever made or removes the ring has not finished in time.
+    Busy,
+    /// A call failed.
+    Failed(sysv::Error),
+}
+
+impl From<sysv::Error> for SetTrouble {
+    fn from(error: sysv::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl NewSet {
+    /// A new set under a random key that nobody uses.
+    pub(crate) fn create(lanes: usize, mode: u32) -> std::result::Result<Self, SetTrouble> {
+        loop {
+            let random = u16::from_le_bytes(process::random().map_err(|_| SetTrouble::Busy)?);
+            let key = Key::from_raw(KEY_PREFIX | u32::from(random));
+            let set = match SemSet::create(key, count_for(lanes), mode) {
+                Ok(set) => set,
+                Err(error) if error.already_exists() => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let new = Self {
+                set,
+                lanes,
+                remove_on_drop: true,
+                is_marked: false,
+            };
+            match set.op(&[zero(I).no_wait(), add(I).undo()]) {
+                Ok(()) => return Ok(new),
+                // Until here it looked abandoned: whoever clears such sets away was faster, and has it
+                // or had it. It is theirs.
+                Err(error) if error.is_would_block() || error.is_removed() => {
+                    std::mem::forget(new);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The set under a given key, made or taken over, with the creation lock held. A set that a dead
+    /// creator or remover of ours left behind is replaced; one that is not ours is refused.
+    /// `alive` says whether the memory under this key is a finished ring: then the set is in use and
+    /// only the lock is taken.
+    pub(crate) fn lock(
+        key: Key,
+        lanes: usize,
+        mode: u32,
+        patience: Duration,
+        is_ring: impl Fn() -> bool,
+    ) -> std::result::Result<Option<Self>, SetTrouble> {
+        let end = crate::os::clock::now() + patience;
+        loop {
+            let left = end.saturating_duration_since(crate::os::clock::now());
+            if left.is_zero() {
+                return Err(SetTrouble::Busy);
+            }
+            let set = match SemSet::create(key, count_for(lanes), mode) {
+                Ok(set) => set,
+                Err(error) if error.already_exists() => match SemSet::open(key) {
+                    Ok(set) => set,
+                    Err(error) if error.not_found() => continue,
+                    Err(error) => return Err(error.into()),
+                },
+                Err(error) => return Err(error.into()),
+            };
+            let taken = match origin(set) {
+                Ok(Origin::Foreign) => return Err(SetTrouble::Foreign),
+                Ok(Origin::Marked) => set
+                    .op_timeout(&[zero(I), add(I).undo()], Some(left))
+                    .map(|()| true),
+                Ok(Origin::Untouched) => mark_and_lock(set),
+                Err(error) => Err(error),
+            };
+            match taken {
+                Ok(true) => {}
+                // Somebody marked it meanwhile.
+                Ok(false) => continue,
+                Err(error) if error.is_would_block() => return Err(SetTrouble::Busy),
+                Err(error) if error.is_interrupted() || error.is_removed() => continue,
+                Err(error) => return Err(error.into()),
+            }
+            let mut held = Self {
+                set,
+                lanes,
+                remove_on_drop: false,
+                is_marked: true,
+            };
+            if is_ring() {
+                return Ok(None); // dropping `held` gives the lock back
+            }
+            let stat = match set.stat() {
+                Ok(stat) => stat,
+                Err(error) if error.is_removed() => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let values = match set.values() {
+                Ok(values) => values,
+                Err(error) if error.is_removed() => continue,
+                Err(error) => return Err(error.into()),
+            };
+            if is_fresh(&values) && stat.count == count_for(lanes) && stat.mode & 0o777 == mode {
+                held.remove_on_drop = true;
+                return Ok(Some(held));
+            }
+            if values.get(usize::from(T)).is_some_and(|&value| value != 0) {
+                // A removal is under way: its end takes the set with it, or its death undoes T.
+                drop(held);
+                match set.op_timeout(&[zero(T)], Some(left)) {
+                    Ok(()) => {}
+                    Err(error) if error.is_would_block() => return Err(SetTrouble::Busy),
+                    Err(error) if error.is_interrupted() || error.is_removed() => {}
+                    Err(error) => return Err(error.into()),
+                }
+                continue;
+            }
+            if !looks_abandoned(&values) {
+                return Err(SetTrouble::Foreign);
+            }
+            // Left behind by a creator or remover that died: no segment goes with it, nobody holds a
+            // seat. Those who wait for its lock get EIDRM and come back.
+            match set.remove() {
+                Ok(()) => {}
+                Err(error) if error.is_removed() => {}
+                Err(error) => return Err(error.into()),
+            }
+            // The lock went with the set.
+            std::mem::forget(held);
+        }
+    }
+
+    /// Gives the set the owner, group and mode of the ring's memory.
+    pub(crate) fn give_to(
+        &self,
+        uid: u32,
+        gid: u32,
+        mode: u32,
+    ) -> std::result::Result<(), SetTrouble> {
+        let stat = self.set.stat()?;
+        if (stat.uid, stat.gid, stat.mode & 0o777) != (uid, gid, mode) {
+            self.set.set_permissions(uid, gid, mode)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the set one particular ring's, whose name is there; gives what the superblock stores. (The
+    /// set under a given key says where from the beginning.)
+    pub(crate) fn identify(&self, home: Home) -> std::result::Result<SetIdentity, SetTrouble> {
+        let random = u16::from_le_bytes(process::random().map_err(|_| SetTrouble::Busy)?);
+        let check = (random % 32767) as i16 + 1;
+        let stat = self.set.stat()?;
+        let [first, second] = home.values();
+        let mark = [
+            zero(CHECK).no_wait(),
+            Op::new(CHECK, check),
+            Op::new(HOME, first),
+            Op::new(HOME + 1, second),
+        ];
+        // Adding 0 would be waiting for 0.
+        let known = if self.is_marked || home == Home::Unknown {
+            2
+        } else {
+            4
+        };
+        self.set.op(&mark[..known])?;
+        Ok(SetIdentity {
+            key: stat.key.raw(),
+            id: self.set.id(),
+            ctime: stat.ctime,
+            check: check as u32,
+        })
+    }
+
+    /// Ends the creation: the set stays, the lock is given back.
+    pub(crate) fn finish(mut self) -> SemaphoreGuard {
+        self.remove_on_drop = false;
+        SemaphoreGuard::new(self.set, self.lanes)
+    }
+
+    /// The same for a ring that goes with its users, of whom we are the first.
+    pub(crate) fn finish_held(self) -> std::result::Result<SemaphoreGuard, SetTrouble> {
+        let mut guard = SemaphoreGuard::new(self.set, self.lanes);
+        guard.hold()?;
+        self.finish();
+        Ok(guard)
+    }
+}
+
+/// Whose set lies under a key that we were given, as far as can be told without touching it.
+enum Origin {
+    /// Ours: it bears the mark of a set under a key.
+    Marked,
+    /// All zero, and nobody has ever done an operation on it or waits for one: what a creator of ours
+    /// leaves that was killed between making it and marking it.
+    Untouched,
+    Foreign,
+}
+
+fn origin(set: SemSet) -> std::result::Result<Origin, sysv::Error> {
+    let (stat, values) = (set.stat()?, set.values()?);
+    let facts = SetFacts::new(values);
+    if facts.lanes().is_none() {
+        return Ok(Origin::Foreign);
+    }
+    if facts.home() == Some(Home::Key) {
+        return Ok(Origin::Marked);
+    }
+    let mut untouched = facts.is_blank() && stat.otime == 0;
+    for index in 0..stat.count as u16 {
+        untouched =
+            untouched && set.waiting_for_increase(index)? == 0 && set.waiting_for_zero(index)? == 0;
+    }
+    Ok(if untouched {
+        Origin::Untouched
+    } else {
+        Origin::Foreign
+    })
+}
+
+/// Marks an untouched set as one of ours and takes the creation lock, both at once; false if somebody
+/// else was faster.
+fn mark_and_lock(set: SemSet) -> std::result::Result<bool, sysv::Error> {
+    let [first, second] = Home::KEY;
+    let operations = [
+        zero(HOME).no_wait(),
+        zero(HOME + 1).no_wait(),
+        zero(I).no_wait(),
+        Op::new(HOME, first),
+        Op::new(HOME + 1, second),
+        add(I).undo(),
+    ];
+    match set.op(&operations) {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_would_block() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// As it is right behind [`mark_and_lock`].
+fn is_fresh(values: &[u16]) -> bool {
+    values.iter().enumerate().all(|(index, &value)| {
+        let expected = match index as u16 {
+            I => 1,
+            HOME => Home::KEY[0] as u16,
+            index if index == HOME + 1 => Home::KEY[1] as u16,
+            _ => 0,
+        };
+        value == expected
+    })
+}
+
+/// The shape of a set of ours that nobody uses: enough semaphores, an even number, our lock held by us,
+/// no seat taken.
+fn looks_abandoned(values: &[u16]) -> bool {
+    values.len() >= count_for(1)
+        && values.len().is_multiple_of(2)
+        && values[usize::from(I)] == 1
+        && [N, C, T]
+            .iter()
+            .all(|&index| values[usize::from(index)] == 0)
+        && Home::of(values) == Some(Home::Key)
+        && values[usize::from(LANES)..]
+            .iter()
+            .step_by(2)
+            .all(|&seat| seat == 0)
+}
+
+impl Drop for NewSet {
+    fn drop(&mut self) {
+        if self.remove_on_drop {
+            let _ = self.set.remove();
+        } else {
+            let _ = self.set.op(&[sub(I).undo().no_wait()]);
+        }
+    }
+}
+
+/// Waits until nobody holds the creation lock of the set under a key (or there is no set); false when
+/// the time is over.
+pub(crate) fn creation_ended(key: Key, patience: Duration) -> bool {
+    match SemSet::open(key) {
+        Ok(set) => !matches!(
+            SemaphoreGuard::new(set, 0).await_zero(I, patience),
+            Ok(false)
+        ),
+        Err(_) => true,
+    }
+}

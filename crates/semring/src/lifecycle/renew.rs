@@ -1,0 +1,147 @@
+//! Making a ring's guard anew: the memory of a `file:` ring outlives its semaphores (a restart, a logout
+//! with RemoveIPC, `ipcrm`), and so does a memfd on its way between processes.
+//!
+//! Whoever takes a role holds the file's lock, shared, and only then looks whether the set is still the
+//! one of the newest record. So with the lock held alone nobody has a role by any set of the ring, in
+//! whatever IPC namespace, and nobody gets one by an older set afterwards.
+//!
+//! ```text
+//! 1 lock, alone                 killed: the kernel gives it back
+//! 2 is the set still missing?   (another opener may have made one)
+//! 3 set, creation lock held     killed: a set that no ring names, its lock free
+//! 4 the next record             killed: half a record, which is none; the one before still counts, and
+//! 5 give both locks back          its set is missing, so the next opener begins at 1
+//! ```
+//! Of several openers that find no set, one has the lock at a time; the others find its record.
+//! Messages, positions and generations stay as they were: the old set's users count as killed.
+
+use std::time::{Duration, Instant};
+
+use super::open::{find_guard, memory_error, read_superblock};
+use crate::error::OpenError;
+use crate::guard::semaphore::{SemaphoreGuard, SetMismatch, count_for};
+use crate::guard::set::{NewSet, SetTrouble};
+use crate::layout::set_record::SetRecord;
+use crate::layout::superblock::Superblock;
+use crate::layout::view::RingView;
+use crate::memory::Object;
+use crate::os::clock;
+use crate::sync::yield_now;
+
+/// How long others may take to make the set, or to find that theirs is gone.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What came of it.
+pub(super) enum Renewal {
+    /// The ring has this guard, made by us or by somebody else meanwhile.
+    Done(Box<Superblock>, SemaphoreGuard),
+    /// The name belongs to something else by now.
+    Gone,
+    /// Somebody has a role by a set that is not to be found here.
+    InUse,
+}
+
+/// Makes the guard of a ring anew that was found without.
+pub(super) fn renew(
+    name: &str,
+    object: &Object,
+    view: &RingView,
+    found: &Superblock,
+) -> Result<Renewal, OpenError> {
+    let end = clock::now() + PATIENCE;
+    loop {
+        let alone = object
+            .take_over()
+            .map_err(|error| memory_error(name, error))?;
+        let held = alone.then(|| TakenOver(object));
+        if !object
+            .has_its_name()
+            .map_err(|error| memory_error(name, error))?
+        {
+            return Ok(Renewal::Gone);
+        }
+        let Some(superblock) = read_superblock(name, object)? else {
+            return Ok(Renewal::Gone);
+        };
+        if superblock.uuid != found.uuid {
+            return Ok(Renewal::Gone);
+        }
+        match find_guard(object, &superblock) {
+            Ok(guard) => return Ok(Renewal::Done(Box::new(superblock), guard)),
+            Err(SetMismatch::Denied(error)) => {
+                return Err(OpenError::Permission {
+                    name: name.to_owned(),
+                    source: error.into(),
+                });
+            }
+            Err(_) => {}
+        }
+        if held.is_some() {
+            return make(name, object, view, superblock);
+        }
+        if is_over(end) {
+            return Ok(Renewal::InUse);
+        }
+        yield_now();
+    }
+}
+
+fn is_over(end: Instant) -> bool {
+    clock::now() >= end
+}
+
+/// The object's lock, held alone; given back on drop.
+struct TakenOver<'a>(&'a Object);
+
+impl Drop for TakenOver<'_> {
+    fn drop(&mut self) {
+        self.0.end_take_over();
+    }
+}
+
+fn make(
+    name: &str,
+    object: &Object,
+    view: &RingView,
+    mut superblock: Superblock,
+) -> Result<Renewal, OpenError> {
+    let lanes = superblock.geometry.lanes();
+    let of_set = |trouble| set_error(name, lanes, trouble);
+    let owner = object
+        .ownership()
+        .map_err(|error| memory_error(name, error))?;
+    let inode = object.inode().map_err(|error| memory_error(name, error))?;
+    let mode = owner.mode & 0o777;
+    let set = NewSet::create(lanes, mode).map_err(of_set)?;
+    set.give_to(owner.uid, owner.gid, mode).map_err(of_set)?;
+    let identity = set
+        .identify(super::leftovers::home_of(object))
+        .map_err(of_set)?;
+    let before = superblock.record.map_or(0, |record| record.sequence);
+    let record = SetRecord::of(before.wrapping_add(1).max(1), identity, inode);
+    view.write_record(&record);
+    superblock.set = identity;
+    superblock.ipc_namespace = record.ipc_namespace;
+    superblock.record = Some(record);
+    Ok(Renewal::Done(Box::new(superblock), set.finish()))
+}
+
+fn set_error(name: &str, lanes: usize, trouble: SetTrouble) -> OpenError {
+    let name = name.to_owned();
+    match trouble {
+        SetTrouble::Failed(error) if error.no_space() => OpenError::MemoryLimit {
+            name,
+            limit: super::create::no_room_for(count_for(lanes) as u64),
+        },
+        SetTrouble::Failed(error) if error.permission_denied() => OpenError::Permission {
+            name,
+            source: error.into(),
+        },
+        SetTrouble::Failed(error) => OpenError::Os {
+            name,
+            call: error.call(),
+            source: error.into(),
+        },
+        SetTrouble::Foreign | SetTrouble::Busy => OpenError::Busy { name },
+    }
+}

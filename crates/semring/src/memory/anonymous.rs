@@ -1,0 +1,49 @@
+//! Memory without a name or a descriptor, shared by a process and the children that it forks.
+//!
+//! The pages stay mapped in a child. What the parent's handles hold is the parent's, though: the child
+//! takes a [`Segment`] of its own over the same pages.
+
+use std::sync::Arc;
+
+use super::{Backing, MemoryError, Ownership, Request, Result, Segment, prepare};
+use crate::os::mapping::Mapping;
+use crate::os::process;
+
+const NO_SPACE: &str = "choose a smaller capacity or fewer producers";
+
+#[derive(Clone)]
+pub(crate) struct AnonymousObject {
+    len: usize,
+    ownership: Ownership,
+}
+
+impl AnonymousObject {
+    pub(super) fn create(request: &Request) -> Result<(Self, Segment)> {
+        if request.uid.is_some() || request.gid.is_some() {
+            return Err(MemoryError::Limit(
+                "anonymous memory has no owner: whoever was forked has it".to_owned(),
+            ));
+        }
+        let pages =
+            Mapping::anonymous(request.len).map_err(|error| MemoryError::of("mmap", error))?;
+        let segment = Segment::new(Backing::Anonymous(Arc::new(pages)))?;
+        prepare(&segment, request, NO_SPACE)?;
+        let new = Self {
+            len: request.len,
+            ownership: Ownership {
+                uid: process::effective_uid(),
+                gid: process::effective_gid(),
+                mode: request.mode,
+            },
+        };
+        Ok((new, segment))
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.len as u64
+    }
+
+    pub(super) fn ownership(&self) -> Ownership {
+        self.ownership
+    }
+}

@@ -1,0 +1,483 @@
+//! A file that a ring lies in: in /dev/shm, anywhere else, or without any name (memfd).
+//!
+//! A new file has no name until it is published (O_TMPFILE and a link, or a temporary name and a link),
+//! so a creator that dies leaves no half-made ring for others to find.
+//!
+//! Whoever takes a role in the ring holds the file's lock, shared, for as long. Alone it is held by who
+//! makes the ring's guard anew: then nobody has a role, in whatever namespace, by the kernel's word.
+
+use std::fs::{File, Metadata, TryLockError};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use super::{
+    Access, Backing, MemoryError, Ownership, Pages, Request, Result, Segment, memfd, posix, prepare,
+};
+use crate::os::lock::{Hold, hold};
+use crate::os::mapping::{self, Mapping};
+use crate::os::{errno, file, process};
+
+/// What kind of file it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Sort {
+    /// In /dev/shm, under a ring's name.
+    Posix,
+    /// Anywhere.
+    File,
+    /// Without a name, and of a size that nobody can change.
+    Memfd,
+}
+
+impl Sort {
+    fn no_space(self) -> &'static str {
+        match self {
+            Self::Posix => posix::NO_SPACE,
+            Self::File => {
+                "free some space on its file system, put it on another one, or choose a smaller capacity"
+            }
+            Self::Memfd => memfd::NO_SPACE,
+        }
+    }
+}
+
+pub(crate) struct FileObject {
+    file: File,
+    /// The name that goes with the ring; `None` if it has none, or came as a descriptor.
+    path: Option<PathBuf>,
+    sort: Sort,
+    /// How many roles of this process hold the lock.
+    roles: Mutex<usize>,
+}
+
+impl FileObject {
+    fn new(file: File, path: Option<PathBuf>, sort: Sort) -> Self {
+        Self {
+            file,
+            path,
+            sort,
+            roles: Mutex::new(0),
+        }
+    }
+
+    /// Opens a file by its name, never through a symbolic link.
+    pub(super) fn open(path: &Path, access: Access, sort: Sort) -> Result<Self> {
+        let file = file::open(path, access == Access::ReadWrite)
+            .map_err(|error| MemoryError::of("open", error))?;
+        check_type(&file)?;
+        Ok(Self::new(file, Some(path.to_owned()), sort))
+    }
+
+    /// Opens what a descriptor leads to, by its link in /proc: a sealed memfd, or a file that has a name
+    /// somewhere. The open file description is a new one, because locks belong to it.
+    pub(super) fn of_descriptor(link: &Path, access: Access) -> Result<Self> {
+        let file = file::follow(link, access == Access::ReadWrite)
+            .map_err(|error| MemoryError::of("open", error))?;
+        Self::of_nameless(file)
+    }
+
+    /// A file that came without a name.
+    pub(super) fn of_nameless(file: File) -> Result<Self> {
+        check_type(&file)?;
+        let sort = if metadata(&file)?.nlink() > 0 {
+            Sort::File
+        } else {
+            memfd::check_seals(&file)?;
+            Sort::Memfd
+        };
+        Ok(Self::new(file, None, sort))
+    }
+
+    /// The same file once more, for a child that was forked with it.
+    pub(super) fn reopen(&self) -> Result<Self> {
+        let file =
+            file::reopen(&self.file, true).map_err(|error| MemoryError::of("open", error))?;
+        Ok(Self::new(file, self.path.clone(), self.sort))
+    }
+
+    pub(super) fn sort(&self) -> Sort {
+        self.sort
+    }
+
+    /// True if it was not opened by a name.
+    pub(super) fn is_nameless(&self) -> bool {
+        self.path.is_none()
+    }
+
+    /// A descriptor for others. Its description is a new one: what they have must not hold our lock.
+    pub(super) fn passable(&self) -> Result<OwnedFd> {
+        file::reopen(&self.file, true)
+            .map(OwnedFd::from)
+            .map_err(|error| MemoryError::of("open (/proc/self/fd)", error))
+    }
+
+    pub(super) fn len(&self) -> Result<u64> {
+        metadata(&self.file).map(|metadata| metadata.len())
+    }
+
+    /// The inode: a copied file has another one.
+    pub(super) fn inode(&self) -> Result<u64> {
+        metadata(&self.file).map(|metadata| metadata.ino())
+    }
+
+    pub(super) fn head(&self) -> Result<Box<[u8; 4096]>> {
+        let mut bytes = Box::new([0; 4096]);
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match self.file.read_at(&mut bytes[filled..], filled as u64) {
+                Ok(0) => break,
+                Ok(got) => filled += got,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(MemoryError::of("pread", error)),
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Copies bytes into a private segment at the same offset, as far as the file goes.
+    pub(super) fn copy_into(&self, segment: &Segment, offset: usize, len: usize) -> Result<()> {
+        let end = (offset + len).min(segment.len());
+        let mut at = offset;
+        while at < end {
+            // SAFETY: at < segment.len(), so inside the mapping.
+            let to = unsafe { segment.base().byte_add(at) };
+            // SAFETY: the segment is private to this process, and `end` is not beyond it.
+            let got = unsafe { file::read_raw_at(&self.file, to, end - at, at as u64) };
+            match got.map_err(|error| MemoryError::of("pread", error))? {
+                0 => break,
+                got => at += got,
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn map(&self, len: usize, access: Access) -> Result<Segment> {
+        let mapping = map(&self.file, len, access == Access::ReadWrite)?;
+        Segment::new(Backing::Mapping(mapping))
+    }
+
+    pub(super) fn ownership(&self) -> Result<Ownership> {
+        ownership(&self.file)
+    }
+
+    /// True if the name, where there is one, means this file.
+    pub(super) fn has_its_name(&self) -> Result<bool> {
+        let Some(path) = &self.path else {
+            return Ok(true);
+        };
+        let ours = file::identity(&self.file).map_err(|error| MemoryError::of("fstat", error))?;
+        match file::path_identity(path) {
+            Ok(there) => Ok(there == ours),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(MemoryError::of("lstat", error)),
+        }
+    }
+
+    pub(super) fn unlink(&self) -> Result<()> {
+        let Some(path) = &self.path else {
+            return match self.sort {
+                Sort::Memfd => Ok(()),
+                Sort::Posix | Sort::File => Err(MemoryError::WrongType(
+                    "a descriptor of a file: remove the ring by its name",
+                )),
+            };
+        };
+        // Somebody may have removed the name and made another object: that one is not ours to remove.
+        if !self.has_its_name()? {
+            return Ok(());
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(MemoryError::of("unlink", error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps other removers away until this is dropped; false if one is there. (Another kind of lock than
+    /// that of the roles.)
+    pub(super) fn try_lock(&self) -> Result<bool> {
+        match self.file.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(MemoryError::of("flock", error)),
+        }
+    }
+
+    /// Holds the lock, shared, for one more role; false while somebody makes the guard anew.
+    pub(super) fn enter(&self) -> Result<bool> {
+        let mut roles = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
+        if *roles == 0 && !self.lock(Hold::Shared)? {
+            return Ok(false);
+        }
+        *roles += 1;
+        Ok(true)
+    }
+
+    /// One role less.
+    pub(super) fn leave(&self) {
+        let mut roles = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
+        *roles -= 1;
+        if *roles == 0 {
+            let _ = self.lock(Hold::Not);
+        }
+    }
+
+    /// Holds the lock alone; false if somebody has a role. For an object that nobody else has yet.
+    pub(super) fn take_over(&self) -> Result<bool> {
+        self.lock(Hold::Alone)
+    }
+
+    /// Gives up what [`take_over`](Self::take_over) took.
+    pub(super) fn end_take_over(&self) {
+        let _ = self.lock(Hold::Not);
+    }
+
+    fn lock(&self, how: Hold) -> Result<bool> {
+        match hold(&self.file, how) {
+            // Where there are no locks, there is no taking over either; then roles need none.
+            Err(_) if how != Hold::Alone => Ok(true),
+            other => other.map_err(|error| MemoryError::of("fcntl(F_OFD_SETLK)", error)),
+        }
+    }
+}
+
+fn metadata(file: &File) -> Result<Metadata> {
+    file.metadata()
+        .map_err(|error| MemoryError::of("fstat", error))
+}
+
+fn ownership(file: &File) -> Result<Ownership> {
+    let metadata = metadata(file)?;
+    Ok(Ownership {
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        mode: metadata.mode() & 0o7777,
+    })
+}
+
+fn check_type(file: &File) -> Result<()> {
+    let kind = metadata(file)?.file_type();
+    if kind.is_dir() {
+        return Err(MemoryError::WrongType("a directory"));
+    }
+    if kind.is_fifo() || kind.is_socket() {
+        return Err(MemoryError::WrongType("a FIFO or a socket"));
+    }
+    if !kind.is_file() {
+        return Err(MemoryError::WrongType("a device"));
+    }
+    Ok(())
+}
+
+fn map(file: &File, len: usize, writable: bool) -> Result<Mapping> {
+    // The kernel maps reserved huge pages whole, and unmaps them whole only.
+    let page = file::huge_page_bytes(file).unwrap_or(1);
+    Mapping::shared(file, len.next_multiple_of(page), writable)
+        .map_err(|error| MemoryError::of("mmap", error))
+}
+
+/// A new file that is no ring yet.
+pub(crate) struct NewFile {
+    file: File,
+    path: Option<PathBuf>,
+    sort: Sort,
+    /// Where unnamed files are not to be had, the file has this name until it is published.
+    temporary: Option<PathBuf>,
+}
+
+impl NewFile {
+    /// A file that gets this name when it is published.
+    pub(super) fn create(path: &Path, request: &Request, sort: Sort) -> Result<(Self, Segment)> {
+        if request.pages != Pages::Ordinary {
+            return Err(MemoryError::Limit(
+                "huge pages are for memfd:, sysv: and anonymous: rings; a file has those of its file system"
+                    .to_owned(),
+            ));
+        }
+        let directory = directory_of(path);
+        let (file, temporary) = match file::create_unnamed(directory, request.mode) {
+            Ok(file) => (file, None),
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(errno::EOPNOTSUPP | errno::EISDIR)
+                ) =>
+            {
+                let (file, temporary) = create_temporary(directory, request.mode)?;
+                (file, Some(temporary))
+            }
+            // The directory is missing: that is not "no such ring".
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
+                return Err(MemoryError::Os {
+                    call: "open (its folder)",
+                    source,
+                });
+            }
+            Err(error) => return Err(MemoryError::of("open (its folder)", error)),
+        };
+        let new = Self {
+            file,
+            path: Some(path.to_owned()),
+            sort,
+            temporary,
+        };
+        new.fill(request, file::free_bytes(directory).ok())
+    }
+
+    /// A file that never has a name.
+    pub(super) fn nameless(file: File, request: &Request) -> Result<(Self, Segment)> {
+        let new = Self {
+            file,
+            path: None,
+            sort: Sort::Memfd,
+            temporary: None,
+        };
+        new.fill(request, None)
+    }
+
+    /// Allocates all of it, and maps it.
+    fn fill(self, request: &Request, free: Option<u64>) -> Result<(Self, Segment)> {
+        let page = file::huge_page_bytes(&self.file).unwrap_or(1);
+        let len = request.len.next_multiple_of(page) as u64;
+        let hint = self.sort.no_space();
+        let no_space = || MemoryError::NoSpace {
+            asked: len,
+            free,
+            hint,
+        };
+        // A disk would be filled up to the last byte before it says no.
+        if free.is_some_and(|free| len > free) {
+            return Err(no_space());
+        }
+        file::allocate(&self.file, len).map_err(|source| match source.raw_os_error() {
+            Some(errno::ENOSPC | errno::EDQUOT | errno::EFBIG | errno::ENOMEM) => no_space(),
+            _ => MemoryError::of("posix_fallocate", source),
+        })?;
+        file::set_owner(&self.file, request.uid, request.gid)
+            .map_err(|error| MemoryError::of("fchown", error))?;
+        let mapping = map(&self.file, request.len, true)?;
+        let segment = Segment::new(Backing::Mapping(mapping))?;
+        if file::is_in_memory(&self.file) {
+            prepare(&segment, request, hint)?;
+        } else {
+            // The blocks are there. To make all pages dirty would only have zeros written to the disk;
+            // pages that can't be had now come when they are touched.
+            let _ = mapping::populate_for_reading(segment.base(), segment.len());
+        }
+        Ok((self, segment))
+    }
+
+    pub(super) fn sort(&self) -> Sort {
+        self.sort
+    }
+
+    pub(super) fn ownership(&self) -> Result<Ownership> {
+        ownership(&self.file)
+    }
+
+    pub(super) fn inode(&self) -> Result<u64> {
+        metadata(&self.file).map(|metadata| metadata.ino())
+    }
+
+    pub(super) fn publish(mut self) -> Result<FileObject> {
+        // Whatever can fail comes before the name: with it the ring is there, and its set must stay.
+        let file = self
+            .file
+            .try_clone()
+            .map_err(|error| MemoryError::of("fcntl", error))?;
+        let Some(path) = self.path.take() else {
+            memfd::seal(&file)?;
+            return Ok(FileObject::new(file, None, self.sort));
+        };
+        if self.sort == Sort::File {
+            // After a power failure, too, the name means a finished ring.
+            file.sync_all()
+                .map_err(|error| MemoryError::of("fsync", error))?;
+        }
+        match &self.temporary {
+            None => {
+                file::link(&file, &path).map_err(|error| MemoryError::of("linkat", error))?;
+            }
+            Some(temporary) => std::fs::hard_link(temporary, &path)
+                .map_err(|error| MemoryError::of("link", error))?,
+        }
+        if self.sort == Sort::File {
+            // The ring is there; at worst its name is not after a power failure.
+            let _ = file::sync_directory(directory_of(&path));
+        }
+        Ok(FileObject::new(file, Some(path), self.sort))
+    }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
+}
+
+/// A new file under a name that nobody else takes, for file systems that have no unnamed ones.
+fn create_temporary(directory: &Path, mode: u32) -> Result<(File, PathBuf)> {
+    let unique =
+        u64::from_le_bytes(process::random().map_err(|error| MemoryError::of("getrandom", error))?);
+    let temporary = directory.join(format!(".semring-{unique:016x}"));
+    let file =
+        file::create_named(&temporary, mode).map_err(|error| MemoryError::of("open", error))?;
+    Ok((file, temporary))
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary {
+            let _ = std::fs::remove_file(temporary);
+        }
+    }
+}
+
+impl std::fmt::Debug for FileObject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "FileObject({:?} {:?}, fd {})",
+            self.sort,
+            self.path,
+            self.file.as_raw_fd()
+        )
+    }
+}
+
+#[cfg(all(test, not(semring_loom)))]
+mod tests {
+    use super::*;
+    use semring_testkit::names;
+
+    #[test]
+    fn where_unnamed_files_are_not_to_be_had_a_temporary_name_is_gone_when_it_is_published() {
+        let directory = std::env::temp_dir().join(names::unique("temporary"));
+        std::fs::create_dir(&directory).unwrap();
+        let names = || {
+            let entries = std::fs::read_dir(&directory).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        let path = directory.join("ring");
+        let new = || {
+            let (file, temporary) = create_temporary(&directory, 0o600).unwrap();
+            NewFile {
+                file,
+                path: Some(path.clone()),
+                sort: Sort::File,
+                temporary: Some(temporary),
+            }
+        };
+        drop(new());
+        assert_eq!(names(), [""; 0]);
+        let object = new().publish().unwrap();
+        assert_eq!(names(), ["ring"]);
+        let second = new().publish();
+        assert!(matches!(second, Err(MemoryError::Exists)), "{second:?}");
+        object.unlink().unwrap();
+        assert_eq!(names(), [""; 0]);
+        std::fs::remove_dir(&directory).unwrap();
+    }
+}

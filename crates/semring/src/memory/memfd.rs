@@ -1,0 +1,63 @@
+//! Memory behind a descriptor (`memfd_create`), sealed: nobody can shrink or grow it, so nobody who has
+//! it mapped ever meets a page that is missing.
+
+use std::ffi::CString;
+use std::fs::File;
+
+use super::file::NewFile;
+use super::{MemoryError, Pages, Request, Result, Segment};
+use crate::os::memfd::{self, HUGE_PAGE_BYTES, Huge, Seals};
+use crate::os::process;
+
+pub(super) const NO_SPACE: &str =
+    "the machine, or the limit of this container, has no more memory: choose a smaller capacity";
+
+/// What the label of a ring begins with in /proc/PID/fd.
+const LABEL: &str = "semring";
+
+pub(super) fn create(name: &str, request: &Request) -> Result<(NewFile, Segment)> {
+    let huge = (request.pages == Pages::Reserved).then_some(Huge);
+    if huge.is_some() {
+        check_pool(request.len)?;
+    }
+    let label = if name.is_empty() {
+        LABEL.to_owned()
+    } else {
+        format!("{LABEL}:{name}")
+    };
+    let label = CString::new(label).expect("a name has no zero byte");
+    let file = memfd::create(&label, request.mode, huge)
+        .map_err(|error| MemoryError::of("memfd_create", error))?;
+    NewFile::nameless(file, request)
+}
+
+/// Refuses more reserved huge pages than there are.
+fn check_pool(len: usize) -> Result<()> {
+    let needed = len.div_ceil(HUGE_PAGE_BYTES) as u64;
+    let Some(free) = process::free_huge_pages() else {
+        return Err(MemoryError::Limit(
+            "this kernel has no reserved huge pages of 2 MiB: leave the option out".to_owned(),
+        ));
+    };
+    if free < needed {
+        return Err(MemoryError::Limit(format!(
+            "the ring needs {needed} reserved huge pages of 2 MiB, and {free} are free: reserve more \
+             (sysctl -w vm.nr_hugepages=…) or leave the option out"
+        )));
+    }
+    Ok(())
+}
+
+pub(super) fn seal(file: &File) -> Result<()> {
+    memfd::seal(file).map_err(|error| MemoryError::of("fcntl(F_ADD_SEALS)", error))
+}
+
+/// Refuses memory that whoever passed it could take away under us.
+pub(super) fn check_seals(file: &File) -> Result<()> {
+    match memfd::seals(file) {
+        Seals::Sized => Ok(()),
+        Seals::Missing => Err(MemoryError::WrongType(
+            "memory without a name whose size is not sealed (SHRINK, GROW and SEAL), so that others could take it away",
+        )),
+    }
+}
