@@ -28,7 +28,7 @@
 //! | `pin CPU` | `ok` |
 //! | `second A`: a second ring for `echo` and `volley` to receive from | `ok` |
 //! | `remove A` · `force-remove A` · `remove-if-done` | `ok` |
-//! | `churn COUNT`: attach and detach a producer so often | `ok` |
+//! | `churn COUNT` · `churn-consumer COUNT`: attach and detach so often | `ok` |
 //! | `late P NUMBER LEN`: attach, send one message, leave | `sent` or `refused …` |
 //! | `make A LANES CAPACITY idle COUNT`: open or create so often | `ok` or `error … at N` |
 //! | `make A LANES CAPACITY attached COUNT`: and attach a producer, if there is room | likewise |
@@ -185,6 +185,12 @@ impl Peer {
             "churn" => {
                 for _ in 0..words.number() {
                     drop(self.ring().producer().map_err(failed)?);
+                }
+                Ok("ok".to_owned())
+            }
+            "churn-consumer" => {
+                for _ in 0..words.number() {
+                    drop(self.ring().consumer().map_err(failed)?);
                 }
                 Ok("ok".to_owned())
             }

@@ -6,6 +6,7 @@
 //! ring is made, the storm rages, the weather calms, what was committed is compared with what arrived,
 //! the ring is removed, and nothing may be left of it.
 
+mod crowd;
 mod options;
 mod random;
 mod roles;
@@ -41,6 +42,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if let Some(crowd) = &options.crowd {
+        return crowd.run();
+    }
     round::stop_at_signals();
     println!("storm: --seed {} --kills {}", options.seed, options.kills);
     let begin = Instant::now();

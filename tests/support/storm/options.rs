@@ -2,6 +2,8 @@
 
 use semring::WaitStrategy;
 
+use super::crowd::Crowd;
+
 /// What `--help` prints.
 pub const HELP: &str = "\
 Kills and stops producers and consumers of message rings at random moments, starts them again, and
@@ -19,6 +21,12 @@ left behind; 1: something was; 2: the arguments are wrong.
   --pace N         microseconds between two actions, in the middle (200)
   --round-kills N  kills in a round (about 1000)
   --progress N     seconds between two lines on stderr (5)
+
+In place of a storm: one short-lived process after the other, every second one ended by SIGKILL.
+
+  --crowd ROLE     producer (each leaves a message of 8 bytes) or consumer
+  --address RING   of this ring, which is there
+  --visits N       so many (33000)
 ";
 
 /// The options of a run; what is `None` each round chooses for itself.
@@ -34,6 +42,7 @@ pub struct Options {
     pub pace: u64,
     pub round_kills: Option<u64>,
     pub progress: u64,
+    pub crowd: Option<Crowd>,
 }
 
 impl Options {
@@ -52,7 +61,9 @@ impl Options {
             pace: 200,
             round_kills: None,
             progress: 5,
+            crowd: None,
         };
+        let (mut crowd, mut address, mut visits) = (None, None, 33_000);
         while let Some(option) = arguments.next() {
             if option == "--help" || option == "-h" {
                 return Ok(None);
@@ -91,6 +102,15 @@ impl Options {
                         _ => return Err(format!("--wait {value}: block, adaptive, yield or spin")),
                     });
                 }
+                "--visits" => visits = number()?,
+                "--address" => address = Some(value),
+                "--crowd" => {
+                    crowd = Some(match value.as_str() {
+                        "producer" => true,
+                        "consumer" => false,
+                        _ => return Err(format!("--crowd {value}: producer or consumer")),
+                    });
+                }
                 _ => return Err(format!("{option}: there is no such option")),
             }
         }
@@ -102,6 +122,13 @@ impl Options {
                 "--lanes: from {} (one for each producer) to 240",
                 options.producers
             ));
+        }
+        if let Some(producers) = crowd {
+            options.crowd = Some(Crowd {
+                producers,
+                address: address.ok_or("--crowd wants an --address")?,
+                visits,
+            });
         }
         Ok(Some(options))
     }

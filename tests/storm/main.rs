@@ -1,0 +1,14 @@
+//! Random SIGKILL, SIGSTOP and SIGCONT of eight producers and a consumer, with an audit of every message;
+//! the limits of semaphores, reached on purpose; deaths that take long; full rings whose users all died.
+//!
+//! `SEMRING_KILLS` is the number of kills of all storms together, `SEMRING_SEED` repeats one. What fails
+//! says its seed, and which round of it: `storm --seed … --round …` begins with just that.
+
+#[allow(dead_code)] // each of the test programs uses a part
+#[macro_use]
+#[path = "../support/case.rs"]
+mod case;
+
+mod deaths;
+mod limits;
+mod storms;
