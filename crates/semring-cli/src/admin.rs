@@ -8,6 +8,7 @@ use semring::{Address, AddressError};
 
 use crate::args::{self, ShapeArgs};
 use crate::attach::builder;
+use crate::bench::{self, BenchArgs};
 use crate::completions;
 use crate::doctor;
 use crate::exit::{self, Failure};
@@ -119,6 +120,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Measure rings beside pipes, sockets and queues, on this machine
+    #[command(long_about = bench::ways_help())]
+    Bench(#[command(flatten)] BenchArgs),
     /// Print completions for a shell
     Completions {
         shell: clap_complete::Shell,
@@ -154,6 +158,11 @@ fn run() -> Result<u8, Failure> {
     {
         print(&completions::rings())?;
         return Ok(exit::DONE);
+    }
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == bench::CHILD) {
+        let assignment = words.next().unwrap_or_default();
+        return bench::child(&assignment.to_string_lossy());
     }
     let args: AdminArgs = args::parse(std::env::args_os())?;
     if args.command.prints() {
@@ -192,6 +201,7 @@ fn run() -> Result<u8, Failure> {
             count,
         } => return top::run(json, Rhythm { interval, count }),
         Command::Doctor { json } => return doctor::run(json),
+        Command::Bench(args) => return bench::run(args),
         Command::Completions { shell, program } => print(&pages::completions(shell, program))?,
         Command::Man { page } => print(&pages::man(&page)?)?,
     }

@@ -12,6 +12,7 @@ pub mod producer;
 mod afterwords;
 mod args;
 mod attach;
+mod bench;
 mod completions;
 mod doctor;
 mod exit;

@@ -1,0 +1,150 @@
+//! The other process: this program again, with one task.
+
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::sys::signal::Signal;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use crate::machine::pin;
+use crate::ways::{Job, Link, Spec, open};
+use crate::{Result, crowd, latency, one_way};
+
+/// First argument of a process that a run starts; the second is for [`run_child`].
+pub const CHILD: &str = "__bench-child";
+
+/// What the other process does.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) enum Task {
+    /// Sends so many messages.
+    Send { count: u64 },
+    /// Sends back so many messages.
+    Echo { count: u64 },
+    /// Sends its clock so often, at such intervals.
+    Tick { count: u64, interval_us: u64 },
+    /// Sends until it is killed, as the sender of this number.
+    Flood { who: u64 },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Assignment {
+    spec: Spec,
+    task: Task,
+    cpu: Option<usize>,
+}
+
+impl Job for Task {
+    type Outcome = ();
+
+    fn run<L: Link>(self, link: L) -> Result<()> {
+        match self {
+            Self::Send { count } => one_way::send(link, count),
+            Self::Echo { count } => latency::echo(link, count),
+            Self::Tick { count, interval_us } => latency::tick(link, count, interval_us),
+            Self::Flood { who } => crowd::flood(link, who),
+        }
+    }
+}
+
+thread_local! {
+    /// Bytes of each message, for a task.
+    pub(crate) static SIZE: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Does what a run asked this process to do.
+///
+/// # Errors
+/// What went wrong: the parent reports it and ends.
+pub fn run_child(assignment: &str) -> Result<()> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+    let Assignment { spec, task, cpu } = serde_json::from_str(assignment)?;
+    if let Some(cpu) = cpu {
+        pin(cpu)?;
+    }
+    SIZE.set(spec.size);
+    open(&spec)?.give(task)
+}
+
+/// Processes that a run started. Dropped, they are killed.
+pub(crate) struct Children {
+    children: Vec<Child>,
+    expected: Arc<AtomicBool>,
+}
+
+impl Children {
+    /// Starts one process for each pair of descriptors.
+    pub(crate) fn start(
+        spec: &Spec,
+        stdio: Vec<(Stdio, Stdio)>,
+        cpu: Option<usize>,
+        task: impl Fn(u64) -> Task,
+    ) -> Result<Self> {
+        let mut all = Self {
+            children: Vec::new(),
+            expected: Arc::new(AtomicBool::new(false)),
+        };
+        for (who, (stdin, stdout)) in (0..).zip(stdio) {
+            let assignment = Assignment {
+                spec: spec.clone(),
+                task: task(who),
+                cpu,
+            };
+            let child = Command::new(std::env::current_exe()?)
+                .arg(CHILD)
+                .arg(serde_json::to_string(&assignment)?)
+                .stdin(stdin)
+                .stdout(stdout)
+                .spawn()?;
+            all.watch(child.id());
+            all.children.push(child);
+        }
+        Ok(all)
+    }
+
+    /// A process that fails leaves us waiting for what it would have sent: then there is nothing to go on
+    /// with.
+    fn watch(&self, pid: u32) {
+        let expected = self.expected.clone();
+        let pid = Pid::from_raw(pid.cast_signed());
+        std::thread::spawn(move || {
+            // The status stays there for whoever waits.
+            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+            let failed = match waitid(Id::Pid(pid), flags) {
+                Ok(WaitStatus::Exited(_, code)) => code != 0,
+                Ok(WaitStatus::Signaled(..)) => true,
+                _ => false,
+            };
+            if failed && !expected.load(Ordering::Acquire) {
+                // It has said itself what went wrong.
+                crate::sweep();
+                std::process::exit(1);
+            }
+        });
+    }
+
+    /// Waits until all have done what they had to do.
+    pub(crate) fn end(mut self) -> Result<()> {
+        for mut child in self.children.drain(..) {
+            let status = child.wait()?;
+            if !status.success() {
+                return Err(format!("the other process failed: {status}").into());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        self.expected.store(true, Ordering::Release);
+        for child in &mut self.children {
+            let _ = child.kill();
+        }
+        for child in &mut self.children {
+            let _ = child.wait();
+        }
+    }
+}

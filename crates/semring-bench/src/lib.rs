@@ -1,0 +1,33 @@
+//! Measures message rings beside the kernel's own ways from one process to another: pipes, FIFOs, Unix
+//! sockets, System V and POSIX queues, shared memory with a semaphore for each message.
+//!
+//! Everything that is compared is measured in one run, in interleaved rounds, by two processes that fill
+//! and check every word; what counts is the ratio within the run. The second process is this program
+//! again: whoever uses the crate must give [`run_child`] a chance first.
+//!
+//! Left out: rivals that are libraries of their own, and time-outs. A way that can't carry a message of
+//! some size here (a limit of the kernel) is reported as such, with the reason.
+#![deny(unsafe_code)]
+
+mod child;
+mod crowd;
+mod latency;
+mod machine;
+mod one_way;
+mod payload;
+mod plan;
+mod report;
+mod trash;
+mod ways;
+
+pub use child::{CHILD, run_child};
+pub use machine::Machine;
+pub use plan::{Options, Progress, Report, Row, Workload, run};
+pub use report::html;
+pub use trash::sweep;
+pub use ways::Way;
+
+/// Why something could not be measured.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+/// What measuring gives.
+pub type Result<T> = std::result::Result<T, Error>;

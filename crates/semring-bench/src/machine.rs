@@ -1,0 +1,115 @@
+//! The machine: what it is, its CPUs, and how far they are from each other.
+
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+use serde::Serialize;
+
+/// Where a run was made.
+#[derive(Clone, Debug, Serialize)]
+pub struct Machine {
+    /// The processor's name for itself.
+    pub processor: String,
+    /// CPUs that this process may use.
+    pub cpus: usize,
+    /// Release of the kernel.
+    pub kernel: String,
+    /// Nanoseconds for one cache line to be written on one CPU, seen and answered on the other: median
+    /// over the run. Absent with one CPU.
+    pub line_round_trip_ns: Option<f64>,
+}
+
+impl Machine {
+    pub(crate) fn new() -> Self {
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let cpuinfo = read("/proc/cpuinfo");
+        let model = cpuinfo
+            .lines()
+            .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+        Self {
+            processor: model.unwrap_or("unknown processor").to_string(),
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_string(),
+            line_round_trip_ns: None,
+        }
+    }
+}
+
+/// Where this thread may run.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    all: CpuSet,
+    pub(crate) mine: usize,
+    pub(crate) peers: usize,
+}
+
+impl Places {
+    /// The first two CPUs that this process may use; the same one twice, if there is only one.
+    pub(crate) fn find() -> crate::Result<Self> {
+        let all = sched_getaffinity(Pid::from_raw(0))?;
+        let mut cpus = (0..CpuSet::count()).filter(|&cpu| all.is_set(cpu).unwrap_or(false));
+        let mine = cpus.next().ok_or("no CPU to run on")?;
+        let peers = cpus.next().unwrap_or(mine);
+        Ok(Self { all, mine, peers })
+    }
+
+    pub(crate) fn two(&self) -> bool {
+        self.mine != self.peers
+    }
+
+    /// Lets this thread run wherever the process might at the beginning.
+    pub(crate) fn unpin(&self) -> crate::Result<()> {
+        Ok(sched_setaffinity(Pid::from_raw(0), &self.all)?)
+    }
+}
+
+/// Keeps this thread on one CPU.
+pub(crate) fn pin(cpu: usize) -> crate::Result<()> {
+    let mut only = CpuSet::new();
+    only.set(cpu)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &only)?)
+}
+
+/// One cache line there and back, in nanoseconds: the best of many short stretches.
+pub(crate) fn line_round_trip_ns(places: &Places) -> Option<f64> {
+    const TRIPS: u64 = 1000;
+    const STRETCHES: u64 = 20;
+    #[repr(align(128))]
+    struct Line(AtomicU64);
+    if !places.two() {
+        return None;
+    }
+    let line = Line(AtomicU64::new(0));
+    let wait_for = |value| {
+        while line.0.load(Ordering::Acquire) != value {
+            std::hint::spin_loop();
+        }
+    };
+    let both_there = Barrier::new(2);
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let pinned = pin(places.peers);
+            both_there.wait();
+            for trip in 0..TRIPS * STRETCHES {
+                wait_for(2 * trip + 1);
+                line.0.store(2 * trip + 2, Ordering::Release);
+            }
+            pinned.is_ok()
+        });
+        let pinned = pin(places.mine);
+        both_there.wait();
+        let mut best = f64::INFINITY;
+        for stretch in 0..STRETCHES {
+            let start = Instant::now();
+            for trip in stretch * TRIPS..(stretch + 1) * TRIPS {
+                line.0.store(2 * trip + 1, Ordering::Release);
+                wait_for(2 * trip + 2);
+            }
+            best = best.min(start.elapsed().as_nanos() as f64 / TRIPS as f64);
+        }
+        (other.join().is_ok_and(|pinned| pinned) && pinned.is_ok()).then_some(best)
+    })
+}

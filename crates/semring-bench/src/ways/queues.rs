@@ -1,0 +1,129 @@
+//! The kernel's message queues.
+
+use nix::mqueue::{MQ_OFlag, MqAttr, MqdT, mq_open, mq_receive, mq_send};
+use nix::sys::stat::Mode;
+use sysv_ipc::Key;
+use sysv_ipc::msg::{Queue, Selector};
+
+use super::{End, Link, Made, Spec, no_stdio, wrong_length};
+use crate::Result;
+use crate::trash::Trash;
+
+/// Messages to the child bear this type in the System V queue, those from it the next one.
+const THERE: i64 = 1;
+
+pub(crate) struct SysvLink {
+    queue: Queue,
+    sends: i64,
+    receives: i64,
+    _trash: Option<Trash>,
+}
+
+pub(super) fn make_sysv(mut spec: Spec) -> Result<Made> {
+    let queue = Queue::create(Key::PRIVATE, 0o600)?;
+    let trash = Trash::queue(queue);
+    spec.ids = vec![queue.id()];
+    let link = SysvLink {
+        queue,
+        sends: THERE,
+        receives: THERE + 1,
+        _trash: Some(trash),
+    };
+    Ok(Made {
+        stdio: no_stdio(spec.senders),
+        spec,
+        end: End::Queue(link),
+    })
+}
+
+pub(super) fn open_sysv(spec: &Spec) -> Result<End> {
+    let id = spec.ids.first().ok_or("no queue was named")?;
+    Ok(End::Queue(SysvLink {
+        queue: Queue::from_id(*id),
+        sends: THERE + 1,
+        receives: THERE,
+        _trash: None,
+    }))
+}
+
+impl Link for SysvLink {
+    fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        Ok(self.queue.send(self.sends, bytes)?)
+    }
+
+    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
+        let expected = bytes.len();
+        let got = self.queue.receive(bytes, Selector::Type(self.receives))?;
+        if got.len == expected {
+            Ok(())
+        } else {
+            Err(wrong_length(got.len, expected))
+        }
+    }
+}
+
+pub(crate) struct PosixLink {
+    input: MqdT,
+    output: MqdT,
+    _trash: Vec<Trash>,
+}
+
+fn queue_name(spec: &Spec, direction: &str) -> String {
+    format!("/{}-{direction}", spec.name)
+}
+
+pub(super) fn make_posix(spec: Spec) -> Result<Made> {
+    // As many messages as a user may have without privilege.
+    let attributes = MqAttr::new(0, 10, spec.size as i64, 0);
+    let mut trash = Vec::new();
+    let mut made = Vec::new();
+    for direction in ["there", "back"] {
+        let name = queue_name(&spec, direction);
+        let flags = MQ_OFlag::O_CREAT | MQ_OFlag::O_EXCL | MQ_OFlag::O_RDWR;
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        made.push(mq_open(name.as_str(), flags, mode, Some(&attributes))?);
+        trash.push(Trash::posix_queue(name));
+    }
+    let (input, output) = match (made.pop(), made.pop()) {
+        (Some(back), Some(there)) => (back, there),
+        _ => return Err("two queues were made".into()),
+    };
+    Ok(Made {
+        stdio: no_stdio(spec.senders),
+        spec,
+        end: End::PosixQueue(PosixLink {
+            input,
+            output,
+            _trash: trash,
+        }),
+    })
+}
+
+pub(super) fn open_posix(spec: &Spec) -> Result<End> {
+    let open = |direction| {
+        let name = queue_name(spec, direction);
+        mq_open(name.as_str(), MQ_OFlag::O_RDWR, Mode::empty(), None)
+    };
+    Ok(End::PosixQueue(PosixLink {
+        input: open("there")?,
+        output: open("back")?,
+        _trash: Vec::new(),
+    }))
+}
+
+impl Link for PosixLink {
+    fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        Ok(mq_send(&self.output, bytes, 0)?)
+    }
+
+    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
+        let mut priority = 0;
+        let expected = bytes.len();
+        let got = mq_receive(&self.input, bytes, &mut priority)?;
+        if got == expected {
+            Ok(())
+        } else {
+            Err(wrong_length(got, expected))
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What textbooks show: a slot of shared memory, and two semaphores that every message goes through.
+#![allow(unsafe_code)]
+
+use std::ptr::NonNull;
+
+use sysv_ipc::Key;
+use sysv_ipc::sem::{Op, SemSet};
+use sysv_ipc::shm::{Attachment, Shm};
+
+use super::{End, Link, Made, Spec, no_stdio, wrong_length};
+use crate::Result;
+use crate::trash::Trash;
+
+// Semaphores: for each direction, "is empty" and "is full".
+const THERE: u16 = 0;
+const BACK: u16 = 2;
+
+pub(crate) struct SharedLink {
+    set: SemSet,
+    attachment: Attachment,
+    size: usize,
+    sends: u16,
+    receives: u16,
+    _trash: Vec<Trash>,
+}
+
+pub(super) fn make(mut spec: Spec) -> Result<Made> {
+    let segment = Shm::create(Key::PRIVATE, 2 * spec.size, 0o600)?;
+    let mut trash = vec![Trash::segment(segment)];
+    let set = SemSet::create(Key::PRIVATE, 4, 0o600)?;
+    trash.push(Trash::semaphores(set));
+    for direction in [THERE, BACK] {
+        set.op(&[Op::new(direction, 1)])?;
+    }
+    spec.ids = vec![segment.id(), set.id()];
+    let link = SharedLink {
+        set,
+        attachment: segment.attach()?,
+        size: spec.size,
+        sends: THERE,
+        receives: BACK,
+        _trash: trash,
+    };
+    Ok(Made {
+        stdio: no_stdio(spec.senders),
+        spec,
+        end: End::Shared(link),
+    })
+}
+
+pub(super) fn open(spec: &Spec) -> Result<End> {
+    let [segment, set] = spec.ids[..] else {
+        return Err("no segment and set were named".into());
+    };
+    Ok(End::Shared(SharedLink {
+        set: SemSet::from_id(set),
+        attachment: Shm::from_id(segment).attach()?,
+        size: spec.size,
+        sends: BACK,
+        receives: THERE,
+        _trash: Vec::new(),
+    }))
+}
+
+impl SharedLink {
+    /// The slot of a direction.
+    fn slot(&self, direction: u16) -> NonNull<u8> {
+        let offset = usize::from(direction / 2) * self.size;
+        // SAFETY: the segment has two slots of this size (checked by its creator's size).
+        unsafe { self.attachment.as_ptr().byte_add(offset) }
+    }
+
+    fn fits(&self, length: usize) -> Result<()> {
+        if length == self.size {
+            Ok(())
+        } else {
+            Err(wrong_length(length, self.size))
+        }
+    }
+}
+
+impl Link for SharedLink {
+    fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        self.fits(bytes.len())?;
+        self.set.op(&[Op::new(self.sends, -1)])?;
+        let slot = self.slot(self.sends).as_ptr();
+        // SAFETY: the slot is as long as the message, and by the semaphore ours.
+        unsafe { slot.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        Ok(self.set.op(&[Op::new(self.sends + 1, 1)])?)
+    }
+
+    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
+        self.fits(bytes.len())?;
+        self.set.op(&[Op::new(self.receives + 1, -1)])?;
+        let slot = self.slot(self.receives).as_ptr();
+        // SAFETY: as in `send`.
+        unsafe { slot.copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
+        Ok(self.set.op(&[Op::new(self.receives, 1)])?)
+    }
+}
