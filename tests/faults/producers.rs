@@ -7,8 +7,10 @@
 use std::cell::RefCell;
 
 use crate::case::{Case, answer, ask, say_ok};
-use crate::staged::{OnceCommitted, Promise, asleep_in, at_marker, gone_by, reopen, sound};
-use crate::walk::{Points, Walk};
+use crate::staged::{
+    OnceCommitted, Promise, asleep_in, at_marker, drained, gone, gone_by, reopen, sound, whole,
+};
+use crate::walk::{AROUND, Points, Walk};
 use semring_testkit::message;
 
 over_both_backends! {
@@ -18,6 +20,7 @@ over_both_backends! {
     a_producer_killed_at_any_instruction_of_a_discarded_reservation_leaves_a_sound_ring
     a_producer_killed_at_any_instruction_of_a_batch_leaves_a_sound_ring
     a_producer_killed_at_any_instruction_of_a_wrapping_batch_leaves_a_sound_ring
+    a_producer_killed_in_a_send_whose_message_is_released_before_the_takeover
     a_producer_killed_at_any_instruction_of_going_into_burst_leaves_a_sound_ring
     a_producer_killed_at_any_instruction_of_a_send_in_burst_leaves_a_sound_ring
     a_producer_killed_at_any_instruction_of_waking_the_consumer_leaves_it_awake
@@ -140,6 +143,46 @@ fn a_producer_killed_at_any_instruction_of_a_wrapping_batch_leaves_a_sound_ring(
     killed_sender(case, &WRAPPING_BATCH);
 }
 
+/// The consumer takes and releases everything before anybody takes the lane over: it may be ahead of
+/// what the dead producer says to have committed.
+fn a_producer_killed_in_a_send_whose_message_is_released_before_the_takeover(case: Case) {
+    for (name, sending) in [
+        ("send-and-released", &SEND),
+        ("wrapping-send-and-released", &WRAPPING_SEND),
+        ("batch-and-released", &BATCH),
+        ("wrapping-batch-and-released", &WRAPPING_BATCH),
+    ] {
+        Walk::new(&case, name, AROUND).kill(
+            || {
+                let ring = case.ring(1);
+                let mut consumer = ring.consumer().unwrap();
+                let stepper = at_marker(&case, sending.prepare, sending.what);
+                for _ in 0..sending.taken {
+                    consumer.recv().unwrap();
+                }
+                consumer.flush_released().unwrap();
+                (stepper, (ring, consumer))
+            },
+            |point, (ring, mut consumer)| {
+                let arrived = drained(&mut consumer);
+                let got = sending.taken + arrived.len() as u64;
+                let expected = (sending.taken..got).map(|number| (1, number));
+                assert!(arrived.iter().copied().eq(expected), "{arrived:?}");
+                let in_flight = got - sending.sure;
+                assert!(in_flight == sending.doubt || in_flight == 0 && !point.at_end);
+                assert_eq!(ring.info().unwrap().unread_messages(), 0);
+                let promise = Promise {
+                    point,
+                    sure: got,
+                    doubt: 0,
+                };
+                sound(&case, &ring, consumer, got, promise);
+            },
+        );
+    }
+    case.finish_removed();
+}
+
 /// A consumer that was awake for 32 commits makes the next one begin a burst.
 fn a_producer_killed_at_any_instruction_of_going_into_burst_leaves_a_sound_ring(case: Case) {
     let begin = Sending {
@@ -217,8 +260,11 @@ fn a_producer_killed_at_any_instruction_of_waking_the_consumer_out_of_burst_leav
     );
 }
 
-/// The lane is full: the producer announces itself, sleeps for a moment, and gives up.
+/// The lane is full: the producer announces itself, sleeps for a moment, and gives up. The consumer may
+/// have answered the announcement when the successor, on the same lane, sleeps for the first time: it
+/// must not take that sleep for the old one.
 fn a_producer_killed_at_any_instruction_of_waiting_for_room_leaves_a_sound_ring(case: Case) {
+    let sleeper = RefCell::new(case.idle_peer());
     Walk::new(&case, "wait-for-room", Points::Every).kill(
         || {
             let ring = case.ring(1);
@@ -227,21 +273,32 @@ fn a_producer_killed_at_any_instruction_of_waiting_for_room_leaves_a_sound_ring(
             let stepper = at_marker(&case, &full, "send-timeout 1 4 1000 1");
             (stepper, (ring, consumer))
         },
-        |point, (ring, mut consumer)| {
-            for number in 0..4 {
+        |_, (ring, mut consumer)| {
+            let mut receive = |from, number| {
                 let received = consumer.recv().unwrap();
-                let it = message::decode(&received.to_vec()).unwrap();
-                assert_eq!((it.producer, it.number), (1, number));
-            }
-            consumer.flush_released().unwrap();
-            let promise = Promise {
-                point,
-                sure: 4,
-                doubt: 0,
+                assert_eq!(whole(&received.to_vec()), (from, number));
+                drop(received);
+                consumer.flush_released().unwrap();
             };
-            sound(&case, &ring, consumer, 4, promise);
+            receive(1, 0);
+            let mut successor = sleeper.borrow_mut();
+            reopen(&case, &mut successor);
+            assert_eq!(ask(&mut successor, "producer"), "ok 0");
+            // There is room for the pad only.
+            successor.say("send 2 0 1 1000");
+            successor.wait_until_asleep_on_a_semaphore();
+            receive(1, 1);
+            assert_eq!(answer(&mut successor), "ok");
+            say_ok(&mut successor, "drop-producer");
+            for (from, number) in [(1, 2), (1, 3), (2, 0)] {
+                receive(from, number);
+            }
+            assert_eq!(ring.info().unwrap().producers(), 0);
+            assert_eq!(drained(&mut consumer), []);
+            gone(&case, consumer);
         },
     );
+    drop(sleeper);
     case.finish_removed();
 }
 
