@@ -4,6 +4,7 @@
 mod admin;
 mod doctor;
 mod idle;
+mod kills;
 mod leftovers;
 mod looking;
 mod manners;

@@ -1,0 +1,274 @@
+//! Every command killed in front of every system call of its main thread, from the first one of the
+//! loader on; with `SEMRING_FULL=1` behind each of them as well. After each kill the same command is run
+//! again and does its work, nothing that was committed is missing, the ring can be removed, and nothing is
+//! left of it.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::process::Command;
+
+use semring_testkit::objects::Object;
+use semring_testkit::step::{CallStop, Stepper};
+
+use crate::support::alone::{alone, test_name};
+use crate::support::{
+    CONSUMER, Call, DONE, FAILED, KILLED, NO_RING, PRODUCER, SEMRING, numbers, seq, whole_lines,
+};
+
+/// Lines that go through a ring.
+const LINES: u64 = 5;
+
+fn semring(args: &[&str]) -> Call<'static> {
+    Call::new(SEMRING, None).args(args)
+}
+
+fn produce(address: &str) {
+    Call::new(PRODUCER, None)
+        .args(&["-q", address])
+        .input(seq(LINES))
+        .run()
+        .quietly(DONE);
+}
+
+/// Everything that a consumer gets, to the end of the stream; it removes the ring, unless that was asked
+/// for. A time-out means that it waits for an end that never comes.
+fn consume(address: &str) -> Vec<u64> {
+    let output = Call::new(CONSUMER, None)
+        .args(&["-q", "--no-create", "--timeout", "20s", address])
+        .run();
+    assert!(
+        output.exit == DONE || output.exit == NO_RING,
+        "the consumer ended with {}: {}",
+        output.exit,
+        output.stderr
+    );
+    numbers(&output.stdout)
+}
+
+fn objects() -> BTreeSet<Object> {
+    Object::list().expect("/dev/shm and /proc/sysvipc can be read")
+}
+
+/// The ring goes, if it is there. What has no name yet, or no more, `prune` finds.
+fn nothing_stays(address: &str) {
+    let removed = semring(&["rm", address]).run().exit;
+    assert!([DONE, NO_RING].contains(&removed), "rm: {removed}");
+    let left = objects();
+    if !left.is_empty() {
+        semring(&["prune"]).run().quietly(DONE);
+        assert!(objects().is_empty(), "{:?}", objects());
+    }
+}
+
+/// What became of a command that was to be killed at its n-th stop.
+struct Killed {
+    /// What it had written to stdout.
+    output: Vec<u8>,
+    /// Where it stood; `None` if it had ended before.
+    at: Option<String>,
+}
+
+/// Runs a command to its n-th stop, and kills it there.
+fn kill_at(program: &str, args: &[&str], input: &[u8], n: usize) -> Killed {
+    let every_stop = std::env::var("SEMRING_FULL").is_ok_and(|value| value == "1");
+    let mut command = Command::new(program);
+    command.args(args).env_remove("RUST_BACKTRACE");
+    let mut stepper = Stepper::spawn(command).expect("a command can be traced");
+    for line in input.split(|byte| *byte == b'\n').filter(|l| !l.is_empty()) {
+        stepper.peer().say(&String::from_utf8_lossy(line));
+    }
+    stepper.peer().close_stdin();
+    let mut stdout = stepper.peer().take_stdout().expect("it is piped");
+    let mut at = None;
+    let mut stops = 0;
+    while stops <= n {
+        at = match stepper.run_to_call() {
+            Ok(CallStop::Before { number }) => {
+                stops += 1;
+                Some(format!("before system call {number}"))
+            }
+            Ok(CallStop::Behind { number, .. }) => {
+                stops += usize::from(every_stop);
+                Some(format!("behind system call {number}"))
+            }
+            Ok(other) => panic!("a command has no markers: {other:?}"),
+            Err(_) => None,
+        };
+        if at.is_none() {
+            break;
+        }
+    }
+    let exit = stepper.kill();
+    if at.is_some() {
+        assert_eq!(exit, KILLED);
+    }
+    let mut output = Vec::new();
+    stdout.read_to_end(&mut output).expect("a pipe can be read");
+    Killed { output, at }
+}
+
+/// Kills a command at one stop after the other, until it ends before. Each time in a ring that
+/// `prepare` made, and each time `check` looks what came of it.
+fn at_every_call(
+    what: &str,
+    program: &str,
+    args: &[&str],
+    input: &[u8],
+    prepare: impl Fn(),
+    check: impl Fn(&Killed),
+) {
+    let mut points = 0;
+    loop {
+        prepare();
+        let killed = kill_at(program, args, input, points);
+        if killed.at.is_none() {
+            break;
+        }
+        let place = format!("{what}, stop {points}, {}", killed.at.as_deref().unwrap());
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(&killed)));
+        if let Err(panic) = outcome {
+            eprintln!("{place}");
+            std::panic::resume_unwind(panic);
+        }
+        points += 1;
+    }
+    let _ = semring(&["rm", "--force", args.last().expect("an address")]).run();
+    semring(&["prune", "--discard-unread"]).run().quietly(DONE);
+    assert!(objects().is_empty(), "{what}: {:?}", objects());
+    println!("{what}: {points} points");
+    assert!(points > 30, "a program makes system calls");
+}
+
+/// Whole lines of an output: the first ones of what was sent.
+fn beginning(output: &[u8]) -> u64 {
+    let (end, lines) = whole_lines(output);
+    let got = numbers(&output[..end]);
+    assert_eq!(got, (1..=lines.len() as u64).collect::<Vec<_>>());
+    got.len() as u64
+}
+
+fn a_killed_create(address: &str) {
+    let args = ["create", "--producers", "2", "--capacity", "64K", address];
+    at_every_call(
+        "create",
+        SEMRING,
+        &args,
+        b"",
+        || (),
+        |_| {
+            let again = semring(&args).run();
+            // There it is, or there it was already.
+            assert!([DONE, FAILED].contains(&again.exit), "{}", again.stderr);
+            assert_eq!(semring(&["info", address]).run().exit, DONE);
+            produce(address);
+            assert_eq!(consume(address), (1..=LINES).collect::<Vec<_>>());
+            nothing_stays(address);
+        },
+    );
+}
+
+fn a_killed_look(address: &str, verb: &str) {
+    let args = match verb {
+        "ls" => vec!["ls"],
+        verb => vec![verb, address],
+    };
+    at_every_call(
+        verb,
+        SEMRING,
+        &args,
+        b"",
+        || produce(address),
+        |_| {
+            let again = semring(&args).run();
+            assert_eq!(again.exit, DONE, "{}", again.stderr);
+            let name = address.split_once(':').expect("a scheme").1;
+            assert!(String::from_utf8_lossy(&again.stdout).contains(name));
+            assert_eq!(consume(address), (1..=LINES).collect::<Vec<_>>());
+            nothing_stays(address);
+        },
+    );
+}
+
+fn a_killed_rm(address: &str) {
+    let args = ["rm", address];
+    let create = || drop(semring(&["create", address]).run().quietly(DONE));
+    at_every_call("rm", SEMRING, &args, b"", create, |_| {
+        let again = semring(&args).run().exit;
+        assert!([DONE, NO_RING].contains(&again), "{again}");
+        nothing_stays(address);
+    });
+    at_every_call("rm, then use", SEMRING, &args, b"", create, |_| {
+        // Whole or gone: whoever uses the name now gets through.
+        produce(address);
+        assert_eq!(consume(address), (1..=LINES).collect::<Vec<_>>());
+        nothing_stays(address);
+    });
+}
+
+fn a_killed_producer(address: &str) {
+    let args = ["-q", address];
+    at_every_call(
+        "producer",
+        PRODUCER,
+        &args,
+        &seq(LINES),
+        || (),
+        |_| {
+            // What it committed is there, and what the second one sends comes behind it.
+            produce(address);
+            let got = consume(address);
+            let first = got.len() as u64 - LINES;
+            let expected: Vec<u64> = (1..=first).chain(1..=LINES).collect();
+            assert!(first <= LINES);
+            assert_eq!(got, expected);
+            nothing_stays(address);
+        },
+    );
+}
+
+fn a_killed_consumer(address: &str) {
+    let args = ["-q", "--no-create", "--timeout", "20s", address];
+    at_every_call(
+        "consumer",
+        CONSUMER,
+        &args,
+        b"",
+        || produce(address),
+        |killed| {
+            // It wrote before it released: nothing is missing, and the last write may come again.
+            let first = beginning(&killed.output);
+            let rest = consume(address);
+            let again = first + rest.len() as u64 - LINES;
+            assert!(again <= first, "{first} lines, then {rest:?}");
+            let expected: Vec<u64> = (first - again + 1..=LINES).collect();
+            assert_eq!(rest, expected);
+            nothing_stays(address);
+        },
+    );
+}
+
+macro_rules! over_both_backends_alone {
+    ($($test:ident => $body:expr;)*) => {
+        $(
+            #[test]
+            fn $test() {
+                alone(test_name!($test), || {
+                    let body: fn(&str) = $body;
+                    for address in ["posix:killed", "sysv:killed"] {
+                        println!("{address}");
+                        body(address);
+                    }
+                });
+            }
+        )*
+    };
+}
+
+over_both_backends_alone! {
+    create_may_be_killed_at_every_system_call => a_killed_create;
+    ls_may_be_killed_at_every_system_call => |address| a_killed_look(address, "ls");
+    info_may_be_killed_at_every_system_call => |address| a_killed_look(address, "info");
+    rm_may_be_killed_at_every_system_call => a_killed_rm;
+    producer_may_be_killed_at_every_system_call => a_killed_producer;
+    consumer_may_be_killed_at_every_system_call => a_killed_consumer;
+}
