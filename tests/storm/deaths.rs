@@ -93,14 +93,19 @@ fn a_death_that_takes_long_delays_nobody_else(case: Case) {
     );
     light.wait();
     // And with a dying one as the last: the end comes when it is dead, and not before.
-    let mut heavy = case.producer();
-    say_ok(&mut heavy, &format!("allocate {}", mebibytes()));
-    consumer.say("drain");
-    consumer.wait_until_asleep_on_a_semaphore();
-    let killed = Instant::now();
-    heavy.signal(Signal::SIGKILL);
-    assert_eq!(answer(&mut consumer), "drained 0 EndOfStream");
-    println!("end of stream {:?} after the kill", killed.elapsed());
+    for size in [0, 16, mebibytes()] {
+        let mut last = case.producer();
+        say_ok(&mut last, &format!("allocate {size}"));
+        consumer.say("drain");
+        consumer.wait_until_asleep_on_a_semaphore();
+        let killed = Instant::now();
+        last.signal(Signal::SIGKILL);
+        assert_eq!(answer(&mut consumer), "drained 0 EndOfStream");
+        println!(
+            "{size} MiB: end of stream {:?} after the kill",
+            killed.elapsed()
+        );
+    }
     assert_eq!(ring.info().unwrap().producers(), 0);
     drop(consumer);
     case.finish();
