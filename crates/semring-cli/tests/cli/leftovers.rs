@@ -187,7 +187,10 @@ fn halves_of_rings_go_and_foreign_objects_stay() {
             let key = Key::from_raw(0x5eed_0003);
             let set = SemSet::create(key, 10, 0o600).expect("a set");
             Shm::create(key, 0x5000, 0o600).expect("a segment");
-            set.op(&[Op::new(4, 1)]).expect("the creation lock");
+            // Zeros in a possible size are not ours as long as nothing says so.
+            assert_eq!(prune(&[]), "");
+            let marked_and_locked = [Op::new(6, 32767), Op::new(7, 0x5eed), Op::new(4, 1)];
+            set.op(&marked_and_locked).expect("a set of our own");
             assert_eq!(prune(&[]), "");
             set.op(&[Op::new(4, -1)]).expect("the creation lock");
             assert_eq!(
@@ -257,6 +260,43 @@ impl<F: Fn()> Drop for OnDrop<F> {
     fn drop(&mut self) {
         (self.0)();
     }
+}
+
+#[test]
+fn root_is_not_led_to_the_semaphores_of_another_user() {
+    use std::os::unix::process::CommandExt;
+    if !crate::support::is_root() {
+        println!("skipped: only root clears away for others");
+        return;
+    }
+    alone(
+        test_name!(root_is_not_led_to_the_semaphores_of_another_user),
+        || {
+            // Somebody's ring, made because it was missing; then the file is another user's, as if that
+            // one had written its superblock.
+            send("posix:theirs", 0);
+            let before = objects();
+            std::os::unix::fs::chown("/dev/shm/theirs", Some(65534), None).expect("our own file");
+            assert_eq!(prune(&["--discard-unread"]), "");
+            assert_eq!(objects(), before);
+            std::os::unix::fs::chown("/dev/shm/theirs", Some(0), None).expect("our own file");
+            // Others see it, and leave it alone.
+            std::fs::copy(SEMRING, "/dev/shm/.semring").expect("room");
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions("/dev/shm/.semring", mode).expect("our own file");
+            let other = Command::new("/dev/shm/.semring")
+                .args(["prune", "--discard-unread"])
+                .uid(65534)
+                .output();
+            let other = other.expect("it runs");
+            assert!(
+                other.status.success() && other.stdout.is_empty(),
+                "{other:?}"
+            );
+            std::fs::remove_file("/dev/shm/.semring").expect("our own file");
+            assert_eq!(prune(&[]), "removed posix:theirs: nobody is attached\n");
+        },
+    );
 }
 
 /// How often something is killed: enough for each kind of moment; many more on request.

@@ -1,8 +1,8 @@
 //! Sets that nobody uses any more: how they are known, and how they are held while one decides.
 
-use super::semaphore::{C, CHECK, I, LANES, N, T, add, count_for, sub, taken, zero};
+use super::semaphore::{C, CHECK, HOME, I, LANES, N, T, add, count_for, sub, taken, zero};
 use super::set::Home;
-use crate::os::sysv::{self, SemSet};
+use crate::os::sysv::{self, Op, SemSet};
 
 /// What the values of a set tell at one moment.
 #[derive(Clone, Debug)]
@@ -61,12 +61,23 @@ pub(crate) struct SeizedSet {
 
 impl SeizedSet {
     /// Takes both at once; nothing if somebody is attached, makes or removes a ring with it, or if it is
-    /// gone.
+    /// gone. One that was never marked is marked as a set under its own key: a creator behind semget,
+    /// who finds it touched, then knows that it is ours, waits, and takes it over if we leave it.
     pub(crate) fn seize(id: i32) -> std::result::Result<Option<Self>, sysv::Error> {
         let set = SemSet::from_id(id);
-        let [n, c, t, i] = [N, C, T, I].map(|index| zero(index).no_wait());
+        let mut operations: Vec<Op> = [N, C, T, I].map(|index| zero(index).no_wait()).into();
+        if SetFacts::of(id).is_some_and(|facts| facts.is_blank()) {
+            let [first, second] = Home::Key.values();
+            operations.extend([
+                zero(HOME).no_wait(),
+                zero(HOME + 1).no_wait(),
+                Op::new(HOME, first),
+                Op::new(HOME + 1, second),
+            ]);
+        }
+        operations.extend([add(T).undo(), add(I).undo()]);
         loop {
-            return match set.op(&[n, c, t, i, add(T).undo(), add(I).undo()]) {
+            return match set.op(&operations) {
                 Ok(()) => Ok(Some(Self { set })),
                 Err(error) if error.is_would_block() || error.is_removed() => Ok(None),
                 Err(error) if error.is_interrupted() => continue,

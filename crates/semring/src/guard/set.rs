@@ -44,7 +44,7 @@ impl Home {
         }
     }
 
-    const fn values(self) -> [i16; 2] {
+    pub(super) const fn values(self) -> [i16; 2] {
         match self {
             Self::Unknown => [0, 0],
             Self::Directory { device, inode } => [device as i16, inode as i16],

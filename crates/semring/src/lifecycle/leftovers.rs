@@ -257,6 +257,14 @@ fn remove_ring(
         Ok(_) | Err(OpenError::NotFound { .. }) => return Ok(Pruned::Removed),
         Err(error) => return Err(error.into()),
     };
+    let place = address.place().map_err(|source| RemoveError::Os {
+        name: address.to_string(),
+        call: "ftok",
+        source,
+    })?;
+    if !owns_its_set(&place, &ring.object, &ring.superblock) {
+        return Ok(Pruned::InUse);
+    }
     match ring.guard.begin_pruning() {
         Ok(true) => {}
         Ok(false) => return Ok(Pruned::InUse),
@@ -437,10 +445,10 @@ fn unfinished(key: Key) -> Option<(Object, Option<i32>)> {
         Err(_) => return None,
     };
     let facts = SetFacts::of(set)?;
-    let marked = facts.home() == Some(Home::Key);
     let fits = object.len().ok().zip(facts.lanes());
-    let ours = fits.is_some_and(|(len, lanes)| has_lanes(len, lanes))
-        && (marked || (facts.home() == Some(Home::Unknown) && !facts.is_identified()));
+    // A creator marks the set before it makes the segment.
+    let ours =
+        facts.home() == Some(Home::Key) && fits.is_some_and(|(len, lanes)| has_lanes(len, lanes));
     ours.then_some((object, Some(set)))
 }
 
@@ -516,13 +524,24 @@ fn is_ours(uid: u32) -> bool {
     us == 0 || us == uid
 }
 
+/// True if a superblock's set is surely its ring's: made by the same user, for a ring of this place. A
+/// ring is what its owner wrote, and root, who clears away for all, must not be led to the semaphores of
+/// another one.
+fn owns_its_set(place: &Place, object: &Object, superblock: &Superblock) -> bool {
+    let id = superblock.set.id;
+    let same_home = SetFacts::of(id).is_some_and(|set| set.home() == Some(home(place)));
+    let owners = object.ownership().ok().zip(SemSet::from_id(id).stat().ok());
+    let same_owner = owners.is_some_and(|(object, set)| object.uid == set.uid);
+    same_home && same_owner
+}
+
 fn abandoned_ring(place: &Place, object: &Object, superblock: &Superblock) -> Option<Leftover> {
     let address = Address::of_place(place, &superblock.name);
     let name = address.to_string();
     let uuid = superblock.uuid;
     match open(&address, Access::ReadOnly) {
         Ok(ring) => {
-            let same = ring.superblock.uuid == uuid;
+            let same = ring.superblock.uuid == uuid && owns_its_set(place, object, superblock);
             let idle = matches!(ring.guard.is_idle(), Ok(true));
             (same && idle).then(|| Leftover::of_ring(&ring, name, address))
         }
