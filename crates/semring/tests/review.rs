@@ -318,3 +318,120 @@ fn the_producer_of_a_poisoned_lane_does_not_wait_for_room() {
     let refused = (0..1000).find_map(|_| producer.send_timeout(&[0; 100], long).err());
     assert_eq!(refused, Some(SendError::Poisoned));
 }
+
+/// Where the flags of the first lane's producer lie in a segment.
+const FLAGS: u64 = 0x2000 + 0x20;
+
+fn word_at(guard: &RingGuard, offset: u64) -> u64 {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::File::open(format!("/dev/shm/{}", guard.name())).unwrap();
+    let mut bytes = [0; 8];
+    file.read_exact_at(&mut bytes, offset).unwrap();
+    u64::from_le_bytes(bytes)
+}
+
+#[test]
+fn a_lane_goes_into_burst_only_for_a_consumer_that_is_there_and_makes_barriers() {
+    let guard = RingGuard::new("review-burst");
+    let ring = spsc::Builder::new(guard.posix()).create().unwrap();
+    let mut producer = ring.producer().unwrap();
+    for _ in 0..100 {
+        producer.send(b"nobody listens").unwrap();
+    }
+    assert_eq!(word_at(&guard, FLAGS), 0, "there never was a consumer");
+    let careful = spsc::Builder::new(guard.posix()).asymmetric_barrier(false);
+    let consumer = careful.open().unwrap().consumer().unwrap();
+    for _ in 0..100 {
+        producer.send(b"no barrier").unwrap();
+    }
+    assert_eq!(word_at(&guard, FLAGS), 0, "it makes no barriers");
+    drop(consumer);
+    let _consumer = ring.consumer().unwrap();
+    producer.await_next_consumer().unwrap();
+    for _ in 0..100 {
+        producer.send(b"a barrier").unwrap();
+    }
+    // 0 where the kernel has no such barrier, too: then nothing can be said.
+    let burst = word_at(&guard, FLAGS);
+    assert!(burst == 2 || word_at(&guard, 0x10a0) == 0, "{burst}");
+    producer.close();
+    assert_eq!(
+        word_at(&guard, FLAGS),
+        1,
+        "the last word of a producer that closed"
+    );
+}
+
+#[test]
+fn a_producer_that_sleeps_for_room_learns_that_its_lane_is_poisoned() {
+    let _watchdog = Watchdog::new(PATIENCE, "a producer asleep on a lane that is poisoned");
+    for at_takeover in [false, true] {
+        let guard = RingGuard::new("review-poisoned");
+        let ring = spsc::Builder::new(guard.posix())
+            .capacity(4096)
+            .wait(semring::WaitStrategy::Block)
+            .create()
+            .unwrap();
+        let mut producer = ring.producer().unwrap();
+        while producer.try_send(&[7; 500]).is_ok() {}
+        let before = (!at_takeover).then(|| ring.consumer().unwrap());
+        std::thread::scope(|scope| {
+            let sender = scope.spawn(|| producer.send(&[7; 500]));
+            while !ring.info().unwrap().lanes[0].producer_sleeps {
+                std::thread::yield_now();
+            }
+            let offset = if at_takeover { 0x3000 } else { 0x4000 };
+            overwrite(&guard, offset, u64::MAX << 40);
+            let mut consumer = before.unwrap_or_else(|| ring.consumer().unwrap());
+            assert!(matches!(
+                consumer.recv(),
+                Err(RecvError::Poisoned { lane: 0, .. })
+            ));
+            assert_eq!(sender.join().unwrap(), Err(SendError::Poisoned));
+        });
+    }
+}
+
+fn overwrite(guard: &RingGuard, offset: u64, word: u64) {
+    use std::os::unix::fs::FileExt;
+    let path = format!("/dev/shm/{}", guard.name());
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&word.to_le_bytes(), offset).unwrap();
+}
+
+#[test]
+fn a_batch_that_met_damage_and_is_put_back_comes_again() {
+    let guard = RingGuard::new("review-damaged-batch");
+    let ring = spsc::Builder::new(guard.posix()).create().unwrap();
+    let mut producer = ring.producer().unwrap();
+    let mut consumer = ring.consumer().unwrap();
+    for message in [b"first", b"next!", b"third"] {
+        producer.send(message).unwrap();
+    }
+    overwrite(&guard, 0x4000 + 32, u64::MAX);
+    let mut batch = consumer.try_recv_batch().unwrap();
+    while batch.next_message().is_some() {}
+    assert_eq!(batch.messages(), 2);
+    batch.put_back();
+    let poisoned = consumer.try_recv().unwrap_err();
+    assert!(
+        matches!(poisoned, RecvError::Poisoned { lane: 0, .. }),
+        "{poisoned:?}"
+    );
+    assert_eq!(consumer.try_recv().unwrap().to_vec(), b"first");
+    assert_eq!(consumer.try_recv().unwrap().to_vec(), b"next!");
+    assert_eq!(consumer.try_recv().unwrap_err(), RecvError::Empty);
+}
+
+#[test]
+fn a_message_in_a_forked_child_does_not_know_its_sender() {
+    let guard = RingGuard::new("review-forked-message");
+    let ring = spsc::Builder::new(guard.posix()).create().unwrap();
+    ring.producer().unwrap().send(b"of the parent").unwrap();
+    let mut consumer = ring.consumer().unwrap();
+    let message = consumer.recv().unwrap();
+    assert_eq!(message.generation(), Some(1));
+    assert!(in_child(
+        || message.generation().is_none() && message.len() == 13
+    ));
+}

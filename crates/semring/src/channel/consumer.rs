@@ -135,7 +135,8 @@ pub(super) fn recv_error(error: GuardError) -> RecvError {
 /// How many attachments have come to their end, if all have and no end-of-stream was delivered for
 /// them.
 fn ended_attachments(seat: &ConsumerSeat, saw_messages: bool) -> Result<Option<u64>, GuardError> {
-    loop {
+    // Whoever attaches all the time is not gone: then there is no end yet.
+    for _ in 0..64 {
         // The sum before and after the probe: if nobody attached in between, it is the sum of exactly
         // those who are gone now.
         let before = seat.attachments();
@@ -147,6 +148,7 @@ fn ended_attachments(seat: &ConsumerSeat, saw_messages: bool) -> Result<Option<u
             return Ok(due.then_some(before));
         }
     }
+    Ok(None)
 }
 
 impl ConsumerCore {
@@ -203,10 +205,20 @@ impl ConsumerCore {
             }
             Ok(None) => Ok(None),
             Err(damage) => {
-                self.damaged.push_back(damage);
+                self.note_damage(damage);
                 Err(self.next_damage())
             }
         }
+    }
+
+    /// The lane is skipped from now on; its producer, if it sleeps for room that will never come, is woken to
+    /// find that out.
+    #[cold]
+    fn note_damage(&mut self, damage: LaneDamage) {
+        self.damaged.push_back(damage);
+        let bell = Bell::Room { lane: damage.lane };
+        // A failure is found again by the next call.
+        let _ = self.seat.ring().guard.post(bell);
     }
 
     #[cold]
@@ -360,7 +372,7 @@ impl ConsumerCore {
         let next = match found {
             Ok(next) => next?,
             Err(damage) => {
-                self.damaged.push_back(damage);
+                self.note_damage(damage);
                 return None;
             }
         };
@@ -474,6 +486,10 @@ impl<K: Kind> Consumer<K> {
             .into_iter()
             .map(|(lane, Damage { position })| LaneDamage { lane, position })
             .collect();
+        for &LaneDamage { lane, .. } in &damaged {
+            // As in `note_damage`.
+            let _ = seat.ring().guard.post(Bell::Room { lane });
+        }
         let waiter = Waiter::new(habits.wait, cpus(), seat.generation());
         if habits.asymmetric_barrier && barrier::is_available() {
             seat.can_barrier();

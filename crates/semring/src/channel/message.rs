@@ -51,8 +51,8 @@ impl<'a> View<'a> {
     }
 
     /// Which holder of the lane sent it: the first producer that ever attached there is 1, the next one 2.
-    /// `None` if another one has taken the lane since; lane and position still tell the message from all
-    /// others.
+    /// `None` if another one has taken the lane since, or was about to, and in a forked child; lane and
+    /// position still tell the message from all others.
     #[must_use]
     pub fn generation(&self) -> Option<u64> {
         generation_at(self.lane, self.position())

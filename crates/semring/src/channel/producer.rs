@@ -491,9 +491,13 @@ impl<K: Kind> Producer<K> {
 
     /// Says that this producer sends nothing more, and detaches. Dropping it does the same without
     /// the word.
-    pub fn close(self) {
+    pub fn close(mut self) {
         if !self.core.seat.ring().is_forked() {
-            self.core.lane.say_no_more();
+            let core = &mut self.core;
+            core.end_leaked_batch();
+            // Before the word, which stands where the flag does.
+            core.waker.end_burst(core.lane.view());
+            core.lane.say_no_more();
         }
     }
 

@@ -497,47 +497,49 @@ impl Machine {
     }
 }
 
-const MACHINES: [Memory; 2] = [Memory::Tso, Memory::Pso];
-
+/// PSO, which can do everything that TSO can. `SEMRING_FULL=1` visits some more.
 #[test]
 fn no_wake_up_is_lost_between_sparse_and_burst() {
-    for memory in MACHINES {
-        for (messages, kills) in [([3, 0], 1), ([2, 1], 1), ([2, 2], 0)] {
-            let machine = Machine {
-                memory,
-                twin: Twin::Nothing,
-                messages,
-            };
-            match machine.explore(kills) {
-                Ok(states) => println!("{memory:?} {messages:?}, {kills} kills: {states} states"),
-                Err(state) => panic!("{memory:?} {messages:?}: a wake-up is lost: {state:#?}"),
-            }
+    let mut sizes = vec![([3, 0], 1), ([2, 1], 1)];
+    if std::env::var_os("SEMRING_FULL").is_some() {
+        sizes.extend([([2, 2], 0), ([3, 0], 2)]);
+    }
+    for (messages, kills) in sizes {
+        let machine = Machine {
+            memory: Memory::Pso,
+            twin: Twin::Nothing,
+            messages,
+        };
+        match machine.explore(kills) {
+            Ok(states) => println!("{messages:?}, {kills} kills: {states} states"),
+            Err(state) => panic!("{messages:?}: a wake-up is lost: {state:#?}"),
         }
     }
 }
 
+/// On TSO, the strongest machine that there is.
 #[test]
 fn each_precaution_is_needed() {
     let expected = [
-        (Twin::NoFenceBehindFlag, Memory::Tso),
-        (Twin::FenceBeforeFlag, Memory::Tso),
-        (Twin::FlagsReadBeforeFence, Memory::Tso),
-        (Twin::NoBarrier, Memory::Tso),
-        (Twin::NoSparseFence, Memory::Tso),
-        (Twin::NoSleeperFence, Memory::Tso),
-        (Twin::EpochsRestart, Memory::Tso),
-        (Twin::NoRattle, Memory::Tso),
-        (Twin::WakerClearsWord, Memory::Tso),
+        Twin::NoFenceBehindFlag,
+        Twin::FenceBeforeFlag,
+        Twin::FlagsReadBeforeFence,
+        Twin::NoBarrier,
+        Twin::NoSparseFence,
+        Twin::NoSleeperFence,
+        Twin::EpochsRestart,
+        Twin::NoRattle,
+        Twin::WakerClearsWord,
     ];
-    for (twin, memory) in expected {
+    for twin in expected {
         let machine = Machine {
-            memory,
+            memory: Memory::Tso,
             twin,
             messages: [2, 1],
         };
         assert!(
             machine.explore(1).is_err(),
-            "nothing is lost without a precaution: {twin:?} on {memory:?}"
+            "nothing is lost without a precaution: {twin:?}"
         );
     }
 }

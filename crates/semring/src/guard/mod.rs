@@ -15,7 +15,8 @@
 //!   word = 0
 //! ```
 //! * **Awake peers.** The two fences order each side's store before its load, so one of them sees the
-//!   other's store: the sleeper finds what was published, or the waker finds `e` and posts (edge E4).
+//!   other's store: the sleeper finds what was published, or the waker finds `e` and posts (edge E4). A
+//!   producer in burst leaves its fence out, and the sleeper has one made in its place (`doorbell`).
 //! * **A waker that is killed** between publishing and posting: the kernel posts for it when it undoes
 //!   the token that the waker left at attach (the death rattle). One rattle per attached producer,
 //!   one per lane for the consumer.

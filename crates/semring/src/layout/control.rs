@@ -58,7 +58,7 @@ pub(crate) struct ProducerPage {
     pub(crate) generation_start: AtomicU64,
     /// Messages committed on this lane, over all generations.
     pub(crate) sent: AtomicU64,
-    /// [`LANE_NO_MORE`] or [`LANE_BURST`]; set to 0 by each new producer.
+    /// 0, [`LANE_BURST`] or, at the end, [`LANE_NO_MORE`]; set to 0 by each new producer.
     pub(crate) flags: AtomicU64,
     _pad0: [u8; LINE - 40],
     /// The epoch in which the producer sleeps for room or is about to, 0 while it is awake.

@@ -147,6 +147,11 @@ mod real {
             unsafe { self.consumer.as_ref() }
         }
 
+        /// True in a child forked since: it does not have the pages.
+        pub(crate) fn is_forked(&self) -> bool {
+            self.segment.is_forked()
+        }
+
         /// The page of the ring's consumer.
         #[inline(always)]
         pub(crate) fn ring_consumer(&self) -> &ConsumerPage {
@@ -321,6 +326,10 @@ mod model {
 
         pub(crate) fn ring_consumer(&self) -> &ConsumerPage {
             &self.ring
+        }
+
+        pub(crate) fn is_forked(&self) -> bool {
+            false
         }
 
         #[track_caller]

@@ -459,6 +459,9 @@ pub(super) fn attachments(ring: &RingCore) -> u64 {
 /// The generation of a lane's present (or last) holder, if what it sent includes this position, at which
 /// a message was found.
 pub(crate) fn generation_at(lane: &LaneView, position: Position) -> Option<u64> {
+    if lane.is_forked() {
+        return None;
+    }
     let page = lane.producer();
     // `settle` stores where a holder begins, then its generation, before it publishes: what we saw
     // published has its generation, or a later one, here; and a later one begins ahead of it.

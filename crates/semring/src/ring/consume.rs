@@ -32,7 +32,8 @@ pub(crate) struct LaneConsumer {
     /// Messages between `read` and the beginning, between `taken` and the beginning.
     read_messages: u64,
     taken_messages: u64,
-    poisoned: bool,
+    /// Where impossible bytes were found: nothing from there on is looked at.
+    poisoned: Option<Position>,
 }
 
 impl LaneConsumer {
@@ -59,7 +60,7 @@ impl LaneConsumer {
             horizon: start,
             read_messages: messages,
             taken_messages: messages,
-            poisoned: false,
+            poisoned: None,
         })
     }
 
@@ -77,7 +78,7 @@ impl LaneConsumer {
             horizon: start,
             read_messages: 0,
             taken_messages: 0,
-            poisoned: true,
+            poisoned: Some(start),
         }
     }
 
@@ -86,7 +87,13 @@ impl LaneConsumer {
     }
 
     pub(crate) fn is_poisoned(&self) -> bool {
-        self.poisoned
+        self.poisoned.is_some()
+    }
+
+    /// Messages before the impossible bytes come again after a step back; what is behind them never comes.
+    #[inline(always)]
+    fn is_at_poison(&self) -> bool {
+        self.poisoned.is_some_and(|at| self.read.has_reached(at))
     }
 
     /// Position of the next header.
@@ -107,7 +114,7 @@ impl LaneConsumer {
         // E1: if it is published, its payload is there.
         let word = self.lane.header(self.read).load(Ordering::Acquire);
         let header = MessageHeader::check(word, self.read, self.capacity)?;
-        (!self.read.has_reached(self.horizon) && !self.poisoned).then_some(Found {
+        (!self.read.has_reached(self.horizon) && !self.is_at_poison()).then_some(Found {
             position: self.read,
             header,
         })
@@ -120,7 +127,7 @@ impl LaneConsumer {
         loop {
             // E1: if it is published, its payload is there.
             let word = self.lane.header(self.read).load(Ordering::Acquire);
-            if word == 0 || self.poisoned {
+            if word == 0 || self.is_at_poison() {
                 return Ok(None);
             }
             match decode(word, self.read, self.capacity) {
@@ -150,7 +157,7 @@ impl LaneConsumer {
     /// True if a message (or damage) is to be found: a look that changes nothing.
     #[inline]
     pub(crate) fn is_ready(&self) -> bool {
-        !self.poisoned && self.lane.header(self.read).load(Ordering::Acquire) != 0
+        !self.is_at_poison() && self.lane.header(self.read).load(Ordering::Acquire) != 0
     }
 
     /// About once in a lap: moves the horizon. Without it a lane full of headers that lead from one to
@@ -179,7 +186,7 @@ impl LaneConsumer {
 
     #[cold]
     fn poison(&mut self) -> Damage {
-        self.poisoned = true;
+        self.poisoned = Some(self.read);
         note_poison(&self.lane, self.read);
         Damage {
             position: self.read,

@@ -7,8 +7,9 @@
 //!
 //! With more than [`FEW`] lanes most are idle most of the time, and a look at an idle lane is far from free:
 //! the lanes' headers often share one set of the cache. So the merge goes round among the lanes that had
-//! something lately, and over all of them once in [`TURNS_PER_SWEEP`] turns and before it says that there
-//! is nothing. A lane that wakes up then waits for at most that many turns more. Nothing of this is in
+//! something lately, and over all of them once in [`TURNS_PER_SWEEP`] turns or [`BYTES_PER_SWEEP`], whichever
+//! is first, and before it says that there is nothing. A lane that wakes up then waits for at most that many
+//! turns or bytes more, and the turn that is on. Nothing of this is in
 //! shared memory: a hint that producers had to write would cost each of them a contended line.
 
 use super::Damage;
@@ -19,6 +20,9 @@ use crate::layout::{Capacity, MAX_LANES, Position};
 const FEW: usize = 16;
 /// With more, so many changes of lane go by between two sweeps over all of them.
 const TURNS_PER_SWEEP: u32 = 32;
+/// And at most so many bytes, or the end of the turn in which they are reached: with large lanes a turn is
+/// long. Beside the copies of so many bytes a sweep costs nothing.
+const BYTES_PER_SWEEP: u64 = 64 << 10;
 
 /// A message found on a lane.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +56,7 @@ struct Recent {
     /// Found something since the last sweep.
     found: LaneSet,
     turns: u32,
+    bytes: u64,
 }
 
 /// A set of lanes, in order.
@@ -141,13 +146,18 @@ impl Merge {
 
     fn find_among_many(&mut self) -> Result<Option<Next>, LaneDamage> {
         self.recent.turns += 1;
+        self.recent.bytes = self.recent.bytes.saturating_add(self.taken_here);
         if self.recent.turns < TURNS_PER_SWEEP
+            && self.recent.bytes < BYTES_PER_SWEEP
             && let Some(next) = self.find_among_recent()?
         {
             return Ok(Some(next));
         }
         self.recent.turns = 0;
+        self.recent.bytes = 0;
         self.recent.worth = std::mem::take(&mut self.recent.found);
+        // What is found where the merge is already counts nowhere else.
+        self.recent.worth.insert(self.current);
         for (index, lane) in self.lanes.iter().enumerate() {
             if lane.is_ready() {
                 self.recent.worth.insert(index);
@@ -225,7 +235,7 @@ impl Merge {
     }
 
     /// Lets go of what was stepped over on one lane. True when a quarter of the capacity waits there
-    /// to be released, or the lane's turn is over: the caller then releases it.
+    /// to be released: the caller then releases it.
     #[inline]
     pub(crate) fn take(&mut self, lane: usize) -> bool {
         let lane = &mut self.lanes[lane];
