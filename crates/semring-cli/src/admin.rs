@@ -1,10 +1,11 @@
 //! `semring`: rings made, listed, looked at and removed.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use semring::{Address, AddressError};
+use semring::{Address, AddressError, Backend};
 
 use crate::args::{self, ShapeArgs};
 use crate::attach::builder;
@@ -170,6 +171,14 @@ fn run() -> Result<u8, Failure> {
     }
     match args.command {
         Command::Create { address, shape } => {
+            let nameless = match parse(&address)?.backend() {
+                Backend::Memfd => Some("a ring without a name goes when this command ends"),
+                Backend::Anonymous => Some("only the program that makes it has such memory"),
+                _ => None,
+            };
+            if let Some(why) = nameless {
+                return Err(Failure::new(exit::USAGE, format!("{address}: {why}")));
+            }
             builder(&address, &shape).create()?;
         }
         Command::Ls { json: true, .. } => {
@@ -180,7 +189,12 @@ fn run() -> Result<u8, Failure> {
             columns,
             ..
         } => {
-            print(&listing::table(&semring::list(), &columns, !noheadings))?;
+            let rings = semring::list();
+            let width = terminal_width().filter(|_| columns.is_empty());
+            print(&match width {
+                Some(width) => listing::table_within(&rings, width, !noheadings),
+                None => listing::table(&rings, &columns, !noheadings),
+            })?;
         }
         Command::Info { address, json } => {
             let info = semring::inspect(&parse(&address)?)?;
@@ -220,4 +234,13 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
         interval if interval >= Duration::from_millis(10) => Ok(interval),
         _ => Err("write at least 10ms".to_owned()),
     }
+}
+
+/// Columns of the terminal that stdout is.
+fn terminal_width() -> Option<usize> {
+    let size = std::io::stdout()
+        .is_terminal()
+        .then(ratatui::crossterm::terminal::size);
+    let (width, _) = size?.ok()?;
+    (width > 0).then_some(usize::from(width))
 }

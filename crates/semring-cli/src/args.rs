@@ -13,7 +13,7 @@ use crate::framing::Framing;
 use crate::units::{parse_bytes, parse_mode, parse_time};
 
 pub(crate) const ADDRESS_HELP: &str =
-    "NAME or posix:NAME, sysv:NAME, sysv:0x5eed0001, sysv:PATH#ID";
+    "NAME or posix:NAME, sysv:NAME, sysv:0x5eed0001, sysv:PATH#ID, file:PATH, fd:N";
 
 /// `semring-producer`
 #[derive(Parser, Debug)]

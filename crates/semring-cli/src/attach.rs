@@ -1,10 +1,10 @@
 //! Opening the ring and becoming producer or consumer, while others may just be removing it.
 
 use semring::any::{Builder, Ring};
-use semring::{AttachError, GuardKind};
+use semring::{Address, AttachError, Backend, GuardKind};
 
 use crate::args::{Guard, RingArgs, ShapeArgs};
-use crate::exit::{Failure, attach_failure};
+use crate::exit::{self, Failure, attach_failure};
 use crate::report::Report;
 use crate::units::count;
 
@@ -32,6 +32,14 @@ pub(crate) fn attach<R>(
     report: &Report,
     take_role: impl Fn(&Ring) -> Result<R, AttachError>,
 ) -> Result<(Ring, R), Failure> {
+    let address = args.address.parse::<Address>();
+    if address.is_ok_and(|address| address.backend() == Backend::Anonymous) {
+        let why = "nobody else could reach such memory";
+        return Err(Failure::new(
+            exit::USAGE,
+            format!("{}: {why}", args.address),
+        ));
+    }
     let builder = builder(&args.address, &args.shape)
         .wait(args.wait.into())
         .implicit(true);

@@ -12,7 +12,7 @@ use crate::exit::{self, Failure};
 use crate::framing::{Framing, Joiner};
 use crate::output::{Output, WriteError};
 use crate::pace::Pace;
-use crate::report::{self, Report, Stats, Totals};
+use crate::report::{self, Producers, Report, Stats, Totals};
 use crate::signals::Signals;
 use crate::units::count;
 
@@ -69,7 +69,20 @@ fn run() -> Result<u8, Failure> {
     report.end_progress();
     let interrupted = matches!(stop, Stop::Signal);
     let result = finish(&args, &report, &ring, consumer, stop);
-    stats.print(PROGRAM, &args.manner);
+    // Also of a ring that is removed by now: our mapping outlives it.
+    let producers = ring.info().ok().map(|info| Producers {
+        finished_producers: info.finished_producers(),
+        died_producers: info.died_producers(),
+    });
+    if let Some(Producers { died_producers, .. }) = producers
+        && died_producers > 0
+    {
+        let died = count(died_producers, "producer");
+        report.detail(format_args!(
+            "{died} of {address} died: what they meant to send afterwards is missing"
+        ));
+    }
+    stats.with_producers(producers).print(PROGRAM, &args.manner);
     match signals.caught() {
         Some(signal) if interrupted => Ok(Signals::end_by(signal)),
         _ if damaged && result == Ok(exit::DONE) => Ok(exit::DAMAGED),

@@ -263,17 +263,38 @@ fn cell(record: &Value, column: Column, plain: bool) -> String {
     }
 }
 
+/// What is left out first where a terminal is narrow.
+const LESS_NEEDED: [&str; 4] = ["kind", "lanes", "received_messages", "used_bytes"];
+
+/// The table as wide as the terminal, as far as it can be: otherwise each line would take two.
+pub(crate) fn table_within(rings: &[RingInfo], width: usize, headings: bool) -> String {
+    let mut columns: Vec<Column> = default_columns();
+    let mut text = table(rings, &[], headings);
+    for field in LESS_NEEDED {
+        if text.lines().all(|line| line.chars().count() <= width) {
+            break;
+        }
+        columns.retain(|column| column.field != field);
+        text = with_columns(rings, &columns, headings, false);
+    }
+    text
+}
+
+fn default_columns() -> Vec<Column> {
+    let columns = DEFAULT_COLUMNS.iter().filter_map(|name| name.parse().ok());
+    columns.collect()
+}
+
 /// Lines of cells, with the columns asked for.
 pub(crate) fn table(rings: &[RingInfo], columns: &[Column], headings: bool) -> String {
-    let plain = !columns.is_empty();
-    let columns: Vec<Column> = if plain {
-        columns.to_vec()
+    if columns.is_empty() {
+        with_columns(rings, &default_columns(), headings, false)
     } else {
-        DEFAULT_COLUMNS
-            .iter()
-            .filter_map(|name| name.parse().ok())
-            .collect()
-    };
+        with_columns(rings, columns, headings, true)
+    }
+}
+
+fn with_columns(rings: &[RingInfo], columns: &[Column], headings: bool, plain: bool) -> String {
     let rows = rings.iter().map(|info| {
         let record = serde_json::to_value(Record::new(info)).expect("strings and numbers only");
         columns
@@ -489,6 +510,25 @@ mod tests {
             let bare = table(std::slice::from_ref(info), &columns, false);
             assert_eq!(bare, format!("{}  24\n", info.address));
             assert!(table(&[], &[], false).is_empty());
+        });
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_fewer_columns() {
+        with_ring("narrow", |info| {
+            let rings = std::slice::from_ref(info);
+            assert_eq!(table_within(rings, 200, true), table(rings, &[], true));
+            let narrow = table_within(rings, 80, true);
+            assert!(
+                narrow.lines().all(|line| line.chars().count() <= 80),
+                "{narrow}"
+            );
+            assert!(
+                !narrow.contains("KIND") && narrow.contains("UNREAD"),
+                "{narrow}"
+            );
+            // As few as there are.
+            assert!(table_within(rings, 1, false).contains("active"));
         });
     }
 

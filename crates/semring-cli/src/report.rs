@@ -109,6 +109,16 @@ pub(crate) struct Stats<'a> {
     mb_per_second: f64,
     sleeps: u64,
     wakes: u64,
+    /// Of the ring so far; the consumer's only.
+    #[serde(flatten)]
+    producers: Option<Producers>,
+}
+
+/// How the producers of a ring ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct Producers {
+    pub(crate) finished_producers: u64,
+    pub(crate) died_producers: u64,
 }
 
 impl<'a> Stats<'a> {
@@ -134,7 +144,14 @@ impl<'a> Stats<'a> {
             mb_per_second,
             sleeps,
             wakes,
+            producers: None,
         }
+    }
+
+    /// The same, with how the producers ended.
+    pub(crate) fn with_producers(mut self, producers: Option<Producers>) -> Self {
+        self.producers = producers;
+        self
     }
 
     /// Prints them as asked for.
@@ -159,7 +176,13 @@ impl fmt::Display for Stats<'_> {
             self.mb_per_second,
             count(self.sleeps, "sleep"),
             count(self.wakes, "wake"),
-        )
+        )?;
+        match self.producers {
+            Some(Producers { died_producers, .. }) if died_producers > 0 => {
+                write!(f, ", {} died", count(died_producers, "producer"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

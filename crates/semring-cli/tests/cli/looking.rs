@@ -5,12 +5,14 @@ use std::os::unix::fs::FileExt;
 
 use crate::support::alone::{alone, test_name};
 use crate::support::{
-    Call, DONE, FAILED, Ring, SEMRING, number, over_both_backends, seq, wait_until,
+    CONSUMER, Call, DONE, FAILED, PRODUCER, Ring, SEMRING, USAGE, number, over_both_backends, seq,
+    wait_until,
 };
 
 over_both_backends! {
     info_counts_who_finished_and_who_died,
     late_messages_in_a_closed_ring_are_mentioned,
+    a_reader_can_tell_that_a_producer_died,
 }
 
 fn info_counts_who_finished_and_who_died(ring: &Ring) {
@@ -41,6 +43,30 @@ fn info_counts_who_finished_and_who_died(ring: &Ring) {
     assert_eq!(number(&info["each_lane"][0], "died_producers"), 1);
     assert_eq!(number(&info["each_lane"][1], "died_producers"), 0);
     ring.semring("rm", &[]).run().quietly(DONE);
+}
+
+fn a_reader_can_tell_that_a_producer_died(ring: &Ring) {
+    let mut doomed = ring.producer(&["-q"]).stdin_open().start();
+    doomed.write("1\n");
+    ring.wait_for_sent(1);
+    let consumer = ring.consumer(&["-v", "--json"]).start();
+    ring.wait_for_consumer(&consumer);
+    let whole = ring.producer(&["-q"]).input(seq(3)).run();
+    whole.quietly(DONE);
+    doomed.kill();
+    let output = consumer.finish().ended(DONE);
+    let died = output.stderr.lines().find(|line| line.contains("died:"));
+    assert!(
+        died.is_some_and(|line| line.contains("1 producer of")),
+        "{}",
+        output.stderr
+    );
+    let stats = output.stderr.lines().find(|line| line.starts_with('{'));
+    let stats = crate::support::one_object(stats.expect("one object"));
+    assert_eq!(number(&stats, "messages"), 4);
+    assert_eq!(number(&stats, "finished_producers"), 1);
+    assert_eq!(number(&stats, "died_producers"), 1);
+    ring.assert_gone();
 }
 
 fn late_messages_in_a_closed_ring_are_mentioned(ring: &Ring) {
@@ -145,6 +171,72 @@ fn users_in_other_pid_namespaces_are_seen_as_from_here() {
             assert_eq!(text, "1\n");
             outside.finish_with_stdin_open();
             ring.assert_gone();
+        },
+    );
+}
+
+#[test]
+fn memory_that_nobody_else_could_reach_is_refused() {
+    for address in ["memfd:", "memfd:name", "anonymous:"] {
+        let create = Call::new(SEMRING, None).args(&["create", address]).run();
+        create.refused(USAGE, &[address]);
+    }
+    for program in [PRODUCER, CONSUMER] {
+        let call = Call::new(program, None).args(&["anonymous:"]).run();
+        call.refused(USAGE, &["anonymous:"]);
+    }
+}
+
+#[test]
+fn rings_in_files_and_behind_descriptors_are_shown_like_others() {
+    alone(
+        test_name!(rings_in_files_and_behind_descriptors_are_shown_like_others),
+        || {
+            let scratch = crate::support::Scratch::new();
+            let path = scratch.path("a.ring");
+            let address = format!("file:{}", path.display());
+            let semring = |args: &[&str]| Call::new(SEMRING, None).args(args).run();
+            semring(&["create", &address]).quietly(DONE);
+            let send = Call::new(PRODUCER, None).args(&["-q", &address]);
+            send.input(seq(3)).run().quietly(DONE);
+            let info = semring(&["info", "--json", &address]).quietly(DONE).json();
+            assert_eq!(info["backend"], "file");
+            assert_eq!(info["address"], address);
+            assert_eq!(number(&info, "unread_messages"), 3);
+            // Asked for, and not where one looks: nobody clears it away.
+            let prune = semring(&["prune", "--discard-unread"]);
+            prune.quietly(DONE).wrote("");
+            semring(&["rm", &address]).quietly(DONE);
+            assert!(!path.exists());
+
+            // Memory without a name: through the descriptor of the one who has it.
+            let mut producer = Call::new(PRODUCER, None).args(&["-q", "memfd:x"]);
+            producer = producer.stdin_open();
+            let mut producer = producer.start();
+            producer.write("1\n");
+            let descriptors = format!("/proc/{}/fd", producer.pid());
+            let mut address = String::new();
+            wait_until("it has a ring with a message", || {
+                // While it starts, its descriptors come and go.
+                let entries = std::fs::read_dir(&descriptors).expect("/proc");
+                let found = entries.flatten().map(|entry| entry.path()).find(|path| {
+                    let target = std::fs::read_link(path).unwrap_or_default();
+                    target.to_string_lossy().starts_with("/memfd:semring")
+                });
+                let Some(path) = found else { return false };
+                address = format!("fd:{}", path.display());
+                let info = semring(&["info", "--json", &address]);
+                info.exit == DONE && number(&info.json(), "sent_messages") == 1
+            });
+            let consumer = Call::new(CONSUMER, None).args(&["-q", &address]);
+            let mut consumer = consumer.start();
+            producer.write("2\n");
+            consumer.wait_for_stdout("1\n2\n");
+            producer.finish().quietly(DONE);
+            consumer.finish().quietly(DONE).wrote("1\n2\n");
+            semring(&["prune"]).quietly(DONE);
+            let left = semring_testkit::objects::Object::list().expect("/proc");
+            assert!(left.is_empty(), "{left:?}");
         },
     );
 }
