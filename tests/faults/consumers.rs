@@ -356,15 +356,14 @@ pub fn goes_on(case: &Case, producer: &mut Peer, consumer: &mut Peer, ring: &any
     gone_by(case, consumer);
 }
 
-/// A consumer is killed while a producer sleeps on its full lane.
-fn makes_way(case: Case, name: &str, prepare: &[&str], what: &str) {
+/// A producer sleeps on its full lane meanwhile.
+fn a_consumer_killed_at_any_instruction_of_its_attach_makes_way(case: Case) {
     let peers = RefCell::new((case.idle_peer(), case.idle_peer()));
-    Walk::new(&case, name, AROUND).kill(
+    Walk::new(&case, "attach-consumer", AROUND).kill(
         || {
             let ring = case.ring(1);
-            let producer = &mut peers.borrow_mut().0;
-            let stepper = at_marker(&case, prepare, what);
-            sleeping_producer(&case, producer);
+            let stepper = at_marker(&case, &[], "attach-consumer");
+            sleeping_producer(&case, &mut peers.borrow_mut().0);
             (stepper, ring)
         },
         |_, ring| {
@@ -377,22 +376,22 @@ fn makes_way(case: Case, name: &str, prepare: &[&str], what: &str) {
     case.finish_removed();
 }
 
-fn a_consumer_killed_at_any_instruction_of_its_attach_makes_way(case: Case) {
-    makes_way(case, "attach-consumer", &[], "attach-consumer");
+fn a_consumer_killed_at_any_instruction_of_its_detach_makes_way(case: Case) {
+    leaves(case, "detach-consumer", false);
 }
 
-fn a_consumer_killed_at_any_instruction_of_its_detach_makes_way(case: Case) {
-    makes_way(case, "detach-consumer", &["consumer"], "detach-consumer");
+fn a_consumer_killed_at_any_instruction_of_closing_makes_way(case: Case) {
+    leaves(case, "close-consumer", true);
 }
 
 /// A producer that waits for room is told that the ring was closed, or that the consumer is gone.
-fn a_consumer_killed_at_any_instruction_of_closing_makes_way(case: Case) {
+fn leaves(case: Case, what: &str, on_purpose: bool) {
     let peers = RefCell::new((case.idle_peer(), case.idle_peer()));
     let mut closed = OnceCommitted::default();
-    Walk::new(&case, "close-consumer", AROUND).kill(
+    Walk::new(&case, what, AROUND).kill_before_the_end(
         || {
             let ring = case.ring(1);
-            let stepper = at_marker(&case, &["consumer"], "close-consumer");
+            let stepper = at_marker(&case, &["consumer"], what);
             let producer = &mut peers.borrow_mut().0;
             reopen(&case, producer);
             assert_eq!(ask(producer, "producer"), "ok 0");
@@ -408,8 +407,10 @@ fn a_consumer_killed_at_any_instruction_of_closing_makes_way(case: Case) {
                 "error Closed after 0" => 1,
                 other => panic!("{other}"),
             };
-            assert!(!point.at_end || refused == 1);
+            assert!(on_purpose || refused == 0);
+            assert!(!point.at_end || on_purpose == (refused == 1));
             closed.note(point, refused);
+            assert_eq!(ring.info().unwrap().consumer_pid, None);
             // What was refused by one consumer is not refused by the next.
             reopen(&case, consumer);
             say_ok(consumer, "consumer");

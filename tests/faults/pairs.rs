@@ -6,11 +6,12 @@
 
 use std::cell::{Cell, RefCell};
 
-use crate::case::Case;
+use crate::case::{Case, answer, ask, say_ok};
 use crate::consumers::{first_left, goes_on, sleeping_producer};
 use crate::producers::{BATCH, SEND, Sending, WRAPPING_BATCH, WRAPPING_SEND};
-use crate::staged::{Promise, at_marker, sound};
+use crate::staged::{Promise, at_marker, drained, sound, whole};
 use crate::walk::{Point, Points, Track, Walk, is_full};
+use semring::SendError;
 use semring_testkit::message;
 
 over_both_backends! {
@@ -21,6 +22,7 @@ over_both_backends! {
     a_producer_killed_while_it_takes_over_from_one_killed_while_it_took_over
     a_consumer_killed_while_it_takes_over_from_one_killed_in_a_receive
     a_consumer_killed_while_it_takes_over_from_one_killed_while_it_woke_a_producer
+    a_successor_that_sleeps_is_woken_as_its_killed_predecessors_were
 }
 
 /// Of the takeover. It has some thousand instructions and is walked once for each first kill.
@@ -227,4 +229,49 @@ fn a_consumer_killed_while_it_takes_over_from_one_killed_while_it_woke_a_produce
     }
     drop(peers);
     case.finish_removed();
+}
+
+/// Each holder of the role sleeps once, is woken, and is killed. The other side, which stays, must not
+/// take the next one's sleep for one that it has ended already.
+fn a_successor_that_sleeps_is_woken_as_its_killed_predecessors_were(case: Case) {
+    let ring = case.ring(1);
+    let mut bytes = Vec::new();
+    let mut consumer = ring.consumer().unwrap();
+    for round in 0..3 {
+        let mut producer = case.peer();
+        assert_eq!(ask(&mut producer, "producer"), "ok 0");
+        let first = 10 * round;
+        let filled = ask(&mut producer, &format!("fill 1 {first} 1000"));
+        let filled: u64 = filled.strip_prefix("ok ").unwrap().parse().unwrap();
+        producer.say(&format!("send 1 {} 1 1000", first + filled));
+        producer.wait_until_asleep_on_a_semaphore();
+        for number in first..=first + filled {
+            let received = consumer.recv().unwrap();
+            assert_eq!(whole(&received.to_vec()), (1, number));
+            drop(received);
+            consumer.flush_released().unwrap();
+        }
+        assert_eq!(answer(&mut producer), "ok");
+        producer.kill();
+        assert_eq!(drained(&mut consumer), []);
+    }
+    drop(consumer);
+    let mut producer = ring.producer().unwrap();
+    for round in 0..3 {
+        let mut consumer = case.consumer();
+        for number in 0..2 {
+            consumer.say("recv");
+            consumer.wait_until_asleep_on_a_semaphore();
+            message::encode(2, 2 * round + number, 100, &mut bytes);
+            producer.send(&bytes).unwrap();
+            let received = answer(&mut consumer);
+            let expected = format!("message 2 {} 0 ", 2 * round + number);
+            assert!(received.starts_with(&expected), "{received}");
+        }
+        say_ok(&mut consumer, "flush");
+        consumer.kill();
+        assert_eq!(producer.probe(), Err(SendError::ConsumerGone));
+    }
+    drop(producer);
+    case.finish();
 }

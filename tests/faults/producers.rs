@@ -339,7 +339,7 @@ fn a_producer_killed_at_any_instruction_of_its_attach_never_was_or_ends_the_stre
 
 fn ended_stream(case: Case, name: &str, what: &str) {
     let waiting = RefCell::new(case.idle_peer());
-    Walk::new(&case, name, Points::Every).kill(
+    Walk::new(&case, name, Points::Every).kill_before_the_end(
         || {
             let ring = case.ring(1);
             let mut consumer = waiting.borrow_mut();

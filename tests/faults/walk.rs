@@ -328,6 +328,25 @@ impl<'a> Walk<'a> {
         });
     }
 
+    /// The same for an operation by which a process leaves: whoever has come to its end lives on, so that
+    /// the end of the operation tells the others, not the end of the process.
+    pub fn kill_before_the_end<S>(
+        self,
+        stage: impl FnMut() -> (Stepper, S),
+        mut check: impl FnMut(Point, S),
+    ) {
+        self.each(stage, |point, stepper, staged| {
+            let left = if point.at_end {
+                Some(stepper.resume().expect("it lives"))
+            } else {
+                assert_eq!(stepper.kill(), Exit::Signal(libc::SIGKILL));
+                None
+            };
+            check(point, staged);
+            drop(left);
+        });
+    }
+
     /// The same with something else than a kill.
     pub fn each<S>(
         self,
