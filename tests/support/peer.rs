@@ -28,6 +28,7 @@
 //! | `pin CPU` | `ok` |
 //! | `second A`: a second ring for `echo` and `volley` to receive from | `ok` |
 //! | `remove A` · `force-remove A` · `remove-if-done` | `ok` |
+//! | `inspect A`: look, without taking part | `ok STATE UNREAD` |
 //! | `churn COUNT` · `churn-consumer COUNT`: attach and detach so often | `ok` |
 //! | `late P NUMBER LEN`: attach, send one message, leave | `sent` or `refused …` |
 //! | `make A LANES CAPACITY idle COUNT`: open or create so often | `ok` or `error … at N` |
@@ -181,6 +182,10 @@ impl Peer {
                 let ring = self.builder(words.text()).open().map_err(failed)?;
                 self.second = Some(ring.consumer().map_err(failed)?);
                 Ok("ok".to_owned())
+            }
+            "inspect" => {
+                let info = semring::inspect(&address(words)).map_err(failed)?;
+                Ok(format!("ok {} {}", info.state, info.unread_messages()))
             }
             "churn" => {
                 for _ in 0..words.number() {

@@ -55,6 +55,11 @@ pub(crate) fn create(address: &Address, plan: &Plan) -> Result<SharedRing, Creat
     check_limits(&name, plan)?;
     match &place {
         Place::Sysv(_) => create_in_place(address, &name, &place, plan),
+        Place::Descriptor(_) => Err(CreateError::BadOption {
+            what: "the address of a new ring",
+            value: name,
+            allowed: "a descriptor can be opened if a ring is behind it; make one with memfd:",
+        }),
         _ => create_unnamed(address, &name, &place, plan),
     }
 }

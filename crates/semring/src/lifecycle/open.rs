@@ -60,13 +60,14 @@ pub(crate) fn open_with(
 /// Opens the ring behind a descriptor that was received.
 pub(crate) fn open_received(file: std::fs::File) -> Result<SharedRing, OpenError> {
     let unnamed = "memfd:";
-    let object = memory::received(file).map_err(|error| memory_error(unnamed, error))?;
-    let label = read_superblock(unnamed, &object)?.map_or_else(String::new, |block| block.name);
-    let address = Address::of_place(&Place::Memfd(label), "");
-    let gone = || OpenError::NotFound {
-        name: address.to_string(),
-    };
-    open_object(&address, None, object, Access::ReadWrite)?.ok_or_else(gone)
+    loop {
+        let object = memory::received(&file).map_err(|error| memory_error(unnamed, error))?;
+        let label = read_superblock(unnamed, &object)?.map(|superblock| superblock.name);
+        let address = object.address(label.as_deref().unwrap_or_default());
+        if let Some(ring) = open_object(&address, None, object, Access::ReadWrite)? {
+            return Ok(ring);
+        }
+    }
 }
 
 /// Opens the ring in an object; `None` if the place has something else by now.
@@ -136,11 +137,18 @@ fn open_object(
         },
     };
     if object.goes_with_its_users() && access == Access::ReadWrite {
-        guard.hold().map_err(|error| OpenError::Os {
-            name,
-            call: error.call(),
-            source: error.into(),
-        })?;
+        match guard.hold() {
+            Ok(()) => {}
+            // Whoever had it open before was the last one until now, and took the set away.
+            Err(error) if error.is_removed() => return Ok(None),
+            Err(error) => {
+                return Err(OpenError::Os {
+                    name,
+                    call: error.call(),
+                    source: error.into(),
+                });
+            }
+        }
     }
     Ok(Some(Arc::new(RingCore {
         address: address.clone(),

@@ -209,6 +209,17 @@ impl Address {
         })
     }
 
+    /// The address of a memfd with this label, if that can be one.
+    pub(super) fn of_label(label: &str) -> Self {
+        let label = if check_name(label).is_ok() { label } else { "" };
+        Self(Form::Memfd(label.to_owned()))
+    }
+
+    /// The address of an open descriptor.
+    pub(super) fn of_descriptor(number: i32) -> Self {
+        Self(Form::Descriptor(number))
+    }
+
     /// The address of something that was found in a listing.
     pub(crate) fn of_place(place: &Place, stored_name: &str) -> Self {
         Self(match place {

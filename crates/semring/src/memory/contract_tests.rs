@@ -560,7 +560,7 @@ fn nobody_takes_memory_away_that_can_not_shrink() {
         assert_eq!(refused.raw_os_error(), Some(errno::EPERM), "{len}");
     }
     set(&segment, LEN - 1, 1);
-    let other = received(file).unwrap();
+    let other = received(&file).unwrap();
     assert_eq!(other.len().unwrap(), LEN as u64);
     let mapped = other.map(LEN, Access::ReadWrite).unwrap();
     assert_eq!(get(&mapped, LEN - 1), 1);
@@ -571,23 +571,23 @@ fn nobody_takes_memory_away_that_can_not_shrink() {
 fn memory_that_could_shrink_and_has_no_name_is_refused() {
     let unsealed = crate::os::memfd::create(c"unsealed", 0o600, None).unwrap();
     crate::os::file::allocate(&unsealed, LEN as u64).unwrap();
-    let refused = received(unsealed.try_clone().unwrap()).map(drop);
+    let refused = received(&unsealed).map(drop);
     assert!(
         matches!(refused, Err(MemoryError::WrongType(what)) if what.contains("SHRINK")),
         "{refused:?}"
     );
     crate::os::memfd::seal(&unsealed).unwrap();
-    received(unsealed).unwrap();
+    received(&unsealed).unwrap();
 
     // A file that has a name is a file, and one that lost it is nothing.
     for site in [Site::posix("named"), Site::file("named")] {
         let (object, _segment) = site.create();
         let descriptor = || std::fs::File::from(object.descriptor().unwrap().unwrap());
-        let same = received(descriptor()).unwrap();
+        let same = received(&descriptor()).unwrap();
         assert!(same.outlives_its_guard() && !same.goes_with_its_users());
         assert!(same.unlink().is_err(), "its name is not known");
         object.unlink().unwrap();
-        let refused = received(descriptor()).map(drop);
+        let refused = received(&descriptor()).map(drop);
         assert!(
             matches!(refused, Err(MemoryError::WrongType(_))),
             "{refused:?}"

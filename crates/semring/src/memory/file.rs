@@ -77,8 +77,13 @@ impl FileObject {
         Self::of_nameless(file)
     }
 
-    /// A file that came without a name.
-    pub(super) fn of_nameless(file: File) -> Result<Self> {
+    /// The same for a descriptor that was received.
+    pub(super) fn of_received(file: &File) -> Result<Self> {
+        let file = file::reopen(file, true).map_err(|error| MemoryError::of("open", error))?;
+        Self::of_nameless(file)
+    }
+
+    fn of_nameless(file: File) -> Result<Self> {
         check_type(&file)?;
         let sort = if metadata(&file)?.nlink() > 0 {
             Sort::File
@@ -98,6 +103,11 @@ impl FileObject {
 
     pub(super) fn sort(&self) -> Sort {
         self.sort
+    }
+
+    /// The descriptor's number in this process.
+    pub(super) fn number(&self) -> i32 {
+        self.file.as_raw_fd()
     }
 
     /// True if it was not opened by a name.

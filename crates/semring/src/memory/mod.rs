@@ -476,6 +476,16 @@ impl Object {
         }
     }
 
+    /// What to call an object that came without an address; the label is what its ring says.
+    pub(crate) fn address(&self, label: &str) -> Address {
+        match self {
+            Self::File(object) if object.sort() != Sort::Memfd => {
+                Address::of_descriptor(object.number())
+            }
+            _ => Address::of_label(label),
+        }
+    }
+
     /// A descriptor to pass on, of a description of its own; `None` for memory that has none.
     pub(crate) fn descriptor(&self) -> Result<Option<OwnedFd>> {
         match self {
@@ -568,10 +578,8 @@ impl NewObject {
 }
 
 /// The object behind a descriptor that was received.
-pub(crate) fn received(file: std::fs::File) -> Result<Object> {
-    let object = file::FileObject::of_nameless(file)?;
-    // The descriptor came with somebody else's description.
-    object.reopen().map(Object::File)
+pub(crate) fn received(file: &std::fs::File) -> Result<Object> {
+    file::FileObject::of_received(file).map(Object::File)
 }
 
 /// A place found by looking around, for listings.

@@ -1,0 +1,107 @@
+//! The manners of a ring, in each kind of memory: a stream and its end, deaths on both sides, removal.
+
+use crate::site::{Site, answer, ask, say_ok};
+use semring::RingState;
+
+/// Each behaviour in each kind of memory that other programs find. (Anonymous memory: see `passing`.)
+macro_rules! over_each_kind {
+    ($($behaviour:ident)*) => {
+        over_each_kind!(@ posix Posix, $($behaviour)*);
+        over_each_kind!(@ sysv Sysv, $($behaviour)*);
+        over_each_kind!(@ file File, $($behaviour)*);
+        over_each_kind!(@ memfd Memfd, $($behaviour)*);
+    };
+    (@ $module:ident $kind:ident, $($behaviour:ident)*) => {
+        mod $module {
+            use crate::site::{Kind, Site};
+            $(#[test] fn $behaviour() {
+                super::$behaviour(Site::new(Kind::$kind, stringify!($behaviour)));
+            })*
+        }
+    };
+}
+
+over_each_kind! {
+    a_stream_goes_from_process_to_process
+    a_killed_producer_is_an_end_of_stream
+    a_killed_consumer_is_a_broken_pipe
+    force_ends_both_sides
+    who_looks_changes_nothing
+}
+
+fn a_stream_goes_from_process_to_process(mut site: Site) {
+    site.ring(2, 4096);
+    let (mut consumer, mut first, mut second) = (site.consumer(), site.producer(), site.producer());
+    consumer.say("drain");
+    first.say("send 1 0 2000 100");
+    second.say("send 2 0 2000 700");
+    for producer in [&mut first, &mut second] {
+        assert_eq!(answer(producer), "ok");
+        say_ok(producer, "drop-producer");
+    }
+    assert_eq!(answer(&mut consumer), "drained 4000 EndOfStream");
+    drop((consumer, first, second));
+    site.finish();
+}
+
+fn a_killed_producer_is_an_end_of_stream(mut site: Site) {
+    site.ring(1, 4096);
+    let (mut consumer, mut producer) = (site.consumer(), site.producer());
+    say_ok(&mut producer, "send 1 0 10 100");
+    consumer.say("drain");
+    producer.kill();
+    assert_eq!(answer(&mut consumer), "drained 10 EndOfStream");
+    // The seat is free again.
+    assert!(ask(&mut site.peer(), "producer").starts_with("ok 0"));
+    drop(consumer);
+    site.finish();
+}
+
+fn a_killed_consumer_is_a_broken_pipe(mut site: Site) {
+    site.ring(1, 4096);
+    let (mut consumer, mut producer) = (site.consumer(), site.producer());
+    assert!(ask(&mut producer, "fill 1 0 100").starts_with("ok "));
+    producer.say("send 1 1000 1 1000");
+    producer.wait_until_asleep_on_a_semaphore();
+    consumer.kill();
+    assert_eq!(answer(&mut producer), "error ConsumerGone after 0");
+    // A successor gets what was not released.
+    let mut successor = site.consumer();
+    assert!(ask(&mut successor, "recv").starts_with("message 1 0 "));
+    drop((successor, producer));
+    site.finish();
+}
+
+fn force_ends_both_sides(mut site: Site) {
+    let ring = site.ring(2, 4096);
+    let mut consumer = site.consumer();
+    consumer.say("recv");
+    consumer.wait_until_asleep_on_a_semaphore();
+    let mut producer = site.producer();
+    assert_eq!(ask(&mut producer, "probe"), "ok");
+    let set = site.known_set();
+    semring::remove(&site.parsed(), true).unwrap();
+    assert_eq!(answer(&mut consumer), "error Removed");
+    assert_eq!(ask(&mut producer, "probe"), "error Removed");
+    assert!(ring.producer().is_err());
+    // Whoever still has a descriptor does not bring it back to life.
+    let again = ask(&mut site.idle_peer(), &format!("open {}", site.address()));
+    assert!(again.contains("NotFound"), "{again}");
+    drop((consumer, producer, ring));
+    site.assert_gone(set);
+}
+
+fn who_looks_changes_nothing(mut site: Site) {
+    site.ring(1, 4096);
+    let mut producer = site.producer();
+    say_ok(&mut producer, "send 1 0 7 100");
+    let info = semring::inspect(&site.parsed()).unwrap();
+    assert_eq!((info.state, info.unread_messages()), (RingState::Active, 7));
+    assert_eq!(info.lanes[0].producer_pid, Some(producer.pid()));
+    say_ok(&mut producer, "drop-producer");
+    let info = semring::inspect(&site.parsed()).unwrap();
+    assert_eq!((info.state, info.unread_messages()), (RingState::Idle, 7));
+    assert_eq!((info.finished_producers(), info.died_producers()), (1, 0));
+    drop(producer);
+    site.finish();
+}

@@ -1,0 +1,110 @@
+//! Containers in small: other IPC namespaces, other pid namespaces, a small /dev/shm.
+
+use crate::site::{Kind, NAMED, Site, answer, ask, peer_behind, say_ok};
+
+/// Bytes of a lane of the large rings.
+const LARGE: u64 = 64 << 20;
+
+#[test]
+fn a_ring_of_another_ipc_namespace_is_refused_by_name_of_the_cause() {
+    let mut site = Site::new(Kind::Posix, "two-namespaces");
+    let ring = site.ring(1, 4096);
+    let Some(mut peer) = peer_behind(&["unshare", "-i"]) else {
+        return;
+    };
+    let refused = ask(&mut peer, &format!("open {}", site.address()));
+    assert!(refused.contains("another IPC namespace"), "{refused}");
+    assert!(refused.contains("--ipc"), "{refused}");
+    let seen = ask(&mut peer, &format!("inspect {}", site.address()));
+    assert_eq!(seen, "ok unguarded 0");
+    drop((peer, ring));
+    site.finish();
+
+    // System V memory is in the namespace itself: there is none.
+    let mut site = Site::new(Kind::Sysv, "two-namespaces");
+    let ring = site.ring(1, 4096);
+    let mut peer = peer_behind(&["unshare", "-i"]).expect("it just worked");
+    let missing = ask(&mut peer, &format!("open {}", site.address()));
+    assert!(missing.contains("NotFound"), "{missing}");
+    drop((peer, ring));
+    site.finish();
+}
+
+#[test]
+fn pid_namespaces_that_share_an_ipc_namespace_share_rings_and_see_deaths() {
+    for kind in NAMED {
+        let mut site = Site::new(kind, "two-pid-namespaces");
+        drop(site.ring(2, 4096));
+        let behind = ["unshare", "-p", "--fork", "--kill-child", "--mount-proc"];
+        let Some(mut inside) = peer_behind(&behind) else {
+            return;
+        };
+        assert!(ask(&mut inside, &format!("open {}", site.address())).starts_with("ok "));
+        assert_eq!(ask(&mut inside, "producer"), "ok 0");
+        let mut consumer = site.consumer();
+        consumer.say("drain");
+        say_ok(&mut inside, "send 1 0 100 100");
+        // The process in there dies with the one that we know.
+        inside.kill();
+        assert_eq!(answer(&mut consumer), "drained 100 EndOfStream");
+        say_ok(&mut consumer, "drop-consumer");
+
+        let mut inside = peer_behind(&behind).expect("it just worked");
+        assert!(ask(&mut inside, &format!("open {}", site.address())).starts_with("ok "));
+        let mut outside = site.producer();
+        say_ok(&mut inside, "consumer");
+        assert!(ask(&mut outside, "fill 1 0 100").starts_with("ok "));
+        outside.say("send 1 1000 1 1000");
+        outside.wait_until_asleep_on_a_semaphore();
+        inside.kill();
+        assert_eq!(answer(&mut outside), "error ConsumerGone after 0");
+        // Its seat is free, though nobody here could have seen its process.
+        let mut successor = site.consumer();
+        assert!(ask(&mut successor, "recv").starts_with("message 1 0 "));
+        drop((consumer, inside, outside, successor));
+        site.finish();
+    }
+}
+
+#[test]
+fn only_posix_rings_are_bound_by_a_small_dev_shm() {
+    let small = "mount -t tmpfs -o size=1m tmpfs /dev/shm && exec \"$@\"";
+    let behind = ["unshare", "-m", "sh", "-c", small, "sh"];
+    for kind in [Kind::Sysv, Kind::File, Kind::Memfd, Kind::Posix] {
+        let site = Site::new(kind, "small-shm");
+        let Some(mut peer) = peer_behind(&behind) else {
+            return;
+        };
+        site.guard.adopt(peer.pid());
+        let address = match kind {
+            Kind::Memfd => "memfd:".to_owned(),
+            _ => site.address(),
+        };
+        let made = ask(&mut peer, &format!("create {address} 1 {LARGE}"));
+        if kind == Kind::Posix {
+            assert!(made.contains("NoSpace"), "{made}");
+            assert!(made.contains("free: Some(1048576)"), "{made}");
+            assert!(
+                made.contains("--shm-size") && made.contains("sysv:"),
+                "{made}"
+            );
+            drop(peer);
+            site.guard.assert_clean();
+            continue;
+        }
+        assert!(made.starts_with("ok "), "{kind:?}: {made}");
+        site.guard.objects();
+        // Each page is there: two messages of a quarter of it, and many small ones.
+        assert_eq!(ask(&mut peer, "producer"), "ok 0");
+        let big = LARGE / 4 - 64;
+        say_ok(&mut peer, &format!("send 1 0 3 {big}"));
+        assert!(ask(&mut peer, "fill 1 3 60000").starts_with("ok "));
+        say_ok(&mut peer, "consumer");
+        say_ok(&mut peer, "drop-producer");
+        let drained = ask(&mut peer, "drain");
+        assert!(drained.ends_with(" EndOfStream"), "{drained}");
+        assert_eq!(ask(&mut peer, "remove-at-end"), "ok true");
+        drop(peer);
+        site.guard.assert_clean();
+    }
+}

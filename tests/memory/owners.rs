@@ -1,0 +1,185 @@
+//! Who may use a ring: owner, group and mode as for files, of memory and semaphores alike.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use crate::site::{Kind, NAMED, Site, answer, ask, peer_behind, say_ok};
+use semring::{CreateError, any};
+use semring_testkit::peer::Peer;
+
+/// A user and a group that nobody else here is.
+const USER: u32 = 54321;
+const GROUP: u32 = 54322;
+
+/// A peer of this user and group, in no other groups. `None` where that is refused.
+fn peer_of(user: u32, group: u32) -> Option<Peer> {
+    let (user, group) = (format!("--reuid={user}"), format!("--regid={group}"));
+    peer_behind(&["setpriv", &user, &group, "--clear-groups"])
+}
+
+fn open(peer: &mut Peer, site: &Site) -> String {
+    ask(peer, &format!("open {}", site.address()))
+}
+
+#[test]
+fn a_private_ring_is_nobody_elses() {
+    for kind in NAMED {
+        let mut site = Site::new(kind, "private");
+        drop(site.ring(1, 4096));
+        let Some(mut other) = peer_of(USER, GROUP) else {
+            return;
+        };
+        let refused = open(&mut other, &site);
+        assert!(refused.contains("Permission"), "{kind:?}: {refused}");
+        let refused = ask(&mut other, &format!("remove {}", site.address()));
+        assert!(refused.contains("Permission"), "{kind:?}: {refused}");
+        drop(other);
+        site.finish();
+    }
+}
+
+#[test]
+fn a_group_ring_works_both_ways() {
+    for kind in NAMED {
+        let site = Site::new(kind, "group");
+        let builder = any::Builder::new(site.address())
+            .producers(2)
+            .capacity(4096);
+        let Some(mut other) = peer_of(USER, GROUP) else {
+            return;
+        };
+        let ring = builder.mode(0o660).group(GROUP).create().unwrap();
+        site.guard.objects();
+        assert_eq!(ring.info().unwrap().gid, GROUP);
+        assert!(open(&mut other, &site).starts_with("ok "));
+        // Root sends, the member of the group receives; then the other way round.
+        let mut producer = ring.producer().unwrap();
+        say_ok(&mut other, "consumer");
+        other.say("drain");
+        for number in 0..100 {
+            let mut bytes = Vec::new();
+            semring_testkit::message::encode(1, number, 100, &mut bytes);
+            producer.send(&bytes).unwrap();
+        }
+        drop(producer);
+        assert_eq!(answer(&mut other), "drained 100 EndOfStream");
+        say_ok(&mut other, "drop-consumer");
+        assert!(ask(&mut other, "producer").starts_with("ok "));
+        other.say("send 1 0 100 100");
+        let mut consumer = ring.consumer().unwrap();
+        for _ in 0..100 {
+            consumer.recv().unwrap();
+        }
+        assert_eq!(answer(&mut other), "ok");
+        // A member of no group of it is nobody.
+        let mut stranger = peer_of(USER, USER).expect("it just worked");
+        let refused = open(&mut stranger, &site);
+        assert!(refused.contains("Permission"), "{kind:?}: {refused}");
+        drop((consumer, ring, other, stranger));
+        site.finish();
+    }
+}
+
+#[test]
+fn root_makes_a_ring_for_a_user() {
+    for kind in NAMED {
+        let site = Site::new(kind, "given");
+        let Some(mut other) = peer_of(USER, GROUP) else {
+            return;
+        };
+        let ring = site.builder().capacity(4096).owner(USER).create().unwrap();
+        site.guard.objects();
+        let info = ring.info().unwrap();
+        assert_eq!((info.uid, info.mode), (USER, 0o600));
+        let mut producer = ring.producer().unwrap();
+        assert!(open(&mut other, &site).starts_with("ok "));
+        say_ok(&mut other, "consumer");
+        other.say("drain");
+        let mut bytes = Vec::new();
+        semring_testkit::message::encode(1, 0, 100, &mut bytes);
+        producer.send(&bytes).unwrap();
+        drop((producer, ring));
+        assert_eq!(answer(&mut other), "drained 1 EndOfStream");
+        drop(other);
+        site.finish();
+    }
+}
+
+#[test]
+fn who_is_not_root_gives_no_file_away() {
+    let site = Site::new(Kind::Posix, "no-gift");
+    if !nix::unistd::geteuid().is_root() {
+        let refused = site.builder().owner(0).create().unwrap_err();
+        assert!(
+            matches!(refused, CreateError::Permission { .. }),
+            "{refused}"
+        );
+    }
+    site.assert_gone(None);
+}
+
+#[test]
+fn the_semaphores_that_a_member_of_the_group_makes_anew_are_the_owners() {
+    let site = Site::new(Kind::File, "group-renews");
+    let Some(mut other) = peer_of(USER, GROUP) else {
+        return;
+    };
+    let builder = site.builder().capacity(4096).mode(0o660).group(GROUP);
+    drop(builder.create().unwrap());
+    site.set().remove().unwrap();
+    assert!(open(&mut other, &site).starts_with("ok "));
+    let stat = site.set().stat().unwrap();
+    assert_eq!((stat.uid, stat.gid, stat.mode), (0, GROUP, 0o660));
+    assert_eq!(stat.cuid, USER);
+    // Root uses what the member made.
+    let ring = any::open(site.address()).unwrap();
+    let mut producer = ring.producer().unwrap();
+    say_ok(&mut other, "consumer");
+    producer.probe().unwrap();
+    drop((producer, ring, other));
+    site.finish();
+}
+
+#[test]
+fn the_group_of_a_folder_is_the_group_of_the_ring_and_its_semaphores() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root has two groups for sure");
+        return;
+    }
+    let folder = crate::site::fresh_path("folder");
+    std::fs::create_dir(&folder).unwrap();
+    std::os::unix::fs::chown(&folder, None, Some(GROUP)).unwrap();
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o2775)).unwrap();
+    let path = folder.join("ring");
+    let address = format!("file:{}", path.display());
+    let ring = any::Builder::new(&address).mode(0o660).create().unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().gid(), GROUP);
+    let mut page = [0; 4096];
+    std::os::unix::fs::FileExt::read_exact_at(&std::fs::File::open(&path).unwrap(), &mut page, 0)
+        .unwrap();
+    let (_, id) = crate::site::newest_set(&page);
+    assert_eq!(
+        sysv_ipc::sem::SemSet::from_id(id).stat().unwrap().gid,
+        GROUP
+    );
+    ring.remove().unwrap();
+    std::fs::remove_dir(folder).unwrap();
+}
+
+#[test]
+fn who_may_only_read_can_only_look() {
+    for kind in NAMED {
+        let site = Site::new(kind, "readable");
+        let Some(mut other) = peer_of(USER, GROUP) else {
+            return;
+        };
+        let ring = site.builder().capacity(4096).mode(0o644).create().unwrap();
+        site.guard.objects();
+        ring.producer().unwrap().send(b"to be seen").unwrap();
+        let seen = ask(&mut other, &format!("inspect {}", site.address()));
+        assert_eq!(seen, "ok idle 1", "{kind:?}");
+        let refused = open(&mut other, &site);
+        assert!(refused.contains("Permission"), "{kind:?}: {refused}");
+        drop((ring, other));
+        site.finish();
+    }
+}

@@ -1,0 +1,249 @@
+//! Memory without a name on its way to others: by inheritance, through a socket, through fork.
+#![allow(unsafe_code)]
+
+use std::os::fd::AsRawFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::Command;
+
+use crate::site::{Kind, Site, ask, exists, fresh_path, newest_set, say_ok};
+use semring::{AttachError, Builder, OpenError, RecvError, any, mpsc, spsc};
+use semring_testkit::names::RingGuard;
+use semring_testkit::peer::Exit;
+use semring_testkit::watchdog::Watchdog;
+use std::time::Duration;
+
+/// Names the socket for the part of [`through_a_socket_to_another_process`] that is another process.
+const SOCKET: &str = "SEMRING_TEST_SOCKET";
+
+#[test]
+fn through_a_socket_to_another_process() {
+    if let Some(path) = std::env::var_os(SOCKET) {
+        let socket = UnixStream::connect(path).unwrap();
+        let ring = Builder::<semring::Spsc>::memfd()
+            .receive_from(&socket)
+            .unwrap();
+        assert_eq!(ring.address().to_string(), "memfd:orders");
+        ring.producer().unwrap().send(b"from afar").unwrap();
+        return;
+    }
+    let _watchdog = Watchdog::new(Duration::from_secs(60), "a socket");
+    let path = fresh_path("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "passing::through_a_socket_to_another_process"])
+        .env(SOCKET, &path)
+        .spawn()
+        .unwrap();
+    let (socket, _) = listener.accept().unwrap();
+    let ring = spsc::Builder::new("memfd:orders").create().unwrap();
+    let mut consumer = ring.consumer().unwrap();
+    ring.send_over(&socket).unwrap();
+    assert_eq!(consumer.recv().unwrap().to_vec(), b"from afar");
+    assert_eq!(consumer.recv().unwrap_err(), RecvError::EndOfStream);
+    assert!(child.wait().unwrap().success());
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn what_comes_through_a_socket_is_looked_at() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let ring = mpsc::Builder::memfd().create().unwrap();
+    ring.send_over(&ours).unwrap();
+    let other = spsc::Builder::memfd().receive_from(&theirs).map(drop);
+    assert!(
+        matches!(other, Err(OpenError::Mismatch { what: "kind", .. })),
+        "{other:?}"
+    );
+    drop(ours);
+    let ended = spsc::Builder::memfd().receive_from(&theirs).map(drop);
+    assert!(matches!(ended, Err(OpenError::Os { .. })), "{ended:?}");
+    let guard = RingGuard::new("no-descriptor");
+    let sysv = spsc::Builder::new(guard.sysv()).create().unwrap();
+    let refused = sysv.inheritable().unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::Unsupported);
+}
+
+#[test]
+fn a_descriptor_of_a_file_is_the_ring_of_that_file() {
+    let mut site = Site::new(Kind::File, "descriptor");
+    let ring = site.ring(1, 4096);
+    let descriptor = ring.inheritable().unwrap();
+    let address = format!("fd:{}", descriptor.as_raw_fd());
+    let mut peer = site.idle_peer();
+    assert!(ask(&mut peer, &format!("open {address}")).starts_with("ok "));
+    assert_eq!(ask(&mut peer, "producer"), "ok 0");
+    say_ok(&mut peer, "send 1 0 3 100");
+    drop(peer);
+    let mut consumer = ring.consumer().unwrap();
+    consumer.recv().unwrap();
+    // A descriptor says nothing of the name, so it can't take it away.
+    drop(consumer);
+    let refused = semring::remove(&address.parse().unwrap(), false).unwrap_err();
+    assert!(refused.to_string().contains("by its name"), "{refused}");
+    assert_eq!(ring.info().unwrap().unread_messages(), 2);
+    drop((ring, descriptor));
+    site.finish();
+}
+
+#[test]
+fn a_memfd_on_its_way_survives_that_nobody_has_it_open() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let ring = spsc::Builder::memfd().create().unwrap();
+    let known = set_behind(&ring.inheritable().unwrap());
+    ring.producer().unwrap().send(b"on its way").unwrap();
+    ring.send_over(&ours).unwrap();
+    drop(ring);
+    assert!(!exists(known), "the last one took the semaphores away");
+    let arrived = spsc::Builder::memfd().receive_from(&theirs).unwrap();
+    let mut consumer = arrived.consumer().unwrap();
+    assert_eq!(consumer.recv().unwrap().to_vec(), b"on its way");
+    let descriptor = arrived.inheritable().unwrap();
+    let known = set_behind(&descriptor);
+    drop((consumer, arrived));
+    assert!(!exists(known));
+}
+
+/// Key and id of the set of the ring behind a descriptor.
+fn set_behind(descriptor: &std::os::fd::OwnedFd) -> (sysv_ipc::Key, i32) {
+    use std::os::unix::fs::FileExt;
+    let mut page = [0; 4096];
+    let file = std::fs::File::from(descriptor.try_clone().unwrap());
+    file.read_exact_at(&mut page, 0).unwrap();
+    newest_set(&page)
+}
+
+#[test]
+fn what_can_only_be_made_is_not_opened_and_the_other_way_round() {
+    for address in ["memfd:", "anonymous:"] {
+        assert!(matches!(
+            any::open(address),
+            Err(OpenError::NotFound { .. })
+        ));
+        any::Builder::new(address).open_or_create().unwrap();
+    }
+    let refused = any::Builder::new("fd:0").create().unwrap_err();
+    assert!(refused.to_string().contains("can be opened"), "{refused}");
+    assert!(matches!(
+        any::open("fd:1000000"),
+        Err(OpenError::NotFound { .. })
+    ));
+}
+
+/// Runs a part in a forked child; the child uses the handles that the part does, and ends at once.
+fn in_a_child(part: impl FnOnce()) -> libc::pid_t {
+    // SAFETY: the child allocates (which glibc makes safe), uses handles that no other thread has, and
+    // ends without running anything of the parent's.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0);
+    if pid == 0 {
+        let fine = std::panic::catch_unwind(std::panic::AssertUnwindSafe(part)).is_ok();
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(i32::from(!fine)) };
+    }
+    pid
+}
+
+fn ended(pid: libc::pid_t) -> Exit {
+    let mut status = 0;
+    // SAFETY: waits for our own child; status is ours.
+    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+    if libc::WIFSIGNALED(status) {
+        Exit::Signal(libc::WTERMSIG(status))
+    } else {
+        Exit::Code(libc::WEXITSTATUS(status))
+    }
+}
+
+#[test]
+fn forked_children_attach_through_the_ring_that_they_inherited() {
+    let _watchdog = Watchdog::new(Duration::from_secs(60), "anonymous");
+    for ring in [
+        mpsc::Builder::anonymous().producers(4).create().unwrap(),
+        mpsc::Builder::memfd().producers(4).create().unwrap(),
+    ] {
+        let mut consumer = ring.consumer().unwrap();
+        let mut parents = ring.producer().unwrap();
+        let children: Vec<_> = (1..4u8)
+            .map(|number| {
+                in_a_child(|| {
+                    // What is the parent's stays the parent's.
+                    assert!(parents.send(b"no").is_err());
+                    assert!(consumer.try_recv().is_err());
+                    let mut producer = ring.producer().unwrap();
+                    assert!(matches!(
+                        ring.consumer().map(drop),
+                        Err(AttachError::ConsumerPresent { .. })
+                    ));
+                    for _ in 0..100 {
+                        producer.send(&[number; 50]).unwrap();
+                    }
+                })
+            })
+            .collect();
+        parents.send(&[0; 50]).unwrap();
+        drop(parents);
+        let mut counts = [0; 4];
+        loop {
+            match consumer.recv() {
+                Ok(message) => counts[usize::from(message.to_vec()[0])] += 1,
+                // Some child may not have attached yet.
+                Err(RecvError::EndOfStream) if counts.iter().sum::<usize>() == 301 => break,
+                Err(RecvError::EndOfStream) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(counts, [1, 100, 100, 100]);
+        for child in children {
+            assert_eq!(ended(child), Exit::Code(0));
+        }
+        assert_eq!(ring.info().unwrap().unread_messages(), 0);
+        drop(consumer);
+        ring.remove().unwrap();
+    }
+}
+
+#[test]
+fn a_killed_child_is_an_end_of_stream_and_a_broken_pipe() {
+    let _watchdog = Watchdog::new(Duration::from_secs(60), "anonymous, killed");
+    let kill = || {
+        let this = nix::unistd::Pid::this();
+        nix::sys::signal::kill(this, nix::sys::signal::Signal::SIGKILL).unwrap();
+    };
+    let ring = spsc::Builder::anonymous().capacity(4096).create().unwrap();
+    let mut consumer = ring.consumer().unwrap();
+    let child = in_a_child(|| {
+        let mut producer = ring.producer().unwrap();
+        producer.send(b"last words").unwrap();
+        std::mem::forget(producer);
+        kill();
+    });
+    assert_eq!(consumer.recv().unwrap().to_vec(), b"last words");
+    assert_eq!(consumer.recv().unwrap_err(), RecvError::EndOfStream);
+    assert_eq!(ended(child), Exit::Signal(libc::SIGKILL));
+    drop(consumer);
+
+    let mut producer = ring.producer().unwrap();
+    let child = in_a_child(|| {
+        let mut consumer = ring.consumer().unwrap();
+        consumer.recv().unwrap();
+        std::mem::forget(consumer);
+        kill();
+    });
+    let gone = loop {
+        if let Err(error) = producer.send(&[0; 1000]) {
+            break error;
+        }
+    };
+    assert_eq!(gone, semring::SendError::ConsumerGone);
+    assert_eq!(ended(child), Exit::Signal(libc::SIGKILL));
+}
+
+#[test]
+fn a_named_ring_is_not_inherited() {
+    let guard = RingGuard::new("not-inherited");
+    let ring = spsc::Builder::new(guard.posix()).create().unwrap();
+    let child = in_a_child(|| {
+        assert_eq!(ring.producer().map(drop), Err(AttachError::Forked));
+    });
+    assert_eq!(ended(child), Exit::Code(0));
+}

@@ -1,0 +1,240 @@
+//! The semaphores of a file are gone: somebody makes them anew, once, and nobody works by the old ones.
+
+use std::collections::HashSet;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::site::{Kind, PEER, Site, answer, ask, exists, fresh_path, say_ok};
+use semring::{AttachError, OpenError, RingState, any};
+use semring_testkit::peer::{Exit, Peer};
+use semring_testkit::step::{CallStop, Stepper};
+use sysv_ipc::sem::SemSet;
+
+fn ring_with_messages(site: &mut Site, lanes: usize) -> any::Ring {
+    let ring = site.ring(lanes, 4096);
+    let mut producer = ring.producer().unwrap();
+    for number in 0..5 {
+        let mut bytes = Vec::new();
+        semring_testkit::message::encode(1, number, 100, &mut bytes);
+        producer.send(&bytes).unwrap();
+    }
+    ring
+}
+
+#[test]
+fn of_many_openers_one_makes_the_set_and_all_use_it() {
+    let mut site = Site::new(Kind::File, "openers");
+    drop(ring_with_messages(&mut site, 12));
+    for _ in 0..10 {
+        site.set().remove().unwrap();
+        let mut peers: Vec<Peer> = (0..12).map(|_| site.idle_peer()).collect();
+        for peer in &mut peers {
+            peer.say(&format!("open {}", site.address()));
+        }
+        let answers: HashSet<String> = peers.iter_mut().map(answer).collect();
+        assert_eq!(answers.len(), 1, "{answers:?}");
+        // One set: each gets a lane of its own.
+        let lanes: HashSet<String> = peers.iter_mut().map(|peer| ask(peer, "producer")).collect();
+        assert_eq!(lanes.len(), 12, "{lanes:?}");
+        assert!(
+            lanes.iter().all(|lane| lane.starts_with("ok ")),
+            "{lanes:?}"
+        );
+    }
+    assert_eq!(ask(&mut site.consumer(), "drain"), "drained 5 EndOfStream");
+    site.finish();
+}
+
+#[test]
+fn a_pair_whose_semaphores_are_removed_ends_and_can_go_on_where_it_was() {
+    let mut site = Site::new(Kind::File, "pair");
+    let ring = site.ring(1, 4096);
+    let (mut consumer, mut producer) = (site.consumer(), site.producer());
+    consumer.say("drain");
+    producer.say("send 1 0 1000000000000 64");
+    while ring.info().unwrap().lanes[0].received_messages < 10_000 {
+        std::thread::yield_now();
+    }
+    site.set().remove().unwrap();
+    let sent = answer(&mut producer);
+    assert!(sent.starts_with("error Removed after "), "{sent}");
+    assert!(answer(&mut consumer).ends_with(" Removed"));
+    // They still have their roles, which nobody can take from them.
+    let refused = any::open(site.address()).unwrap_err();
+    let text = refused.to_string();
+    assert!(text.contains("still has its role"), "{text}");
+    assert_eq!(
+        semring::inspect(&site.parsed()).unwrap().state,
+        RingState::Dormant
+    );
+    say_ok(&mut producer, "drop-producer");
+    say_ok(&mut consumer, "drop-consumer");
+    let old = ring.producer().map(drop);
+    assert_eq!(old, Err(AttachError::Removed));
+    let again = any::open(site.address()).unwrap();
+    let left = again.info().unwrap().unread_messages();
+    drop(again);
+    let drained = ask(&mut site.consumer(), "drain");
+    assert_eq!(drained, format!("drained {left} EndOfStream"));
+    drop((consumer, producer, ring));
+    site.finish();
+}
+
+#[test]
+fn a_handle_from_before_neither_attaches_nor_removes() {
+    let mut site = Site::new(Kind::File, "before");
+    let old = ring_with_messages(&mut site, 1);
+    let first = site.set();
+    let moved = move_to_another_namespace(&site);
+    let Some(mut elsewhere) = moved else { return };
+    // The first set is still there, and it is nobody's any more.
+    assert!(first.stat().is_ok());
+    assert_eq!(old.producer().map(drop), Err(AttachError::Removed));
+    assert_eq!(old.consumer().map(drop), Err(AttachError::Removed));
+    let refused = old.remove().unwrap_err();
+    assert!(refused.to_string().contains("open it again"), "{refused}");
+    assert!(site.path().exists());
+    assert_eq!(ask(&mut elsewhere, "drain"), "drained 5 EndOfStream");
+    drop(elsewhere);
+    // Nobody is there any more, so it comes back.
+    let ring = any::open(site.address()).unwrap();
+    assert_eq!(ring.info().unwrap().unread_messages(), 0);
+    first.remove().unwrap();
+    drop((ring, old));
+    site.finish();
+}
+
+/// A peer in another IPC namespace that is the ring's consumer.
+fn move_to_another_namespace(site: &Site) -> Option<Peer> {
+    let mut peer = crate::site::peer_behind(&["unshare", "-i"])?;
+    let answer = ask(&mut peer, &format!("open {}", site.address()));
+    assert!(answer.starts_with("ok "), "{answer}");
+    say_ok(&mut peer, "consumer");
+    Some(peer)
+}
+
+#[test]
+fn a_ring_in_use_in_another_namespace_is_refused_by_name_of_the_cause() {
+    let mut site = Site::new(Kind::File, "elsewhere");
+    let ring = ring_with_messages(&mut site, 1);
+    let mut producer = ring.producer().unwrap();
+    let Some(mut peer) = crate::site::peer_behind(&["unshare", "-i"]) else {
+        return;
+    };
+    let answer = ask(&mut peer, &format!("open {}", site.address()));
+    assert!(answer.contains("another IPC namespace"), "{answer}");
+    producer.send(b"still ours").unwrap();
+    drop((peer, producer, ring));
+    site.finish();
+}
+
+#[test]
+fn an_opener_killed_at_any_system_call_leaves_the_next_one_a_whole_ring() {
+    let mut site = Site::new(Kind::File, "opener-killed");
+    drop(ring_with_messages(&mut site, 1));
+    let mut stops = 0;
+    let mut orphans = Vec::new();
+    loop {
+        site.set().remove().unwrap();
+        let mut stepper = Stepper::spawn(Command::new(PEER)).expect("a peer can be traced");
+        site.guard.adopt(stepper.peer().pid());
+        stepper
+            .peer()
+            .say(&format!("marked open {}", site.address()));
+        stepper.run_to_marker().expect("it begins");
+        let mut ended = false;
+        for _ in 0..stops {
+            match stepper.run_to_call().expect("it goes on") {
+                CallStop::Behind { number, result }
+                    if number == libc::SYS_semget && result >= 0 =>
+                {
+                    orphans.push(result as i32);
+                }
+                CallStop::Before { .. } | CallStop::Behind { .. } => {}
+                _ => {
+                    ended = true;
+                    break;
+                }
+            }
+        }
+        assert_eq!(stepper.kill(), Exit::Signal(libc::SIGKILL));
+        let ring = any::open(site.address()).unwrap_or_else(|error| panic!("{stops}: {error}"));
+        assert_eq!(ring.info().unwrap().unread_messages(), 5, "{stops}");
+        drop((ring.producer().unwrap(), ring.consumer().unwrap(), ring));
+        if ended {
+            break;
+        }
+        stops += 1;
+    }
+    println!("{stops} points");
+    assert!(stops > 20);
+    // Sets of the killed that no record names.
+    let named = site.set().id();
+    for id in orphans.into_iter().filter(|id| *id != named) {
+        let _ = SemSet::from_id(id).remove();
+    }
+    site.finish();
+}
+
+#[test]
+fn a_copy_is_a_ring_of_its_own_and_a_renamed_file_is_the_same() {
+    let mut site = Site::new(Kind::File, "copied");
+    let ring = ring_with_messages(&mut site, 1);
+    let mut consumer = ring.consumer().unwrap();
+    let copy = fresh_path("copy");
+    std::fs::copy(site.path(), &copy).unwrap();
+    let address = format!("file:{}", copy.display());
+    let other = any::open(&address).unwrap();
+    // The original's consumer is in nobody's way here.
+    let mut theirs = other.consumer().unwrap();
+    assert!(theirs.recv().is_ok());
+    for _ in 0..5 {
+        consumer.recv().unwrap();
+    }
+    drop((theirs, other));
+    semring::remove(&address.parse().unwrap(), false).unwrap();
+    let moved = fresh_path("moved");
+    std::fs::rename(site.path(), &moved).unwrap();
+    let address = format!("file:{}", moved.display());
+    let same = any::open(&address).unwrap();
+    assert_eq!(same.info().unwrap().consumer_pid, Some(std::process::id()));
+    std::fs::rename(&moved, site.path()).unwrap();
+    drop((consumer, same, ring));
+    site.finish();
+}
+
+#[test]
+fn a_set_that_a_stranger_put_in_the_place_of_the_rings_is_not_used() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can become somebody else");
+        return;
+    }
+    let mut site = Site::new(Kind::Posix, "stranger");
+    drop(site.ring(1, 4096));
+    let set = site.set();
+    // As if another user had made one with the same key, id and check value.
+    set.set_permissions(65534, 65534, 0o666).unwrap();
+    let refused = any::open(site.address()).unwrap_err();
+    assert!(matches!(refused, OpenError::GuardLost { .. }), "{refused}");
+    assert!(refused.to_string().contains("another user"), "{refused}");
+    set.set_permissions(0, 0, 0o600).unwrap();
+    site.finish();
+}
+
+#[test]
+fn a_role_is_not_lost_by_the_time_that_others_take() {
+    // An opener that finds the set removed waits a while for those who have not noticed yet.
+    let mut site = Site::new(Kind::File, "patience");
+    let ring = ring_with_messages(&mut site, 1);
+    let producer = ring.producer().unwrap();
+    let known = site.known_set().unwrap();
+    site.set().remove().unwrap();
+    let mut opener = site.idle_peer();
+    opener.say(&format!("open {}", site.address()));
+    std::thread::sleep(Duration::from_millis(50));
+    drop(producer);
+    assert!(answer(&mut opener).starts_with("ok "));
+    assert!(!exists(known));
+    drop((opener, ring));
+    site.finish();
+}
