@@ -9,6 +9,7 @@
 #[path = "../support/case.rs"]
 mod case;
 
+mod conditions;
 mod deaths;
 mod limits;
 mod storms;

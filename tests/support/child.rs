@@ -132,3 +132,20 @@ pub(super) fn pin(cpu: usize) {
     let result = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
     assert_eq!(result, 0, "this process may run on processor {cpu}");
 }
+
+/// Becomes another program, which keeps stdin and stdout; returns only if that fails.
+pub(super) fn become_cat() -> std::io::Error {
+    use std::os::unix::process::CommandExt;
+    // Whoever waits for this has not sent anything that would be lost in our buffer.
+    tell("ok");
+    std::process::Command::new("cat").exec()
+}
+
+/// Leaves the IPC namespace, as `unshare --ipc` does.
+pub(super) fn unshare_ipc() -> std::io::Result<()> {
+    // SAFETY: changes what this process sees of the kernel's objects, and no memory.
+    match unsafe { libc::unshare(libc::CLONE_NEWIPC) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}

@@ -36,6 +36,8 @@
 //! | `unmake A COUNT` · `force-unmake A COUNT`: remove so often, whatever is there | likewise |
 //! | `forked-handles` · `forked-opener A`: what a forked child can do | `child …` |
 //! | `handle-usr1`: an empty handler without SA_RESTART | `ok` |
+//! | `become-cat`: exec `cat`, which answers with what it is told | `ok` |
+//! | `unshare-ipc`: go into an IPC namespace of its own | `ok` |
 //! | `allocate MIB`: private memory, which makes dying slower | `ok` |
 //! | `marked …`: see [`marked`] | |
 
@@ -234,6 +236,8 @@ impl Peer {
                 self.ballast = vec![1; words.size() << 20];
                 Ok("ok".to_owned())
             }
+            "become-cat" => Err(failed(child::become_cat())),
+            "unshare-ipc" => done(child::unshare_ipc()),
             "handle-usr1" => {
                 child::handle_usr1();
                 Ok("ok".to_owned())

@@ -1,6 +1,6 @@
 //! What the children do until they are killed.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use semring::{AttachError, RecvError, SendError, WaitStrategy, any};
@@ -25,12 +25,13 @@ const HERALD: usize = 1;
 const REFUSED: usize = 2;
 const BROKEN_PIPES: usize = 3;
 const ENDS: usize = 4;
-/// From here on a word for each producer's place: how often it did something.
-const PROGRESS: usize = 16;
+/// From here on two words for each producer's place: how often it did something, and how often it met
+/// with a broken pipe or attached anew.
+const PLACES: usize = 16;
 
 impl Board {
     pub fn new(producers: usize) -> std::io::Result<Board> {
-        let words = SharedWords::new(PROGRESS + producers)?;
+        let words = SharedWords::new(PLACES + 2 * producers)?;
         Ok(Board { words })
     }
 
@@ -65,11 +66,20 @@ impl Board {
 
     /// How often the producers at this place did something.
     pub fn progress(&self, place: usize) -> u64 {
-        self.get(PROGRESS + place)
+        self.get(PLACES + 2 * place)
     }
 
-    fn progressed(&self, place: usize) -> &AtomicU64 {
-        &self.words[PROGRESS + place]
+    /// How often they learned that there is no consumer any more, or attached and knew of none.
+    pub fn news(&self, place: usize) -> u64 {
+        self.get(PLACES + 2 * place + 1)
+    }
+
+    fn note_progress(&self, place: usize) {
+        self.count(PLACES + 2 * place);
+    }
+
+    fn note_news(&self, place: usize) {
+        self.count(PLACES + 2 * place + 1);
     }
 }
 
@@ -138,18 +148,20 @@ impl Setting<'_> {
             let books = self.ledger.enlist();
             let mut books = books.ok_or("more attachments than the ledger has room for")?;
             books.attached(producer.lane());
+            self.board.note_news(place);
             for _ in 0..1 + random.below(20_000) {
                 if self.board.is_leaving() {
                     break;
                 }
                 let done = self.act(&mut producer, &mut books, random, &mut bytes);
-                self.board.progressed(place).fetch_add(1, Ordering::Relaxed);
+                self.board.note_progress(place);
                 match done {
                     Ok(()) | Err(SendError::Full | SendError::TimedOut) => {}
                     Err(SendError::ConsumerGone) => {
                         self.board.count(BROKEN_PIPES);
                         let next = producer.await_next_consumer();
                         next.map_err(|error| format!("await_next_consumer: {error}"))?;
+                        self.board.note_news(place);
                     }
                     Err(error) => return Err(format!("send: {error}")),
                 }

@@ -248,8 +248,10 @@ impl Storm<'_> {
             if self.weather.kills >= next_calm {
                 next_calm = self.weather.kills + 100 + self.random.below(300);
                 self.calm()?;
-                if self.random.once_in(3) {
-                    self.massacre()?;
+                match self.random.below(6) {
+                    0 | 1 => self.massacre()?,
+                    2 => self.bereave()?,
+                    _ => {}
                 }
             }
         }
@@ -353,6 +355,22 @@ impl Storm<'_> {
         Ok(())
     }
 
+    /// Kills the consumer, and starts another one only when every producer has learned of it: those that
+    /// send, and those that wait for room.
+    fn bereave(&mut self) -> Result<(), String> {
+        let board = self.setting.board;
+        let producers = self.round.producers;
+        let before: Vec<u64> = (0..producers).map(|place| board.news(place)).collect();
+        self.strike(0);
+        await_death(&mut self.places[0].child)?;
+        self.wait(1, "the producers learn that the consumer died", || {
+            (0..producers).all(|place| board.news(place) > before[place])
+        })?;
+        self.places[0].child = self.start(0)?;
+        self.places[0].stopped = None;
+        Ok(())
+    }
+
     fn wake_all(&mut self) {
         for place in &mut self.places {
             place.stopped = None;
@@ -373,7 +391,7 @@ impl Storm<'_> {
             .collect();
         let goal = self.setting.ledger.arrivals() + steps;
         let ledger = self.setting.ledger;
-        self.wait("calm", || {
+        self.wait(0, "calm", || {
             ledger.arrivals() >= goal
                 && goals
                     .iter()
@@ -382,8 +400,13 @@ impl Storm<'_> {
         })
     }
 
-    /// Waits for something that everybody works on.
-    fn wait(&mut self, what: &str, mut is_done: impl FnMut() -> bool) -> Result<(), String> {
+    /// Waits for something that everybody works on, from this place on.
+    fn wait(
+        &mut self,
+        first: usize,
+        what: &str,
+        mut is_done: impl FnMut() -> bool,
+    ) -> Result<(), String> {
         let mut last = (0, Instant::now());
         while !is_done() {
             let board = self.setting.board;
@@ -392,7 +415,7 @@ impl Storm<'_> {
             if sum != last.0 {
                 last = (sum, Instant::now());
             }
-            for place in 0..self.places.len() {
+            for place in first..self.places.len() {
                 match self.places[place].child.has_ended() {
                     None | Some(Exit::Code(0)) => {}
                     Some(exit) => return Err(format!("{what}: {} ended: {exit}", name(place))),

@@ -1,0 +1,53 @@
+//! What counts as a death, and what does not: exec, and leaving the IPC namespace.
+
+use crate::case::{Case, answer, ask, say_ok};
+
+over_both_backends! {
+    a_program_that_becomes_another_one_keeps_its_place
+    a_process_that_leaves_the_namespace_is_gone_for_the_others
+}
+
+/// The kernel keeps what it owes to a process over an exec: the producer is there as long as the program
+/// that took its place.
+fn a_program_that_becomes_another_one_keeps_its_place(case: Case) {
+    let ring = case.ring(1);
+    let mut consumer = case.consumer();
+    let mut producer = case.producer();
+    say_ok(&mut producer, "send 1 0 3 64");
+    say_ok(&mut producer, "become-cat");
+    assert_eq!(ask(&mut producer, "are you cat?"), "are you cat?");
+    for number in 0..3 {
+        let message = ask(&mut consumer, "recv");
+        assert!(message.starts_with(&format!("message 1 {number} ")));
+    }
+    consumer.say("recv");
+    consumer.wait_until_asleep_on_a_semaphore();
+    let info = ring.info().unwrap();
+    assert_eq!(info.lanes[0].producer_pid, Some(producer.pid()));
+    producer.wait();
+    assert_eq!(answer(&mut consumer), "error EndOfStream");
+    drop(consumer);
+    case.finish();
+}
+
+/// The kernel then does what it owes as for a dead process, so the stream ends though its producer lives.
+fn a_process_that_leaves_the_namespace_is_gone_for_the_others(case: Case) {
+    case.ring(1);
+    let mut consumer = case.consumer();
+    let mut producer = case.producer();
+    say_ok(&mut producer, "send 1 0 3 64");
+    if ask(&mut producer, "unshare-ipc") != "ok" {
+        println!("skipped: namespaces are not permitted here");
+        return;
+    }
+    assert_eq!(ask(&mut consumer, "drain"), "drained 3 EndOfStream");
+    // It lives, and learns that it has no ring any more when it asks for it.
+    assert_eq!(ask(&mut producer, "probe"), "error Removed");
+    let mut successor = case.producer();
+    consumer.say("drain");
+    say_ok(&mut successor, "send 2 0 5 64");
+    successor.wait();
+    assert_eq!(answer(&mut consumer), "drained 5 EndOfStream");
+    drop((producer, consumer));
+    case.finish();
+}
