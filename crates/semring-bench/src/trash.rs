@@ -7,6 +7,8 @@ use sysv_ipc::msg::Queue;
 use sysv_ipc::sem::SemSet;
 use sysv_ipc::shm::Shm;
 
+use crate::Result;
+
 /// Something to remove.
 #[derive(Clone, Debug)]
 enum Item {
@@ -26,34 +28,43 @@ static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0)
 pub(crate) struct Trash(u64);
 
 impl Trash {
-    fn new(item: Item) -> Self {
+    /// Makes something, and notes it for removal before a signal can come in between.
+    fn make<T>(
+        make: impl FnOnce() -> Result<T>,
+        item: impl FnOnce(&T) -> Item,
+    ) -> Result<(T, Self)> {
+        let mut items = items();
+        let made = make()?;
         let id = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        items().push((id, item));
-        Self(id)
+        items.push((id, item(&made)));
+        Ok((made, Self(id)))
     }
 
-    pub(crate) fn ring(address: &str) -> Self {
-        Self::new(Item::Ring(address.to_string()))
+    pub(crate) fn ring<T>(address: &str, make: impl FnOnce() -> Result<T>) -> Result<(T, Self)> {
+        Self::make(make, |_| Item::Ring(address.to_string()))
     }
 
-    pub(crate) fn file(path: PathBuf) -> Self {
-        Self::new(Item::File(path))
+    pub(crate) fn file(path: PathBuf, make: impl FnOnce() -> Result<()>) -> Result<Self> {
+        Self::make(make, |()| Item::File(path)).map(|((), trash)| trash)
     }
 
-    pub(crate) fn posix_queue(name: String) -> Self {
-        Self::new(Item::PosixQueue(name))
+    pub(crate) fn posix_queue<T>(
+        name: &str,
+        make: impl FnOnce() -> Result<T>,
+    ) -> Result<(T, Self)> {
+        Self::make(make, |_| Item::PosixQueue(name.to_string()))
     }
 
-    pub(crate) fn queue(queue: Queue) -> Self {
-        Self::new(Item::Queue(queue))
+    pub(crate) fn queue(make: impl FnOnce() -> Result<Queue>) -> Result<(Queue, Self)> {
+        Self::make(make, |queue| Item::Queue(*queue))
     }
 
-    pub(crate) fn semaphores(set: SemSet) -> Self {
-        Self::new(Item::Semaphores(set))
+    pub(crate) fn semaphores(make: impl FnOnce() -> Result<SemSet>) -> Result<(SemSet, Self)> {
+        Self::make(make, |set| Item::Semaphores(*set))
     }
 
-    pub(crate) fn segment(segment: Shm) -> Self {
-        Self::new(Item::Segment(segment))
+    pub(crate) fn segment(make: impl FnOnce() -> Result<Shm>) -> Result<(Shm, Self)> {
+        Self::make(make, |segment| Item::Segment(*segment))
     }
 }
 
@@ -96,9 +107,13 @@ fn remove(item: &Item) {
     }
 }
 
-/// Removes everything that a run has made so far: for a signal, before the process ends.
+/// Removes everything that a run has made so far, and keeps it from making more: for a signal, right before
+/// the process ends.
 pub fn sweep() {
-    for (_, item) in items().drain(..) {
+    let mut items = items();
+    for (_, item) in items.drain(..) {
         remove(&item);
     }
+    // Locked for good: who is about to make something waits for the end.
+    std::mem::forget(items);
 }

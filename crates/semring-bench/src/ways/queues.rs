@@ -1,5 +1,7 @@
 //! The kernel's message queues.
 
+use std::os::fd::AsRawFd;
+
 use nix::mqueue::{MQ_OFlag, MqAttr, MqdT, mq_open, mq_receive, mq_send};
 use nix::sys::stat::Mode;
 use sysv_ipc::Key;
@@ -20,8 +22,7 @@ pub(crate) struct SysvLink {
 }
 
 pub(super) fn make_sysv(mut spec: Spec) -> Result<Made> {
-    let queue = Queue::create(Key::PRIVATE, 0o600)?;
-    let trash = Trash::queue(queue);
+    let (queue, trash) = Trash::queue(|| Ok(Queue::create(Key::PRIVATE, 0o600)?))?;
     spec.ids = vec![queue.id()];
     let link = SysvLink {
         queue,
@@ -81,8 +82,10 @@ pub(super) fn make_posix(spec: Spec) -> Result<Made> {
         let name = queue_name(&spec, direction);
         let flags = MQ_OFlag::O_CREAT | MQ_OFlag::O_EXCL | MQ_OFlag::O_RDWR;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-        made.push(mq_open(name.as_str(), flags, mode, Some(&attributes))?);
-        trash.push(Trash::posix_queue(name));
+        let make = || Ok(mq_open(name.as_str(), flags, mode, Some(&attributes))?);
+        let (queue, removal) = Trash::posix_queue(&name, make)?;
+        made.push(queue);
+        trash.push(removal);
     }
     let (input, output) = match (made.pop(), made.pop()) {
         (Some(back), Some(there)) => (back, there),
@@ -124,6 +127,15 @@ impl Link for PosixLink {
             Ok(())
         } else {
             Err(wrong_length(got, expected))
+        }
+    }
+}
+
+impl Drop for PosixLink {
+    fn drop(&mut self) {
+        // nix leaves them open.
+        for queue in [&self.input, &self.output] {
+            let _ = nix::unistd::close(queue.as_raw_fd());
         }
     }
 }

@@ -60,13 +60,16 @@ fn address(spec: &Spec, direction: &str) -> String {
 }
 
 pub(super) fn make(spec: Spec) -> Result<Made> {
-    let trash = ["there", "back"].map(|direction| Trash::ring(&address(&spec, direction)));
-    let there = builder(&spec, "there").producers(1).create()?;
-    let back = builder(&spec, "back").producers(spec.senders).create()?;
+    let make = |direction, senders| {
+        let builder = builder(&spec, direction).producers(senders);
+        Trash::ring(&address(&spec, direction), || Ok(builder.create()?))
+    };
+    let (there, there_trash) = make("there", 1)?;
+    let (back, back_trash) = make("back", spec.senders)?;
     let link = RingLink {
         producer: there.producer()?,
         consumer: Some(back.consumer()?),
-        _trash: trash.into(),
+        _trash: vec![there_trash, back_trash],
     };
     Ok(Made {
         stdio: no_stdio(spec.senders),

@@ -25,10 +25,9 @@ pub(crate) struct SharedLink {
 }
 
 pub(super) fn make(mut spec: Spec) -> Result<Made> {
-    let segment = Shm::create(Key::PRIVATE, 2 * spec.size, 0o600)?;
-    let mut trash = vec![Trash::segment(segment)];
-    let set = SemSet::create(Key::PRIVATE, 4, 0o600)?;
-    trash.push(Trash::semaphores(set));
+    let bytes = 2 * spec.size;
+    let (segment, its_trash) = Trash::segment(|| Ok(Shm::create(Key::PRIVATE, bytes, 0o600)?))?;
+    let (set, trash) = Trash::semaphores(|| Ok(SemSet::create(Key::PRIVATE, 4, 0o600)?))?;
     for direction in [THERE, BACK] {
         set.op(&[Op::new(direction, 1)])?;
     }
@@ -39,7 +38,7 @@ pub(super) fn make(mut spec: Spec) -> Result<Made> {
         size: spec.size,
         sends: THERE,
         receives: BACK,
-        _trash: trash,
+        _trash: vec![its_trash, trash],
     };
     Ok(Made {
         stdio: no_stdio(spec.senders),

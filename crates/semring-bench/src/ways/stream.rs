@@ -211,8 +211,8 @@ pub(super) fn make_fifo(spec: Spec) -> Result<Made> {
     let paths = ["there", "back"].map(|direction| fifo(&spec, direction));
     let mut trash = Vec::new();
     for path in &paths {
-        mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)?;
-        trash.push(Trash::file(path.clone()));
+        let make = || Ok(mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)?);
+        trash.push(Trash::file(path.clone(), make)?);
     }
     let [there, back] = &paths;
     let link = StreamLink::new(

@@ -2,6 +2,7 @@
 //! written once and run over POSIX and over System V shared memory.
 
 mod admin;
+mod bench;
 mod doctor;
 mod idle;
 mod kills;

@@ -1,0 +1,87 @@
+//! `semring bench`: every way does every workload that it can, and nothing stays behind.
+
+use nix::sys::signal::Signal;
+use semring_testkit::names;
+use semring_testkit::peer::Exit;
+use serde_json::Value;
+
+use crate::support::alone::{alone, test_name};
+use crate::support::{Call, DONE, SEMRING, USAGE, wait_until};
+
+/// What a run could leave: in this test's own namespaces there is nothing else.
+fn objects() -> Vec<String> {
+    let mut found = Vec::new();
+    for kind in ["shm", "sem", "msg"] {
+        let table = std::fs::read_to_string(format!("/proc/sysvipc/{kind}")).expect("a table");
+        found.extend(table.lines().skip(1).map(str::to_owned));
+    }
+    let files = std::fs::read_dir("/dev/shm").expect("a folder");
+    found.extend(files.map(|file| file.expect("a file").file_name().to_string_lossy().into()));
+    let files = std::fs::read_dir(std::env::temp_dir()).expect("a folder");
+    let names = files.map(|file| file.expect("a file").file_name());
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    let ours = |name: &String| name.starts_with("semring-bench-");
+    // Pids are this namespace's neighbours', too: only what this process's children made.
+    found.extend(names.filter(ours));
+    found
+}
+
+#[test]
+fn every_way_does_what_it_can() {
+    alone(test_name!(every_way_does_what_it_can), || {
+        let page = std::env::temp_dir().join(names::unique("bench"));
+        let path = page.to_str().expect("a path of this test");
+        let output = Call::new(SEMRING, None)
+            .args(&["bench", "--trial", "--json", "--size", "64,16K"])
+            .args(&["--report", path])
+            .run()
+            .quietly(DONE);
+        let lines: Vec<Value> = output
+            .text()
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("an object a line"))
+            .collect();
+        let (machine, rows) = lines.split_first().expect("a line for the machine");
+        assert!(machine["kernel"].is_string() && machine["cpus"].is_u64());
+        // Two sizes one way, round trips, wake-ups, three crowds; eleven ways.
+        assert_eq!(rows.len(), (2 + 1 + 1 + 3) * 11);
+        let ring: Vec<&Value> = rows.iter().filter(|row| row["way"] == "semring").collect();
+        assert_eq!(ring.len(), 7);
+        for row in rows {
+            let measured = row["rate"].as_f64().is_some_and(|rate| rate > 0.0)
+                || row["latency_ns"][0].as_u64().is_some_and(|ns| ns > 0);
+            assert_ne!(measured, row["unavailable"].is_string(), "{row}");
+            assert!(measured || row["way"] != "semring", "{row}");
+        }
+        let html = std::fs::read_to_string(&page).expect("the page");
+        std::fs::remove_file(&page).expect("the page");
+        assert!(html.starts_with("<!doctype html>") && html.ends_with("</html>\n"));
+        assert_eq!(objects(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_signal_ends_a_run_and_nothing_stays() {
+    alone(test_name!(a_signal_ends_a_run_and_nothing_stays), || {
+        for way in ["semring", "fifo", "sysv-queue", "shared-semaphore"] {
+            let tool = Call::new(SEMRING, None)
+                .args(&["bench", "--peer", way, "--workload", "wake-up"])
+                .start();
+            wait_until("something is made", || !objects().is_empty());
+            tool.signal(Signal::SIGINT);
+            let output = tool.finish();
+            output.ended(Exit::Signal(Signal::SIGINT as i32));
+            wait_until("all of it is gone", || objects().is_empty());
+        }
+    });
+}
+
+#[test]
+fn what_can_not_be_measured_is_refused() {
+    let bench = |args: &[&str]| Call::new(SEMRING, None).args(&["bench"]).args(args).run();
+    bench(&["--size", "7"]).refused(USAGE, &["multiple of 8"]);
+    bench(&["--size", "2M"]).refused(USAGE, &["1M"]);
+    bench(&["--peer", "telepathy"]).refused(USAGE, &["the ways are", "pipe"]);
+    bench(&["--rounds", "0"]).refused(USAGE, &["rounds"]);
+    bench(&["--report", "/nowhere/page.html"]).refused(crate::support::FAILED, &["/nowhere"]);
+}
