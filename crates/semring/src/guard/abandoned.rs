@@ -69,6 +69,7 @@ impl SeizedSet {
         if SetFacts::of(id).is_some_and(|facts| facts.is_blank()) {
             let [first, second] = Home::Key.values();
             operations.extend([
+                zero(CHECK).no_wait(),
                 zero(HOME).no_wait(),
                 zero(HOME + 1).no_wait(),
                 Op::new(HOME, first),
