@@ -1,13 +1,16 @@
 //! More come and go than a semaphore has tokens, each a process of its own or not, some by exit, some
 //! by SIGKILL, and nobody takes the tokens meanwhile. (Within one process: tests/processes/full_bells.rs.)
 
-use crate::case::{Case, answer, ask, say_ok};
+use crate::case::{Case, PEER, answer, ask, run_to_marker, say_ok};
 use semring_testkit::peer::{Exit, Peer};
+use semring_testkit::step::{CallStop, Stepper};
+use std::process::Command;
 use std::time::Duration;
 use sysv_ipc::sem::MAX_VALUE;
 
 over_both_backends! {
     as_many_producers_as_lanes_come_and_go_and_none_is_refused
+    a_lane_that_comes_free_behind_the_look_is_found
     more_consumers_come_and_go_than_a_bell_has_tokens
 }
 
@@ -102,5 +105,37 @@ fn as_many_producers_as_lanes_come_and_go_and_none_is_refused(case: Case) {
         assert_eq!(answer(peer), "ok");
     }
     drop(peers);
+    case.finish();
+}
+
+/// The lanes are looked at one after the other: each is taken when it is looked at, by somebody alive,
+/// and still one is free all the time.
+fn a_lane_that_comes_free_behind_the_look_is_found(case: Case) {
+    case.ring(2);
+    let (mut one, mut other) = (case.producer(), case.peer());
+    let mut seeker = Stepper::spawn(Command::new(PEER)).expect("a peer can be traced");
+    seeker.peer().say(&format!("open {}", case.address()));
+    seeker.peer().say("marked attach");
+    run_to_marker(&mut seeker);
+    // Lane 0 is taken; it is taken, and not being removed; lane 1.
+    let mut looks = 0;
+    while looks < 3 {
+        match seeker.run_to_call().expect("it goes on") {
+            CallStop::Before { number } => {
+                looks += u32::from([libc::SYS_semop, libc::SYS_semtimedop].contains(&number));
+            }
+            CallStop::Behind { .. } => {}
+            end => panic!("{end:?} behind {looks} looks"),
+        }
+    }
+    // Lane 1 is taken now, by who had lane 0, which is free.
+    say_ok(&mut one, "drop-producer");
+    assert_eq!(ask(&mut other, "producer"), "ok 0");
+    assert_eq!(ask(&mut one, "producer"), "ok 1");
+    say_ok(&mut other, "drop-producer");
+    let mut seeker = seeker.resume().expect("it goes on");
+    assert!(answer(&mut seeker).starts_with("ok "), "open");
+    assert_eq!(answer(&mut seeker), "ok", "attach");
+    drop((one, other, seeker));
     case.finish();
 }
