@@ -291,16 +291,21 @@ fn origin(set: SemSet) -> std::result::Result<Origin, sysv::Error> {
     if facts.home() == Some(Home::Key) {
         return Ok(Origin::Marked);
     }
-    let mut untouched = facts.is_blank() && stat.otime == 0;
-    for index in 0..stat.count as u16 {
-        untouched =
-            untouched && set.waiting_for_increase(index)? == 0 && set.waiting_for_zero(index)? == 0;
+    if !facts.is_blank() || stat.otime != 0 {
+        return Ok(Origin::Foreign);
     }
-    Ok(if untouched {
-        Origin::Untouched
-    } else {
-        Origin::Foreign
-    })
+    for index in 0..stat.count as u16 {
+        if set.waiting_for_increase(index)? != 0 || set.waiting_for_zero(index)? != 0 {
+            // Marked since we read the values, its lock is waited for by creators of ours.
+            let marked = SetFacts::new(set.values()?).home() == Some(Home::Key);
+            return Ok(if marked {
+                Origin::Marked
+            } else {
+                Origin::Foreign
+            });
+        }
+    }
+    Ok(Origin::Untouched)
 }
 
 /// Marks an untouched set as one of ours and takes the creation lock, both at once; false if somebody
