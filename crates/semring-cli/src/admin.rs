@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use semring::{Address, AddressError, Backend};
+use nix::unistd::{Group, User};
+use semring::{Address, AddressError, Backend, HugePages};
 
 use crate::args::{self, ShapeArgs};
 use crate::attach::builder;
@@ -47,6 +48,15 @@ enum Command {
         address: String,
         #[command(flatten)]
         shape: ShapeArgs,
+        /// Whose the ring is, by name or number [you]
+        #[arg(long, value_name = "USER", value_parser = parse_user)]
+        owner: Option<u32>,
+        /// Which group can use it with mode 0660, by name or number [yours]
+        #[arg(long, value_name = "GROUP", value_parser = parse_group)]
+        group: Option<u32>,
+        /// In huge pages, as far as the kernel finds some
+        #[arg(long)]
+        huge_pages: bool,
     },
     /// List the rings that you may look at
     Ls {
@@ -170,7 +180,13 @@ fn run() -> Result<u8, Failure> {
         refuse_closed_stdout()?;
     }
     match args.command {
-        Command::Create { address, shape } => {
+        Command::Create {
+            address,
+            shape,
+            owner,
+            group,
+            huge_pages,
+        } => {
             let nameless = match parse(&address)?.backend() {
                 Backend::Memfd => Some("a ring without a name goes when this command ends"),
                 Backend::Anonymous => Some("only the program that makes it has such memory"),
@@ -179,7 +195,17 @@ fn run() -> Result<u8, Failure> {
             if let Some(why) = nameless {
                 return Err(Failure::new(exit::USAGE, format!("{address}: {why}")));
             }
-            builder(&address, &shape).create()?;
+            let mut builder = builder(&address, &shape);
+            if let Some(owner) = owner {
+                builder = builder.owner(owner);
+            }
+            if let Some(group) = group {
+                builder = builder.group(group);
+            }
+            if huge_pages {
+                builder = builder.huge_pages(HugePages::Transparent);
+            }
+            builder.create()?;
         }
         Command::Ls { json: true, .. } => {
             print(&listing::json_lines(&semring::list()))?;
@@ -226,6 +252,22 @@ fn parse(address: &str) -> Result<Address, Failure> {
     address
         .parse()
         .map_err(|error: AddressError| Failure::new(exit::USAGE, error.to_string()))
+}
+
+fn parse_user(text: &str) -> Result<u32, String> {
+    match (text.parse(), User::from_name(text)) {
+        (Ok(uid), _) => Ok(uid),
+        (_, Ok(Some(user))) => Ok(user.uid.as_raw()),
+        _ => Err("there is no such user".to_owned()),
+    }
+}
+
+fn parse_group(text: &str) -> Result<u32, String> {
+    match (text.parse(), Group::from_name(text)) {
+        (Ok(gid), _) => Ok(gid),
+        (_, Ok(Some(group))) => Ok(group.gid.as_raw()),
+        _ => Err("there is no such group".to_owned()),
+    }
 }
 
 /// A time between two looks.

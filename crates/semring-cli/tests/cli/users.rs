@@ -14,6 +14,7 @@ over_both_backends! {
     a_mode_for_all_lets_all_in_whoever_makes_the_ring,
     root_may_use_the_ring_of_a_user,
     only_the_owner_removes,
+    root_makes_a_ring_for_a_user_and_a_group,
 }
 
 /// Two users without a name or rights of their own, and a group.
@@ -195,4 +196,30 @@ fn only_the_owner_removes(ring: &Ring) {
         .wrote(seq(3));
     rm(ONE, &["rm"]).quietly(DONE);
     ring.assert_gone();
+}
+
+fn root_makes_a_ring_for_a_user_and_a_group(ring: &Ring) {
+    let Some(users) = Users::new(ring) else {
+        return;
+    };
+    let create = |args: &[&str]| {
+        let call = Call::new(SEMRING, Some(ring)).args(&["create", ring.address()]);
+        call.args(args).run()
+    };
+    create(&["--owner", "nobody-of-this-name"]).refused(crate::support::USAGE, &["no such user"]);
+    create(&["--group", "nobody-of-this-name"]).refused(crate::support::USAGE, &["no such group"]);
+    let (one, group) = (ONE.to_string(), GROUP.to_string());
+    let owners = ["--owner", &one, "--group", &group, "--mode", "0660"];
+    create(&owners).quietly(DONE);
+    users
+        .producer(ONE, &["-q"])
+        .input("1\n")
+        .run()
+        .quietly(DONE);
+    let refused = users
+        .call(OTHER, OTHER_GROUP, "semring-producer", &["-q"])
+        .input("2\n");
+    refused.run().refused(PERMISSION, &[]);
+    let member = users.call(OTHER, GROUP, "semring-consumer", &[]).run();
+    member.ended(DONE).wrote("1\n");
 }
