@@ -623,6 +623,16 @@ fn the_lock_of_a_dead_creator_is_free() {
 }
 
 #[test]
+fn who_asks_whether_a_creation_has_ended_leaves_no_trace_on_a_set_not_yet_marked() {
+    let key = KeyGuard::new();
+    // As a creator leaves it that is killed right behind semget.
+    let left = SemSet::create(key.key, count_for(2), 0o600).unwrap();
+    assert!(creation_ended(key.key, LONG));
+    assert_eq!(left.stat().unwrap().otime, 0);
+    drop(key.lock(2, false).unwrap().expect("no ring is there"));
+}
+
+#[test]
 fn a_set_with_a_check_value_left_behind_is_replaced() {
     let key = KeyGuard::new();
     let ended = in_child(|| {
