@@ -435,3 +435,73 @@ fn a_message_in_a_forked_child_does_not_know_its_sender() {
         || message.generation().is_none() && message.len() == 13
     ));
 }
+
+#[test]
+fn a_handle_from_before_does_not_attach_to_a_ring_that_lost_its_name() {
+    let _watchdog = Watchdog::new(
+        PATIENCE,
+        "a remover killed between the name and the semaphores",
+    );
+    // As a remover leaves it that is killed behind the name.
+    let guard = RingGuard::new("review-nameless");
+    let ring = spsc::Builder::new(guard.posix()).create().unwrap();
+    guard.objects();
+    std::fs::remove_file(format!("/dev/shm/{}", guard.name())).unwrap();
+    for _ in 0..2 {
+        assert!(matches!(
+            ring.producer(),
+            Err(semring::AttachError::Removed)
+        ));
+        assert!(matches!(
+            ring.consumer(),
+            Err(semring::AttachError::Removed)
+        ));
+    }
+    // Nobody was left attached: another ring can have the name.
+    let other = spsc::Builder::new(guard.posix()).create().unwrap();
+    drop((other.producer().unwrap(), other.consumer().unwrap()));
+    other.remove().unwrap();
+
+    let guard = RingGuard::new("review-nameless-sysv");
+    let ring = spsc::Builder::new(guard.sysv()).create().unwrap();
+    let segment = guard.objects().into_iter().find_map(|object| match object {
+        semring_testkit::objects::Object::Segment { id, .. } => Some(id),
+        _ => None,
+    });
+    sysv_ipc::shm::Shm::from_id(segment.unwrap())
+        .remove()
+        .unwrap();
+    assert!(matches!(
+        ring.producer(),
+        Err(semring::AttachError::Removed)
+    ));
+    assert!(matches!(
+        ring.consumer(),
+        Err(semring::AttachError::Removed)
+    ));
+    // The set that is left is taken over by the next creator.
+    let other = spsc::Builder::new(guard.sysv()).create().unwrap();
+    drop((other.producer().unwrap(), other.consumer().unwrap()));
+    other.remove().unwrap();
+}
+
+#[test]
+fn a_named_ring_that_says_that_it_is_removed_is_damaged() {
+    use std::os::unix::fs::FileExt;
+    let _watchdog = Watchdog::new(PATIENCE, "a ring whose state word is that of a removed one");
+    let guard = RingGuard::new("review-removed-state");
+    let ring = spsc::Builder::new(guard.posix()).create().unwrap();
+    let path = format!("/dev/shm/{}", guard.name());
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&3u32.to_le_bytes(), 0xffc).unwrap();
+    let opened = spsc::open(guard.posix()).map(drop).unwrap_err().to_string();
+    assert!(opened.contains("state word"), "{opened}");
+    let made = spsc::Builder::new(guard.posix()).open_or_create();
+    assert!(
+        made.map(drop)
+            .unwrap_err()
+            .to_string()
+            .contains("state word")
+    );
+    drop(ring);
+}

@@ -145,6 +145,10 @@ pub(crate) trait Guard: Send + Sync {
     fn begin_forced_removal(&self, timeout: Duration) -> Result<bool>;
     /// Ends a removal without removing.
     fn abort_removal(&self) -> Result<()>;
+    /// Whether [`destroy`](Self::destroy) is permitted to us; changes nothing.
+    fn may_destroy(&self) -> Result<()> {
+        Ok(())
+    }
     /// Removes the guard's kernel objects: everybody who waits or asks gets [`GuardError::Removed`].
     fn destroy(&self) -> Result<()>;
 }

@@ -468,6 +468,18 @@ impl Guard for SemaphoreGuard {
         self.op(&[sub(T).undo().no_wait()]).map_err(guard_error)
     }
 
+    fn may_destroy(&self) -> Result<()> {
+        // To set the owner and the mode that it has needs the same right as removing it.
+        let same = self
+            .set
+            .stat()
+            .and_then(|stat| self.set.set_permissions(stat.uid, stat.gid, stat.mode));
+        match same {
+            Err(error) if !error.is_removed() => Err(guard_error(error)),
+            _ => Ok(()),
+        }
+    }
+
     fn destroy(&self) -> Result<()> {
         match self.set.remove() {
             Err(error) if !error.is_removed() => Err(guard_error(error)),

@@ -185,7 +185,10 @@ impl NewSet {
                 Err(error) if error.is_removed() => continue,
                 Err(error) => return Err(error.into()),
             };
-            if is_fresh(&values) && stat.count == count_for(lanes) && stat.mode & 0o777 == mode {
+            // One that somebody else made could be taken away again by that one.
+            let is_ours = stat.cuid == process::effective_uid();
+            let fits = stat.count == count_for(lanes) && stat.mode & 0o777 == mode;
+            if is_fresh(&values) && is_ours && fits {
                 held.remove_on_drop = true;
                 return Ok(Some(held));
             }

@@ -100,6 +100,13 @@ fn await_no_removal(ring: &SharedRing, end: Instant) -> Result<(), AttachError> 
     }
 }
 
+/// To be asked with the seat taken: from then on nobody begins a removal, and one that came as far as the name
+/// is seen. Its remover was killed before it came to the semaphores, or they are about to go.
+fn is_nameless(ring: &RingCore) -> bool {
+    // Models have no memory outside of this process.
+    !cfg!(semring_loom) && ring.object.is_unlinked()
+}
+
 /// A producer's role on one lane. Dropping it is a clean detach.
 pub(crate) struct ProducerSeat {
     ring: SharedRing,
@@ -129,6 +136,10 @@ impl ProducerSeat {
                     Claim::BeingRemoved => {
                         removal = true;
                         break;
+                    }
+                    Claim::Granted if is_nameless(ring) => {
+                        let _ = ring.guard.leave(Seat::Producer { lane });
+                        return Err(AttachError::Removed);
                     }
                     Claim::Granted => match Self::settle(ring, lane) {
                         Ok(attached) => {
@@ -321,6 +332,10 @@ impl ConsumerSeat {
         let member = Membership::enter(ring, end)?;
         loop {
             match ring.guard.claim(Seat::Consumer).map_err(attach_error)? {
+                Claim::Granted if is_nameless(ring) => {
+                    let _ = ring.guard.leave(Seat::Consumer);
+                    return Err(AttachError::Removed);
+                }
                 Claim::Granted => break,
                 Claim::BeingRemoved => await_no_removal(ring, end)?,
                 Claim::Taken => {

@@ -242,7 +242,9 @@ fn leftover(place: &Place) -> Leftover {
         Err(SuperblockError::NotReady | SuperblockError::NotARing) => {
             Leftover::Foreign("the key belongs to a segment of another program".to_owned())
         }
-        Err(SuperblockError::Removed) => Leftover::Nothing,
+        Err(SuperblockError::Removed) => {
+            Leftover::Foreign("a ring whose superblock is damaged (state word)".to_owned())
+        }
         Err(SuperblockError::Damaged { what }) => {
             Leftover::Foreign(format!("a ring whose superblock is damaged ({what})"))
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::renew::{self, Renewal};
 use super::{RingCore, SharedRing, inspect};
 use crate::error::OpenError;
-use crate::guard::semaphore::{SemaphoreGuard, SetMismatch};
+use crate::guard::semaphore::{KEY_PREFIX, SemaphoreGuard, SetMismatch};
 use crate::guard::set::creation_ended;
 use crate::layout::superblock::{ABI_MAJOR, Superblock, SuperblockError};
 use crate::layout::view::RingView;
@@ -198,6 +198,16 @@ pub(super) fn find_guard(
             return Err(SetMismatch::Missing);
         }
     }
+    // Whoever writes a superblock must not lead others to the set of another ring: under a key it is that
+    // of the segment, elsewhere a random one of ours.
+    let set = Key::new(superblock.set.key);
+    let fits = match object.key() {
+        Some(key) => set == key,
+        None => !object.is_sysv() && set.bits() & 0xffff_0000 == KEY_PREFIX,
+    };
+    if !fits {
+        return Err(SetMismatch::Other);
+    }
     let guard = SemaphoreGuard::open(&superblock.set, superblock.geometry.lanes())?;
     let maker = superblock
         .record
@@ -242,7 +252,13 @@ pub(super) fn read_superblock(
         Err(SuperblockError::UnknownFeatures { bits }) => {
             return Err(OpenError::UnknownFeatures { name, bits });
         }
-        Err(SuperblockError::Removed) => return Err(OpenError::NotFound { name }),
+        Err(SuperblockError::Removed) if object.goes_with_its_users() => {
+            return Err(OpenError::NotFound { name });
+        }
+        // What has a name goes with it.
+        Err(SuperblockError::Removed) => {
+            return Err(not_a_ring("its superblock is damaged (state word)"));
+        }
         Err(SuperblockError::Damaged { what }) => {
             return Err(not_a_ring(&format!("its superblock is damaged ({what})")));
         }

@@ -20,10 +20,9 @@ use super::RingCore;
 use super::attach::Membership;
 use crate::error::OpenError;
 use crate::error::RemoveError;
-use crate::guard::semaphore::SemaphoreGuard;
-use crate::guard::{Guard, GuardError, Seat};
+use crate::guard::{GuardError, Seat};
 use crate::layout::superblock::STATE_REMOVED;
-use crate::lifecycle::open::{memory_error, open, read_superblock};
+use crate::lifecycle::open::{find_guard, memory_error, open, read_superblock};
 use crate::lifecycle::{attach, inspect};
 use crate::memory::{Access, Address, MemoryError, Object};
 use crate::os::clock;
@@ -79,6 +78,10 @@ pub(super) fn take_away_or_leave(ring: &RingCore) -> Result<(), RemoveError> {
 fn take_away(ring: &RingCore) -> Result<(), RemoveError> {
     // A tombstone by semaphores that are not the ring's any more would keep nobody away.
     let _member = Membership::enter(ring, clock::now()).map_err(|_| lost(ring))?;
+    // Before the name goes: a ring without a name whose set stays is of no use to anybody.
+    ring.guard
+        .may_destroy()
+        .map_err(|error| guard_error(ring, error))?;
     ring.object
         .unlink()
         .map_err(|error| unlink_error(&ring.address.to_string(), error))?;
@@ -191,13 +194,14 @@ fn remove_without_guard(address: &Address, name: &str) -> Result<(), RemoveError
             name: name.to_owned(),
         }));
     }
-    object.unlink().map_err(|error| unlink_error(name, error))?;
-    if let Some(superblock) = superblock
-        && let Ok(guard) = SemaphoreGuard::open(&superblock.set, superblock.geometry.lanes())
-    {
-        let _ = guard.destroy();
+    // Another remover and a creator may have been here since we looked.
+    if superblock.is_some_and(|superblock| find_guard(&object, &superblock).is_ok()) {
+        return Err(RemoveError::Open(OpenError::Busy {
+            name: name.to_owned(),
+        }));
     }
-    Ok(())
+    // The set that it names is not its own, or is gone.
+    object.unlink().map_err(|error| unlink_error(name, error))
 }
 
 /// True if a message was published and not released, on any lane.

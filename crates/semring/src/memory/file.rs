@@ -184,6 +184,11 @@ impl FileObject {
         }
     }
 
+    /// A memfd never had a name. Renamed is not unlinked.
+    pub(super) fn is_unlinked(&self) -> bool {
+        self.sort != Sort::Memfd && file::links(&self.file).is_ok_and(|links| links == 0)
+    }
+
     pub(super) fn unlink(&self) -> Result<()> {
         let Some(path) = &self.path else {
             return match self.sort {

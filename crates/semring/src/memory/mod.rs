@@ -426,6 +426,28 @@ impl Object {
         }
     }
 
+    /// True if the object had a name and has none any more: nobody else will find it.
+    pub(crate) fn is_unlinked(&self) -> bool {
+        match self {
+            Self::File(object) => object.is_unlinked(),
+            Self::Sysv(object) => object.key().is_none(),
+            Self::Anonymous(_) => false,
+        }
+    }
+
+    /// The key of a System V segment; nothing for other memory.
+    pub(crate) fn key(&self) -> Option<Key> {
+        match self {
+            Self::Sysv(object) => object.key(),
+            Self::File(_) | Self::Anonymous(_) => None,
+        }
+    }
+
+    /// True for a System V segment.
+    pub(crate) fn is_sysv(&self) -> bool {
+        matches!(self, Self::Sysv(_))
+    }
+
     /// True if the object was opened by the name of a file, and that name still means it.
     pub(crate) fn is_still_there(&self) -> bool {
         matches!(self, Self::File(object) if !object.is_nameless() && matches!(object.has_its_name(), Ok(true)))

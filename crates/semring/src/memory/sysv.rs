@@ -98,6 +98,12 @@ impl SysvObject {
         })
     }
 
+    /// Under which key it is found; nothing once it is removed.
+    pub(super) fn key(&self) -> Option<Key> {
+        let stat = self.shm.stat().ok()?;
+        (!stat.key.is_private()).then_some(stat.key)
+    }
+
     pub(super) fn len(&self) -> Result<u64> {
         let stat = self.shm.stat().map_err(|error| error_of(error, 0))?;
         Ok(stat.bytes as u64)

@@ -162,7 +162,12 @@ pub(crate) fn identity(file: &File) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// The same of a path; links are not followed.
+/// Names that a file has.
+pub(crate) fn links(file: &File) -> io::Result<u64> {
+    Ok(file.metadata()?.nlink())
+}
+
+/// Device and inode of a path; links are not followed.
 pub(crate) fn path_identity(path: &Path) -> io::Result<(u64, u64)> {
     let metadata = std::fs::symlink_metadata(path)?;
     Ok((metadata.dev(), metadata.ino()))
