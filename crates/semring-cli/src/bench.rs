@@ -14,7 +14,7 @@ use signal_hook::low_level::emulate_default_handler;
 use crate::args::Wait;
 use crate::exit::{self, Failure};
 use crate::output::print;
-use crate::units::{human_bytes, parse_bytes};
+use crate::units::{count, human_bytes, parse_bytes};
 
 /// The first argument of the second process of a measurement.
 pub(crate) const CHILD: &str = semring_bench::CHILD;
@@ -269,7 +269,7 @@ fn heading(row: &Row) -> String {
             )
         }
         _ => {
-            let senders = format!("{} senders, {size}", row.senders);
+            let senders = format!("{}, {size}", count(row.senders as u64, "sender"));
             format!("{senders:<37} M msg/s      min – max       share  to pipe\n")
         }
     }
