@@ -67,6 +67,14 @@ struct Count {
 }
 
 impl Count {
+    fn between(before: &[u64], after: &[u64], took: Duration) -> Self {
+        let messages = after.iter().zip(before).map(|(now, then)| now - then);
+        Self {
+            messages: messages.collect(),
+            took,
+        }
+    }
+
     fn rate(&self) -> f64 {
         self.messages.iter().sum::<u64>() as f64 / self.took.as_secs_f64() / 1e6
     }
@@ -206,11 +214,7 @@ impl Way {
         for peer in peers {
             peer.end()?;
         }
-        let messages = expected.iter().zip(&before).map(|(now, then)| now - then);
-        Ok(Count {
-            messages: messages.collect(),
-            took,
-        })
+        Ok(Count::between(&before, &expected, took))
     }
 
     fn pipe(self, crowd: usize, size: usize, window: Duration) -> Result<Count> {
@@ -235,11 +239,7 @@ impl Way {
         for peer in peers {
             peer.end()?;
         }
-        let messages = expected.iter().zip(&before).map(|(now, then)| now - then);
-        Ok(Count {
-            messages: messages.collect(),
-            took,
-        })
+        Ok(Count::between(&before, &expected, took))
     }
 }
 

@@ -1,5 +1,10 @@
 //! A ring of a test in each kind of memory, its peers, and its removal.
 
+#[path = "../support/talk.rs"]
+mod talk;
+
+pub use talk::{answer, ask, say_ok};
+
 use std::fs::OpenOptions;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -237,27 +242,4 @@ pub fn peer_behind(command: &[&str]) -> Option<Peer> {
     let mut command = Command::new(program);
     command.args(arguments).arg(PEER);
     Some(Peer::spawn(command).expect("it has just run"))
-}
-
-/// Gives a command and waits for the answer.
-#[track_caller]
-pub fn ask(peer: &mut Peer, command: &str) -> String {
-    peer.say(command);
-    answer(peer)
-}
-
-/// Waits for the answer to what was said before.
-#[track_caller]
-pub fn answer(peer: &mut Peer) -> String {
-    match peer.read_line() {
-        Some(line) => line,
-        None => panic!("the peer ended: {}", peer.kill()),
-    }
-}
-
-/// Gives a command that must be answered by `ok`.
-#[track_caller]
-pub fn say_ok(peer: &mut Peer, command: &str) {
-    let answer = ask(peer, command);
-    assert_eq!(answer, "ok", "to {command}");
 }

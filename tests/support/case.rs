@@ -11,6 +11,12 @@ use semring_testkit::step::Stepper;
 use semring_testkit::watchdog::Watchdog;
 use sysv_ipc::sem::SemSet;
 
+#[path = "talk.rs"]
+mod talk;
+
+#[allow(unused_imports)] // each of the test programs uses a part
+pub use talk::{answer, ask, say_ok};
+
 /// The program of tests/support/peer.rs.
 pub const PEER: &str = env!("CARGO_BIN_EXE_peer");
 
@@ -179,29 +185,6 @@ impl Drop for Case {
             let _ = std::fs::remove_file(file);
         }
     }
-}
-
-/// Gives a command and waits for the answer.
-#[track_caller]
-pub fn ask(peer: &mut Peer, command: &str) -> String {
-    peer.say(command);
-    answer(peer)
-}
-
-/// Waits for the answer to what was said before.
-#[track_caller]
-pub fn answer(peer: &mut Peer) -> String {
-    match peer.read_line() {
-        Some(line) => line,
-        None => panic!("the peer ended: {}", peer.kill()),
-    }
-}
-
-/// Gives a command that must be answered by `ok`.
-#[track_caller]
-pub fn say_ok(peer: &mut Peer, command: &str) {
-    let answer = ask(peer, command);
-    assert_eq!(answer, "ok", "to {command}");
 }
 
 /// Lets a stepped peer run to its next marker. If it ends before, what it has said tells why.

@@ -447,20 +447,9 @@ fn a_handle_from_before_does_not_attach_to_a_ring_that_lost_its_name() {
     let ring = spsc::Builder::new(guard.posix()).create().unwrap();
     guard.objects();
     std::fs::remove_file(format!("/dev/shm/{}", guard.name())).unwrap();
-    for _ in 0..2 {
-        assert!(matches!(
-            ring.producer(),
-            Err(semring::AttachError::Removed)
-        ));
-        assert!(matches!(
-            ring.consumer(),
-            Err(semring::AttachError::Removed)
-        ));
-    }
+    nobody_can_attach(&ring);
     // Nobody was left attached: another ring can have the name.
-    let other = spsc::Builder::new(guard.posix()).create().unwrap();
-    drop((other.producer().unwrap(), other.consumer().unwrap()));
-    other.remove().unwrap();
+    another_ring_can_be_made(&guard.posix());
 
     let guard = RingGuard::new("review-nameless-sysv");
     let ring = spsc::Builder::new(guard.sysv()).create().unwrap();
@@ -471,16 +460,23 @@ fn a_handle_from_before_does_not_attach_to_a_ring_that_lost_its_name() {
     sysv_ipc::shm::Shm::from_id(segment.unwrap())
         .remove()
         .unwrap();
-    assert!(matches!(
-        ring.producer(),
-        Err(semring::AttachError::Removed)
-    ));
-    assert!(matches!(
-        ring.consumer(),
-        Err(semring::AttachError::Removed)
-    ));
+    nobody_can_attach(&ring);
     // The set that is left is taken over by the next creator.
-    let other = spsc::Builder::new(guard.sysv()).create().unwrap();
+    another_ring_can_be_made(&guard.sysv());
+}
+
+fn nobody_can_attach(ring: &spsc::Ring) {
+    // Twice: the first refusal keeps no seat.
+    for _ in 0..2 {
+        let producer = ring.producer().map(drop);
+        assert!(matches!(producer, Err(semring::AttachError::Removed)));
+        let consumer = ring.consumer().map(drop);
+        assert!(matches!(consumer, Err(semring::AttachError::Removed)));
+    }
+}
+
+fn another_ring_can_be_made(address: &str) {
+    let other = spsc::Builder::new(address).create().unwrap();
     drop((other.producer().unwrap(), other.consumer().unwrap()));
     other.remove().unwrap();
 }
