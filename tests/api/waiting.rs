@@ -1,11 +1,13 @@
 //! Calls that wait: for a message, for room, for the time, for an interruption; with each strategy.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use semring::{RecvError, SendError, WaitStrategy, spsc};
+use semring_testkit::objects::Object;
+use sysv_ipc::sem::{Op, SemSet};
 
-use crate::bench::{CAPACITY, LONG, SOON, while_asleep};
+use crate::bench::{Bench, CAPACITY, LONG, SOON, while_asleep};
 
 const STRATEGIES: [WaitStrategy; 4] = [
     WaitStrategy::Spin,
@@ -20,6 +22,29 @@ fn open(address: &str, strategy: WaitStrategy) -> spsc::Ring {
         .wait(strategy)
         .open_or_create()
         .unwrap()
+}
+
+/// Runs a wait that is to end with its deadline, while tokens are posted on one of the ring's bells.
+fn under_tokens(bench: &Bench, bell: u16, wait: impl FnOnce(Instant) + Send) {
+    let objects = bench.guard.objects();
+    let set = objects.iter().find_map(|object| match object {
+        Object::Semaphores { id, .. } => Some(SemSet::from_id(*id)),
+        _ => None,
+    });
+    let set = set.expect("the ring has a semaphore set");
+    let deadline = Instant::now() + 10 * SOON;
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            wait(deadline);
+            assert!(Instant::now() >= deadline, "not before its time");
+        });
+        while !waiting.is_finished() {
+            // Refused while there are as many as a semaphore holds.
+            let _ = set.op(&[Op::new(bell, 1)]);
+            thread::yield_now();
+        }
+        waiting.join().unwrap();
+    });
 }
 
 over_each_backend! {
@@ -74,6 +99,61 @@ over_each_backend! {
         consumer.recv_timeout(Duration::MAX).unwrap().release();
         consumer.flush_released().unwrap();
         producer.send_timeout(&[0; 10], Duration::MAX).unwrap();
+    }
+
+    fn a_deadline_ends_each_wait_and_not_before(bench) {
+        let ring = bench.spsc();
+        let mut producer = ring.producer().unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        let waited = |wait: &mut dyn FnMut(Instant) -> bool| {
+            let deadline = Instant::now() + SOON;
+            assert!(wait(deadline), "it timed out");
+            assert!(Instant::now() >= deadline, "and not before its time");
+        };
+        waited(&mut |end| consumer.recv_deadline(end).err() == Some(RecvError::TimedOut));
+        waited(&mut |end| consumer.recv_batch_deadline(end).err() == Some(RecvError::TimedOut));
+        while producer.try_send(&[0; 100]).is_ok() {}
+        let full = producer.sent_messages();
+        waited(&mut |end| producer.send_deadline(&[0; 100], end) == Err(SendError::TimedOut));
+        waited(&mut |end| producer.reserve_deadline(100, end).err() == Some(SendError::TimedOut));
+        waited(&mut |end| producer.batch().push_deadline(&[0; 100], end) == Err(SendError::TimedOut));
+        assert_eq!(producer.batch().push_timeout(&[0; 100], SOON), Err(SendError::TimedOut));
+        assert_eq!(producer.sent_messages(), full, "nothing of them was sent");
+    }
+
+    fn what_is_there_is_taken_also_after_the_deadline(bench) {
+        let ring = bench.spsc();
+        let mut producer = ring.producer().unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        let past = Instant::now();
+        producer.send_deadline(b"a", past).unwrap();
+        producer.reserve_deadline(1, past).unwrap().commit();
+        producer.batch().push_deadline(b"c", past).unwrap();
+        producer.batch().push_timeout(b"d", Duration::ZERO).unwrap();
+        assert_eq!(consumer.recv_deadline(past).unwrap().to_vec(), b"a");
+        consumer.recv_deadline(past).unwrap().release();
+        let mut batch = consumer.recv_batch_deadline(past).unwrap();
+        assert_eq!(batch.next_message().unwrap().to_vec(), b"c");
+        assert_eq!(batch.next_message().unwrap().to_vec(), b"d");
+        drop(batch);
+        // And so is the end.
+        drop(producer);
+        assert_eq!(consumer.recv_deadline(past).err(), Some(RecvError::EndOfStream));
+        assert_eq!(consumer.recv_deadline(past).err(), Some(RecvError::TimedOut));
+    }
+
+    fn tokens_that_mean_nothing_do_not_end_a_wait(bench) {
+        let ring = bench.spsc();
+        let mut producer = ring.producer().unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        // The consumer's bell and that of lane 0, as docs/layout.md has them.
+        under_tokens(&bench, 0, |deadline| {
+            assert_eq!(consumer.recv_deadline(deadline).err(), Some(RecvError::TimedOut));
+        });
+        while producer.try_send(&[0; 100]).is_ok() {}
+        under_tokens(&bench, 9, |deadline| {
+            assert_eq!(producer.send_deadline(&[0; 100], deadline), Err(SendError::TimedOut));
+        });
     }
 
     fn an_interruption_ends_a_wait_on_each_side(bench) {

@@ -6,11 +6,15 @@ use nix::unistd::Pid;
 use semring_testkit::peer::Peer;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 over_both_backends! {
     a_transfer_under_a_storm_of_signals_is_whole
     a_transfer_under_stops_and_continuations_is_whole
     timed_calls_end_under_a_storm_of_signals
+    deadlines_hold_under_a_storm_of_signals
+    what_came_while_a_process_was_stopped_beyond_its_deadline_is_not_missed
+    a_process_that_was_stopped_beyond_its_deadline_times_out
     roles_change_hands_under_a_storm_of_signals
 }
 
@@ -100,6 +104,99 @@ fn timed_calls_end_under_a_storm_of_signals(case: Case) {
         );
     });
     say_ok(&mut consumer, "drop-consumer");
+    drop((producer, consumer));
+    case.finish();
+}
+
+fn deadlines_hold_under_a_storm_of_signals(case: Case) {
+    case.ring(1);
+    let mut producer = case.producer();
+    let mut consumer = case.consumer();
+    say_ok(&mut producer, "handle-usr1");
+    say_ok(&mut consumer, "handle-usr1");
+    let fire = [Signal::SIGUSR1, Signal::SIGSTOP, Signal::SIGCONT];
+    under_fire(&[consumer.pid()], &fire, || {
+        assert_eq!(ask(&mut consumer, "recv-deadline 100"), "until then");
+        assert_eq!(answer(&mut consumer), "error TimedOut");
+    });
+    assert!(ask(&mut producer, "fill 1 0 100").starts_with("ok "));
+    under_fire(&[producer.pid()], &fire, || {
+        let asked = ask(&mut producer, "send-deadline 1 1000 1000 100");
+        assert_eq!(asked, "until then");
+        assert_eq!(answer(&mut producer), "error TimedOut");
+    });
+    drop((producer, consumer));
+    case.finish();
+}
+
+/// Has the peer wait with a deadline, stops it before, does something, and lets it go on when the
+/// deadline has passed. The answer.
+fn stopped_beyond(peer: &mut Peer, command: &str, meanwhile: impl FnOnce()) -> String {
+    let mut milliseconds = 50;
+    loop {
+        let begun = Instant::now();
+        assert_eq!(
+            ask(peer, &format!("{command} {milliseconds}")),
+            "until then"
+        );
+        peer.stop();
+        // It took its deadline after we looked at the clock.
+        let deadline = begun + Duration::from_millis(milliseconds);
+        if Instant::now() < deadline {
+            let said = Instant::now();
+            meanwhile();
+            // And before it said so: now it has passed.
+            while said.elapsed() < Duration::from_millis(milliseconds) {
+                thread::yield_now();
+            }
+            peer.signal(Signal::SIGCONT);
+            return answer(peer);
+        }
+        // This machine is slow: once more, with more time.
+        peer.signal(Signal::SIGCONT);
+        assert_eq!(answer(peer), "error TimedOut");
+        milliseconds *= 2;
+    }
+}
+
+fn what_came_while_a_process_was_stopped_beyond_its_deadline_is_not_missed(case: Case) {
+    case.ring(1);
+    let mut producer = case.producer();
+    let mut consumer = case.consumer();
+    let got = stopped_beyond(&mut consumer, "recv-deadline", || {
+        say_ok(&mut producer, "send 1 0 1 64");
+    });
+    assert!(got.starts_with("message 1 0 "), "{got}");
+    let filled = ask(&mut producer, "fill 1 1 1000");
+    let count: u64 = filled["ok ".len()..].parse().expect("a number");
+    let sent = stopped_beyond(&mut producer, "send-deadline 1 100 1000", || {
+        say_ok(&mut consumer, &format!("skip {count}"));
+        say_ok(&mut consumer, "flush");
+    });
+    assert_eq!(sent, "ok");
+    assert!(ask(&mut consumer, "recv").starts_with("message 1 100 "));
+    // And the end.
+    let got = stopped_beyond(&mut consumer, "recv-deadline", || {
+        say_ok(&mut producer, "drop-producer");
+    });
+    assert_eq!(got, "error EndOfStream");
+    drop((producer, consumer));
+    case.finish();
+}
+
+fn a_process_that_was_stopped_beyond_its_deadline_times_out(case: Case) {
+    case.ring(1);
+    let mut producer = case.producer();
+    let mut consumer = case.consumer();
+    let got = stopped_beyond(&mut consumer, "recv-deadline", || {});
+    assert_eq!(got, "error TimedOut");
+    assert!(ask(&mut producer, "fill 1 0 100").starts_with("ok "));
+    let sent = stopped_beyond(&mut producer, "send-deadline 1 1000 1000", || {});
+    assert_eq!(sent, "error TimedOut");
+    // Nothing is lost by it, and nothing comes of what was not sent.
+    say_ok(&mut producer, "drop-producer");
+    let drained = ask(&mut consumer, "drain");
+    assert!(drained.ends_with(" EndOfStream"), "{drained}");
     drop((producer, consumer));
     case.finish();
 }

@@ -33,7 +33,8 @@ fn in_a_child(part: impl FnOnce()) -> i32 {
     }
 }
 
-fn tell(line: &str) {
+/// Says a line besides the answer.
+pub(super) fn tell(line: &str) {
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{line}")
         .and_then(|()| stdout.flush())

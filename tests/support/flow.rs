@@ -2,11 +2,13 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::time::Instant;
 
 use semring::{RecvError, SendError, any};
 use semring_testkit::message;
 use semring_testkit::record::Recorder;
 
+use super::child::tell;
 use super::{Answer, Peer, Words, done, failed};
 
 /// Xorshift, Marsaglia 2003.
@@ -28,6 +30,22 @@ impl Xorshift {
     }
 }
 
+/// Takes a deadline so far from now, and says that it is set.
+fn begin_until(words: &mut Words<'_>) -> Instant {
+    let deadline = Instant::now() + words.milliseconds();
+    tell("until then");
+    deadline
+}
+
+/// Adds to a time-out that it came before its time.
+fn in_time(answer: Answer, deadline: Instant) -> Answer {
+    let early = Instant::now() < deadline;
+    answer.map_err(|error| match error.as_str() {
+        "error TimedOut" if early => format!("{error} too early"),
+        _ => error,
+    })
+}
+
 impl Peer {
     pub(super) fn transfer(&mut self, command: &str, words: &mut Words<'_>) -> Answer {
         match command {
@@ -37,6 +55,13 @@ impl Peer {
                 let mut bytes = Vec::new();
                 message::encode(words.producer(), words.number(), words.size(), &mut bytes);
                 done(self.producer().send_timeout(&bytes, words.milliseconds()))
+            }
+            "send-deadline" => {
+                let mut bytes = Vec::new();
+                message::encode(words.producer(), words.number(), words.size(), &mut bytes);
+                let deadline = begin_until(words);
+                let sent = done(self.producer().send_deadline(&bytes, deadline));
+                in_time(sent, deadline)
             }
             "fill" => self.fill(words),
             "batch" => self.batch(words),
@@ -50,6 +75,11 @@ impl Peer {
             }
             "try-recv" => Self::received(self.consumer().try_recv()),
             "recv-timeout" => Self::received(self.consumer().recv_timeout(words.milliseconds())),
+            "recv-deadline" => {
+                let deadline = begin_until(words);
+                let received = Self::received(self.consumer().recv_deadline(deadline));
+                in_time(received, deadline)
+            }
             "drain" => Ok(drain(self.consumer())),
             "keep" => self.keep(words.text()),
             "echo" => self.echo(),

@@ -17,6 +17,7 @@
 //! | `feed P FIRST COUNT LEN RECORD`: sends, records, rides over consumers that die | `ok` |
 //! | `probe` · `await-next` | `ok` |
 //! | `recv` · `recv-timeout MS` · `try-recv` | `message P NUMBER LANE POSITION` |
+//! | `recv-deadline MS` · `send-deadline P NUMBER LEN MS`: so far from now | `until then`, then as above, perhaps `… too early` |
 //! | `skip COUNT`: receive and release so many messages | `ok` |
 //! | `drain`: receive to the end | `drained N ERROR` or `damaged …` |
 //! | `keep LOG`: receive to the end, write each message down before it is released | `ended N` |

@@ -552,6 +552,37 @@ impl<K: Kind> Consumer<K> {
         Ok(Message::new(&mut self.core, next))
     }
 
+    /// As [`recv`](Self::recv), but waits no longer than until this moment: for several calls that share
+    /// one time. A message that is there is received also when the moment has passed.
+    ///
+    /// An [`Instant`] is a moment of CLOCK_MONOTONIC: setting the clock does not move it, and it stands
+    /// still while the machine is suspended. Signals don't prolong the wait; a process that is stopped
+    /// (SIGSTOP) beyond the deadline finds out when it goes on.
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// # let name = format!("doc-deadline-{}", std::process::id());
+    /// # let ring = semring::spsc::Builder::new(&name).create()?;
+    /// # let mut producer = ring.producer()?;
+    /// # let mut consumer = ring.consumer()?;
+    /// # producer.send(b"one")?; producer.send(b"two")?;
+    /// let deadline = Instant::now() + Duration::from_millis(20);
+    /// let mut messages = Vec::new();
+    /// while let Ok(message) = consumer.recv_deadline(deadline) {
+    ///     messages.push(message.to_vec()); // whatever comes in 20 ms
+    /// }
+    /// assert_eq!(messages, [b"one", b"two"]);
+    /// # drop((producer, consumer)); ring.remove()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`RecvError::TimedOut`], and those of [`recv`](Self::recv).
+    pub fn recv_deadline(&mut self, deadline: Instant) -> Result<Message<'_>, RecvError> {
+        let next = self.core.next(Deadline::at(deadline))?;
+        Ok(Message::new(&mut self.core, next))
+    }
+
     /// Waits until there is at least one message, then gives all that can be had as a batch that is
     /// released as one. Dropped while panicking, or [put back](Batch::put_back), all come again.
     ///
@@ -585,6 +616,16 @@ impl<K: Kind> Consumer<K> {
     /// [`RecvError::TimedOut`], and those of [`recv`](Self::recv).
     pub fn recv_batch_timeout(&mut self, timeout: Duration) -> Result<Batch<'_>, RecvError> {
         self.core.next(Deadline::after(timeout))?;
+        Ok(self.core.batch())
+    }
+
+    /// As [`recv_batch`](Self::recv_batch), but waits no longer than until this moment; see
+    /// [`recv_deadline`](Self::recv_deadline).
+    ///
+    /// # Errors
+    /// [`RecvError::TimedOut`], and those of [`recv`](Self::recv).
+    pub fn recv_batch_deadline(&mut self, deadline: Instant) -> Result<Batch<'_>, RecvError> {
+        self.core.next(Deadline::at(deadline))?;
         Ok(self.core.batch())
     }
 

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::builder::Habits;
 use super::interrupt::Interrupter;
@@ -403,6 +403,16 @@ impl<K: Kind> Producer<K> {
         )
     }
 
+    /// As [`send`](Self::send), but waits no longer than until this moment of CLOCK_MONOTONIC. If there is
+    /// room the message is sent also when the moment has passed.
+    ///
+    /// # Errors
+    /// [`SendError::TimedOut`], and those of [`send`](Self::send).
+    pub fn send_deadline(&mut self, bytes: &[u8], deadline: Instant) -> Result<(), SendError> {
+        let patience = Patience::Until(Deadline::at(deadline));
+        self.core.send(bytes, Meta::default(), patience)
+    }
+
     /// Reserves room for a message of `len` bytes, to be written in place; waits while the lane is
     /// full. Nothing is visible before [`Reservation::commit`].
     ///
@@ -439,6 +449,21 @@ impl<K: Kind> Producer<K> {
         let slot = self
             .core
             .reserve(len, Patience::Until(Deadline::after(timeout)))?;
+        Ok(Reservation::new(&mut self.core, slot))
+    }
+
+    /// As [`reserve`](Self::reserve), but waits no longer than until this moment of CLOCK_MONOTONIC.
+    ///
+    /// # Errors
+    /// As [`send_deadline`](Self::send_deadline).
+    pub fn reserve_deadline(
+        &mut self,
+        len: usize,
+        deadline: Instant,
+    ) -> Result<Reservation<'_>, SendError> {
+        self.core.end_leaked_batch();
+        let patience = Patience::Until(Deadline::at(deadline));
+        let slot = self.core.reserve(len, patience)?;
         Ok(Reservation::new(&mut self.core, slot))
     }
 

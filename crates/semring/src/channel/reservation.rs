@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use super::producer::{Patience, ProducerCore};
 use super::trust;
@@ -216,6 +217,27 @@ impl<'a> SendBatch<'a> {
     #[inline]
     pub fn try_push(&mut self, bytes: &[u8]) -> Result<(), SendError> {
         self.add(bytes, Meta::default(), Patience::Try)
+    }
+
+    /// As [`push`](Self::push), but waits no longer than this.
+    ///
+    /// # Errors
+    /// [`SendError::TimedOut`], and those of [`push`](Self::push).
+    pub fn push_timeout(&mut self, bytes: &[u8], timeout: Duration) -> Result<(), SendError> {
+        let patience = Patience::Until(Deadline::after(timeout));
+        self.add(bytes, Meta::default(), patience)
+    }
+
+    /// As [`push`](Self::push), but waits no longer than until this moment of CLOCK_MONOTONIC.
+    ///
+    /// # Errors
+    /// [`SendError::TimedOut`], and those of [`push`](Self::push).
+    pub fn push_deadline(&mut self, bytes: &[u8], deadline: Instant) -> Result<(), SendError> {
+        self.add(
+            bytes,
+            Meta::default(),
+            Patience::Until(Deadline::at(deadline)),
+        )
     }
 
     #[inline]

@@ -45,7 +45,8 @@ pub(crate) enum Outcome {
     TimedOut,
 }
 
-/// When a wait must end.
+/// When a wait must end, on CLOCK_MONOTONIC. What is left of it is computed anew before each sleep, so
+/// signals, stops and tokens that mean nothing neither shorten a wait nor prolong it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline(Option<Instant>);
 
@@ -55,6 +56,10 @@ impl Deadline {
     pub(crate) fn after(timeout: Duration) -> Self {
         // A time-out beyond the end of time is none.
         Self(crate::os::clock::now().checked_add(timeout))
+    }
+
+    pub(crate) fn at(end: Instant) -> Self {
+        Self(Some(end))
     }
 
     /// `Err` if it has passed; `Ok(None)` if there is none.
