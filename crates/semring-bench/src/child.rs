@@ -9,49 +9,21 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::Result;
 use crate::machine::pin;
-use crate::ways::{Job, Link, Spec, open};
-use crate::{Result, crowd, latency, one_way};
+use crate::task::Task;
+use crate::ways::{Spec, open};
 
 /// First argument of a process that a run starts; the second is for [`run_child`].
 pub const CHILD: &str = "__bench-child";
 
-/// What the other process does.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) enum Task {
-    /// Sends so many messages.
-    Send { count: u64 },
-    /// Sends back so many messages.
-    Echo { count: u64 },
-    /// Sends its clock so often, at such intervals.
-    Tick { count: u64, interval_us: u64 },
-    /// Sends until it is killed, as the sender of this number.
-    Flood { who: u64 },
-}
-
 #[derive(Serialize, Deserialize)]
 struct Assignment {
     spec: Spec,
+    /// Which of the other processes this is.
+    who: usize,
     task: Task,
     cpu: Option<usize>,
-}
-
-impl Job for Task {
-    type Outcome = ();
-
-    fn run<L: Link>(self, link: L) -> Result<()> {
-        match self {
-            Self::Send { count } => one_way::send(link, count),
-            Self::Echo { count } => latency::echo(link, count),
-            Self::Tick { count, interval_us } => latency::tick(link, count, interval_us),
-            Self::Flood { who } => crowd::flood(link, who),
-        }
-    }
-}
-
-thread_local! {
-    /// Bytes of each message, for a task.
-    pub(crate) static SIZE: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 /// Does what a run asked this process to do.
@@ -60,12 +32,16 @@ thread_local! {
 /// What went wrong: the parent reports it and ends.
 pub fn run_child(assignment: &str) -> Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-    let Assignment { spec, task, cpu } = serde_json::from_str(assignment)?;
+    let Assignment {
+        spec,
+        who,
+        task,
+        cpu,
+    } = serde_json::from_str(assignment)?;
     if let Some(cpu) = cpu {
         pin(cpu)?;
     }
-    SIZE.set(spec.size);
-    open(&spec)?.give(task)
+    open(&spec, who)?.give(&task).map(drop)
 }
 
 /// Processes that a run started. Dropped, they are killed.
@@ -86,10 +62,11 @@ impl Children {
             children: Vec::new(),
             expected: Arc::new(AtomicBool::new(false)),
         };
-        for (who, (stdin, stdout)) in (0..).zip(stdio) {
+        for (who, (stdin, stdout)) in stdio.into_iter().enumerate() {
             let assignment = Assignment {
                 spec: spec.clone(),
-                task: task(who),
+                who,
+                task: task(who as u64),
                 cpu,
             };
             let child = Command::new(std::env::current_exe()?)

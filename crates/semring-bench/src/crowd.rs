@@ -3,14 +3,15 @@
 use std::time::{Duration, Instant};
 
 use crate::Result;
-use crate::child::{Children, SIZE, Task};
 use crate::machine::Places;
+use crate::pair::Pair;
 use crate::payload::{check, fill, sender, word};
-use crate::ways::{Job, Link, Spec, make};
+use crate::task::{Found, Work};
+use crate::ways::{Link, Spec};
 
-/// The child's part: until it is killed.
-pub(crate) fn flood<L: Link>(mut link: L, who: u64) -> Result<()> {
-    let mut bytes = vec![0; SIZE.get()];
+/// A sender's part: until it is stopped.
+pub(crate) fn flood<L: Link>(link: &mut L, size: usize, who: u64) -> Result<()> {
+    let mut bytes = vec![0; size];
     for number in 0.. {
         fill(&mut bytes, word(who, number));
         link.send(&bytes)?;
@@ -19,6 +20,7 @@ pub(crate) fn flood<L: Link>(mut link: L, who: u64) -> Result<()> {
 }
 
 /// What came in one window.
+#[derive(Debug)]
 pub(crate) struct Count {
     /// Messages a second, of all.
     pub(crate) rate: f64,
@@ -26,85 +28,51 @@ pub(crate) struct Count {
     pub(crate) spread: Option<f64>,
 }
 
-struct Listen {
+/// Receives for so long, from when everybody was heard.
+pub(crate) fn listen<L: Link>(
+    link: &mut L,
     size: usize,
     senders: usize,
     window: Duration,
-}
-
-impl Job for Listen {
-    type Outcome = Count;
-
-    fn run<L: Link>(self, mut link: L) -> Result<Count> {
-        let mut expected = vec![0u64; self.senders];
-        let mut bytes = vec![0; self.size];
-        let mut receive = |expected: &mut Vec<u64>| -> Result<()> {
-            link.receive(&mut bytes)?;
-            let (who, number) = sender(&bytes).ok_or("a message of less than 8 bytes")?;
-            let next = expected.get_mut(who as usize).ok_or("nobody's message")?;
-            if number != *next || !check(&bytes, word(who, number)) {
-                return Err(format!("sender {who}: {number} in place of {next}").into());
-            }
-            *next += 1;
-            Ok(())
-        };
-        while expected.contains(&0) {
+) -> Result<Count> {
+    let mut expected = vec![0u64; senders];
+    let mut bytes = vec![0; size];
+    let mut receive = |expected: &mut Vec<u64>| -> Result<()> {
+        link.receive(&mut bytes)?;
+        let (who, number) = sender(&bytes).ok_or("a message of less than 8 bytes")?;
+        let next = expected.get_mut(who as usize).ok_or("nobody's message")?;
+        if number != *next || !check(&bytes, word(who, number)) {
+            return Err(format!("sender {who}: {number} in place of {next}").into());
+        }
+        *next += 1;
+        Ok(())
+    };
+    while expected.contains(&0) {
+        receive(&mut expected)?;
+    }
+    let before = expected.clone();
+    let start = Instant::now();
+    while start.elapsed() < window {
+        for _ in 0..64 {
             receive(&mut expected)?;
         }
-        let before = expected.clone();
-        let start = Instant::now();
-        while start.elapsed() < self.window {
-            for _ in 0..64 {
-                receive(&mut expected)?;
-            }
-        }
-        let took = start.elapsed();
-        let came: Vec<u64> = expected.iter().zip(before).map(|(n, b)| n - b).collect();
-        let most = came.iter().max().copied().unwrap_or(0);
-        let least = came.iter().min().copied().unwrap_or(0);
-        Ok(Count {
-            rate: came.iter().sum::<u64>() as f64 / took.as_secs_f64(),
-            spread: (least > 0).then_some(most as f64 / least as f64),
-        })
     }
+    let took = start.elapsed();
+    let came: Vec<u64> = expected.iter().zip(before).map(|(n, b)| n - b).collect();
+    let most = came.iter().max().copied().unwrap_or(0);
+    let least = came.iter().min().copied().unwrap_or(0);
+    Ok(Count {
+        rate: came.iter().sum::<u64>() as f64 / took.as_secs_f64(),
+        spread: (least > 0).then_some(most as f64 / least as f64),
+    })
 }
 
 /// Counts what so many senders bring within a window.
 pub(crate) fn count(spec: Spec, places: &Places, window: Duration) -> Result<Count> {
-    let job = Listen {
-        size: spec.size,
-        senders: spec.senders,
-        window,
-    };
-    let made = make(spec)?;
-    places.unpin()?;
-    let children = Children::start(&made.spec, made.stdio, None, |who| Task::Flood { who })?;
-    let count = made.end.give(Hold(job, Some(children)))?;
-    Ok(count)
-}
-
-/// Ends the senders before the way: they would say that it broke.
-struct Hold(Listen, Option<Children>);
-
-impl Job for Hold {
-    type Outcome = Count;
-
-    fn run<L: Link>(mut self, mut link: L) -> Result<Count> {
-        let count = self.0.run(Borrowed(&mut link));
-        drop(self.1.take());
-        count
-    }
-}
-
-struct Borrowed<'a, L>(&'a mut L);
-
-impl<L: Link> Link for Borrowed<'_, L> {
-    fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        self.0.send(bytes)
-    }
-
-    #[inline]
-    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
-        self.0.receive(bytes)
+    let senders = spec.senders;
+    let pair = Pair::free(spec, places, |who| Work::Flood { who })?;
+    match pair.measure_and_stop(Work::Listen { senders, window })? {
+        Found::Count(count) => Ok(count),
+        other => Err(format!("no count, but {other:?}").into()),
     }
 }

@@ -7,15 +7,16 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use nix::time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep};
 
-use crate::child::{Children, SIZE, Task};
+use crate::Result;
 use crate::machine::Places;
+use crate::pair::Pair;
 use crate::payload::{check, fill, sender, word};
-use crate::ways::{Job, Link, Spec, make};
-use crate::{Result, machine};
+use crate::task::{Found, Work};
+use crate::ways::{Link, Spec};
 
-/// The child's part of a round trip.
-pub(crate) fn echo<L: Link>(mut link: L, count: u64) -> Result<()> {
-    let mut bytes = vec![0; SIZE.get()];
+/// The other process's part of a round trip.
+pub(crate) fn echo<L: Link>(link: &mut L, size: usize, count: u64) -> Result<()> {
+    let mut bytes = vec![0; size];
     for _ in 0..count {
         link.receive(&mut bytes)?;
         link.send(&bytes)?;
@@ -27,9 +28,9 @@ fn now_ns() -> Result<u64> {
     Ok(clock_gettime(ClockId::CLOCK_MONOTONIC)?.num_nanoseconds() as u64)
 }
 
-/// The child's part of waking a sleeper: the clock of this machine, at fixed times.
-pub(crate) fn tick<L: Link>(mut link: L, count: u64, interval_us: u64) -> Result<()> {
-    let mut bytes = vec![0; SIZE.get()];
+/// The other process's part of waking a sleeper: the clock of this machine, at fixed times.
+pub(crate) fn tick<L: Link>(link: &mut L, size: usize, count: u64, interval_us: u64) -> Result<()> {
+    let mut bytes = vec![0; size];
     let start = now_ns()?;
     for number in 1..=count {
         let at = start + number * interval_us * 1000;
@@ -47,84 +48,63 @@ fn histogram() -> Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, 60_000_000_000, 3)?)
 }
 
-struct Volley {
+/// Round trips from here.
+pub(crate) fn volley<L: Link>(link: &mut L, size: usize, count: u64) -> Result<Histogram<u64>> {
+    let mut bytes = vec![0; size];
+    let mut times = histogram()?;
+    let warm_up = count / 10;
+    let mut last = Instant::now();
+    for number in 0..count {
+        fill(&mut bytes, word(0, number));
+        link.send(&bytes)?;
+        bytes.fill(0);
+        link.receive(&mut bytes)?;
+        if !check(&bytes, word(0, number)) {
+            return Err(format!("answer {number} is not what was sent").into());
+        }
+        let now = Instant::now();
+        if number >= warm_up {
+            times.saturating_record((now - last).as_nanos() as u64);
+        }
+        last = now;
+    }
+    Ok(times)
+}
+
+/// Latencies, and the CPU that one message costs who waits for it.
+pub(crate) fn awaken<L: Link>(
+    link: &mut L,
     size: usize,
     count: u64,
-}
-
-impl Job for Volley {
-    type Outcome = Histogram<u64>;
-
-    fn run<L: Link>(self, mut link: L) -> Result<Histogram<u64>> {
-        let mut bytes = vec![0; self.size];
-        let mut times = histogram()?;
-        let warm_up = self.count / 10;
-        let mut last = Instant::now();
-        for number in 0..self.count {
-            fill(&mut bytes, word(0, number));
-            link.send(&bytes)?;
-            bytes.fill(0);
-            link.receive(&mut bytes)?;
-            if !check(&bytes, word(0, number)) {
-                return Err(format!("answer {number} is not what was sent").into());
-            }
-            let now = Instant::now();
-            if number >= warm_up {
-                times.saturating_record((now - last).as_nanos() as u64);
-            }
-            last = now;
+) -> Result<(Histogram<u64>, Duration)> {
+    let mut bytes = vec![0; size];
+    let mut times = histogram()?;
+    let used = || -> Result<i64> {
+        let usage = getrusage(UsageWho::RUSAGE_THREAD)?;
+        Ok(usage.user_time().num_microseconds() + usage.system_time().num_microseconds())
+    };
+    let before = used()?;
+    for number in 0..count {
+        link.receive(&mut bytes)?;
+        let now = now_ns()?;
+        let (high, low) = sender(&bytes).ok_or("a message of less than 8 bytes")?;
+        let sent = high << 48 | low;
+        if !check(&bytes, sent) || sent > now {
+            return Err(format!("message {number} is not what was sent").into());
         }
-        Ok(times)
+        times.saturating_record(now - sent);
     }
-}
-
-struct Awaken {
-    size: usize,
-    count: u64,
-}
-
-impl Job for Awaken {
-    type Outcome = (Histogram<u64>, Duration);
-
-    /// Latencies, and the CPU that one message costs who waits for it.
-    fn run<L: Link>(self, mut link: L) -> Result<(Histogram<u64>, Duration)> {
-        let mut bytes = vec![0; self.size];
-        let mut times = histogram()?;
-        let used = || -> Result<i64> {
-            let usage = getrusage(UsageWho::RUSAGE_THREAD)?;
-            Ok(usage.user_time().num_microseconds() + usage.system_time().num_microseconds())
-        };
-        let before = used()?;
-        for number in 0..self.count {
-            link.receive(&mut bytes)?;
-            let now = now_ns()?;
-            let (high, low) = sender(&bytes).ok_or("a message of less than 8 bytes")?;
-            let sent = high << 48 | low;
-            if !check(&bytes, sent) || sent > now {
-                return Err(format!("message {number} is not what was sent").into());
-            }
-            times.saturating_record(now - sent);
-        }
-        let micros = (used()? - before).max(0) as u64;
-        Ok((times, Duration::from_micros(micros) / self.count as u32))
-    }
+    let micros = (used()? - before).max(0) as u64;
+    Ok((times, Duration::from_micros(micros) / count as u32))
 }
 
 /// Round trips.
 pub(crate) fn round_trips(spec: Spec, places: &Places, count: u64) -> Result<Histogram<u64>> {
-    let job = Volley {
-        size: spec.size,
-        count,
-    };
-    let made = make(spec)?;
-    places.unpin()?;
-    let children = Children::start(&made.spec, made.stdio, Some(places.peers), |_| Task::Echo {
-        count,
-    })?;
-    machine::pin(places.mine)?;
-    let times = made.end.give(job)?;
-    children.end()?;
-    Ok(times)
+    let pair = Pair::pinned(spec, places, |_| Work::Echo { count })?;
+    match pair.measure(Work::Volley { count })? {
+        Found::Times(times) => Ok(times),
+        other => Err(format!("no times, but {other:?}").into()),
+    }
 }
 
 /// A message at each interval to somebody who sleeps.
@@ -134,19 +114,10 @@ pub(crate) fn wake_ups(
     count: u64,
     interval: Duration,
 ) -> Result<(Histogram<u64>, Duration)> {
-    let job = Awaken {
-        size: spec.size,
-        count,
-    };
-    let task = Task::Tick {
-        count,
-        interval_us: interval.as_micros() as u64,
-    };
-    let made = make(spec)?;
-    places.unpin()?;
-    let children = Children::start(&made.spec, made.stdio, Some(places.peers), |_| task)?;
-    machine::pin(places.mine)?;
-    let outcome = made.end.give(job)?;
-    children.end()?;
-    Ok(outcome)
+    let interval_us = interval.as_micros() as u64;
+    let pair = Pair::pinned(spec, places, |_| Work::Tick { count, interval_us })?;
+    match pair.measure(Work::Awaken { count })? {
+        Found::Awoken(times, cpu) => Ok((times, cpu)),
+        other => Err(format!("no times, but {other:?}").into()),
+    }
 }

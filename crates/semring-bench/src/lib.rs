@@ -5,7 +5,8 @@
 //! and check every word; what counts is the ratio within the run. The second process is this program
 //! again: whoever uses the crate must give [`run_child`] a chance first.
 //!
-//! Left out: rivals that are libraries of their own, and time-outs. A way that can't carry a message of
+//! Left out: rivals that are libraries of their own (another crate may [add](Way::add) them: each is a
+//! [`Link`]), and time-outs. A way that can't carry a message of
 //! some size here (a limit of the kernel) is reported as such, with the reason.
 #![deny(unsafe_code)]
 
@@ -14,18 +15,28 @@ mod crowd;
 mod latency;
 mod machine;
 mod one_way;
+mod pair;
 mod payload;
 mod plan;
+mod quiet;
 mod report;
+mod task;
+mod text;
+mod threads;
 mod trash;
 mod ways;
 
 pub use child::{CHILD, run_child};
 pub use machine::Machine;
+pub use payload::{check, fill, word};
 pub use plan::{Options, Progress, Report, Row, Workload, run};
 pub use report::html;
-pub use trash::sweep;
-pub use ways::Way;
+pub use task::{Outcome, Task};
+pub use text::text;
+pub use trash::{Trash, sweep};
+pub use ways::{
+    End, Ends, Link, Made, Sort, Spec, Way, not_sent, nothing_known, one_sender_only, wrong_length,
+};
 
 /// Why something could not be measured.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -8,6 +8,8 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use serde::Serialize;
 
+use crate::quiet;
+
 /// Where a run was made.
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
@@ -17,12 +19,42 @@ pub struct Machine {
     pub cpus: usize,
     /// Release of the kernel.
     pub kernel: String,
+    /// Whether it is a virtual machine.
+    pub is_virtual: bool,
+    /// What decides the CPUs' clock (cpufreq). Absent where that is the host's affair.
+    pub governor: Option<String>,
+    /// The CPU of the process that measures, and that of the other one. Absent with one CPU.
+    pub pinned: Option<[usize; 2]>,
+    /// How many CPUs a control group lets this process use, if that is limited.
+    pub cpu_limit: Option<f64>,
+    /// Threads that wanted a CPU when the run began: the average over a minute.
+    pub load: Option<f64>,
     /// Nanoseconds for one cache line to be written on one CPU, seen and answered on the other: median
     /// over the run. Absent with one CPU.
     pub line_round_trip_ns: Option<f64>,
 }
 
 impl Machine {
+    /// Everything but the figures, in a line.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let mut text = format!(
+            "{}, {} CPU{}, {}Linux {}",
+            self.processor,
+            self.cpus,
+            if self.cpus == 1 { "" } else { "s" },
+            if self.is_virtual { "virtual, " } else { "" },
+            self.kernel,
+        );
+        if let Some(governor) = &self.governor {
+            text.push_str(&format!(", governor {governor}"));
+        }
+        if let Some([mine, other]) = self.pinned {
+            text.push_str(&format!(", pinned to CPUs {mine} and {other}"));
+        }
+        text
+    }
+
     pub(crate) fn new() -> Self {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
         let cpuinfo = read("/proc/cpuinfo");
@@ -33,6 +65,11 @@ impl Machine {
             processor: model.unwrap_or("unknown processor").to_string(),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_string(),
+            is_virtual: quiet::is_virtual(&cpuinfo),
+            governor: quiet::governor(),
+            pinned: None,
+            cpu_limit: quiet::cpu_limit(),
+            load: quiet::load().ok(),
             line_round_trip_ns: None,
         }
     }

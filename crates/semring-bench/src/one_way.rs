@@ -2,67 +2,37 @@
 
 use std::time::{Duration, Instant};
 
-use crate::child::{Children, SIZE, Task};
+use crate::Result;
 use crate::machine::Places;
-use crate::payload::{check, fill, word};
-use crate::ways::{Job, Link, Spec, make};
-use crate::{Result, machine};
+use crate::pair::Pair;
+use crate::task::{Found, Work};
+use crate::ways::{Link, Spec};
 
-/// The child's part.
-pub(crate) fn send<L: Link>(mut link: L, count: u64) -> Result<()> {
-    let mut bytes = vec![0; SIZE.get()];
-    for number in 0..count {
-        fill(&mut bytes, word(0, number));
-        link.send(&bytes)?;
-    }
+/// The other process's part.
+pub(crate) fn send<L: Link>(link: &mut L, size: usize, count: u64) -> Result<()> {
+    let mut bytes = vec![0; size];
+    link.send_numbers(0..count, &mut bytes)?;
     link.flush()
 }
 
-struct Receive {
-    size: usize,
-    count: u64,
-}
-
-impl Job for Receive {
-    type Outcome = Duration;
-
-    /// Time for all of them, from behind the first tenth, by when both sides are awake.
-    fn run<L: Link>(self, mut link: L) -> Result<Duration> {
-        let mut bytes = vec![0; self.size];
-        let mut receive = |numbers: std::ops::Range<u64>| -> Result<()> {
-            for number in numbers {
-                link.receive(&mut bytes)?;
-                if !check(&bytes, word(0, number)) {
-                    return Err(format!("message {number} is not what was sent").into());
-                }
-            }
-            Ok(())
-        };
-        let warm_up = self.count / 10;
-        receive(0..warm_up)?;
-        let start = Instant::now();
-        receive(warm_up..self.count)?;
-        let took = start.elapsed();
-        Ok(took.mul_f64(self.count as f64 / (self.count - warm_up) as f64))
-    }
+/// Time for all of them, from behind the first tenth, by when both sides are awake.
+pub(crate) fn receive<L: Link>(link: &mut L, size: usize, count: u64) -> Result<Duration> {
+    let mut bytes = vec![0; size];
+    let warm_up = count / 10;
+    link.receive_numbers(0..warm_up, &mut bytes)?;
+    let start = Instant::now();
+    link.receive_numbers(warm_up..count, &mut bytes)?;
+    let took = start.elapsed();
+    Ok(took.mul_f64(count as f64 / (count - warm_up) as f64))
 }
 
 /// Messages a second.
 pub(crate) fn rate(spec: Spec, places: &Places, count: u64) -> Result<f64> {
-    let job = Receive {
-        size: spec.size,
-        count,
-    };
-    let made = make(spec)?;
-    // Not begun on our CPU, where it would have to wait for us.
-    places.unpin()?;
-    let children = Children::start(&made.spec, made.stdio, Some(places.peers), |_| Task::Send {
-        count,
-    })?;
-    machine::pin(places.mine)?;
-    let took = made.end.give(job)?;
-    children.end()?;
-    Ok(count as f64 / took.as_secs_f64())
+    let pair = Pair::pinned(spec, places, |_| Work::Send { count })?;
+    match pair.measure(Work::Receive { count })? {
+        Found::Took(took) => Ok(count as f64 / took.as_secs_f64()),
+        other => Err(format!("not a time, but {other:?}").into()),
+    }
 }
 
 /// How many messages take about this long.

@@ -3,19 +3,21 @@
 use std::hint::black_box;
 
 /// The word that fills message `number` of sender `who`.
-pub(crate) fn word(who: u64, number: u64) -> u64 {
+#[must_use]
+pub fn word(who: u64, number: u64) -> u64 {
     who << 48 | number
 }
 
 /// Fills a message; a last part of less than a word stays as it is.
 #[inline]
-pub(crate) fn fill(bytes: &mut [u8], word: u64) {
+pub fn fill(bytes: &mut [u8], word: u64) {
     bytes.as_chunks_mut::<8>().0.fill(word.to_le_bytes());
 }
 
 /// True if every word is this one. All are looked at.
 #[inline]
-pub(crate) fn check(bytes: &[u8], word: u64) -> bool {
+#[must_use]
+pub fn check(bytes: &[u8], word: u64) -> bool {
     let words = bytes.as_chunks::<8>().0.iter();
     let differing = words.fold(0, |bits, found| bits | (u64::from_le_bytes(*found) ^ word));
     black_box(differing) == 0

@@ -7,6 +7,7 @@ use semring::WaitStrategy;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::{Machine, Places, line_round_trip_ns};
+use crate::quiet::Watch;
 use crate::ways::{Spec, Wait, Way};
 use crate::{Result, crowd, latency, one_way};
 
@@ -37,8 +38,12 @@ pub struct Options {
     pub ways: Vec<Way>,
     /// Which workloads.
     pub workloads: Vec<Workload>,
-    /// Bytes of a message, one way. Everything else is measured with 64.
+    /// Bytes of a message, one way. Several senders and wake-ups are measured with 64.
     pub sizes: Vec<usize>,
+    /// Bytes of a message that is answered.
+    pub trip_sizes: Vec<usize>,
+    /// How many senders there are at once.
+    pub crowds: Vec<usize>,
     /// How the ends of rings wait.
     pub wait: WaitStrategy,
     /// Prefix of ring addresses: `posix:` or `sysv:`.
@@ -47,6 +52,23 @@ pub struct Options {
     pub rounds: usize,
     /// About how long one round of one way takes.
     pub round: Duration,
+}
+
+impl Default for Options {
+    /// What a minute is enough for.
+    fn default() -> Self {
+        Self {
+            ways: Way::usual(),
+            workloads: Workload::ALL.to_vec(),
+            sizes: vec![8, 64, 256, 1024, 4096, 65536],
+            trip_sizes: vec![SMALL],
+            crowds: vec![1, 4, 16],
+            wait: WaitStrategy::Adaptive,
+            backend: "posix:".into(),
+            rounds: 5,
+            round: Duration::from_millis(50),
+        }
+    }
 }
 
 /// How far a run has come.
@@ -108,8 +130,22 @@ pub struct Report {
     pub wait: String,
     /// Where rings were.
     pub backend: String,
+    /// Why not to believe it.
+    pub warnings: Vec<String>,
     /// What.
     pub rows: Vec<Row>,
+}
+
+impl Report {
+    /// The line of a way, for a workload with messages of a size and so many senders.
+    #[must_use]
+    pub fn row(&self, workload: Workload, way: &str, size: usize, senders: usize) -> Option<&Row> {
+        let same = |row: &&Row| {
+            (row.workload, row.size_bytes, row.senders) == (workload, size, senders)
+                && row.way.name == way
+        };
+        self.rows.iter().find(same)
+    }
 }
 
 /// Bytes of a message where the size is not what is looked at.
@@ -117,8 +153,6 @@ const SMALL: usize = 64;
 /// How often a sleeper is woken in a round.
 const WAKE_UPS: u64 = 200;
 const WAKE_INTERVAL: Duration = Duration::from_millis(1);
-/// How many senders there are at once.
-const CROWDS: [usize; 3] = [1, 4, 16];
 
 /// One comparison: all ways do the same.
 struct Block {
@@ -163,12 +197,17 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<Repo
                 size,
                 senders: 1,
             })),
-            Workload::Producers => blocks.extend(CROWDS.map(|senders| Block {
+            Workload::RoundTrip => blocks.extend(options.trip_sizes.iter().map(|&size| Block {
+                workload,
+                size,
+                senders: 1,
+            })),
+            Workload::Producers => blocks.extend(options.crowds.iter().map(|&senders| Block {
                 workload,
                 size: SMALL,
                 senders,
             })),
-            _ => blocks.push(Block {
+            Workload::WakeUp => blocks.push(Block {
                 workload,
                 size: SMALL,
                 senders: 1,
@@ -185,17 +224,23 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<Repo
         options,
         progress,
     };
+    if run.places.two() {
+        run.machine.pinned = Some([run.places.mine, run.places.peers]);
+    }
+    let watch = Watch::begin();
     let mut rows = Vec::new();
     for block in &blocks {
         rows.extend(run.block(block)?);
     }
     run.places.unpin()?;
+    let warnings = watch.warnings(&run.machine, &run.lines);
     run.machine.line_round_trip_ns = median(&run.lines);
     Ok(Report {
         machine: run.machine,
         rounds: options.rounds,
         wait: format!("{:?}", options.wait).to_lowercase(),
         backend: options.backend.clone(),
+        warnings,
         rows,
     })
 }
@@ -205,22 +250,19 @@ impl Run<'_> {
         self.number += 1;
         Spec {
             way,
+            workload: block.workload,
             name: format!("semring-bench-{}-{}", std::process::id(), self.number),
             backend: self.options.backend.clone(),
             size: block.size,
             wait: Wait::from(self.options.wait),
             senders: block.senders,
             ids: Vec::new(),
+            names: Vec::new(),
         }
     }
 
     fn step(&mut self, block: &Block, way: Way) {
-        let what = format!(
-            "{:?}, {} bytes, {}",
-            block.workload,
-            block.size,
-            way.label()
-        );
+        let what = format!("{:?}, {} bytes, {}", block.workload, block.size, way.label);
         (self.progress)(Progress {
             done: self.done,
             total: self.total,
@@ -279,34 +321,13 @@ impl Run<'_> {
 
     /// Why it can't be done here, as far as can be known before.
     fn obstacle(&mut self, way: Way, block: &Block) -> Option<String> {
-        let size = block.size;
-        let limit = |path: &str| -> Option<usize> {
-            std::fs::read_to_string(path).ok()?.trim().parse().ok()
-        };
-        match block.workload {
-            Workload::RoundTrip | Workload::WakeUp if way.one_way_only() => {
-                return Some("messages leave in bulk".into());
-            }
-            Workload::Producers if !way.many_writers(size) => {
-                return Some("one sender only".into());
-            }
-            _ => {}
-        }
-        if way == Way::SysvQueue {
-            let max = limit("/proc/sys/kernel/msgmax").unwrap_or(8192);
-            if size > max {
-                return Some(format!("kernel.msgmax is {max}"));
-            }
+        let spec = self.spec(way, block);
+        if let Some(obstacle) = (way.obstacle)(&spec) {
+            return Some(obstacle);
         }
         // The rest is found by making it.
-        let spec = self.spec(way, block);
-        match crate::ways::make(spec) {
-            Ok(_) => None,
-            Err(error) if way == Way::PosixQueue => {
-                Some(format!("{error}: see fs.mqueue.msgsize_max"))
-            }
-            Err(error) => Some(error.to_string()),
-        }
+        let made = crate::ways::make(spec);
+        made.err().map(|error| error.to_string())
     }
 
     fn round(&mut self, column: &mut Column, block: &Block) -> Result<()> {
@@ -370,7 +391,7 @@ fn rows(block: &Block, columns: Vec<Column>) -> Vec<Row> {
             unavailable: column.obstacle,
         })
         .collect();
-    let pipe = rows.iter().find(|row| row.way == Way::Pipe).cloned();
+    let pipe = rows.iter().find(|row| row.way.name == "pipe").cloned();
     for row in &mut rows {
         let Some(pipe) = &pipe else { continue };
         row.to_pipe = match (row.rate, pipe.rate) {

@@ -13,9 +13,9 @@ const TOP: f64 = 20.0;
 const BOTTOM: f64 = 40.0;
 
 /// Told apart also by those who see few colours: the order alternates light and dark.
-const COLOURS: [&str; 11] = [
+const COLOURS: [&str; 14] = [
     "#d1495b", "#30638e", "#66a182", "#8d5a97", "#b07d12", "#2e4057", "#5fb0b7", "#9c3848",
-    "#5b6c5d", "#c98bb9", "#777777",
+    "#5b6c5d", "#c98bb9", "#777777", "#3f8f3f", "#e07a5f", "#1f4fbf",
 ];
 
 const STYLE: &str = "
@@ -25,6 +25,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums }
 td, th { padding: .15rem .7rem; text-align: right; border-bottom: 1px solid var(--faint) }
 td:first-child, th:first-child { text-align: left }
+.warning { border-left: .3rem solid #d1495b; padding-left: .7rem }
 .none { color: gray; text-align: left }
 svg { max-width: 100%; height: auto } svg text { fill: var(--ink); font: 12px system-ui, sans-serif }
 .axis { stroke: var(--faint); stroke-width: 1 }
@@ -44,16 +45,21 @@ pub fn html(report: &Report) -> String {
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width\"><title>semring bench</title>\
          <style>{STYLE}</style><h1>Messages from one process to another</h1>\
-         <p>{}, {} CPUs, Linux {}; {line}. Medians of {} interleaved rounds in one run; rings in {} memory, \
+         <p>{}; {line}. Medians of {} interleaved rounds in one run; rings in {} memory, \
          waiting: {}. Every word of every message was written and checked. Figures of other machines, or of \
          another hour, can't be compared with these; the ratios can.</p>",
-        escape(&machine.processor),
-        machine.cpus,
-        escape(&machine.kernel),
+        escape(&machine.describe()),
         report.rounds,
         escape(report.backend.trim_end_matches(':')),
         escape(&report.wait),
     );
+    for warning in &report.warnings {
+        let _ = write!(
+            page,
+            "<p class=\"warning\">Warning: {}.</p>",
+            escape(warning)
+        );
+    }
     for workload in Workload::ALL {
         let rows: Vec<&Row> = report
             .rows
@@ -111,7 +117,8 @@ fn ways(rows: &[&Row], shows: impl Fn(&Row) -> bool) -> Vec<Way> {
 }
 
 fn colour(way: Way) -> &'static str {
-    let index = Way::ALL.iter().position(|other| *other == way).unwrap_or(0);
+    let all = Way::all();
+    let index = all.iter().position(|other| *other == way).unwrap_or(0);
     COLOURS[index % COLOURS.len()]
 }
 
@@ -195,7 +202,7 @@ fn lines(page: &mut String, rows: &[&Row], axis: &str, at: impl Fn(&Row) -> f64)
                 "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\" fill=\"{colour}\"><title>{}: {}/s</title></circle>",
                 x(at(row)),
                 y(rate),
-                way.label(),
+                way.label,
                 short(rate),
             );
         }
@@ -203,7 +210,7 @@ fn lines(page: &mut String, rows: &[&Row], axis: &str, at: impl Fn(&Row) -> f64)
             page,
             "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>"
         );
-        legend(page, index, colour, way.label());
+        legend(page, index, colour, way.label);
     }
     page.push_str("</svg>");
 }
@@ -248,7 +255,7 @@ fn bars(page: &mut String, rows: &[&Row]) {
              <rect x=\"{:.1}\" y=\"{:.1}\" width=\"3\" height=\"14\" fill=\"{colour}\"><title>{}: 50 % {}, 90 % {}, 99 % {}, 99.9 % {}</title></rect>",
             left - 8.0,
             y + 11.0,
-            row.way.label(),
+            row.way.label,
             x(*p50),
             x(*p999),
             x(*p50),
@@ -256,7 +263,7 @@ fn bars(page: &mut String, rows: &[&Row]) {
             (x(*p99) - x(*p50)).max(1.0),
             x(*p50) - 1.0,
             y,
-            row.way.label(),
+            row.way.label,
             time(*p50),
             time(*p90),
             time(*p99),
@@ -300,7 +307,7 @@ fn table(page: &mut String, workload: Workload, rows: &[&Row]) {
             .map_or_else(|| "–".to_string(), |ratio| format!("{ratio:.1}×"))
     };
     for row in rows {
-        let _ = write!(page, "<tr><td>{}</td>", row.way.label());
+        let _ = write!(page, "<tr><td>{}</td>", row.way.label);
         if let Some(reason) = &row.unavailable {
             let what = match workload {
                 Workload::OneWay => row.size_bytes.to_string(),
@@ -389,6 +396,10 @@ mod tests {
     use super::*;
     use crate::machine::Machine;
 
+    fn named(name: &str) -> Way {
+        Way::named(name).expect("a way of this crate")
+    }
+
     fn row(workload: Workload, way: Way) -> Row {
         Row {
             workload,
@@ -410,7 +421,7 @@ mod tests {
     fn a_page_shows_every_workload_and_says_what_can_not_be_done() {
         let mut rows: Vec<Row> = Workload::ALL
             .iter()
-            .flat_map(|&workload| [Way::Semring, Way::Pipe].map(|way| row(workload, way)))
+            .flat_map(|&workload| [named("semring"), named("pipe")].map(|way| row(workload, way)))
             .collect();
         rows[1].rate = None;
         rows[1].unavailable = Some("a limit of <8192>".into());
@@ -419,12 +430,14 @@ mod tests {
             rounds: 1,
             wait: "adaptive".into(),
             backend: "posix:".into(),
+            warnings: vec!["<others> were busy".into()],
             rows,
         };
         let page = html(&report);
         assert_eq!(page.matches("<h2>").count(), 4);
         assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
         assert!(page.contains("a limit of &lt;8192&gt;") && page.contains("3.0 ms"));
+        assert!(page.contains("Warning: &lt;others&gt; were busy."));
         assert!(!page.contains("NaN") && !page.contains("inf"));
         assert!(!page.contains("http") && !page.contains("<script"));
     }

@@ -25,7 +25,7 @@ static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0)
 
 /// Removes its object when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Trash(u64);
+pub struct Trash(u64);
 
 impl Trash {
     /// Makes something, and notes it for removal before a signal can come in between.
@@ -44,7 +44,11 @@ impl Trash {
         Self::make(make, |_| Item::Ring(address.to_string()))
     }
 
-    pub(crate) fn file(path: PathBuf, make: impl FnOnce() -> Result<()>) -> Result<Self> {
+    /// Makes a file of this path.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn file(path: PathBuf, make: impl FnOnce() -> Result<()>) -> Result<Self> {
         Self::make(make, |()| Item::File(path)).map(|((), trash)| trash)
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use semring_bench::{Options, Report, Row, Way, Workload};
+use semring_bench::{Options, Report, Sort, Way, Workload};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
@@ -14,7 +14,7 @@ use signal_hook::low_level::emulate_default_handler;
 use crate::args::Wait;
 use crate::exit::{self, Failure};
 use crate::output::print;
-use crate::units::{count, human_bytes, parse_bytes};
+use crate::units::parse_bytes;
 
 /// The first argument of the second process of a measurement.
 pub(crate) const CHILD: &str = semring_bench::CHILD;
@@ -108,20 +108,25 @@ pub(crate) fn ways_help() -> String {
          interleaved, so only the ratios of one run mean something; run it where you will use it, on a quiet \
          machine. About a minute.\n\nWays for --peer:",
     );
-    for way in Way::ALL {
+    for way in Way::all() {
+        let asked = if matches!(way.sort, Sort::Variant | Sort::Limit) {
+            "* "
+        } else {
+            "  "
+        };
         help.push_str(&format!(
-            "\n  {:17}{}",
-            way.name(),
-            way.about().replace('`', "")
+            "\n{asked}{:17}{}",
+            way.name,
+            way.about.replace('`', "")
         ));
     }
+    help.push_str("\n\nThose with a * only if they are named.");
     help
 }
 
 fn parse_way(text: &str) -> Result<Way, String> {
-    let found = Way::ALL.iter().find(|way| way.name() == text);
-    found.copied().ok_or_else(|| {
-        let names: Vec<&str> = Way::ALL.iter().map(|way| way.name()).collect();
+    Way::named(text).ok_or_else(|| {
+        let names: Vec<&str> = Way::all().iter().map(|way| way.name).collect();
         format!("the ways are {}", names.join(", "))
     })
 }
@@ -154,7 +159,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<u8, Failure> {
     };
     let options = Options {
         ways: if args.peers.is_empty() {
-            Way::ALL.to_vec()
+            Way::usual()
         } else {
             args.peers
         },
@@ -168,6 +173,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<u8, Failure> {
             usize::from(args.rounds)
         },
         round: if args.trial { TRIAL } else { ROUND },
+        ..Options::default()
     };
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
     if let Ok(style) = ProgressStyle::with_template("{wide_bar} {percent:>3} %  {msg:44}") {
@@ -183,7 +189,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<u8, Failure> {
     print(&if args.json {
         json(&report)?
     } else {
-        tables(&report)
+        semring_bench::text(&report)
     })?;
     if let Some(path) = &args.report {
         write(path, &semring_bench::html(&report))?;
@@ -220,98 +226,4 @@ fn json(report: &Report) -> Result<String, Failure> {
         text.push('\n');
     }
     Ok(text)
-}
-
-fn tables(report: &Report) -> String {
-    let machine = &report.machine;
-    let mut text = format!(
-        "{}, {} CPUs, Linux {}; rings in {}, {}\n",
-        machine.processor,
-        machine.cpus,
-        machine.kernel,
-        report.backend.trim_end_matches(':'),
-        report.wait,
-    );
-    if let Some(ns) = machine.line_round_trip_ns {
-        text.push_str(&format!(
-            "a cache line from one CPU to the other and back: {ns:.0} ns\n"
-        ));
-    }
-    text.push_str(&format!(
-        "medians of {} interleaved rounds\n",
-        report.rounds
-    ));
-    let mut last = None;
-    for row in &report.rows {
-        let block = (row.workload, row.size_bytes, row.senders);
-        if last != Some(block) {
-            text.push('\n');
-            text.push_str(&heading(row));
-            last = Some(block);
-        }
-        text.push_str(&line(row));
-    }
-    text
-}
-
-fn heading(row: &Row) -> String {
-    let size = human_bytes(row.size_bytes as u64);
-    match row.workload {
-        Workload::OneWay => {
-            format!("One way, {size:<28} M msg/s      min – max        GB/s  to pipe\n")
-        }
-        Workload::RoundTrip => {
-            format!("There and back, {size:<21}     50 %      90 %      99 %    99.9 %  to pipe\n")
-        }
-        Workload::WakeUp => {
-            format!(
-                "Sleeper woken each ms, {size:<14}     50 %      90 %      99 %  CPU, µs  to pipe\n"
-            )
-        }
-        _ => {
-            let senders = format!("{}, {size}", count(row.senders as u64, "sender"));
-            format!("{senders:<37} M msg/s      min – max       share  to pipe\n")
-        }
-    }
-}
-
-fn line(row: &Row) -> String {
-    let label = row.way.label();
-    if let Some(reason) = &row.unavailable {
-        return format!("  {label:<34}– {reason}\n");
-    }
-    let ratio = row
-        .to_pipe
-        .map_or_else(String::new, |ratio| format!("{ratio:.1}x"));
-    let millions = |rate: Option<f64>| rate.unwrap_or_default() / 1e6;
-    let us = |ns: u64| format!("{:.1} µs", ns as f64 / 1e3);
-    let range = format!(
-        "{:.3} – {:.3}",
-        millions(row.rate_min),
-        millions(row.rate_max)
-    );
-    let [p50, p90, p99, p999] = row.latency_ns.unwrap_or_default();
-    let last = match row.workload {
-        Workload::OneWay => format!(
-            "{:.2}",
-            row.rate.unwrap_or_default() * row.size_bytes as f64 / 1e9
-        ),
-        Workload::RoundTrip => us(p999),
-        Workload::WakeUp => format!("{:.1}", row.receiver_cpu_us.unwrap_or_default()),
-        _ => row
-            .spread
-            .map_or_else(String::new, |spread| format!("{spread:.2}")),
-    };
-    match row.workload {
-        Workload::RoundTrip | Workload::WakeUp => format!(
-            "  {label:<35}{:>9} {:>9} {:>9} {last:>9} {ratio:>8}\n",
-            us(p50),
-            us(p90),
-            us(p99),
-        ),
-        _ => format!(
-            "  {label:<34}{:>9.3}  {range:>17} {last:>10} {ratio:>8}\n",
-            millions(row.rate),
-        ),
-    }
 }

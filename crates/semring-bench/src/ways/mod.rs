@@ -1,185 +1,299 @@
 //! The ways from one process to another. Each is a [`Link`]: both ends can send and receive.
 
+mod bytes;
+mod limits;
 mod queues;
 mod ring;
 mod shared;
+mod slot;
 mod stream;
 
+use std::fmt;
+use std::ops::Range;
 use std::process::Stdio;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, PoisonError, RwLock};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::payload::{check, fill, word};
+use crate::plan::Workload;
+use crate::task::{Outcome, Task};
 use crate::{Error, Result};
 pub(crate) use ring::Wait;
 
 /// One end of a way.
-pub(crate) trait Link {
+pub trait Link {
     /// Sends one message.
+    ///
+    /// # Errors
+    /// If it can't, now or ever.
     fn send(&mut self, bytes: &[u8]) -> Result<()>;
+
     /// Receives one message of exactly this length.
+    ///
+    /// # Errors
+    /// If it can't, or the message is of another length.
     fn receive(&mut self, bytes: &mut [u8]) -> Result<()>;
+
     /// Hands over what is still held back.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
     fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Sends messages of these numbers, as long as `bytes`. A way that fills its messages in place, or
+    /// sends several at once, does it here.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    #[inline]
+    fn send_numbers(&mut self, numbers: Range<u64>, bytes: &mut [u8]) -> Result<()> {
+        for number in numbers {
+            fill(bytes, word(0, number));
+            self.send(bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Receives messages of these numbers, as long as `bytes`, and looks at every word.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive), and if a message is not what was sent.
+    #[inline]
+    fn receive_numbers(&mut self, numbers: Range<u64>, bytes: &mut [u8]) -> Result<()> {
+        for number in numbers {
+            self.receive(bytes)?;
+            if !check(bytes, word(0, number)) {
+                return Err(not_sent(number));
+            }
+        }
         Ok(())
     }
 }
 
-/// Something to do with a link, whatever it is made of: so that nothing on the way is called through a
-/// table.
-pub(crate) trait Job {
-    type Outcome;
-    fn run<L: Link>(self, link: L) -> Result<Self::Outcome>;
+/// An end of any way. Every [`Link`] is one.
+pub trait End {
+    /// Does a task over it.
+    ///
+    /// # Errors
+    /// As [`Task::run`].
+    fn give(&mut self, task: &Task) -> Result<Outcome>;
 }
 
-macro_rules! ways {
-    ($($way:ident $name:literal $label:literal $about:literal)*) => {
-        /// A way from one process to another.
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-        #[serde(rename_all = "kebab-case")]
-        #[non_exhaustive]
-        pub enum Way {
-            $(#[doc = $about] $way,)*
-        }
-
-        impl Way {
-            /// All of them, in the order of the tables.
-            pub const ALL: &[Way] = &[$(Way::$way,)*];
-
-            /// As it is called in options and in JSON.
-            #[must_use]
-            pub fn name(self) -> &'static str {
-                match self { $(Way::$way => $name,)* }
-            }
-
-            /// As it is called in tables.
-            #[must_use]
-            pub fn label(self) -> &'static str {
-                match self { $(Way::$way => $label,)* }
-            }
-
-            /// What it does for each message.
-            #[must_use]
-            pub fn about(self) -> &'static str {
-                match self { $(Way::$way => $about,)* }
-            }
-        }
-    };
+impl<L: Link> End for L {
+    fn give(&mut self, task: &Task) -> Result<Outcome> {
+        task.run(self)
+    }
 }
 
-ways! {
-    Semring "semring" "semring" "A ring: one `send` and one `recv` for each message."
-    Pipe "pipe" "pipe" "A pipe: one write(2) and one read(2) for each message."
-    PipePacked "pipe-packed" "pipe, 64 KiB writes" "A pipe: as many messages as go into 64 KiB for each write(2)."
-    PipeLong "pipe-long" "pipe of 1 MiB, packed" "The same through a pipe of 1 MiB (F_SETPIPE_SZ)."
-    PipeVmsplice "pipe-vmsplice" "pipe of 1 MiB, vmsplice" "The same, its pages lent to the pipe instead of copied (vmsplice(2))."
-    Fifo "fifo" "FIFO" "A named pipe: one write(2) and one read(2) for each message."
-    UnixStream "unix-stream" "Unix stream socket" "A Unix stream socket: one write(2) and one read(2) for each message."
-    UnixSeqpacket "unix-seqpacket" "Unix seqpacket" "A Unix socket that keeps messages apart: one send(2) and one recv(2) for each."
-    SysvQueue "sysv-queue" "System V queue" "A System V message queue: msgsnd(2) and msgrcv(2)."
-    PosixQueue "posix-queue" "POSIX queue" "A POSIX message queue: mq_send(3) and mq_receive(3)."
-    SharedSemaphore "shared-semaphore" "shm + semaphores" "One slot of shared memory, two semop(2) for each message on each side."
+/// What there is to compare a way with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sort {
+    /// A ring of this library, or a way of its kernel: compared unless something else is asked for.
+    Usual,
+    /// Another form of one of those, for who asks for it.
+    Variant,
+    /// A library between processes.
+    Library,
+    /// A library between threads of one process.
+    Threads,
+    /// What the machine itself can do.
+    Limit,
 }
+
+/// A way from one process to another.
+#[derive(Clone, Copy)]
+pub struct Way {
+    /// As it is called in options and in JSON.
+    pub name: &'static str,
+    /// As it is called in tables.
+    pub label: &'static str,
+    /// What it does for each message.
+    pub about: &'static str,
+    /// What it is compared with.
+    pub sort: Sort,
+    /// Why a workload is not for it; the rest is found by making it.
+    pub obstacle: fn(&Spec) -> Option<String>,
+    /// Makes it and opens the end of the process that measures.
+    pub make: fn(Spec) -> Result<Made>,
+    /// Opens the end of the other process of this number, which has what `make` gave it as stdin and
+    /// stdout.
+    pub open: fn(&Spec, usize) -> Result<Box<dyn End>>,
+}
+
+impl fmt::Debug for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl PartialEq for Way {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Way {}
+
+impl Serialize for Way {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        self.name.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Way {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let unknown = || serde::de::Error::custom(format!("no way is called {name}"));
+        Self::named(&name).ok_or_else(unknown)
+    }
+}
+
+/// Ways that other crates brought.
+static MORE: RwLock<Vec<Way>> = RwLock::new(Vec::new());
 
 impl Way {
-    /// Messages leave in bulk: no way to answer one.
-    pub(crate) fn one_way_only(self) -> bool {
-        matches!(self, Self::PipePacked | Self::PipeLong | Self::PipeVmsplice)
+    /// All of them, in the order of the tables.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        let mut all = ring::WAYS.to_vec();
+        all.extend(stream::WAYS);
+        all.extend(queues::WAYS);
+        all.extend(shared::WAYS);
+        all.extend(slot::WAYS);
+        all.extend(MORE.read().unwrap_or_else(PoisonError::into_inner).iter());
+        all.extend(limits::WAYS);
+        all
     }
 
-    /// Several processes can write into it, a message each without mixing.
-    pub(crate) fn many_writers(self, size: usize) -> bool {
-        match self {
-            Self::Semring | Self::UnixSeqpacket | Self::SysvQueue | Self::PosixQueue => true,
-            // PIPE_BUF: up to there writes are not mixed.
-            Self::Pipe | Self::Fifo => size <= 4096,
-            _ => false,
-        }
+    /// Those that are measured unless others are asked for.
+    #[must_use]
+    pub fn usual() -> Vec<Self> {
+        let mut all = Self::all();
+        all.retain(|way| !matches!(way.sort, Sort::Variant | Sort::Limit));
+        all
     }
+
+    /// The one of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::all().into_iter().find(|way| way.name == name)
+    }
+
+    /// Adds ways of other crates. To be done at the beginning of the program, also where it is the other
+    /// process.
+    pub fn add(ways: &[Self]) {
+        let mut more = MORE.write().unwrap_or_else(PoisonError::into_inner);
+        more.extend(ways);
+    }
+}
+
+/// No obstacle that could be known before.
+#[must_use]
+pub fn nothing_known(_: &Spec) -> Option<String> {
+    None
+}
+
+/// For a way that several processes can't send into.
+#[must_use]
+pub fn one_sender_only(spec: &Spec) -> Option<String> {
+    (spec.workload == Workload::Producers).then(|| "one sender only".into())
 }
 
 /// What both ends must know.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Spec {
-    pub(crate) way: Way,
-    /// Of what has a name; unique in the run.
-    pub(crate) name: String,
+pub struct Spec {
+    /// What is made.
+    pub way: Way,
+    /// What it is made for.
+    pub workload: Workload,
+    /// For what has a name; unique in the run.
+    pub name: String,
     /// `posix:` or `sysv:`, for rings.
-    pub(crate) backend: String,
-    pub(crate) size: usize,
+    pub backend: String,
+    /// Bytes of a message.
+    pub size: usize,
     pub(crate) wait: Wait,
     /// How many processes send.
-    pub(crate) senders: usize,
+    pub senders: usize,
     /// Identifiers of kernel objects that have no name.
-    pub(crate) ids: Vec<i32>,
+    pub ids: Vec<i32>,
+    /// Names that were chosen by what was made.
+    pub names: Vec<String>,
 }
 
-/// This side of a way, and what each child gets as stdin and stdout.
-pub(crate) struct Made {
-    pub(crate) spec: Spec,
-    pub(crate) stdio: Vec<(Stdio, Stdio)>,
-    pub(crate) end: End,
+/// This side of a way, and what the other side needs.
+pub struct Made {
+    /// As given, with what was found out.
+    pub spec: Spec,
+    /// What each of the other processes gets as stdin and stdout.
+    pub stdio: Vec<(Stdio, Stdio)>,
+    /// This side.
+    pub end: Box<dyn End>,
+    /// The other side, if it is threads of this process.
+    pub others: Option<Ends>,
 }
 
-/// An end of any way. One exists at a time, and it is moved twice.
-#[allow(clippy::large_enum_variant)]
-pub(crate) enum End {
-    Ring(ring::RingLink),
-    Stream(stream::StreamLink),
-    Packet(stream::PacketLink),
-    Queue(queues::SysvLink),
-    PosixQueue(queues::PosixLink),
-    Shared(shared::SharedLink),
-}
+impl Made {
+    /// For a way that is found by its name, or by what `spec` tells.
+    #[must_use]
+    pub fn named(spec: Spec, end: impl End + 'static) -> Self {
+        let nothing = |_| (Stdio::null(), Stdio::null());
+        let stdio = (0..spec.senders).map(nothing).collect();
+        Self::inherited(spec, end, stdio)
+    }
 
-impl End {
-    pub(crate) fn give<J: Job>(self, job: J) -> Result<J::Outcome> {
-        match self {
-            Self::Ring(link) => job.run(link),
-            Self::Stream(link) => job.run(link),
-            Self::Packet(link) => job.run(link),
-            Self::Queue(link) => job.run(link),
-            Self::PosixQueue(link) => job.run(link),
-            Self::Shared(link) => job.run(link),
+    /// For a way that the other processes inherit.
+    #[must_use]
+    pub fn inherited(spec: Spec, end: impl End + 'static, stdio: Vec<(Stdio, Stdio)>) -> Self {
+        Self {
+            spec,
+            stdio,
+            end: Box::new(end),
+            others: None,
+        }
+    }
+
+    /// For a way between threads of this process.
+    #[must_use]
+    pub fn threads(spec: Spec, end: impl End + 'static, others: Ends) -> Self {
+        Self {
+            others: Some(others),
+            ..Self::inherited(spec, end, Vec::new())
         }
     }
 }
 
-/// For each sender a stdin and a stdout that are not needed.
-fn no_stdio(senders: usize) -> Vec<(Stdio, Stdio)> {
-    (0..senders)
-        .map(|_| (Stdio::null(), Stdio::null()))
-        .collect()
+/// The other side, as threads.
+pub struct Ends {
+    /// One for each thread.
+    pub ends: Vec<Box<dyn End + Send>>,
+    /// When it is set, an end that waits gives up with an error.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// Makes a way and opens the end of the process that measures.
 pub(crate) fn make(spec: Spec) -> Result<Made> {
-    match spec.way {
-        Way::Semring => ring::make(spec),
-        Way::Pipe | Way::PipePacked | Way::PipeLong | Way::PipeVmsplice => stream::make_pipe(spec),
-        Way::Fifo => stream::make_fifo(spec),
-        Way::UnixStream => stream::make_socket(spec),
-        Way::UnixSeqpacket => stream::make_seqpacket(spec),
-        Way::SysvQueue => queues::make_sysv(spec),
-        Way::PosixQueue => queues::make_posix(spec),
-        Way::SharedSemaphore => shared::make(spec),
-    }
+    (spec.way.make)(spec)
 }
 
-/// Opens the end of the other process, which has what `make` gave it as stdin and stdout.
-pub(crate) fn open(spec: &Spec) -> Result<End> {
-    match spec.way {
-        Way::Semring => ring::open(spec),
-        Way::Pipe | Way::PipePacked | Way::PipeLong | Way::PipeVmsplice => stream::open_pipe(spec),
-        Way::Fifo => stream::open_fifo(spec),
-        Way::UnixStream => stream::open_socket(),
-        Way::UnixSeqpacket => stream::open_seqpacket(),
-        Way::SysvQueue => queues::open_sysv(spec),
-        Way::PosixQueue => queues::open_posix(spec),
-        Way::SharedSemaphore => shared::open(spec),
-    }
+/// Opens the end of the other process of this number.
+pub(crate) fn open(spec: &Spec, who: usize) -> Result<Box<dyn End>> {
+    (spec.way.open)(spec, who)
 }
 
 /// A message was not as long as it had to be.
-fn wrong_length(found: usize, expected: usize) -> Error {
+#[must_use]
+pub fn wrong_length(found: usize, expected: usize) -> Error {
     format!("a message of {found} bytes, not {expected}").into()
+}
+
+/// A message has other bytes than it had to have.
+#[cold]
+#[must_use]
+pub fn not_sent(number: u64) -> Error {
+    format!("message {number} is not what was sent").into()
 }

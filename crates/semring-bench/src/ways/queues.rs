@@ -7,9 +7,36 @@ use nix::sys::stat::Mode;
 use sysv_ipc::Key;
 use sysv_ipc::msg::{Queue, Selector};
 
-use super::{End, Link, Made, Spec, no_stdio, wrong_length};
+use super::{End, Link, Made, Sort, Spec, Way, nothing_known, wrong_length};
 use crate::Result;
 use crate::trash::Trash;
+
+pub(super) const WAYS: [Way; 2] = [
+    Way {
+        name: "sysv-queue",
+        label: "System V queue",
+        about: "A System V message queue: msgsnd(2) and msgrcv(2).",
+        sort: Sort::Usual,
+        obstacle: too_long,
+        make: make_sysv,
+        open: open_sysv,
+    },
+    Way {
+        name: "posix-queue",
+        label: "POSIX queue",
+        about: "A POSIX message queue: mq_send(3) and mq_receive(3).",
+        sort: Sort::Usual,
+        obstacle: nothing_known,
+        make: make_posix,
+        open: open_posix,
+    },
+];
+
+fn too_long(spec: &Spec) -> Option<String> {
+    let max = std::fs::read_to_string("/proc/sys/kernel/msgmax").ok()?;
+    let max = max.trim().parse().unwrap_or(8192);
+    (spec.size > max).then(|| format!("kernel.msgmax is {max}"))
+}
 
 /// Messages to the child bear this type in the System V queue, those from it the next one.
 const THERE: i64 = 1;
@@ -21,7 +48,7 @@ pub(crate) struct SysvLink {
     _trash: Option<Trash>,
 }
 
-pub(super) fn make_sysv(mut spec: Spec) -> Result<Made> {
+fn make_sysv(mut spec: Spec) -> Result<Made> {
     let (queue, trash) = Trash::queue(|| Ok(Queue::create(Key::PRIVATE, 0o600)?))?;
     spec.ids = vec![queue.id()];
     let link = SysvLink {
@@ -30,16 +57,12 @@ pub(super) fn make_sysv(mut spec: Spec) -> Result<Made> {
         receives: THERE + 1,
         _trash: Some(trash),
     };
-    Ok(Made {
-        stdio: no_stdio(spec.senders),
-        spec,
-        end: End::Queue(link),
-    })
+    Ok(Made::named(spec, link))
 }
 
-pub(super) fn open_sysv(spec: &Spec) -> Result<End> {
+fn open_sysv(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
     let id = spec.ids.first().ok_or("no queue was named")?;
-    Ok(End::Queue(SysvLink {
+    Ok(Box::new(SysvLink {
         queue: Queue::from_id(*id),
         sends: THERE + 1,
         receives: THERE,
@@ -73,7 +96,7 @@ fn queue_name(spec: &Spec, direction: &str) -> String {
     format!("/{}-{direction}", spec.name)
 }
 
-pub(super) fn make_posix(spec: Spec) -> Result<Made> {
+fn make_posix(spec: Spec) -> Result<Made> {
     // As many messages as a user may have without privilege.
     let attributes = MqAttr::new(0, 10, spec.size as i64, 0);
     let mut trash = Vec::new();
@@ -83,7 +106,8 @@ pub(super) fn make_posix(spec: Spec) -> Result<Made> {
         let flags = MQ_OFlag::O_CREAT | MQ_OFlag::O_EXCL | MQ_OFlag::O_RDWR;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
         let make = || Ok(mq_open(name.as_str(), flags, mode, Some(&attributes))?);
-        let (queue, removal) = Trash::posix_queue(&name, make)?;
+        let (queue, removal) = Trash::posix_queue(&name, make)
+            .map_err(|error| format!("{error}: see fs.mqueue.msgsize_max"))?;
         made.push(queue);
         trash.push(removal);
     }
@@ -91,23 +115,20 @@ pub(super) fn make_posix(spec: Spec) -> Result<Made> {
         (Some(back), Some(there)) => (back, there),
         _ => return Err("two queues were made".into()),
     };
-    Ok(Made {
-        stdio: no_stdio(spec.senders),
-        spec,
-        end: End::PosixQueue(PosixLink {
-            input,
-            output,
-            _trash: trash,
-        }),
-    })
+    let link = PosixLink {
+        input,
+        output,
+        _trash: trash,
+    };
+    Ok(Made::named(spec, link))
 }
 
-pub(super) fn open_posix(spec: &Spec) -> Result<End> {
+fn open_posix(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
     let open = |direction| {
         let name = queue_name(spec, direction);
         mq_open(name.as_str(), MQ_OFlag::O_RDWR, Mode::empty(), None)
     };
-    Ok(End::PosixQueue(PosixLink {
+    Ok(Box::new(PosixLink {
         input: open("there")?,
         output: open("back")?,
         _trash: Vec::new(),

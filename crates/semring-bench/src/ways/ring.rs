@@ -1,11 +1,119 @@
 //! Rings: one there and one back.
+#![allow(unsafe_code)]
+
+use std::ops::Range;
 
 use semring::{WaitStrategy, mpsc};
 use serde::{Deserialize, Serialize};
 
-use super::{End, Link, Made, Spec, no_stdio, wrong_length};
+use super::{End, Link, Made, Sort, Spec, Way, not_sent, nothing_known, wrong_length};
 use crate::Result;
+use crate::payload::{check, fill, word};
 use crate::trash::Trash;
+
+/// Messages that a batch publishes together.
+const BATCH: u64 = 32;
+
+/// What a ring's users chose.
+#[derive(Clone, Copy)]
+struct Form {
+    /// In place of what the run says.
+    wait: Option<Wait>,
+    /// Without it, a fence after each message.
+    asymmetric_barrier: bool,
+    /// Messages are slices.
+    trusted: bool,
+}
+
+const PLAIN: Form = Form {
+    wait: None,
+    asymmetric_barrier: true,
+    trusted: false,
+};
+const SPIN: Form = waits(Wait::Spin);
+const BLOCK: Form = waits(Wait::Block);
+const ADAPTIVE: Form = waits(Wait::Adaptive);
+const FENCED: Form = Form {
+    asymmetric_barrier: false,
+    ..PLAIN
+};
+const TRUSTED: Form = Form {
+    trusted: true,
+    ..PLAIN
+};
+
+const fn waits(wait: Wait) -> Form {
+    Form {
+        wait: Some(wait),
+        ..PLAIN
+    }
+}
+
+pub(super) const WAYS: [Way; 7] = [
+    Way {
+        name: "semring",
+        label: "semring",
+        about: "A ring: one `send` and one `recv` for each message.",
+        sort: Sort::Usual,
+        obstacle: nothing_known,
+        make: |spec| make(spec, PLAIN, |link| link),
+        open: |spec, _| open(spec, PLAIN, |link| link),
+    },
+    Way {
+        name: "semring-adaptive",
+        label: "semring, Adaptive",
+        about: "The same, waiting as by default, whatever --wait says.",
+        sort: Sort::Variant,
+        obstacle: nothing_known,
+        make: |spec| make(spec, ADAPTIVE, |link| link),
+        open: |spec, _| open(spec, ADAPTIVE, |link| link),
+    },
+    Way {
+        name: "semring-spin",
+        label: "semring, Spin",
+        about: "The same, spinning.",
+        sort: Sort::Variant,
+        obstacle: nothing_known,
+        make: |spec| make(spec, SPIN, |link| link),
+        open: |spec, _| open(spec, SPIN, |link| link),
+    },
+    Way {
+        name: "semring-block",
+        label: "semring, Block",
+        about: "The same, sleeping at once.",
+        sort: Sort::Variant,
+        obstacle: nothing_known,
+        make: |spec| make(spec, BLOCK, |link| link),
+        open: |spec, _| open(spec, BLOCK, |link| link),
+    },
+    Way {
+        name: "semring-fenced",
+        label: "semring, always a fence",
+        about: "The same, without the asymmetric barrier.",
+        sort: Sort::Variant,
+        obstacle: nothing_known,
+        make: |spec| make(spec, FENCED, |link| link),
+        open: |spec, _| open(spec, FENCED, |link| link),
+    },
+    Way {
+        name: "semring-batch",
+        label: "semring, batches of 32",
+        about: "A ring: 32 messages for each batch, received in batches.",
+        sort: Sort::Variant,
+        obstacle: nothing_known,
+        make: |spec| make(spec, PLAIN, BatchLink),
+        open: |spec, _| open(spec, PLAIN, BatchLink),
+    },
+    Way {
+        name: "semring-in-place",
+        label: "semring, in place",
+        about: "A ring: messages filled and checked where they are, as slices (`trust_peers`).",
+        sort: Sort::Variant,
+        obstacle: nothing_known,
+        make: |spec| make(spec, TRUSTED, PlaceLink),
+        open: |spec, _| open(spec, TRUSTED, PlaceLink),
+    },
+];
 
 /// A wait strategy that can be written down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -47,54 +155,68 @@ pub(crate) struct RingLink {
     _trash: Vec<Trash>,
 }
 
-fn builder(spec: &Spec, direction: &str) -> mpsc::Builder {
-    // Enough for some of the largest messages, and otherwise what a cache can hold.
-    let capacity = (spec.size as u64 * 16).max(256 << 10);
-    mpsc::Builder::new(address(spec, direction))
-        .capacity(capacity)
-        .wait(spec.wait.into())
-}
-
 fn address(spec: &Spec, direction: &str) -> String {
     format!("{}{}-{direction}", spec.backend, spec.name)
 }
 
-pub(super) fn make(spec: Spec) -> Result<Made> {
+fn builder(spec: &Spec, form: Form, direction: &str) -> mpsc::Builder {
+    let builder = mpsc::Builder::new(address(spec, direction))
+        .wait(form.wait.unwrap_or(spec.wait).into())
+        .asymmetric_barrier(form.asymmetric_barrier);
+    if form.trusted {
+        // SAFETY: only the two sides of this bench know the ring's name, and neither writes into a message
+        // after its commit.
+        unsafe { builder.trust_peers() }
+    } else {
+        builder
+    }
+}
+
+fn make<L: Link + 'static>(spec: Spec, form: Form, link: fn(RingLink) -> L) -> Result<Made> {
+    // Enough for some of the largest messages, and otherwise what a cache can hold.
+    let capacity = (spec.size as u64 * 16).max(256 << 10);
     let make = |direction, senders| {
-        let builder = builder(&spec, direction).producers(senders);
+        let builder = builder(&spec, form, direction)
+            .capacity(capacity)
+            .producers(senders);
         Trash::ring(&address(&spec, direction), || Ok(builder.create()?))
     };
     let (there, there_trash) = make("there", 1)?;
     let (back, back_trash) = make("back", spec.senders)?;
-    let link = RingLink {
+    let end = link(RingLink {
         producer: there.producer()?,
         consumer: Some(back.consumer()?),
         _trash: vec![there_trash, back_trash],
-    };
-    Ok(Made {
-        stdio: no_stdio(spec.senders),
-        spec,
-        end: End::Ring(link),
-    })
+    });
+    Ok(Made::named(spec, end))
 }
 
-pub(super) fn open(spec: &Spec) -> Result<End> {
-    let there = builder_of_existing(spec, "there").open()?;
+fn open<L: Link + 'static>(
+    spec: &Spec,
+    form: Form,
+    link: fn(RingLink) -> L,
+) -> Result<Box<dyn End>> {
+    let there = builder(spec, form, "there").open()?;
     let consumer = if spec.senders == 1 {
         Some(there.consumer()?)
     } else {
         None
     };
-    let back = builder_of_existing(spec, "back").open()?;
-    Ok(End::Ring(RingLink {
+    let back = builder(spec, form, "back").open()?;
+    Ok(Box::new(link(RingLink {
         producer: back.producer()?,
         consumer,
         _trash: Vec::new(),
-    }))
+    })))
 }
 
-fn builder_of_existing(spec: &Spec, direction: &str) -> mpsc::Builder {
-    mpsc::Builder::new(address(spec, direction)).wait(spec.wait.into())
+impl RingLink {
+    #[inline]
+    fn consumer(&mut self) -> Result<&mut mpsc::Consumer> {
+        self.consumer
+            .as_mut()
+            .ok_or_else(|| "only one of the ring's senders can receive".into())
+    }
 }
 
 impl Link for RingLink {
@@ -105,11 +227,7 @@ impl Link for RingLink {
 
     #[inline]
     fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
-        let consumer = self
-            .consumer
-            .as_mut()
-            .ok_or("only one of the ring's senders can receive")?;
-        let message = consumer.recv()?;
+        let message = self.consumer()?.recv()?;
         if message.len() != bytes.len() {
             return Err(wrong_length(message.len(), bytes.len()));
         }
@@ -117,3 +235,86 @@ impl Link for RingLink {
         Ok(())
     }
 }
+
+/// Several messages at once.
+pub(crate) struct BatchLink(RingLink);
+
+impl Link for BatchLink {
+    fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0.send(bytes)
+    }
+
+    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
+        self.0.receive(bytes)
+    }
+
+    fn send_numbers(&mut self, numbers: Range<u64>, bytes: &mut [u8]) -> Result<()> {
+        let mut next = numbers.start;
+        while next < numbers.end {
+            let end = numbers.end.min(next + BATCH);
+            let mut batch = self.0.producer.batch();
+            for number in next..end {
+                fill(bytes, word(0, number));
+                batch.push(bytes)?;
+            }
+            batch.commit();
+            next = end;
+        }
+        Ok(())
+    }
+
+    fn receive_numbers(&mut self, numbers: Range<u64>, bytes: &mut [u8]) -> Result<()> {
+        let consumer = self.0.consumer()?;
+        let mut next = numbers.start;
+        while next < numbers.end {
+            let mut batch = consumer.recv_batch()?;
+            let end = numbers.end.min(next + BATCH);
+            while next < end
+                && let Some(message) = batch.next_message()
+            {
+                if message.copy_to(bytes) != bytes.len() || !check(bytes, word(0, next)) {
+                    return Err(not_sent(next));
+                }
+                next += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Messages as slices.
+pub(crate) struct PlaceLink(RingLink);
+
+impl Link for PlaceLink {
+    fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0.send(bytes)
+    }
+
+    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
+        self.0.receive(bytes)
+    }
+
+    fn send_numbers(&mut self, numbers: Range<u64>, bytes: &mut [u8]) -> Result<()> {
+        for number in numbers {
+            let mut reservation = self.0.producer.reserve(bytes.len())?;
+            let place = reservation.as_mut_slice().ok_or(NOT_TRUSTED)?;
+            fill(place, word(0, number));
+            reservation.commit();
+        }
+        Ok(())
+    }
+
+    fn receive_numbers(&mut self, numbers: Range<u64>, bytes: &mut [u8]) -> Result<()> {
+        let consumer = self.0.consumer()?;
+        for number in numbers {
+            let message = consumer.recv()?;
+            let place = message.as_slice().ok_or(NOT_TRUSTED)?;
+            if place.len() != bytes.len() || !check(place, word(0, number)) {
+                return Err(not_sent(number));
+            }
+        }
+        Ok(())
+    }
+}
+
+const NOT_TRUSTED: &str = "a ring whose peers are trusted gives slices";

@@ -7,9 +7,19 @@ use sysv_ipc::Key;
 use sysv_ipc::sem::{Op, SemSet};
 use sysv_ipc::shm::{Attachment, Shm};
 
-use super::{End, Link, Made, Spec, no_stdio, wrong_length};
+use super::{End, Link, Made, Sort, Spec, Way, one_sender_only, wrong_length};
 use crate::Result;
 use crate::trash::Trash;
+
+pub(super) const WAYS: [Way; 1] = [Way {
+    name: "shared-semaphore",
+    label: "shm + semaphores",
+    about: "One slot of shared memory, two semop(2) for each message on each side.",
+    sort: Sort::Usual,
+    obstacle: one_sender_only,
+    make,
+    open,
+}];
 
 // Semaphores: for each direction, "is empty" and "is full".
 const THERE: u16 = 0;
@@ -24,7 +34,7 @@ pub(crate) struct SharedLink {
     _trash: Vec<Trash>,
 }
 
-pub(super) fn make(mut spec: Spec) -> Result<Made> {
+fn make(mut spec: Spec) -> Result<Made> {
     let bytes = 2 * spec.size;
     let (segment, its_trash) = Trash::segment(|| Ok(Shm::create(Key::PRIVATE, bytes, 0o600)?))?;
     let (set, trash) = Trash::semaphores(|| Ok(SemSet::create(Key::PRIVATE, 4, 0o600)?))?;
@@ -40,18 +50,14 @@ pub(super) fn make(mut spec: Spec) -> Result<Made> {
         receives: BACK,
         _trash: vec![its_trash, trash],
     };
-    Ok(Made {
-        stdio: no_stdio(spec.senders),
-        spec,
-        end: End::Shared(link),
-    })
+    Ok(Made::named(spec, link))
 }
 
-pub(super) fn open(spec: &Spec) -> Result<End> {
+fn open(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
     let [segment, set] = spec.ids[..] else {
         return Err("no segment and set were named".into());
     };
-    Ok(End::Shared(SharedLink {
+    Ok(Box::new(SharedLink {
         set: SemSet::from_id(set),
         attachment: Shm::from_id(segment).attach()?,
         size: spec.size,

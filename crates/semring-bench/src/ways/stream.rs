@@ -3,6 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -12,21 +13,131 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use super::{End, Link, Made, Spec, Way, wrong_length};
+use super::{End, Link, Made, Sort, Spec, Way, one_sender_only, wrong_length};
 use crate::Result;
+use crate::plan::Workload;
 use crate::trash::Trash;
 
 /// Bytes for each call where messages leave in bulk: what a pipe holds.
 const BULK: usize = 64 << 10;
+/// What several may write at once without mixing.
+const PIPE_BUF: usize = 4096;
 /// Bytes of a long pipe, which a user may set without privilege.
 const LONG: usize = 1 << 20;
+
+pub(super) const WAYS: [Way; 8] = [
+    Way {
+        name: "pipe",
+        label: "pipe",
+        about: "A pipe: one write(2) and one read(2) for each message.",
+        sort: Sort::Usual,
+        obstacle: mixed,
+        make: |spec| make_pipe(spec, Form::Each),
+        open: |_, _| open_pipe(Form::Each),
+    },
+    Way {
+        name: "pipe-packed",
+        label: "pipe, 64 KiB writes",
+        about: "A pipe: as many messages as go into 64 KiB for each write(2).",
+        sort: Sort::Usual,
+        obstacle: in_bulk,
+        make: |spec| make_pipe(spec, Form::Packed),
+        open: |_, _| open_pipe(Form::Packed),
+    },
+    Way {
+        name: "pipe-long",
+        label: "pipe of 1 MiB, packed",
+        about: "The same through a pipe of 1 MiB (F_SETPIPE_SZ).",
+        sort: Sort::Usual,
+        obstacle: in_bulk,
+        make: |spec| make_pipe(spec, Form::Long),
+        open: |_, _| open_pipe(Form::Long),
+    },
+    Way {
+        name: "pipe-vmsplice",
+        label: "pipe of 1 MiB, vmsplice",
+        about: "The same, its pages lent to the pipe instead of copied (vmsplice(2)).",
+        sort: Sort::Usual,
+        obstacle: in_bulk,
+        make: |spec| make_pipe(spec, Form::Lent),
+        open: |_, _| open_pipe(Form::Lent),
+    },
+    Way {
+        name: "pipe-4k",
+        label: "pipe, 4 KiB writes",
+        about: "As many messages as go into 4 KiB for each write(2): no other sender's comes in between.",
+        sort: Sort::Variant,
+        obstacle: |spec| (spec.workload != Workload::Producers).then(in_bulk_reason),
+        make: |spec| make_pipe(spec, Form::Pages),
+        open: |_, _| open_pipe(Form::Pages),
+    },
+    Way {
+        name: "fifo",
+        label: "FIFO",
+        about: "A named pipe: one write(2) and one read(2) for each message.",
+        sort: Sort::Usual,
+        obstacle: mixed,
+        make: make_fifo,
+        open: open_fifo,
+    },
+    Way {
+        name: "unix-stream",
+        label: "Unix stream socket",
+        about: "A Unix stream socket: one write(2) and one read(2) for each message.",
+        sort: Sort::Usual,
+        obstacle: one_sender_only,
+        make: make_socket,
+        open: |_, _| open_socket(),
+    },
+    Way {
+        name: "unix-seqpacket",
+        label: "Unix seqpacket",
+        about: "A Unix socket that keeps messages apart: one send(2) and one recv(2) for each.",
+        sort: Sort::Usual,
+        obstacle: super::nothing_known,
+        make: make_seqpacket,
+        open: |_, _| open_seqpacket(),
+    },
+];
+
+/// How messages become writes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Each,
+    /// 4 KiB.
+    Pages,
+    /// 64 KiB.
+    Packed,
+    /// The same, in a pipe of 1 MiB.
+    Long,
+    /// The same, without a copy.
+    Lent,
+}
+
+fn in_bulk_reason() -> String {
+    "messages leave in bulk".into()
+}
+
+/// No way to answer a message, and longer than what several may write without mixing.
+fn in_bulk(spec: &Spec) -> Option<String> {
+    match spec.workload {
+        Workload::OneWay => None,
+        Workload::Producers => one_sender_only(spec),
+        _ => Some(in_bulk_reason()),
+    }
+}
+
+/// Writes longer than PIPE_BUF of several senders mix.
+fn mixed(spec: &Spec) -> Option<String> {
+    (spec.size > PIPE_BUF).then(|| one_sender_only(spec))?
+}
 
 /// How bytes leave.
 enum Leaving {
     /// One call for each message.
     Each,
-    /// In bulk, copied.
-    Bulk(Vec<u8>),
+    /// So much at once, copied.
+    Bulk(Vec<u8>, usize),
     /// In bulk, lent to the pipe.
     Lent(Lent),
 }
@@ -42,24 +153,25 @@ pub(crate) struct StreamLink {
     output: File,
     input: File,
     leaving: Leaving,
-    /// Read and not yet taken, where messages come in bulk.
+    /// Where messages come in bulk: what was read, and which part of it is not yet taken.
     held: Vec<u8>,
-    taken: usize,
+    rest: Range<usize>,
     _trash: Vec<Trash>,
 }
 
 impl StreamLink {
-    fn new(way: Way, input: OwnedFd, output: OwnedFd, trash: Vec<Trash>) -> Result<Self> {
-        let leaving = match way {
-            Way::PipePacked | Way::PipeLong => Leaving::Bulk(Vec::with_capacity(BULK)),
-            Way::PipeVmsplice => Leaving::Lent(Lent {
+    fn new(form: Form, input: OwnedFd, output: OwnedFd, trash: Vec<Trash>) -> Result<Self> {
+        let leaving = match form {
+            Form::Each => Leaving::Each,
+            Form::Pages => Leaving::Bulk(Vec::with_capacity(PIPE_BUF), PIPE_BUF),
+            Form::Packed | Form::Long => Leaving::Bulk(Vec::with_capacity(BULK), BULK),
+            Form::Lent => Leaving::Lent(Lent {
                 buffers: vec![vec![0; BULK]; LONG / BULK + 2],
                 current: 0,
                 filled: 0,
             }),
-            _ => Leaving::Each,
         };
-        if matches!(way, Way::PipeLong | Way::PipeVmsplice) {
+        if matches!(form, Form::Long | Form::Lent) {
             fcntl(output.as_fd(), FcntlArg::F_SETPIPE_SZ(LONG as i32))?;
         }
         Ok(Self {
@@ -67,7 +179,7 @@ impl StreamLink {
             input: input.into(),
             leaving,
             held: Vec::new(),
-            taken: 0,
+            rest: 0..0,
             _trash: trash,
         })
     }
@@ -109,8 +221,8 @@ impl Link for StreamLink {
     fn send(&mut self, bytes: &[u8]) -> Result<()> {
         match &mut self.leaving {
             Leaving::Each => self.output.write_all(bytes)?,
-            Leaving::Bulk(bulk) => {
-                if bulk.len() + bytes.len() > BULK {
+            Leaving::Bulk(bulk, most) => {
+                if bulk.len() + bytes.len() > *most {
                     self.output.write_all(bulk)?;
                     bulk.clear();
                 }
@@ -126,27 +238,27 @@ impl Link for StreamLink {
         if matches!(self.leaving, Leaving::Each) {
             return Ok(self.input.read_exact(bytes)?);
         }
-        while self.held.len() - self.taken < bytes.len() {
-            self.held.drain(..self.taken);
-            self.taken = 0;
-            let before = self.held.len();
-            self.held.resize(before + BULK, 0);
-            let got = self.input.read(&mut self.held[before..]);
-            self.held.truncate(before + *got.as_ref().unwrap_or(&0));
-            if got? == 0 {
-                return Err("the pipe ended".into());
+        while self.rest.len() < bytes.len() {
+            self.held.copy_within(self.rest.clone(), 0);
+            self.rest = 0..self.rest.len();
+            if self.held.len() < bytes.len() + BULK {
+                self.held.resize(bytes.len() + BULK, 0);
+            }
+            match self.input.read(&mut self.held[self.rest.end..])? {
+                0 => return Err("the pipe ended".into()),
+                got => self.rest.end += got,
             }
         }
-        let end = self.taken + bytes.len();
-        bytes.copy_from_slice(&self.held[self.taken..end]);
-        self.taken = end;
+        let end = self.rest.start + bytes.len();
+        bytes.copy_from_slice(&self.held[self.rest.start..end]);
+        self.rest.start = end;
         Ok(())
     }
 
     fn flush(&mut self) -> Result<()> {
         match &mut self.leaving {
             Leaving::Each => {}
-            Leaving::Bulk(bulk) => {
+            Leaving::Bulk(bulk, _) => {
                 self.output.write_all(bulk)?;
                 bulk.clear();
             }
@@ -165,7 +277,7 @@ impl Drop for StreamLink {
     }
 }
 
-pub(super) fn make_pipe(spec: Spec) -> Result<Made> {
+fn make_pipe(spec: Spec, form: Form) -> Result<Made> {
     let (back_reader, back_writer) = io::pipe()?;
     let (there_reader, there_writer) = io::pipe()?;
     let mut stdio = Vec::new();
@@ -173,17 +285,8 @@ pub(super) fn make_pipe(spec: Spec) -> Result<Made> {
         let stdin = there_reader.try_clone()?;
         stdio.push((Stdio::from(stdin), Stdio::from(back_writer.try_clone()?)));
     }
-    let link = StreamLink::new(
-        spec.way,
-        back_reader.into(),
-        there_writer.into(),
-        Vec::new(),
-    )?;
-    Ok(Made {
-        spec,
-        stdio,
-        end: End::Stream(link),
-    })
+    let link = StreamLink::new(form, back_reader.into(), there_writer.into(), Vec::new())?;
+    Ok(Made::inherited(spec, link, stdio))
 }
 
 /// A descriptor of this process that nobody else closes.
@@ -191,10 +294,10 @@ fn own(fd: impl AsFd) -> Result<OwnedFd> {
     Ok(fd.as_fd().try_clone_to_owned()?)
 }
 
-pub(super) fn open_pipe(spec: &Spec) -> Result<End> {
+fn open_pipe(form: Form) -> Result<Box<dyn End>> {
     let (input, output) = (own(io::stdin())?, own(io::stdout())?);
-    let link = StreamLink::new(spec.way, input, output, Vec::new())?;
-    Ok(End::Stream(link))
+    let link = StreamLink::new(form, input, output, Vec::new())?;
+    Ok(Box::new(link))
 }
 
 fn fifo(spec: &Spec, direction: &str) -> PathBuf {
@@ -207,7 +310,7 @@ fn open_both_ways(path: &PathBuf) -> Result<OwnedFd> {
     Ok(file.into())
 }
 
-pub(super) fn make_fifo(spec: Spec) -> Result<Made> {
+fn make_fifo(spec: Spec) -> Result<Made> {
     let paths = ["there", "back"].map(|direction| fifo(&spec, direction));
     let mut trash = Vec::new();
     for path in &paths {
@@ -216,27 +319,19 @@ pub(super) fn make_fifo(spec: Spec) -> Result<Made> {
     }
     let [there, back] = &paths;
     let link = StreamLink::new(
-        spec.way,
+        Form::Each,
         open_both_ways(back)?,
         open_both_ways(there)?,
         trash,
     )?;
-    Ok(Made {
-        stdio: super::no_stdio(spec.senders),
-        spec,
-        end: End::Stream(link),
-    })
+    Ok(Made::named(spec, link))
 }
 
-pub(super) fn open_fifo(spec: &Spec) -> Result<End> {
+fn open_fifo(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
     let [there, back] = ["there", "back"].map(|direction| fifo(spec, direction));
     let (input, output) = (open_both_ways(&there)?, open_both_ways(&back)?);
-    Ok(End::Stream(StreamLink::new(
-        spec.way,
-        input,
-        output,
-        Vec::new(),
-    )?))
+    let link = StreamLink::new(Form::Each, input, output, Vec::new())?;
+    Ok(Box::new(link))
 }
 
 fn sockets(kind: SockType) -> Result<(OwnedFd, OwnedFd)> {
@@ -252,36 +347,30 @@ fn stdio_of(spec: &Spec, theirs: &OwnedFd) -> Result<Vec<(Stdio, Stdio)>> {
     Ok(stdio)
 }
 
-pub(super) fn make_socket(spec: Spec) -> Result<Made> {
+fn make_socket(spec: Spec) -> Result<Made> {
     let (ours, theirs) = sockets(SockType::Stream)?;
-    let link = StreamLink::new(spec.way, own(&ours)?, ours, Vec::new())?;
-    Ok(Made {
-        stdio: stdio_of(&spec, &theirs)?,
-        spec,
-        end: End::Stream(link),
-    })
+    let link = StreamLink::new(Form::Each, own(&ours)?, ours, Vec::new())?;
+    let stdio = stdio_of(&spec, &theirs)?;
+    Ok(Made::inherited(spec, link, stdio))
 }
 
-pub(super) fn open_socket() -> Result<End> {
+fn open_socket() -> Result<Box<dyn End>> {
     let (input, output) = (own(io::stdin())?, own(io::stdin())?);
-    let link = StreamLink::new(Way::UnixStream, input, output, Vec::new())?;
-    Ok(End::Stream(link))
+    let link = StreamLink::new(Form::Each, input, output, Vec::new())?;
+    Ok(Box::new(link))
 }
 
 /// A socket that keeps messages apart.
 pub(crate) struct PacketLink(OwnedFd);
 
-pub(super) fn make_seqpacket(spec: Spec) -> Result<Made> {
+fn make_seqpacket(spec: Spec) -> Result<Made> {
     let (ours, theirs) = sockets(SockType::SeqPacket)?;
-    Ok(Made {
-        stdio: stdio_of(&spec, &theirs)?,
-        spec,
-        end: End::Packet(PacketLink(ours)),
-    })
+    let stdio = stdio_of(&spec, &theirs)?;
+    Ok(Made::inherited(spec, PacketLink(ours), stdio))
 }
 
-pub(super) fn open_seqpacket() -> Result<End> {
-    Ok(End::Packet(PacketLink(own(io::stdin())?)))
+fn open_seqpacket() -> Result<Box<dyn End>> {
+    Ok(Box::new(PacketLink(own(io::stdin())?)))
 }
 
 impl Link for PacketLink {

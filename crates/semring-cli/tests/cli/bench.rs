@@ -43,8 +43,8 @@ fn every_way_does_what_it_can() {
             .collect();
         let (machine, rows) = lines.split_first().expect("a line for the machine");
         assert!(machine["kernel"].is_string() && machine["cpus"].is_u64());
-        // Two sizes one way, round trips, wake-ups, three crowds; eleven ways.
-        assert_eq!(rows.len(), (2 + 1 + 1 + 3) * 11);
+        // Two sizes one way, round trips, wake-ups, three crowds; thirteen ways.
+        assert_eq!(rows.len(), (2 + 1 + 1 + 3) * 13);
         let ring: Vec<&Value> = rows.iter().filter(|row| row["way"] == "semring").collect();
         assert_eq!(ring.len(), 7);
         for row in rows {

@@ -1,0 +1,180 @@
+//! What two CPUs of this machine can do at best, with no queue in between.
+#![allow(unsafe_code)]
+
+use std::hint::spin_loop;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+use super::bytes::Bytes;
+use super::{End, Link, Made, Sort, Spec, Way, not_sent};
+use crate::Result;
+use crate::payload::{check, fill, sender, word};
+use crate::plan::Workload;
+
+pub(super) const WAYS: [Way; 2] = [
+    Way {
+        name: "limit-line",
+        label: "limit: one cache line",
+        about: "What no way can be faster than: one cache line that both sides write, there and back.",
+        sort: Sort::Limit,
+        obstacle: |spec| {
+            (spec.workload != Workload::RoundTrip).then(|| "a limit of round trips".into())
+        },
+        make: make_line,
+        open: open_line,
+    },
+    Way {
+        name: "limit-blocks",
+        label: "limit: fill and check",
+        about: "What no way can be faster than: blocks that one CPU fills and the other checks, in place.",
+        sort: Sort::Limit,
+        obstacle: |spec| {
+            let fits = spec.workload == Workload::OneWay && spec.size >= PAGE;
+            (!fits).then(|| "a limit of long messages one way".into())
+        },
+        make: make_blocks,
+        open: open_blocks,
+    },
+];
+
+const LINE: usize = 128;
+const PAGE: usize = 4096;
+
+/// One line with a word for each direction.
+struct LineLink {
+    bytes: Bytes,
+    sends: usize,
+    receives: usize,
+    last: u64,
+}
+
+fn make_line(mut spec: Spec) -> Result<Made> {
+    let (bytes, id) = Bytes::make(LINE)?;
+    spec.ids = vec![id];
+    let link = LineLink {
+        bytes,
+        sends: 0,
+        receives: 8,
+        last: 0,
+    };
+    Ok(Made::named(spec, link))
+}
+
+fn open_line(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
+    let id = spec.ids.first().ok_or("no segment was named")?;
+    Ok(Box::new(LineLink {
+        bytes: Bytes::open(*id, LINE)?,
+        sends: 8,
+        receives: 0,
+        last: 0,
+    }))
+}
+
+impl Link for LineLink {
+    /// Only the first word travels.
+    #[inline]
+    fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        let (_, number) = sender(bytes).ok_or("a message of less than 8 bytes")?;
+        self.bytes
+            .word(self.sends)
+            .store(number + 1, Ordering::Release);
+        Ok(())
+    }
+
+    #[inline]
+    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
+        let found = self.bytes.word(self.receives);
+        loop {
+            let next = found.load(Ordering::Acquire);
+            if next != self.last {
+                self.last = next;
+                fill(bytes, word(0, next - 1));
+                return Ok(());
+            }
+            spin_loop();
+        }
+    }
+}
+
+/// Blocks in turn, each with a line that says how often it was filled and emptied.
+struct BlockLink {
+    bytes: Bytes,
+    size: usize,
+}
+
+/// How many there are: what a ring for messages of this size holds.
+const BLOCKS: u64 = 16;
+
+fn blocks_bytes(size: usize) -> usize {
+    BLOCKS as usize * (size + LINE)
+}
+
+fn make_blocks(mut spec: Spec) -> Result<Made> {
+    let (bytes, id) = Bytes::make(blocks_bytes(spec.size))?;
+    spec.ids = vec![id];
+    let size = spec.size;
+    Ok(Made::named(spec, BlockLink { bytes, size }))
+}
+
+fn open_blocks(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
+    let id = spec.ids.first().ok_or("no segment was named")?;
+    Ok(Box::new(BlockLink {
+        bytes: Bytes::open(*id, blocks_bytes(spec.size))?,
+        size: spec.size,
+    }))
+}
+
+impl BlockLink {
+    /// Waits until the block of this number is on `side`, works on it, and hands it over.
+    fn pass(
+        &self,
+        number: u64,
+        side: u64,
+        work: impl FnOnce(&mut [u8]) -> Result<()>,
+    ) -> Result<()> {
+        let index = (number % BLOCKS) as usize;
+        let turn = self.bytes.word(index * LINE);
+        let mine = number / BLOCKS * 2 + side;
+        while turn.load(Ordering::Acquire) != mine {
+            spin_loop();
+        }
+        let offset = BLOCKS as usize * LINE + index * self.size;
+        // SAFETY: by the turn, this side's.
+        work(unsafe { self.bytes.own(offset, self.size) })?;
+        turn.store(mine + 1, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl Link for BlockLink {
+    fn send(&mut self, _: &[u8]) -> Result<()> {
+        Err("blocks are filled in place".into())
+    }
+
+    fn receive(&mut self, _: &mut [u8]) -> Result<()> {
+        Err("blocks are checked in place".into())
+    }
+
+    fn send_numbers(&mut self, numbers: Range<u64>, _: &mut [u8]) -> Result<()> {
+        for number in numbers {
+            self.pass(number, 0, |block| {
+                fill(block, word(0, number));
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn receive_numbers(&mut self, numbers: Range<u64>, _: &mut [u8]) -> Result<()> {
+        for number in numbers {
+            self.pass(number, 1, |block| {
+                if check(block, word(0, number)) {
+                    Ok(())
+                } else {
+                    Err(not_sent(number))
+                }
+            })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,215 @@
+//! One slot of shared memory for each direction, and one call of the kernel to wake who waits for it: the
+//! least that a wake-up can cost.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::bytes::Bytes;
+use super::{End, Link, Made, Sort, Spec, Way, wrong_length};
+use crate::Result;
+use crate::plan::Workload;
+
+pub(super) const WAYS: [Way; 2] = [
+    Way {
+        name: "eventfd",
+        label: "shm + eventfd",
+        about: "One slot of shared memory, eventfd(2) to say that it is full.",
+        sort: Sort::Usual,
+        obstacle: one_at_a_time,
+        make: make_eventfd,
+        open: open_eventfd,
+    },
+    Way {
+        name: "futex",
+        label: "shm + futex",
+        about: "One slot of shared memory, futex(2) to say that it is full, if somebody waits for it.",
+        sort: Sort::Usual,
+        obstacle: one_at_a_time,
+        make: make_futex,
+        open: open_futex,
+    },
+];
+
+/// Who sends again before an answer would write into a slot that is being read.
+fn one_at_a_time(spec: &Spec) -> Option<String> {
+    let answered = matches!(spec.workload, Workload::RoundTrip | Workload::WakeUp);
+    (!answered).then(|| "one message at a time".into())
+}
+
+// Each direction has a word, how many wait for it, and, a line further, its slot.
+const WORD: usize = 0;
+const WAITERS: usize = 4;
+const SLOT: usize = 128;
+
+/// Says that a slot is full, and waits for it.
+trait Bell {
+    fn ring(&mut self, word: &AtomicU32, waiters: &AtomicU32) -> Result<()>;
+    fn wait(&mut self, word: &AtomicU32, waiters: &AtomicU32, last: u32) -> Result<()>;
+}
+
+struct SlotLink<B> {
+    bytes: Bytes,
+    size: usize,
+    /// Offsets of the two directions.
+    sends: usize,
+    receives: usize,
+    /// The word of the last message received.
+    last: u32,
+    bell: B,
+}
+
+fn direction_bytes(size: usize) -> usize {
+    SLOT + size.next_multiple_of(128)
+}
+
+fn make<B: Bell + 'static>(mut spec: Spec, bell: B, stdio: Vec<(Stdio, Stdio)>) -> Result<Made> {
+    let there = direction_bytes(spec.size);
+    let (bytes, id) = Bytes::make(2 * there)?;
+    spec.ids = vec![id];
+    let link = SlotLink {
+        bytes,
+        size: spec.size,
+        sends: 0,
+        receives: there,
+        last: 0,
+        bell,
+    };
+    Ok(Made::inherited(spec, link, stdio))
+}
+
+fn open<B: Bell + 'static>(spec: &Spec, bell: B) -> Result<Box<dyn End>> {
+    let id = spec.ids.first().ok_or("no segment was named")?;
+    let there = direction_bytes(spec.size);
+    Ok(Box::new(SlotLink {
+        bytes: Bytes::open(*id, 2 * there)?,
+        size: spec.size,
+        sends: there,
+        receives: 0,
+        last: 0,
+        bell,
+    }))
+}
+
+impl<B: Bell> Link for SlotLink<B> {
+    fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        if bytes.len() != self.size {
+            return Err(wrong_length(bytes.len(), self.size));
+        }
+        // SAFETY: the other side has answered, or has slept a millisecond: it reads only after the word
+        // below has changed.
+        let slot = unsafe { self.bytes.own(self.sends + SLOT, self.size) };
+        slot.copy_from_slice(bytes);
+        let word = self.bytes.futex(self.sends + WORD);
+        word.fetch_add(1, Ordering::SeqCst);
+        self.bell.ring(word, self.bytes.futex(self.sends + WAITERS))
+    }
+
+    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
+        if bytes.len() != self.size {
+            return Err(wrong_length(bytes.len(), self.size));
+        }
+        let word = self.bytes.futex(self.receives + WORD);
+        let waiters = self.bytes.futex(self.receives + WAITERS);
+        self.bell.wait(word, waiters, self.last)?;
+        self.last = self.last.wrapping_add(1);
+        // SAFETY: full, and the other side writes again only after an answer, or a millisecond later.
+        let slot = unsafe { self.bytes.own(self.receives + SLOT, self.size) };
+        bytes.copy_from_slice(slot);
+        Ok(())
+    }
+}
+
+/// The kernel counts, and wakes who reads.
+struct EventFd {
+    output: File,
+    input: File,
+}
+
+impl Bell for EventFd {
+    fn ring(&mut self, _: &AtomicU32, _: &AtomicU32) -> Result<()> {
+        Ok(self.output.write_all(&1u64.to_ne_bytes())?)
+    }
+
+    fn wait(&mut self, word: &AtomicU32, _: &AtomicU32, last: u32) -> Result<()> {
+        self.input.read_exact(&mut [0; 8])?;
+        if word.load(Ordering::Acquire) == last.wrapping_add(1) {
+            Ok(())
+        } else {
+            Err("an eventfd was written without a message".into())
+        }
+    }
+}
+
+fn eventfd() -> Result<OwnedFd> {
+    // SAFETY: takes no memory.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error().into());
+    }
+    // SAFETY: just made, and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn make_eventfd(spec: Spec) -> Result<Made> {
+    let (there, back) = (eventfd()?, eventfd()?);
+    let stdio = vec![(
+        Stdio::from(there.try_clone()?),
+        Stdio::from(back.try_clone()?),
+    )];
+    let bell = EventFd {
+        output: there.into(),
+        input: back.into(),
+    };
+    make(spec, bell, stdio)
+}
+
+fn open_eventfd(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
+    let bell = EventFd {
+        output: io::stdout().as_fd().try_clone_to_owned()?.into(),
+        input: io::stdin().as_fd().try_clone_to_owned()?.into(),
+    };
+    open(spec, bell)
+}
+
+/// The kernel is called only if somebody waits.
+struct Futex;
+
+fn futex(word: &AtomicU32, operation: i32, value: u32) {
+    let no_timeout = std::ptr::null::<libc::timespec>();
+    // SAFETY: the word is mapped as long as the reference; a wait without a time-out takes no other memory.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, no_timeout) };
+}
+
+impl Bell for Futex {
+    fn ring(&mut self, word: &AtomicU32, waiters: &AtomicU32) -> Result<()> {
+        if waiters.load(Ordering::SeqCst) > 0 {
+            futex(word, libc::FUTEX_WAKE, 1);
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, word: &AtomicU32, waiters: &AtomicU32, last: u32) -> Result<()> {
+        if word.load(Ordering::Acquire) != last {
+            return Ok(());
+        }
+        waiters.fetch_add(1, Ordering::SeqCst);
+        while word.load(Ordering::SeqCst) == last {
+            // Woken, changed meanwhile, or interrupted: it is looked at again in any case.
+            futex(word, libc::FUTEX_WAIT, last);
+        }
+        waiters.fetch_sub(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+fn make_futex(spec: Spec) -> Result<Made> {
+    make(spec, Futex, vec![(Stdio::null(), Stdio::null())])
+}
+
+fn open_futex(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
+    open(spec, Futex)
+}
