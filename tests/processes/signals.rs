@@ -4,6 +4,7 @@ use crate::case::{Case, SMALL, answer, ask, say_ok, setting};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use semring_testkit::peer::Peer;
+use semring_testkit::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -127,6 +128,12 @@ fn deadlines_hold_under_a_storm_of_signals(case: Case) {
     });
     drop((producer, consumer));
     case.finish();
+}
+
+fn is_asleep(peer: &Peer) -> bool {
+    const SLEEPS: [i64; 2] = [libc::SYS_semop, libc::SYS_semtimedop];
+    let calls = process::system_calls(peer.pid()).unwrap_or_default();
+    calls.iter().flatten().any(|call| SLEEPS.contains(call))
 }
 
 /// Has the peer wait with a deadline, stops it before, does something, and lets it go on when the
