@@ -4,6 +4,8 @@
 mod bench;
 
 mod building;
+mod calls;
+mod duplex;
 mod errors;
 mod looking;
 mod pipes;

@@ -146,6 +146,10 @@ fn stopped_beyond(peer: &mut Peer, command: &str, meanwhile: impl FnOnce()) -> S
             ask(peer, &format!("{command} {milliseconds}")),
             "until then"
         );
+        // In its sleep, so that waking is what it has to get right; but well before the deadline.
+        while !is_asleep(peer) && begun.elapsed() < Duration::from_millis(milliseconds / 2) {
+            thread::yield_now();
+        }
         peer.stop();
         // It took its deadline after we looked at the clock.
         let deadline = begun + Duration::from_millis(milliseconds);

@@ -16,7 +16,7 @@ struct Layer {
 }
 
 /// From the bottom to the top.
-const LAYERS: [Layer; 9] = [
+const LAYERS: [Layer; 10] = [
     Layer {
         name: "sync",
         uses: &[],
@@ -53,6 +53,11 @@ const LAYERS: [Layer; 9] = [
     Layer {
         name: "channel",
         uses: &["lifecycle", "guard", "ring", "layout", "memory", "os"],
+    },
+    // What it names of the layers below the channel are public types.
+    Layer {
+        name: "duplex",
+        uses: &["channel", "lifecycle", "guard", "layout", "memory"],
     },
 ];
 

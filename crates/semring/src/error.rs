@@ -269,6 +269,75 @@ fn attach_hint(errno: i32) -> &'static str {
     }
 }
 
+/// Why an end of a pair was not taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EndError {
+    /// A live process has it.
+    #[error("this end of the pair is taken (pid {pid})")]
+    Taken {
+        /// Its process id.
+        pid: u32,
+    },
+    /// It was taken before, and given up: a pair is for one conversation.
+    #[error(
+        "this end of the pair was taken before, and a pair is for one conversation: make a new one"
+    )]
+    Spent,
+    /// A role in one of the rings could not be had.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// One of the rings could not be looked at.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+/// Why a call has no reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The server is gone, or takes no calls any more, or answers none.
+    #[error("the server is gone")]
+    PeerGone,
+    /// The server let go of the request without a reply.
+    #[error("the server has not answered")]
+    Unanswered,
+    /// The time is over. The server may have received the request all the same, unless it was to be
+    /// [started](crate::duplex::Client::start) only.
+    #[error("timed out")]
+    TimedOut,
+    /// There is no room for the request now (only from `try_` calls).
+    #[error("the ring is full")]
+    Full,
+    /// The request is longer than the ring takes.
+    #[error("the request is longer than {max} bytes")]
+    TooLong {
+        /// The longest request, in bytes.
+        max: usize,
+    },
+    /// The call is over, or never began, or is another client's.
+    #[error("there is no such call in flight")]
+    NotInFlight,
+    /// The wait was [interrupted](crate::duplex::Client::interrupter).
+    #[error("interrupted")]
+    Interrupted,
+    /// The pair was removed.
+    #[error("the pair was removed")]
+    Removed,
+    /// A ring holds impossible bytes.
+    #[error("the pair is damaged: a process wrote where it must not; make a new one")]
+    Poisoned,
+    /// The client belongs to the parent of this forked process.
+    #[error("this client belongs to the parent process")]
+    Forked,
+    /// Any other refusal by the system.
+    #[error("semop: {}", io::Error::from_raw_os_error(*.errno))]
+    Os {
+        /// What the kernel said.
+        errno: i32,
+    },
+}
+
 /// Why a message was not sent, or not completely handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -47,6 +47,7 @@
 compile_error!("semring needs 64-bit little-endian Linux");
 
 mod channel;
+pub mod duplex;
 mod error;
 mod guard;
 mod layout;
@@ -63,7 +64,8 @@ pub use channel::{
     Producer, Reservation, Ring, SendBatch, Spsc, View, any, inspect, list, mpsc, remove, spsc,
 };
 pub use error::{
-    AttachError, CreateError, OpenError, OpenOrCreateError, RecvError, RemoveError, SendError,
+    AttachError, CallError, CreateError, EndError, OpenError, OpenOrCreateError, RecvError,
+    RemoveError, SendError,
 };
 pub use guard::strategy::WaitStrategy;
 pub use layout::superblock::{GuardKind, RingKind};

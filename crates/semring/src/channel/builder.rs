@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::os::unix::net::UnixStream;
 
-use super::kind::{Any, Kind, Mpsc};
+use super::kind::{Any, Kind, Mpsc, Spsc};
 use super::ring::Ring;
 use crate::error::{CreateError, OpenError, OpenOrCreateError};
 use crate::guard::strategy::WaitStrategy;
@@ -89,6 +89,11 @@ impl<K: Kind> Builder<K> {
             },
             kind: PhantomData,
         }
+    }
+
+    /// The address, as far as it can be understood.
+    pub(crate) fn address(&self) -> &Result<Address, AddressError> {
+        &self.address
     }
 
     /// For a new ring in memory without a name (`memfd:`), which lives as long as some process has it.
@@ -420,6 +425,16 @@ impl<K: Kind> Builder<K> {
             }
         }
         Ok(())
+    }
+}
+
+impl Builder<Spsc> {
+    /// The same for a ring at another address.
+    pub(crate) fn at(&self, address: Address) -> Self {
+        Self {
+            address: Ok(address),
+            ..self.clone()
+        }
     }
 }
 

@@ -88,6 +88,18 @@ impl<K: Kind> Ring<K> {
         Ok(Consumer::new(seat, lanes, damaged, self.habits))
     }
 
+    /// True in a child forked since: the ring is its parent's.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.core.is_forked()
+    }
+
+    /// Has a producer see that nobody receives, nor ever will: a consumer comes and goes, whom it has met
+    /// then. To be called only if the producer waits for nobody else.
+    pub(crate) fn hang_up(&self) {
+        // Whoever is faster has the same effect.
+        drop(self.consumer());
+    }
+
     /// The address it was opened by.
     #[must_use]
     pub fn address(&self) -> &Address {

@@ -1,0 +1,280 @@
+//! One end of a pair, whole or in halves.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::pair::Taken;
+use crate::channel::{Message, spsc};
+use crate::error::{RecvError, SendError};
+
+/// One end of a [`Pair`](super::Pair): sends to the other end and receives from it.
+///
+/// It has the manners of a connected socket. The other end gone, by close, exit or SIGKILL: `recv` gives what
+/// is left, then [`RecvError::EndOfStream`] however often it is called; `send` gives
+/// [`SendError::ConsumerGone`] (see [`Producer::probe`](crate::Producer::probe) for how soon). Before the
+/// other end has come, messages wait in the ring and `recv` waits.
+///
+/// Dropping it closes both directions. What was sent can still be received.
+#[derive(Debug)]
+pub struct Endpoint {
+    sender: Sender,
+    receiver: Receiver,
+}
+
+/// The sending half of an [`Endpoint`]. Dropping it is end-of-stream for the other end.
+#[derive(Debug)]
+pub struct Sender {
+    // In this order: the role first, then the names.
+    producer: spsc::Producer,
+    _taken: Arc<Taken>,
+}
+
+/// The receiving half of an [`Endpoint`]. Dropping it is a broken pipe for the other end.
+#[derive(Debug)]
+pub struct Receiver {
+    consumer: spsc::Consumer,
+    /// The other end's stream has ended, for good.
+    ended: bool,
+    _taken: Arc<Taken>,
+}
+
+impl Endpoint {
+    pub(super) fn new(producer: spsc::Producer, consumer: spsc::Consumer, taken: Taken) -> Self {
+        let taken = Arc::new(taken);
+        Self {
+            sender: Sender {
+                producer,
+                _taken: taken.clone(),
+            },
+            receiver: Receiver {
+                consumer,
+                ended: false,
+                _taken: taken,
+            },
+        }
+    }
+
+    /// Sends a copy of these bytes as one message; waits while the ring is full. What was received before is
+    /// given back to the other end first, so that it can go on sending.
+    ///
+    /// # Errors
+    /// As [`Producer::send`](crate::Producer::send).
+    pub fn send(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        self.send_patiently(bytes, |producer| producer.send(bytes))
+    }
+
+    /// As [`send`](Self::send), but never waits.
+    ///
+    /// # Errors
+    /// [`SendError::Full`], and those of [`send`](Self::send).
+    pub fn try_send(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        self.sender.producer.try_send(bytes)
+    }
+
+    /// As [`send`](Self::send), but waits no longer than this.
+    ///
+    /// # Errors
+    /// [`SendError::TimedOut`], and those of [`send`](Self::send).
+    pub fn send_timeout(&mut self, bytes: &[u8], timeout: Duration) -> Result<(), SendError> {
+        self.send_patiently(bytes, |producer| producer.send_timeout(bytes, timeout))
+    }
+
+    /// As [`send`](Self::send), but waits no longer than until this moment of CLOCK_MONOTONIC.
+    ///
+    /// # Errors
+    /// [`SendError::TimedOut`], and those of [`send`](Self::send).
+    pub fn send_deadline(&mut self, bytes: &[u8], deadline: Instant) -> Result<(), SendError> {
+        self.send_patiently(bytes, |producer| producer.send_deadline(bytes, deadline))
+    }
+
+    fn send_patiently(
+        &mut self,
+        bytes: &[u8],
+        send: impl FnOnce(&mut spsc::Producer) -> Result<(), SendError>,
+    ) -> Result<(), SendError> {
+        match self.sender.producer.try_send(bytes) {
+            Err(SendError::Full) => {}
+            other => return other,
+        }
+        // A consumer gives room back now and then, and while we wait here it could not: the other end
+        // might wait for room that it has long had. (A failure is found again by the next call.)
+        let _ = self.receiver.consumer.flush_released();
+        send(&mut self.sender.producer)
+    }
+
+    /// The next message; waits until there is one.
+    ///
+    /// # Errors
+    /// [`RecvError::EndOfStream`] when the other end sends nothing more and everything was received, and
+    /// those of [`Consumer::recv`](crate::Consumer::recv).
+    pub fn recv(&mut self) -> Result<Message<'_>, RecvError> {
+        self.receiver.recv()
+    }
+
+    /// The next message if there is one now.
+    ///
+    /// # Errors
+    /// [`RecvError::Empty`], and those of [`recv`](Self::recv).
+    pub fn try_recv(&mut self) -> Result<Message<'_>, RecvError> {
+        self.receiver.try_recv()
+    }
+
+    /// As [`recv`](Self::recv), but waits no longer than this.
+    ///
+    /// # Errors
+    /// [`RecvError::TimedOut`], and those of [`recv`](Self::recv).
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message<'_>, RecvError> {
+        self.receiver.recv_timeout(timeout)
+    }
+
+    /// As [`recv`](Self::recv), but waits no longer than until this moment of CLOCK_MONOTONIC.
+    ///
+    /// # Errors
+    /// [`RecvError::TimedOut`], and those of [`recv`](Self::recv).
+    pub fn recv_deadline(&mut self, deadline: Instant) -> Result<Message<'_>, RecvError> {
+        self.receiver.recv_deadline(deadline)
+    }
+
+    /// The longest message in bytes: a quarter of the capacity.
+    #[must_use]
+    pub fn max_message_bytes(&self) -> usize {
+        self.sender.producer.max_message_bytes()
+    }
+
+    /// The halves, for instance for two threads. Each closes its direction when it is dropped.
+    ///
+    /// What the receiving half has received and not given back is at most a quarter lap; see
+    /// [`Consumer::flush_released`](crate::Consumer::flush_released).
+    #[must_use]
+    pub fn split(self) -> (Sender, Receiver) {
+        (self.sender, self.receiver)
+    }
+
+    /// Sends nothing more: the other end receives what is there, then end-of-stream. As shutdown(2) with
+    /// SHUT_WR. Receiving goes on.
+    #[must_use = "dropped, it closes the other direction as well"]
+    pub fn close_sending(self) -> Receiver {
+        self.sender.close();
+        self.receiver
+    }
+
+    /// Receives nothing more: what the other end sends meets [`SendError::Closed`]. As shutdown(2) with
+    /// SHUT_RD. Sending goes on.
+    #[must_use = "dropped, it closes the other direction as well"]
+    pub fn close_receiving(self) -> Sender {
+        self.receiver.close();
+        self.sender
+    }
+
+    /// The producer, for reservations and batches.
+    pub fn producer(&mut self) -> &mut spsc::Producer {
+        &mut self.sender.producer
+    }
+
+    /// The consumer, for batches. (After an end-of-stream it would wait for a successor, who never comes.)
+    pub fn consumer(&mut self) -> &mut spsc::Consumer {
+        &mut self.receiver.consumer
+    }
+}
+
+impl Sender {
+    /// Sends a copy of these bytes as one message; waits while the ring is full.
+    ///
+    /// # Errors
+    /// As [`Producer::send`](crate::Producer::send).
+    pub fn send(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        self.producer.send(bytes)
+    }
+
+    /// As [`send`](Self::send), but never waits.
+    ///
+    /// # Errors
+    /// [`SendError::Full`], and those of [`send`](Self::send).
+    pub fn try_send(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        self.producer.try_send(bytes)
+    }
+
+    /// As [`send`](Self::send), but waits no longer than this.
+    ///
+    /// # Errors
+    /// [`SendError::TimedOut`], and those of [`send`](Self::send).
+    pub fn send_timeout(&mut self, bytes: &[u8], timeout: Duration) -> Result<(), SendError> {
+        self.producer.send_timeout(bytes, timeout)
+    }
+
+    /// As [`send`](Self::send), but waits no longer than until this moment of CLOCK_MONOTONIC.
+    ///
+    /// # Errors
+    /// [`SendError::TimedOut`], and those of [`send`](Self::send).
+    pub fn send_deadline(&mut self, bytes: &[u8], deadline: Instant) -> Result<(), SendError> {
+        self.producer.send_deadline(bytes, deadline)
+    }
+
+    /// Says that nothing more is sent, and closes this direction; dropping does the same without the word.
+    pub fn close(self) {
+        self.producer.close();
+    }
+
+    /// The producer, for reservations and batches.
+    pub fn producer(&mut self) -> &mut spsc::Producer {
+        &mut self.producer
+    }
+}
+
+impl Receiver {
+    /// The next message; waits until there is one.
+    ///
+    /// # Errors
+    /// As [`Endpoint::recv`].
+    pub fn recv(&mut self) -> Result<Message<'_>, RecvError> {
+        self.receive(spsc::Consumer::recv)
+    }
+
+    /// The next message if there is one now.
+    ///
+    /// # Errors
+    /// [`RecvError::Empty`], and those of [`recv`](Self::recv).
+    pub fn try_recv(&mut self) -> Result<Message<'_>, RecvError> {
+        self.receive(spsc::Consumer::try_recv)
+    }
+
+    /// As [`recv`](Self::recv), but waits no longer than this.
+    ///
+    /// # Errors
+    /// [`RecvError::TimedOut`], and those of [`recv`](Self::recv).
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message<'_>, RecvError> {
+        self.receive(|consumer| consumer.recv_timeout(timeout))
+    }
+
+    /// As [`recv`](Self::recv), but waits no longer than until this moment of CLOCK_MONOTONIC.
+    ///
+    /// # Errors
+    /// [`RecvError::TimedOut`], and those of [`recv`](Self::recv).
+    pub fn recv_deadline(&mut self, deadline: Instant) -> Result<Message<'_>, RecvError> {
+        self.receive(|consumer| consumer.recv_deadline(deadline))
+    }
+
+    fn receive<'a>(
+        &'a mut self,
+        receive: impl FnOnce(&'a mut spsc::Consumer) -> Result<Message<'a>, RecvError>,
+    ) -> Result<Message<'a>, RecvError> {
+        // A ring's consumer waits for the next producer then; here there is none.
+        if self.ended {
+            return Err(RecvError::EndOfStream);
+        }
+        let received = receive(&mut self.consumer);
+        self.ended = matches!(received, Err(RecvError::EndOfStream));
+        received
+    }
+
+    /// Takes nothing more, and closes this direction: what the other end sends meets
+    /// [`SendError::Closed`]. After a drop it meets [`SendError::ConsumerGone`].
+    pub fn close(self) {
+        self.consumer.close();
+    }
+
+    /// The consumer, for batches. (After an end-of-stream it would wait for a successor, who never comes.)
+    pub fn consumer(&mut self) -> &mut spsc::Consumer {
+        &mut self.consumer
+    }
+}

@@ -1,0 +1,150 @@
+//! A call's message: which call it belongs to, what it is, and the bytes.
+//!
+//! ```text
+//! kind of the message   1 request · 2 reply · 3 there will be no reply
+//! bytes 0–7             the call's id, little-endian
+//! bytes 8–              what the caller or the server said
+//! ```
+
+use std::time::{Duration, Instant};
+
+use crate::channel::{Message, spsc};
+use crate::error::SendError;
+use crate::layout::Meta;
+
+/// Bytes in front of what the user says.
+const ID_BYTES: usize = 8;
+
+/// Tells the calls of one [`Client`](super::Client) apart: counted from 1, never used again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct CallId(u64);
+
+impl CallId {
+    pub(super) const FIRST: Self = Self(1);
+
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
+    pub(super) fn next(self) -> Self {
+        // At a thousand million calls a second this takes 584 years.
+        Self(self.0.checked_add(1).expect("ids for 584 years"))
+    }
+}
+
+impl std::fmt::Display for CallId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a message of a call is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum FrameKind {
+    Request,
+    Reply,
+    /// The server let go of the request without a reply.
+    Unanswered,
+}
+
+impl FrameKind {
+    fn number(self) -> u16 {
+        match self {
+            Self::Request => 1,
+            Self::Reply => 2,
+            Self::Unanswered => 3,
+        }
+    }
+
+    fn of_number(number: u16) -> Option<Self> {
+        [Self::Request, Self::Reply, Self::Unanswered]
+            .into_iter()
+            .find(|kind| kind.number() == number)
+    }
+}
+
+/// A message taken apart.
+pub(super) struct Frame {
+    pub(super) kind: FrameKind,
+    pub(super) id: CallId,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Takes a message apart; `None` if it is none of a call.
+pub(super) fn take(message: &Message<'_>) -> Option<Frame> {
+    let kind = FrameKind::of_number(message.meta().kind)?;
+    let len = message.len().checked_sub(ID_BYTES)?;
+    let mut id = [0; ID_BYTES];
+    message.read_at(0, &mut id);
+    let mut bytes = vec![0; len];
+    message.read_at(ID_BYTES, &mut bytes);
+    Some(Frame {
+        kind,
+        id: CallId(u64::from_le_bytes(id)),
+        bytes,
+    })
+}
+
+/// How long a call may wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Patience {
+    /// Not at all.
+    Try,
+    Until(Instant),
+    Forever,
+}
+
+impl Patience {
+    pub(super) fn after(timeout: Duration) -> Self {
+        // A time-out beyond the end of time is none.
+        Instant::now()
+            .checked_add(timeout)
+            .map_or(Self::Forever, Self::Until)
+    }
+
+    /// True if there is no time left.
+    pub(super) fn is_over(self) -> bool {
+        match self {
+            Self::Try => true,
+            Self::Until(end) => Instant::now() >= end,
+            Self::Forever => false,
+        }
+    }
+}
+
+/// Sends a message of a call.
+pub(super) fn put(
+    producer: &mut spsc::Producer,
+    kind: FrameKind,
+    id: CallId,
+    bytes: &[u8],
+    patience: Patience,
+) -> Result<(), SendError> {
+    let len = ID_BYTES + bytes.len();
+    let reserved = match patience {
+        Patience::Try => producer.try_reserve(len),
+        Patience::Until(end) => producer.reserve_deadline(len, end),
+        Patience::Forever => producer.reserve(len),
+    };
+    let mut reservation = reserved.map_err(|error| match error {
+        SendError::TooLong { max } => SendError::TooLong {
+            max: max - ID_BYTES,
+        },
+        other => other,
+    })?;
+    reservation.set_meta(Meta {
+        kind: kind.number(),
+        flags: 0,
+    });
+    reservation.write_at(0, &id.0.to_le_bytes());
+    reservation.write_at(ID_BYTES, bytes);
+    reservation.commit();
+    Ok(())
+}
+
+/// The longest message of a call, in bytes.
+pub(super) fn longest(producer: &spsc::Producer) -> usize {
+    producer.max_message_bytes() - ID_BYTES
+}

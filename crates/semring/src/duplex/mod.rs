@@ -1,0 +1,86 @@
+//! Two rings as one line that goes both ways, and calls over it: for those who would take two pipes or
+//! a Unix socket.
+//!
+//! A [`Pair`] is two SPSC rings, *up* from the client to the server and *down* from the server to the
+//! client. It has two ends; each can be [taken](Pair::server_end) once, and its [`Endpoint`] sends and
+//! receives messages. Beyond these names the ends are equal.
+//!
+//! ```
+//! use semring::duplex::Builder;
+//! # let name = format!("doc-duplex-{}", std::process::id());
+//! let mut server = Builder::new(&name).create()?.server_end()?;
+//!
+//! // Usually in another process:
+//! let mut client = Builder::new(&name).open()?.client_end()?;
+//! client.send(b"ping")?;
+//!
+//! assert_eq!(server.recv()?.to_vec(), b"ping");
+//! server.send(b"pong")?;
+//! assert_eq!(client.recv()?.to_vec(), b"pong");
+//!
+//! let mut receiver = client.close_sending(); // as shutdown(2) with SHUT_WR
+//! assert!(matches!(server.recv(), Err(semring::RecvError::EndOfStream)));
+//! drop(server);
+//! assert!(matches!(receiver.recv(), Err(semring::RecvError::EndOfStream)));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # One conversation
+//! As a connected socket, a pair is for one conversation. When an end is gone, by close, exit or SIGKILL,
+//! the other one receives what is left, then end-of-stream for good; what it sends meets a broken pipe.
+//! Nobody takes the end over: whoever tries gets [`EndError::Spent`](crate::EndError::Spent). So a peer
+//! that is gone stays gone, and no answer comes from somebody who never heard the question. To go on,
+//! make a new pair; under the same name [`create`](Builder::create) replaces one whose
+//! users are gone.
+//!
+//! The last end to go removes the names. What a kill leaves behind is replaced by the next `create`, and
+//! [`remove`] takes it away.
+//!
+//! # One client
+//! A ring has one consumer, so a pair has one client. Many clients are many pairs: a server has a thread for
+//! each, or looks at them in turn with [`Endpoint::try_recv`]. How clients are met is up to the program:
+//! an MPSC ring that the server reads, into which each client sends the name of the pair that it has made,
+//! does it without a socket (`examples/rpc.rs`); with a Unix socket, [`Pair::send_over`].
+//!
+//! # Two full rings
+//! As with two pipes, ends that both wait in `send` for the other one to receive wait for ever. An end that
+//! sends much before it receives uses [`try_send`](Endpoint::try_send), a time-out, or a thread for each
+//! direction ([`Endpoint::split`]). [`Client`] and [`Server`] can't get there: a client that finds the
+//! ring full takes in replies while it waits.
+//!
+//! # Calls
+//! [`Client`] and [`Server`] put an id in front of each message. Several calls may be under way at once, and
+//! are answered in any order.
+//!
+//! ```
+//! use std::time::Duration;
+//! use semring::duplex::{Builder, Client, Server};
+//!
+//! let pair = Builder::memfd().create()?;
+//! let mut server = Server::new(pair.server_end()?);
+//! let mut client = Client::new(pair.client_end()?);
+//! let serving = std::thread::spawn(move || {
+//!     while let Ok(request) = server.next_request() {
+//!         let answer = request.bytes().to_ascii_uppercase();
+//!         let _ = request.reply(&answer); // the client may be gone
+//!     }
+//! });
+//! let reply = client.call_timeout(b"hello", Duration::from_secs(5))?;
+//! assert_eq!(reply.bytes(), b"HELLO");
+//! drop(client); // the server sees the end
+//! serving.join().unwrap();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod client;
+mod endpoint;
+mod frame;
+mod outbox;
+mod pair;
+mod server;
+
+pub use client::{Client, Reply};
+pub use endpoint::{Endpoint, Receiver, Sender};
+pub use frame::CallId;
+pub use pair::{Builder, Pair, remove};
+pub use server::{Request, Server, ServerInterrupter};

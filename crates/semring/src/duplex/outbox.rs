@@ -1,0 +1,145 @@
+//! The sending half of a server, shared by the requests that are not answered yet.
+//!
+//! Whoever sends takes the half out of the outbox, sends without holding the lock, and puts it back: so a
+//! time-out holds also while another thread waits for room.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::endpoint::Sender;
+use super::frame::{CallId, FrameKind, Patience, put};
+use crate::channel::Interrupter;
+use crate::error::SendError;
+
+#[derive(Debug)]
+pub(super) struct Outbox {
+    state: Mutex<State>,
+    came_back: Condvar,
+    /// Ends the server's wait for requests.
+    bell: Interrupter,
+}
+
+#[derive(Debug)]
+struct State {
+    /// `None` while somebody sends.
+    sender: Option<Sender>,
+    /// Requests that were let go of while there was no room to say so.
+    owed: Vec<CallId>,
+    /// The bell rang because somebody wants the server to stop waiting, not because something is owed.
+    interrupted: bool,
+}
+
+/// The half while it is out. Dropped, also by a panic, it is back.
+struct Out<'a> {
+    outbox: &'a Outbox,
+    sender: Option<Sender>,
+}
+
+impl Drop for Out<'_> {
+    fn drop(&mut self) {
+        self.outbox.lock().sender = self.sender.take();
+        self.outbox.came_back.notify_one();
+    }
+}
+
+impl Outbox {
+    pub(super) fn new(sender: Sender, bell: Interrupter) -> Self {
+        Self {
+            state: Mutex::new(State {
+                sender: Some(sender),
+                owed: Vec::new(),
+                interrupted: false,
+            }),
+            came_back: Condvar::new(),
+            bell,
+        }
+    }
+
+    /// No panic leaves the state half-changed.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the half out, as soon as it is there.
+    fn take(&self, patience: Patience) -> Result<Out<'_>, SendError> {
+        let mut state = self.lock();
+        loop {
+            if let Some(sender) = state.sender.take() {
+                return Ok(Out {
+                    outbox: self,
+                    sender: Some(sender),
+                });
+            }
+            state = match patience {
+                Patience::Try => return Err(SendError::Full),
+                Patience::Until(end) => {
+                    let left = end.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Err(SendError::TimedOut);
+                    }
+                    let waited = self.came_back.wait_timeout(state, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                Patience::Forever => {
+                    let waited = self.came_back.wait(state);
+                    waited.unwrap_or_else(PoisonError::into_inner)
+                }
+            };
+        }
+    }
+
+    pub(super) fn reply(
+        &self,
+        id: CallId,
+        bytes: &[u8],
+        patience: Patience,
+    ) -> Result<(), SendError> {
+        self.settle(patience)?;
+        let mut out = self.take(patience)?;
+        let sender = out.sender.as_mut().expect("it is out");
+        let said = put(sender.producer(), FrameKind::Reply, id, bytes, patience);
+        drop(out);
+        // What others could not say while we had the half.
+        let _ = self.settle(Patience::Try);
+        said
+    }
+
+    /// Says that there will be no reply: now if that is possible without waiting, else the server does it,
+    /// which may wait, as soon as it is in a call.
+    pub(super) fn give_up(&self, id: CallId) {
+        self.lock().owed.push(id);
+        // Otherwise it is said, or there is nobody to say it to.
+        if self.settle(Patience::Try) == Err(SendError::Full) {
+            self.bell.interrupt();
+        }
+    }
+
+    /// Ends the server's wait, or its next one.
+    pub(super) fn interrupt(&self) {
+        self.lock().interrupted = true;
+        self.bell.interrupt();
+    }
+
+    /// After the bell: true once for each interruption, false if something is owed.
+    pub(super) fn take_interruption(&self) -> bool {
+        std::mem::take(&mut self.lock().interrupted)
+    }
+
+    /// Says what is owed.
+    pub(super) fn settle(&self, patience: Patience) -> Result<(), SendError> {
+        while !self.lock().owed.is_empty() {
+            let mut out = self.take(patience)?;
+            // Somebody else may have said it since.
+            let Some(id) = self.lock().owed.pop() else {
+                break;
+            };
+            let sender = out.sender.as_mut().expect("it is out");
+            let said = put(sender.producer(), FrameKind::Unanswered, id, &[], patience);
+            if let Err(SendError::Full | SendError::TimedOut | SendError::Interrupted) = said {
+                self.lock().owed.push(id);
+            }
+            said?;
+        }
+        Ok(())
+    }
+}

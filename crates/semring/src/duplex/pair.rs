@@ -1,0 +1,476 @@
+//! Making, opening and removing two rings as one thing.
+//!
+//! ```text
+//! NAME.up            client → server     the pair's name: who finds it finds the pair
+//! NAME.down-UUID     server → client     the first 16 digits of the first ring's uuid
+//! ```
+//! * **Making**: up, then down. A maker that is killed between the two leaves up alone; whoever opens the pair
+//!   finds it and makes down, as the maker would have (any number of processes at once: all get the same
+//!   ring). So a half of a pair is never met.
+//! * **Removing**: up, then down. A remover that is killed between the two leaves a down that no other up ever
+//!   leads to, since a new up has another uuid. It is marked as made because it was missing, so `semring
+//!   prune` takes it away if it is empty.
+//! * **Opening while another removes**: who opened up may make down anew after the remover took it. It looks
+//!   whether up still has its name, and takes down away again if not.
+//!
+//! An end is taken by the seat of its consumer, then that of its producer. Whoever has the first may look at
+//! ease whether the second was ever taken: then there was a conversation, and the end is spent. Killed between
+//! the two, nobody ever had the end.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+
+use super::endpoint::Endpoint;
+use crate::channel::{self, spsc};
+use crate::error::{AttachError, CreateError, EndError, OpenError, OpenOrCreateError, RemoveError};
+use crate::guard::strategy::WaitStrategy;
+use crate::lifecycle::{RingInfo, RingState};
+use crate::memory::address::{Address, AddressError, Backend};
+
+/// Describes a pair of rings: makes it, opens it, or whichever is possible.
+///
+/// ```
+/// use semring::{duplex, spsc};
+/// # let name = format!("doc-pair-{}", std::process::id());
+/// // Both rings get what one ring can have.
+/// let ring = spsc::Builder::new(&name).capacity(1 << 20).mode(0o660);
+/// let pair = duplex::Builder::from(ring).create()?;
+/// assert_eq!(pair.up().capacity_bytes(), 1 << 20);
+/// pair.remove()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Builder {
+    ring: spsc::Builder,
+}
+
+impl From<spsc::Builder> for Builder {
+    /// A pair under this builder's address, of two rings as this builder makes them.
+    fn from(ring: spsc::Builder) -> Self {
+        Self { ring }
+    }
+}
+
+/// Which ring of a pair.
+#[derive(Clone, Copy)]
+enum Direction<'a> {
+    Up,
+    /// Of the up ring with this uuid.
+    Down(&'a str),
+}
+
+impl Builder {
+    /// For the pair at an address: a `posix:` or `sysv:` name of at most 178 bytes, or a `file:`. The rings
+    /// are called `NAME.up` and `NAME.down-` with 16 hexadecimal digits.
+    #[must_use]
+    pub fn new(address: impl AsRef<str>) -> Self {
+        spsc::Builder::new(address).into()
+    }
+
+    /// For a new pair in memory without names. Others get it [through a socket](Pair::send_over), or as two
+    /// [inherited](crate::Ring::inheritable) descriptors that they [put together](Pair::of).
+    #[must_use]
+    pub fn memfd() -> Self {
+        spsc::Builder::memfd().into()
+    }
+
+    /// For a new pair that this process shares with the children that it forks from then on. A child takes
+    /// its end from the [`Pair`] that it inherited.
+    #[must_use]
+    pub fn anonymous() -> Self {
+        spsc::Builder::anonymous().into()
+    }
+
+    /// Bytes that each direction holds; as [`Builder::capacity`](crate::Builder::capacity).
+    #[must_use]
+    pub fn capacity(self, bytes: u64) -> Self {
+        self.ring.capacity(bytes).into()
+    }
+
+    /// Permission bits of both rings; as [`Builder::mode`](crate::Builder::mode).
+    #[must_use]
+    pub fn mode(self, mode: u32) -> Self {
+        self.ring.mode(mode).into()
+    }
+
+    /// How this process's ends wait.
+    #[must_use]
+    pub fn wait(self, strategy: WaitStrategy) -> Self {
+        self.ring.wait(strategy).into()
+    }
+
+    /// Makes the pair. One of this name that is over is removed first, with whatever nobody received: one
+    /// that nobody uses, and of which an end was taken before.
+    ///
+    /// # Errors
+    /// [`CreateError::Exists`] if a pair of this name is there that is used, or was never used; and the
+    /// others of [`CreateError`].
+    pub fn create(&self) -> Result<Pair, CreateError> {
+        loop {
+            let up = self.at(Direction::Up)?;
+            match up.create() {
+                Ok(made) => match self.complete(made) {
+                    Ok(Some(pair)) => return Ok(pair),
+                    // It was removed meanwhile.
+                    Ok(None) => {}
+                    Err(OpenOrCreateError::Create(error)) => return Err(error),
+                    Err(OpenOrCreateError::Open(error)) => {
+                        return Err(not_completed(up.address(), error));
+                    }
+                },
+                Err(CreateError::Exists { name }) => {
+                    let address = up.address().clone()?;
+                    match Halves::open(&address) {
+                        Ok(halves) if halves.are_over() => match halves.remove() {
+                            // Gone, by our hand or another's.
+                            Ok(()) | Err(RemoveError::Open(_)) => {}
+                            // Somebody came, or it is not ours.
+                            Err(_) => return Err(CreateError::Exists { name }),
+                        },
+                        Err(OpenError::NotFound { .. }) => {}
+                        _ => return Err(CreateError::Exists { name }),
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Opens the pair, which must exist.
+    ///
+    /// # Errors
+    /// As [`Builder::open`](crate::Builder::open). If its maker was killed before it was complete, this
+    /// completes it, and fails as [`create`](Self::create) does.
+    pub fn open(&self) -> Result<Pair, OpenOrCreateError> {
+        loop {
+            let up = self.at(Direction::Up).map_err(OpenError::from)?.open()?;
+            if let Some(pair) = self.complete(up)? {
+                return Ok(pair);
+            }
+        }
+    }
+
+    /// Opens the pair, or makes it if there is none, or one that is over.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open) and [`create`](Self::create).
+    pub fn open_or_create(&self) -> Result<Pair, OpenOrCreateError> {
+        loop {
+            // Making comes first: it knows a pair that is over.
+            match self.create() {
+                Ok(pair) => return Ok(pair),
+                Err(CreateError::Exists { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            match self.open() {
+                Err(OpenOrCreateError::Open(OpenError::NotFound { .. })) => {}
+                opened => return opened,
+            }
+        }
+    }
+
+    /// Opens the pair that another process [sends](Pair::send_over) through a Unix socket; waits for it. The
+    /// builder's address plays no part.
+    ///
+    /// # Errors
+    /// As [`Builder::receive_from`](crate::Builder::receive_from).
+    pub fn receive_from(&self, socket: &UnixStream) -> Result<Pair, OpenError> {
+        let up = self.ring.receive_from(socket)?;
+        let down = self.ring.receive_from(socket)?;
+        Ok(Pair::of(up, down))
+    }
+
+    /// The second ring for the first one: opened, or made. `None` if the pair was removed meanwhile.
+    fn complete(&self, up: spsc::Ring) -> Result<Option<Pair>, OpenOrCreateError> {
+        let info = up.info()?;
+        let down = self
+            .at(Direction::Down(&info.uuid))
+            .map_err(OpenError::from)?
+            .capacity(info.capacity_bytes)
+            .mode(info.mode)
+            .implicit(true);
+        if is_nameless(up.address()) {
+            let down = down.create()?;
+            return Ok(Some(Pair { up, down }));
+        }
+        let down = down.owner(info.uid).group(info.gid).open_or_create()?;
+        if down.was_created() {
+            match channel::inspect(up.address()) {
+                Ok(now) if now.uuid == info.uuid => {}
+                // Whoever removed up has looked for down before we made it, or will not find it empty.
+                _ => {
+                    let _ = down.remove();
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(Pair { up, down }))
+    }
+
+    fn at(&self, direction: Direction<'_>) -> Result<spsc::Builder, AddressError> {
+        let address = self.ring.address().clone()?;
+        Ok(self.ring.at(part(&address, direction)?))
+    }
+}
+
+/// A ring that could be made, but its other half not be opened.
+fn not_completed(up: &Result<Address, AddressError>, error: OpenError) -> CreateError {
+    let name = up.as_ref().map(Address::to_string).unwrap_or_default();
+    CreateError::NotARing {
+        name,
+        what: format!("the ring for the other direction can't be used: {error}"),
+    }
+}
+
+/// True for memory that bears no name.
+fn is_nameless(address: &Address) -> bool {
+    matches!(address.backend(), Backend::Memfd | Backend::Anonymous)
+}
+
+/// The address of one of the rings.
+fn part(address: &Address, direction: Direction<'_>) -> Result<Address, AddressError> {
+    let suffix = match direction {
+        Direction::Up => ".up".to_owned(),
+        Direction::Down(uuid) => format!(".down-{}", uuid.get(..16).unwrap_or(uuid)),
+    };
+    let name = address.name();
+    let refused = |rule| {
+        Err(AddressError::BadName {
+            name: name.clone(),
+            rule,
+        })
+    };
+    match address.backend() {
+        Backend::Anonymous => Ok(address.clone()),
+        Backend::Memfd if !address.to_string().starts_with("memfd:") => {
+            refused("a descriptor is one ring: open both, and put them together with Pair::of")
+        }
+        Backend::Memfd if name.is_empty() => Ok(address.clone()),
+        Backend::Sysv if name.starts_with("0x") || name.contains('#') => {
+            refused("a key is one ring, and a pair is two: use a name")
+        }
+        _ => format!("{address}{suffix}").parse(),
+    }
+}
+
+fn is_idle(info: &RingInfo) -> bool {
+    matches!(info.state, RingState::Idle | RingState::Dormant)
+}
+
+/// True if there ever was a producer: whoever took the end that sends into this ring.
+fn was_sent_to(info: &RingInfo) -> bool {
+    info.lanes.iter().any(|lane| lane.attached_producers > 0)
+}
+
+/// The address of the other ring.
+fn down_of(up: &Address, info: &RingInfo) -> Option<Address> {
+    let up = up.to_string();
+    let base: Address = up.strip_suffix(".up")?.parse().ok()?;
+    part(&base, Direction::Down(&info.uuid)).ok()
+}
+
+fn in_use(info: &RingInfo) -> RemoveError {
+    RemoveError::InUse {
+        name: info.address.to_string(),
+        producers: info
+            .lanes
+            .iter()
+            .filter_map(|lane| lane.producer_pid)
+            .collect(),
+        consumer: info.consumer_pid,
+    }
+}
+
+/// The rings of a pair that is there: these, not others that come to have their names.
+struct Halves {
+    up: spsc::Ring,
+    /// `None` if the pair's maker or remover was killed half-way.
+    down: Option<spsc::Ring>,
+}
+
+impl Halves {
+    fn open(up: &Address) -> Result<Self, OpenError> {
+        let open = |address: &Address| spsc::open(address.to_string());
+        let up_ring = open(up)?;
+        let down = match down_of(up, &up_ring.info()?).map(|down| open(&down)) {
+            None | Some(Err(OpenError::NotFound { .. })) => None,
+            Some(opened) => Some(opened?),
+        };
+        Ok(Self { up: up_ring, down })
+    }
+
+    /// True if nobody uses the pair and an end of it was taken: what it was made for has ended.
+    fn are_over(&self) -> bool {
+        let infos: Result<Vec<RingInfo>, OpenError> = [Some(&self.up), self.down.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(spsc::Ring::info)
+            .collect();
+        infos.is_ok_and(|infos| infos.iter().all(is_idle) && infos.iter().any(was_sent_to))
+    }
+
+    /// Removes both, unless somebody uses them.
+    fn remove(&self) -> Result<(), RemoveError> {
+        if let Some(down) = &self.down {
+            let info = down.info()?;
+            if info.state == RingState::Active {
+                return Err(in_use(&info));
+            }
+        }
+        self.up.remove()?;
+        match self.down.as_ref().map(spsc::Ring::remove) {
+            // Somebody else removes the same pair.
+            None | Some(Err(RemoveError::Open(OpenError::NotFound { .. }))) => Ok(()),
+            Some(removed) => removed,
+        }
+    }
+}
+
+/// Removes the pair at an address, with everything in it. With `force` also while it is in use: everybody
+/// who has an end of it then ends with its `Removed` error.
+///
+/// # Errors
+/// [`RemoveError::InUse`] without `force`, [`RemoveError::Open`] if there is no such pair.
+pub fn remove(address: &Address, force: bool) -> Result<(), RemoveError> {
+    let up = part(address, Direction::Up).map_err(OpenError::from)?;
+    if !force {
+        return Halves::open(&up)?.remove();
+    }
+    let down = down_of(&up, &channel::inspect(&up)?);
+    channel::remove(&up, true)?;
+    match down.map(|down| channel::remove(&down, true)) {
+        None | Some(Err(RemoveError::Open(OpenError::NotFound { .. }))) => Ok(()),
+        Some(removed) => removed,
+    }
+}
+
+/// An open pair of rings. Holds no end of it: being open keeps nobody waiting.
+#[derive(Clone, Debug)]
+pub struct Pair {
+    up: spsc::Ring,
+    down: spsc::Ring,
+}
+
+impl Pair {
+    /// Two rings as a pair, for who has come by them in another way. Both sides must agree which is which. If
+    /// they have names, the last end to go takes those away, as with any pair.
+    ///
+    /// ```no_run
+    /// use semring::{duplex::Pair, spsc};
+    /// // A program that was started with two descriptors.
+    /// let pair = Pair::of(spsc::open("fd:3")?, spsc::open("fd:4")?);
+    /// let mut end = pair.client_end()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn of(up: spsc::Ring, down: spsc::Ring) -> Self {
+        Self { up, down }
+    }
+
+    /// Takes the end that receives from up and sends into down.
+    ///
+    /// # Errors
+    /// [`EndError::Taken`] while a live process has it, [`EndError::Spent`] if it was taken before and given
+    /// up, and [`EndError::Attach`].
+    pub fn server_end(&self) -> Result<Endpoint, EndError> {
+        self.take(&self.up, &self.down)
+    }
+
+    /// Takes the end that sends into up and receives from down.
+    ///
+    /// # Errors
+    /// As [`server_end`](Self::server_end).
+    pub fn client_end(&self) -> Result<Endpoint, EndError> {
+        self.take(&self.down, &self.up)
+    }
+
+    fn take(&self, incoming: &spsc::Ring, outgoing: &spsc::Ring) -> Result<Endpoint, EndError> {
+        let consumer = match incoming.consumer() {
+            Err(AttachError::ConsumerPresent { pid }) => return Err(EndError::Taken { pid }),
+            other => other?,
+        };
+        let sent = outgoing.info()?;
+        if let Some(pid) = sent.lanes.iter().find_map(|lane| lane.producer_pid) {
+            return Err(EndError::Taken { pid });
+        }
+        if was_sent_to(&sent) {
+            return Err(EndError::Spent);
+        }
+        let producer = outgoing.producer()?;
+        // The other end was here, and receives nothing any more: a producer that has met nobody would wait for
+        // somebody who never comes.
+        if was_sent_to(&incoming.info()?) && outgoing.info()?.consumer_pid.is_none() {
+            outgoing.hang_up();
+        }
+        Ok(Endpoint::new(producer, consumer, Taken(self.clone())))
+    }
+
+    /// The ring from the client to the server.
+    #[must_use]
+    pub fn up(&self) -> &spsc::Ring {
+        &self.up
+    }
+
+    /// The ring from the server to the client.
+    #[must_use]
+    pub fn down(&self) -> &spsc::Ring {
+        &self.down
+    }
+
+    /// Sends the pair through a Unix socket, to be [received](Builder::receive_from) by another process.
+    ///
+    /// ```
+    /// use semring::duplex::Builder;
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// let (ours, theirs) = UnixStream::pair()?;
+    /// let pair = Builder::memfd().create()?;
+    /// pair.send_over(&ours)?;
+    /// let mut server = pair.server_end()?;
+    /// // In the other process:
+    /// let mut client = Builder::memfd().receive_from(&theirs)?.client_end()?;
+    /// client.send(b"no name, no file")?;
+    /// assert_eq!(server.recv()?.to_vec(), b"no name, no file");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Ring::send_over`](crate::Ring::send_over).
+    pub fn send_over(&self, socket: &UnixStream) -> io::Result<()> {
+        self.up.send_over(socket)?;
+        self.down.send_over(socket)
+    }
+
+    /// Removes the pair with everything in it, unless somebody has an end of it.
+    ///
+    /// # Errors
+    /// [`RemoveError::InUse`], [`RemoveError::Permission`], and the others.
+    pub fn remove(&self) -> Result<(), RemoveError> {
+        let halves = Halves {
+            up: self.up.clone(),
+            down: Some(self.down.clone()),
+        };
+        halves.remove()
+    }
+}
+
+/// An end of this pair is taken. Dropped by the last one who has an end, it takes the names away.
+#[derive(Debug)]
+pub(super) struct Taken(Pair);
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let Self(Pair { up, down }) = self;
+        // In a forked child the end is the parent's.
+        if is_nameless(up.address()) || up.is_forked() {
+            return;
+        }
+        let both_taken = [up, down]
+            .into_iter()
+            .all(|ring| ring.info().is_ok_and(|info| was_sent_to(&info)));
+        if both_taken {
+            // Somebody still has the other end, or was faster; or it is not ours to remove.
+            let _ = self.0.remove();
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Pairs of rings: their ends, their closing, their names.
+
+use std::thread;
+
+use semring::duplex::{self, Builder, Endpoint, Pair};
+use semring::{AddressError, CreateError, EndError, OpenError, OpenOrCreateError};
+use semring::{RecvError, RemoveError, SendError, spsc};
+
+use crate::bench::{Bench, CAPACITY, LONG, SOON};
+
+fn pair(address: &str) -> Pair {
+    Builder::new(address).capacity(CAPACITY).create().unwrap()
+}
+
+fn ends(pair: &Pair) -> (Endpoint, Endpoint) {
+    (pair.server_end().unwrap(), pair.client_end().unwrap())
+}
+
+fn send_until_refused(end: &mut Endpoint) -> SendError {
+    loop {
+        if let Err(error) = end.try_send(&[0; 100]) {
+            return error;
+        }
+    }
+}
+
+/// Whether both names are gone, or both there.
+#[track_caller]
+fn names_are_there(bench: &Bench, there: bool) {
+    let found = semring::list()
+        .iter()
+        .filter(|info| info.name.starts_with(bench.guard.name()))
+        .count();
+    assert_eq!(found, if there { 2 } else { 0 });
+}
+
+over_each_backend! {
+    fn both_ends_send_and_receive(bench) {
+        let (mut server, mut client) = ends(&pair(&bench.address));
+        for round in 0..1000u32 {
+            client.send(&round.to_le_bytes()).unwrap();
+            assert_eq!(server.recv().unwrap().to_vec(), round.to_le_bytes());
+            server.send(&(round + 1).to_le_bytes()).unwrap();
+            assert_eq!(client.recv().unwrap().to_vec(), (round + 1).to_le_bytes());
+        }
+        assert_eq!(client.try_recv().err(), Some(RecvError::Empty));
+        assert_eq!(client.recv_timeout(SOON).err(), Some(RecvError::TimedOut));
+        assert_eq!(client.max_message_bytes(), 1024);
+    }
+
+    fn the_end_of_one_is_the_end_for_the_other_and_stays_so(bench) {
+        let (mut server, mut client) = ends(&pair(&bench.address));
+        client.send(b"last words").unwrap();
+        drop(client);
+        assert_eq!(server.recv().unwrap().to_vec(), b"last words");
+        for _ in 0..3 {
+            assert_eq!(server.recv().err(), Some(RecvError::EndOfStream));
+            assert_eq!(server.try_recv().err(), Some(RecvError::EndOfStream));
+        }
+        assert_eq!(send_until_refused(&mut server), SendError::ConsumerGone);
+    }
+
+    fn each_direction_is_closed_by_itself(bench) {
+        let (mut server, client) = ends(&pair(&bench.address));
+        let mut receiver = client.close_sending();
+        assert_eq!(server.recv().err(), Some(RecvError::EndOfStream));
+        server.send(b"still heard").unwrap();
+        assert_eq!(receiver.recv().unwrap().to_vec(), b"still heard");
+        let mut sender = server.close_receiving();
+        sender.send(b"and again").unwrap();
+        assert_eq!(receiver.recv().unwrap().to_vec(), b"and again");
+        receiver.close();
+        let refused = std::iter::repeat_with(|| sender.try_send(&[0; 100])).find_map(Result::err);
+        assert_eq!(refused, Some(SendError::Closed));
+        drop(sender);
+        names_are_there(&bench, false);
+    }
+
+    fn halves_work_in_two_threads(bench) {
+        let (mut server, client) = ends(&pair(&bench.address));
+        let (mut sender, mut receiver) = client.split();
+        thread::scope(|scope| {
+            scope.spawn(move || loop {
+                let message = match server.recv() {
+                    Ok(message) => message.to_vec(),
+                    Err(RecvError::EndOfStream) => break,
+                    Err(error) => panic!("{error}"),
+                };
+                server.send(&message).unwrap();
+            });
+            scope.spawn(move || (0..2000u32).for_each(|number| {
+                sender.send(&number.to_le_bytes().repeat(20)).unwrap();
+            }));
+            for number in 0..2000u32 {
+                assert_eq!(receiver.recv().unwrap().to_vec(), number.to_le_bytes().repeat(20));
+            }
+            assert_eq!(receiver.recv().err(), Some(RecvError::EndOfStream));
+        });
+    }
+
+    fn an_end_is_taken_once(bench) {
+        let pair = pair(&bench.address);
+        let (server, client) = ends(&pair);
+        let ours = std::process::id();
+        for end in [pair.server_end(), pair.client_end()] {
+            assert!(matches!(end, Err(EndError::Taken { pid }) if pid == ours), "{end:?}");
+        }
+        // Also by its sending half alone.
+        let sender = server.close_receiving();
+        assert!(matches!(pair.server_end(), Err(EndError::Taken { .. })));
+        drop(sender);
+        for _ in 0..2 {
+            let end = pair.server_end();
+            assert!(matches!(end, Err(EndError::Spent)), "{end:?}");
+        }
+        drop(client);
+    }
+
+    fn who_comes_when_the_other_has_left_finds_its_words_and_a_broken_pipe(bench) {
+        let pair = pair(&bench.address);
+        let mut server = pair.server_end().unwrap();
+        server.send(b"too late").unwrap();
+        drop(server);
+        let mut client = pair.client_end().unwrap();
+        assert_eq!(send_until_refused(&mut client), SendError::ConsumerGone);
+        assert_eq!(client.recv().unwrap().to_vec(), b"too late");
+        assert_eq!(client.recv().err(), Some(RecvError::EndOfStream));
+    }
+
+    fn who_comes_first_waits_for_the_other(bench) {
+        let pair = pair(&bench.address);
+        let mut client = pair.client_end().unwrap();
+        client.send(b"early").unwrap();
+        assert_eq!(client.recv_timeout(SOON).err(), Some(RecvError::TimedOut));
+        assert_eq!(send_until_refused(&mut client), SendError::Full);
+        let mut server = pair.server_end().unwrap();
+        assert_eq!(server.recv().unwrap().to_vec(), b"early");
+    }
+
+    fn the_last_end_takes_the_names_away(bench) {
+        let pair = pair(&bench.address);
+        names_are_there(&bench, true);
+        let (server, client) = ends(&pair);
+        drop(client);
+        names_are_there(&bench, true);
+        drop(server);
+        names_are_there(&bench, false);
+        bench.guard.assert_clean();
+    }
+
+    fn a_pair_whose_other_end_never_came_stays(bench) {
+        let mut server = pair(&bench.address).server_end().unwrap();
+        server.send(b"for whoever comes").unwrap();
+        drop(server);
+        names_are_there(&bench, true);
+        let opened = Builder::new(&bench.address).open().unwrap();
+        let mut client = opened.client_end().unwrap();
+        assert_eq!(client.recv().unwrap().to_vec(), b"for whoever comes");
+        drop(client);
+        names_are_there(&bench, false);
+    }
+
+    fn creating_replaces_what_is_over_and_nothing_else(bench) {
+        let exists = || {
+            let created = Builder::new(&bench.address).create();
+            assert!(matches!(created, Err(CreateError::Exists { .. })), "{created:?}");
+        };
+        let first = pair(&bench.address);
+        exists(); // it was never used
+        let server = first.server_end().unwrap();
+        exists(); // somebody has an end
+        drop(server);
+        let second = pair(&bench.address);
+        assert_ne!(first.up().info().unwrap().uuid, second.up().info().unwrap().uuid);
+        assert!(matches!(first.client_end(), Err(EndError::Attach(_))), "it was removed");
+        let (server, mut client) = ends(&second);
+        client.send(b"x").unwrap();
+        drop((server, client));
+        names_are_there(&bench, false);
+        let third = Builder::new(&bench.address).open_or_create().unwrap();
+        let same = Builder::new(&bench.address).open_or_create().unwrap();
+        assert_eq!(third.down().info().unwrap().uuid, same.down().info().unwrap().uuid);
+        third.remove().unwrap();
+        bench.guard.assert_clean();
+    }
+
+    fn whoever_opens_half_a_pair_completes_it(bench) {
+        let up = spsc::Builder::new(format!("{}.up", bench.address)).capacity(CAPACITY);
+        let up = up.mode(0o640).create().unwrap();
+        let pairs: Vec<Pair> = thread::scope(|scope| {
+            let opening: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| Builder::new(&bench.address).open().unwrap()))
+                .collect();
+            opening.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        bench.guard.objects();
+        let downs: Vec<_> = pairs.iter().map(|pair| pair.down().info().unwrap()).collect();
+        for down in &downs {
+            assert_eq!((&down.uuid, down.mode), (&downs[0].uuid, 0o640));
+            assert_eq!(down.capacity_bytes, CAPACITY);
+        }
+        let mut server = pairs[0].server_end().unwrap();
+        let mut client = pairs[3].client_end().unwrap();
+        client.send(b"whole").unwrap();
+        assert_eq!(server.recv().unwrap().to_vec(), b"whole");
+        drop((server, client, up));
+        names_are_there(&bench, false);
+    }
+
+    fn removing_spares_a_pair_in_use_unless_forced(bench) {
+        let pair = pair(&bench.address);
+        let address = bench.address.parse().unwrap();
+        let mut client = pair.client_end().unwrap();
+        for refused in [pair.remove(), duplex::remove(&address, false)] {
+            assert!(matches!(refused, Err(RemoveError::InUse { .. })), "{refused:?}");
+        }
+        client.send(b"as before").unwrap();
+        duplex::remove(&address, true).unwrap();
+        assert_eq!(client.recv().err(), Some(RecvError::Removed));
+        assert!(matches!(duplex::remove(&address, true), Err(RemoveError::Open(OpenError::NotFound { .. }))));
+        let opened = Builder::new(&bench.address).open();
+        assert!(matches!(opened, Err(OpenOrCreateError::Open(OpenError::NotFound { .. }))));
+        bench.guard.assert_clean();
+    }
+
+    fn an_end_that_waits_for_room_gives_its_own_back(bench) {
+        let (mut server, mut client) = ends(&pair(&bench.address));
+        // 128 bytes each with its header: the laps come out even, and no pad takes room.
+        const BYTES: [u8; 120] = [7; 120];
+        while client.try_send(&BYTES).is_ok() {}
+        while server.try_send(&BYTES).is_ok() {}
+        // Less than a quarter lap: received, and not yet given back.
+        server.recv().unwrap().release();
+        assert_eq!(client.try_send(&BYTES), Err(SendError::Full));
+        thread::scope(|scope| {
+            let blocked = scope.spawn(move || server.send(&BYTES).map(|()| server));
+            assert_eq!(client.send_timeout(&BYTES, LONG), Ok(()));
+            client.recv().unwrap().release();
+            client.consumer().flush_released().unwrap();
+            drop(blocked.join().unwrap().unwrap());
+        });
+    }
+}
+
+#[test]
+fn memory_without_names_and_files_make_pairs() {
+    let path = std::env::temp_dir().join(semring_testkit::names::unique("pair"));
+    let file = format!("file:{}", path.display());
+    for builder in [
+        Builder::memfd(),
+        Builder::anonymous(),
+        Builder::new("memfd:labelled"),
+        Builder::new(&file),
+    ] {
+        let (mut server, mut client) = ends(&builder.capacity(CAPACITY).create().unwrap());
+        client.send(b"there").unwrap();
+        server.send(b"back").unwrap();
+        assert_eq!(server.recv().unwrap().to_vec(), b"there");
+        assert_eq!(client.recv().unwrap().to_vec(), b"back");
+    }
+    let folder = std::fs::read_dir(path.parent().unwrap()).unwrap();
+    let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+    let left: Vec<_> = folder
+        .map(|entry| entry.unwrap().file_name())
+        .filter(|entry| entry.to_string_lossy().starts_with(&name))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn addresses_that_can_not_be_two_rings_are_refused_with_the_reason() {
+    for (address, reason) in [
+        ("sysv:0x5eed0001", "a pair is two"),
+        ("sysv:/etc/passwd#1", "a pair is two"),
+        ("fd:7", "Pair::of"),
+        (&"x".repeat(199), "longer than 200"),
+    ] {
+        let refused = Builder::new(address).create().map(drop).unwrap_err();
+        let is_address = matches!(refused, CreateError::Address(AddressError::BadName { .. }));
+        assert!(
+            is_address && refused.to_string().contains(reason),
+            "{refused}"
+        );
+        let refused = Builder::new(address).open().map(drop).unwrap_err();
+        assert!(refused.to_string().contains(reason), "{refused}");
+    }
+}
