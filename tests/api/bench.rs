@@ -106,7 +106,7 @@ pub fn while_asleep<R: Send>(wait: impl FnOnce() -> R + Send, meanwhile: impl Fn
         });
         await_asleep(
             told.recv().unwrap(),
-            &[libc::SYS_semop, libc::SYS_semtimedop],
+            &semring_testkit::process::SLEEPING_ON_A_RING,
         );
         meanwhile();
         waiting.join().unwrap()

@@ -260,7 +260,7 @@ fn a_consumer_killed_at_any_instruction_of_going_to_sleep_makes_way(case: Case) 
             }
             for number in 41..43 {
                 successor.say("recv");
-                successor.wait_until_asleep_on_a_semaphore();
+                successor.wait_until_asleep_on_a_ring();
                 send(&mut producer, number);
                 let expected = format!("message 1 {number} 0 {}", number * 32);
                 assert_eq!(answer(&mut successor), expected);
@@ -297,7 +297,7 @@ fn a_consumer_killed_at_any_instruction_of_waking_the_producer_leaves_it_awake(c
             const { assert!(4 * 1008 <= SMALL) };
             producer.say("send 1 4 1 1000");
             let stepper = at_marker(&case, &["consumer"], "recv");
-            producer.wait_until_asleep_on_a_semaphore();
+            producer.wait_until_asleep_on_a_ring();
             (stepper, ring)
         },
         |point, ring| {
@@ -336,7 +336,7 @@ pub fn sleeping_producer(case: &Case, producer: &mut Peer) {
     assert_eq!(ask(producer, "producer"), "ok 0");
     assert_eq!(ask(producer, "fill 1 0 1000"), "ok 4");
     producer.say("feed 1 4 1 1000 /dev/null");
-    producer.wait_until_asleep_on_a_semaphore();
+    producer.wait_until_asleep_on_a_ring();
 }
 
 /// The next consumer finds everything that was not released, and the producer goes on.
@@ -397,7 +397,7 @@ fn leaves(case: Case, what: &str, on_purpose: bool) {
             assert_eq!(ask(producer, "producer"), "ok 0");
             assert_eq!(ask(producer, "fill 1 0 1000"), "ok 4");
             producer.say("send 1 4 1 1000");
-            producer.wait_until_asleep_on_a_semaphore();
+            producer.wait_until_asleep_on_a_ring();
             (stepper, ring)
         },
         |point, ring| {

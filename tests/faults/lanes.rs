@@ -133,8 +133,8 @@ fn killed_consumer(case: Case, name: &str, points: Points, prepare: &[&str], wha
             let stepper = at_marker(&case, prepare, what);
             first.say("feed 3 4 8 1000 /dev/null");
             second.say("feed 4 4 8 1000 /dev/null");
-            first.wait_until_asleep_on_a_semaphore();
-            second.wait_until_asleep_on_a_semaphore();
+            first.wait_until_asleep_on_a_ring();
+            second.wait_until_asleep_on_a_ring();
             (stepper, ring)
         },
         |_, ring| {

@@ -244,7 +244,7 @@ fn a_successor_that_sleeps_is_woken_as_its_killed_predecessors_were(case: Case) 
         let filled = ask(&mut producer, &format!("fill 1 {first} 1000"));
         let filled: u64 = filled.strip_prefix("ok ").unwrap().parse().unwrap();
         producer.say(&format!("send 1 {} 1 1000", first + filled));
-        producer.wait_until_asleep_on_a_semaphore();
+        producer.wait_until_asleep_on_a_ring();
         for number in first..=first + filled {
             let received = consumer.recv().unwrap();
             assert_eq!(whole(&received.to_vec()), (1, number));
@@ -261,7 +261,7 @@ fn a_successor_that_sleeps_is_woken_as_its_killed_predecessors_were(case: Case) 
         let mut consumer = case.consumer();
         for number in 0..2 {
             consumer.say("recv");
-            consumer.wait_until_asleep_on_a_semaphore();
+            consumer.wait_until_asleep_on_a_ring();
             message::encode(2, 2 * round + number, 100, &mut bytes);
             producer.send(&bytes).unwrap();
             let received = answer(&mut consumer);

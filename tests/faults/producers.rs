@@ -221,7 +221,7 @@ fn killed_waker(case: Case, name: &str, before: u64, prepare: &[&str], what: &st
             say_ok(&mut consumer, "consumer");
             let stepper = at_marker(&case, prepare, what);
             consumer.say("drain");
-            consumer.wait_until_asleep_on_a_semaphore();
+            consumer.wait_until_asleep_on_a_ring();
             (stepper, ring)
         },
         |point, _ring| {
@@ -286,7 +286,7 @@ fn a_producer_killed_at_any_instruction_of_waiting_for_room_leaves_a_sound_ring(
             assert_eq!(ask(&mut successor, "producer"), "ok 0");
             // There is room for the pad only.
             successor.say("send 2 0 1 1000");
-            successor.wait_until_asleep_on_a_semaphore();
+            successor.wait_until_asleep_on_a_ring();
             receive(1, 1);
             assert_eq!(answer(&mut successor), "ok");
             say_ok(&mut successor, "drop-producer");
@@ -348,7 +348,7 @@ fn ended_stream(case: Case, name: &str, what: &str) {
             say_ok(&mut consumer, "consumer");
             let stepper = at_marker(&case, &["producer", "send 1 0 40 24"], what);
             consumer.say("drain");
-            consumer.wait_until_asleep_on_a_semaphore();
+            consumer.wait_until_asleep_on_a_ring();
             (stepper, ring)
         },
         |point, ring| {

@@ -53,7 +53,7 @@ pub fn asleep_in(case: &Case, consumer: &mut Peer, command: &str) {
     reopen(case, consumer);
     say_ok(consumer, "consumer");
     consumer.say(command);
-    consumer.wait_until_asleep_on_a_semaphore();
+    consumer.wait_until_asleep_on_a_ring();
 }
 
 /// What must be in the ring behind a kill.

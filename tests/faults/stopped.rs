@@ -69,7 +69,7 @@ impl Others<'_> {
             self.early.push(received);
         }
         self.consumer.say("recv");
-        self.consumer.wait_until_asleep_on_a_semaphore();
+        self.consumer.wait_until_asleep_on_a_ring();
     }
 }
 
@@ -98,7 +98,7 @@ fn stopped(case: &Case, point: Point, stepper: Stepper, mut others: Others, mess
     }
     assert_eq!(answer(&mut stopped), "ok");
     stopped.wait();
-    others.consumer.wait_until_asleep_on_a_semaphore();
+    others.consumer.wait_until_asleep_on_a_ring();
     others.pass();
     let Others {
         ring,
@@ -134,7 +134,7 @@ fn stopped_sender(case: Case, name: &str, points: Points, sending: &Sending, las
                 say_ok(&mut consumer, "flush");
             }
             consumer.say("recv");
-            consumer.wait_until_asleep_on_a_semaphore();
+            consumer.wait_until_asleep_on_a_ring();
             (stepper, (ring, producer))
         },
         |point, stepper, (ring, producer)| {
@@ -216,7 +216,7 @@ fn a_producer_stopped_at_any_instruction_of_its_attach_delays_nobody(case: Case)
             let producer = ring.producer().unwrap();
             drop(first);
             consumer.say("recv");
-            consumer.wait_until_asleep_on_a_semaphore();
+            consumer.wait_until_asleep_on_a_ring();
             (at_marker(&case, &[], "attach"), (ring, producer))
         },
         |point, stepper, (ring, producer)| {

@@ -62,7 +62,7 @@ fn a_killed_consumer_is_a_broken_pipe(mut site: Site) {
     let (mut consumer, mut producer) = (site.consumer(), site.producer());
     assert!(ask(&mut producer, "fill 1 0 100").starts_with("ok "));
     producer.say("send 1 1000 1 1000");
-    producer.wait_until_asleep_on_a_semaphore();
+    producer.wait_until_asleep_on_a_ring();
     consumer.kill();
     assert_eq!(answer(&mut producer), "error ConsumerGone after 0");
     // A successor gets what was not released.
@@ -76,7 +76,7 @@ fn force_ends_both_sides(mut site: Site) {
     let ring = site.ring(2, 4096);
     let mut consumer = site.consumer();
     consumer.say("recv");
-    consumer.wait_until_asleep_on_a_semaphore();
+    consumer.wait_until_asleep_on_a_ring();
     let mut producer = site.producer();
     assert_eq!(ask(&mut producer, "probe"), "ok");
     let set = site.known_set();

@@ -55,7 +55,7 @@ fn pid_namespaces_that_share_an_ipc_namespace_share_rings_and_see_deaths() {
         say_ok(&mut inside, "consumer");
         assert!(ask(&mut outside, "fill 1 0 100").starts_with("ok "));
         outside.say("send 1 1000 1 1000");
-        outside.wait_until_asleep_on_a_semaphore();
+        outside.wait_until_asleep_on_a_ring();
         inside.kill();
         assert_eq!(answer(&mut outside), "error ConsumerGone after 0");
         // Its seat is free, though nobody here could have seen its process.

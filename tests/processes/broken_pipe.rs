@@ -28,7 +28,7 @@ fn blocked(case: &Case) -> (semring_testkit::peer::Peer, semring_testkit::peer::
     assert!(ask(&mut producer, "fill 1 0 100").starts_with("ok "));
     assert!(ask(&mut consumer, "recv").starts_with("message 1 0 "));
     producer.say("send 1 1000 1 1000");
-    producer.wait_until_asleep_on_a_semaphore();
+    producer.wait_until_asleep_on_a_ring();
     (producer, consumer)
 }
 
@@ -66,7 +66,7 @@ fn every_blocked_producer_learns_of_the_death(case: Case) {
     for (number, producer) in (1..).zip(&mut producers) {
         assert!(ask(producer, &format!("fill {number} 0 100")).starts_with("ok "));
         producer.say(&format!("send {number} 1000 1 1000"));
-        producer.wait_until_asleep_on_a_semaphore();
+        producer.wait_until_asleep_on_a_ring();
     }
     consumer.kill();
     for producer in &mut producers {
@@ -110,7 +110,7 @@ fn a_producer_whose_consumer_died_asleep_learns_of_it_with_the_next_message(case
     let mut producer = case.producer();
     let mut consumer = case.consumer();
     consumer.say("drain");
-    consumer.wait_until_asleep_on_a_semaphore();
+    consumer.wait_until_asleep_on_a_ring();
     consumer.kill();
     // The first one finds the wait word and asks; trouble found behind a commit is told by the next.
     assert_eq!(
@@ -166,7 +166,7 @@ fn a_producer_that_never_met_a_consumer_waits(case: Case) {
     );
     // And goes on when one comes.
     producer.say(&format!("send 1 {filled} 50 1000"));
-    producer.wait_until_asleep_on_a_semaphore();
+    producer.wait_until_asleep_on_a_ring();
     let mut consumer = case.consumer();
     consumer.say("drain");
     assert_eq!(answer(&mut producer), "ok");
@@ -219,7 +219,7 @@ fn a_producer_rides_over_to_the_next_consumer(case: Case) {
         "error TimedOut"
     );
     producer.say("send 2 0 20 1000");
-    producer.wait_until_asleep_on_a_semaphore();
+    producer.wait_until_asleep_on_a_ring();
     let mut consumer = case.consumer();
     // Not released before the kill, so it comes again.
     assert!(ask(&mut consumer, "recv").starts_with("message 1 0 "));

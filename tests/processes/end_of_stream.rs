@@ -67,9 +67,9 @@ fn a_sleeping_consumer_learns_of_the_end(case: Case) {
     let mut producer = case.producer();
     let mut consumer = case.consumer();
     consumer.say("drain");
-    consumer.wait_until_asleep_on_a_semaphore();
+    consumer.wait_until_asleep_on_a_ring();
     say_ok(&mut producer, "send 1 0 3 64");
-    consumer.wait_until_asleep_on_a_semaphore();
+    consumer.wait_until_asleep_on_a_ring();
     say_ok(&mut producer, "drop-producer");
     assert_eq!(answer(&mut consumer), "drained 3 EndOfStream");
     drop((producer, consumer));
@@ -82,9 +82,9 @@ fn a_sleeping_consumer_learns_of_the_death_of_the_last_producer(case: Case) {
     let mut consumer = case.consumer();
     say_ok(&mut producers[1], "send 1 0 3 64");
     consumer.say("drain");
-    consumer.wait_until_asleep_on_a_semaphore();
+    consumer.wait_until_asleep_on_a_ring();
     producers[0].kill();
-    consumer.wait_until_asleep_on_a_semaphore();
+    consumer.wait_until_asleep_on_a_ring();
     producers[1].kill();
     assert_eq!(answer(&mut consumer), "drained 3 EndOfStream");
     drop(consumer);
@@ -212,7 +212,7 @@ fn a_batch_begun_on_a_full_lane_appears_at_once_and_wakes_the_consumer(case: Cas
         let mut batch = pushing.join().unwrap();
         assert_eq!(sent(), filled, "the first of the batch is held back");
         // Asleep, it has released everything: the whole batch fits.
-        consumer.wait_until_asleep_on_a_semaphore();
+        consumer.wait_until_asleep_on_a_ring();
         batch.push(&second).unwrap();
         batch.push(&third).unwrap();
         assert_eq!(sent(), filled, "nothing is visible before the commit");

@@ -56,7 +56,7 @@ fn the_end_of_a_forked_child_is_not_the_end_of_the_stream(case: Case) {
     let mut consumer = case.consumer();
     let mut producer = case.producer();
     consumer.say("drain");
-    consumer.wait_until_asleep_on_a_semaphore();
+    consumer.wait_until_asleep_on_a_ring();
     all_forked(&ask(&mut producer, "forked-handles"));
     assert_eq!(answer(&mut producer), "child 0");
     say_ok(&mut producer, "send 1 0 50 64");

@@ -41,7 +41,7 @@ fn a_full_bell_of_the_consumer_keeps_nobody_from_coming_or_going(case: Case) {
     fill(set, MESSAGES);
     // Tokens by the thousand wake a consumer for nothing, but not for ever.
     consumer.say("drain");
-    consumer.wait_until_asleep_on_a_semaphore();
+    consumer.wait_until_asleep_on_a_ring();
     assert_eq!(set.value(MESSAGES).unwrap(), 0);
     say_ok(&mut producers[1], "send 2 0 100 500");
     post_to(set, MESSAGES);

@@ -55,7 +55,7 @@ fn no_wake_up_is_lost_on_a_lane_of_a_few_messages(case: Case) {
     // Three or four fit.
     say_ok(&mut producer, &format!("send 1 0 {count} 1000"));
     // Behind the last one nothing follows that could wake the consumer.
-    consumer.wait_until_asleep_on_a_semaphore();
+    consumer.wait_until_asleep_on_a_ring();
     say_ok(&mut producer, "drop-producer");
     assert_eq!(
         answer(&mut consumer),
@@ -138,7 +138,7 @@ fn no_wake_up_is_lost_among_three_producers(case: Case) {
     for producer in &mut producers {
         assert_eq!(answer(producer), "ok");
     }
-    consumer.wait_until_asleep_on_a_semaphore();
+    consumer.wait_until_asleep_on_a_ring();
     drop(producers);
     assert_eq!(
         answer(&mut consumer),

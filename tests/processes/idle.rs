@@ -24,7 +24,7 @@ fn used(peer: &Peer) -> (Duration, String) {
 
 /// Lets the peer sleep while time passes and holds that it did not run.
 fn does_not_run(case: &Case, peer: &mut Peer) {
-    peer.wait_until_asleep_on_a_semaphore();
+    peer.wait_until_asleep_on_a_ring();
     let before = used(peer);
     // Nothing to wait for: time passes.
     let clock = semring::any::Builder::new(format!("{}-clock", case.address()))

@@ -49,7 +49,7 @@ fn a_killed_user_keeps_no_ring(case: Case) {
     let mut consumer = case.consumer();
     assert_eq!(ask(&mut consumer, "recv"), "error EndOfStream");
     consumer.say("recv");
-    consumer.wait_until_asleep_on_a_semaphore();
+    consumer.wait_until_asleep_on_a_ring();
     consumer.kill();
     case.finish();
 }
@@ -60,7 +60,7 @@ fn everybody_learns_of(case: &Case, removal: impl Fn(&Case)) {
     case.ring(1);
     let mut consumer = case.consumer();
     consumer.say("recv");
-    consumer.wait_until_asleep_on_a_semaphore();
+    consumer.wait_until_asleep_on_a_ring();
     removal(case);
     assert_eq!(answer(&mut consumer), "error Removed");
     assert_eq!(ask(&mut consumer, "recv"), "error Removed");
@@ -72,7 +72,7 @@ fn everybody_learns_of(case: &Case, removal: impl Fn(&Case)) {
     let mut producer = case.producer();
     assert!(ask(&mut producer, "fill 1 0 100").starts_with("ok "));
     producer.say("send 1 1000 1 1000");
-    producer.wait_until_asleep_on_a_semaphore();
+    producer.wait_until_asleep_on_a_ring();
     removal(case);
     assert_eq!(answer(&mut producer), "error Removed after 0");
     assert_eq!(ask(&mut producer, "probe"), "error Removed");

@@ -22,7 +22,7 @@ fn a_second_consumer_is_refused_with_the_pid_of_the_first(case: Case) {
     assert_eq!(ask(&mut second, "consumer"), refusal);
     // Also while it sleeps, and while it is busy.
     first.say("drain");
-    first.wait_until_asleep_on_a_semaphore();
+    first.wait_until_asleep_on_a_ring();
     assert_eq!(ask(&mut second, "consumer"), refusal);
     let mut producer = case.producer();
     say_ok(&mut producer, "send 1 0 1000 64");
@@ -56,10 +56,10 @@ fn a_refused_consumer_leaves_nothing_behind(case: Case) {
     let mut producer = case.producer();
     assert!(ask(&mut producer, "fill 1 0 100").starts_with("ok "));
     producer.say("send 1 1000 1 1000");
-    producer.wait_until_asleep_on_a_semaphore();
+    producer.wait_until_asleep_on_a_ring();
     // The death of the refused one says nothing to anybody.
     second.kill();
-    producer.wait_until_asleep_on_a_semaphore();
+    producer.wait_until_asleep_on_a_ring();
     first.kill();
     assert_eq!(answer(&mut producer), "error ConsumerGone after 0");
     drop(producer);

@@ -21,7 +21,7 @@ fn a_program_that_becomes_another_one_keeps_its_place(case: Case) {
         assert!(message.starts_with(&format!("message 1 {number} ")));
     }
     consumer.say("recv");
-    consumer.wait_until_asleep_on_a_semaphore();
+    consumer.wait_until_asleep_on_a_ring();
     let info = ring.info().unwrap();
     assert_eq!(info.lanes[0].producer_pid, Some(producer.pid()));
     producer.wait();

@@ -97,7 +97,7 @@ fn a_death_that_takes_long_delays_nobody_else(case: Case) {
         let mut last = case.producer();
         say_ok(&mut last, &format!("allocate {size}"));
         consumer.say("drain");
-        consumer.wait_until_asleep_on_a_semaphore();
+        consumer.wait_until_asleep_on_a_ring();
         let killed = Instant::now();
         last.signal(Signal::SIGKILL);
         assert_eq!(answer(&mut consumer), "drained 0 EndOfStream");
@@ -162,7 +162,7 @@ fn a_producer_stopped_within_a_commit_delays_only_itself(case: Case) {
         // With nothing to do the consumer sleeps, and then the message arrives.
         consumer.say(if came { "recv-timeout 50" } else { "recv" });
         if !came {
-            consumer.wait_until_asleep_on_a_semaphore();
+            consumer.wait_until_asleep_on_a_ring();
         }
         stopped.cont();
         if came {

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 
 use sysv_ipc::msg::Queue;
 use sysv_ipc::sem::SemSet;
@@ -23,6 +23,8 @@ pub const POSIX_DIRECTORY: &str = "/dev/shm";
 // repeated here on purpose: a test kit that took them from the library would follow its mistakes.
 const SUPERBLOCK_BYTES: usize = 4096;
 const MAGIC: &[u8; 8] = b"SEMRING\0";
+/// 16 bytes: the ring's identity.
+const AT_UUID: usize = 0x048;
 /// u32 LE: the key of the ring's semaphore set.
 const AT_SEMAPHORE_KEY: usize = 0x058;
 /// u32 LE: its id.
@@ -33,10 +35,15 @@ const AT_NAME_BYTES: usize = 0x084;
 const AT_NAME: usize = 0x088;
 const MAX_NAME_BYTES: usize = 200;
 
+/// What the names of the directories begin with in which rings have their pipes; then comes the identity.
+const PIPES: &str = ".semring-";
+/// Where the file `lock` there says which ring that is.
+const AT_HOME: u64 = 4096;
+
 /// Something in memory that outlives processes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Object {
-    /// A file in /dev/shm.
+    /// A file in /dev/shm, or a directory of pipes.
     Posix {
         /// Its name there.
         name: String,
@@ -158,10 +165,19 @@ impl Object {
     /// What the system says.
     pub fn remove(&self) -> io::Result<()> {
         let removed: io::Result<()> = match self {
-            Object::Posix { name } => match fs::remove_file(format!("{POSIX_DIRECTORY}/{name}")) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                other => other,
-            },
+            Object::Posix { name } => {
+                let path = format!("{POSIX_DIRECTORY}/{name}");
+                let removed = match fs::remove_file(&path) {
+                    Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+                        fs::remove_dir_all(&path)
+                    }
+                    other => other,
+                };
+                match removed {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                    other => other,
+                }
+            }
             Object::Segment { id, .. } => unless_gone(Shm::from_id(*id).remove()),
             Object::Semaphores { id, .. } => unless_gone(SemSet::from_id(*id).remove()),
             Object::Queue { id, .. } => unless_gone(Queue::from_id(*id).remove()),
@@ -213,7 +229,7 @@ impl Snapshot {
         let prefix = crate::names::prefix();
         let mut found = self.created_since();
         found.retain(|object| match object {
-            Object::Posix { name } => name.contains(&prefix),
+            Object::Posix { name } => name.contains(&prefix) || pipes_of(name).contains(&prefix),
             other => other.known_users().iter().any(|pid| ours.contains(pid)),
         });
         found
@@ -241,6 +257,8 @@ pub(crate) fn listed(objects: &[Object]) -> String {
 struct Ring {
     name: Vec<u8>,
     set: Object,
+    /// What the name of the directory of its pipes begins with, if it has pipes.
+    pipes: String,
 }
 
 impl Ring {
@@ -262,31 +280,46 @@ impl Ring {
                 id: word(AT_SEMAPHORE_ID)?.cast_signed(),
                 key: word(AT_SEMAPHORE_KEY)?,
             },
+            pipes: page
+                .get(AT_UUID..AT_UUID + 16)?
+                .iter()
+                .fold(PIPES.to_owned(), |name, byte| format!("{name}{byte:02x}")),
         })
     }
+}
+
+/// What a directory of pipes says about its ring; nothing for other names.
+fn pipes_of(name: &str) -> String {
+    let mut home = String::new();
+    if name.starts_with(PIPES)
+        && let Ok(mut lock) = File::open(format!("{POSIX_DIRECTORY}/{name}/lock"))
+        && lock.seek(io::SeekFrom::Start(AT_HOME)).is_ok()
+    {
+        let _ = lock.read_to_string(&mut home);
+    }
+    home
 }
 
 /// Everything among `existing` that belongs to the ring of this name.
 pub(crate) fn of_ring(name: &str, existing: &BTreeSet<Object>) -> BTreeSet<Object> {
     let mut found = BTreeSet::new();
-    let mut sets = BTreeSet::new();
+    let mut rings = Vec::new();
     for object in existing {
         match object {
+            Object::Posix { name: file } if pipes_of(file).contains(name) => {
+                found.insert(object.clone());
+            }
             // Names are unique, so whatever has one within its own (a lock file, say) belongs to it.
             Object::Posix { name: file } if file.contains(name) => {
                 found.insert(object.clone());
                 let page = first_page(&format!("{POSIX_DIRECTORY}/{file}"));
-                sets.extend(
-                    page.ok()
-                        .and_then(|page| Ring::decode(&page))
-                        .map(|r| r.set),
-                );
+                rings.extend(page.ok().and_then(|page| Ring::decode(&page)));
             }
             Object::Segment { id, .. } => {
                 let ring = sysv_page(*id).and_then(|page| Ring::decode(&page));
                 if let Some(ring) = ring.filter(|ring| ring.name == name.as_bytes()) {
                     found.insert(object.clone());
-                    sets.insert(ring.set);
+                    rings.push(ring);
                 }
             }
             _ => {}
@@ -294,7 +327,14 @@ pub(crate) fn of_ring(name: &str, existing: &BTreeSet<Object>) -> BTreeSet<Objec
     }
     // Only a set that has the key *and* the id is the ring's: either alone may belong to another one
     // by now.
-    found.extend(sets.into_iter().filter(|set| existing.contains(set)));
+    for ring in rings {
+        found.extend(Some(ring.set).filter(|set| existing.contains(set)));
+        let pipes = |object: &&Object| match object {
+            Object::Posix { name } => name.starts_with(&ring.pipes),
+            _ => false,
+        };
+        found.extend(existing.iter().filter(pipes).cloned());
+    }
     found
 }
 

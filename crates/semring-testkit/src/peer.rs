@@ -320,13 +320,13 @@ impl Peer {
         }
     }
 
-    /// Waits until some thread of it sleeps on a System V semaphore.
+    /// Waits until some thread of it sleeps on a ring: on a semaphore, or on its pipes.
     ///
     /// # Panics
     /// If it ends instead.
     #[track_caller]
-    pub fn wait_until_asleep_on_a_semaphore(&mut self) {
-        self.wait_until_in(&[libc::SYS_semop, libc::SYS_semtimedop]);
+    pub fn wait_until_asleep_on_a_ring(&mut self) {
+        self.wait_until_in(&crate::process::SLEEPING_ON_A_RING);
     }
 
     fn reap_at_its_end(&mut self) -> Exit {
@@ -525,7 +525,7 @@ mod tests {
     #[should_panic(expected = "ended instead of going to sleep: exit code 0")]
     fn a_peer_that_ends_instead_of_sleeping_is_told() {
         let _watchdog = watchdog();
-        shell("exit 0").wait_until_asleep_on_a_semaphore();
+        shell("exit 0").wait_until_asleep_on_a_ring();
     }
 
     #[test]

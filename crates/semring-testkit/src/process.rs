@@ -8,6 +8,14 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+/// The system calls in which a process sleeps that waits for a ring: on a semaphore, or on its pipes.
+pub const SLEEPING_ON_A_RING: [i64; 4] = [
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_epoll_wait,
+    libc::SYS_epoll_pwait2,
+];
+
 /// What a process is doing, as the third field of `/proc/PID/stat` says it: `R` running, `S` asleep,
 /// `D` asleep and not to be disturbed, `T` stopped, `t` stopped by its tracer, `Z` dead and not yet
 /// reaped.

@@ -71,6 +71,7 @@ pub use guard::strategy::WaitStrategy;
 pub use layout::superblock::{GuardKind, RingKind};
 pub use layout::{Meta, Position};
 pub use lifecycle::{
-    LaneInfo, Leftover, LeftoverKind, Pruned, RingInfo, RingState, has_membarrier, leftovers,
+    GuardChoice, LaneInfo, Leftover, LeftoverKind, Pruned, RingInfo, RingState, has_membarrier,
+    leftovers,
 };
 pub use memory::address::{Address, AddressError, Backend};

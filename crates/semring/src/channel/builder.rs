@@ -7,9 +7,8 @@ use super::kind::{Any, Kind, Mpsc, Spsc};
 use super::ring::Ring;
 use crate::error::{CreateError, OpenError, OpenOrCreateError};
 use crate::guard::strategy::WaitStrategy;
-use crate::layout::superblock::GuardKind;
 use crate::layout::{Capacity, Geometry, MAX_LANES};
-use crate::lifecycle::{self, Plan, SharedRing};
+use crate::lifecycle::{self, GuardChoice, Plan, SharedRing};
 use crate::memory::address::AddressError;
 use crate::memory::{Access, Address, Pages};
 
@@ -46,7 +45,7 @@ pub struct Builder<K> {
     capacity: Option<u64>,
     producers: Option<usize>,
     mode: Option<u32>,
-    guard: Option<GuardKind>,
+    guard: GuardChoice,
     implicit: bool,
     owner: Option<u32>,
     group: Option<u32>,
@@ -76,7 +75,7 @@ impl<K: Kind> Builder<K> {
             capacity: None,
             producers: None,
             mode: None,
-            guard: None,
+            guard: GuardChoice::Auto,
             implicit: false,
             owner: None,
             group: None,
@@ -203,10 +202,20 @@ impl<K: Kind> Builder<K> {
         self
     }
 
-    /// Which guard a new ring gets, or an existing one must have.
+    /// Which guard a new ring gets, for as long as it lives, or an existing one must have. Default
+    /// [`GuardChoice::Auto`]: semaphores, or pipes where those can't work ([`Ring::guard_fallback`] then
+    /// says why); an existing ring may have either.
+    ///
+    /// ```
+    /// use semring::{GuardChoice, GuardKind, spsc};
+    ///
+    /// let ring = spsc::Builder::memfd().guard(GuardChoice::Pipe).create()?;
+    /// assert_eq!(ring.info()?.guard, GuardKind::Pipe);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
-    pub fn guard(mut self, guard: GuardKind) -> Self {
-        self.guard = Some(guard);
+    pub fn guard(mut self, guard: impl Into<GuardChoice>) -> Self {
+        self.guard = guard.into();
         self
     }
 
@@ -360,6 +369,7 @@ impl<K: Kind> Builder<K> {
             gid: self.group,
             pages: self.pages,
             locked: self.lock_memory,
+            guard: self.guard,
         })
     }
 
@@ -397,7 +407,7 @@ impl<K: Kind> Builder<K> {
                 asked.to_string(),
             );
         }
-        if let Some(asked) = self.guard
+        if let Some(asked) = self.guard.kind()
             && found.guard != asked
         {
             return differs("guard", found.guard.to_string(), asked.to_string());

@@ -130,6 +130,13 @@ impl<K: Kind> Ring<K> {
         self.core.created
     }
 
+    /// Why this process made the ring with pipes although semaphores are the first choice
+    /// ([`GuardChoice::Auto`](crate::GuardChoice::Auto)); `None` if it did not.
+    #[must_use]
+    pub fn guard_fallback(&self) -> Option<&str> {
+        self.core.fallback.as_deref()
+    }
+
     /// True if the ring was made only because it was missing ([`Builder::implicit`](crate::Builder::implicit)).
     #[must_use]
     pub fn is_implicit(&self) -> bool {

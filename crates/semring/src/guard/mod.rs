@@ -38,14 +38,19 @@ pub(crate) mod doorbell;
 pub(crate) mod interrupt;
 #[cfg(all(test, semring_loom))]
 mod model_tests;
+pub(crate) mod pipe;
 pub(crate) mod semaphore;
 #[cfg(all(test, not(semring_loom)))]
 mod semaphore_tests;
 pub(crate) mod set;
+pub(crate) mod site;
 pub(crate) mod strategy;
 pub(crate) mod wait;
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::os::poll::Poller;
 
 /// Why a guard could not do what was asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -151,4 +156,64 @@ pub(crate) trait Guard: Send + Sync {
     }
     /// Removes the guard's kernel objects: everybody who waits or asks gets [`GuardError::Removed`].
     fn destroy(&self) -> Result<()>;
+    /// Counts this process among the users of a ring that goes with them, until the guard is dropped: the
+    /// last one takes the guard away. [`GuardError::Removed`]: that has just happened.
+    fn hold(&mut self) -> Result<()> {
+        Ok(())
+    }
+    /// In a forked child: the same guard, with nothing of the parent's. `None`: it is to be found by what
+    /// the superblock says.
+    fn reopen(&self) -> Option<Box<dyn Guard>> {
+        None
+    }
+    /// What the holder of a seat sleeps on, where that can be polled.
+    fn poller(&self, _seat: Seat) -> Option<Arc<Poller>> {
+        None
+    }
+}
+
+/// Why the guard that a superblock names is not there for us.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mismatch {
+    /// There is none.
+    Missing,
+    /// There is one, but it belongs to something else.
+    Other,
+    /// It is in another IPC namespace.
+    Elsewhere,
+    /// It looks like the ring's, but neither its owner nor root made it.
+    Stranger,
+    /// It may not be used.
+    Denied(Refusal),
+    /// The look itself failed.
+    Failed(Refusal),
+}
+
+/// A call that was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Refusal {
+    pub(crate) call: &'static str,
+    pub(crate) errno: i32,
+}
+
+impl From<crate::os::sysv::Error> for Refusal {
+    fn from(error: crate::os::sysv::Error) -> Self {
+        Self {
+            call: error.call(),
+            errno: error.errno(),
+        }
+    }
+}
+
+impl From<Refusal> for std::io::Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::from_raw_os_error(refusal.errno)
+    }
+}
+
+impl Mismatch {
+    /// True if the ring has no guard that could be used here; false if it only could not be looked at.
+    pub(crate) const fn is_lost(self) -> bool {
+        !matches!(self, Self::Denied(_) | Self::Failed(_))
+    }
 }

@@ -17,7 +17,7 @@
 use std::time::Duration;
 
 use super::abandoned::SetFacts;
-use super::{Bell, Claim, Guard, GuardError, Result, Seat, Waited};
+use super::{Bell, Claim, Guard, GuardError, Mismatch, Result, Seat, Waited};
 use crate::layout::superblock::SetIdentity;
 use crate::os::process;
 use crate::os::sysv::{self, Key, Op, SemSet};
@@ -85,30 +85,6 @@ pub(crate) struct SemaphoreGuard {
     holder: Option<u32>,
 }
 
-/// Why the set named in a superblock is not this ring's guard.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum SetMismatch {
-    /// There is no such set in this IPC namespace.
-    Missing,
-    /// There is one, but it belongs to something else.
-    Other,
-    /// It is in another IPC namespace.
-    Elsewhere,
-    /// It looks like the ring's, but neither its owner nor root made it.
-    Stranger,
-    /// It may not be used.
-    Denied(sysv::Error),
-    /// The look itself failed.
-    Failed(sysv::Error),
-}
-
-impl SetMismatch {
-    /// True if the ring has no set that could be used here; false if it only could not be looked at.
-    pub(crate) const fn is_lost(self) -> bool {
-        !matches!(self, Self::Denied(_) | Self::Failed(_))
-    }
-}
-
 impl SemaphoreGuard {
     pub(crate) fn new(set: SemSet, lanes: usize) -> Self {
         Self {
@@ -122,14 +98,14 @@ impl SemaphoreGuard {
     pub(crate) fn open(
         identity: &SetIdentity,
         lanes: usize,
-    ) -> std::result::Result<Self, SetMismatch> {
+    ) -> std::result::Result<Self, Mismatch> {
         let sort = |error: sysv::Error| {
             if error.not_found() || error.is_removed() {
-                SetMismatch::Missing
+                Mismatch::Missing
             } else if error.permission_denied() {
-                SetMismatch::Denied(error)
+                Mismatch::Denied(error.into())
             } else {
-                SetMismatch::Failed(error)
+                Mismatch::Failed(error.into())
             }
         };
         let set = SemSet::open(Key::new(identity.key)).map_err(sort)?;
@@ -139,7 +115,7 @@ impl SemaphoreGuard {
             || stat.count != count_for(lanes)
             || u32::from(check) != identity.check
         {
-            return Err(SetMismatch::Other);
+            return Err(Mismatch::Other);
         }
         Ok(Self::new(set, lanes))
     }
@@ -153,18 +129,6 @@ impl SemaphoreGuard {
     ) -> std::result::Result<bool, sysv::Error> {
         let stat = self.set.stat()?;
         Ok(stat.uid == owner && (stat.cuid == owner || stat.cuid == 0 || stat.cuid == maker))
-    }
-
-    /// Counts this process among the users of a set whose ring goes with them, until this is dropped. The
-    /// last one takes the set away; the kernel's undo keeps the count right when one is killed.
-    pub(crate) fn hold(&mut self) -> std::result::Result<(), sysv::Error> {
-        match self.op(&[add(HOME).undo()]) {
-            Ok(()) => self.holder = Some(process::id()),
-            // So many hold it that one more makes no difference.
-            Err(error) if error.is_overflow() => {}
-            Err(error) => return Err(error),
-        }
-        Ok(())
     }
 
     fn op(&self, operations: &[Op]) -> std::result::Result<(), sysv::Error> {
@@ -485,6 +449,16 @@ impl Guard for SemaphoreGuard {
             Err(error) if !error.is_removed() => Err(guard_error(error)),
             _ => Ok(()),
         }
+    }
+
+    fn hold(&mut self) -> Result<()> {
+        match self.op(&[add(HOME).undo()]) {
+            Ok(()) => self.holder = Some(process::id()),
+            // So many hold it that one more makes no difference.
+            Err(error) if error.is_overflow() => {}
+            Err(error) => return Err(guard_error(error)),
+        }
+        Ok(())
     }
 }
 

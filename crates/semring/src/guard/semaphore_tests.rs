@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use semring_testkit::watchdog::Watchdog;
 
+use super::Mismatch;
 use super::abandoned::SeizedSet;
-use super::semaphore::{SemaphoreGuard, SetMismatch, count_for};
+use super::semaphore::{SemaphoreGuard, count_for};
 use super::set::{Home, NewSet, SetTrouble, creation_ended};
 use super::{Bell, Claim, Guard, GuardError, Seat, Waited};
 use crate::layout::MAX_LANES;
@@ -487,7 +488,7 @@ fn a_set_is_known_by_key_id_size_and_check_value() {
     assert!((1..=32767).contains(&identity.check));
     let open = |identity: &SetIdentity, lanes| SemaphoreGuard::open(identity, lanes).map(drop);
     assert!(open(&identity, 3).is_ok());
-    let other = |result| matches!(result, Err(SetMismatch::Other));
+    let other = |result| matches!(result, Err(Mismatch::Other));
     assert!(other(open(&identity, 4)));
     assert!(other(open(
         &SetIdentity {
@@ -507,9 +508,9 @@ fn a_set_is_known_by_key_id_size_and_check_value() {
         key: free_key().raw(),
         ..identity
     };
-    assert!(matches!(open(&free, 3), Err(SetMismatch::Missing)));
+    assert!(matches!(open(&free, 3), Err(Mismatch::Missing)));
     guard.destroy().unwrap();
-    assert!(matches!(open(&identity, 3), Err(SetMismatch::Missing)));
+    assert!(matches!(open(&identity, 3), Err(Mismatch::Missing)));
 }
 
 #[test]
@@ -525,7 +526,7 @@ fn a_set_that_is_too_small_for_a_check_value_is_somebody_elses() {
     let opened = SemaphoreGuard::open(&identity, 1).map(drop);
     set.remove().unwrap();
     assert!(
-        matches!(opened, Err(SetMismatch::Other | SetMismatch::Failed(_))),
+        matches!(opened, Err(Mismatch::Other | Mismatch::Failed(_))),
         "{opened:?}"
     );
 }

@@ -7,6 +7,7 @@ use super::abandoned::SetFacts;
 use super::semaphore::{
     C, CHECK, HOME, I, KEY_PREFIX, LANES, N, SemaphoreGuard, T, add, count_for, sub, zero,
 };
+use super::{Guard, GuardError};
 use crate::layout::superblock::SetIdentity;
 use crate::os::process;
 use crate::os::sysv::{self, Key, Op, SemSet};
@@ -267,7 +268,7 @@ impl NewSet {
     }
 
     /// The same for a ring that goes with its users, of whom we are the first.
-    pub(crate) fn finish_held(self) -> std::result::Result<SemaphoreGuard, SetTrouble> {
+    pub(crate) fn finish_held(self) -> std::result::Result<SemaphoreGuard, GuardError> {
         let mut guard = SemaphoreGuard::new(self.set, self.lanes);
         guard.hold()?;
         self.finish();

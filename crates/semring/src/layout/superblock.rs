@@ -104,18 +104,22 @@ impl std::fmt::Display for RingKind {
 pub enum GuardKind {
     /// A System V semaphore set with SEM_UNDO.
     Semaphore,
+    /// FIFOs (or pipes, for related processes) and locks of open files. Handles can be polled.
+    Pipe,
 }
 
 impl GuardKind {
     const fn code(self) -> u32 {
         match self {
             Self::Semaphore => 1,
+            Self::Pipe => 2,
         }
     }
 
     const fn from_code(code: u32) -> Option<Self> {
         match code {
             1 => Some(Self::Semaphore),
+            2 => Some(Self::Pipe),
             _ => None,
         }
     }
@@ -125,6 +129,7 @@ impl std::fmt::Display for GuardKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Semaphore => "semaphore",
+            Self::Pipe => "pipe",
         })
     }
 }
@@ -140,6 +145,16 @@ pub(crate) struct SetIdentity {
     pub(crate) ctime: i64,
     /// The value of the check semaphore, 1 to 32767.
     pub(crate) check: u32,
+}
+
+impl SetIdentity {
+    /// Of a ring that has no set.
+    pub(crate) const NONE: Self = Self {
+        key: 0,
+        id: 0,
+        ctime: 0,
+        check: 0,
+    };
 }
 
 /// The contents of a superblock.
@@ -279,8 +294,9 @@ impl Superblock {
         let name = std::str::from_utf8(&bytes[AT_NAME..AT_NAME + name_bytes])
             .map_err(|_| damaged("name"))?
             .to_owned();
+        let guard = GuardKind::from_code(u32_at(AT_GUARD)).ok_or(damaged("guard"))?;
         let check = u32_at(AT_SEM_CHECK);
-        if check == 0 || check > 32767 {
+        if guard == GuardKind::Semaphore && !(1..=32767).contains(&check) {
             return Err(damaged("semaphore check value"));
         }
         let record = SetRecord::newest(bytes);
@@ -293,7 +309,7 @@ impl Superblock {
         Ok(Self {
             kind,
             geometry,
-            guard: GuardKind::from_code(u32_at(AT_GUARD)).ok_or(damaged("guard"))?,
+            guard,
             uuid: array(bytes, AT_UUID),
             set: record.map_or(first, |record| record.set),
             implicit: u32_at(AT_ORIGIN) & ORIGIN_IMPLICIT != 0,

@@ -23,13 +23,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Plan, RingCore, SharedRing};
+use super::guards::NewGuard;
+use super::{GuardChoice, Plan, RingCore, SharedRing};
 use crate::error::CreateError;
-use crate::guard::semaphore::{SemaphoreGuard, count_for, operations_for};
-use crate::guard::set::{NewSet, SetTrouble};
+use crate::guard::GuardError;
+use crate::guard::semaphore::{count_for, operations_for};
+use crate::guard::set::{NewSet, SetTrouble, creation_ended};
+use crate::guard::site::{KeyLock, Trouble};
 use crate::layout::set_record::SetRecord;
 use crate::layout::superblock::{
-    GuardKind, MAGIC, STATE_INIT, STATE_READY, SetIdentity, Superblock, SuperblockError,
+    MAGIC, STATE_INIT, STATE_READY, SetIdentity, Superblock, SuperblockError,
 };
 use crate::layout::view::RingView;
 use crate::memory::{
@@ -47,12 +50,26 @@ const GLANCE: Duration = Duration::from_secs(1);
 /// Makes a ring; fails if there is one.
 pub(crate) fn create(address: &Address, plan: &Plan) -> Result<SharedRing, CreateError> {
     let name = address.to_string();
+    let guard = plan
+        .guard
+        .resolve()
+        .map_err(|value| CreateError::BadOption {
+            what: "SEMRING_GUARD",
+            value,
+            allowed: "auto, semaphore or pipe",
+        })?;
+    let plan = &Plan {
+        guard,
+        ..plan.clone()
+    };
     let place = address.place().map_err(|source| CreateError::Os {
         name: name.clone(),
         call: "ftok",
         source,
     })?;
-    check_limits(&name, plan)?;
+    if plan.guard == GuardChoice::Semaphore {
+        check_limits(&name, plan)?;
+    }
     match &place {
         Place::Sysv(_) => create_in_place(address, &name, &place, plan),
         Place::Descriptor(_) => Err(CreateError::BadOption {
@@ -93,27 +110,135 @@ fn create_unnamed(
         Err(error) => return Err(memory_error(name, error)),
     }
     let (object, segment) = make_memory(name, place, plan)?;
-    let set = NewSet::create(plan.geometry.lanes(), plan.mode)
-        .map_err(|trouble| set_error(name, plan, trouble))?;
-    let (mut superblock, view) = fill(address, place, plan, &set, segment, &object)?;
-    if object.outlives_its_guard() {
+    let new = New::beside(name, place, plan, &object, &uuid(name)?)?;
+    let (mut superblock, view) = fill(address, place, plan, &new, segment, &object)?;
+    if object.outlives_its_guard() && superblock.set != SetIdentity::NONE {
         let inode = object.inode().map_err(|error| memory_error(name, error))?;
         let record = SetRecord::of(1, superblock.set, inode);
         view.write_record(&record);
         superblock.record = Some(record);
     }
     view.state().store(STATE_READY, Ordering::Release);
-    // Dropping `set` on the way out removes it; the unnamed file goes by itself.
+    // Dropping `new` on the way out removes the guard; the unnamed file goes by itself.
     let object = object
         .publish()
         .map_err(|error| memory_error(name, error))?;
-    let guard = if object.goes_with_its_users() {
-        set.finish_held()
-            .map_err(|trouble| set_error(name, plan, trouble))?
-    } else {
-        set.finish()
-    };
-    finish(address, superblock, view, guard, object)
+    finish(address, superblock, view, new, object)
+}
+
+/// The guard of a ring that is being made.
+struct New {
+    guard: NewGuard,
+    uuid: [u8; 16],
+    /// Why it is not what would have been better.
+    fallback: Option<String>,
+}
+
+fn uuid(name: &str) -> Result<[u8; 16], CreateError> {
+    process::random().map_err(|source| CreateError::Os {
+        name: name.to_owned(),
+        call: "getrandom",
+        source,
+    })
+}
+
+impl New {
+    /// For memory that has no name yet.
+    fn beside(
+        name: &str,
+        place: &Place,
+        plan: &Plan,
+        object: &NewObject,
+        uuid: &[u8; 16],
+    ) -> Result<Self, CreateError> {
+        let lanes = plan.geometry.lanes();
+        let set = || {
+            NewSet::create(lanes, plan.mode)
+                .map(NewGuard::Set)
+                .map_err(|trouble| set_error(name, plan, trouble))
+        };
+        let pipes = || pipes(name, place, plan, object, uuid);
+        Self::choose(name, plan, *uuid, set, pipes)
+    }
+
+    fn choose(
+        name: &str,
+        plan: &Plan,
+        uuid: [u8; 16],
+        set: impl FnOnce() -> Result<NewGuard, CreateError>,
+        pipes: impl FnOnce() -> Result<NewGuard, CreateError>,
+    ) -> Result<Self, CreateError> {
+        let new = |guard, fallback| Self {
+            guard,
+            uuid,
+            fallback,
+        };
+        match plan.guard {
+            GuardChoice::Semaphore => set().map(|guard| new(guard, None)),
+            GuardChoice::Pipe => pipes().map(|guard| new(guard, None)),
+            GuardChoice::Auto => match semaphores_work(name, plan).and_then(|()| set()) {
+                Ok(guard) => Ok(new(guard, None)),
+                Err(refused) => match (why_pipes(&refused), pipes()) {
+                    (Some(why), Ok(guard)) => Ok(new(guard, Some(why))),
+                    // What can be done about the semaphores is the better advice.
+                    _ => Err(refused),
+                },
+            },
+        }
+    }
+}
+
+/// Why a ring gets pipes, if that is a way out of a refusal of semaphores.
+fn why_pipes(refused: &CreateError) -> Option<String> {
+    match refused {
+        CreateError::SemaphoreLimit { limit, .. } => Some(limit.clone()),
+        CreateError::Permission { source, .. } => {
+            Some(format!("semaphores are forbidden here (semget: {source})"))
+        }
+        _ => None,
+    }
+}
+
+/// Refuses where a semaphore set could be made, and would not do.
+fn semaphores_work(name: &str, plan: &Plan) -> Result<(), CreateError> {
+    check_limits(name, plan)?;
+    match crate::os::sandbox::semaphores() {
+        Ok(()) => Ok(()),
+        Err(why) => Err(CreateError::SemaphoreLimit {
+            name: name.to_owned(),
+            limit: why.to_owned(),
+        }),
+    }
+}
+
+fn pipes(
+    name: &str,
+    place: &Place,
+    plan: &Plan,
+    object: &NewObject,
+    uuid: &[u8; 16],
+) -> Result<NewGuard, CreateError> {
+    let owner = object
+        .ownership()
+        .map_err(|error| memory_error(name, error))?;
+    NewGuard::pipes(
+        name,
+        place,
+        object,
+        owner,
+        plan.mode,
+        plan.geometry.lanes(),
+        uuid,
+    )
+    .map_err(|trouble| pipe_error(name, trouble))
+}
+
+fn pipe_error(name: &str, Trouble { call, source }: Trouble) -> CreateError {
+    let name = name.to_owned();
+    if source.kind() == std::io::ErrorKind::PermissionDenied {
+        return CreateError::Permission { name, source };
+    }
+    CreateError::Os { name, call, source }
 }
 
 fn create_in_place(
@@ -140,11 +265,69 @@ fn create_in_place(
         Leftover::Failed(error) => return Err(memory_error(name, error)),
         Leftover::Nothing | Leftover::Unfinished(_) => {}
     }
-    let set = NewSet::lock(key, plan.geometry.lanes(), plan.mode, PATIENCE, is_ring)
-        .map_err(|trouble| set_error(name, plan, trouble))?
-        .ok_or_else(|| CreateError::Exists {
+    let taken = || CreateError::Exists {
+        name: name.to_owned(),
+    };
+    let lock_set = || {
+        NewSet::lock(key, plan.geometry.lanes(), plan.mode, PATIENCE, is_ring)
+            .map_err(|trouble| set_error(name, plan, trouble))?
+            .map(NewGuard::Set)
+            .ok_or_else(taken)
+    };
+    // Whoever makes a ring with pipes under this key has to be through.
+    if !KeyLock::is_free(key.raw(), PATIENCE) {
+        return Err(CreateError::Busy {
             name: name.to_owned(),
-        })?;
+        });
+    }
+    let locked = match plan.guard {
+        GuardChoice::Pipe => Err(None),
+        GuardChoice::Semaphore => Ok(lock_set()?),
+        GuardChoice::Auto => match semaphores_work(name, plan).and_then(|()| lock_set()) {
+            Ok(set) => Ok(set),
+            Err(refused) => Err(Some(why_pipes(&refused).ok_or(refused)?)),
+        },
+    };
+    match locked {
+        Ok(guard) => make_in_place(address, name, place, plan, None, |_, uuid| {
+            Ok(New {
+                guard,
+                uuid,
+                fallback: None,
+            })
+        }),
+        Err(fallback) => {
+            // The same for whoever makes one with semaphores.
+            if !creation_ended(key, PATIENCE) {
+                return Err(CreateError::Busy {
+                    name: name.to_owned(),
+                });
+            }
+            let lock = KeyLock::take(key.raw(), plan.mode, PATIENCE)
+                .map_err(|trouble| pipe_error(name, trouble))?
+                .ok_or_else(|| CreateError::Busy {
+                    name: name.to_owned(),
+                })?;
+            make_in_place(address, name, place, plan, Some(lock), |object, uuid| {
+                Ok(New {
+                    guard: pipes(name, place, plan, object, &uuid)?,
+                    uuid,
+                    fallback,
+                })
+            })
+        }
+    }
+}
+
+/// With the creation lock held, in one or the other form.
+fn make_in_place(
+    address: &Address,
+    name: &str,
+    place: &Place,
+    plan: &Plan,
+    lock: Option<KeyLock>,
+    guard: impl FnOnce(&NewObject, [u8; 16]) -> Result<New, CreateError>,
+) -> Result<SharedRing, CreateError> {
     // Under the lock: nobody else makes or unmakes what is under this key.
     match leftover(place) {
         Leftover::Ring => {
@@ -171,13 +354,16 @@ fn create_in_place(
         }
         Leftover::Nothing => {}
     }
+    let uuid = uuid(name)?;
     let (object, segment) = make_memory(name, place, plan)?;
-    let (superblock, view) = fill(address, place, plan, &set, segment, &object)?;
+    let new = guard(&object, uuid)?;
+    let (superblock, view) = fill(address, place, plan, &new, segment, &object)?;
     view.state().store(STATE_READY, Ordering::Release);
     let object = object
         .publish()
         .map_err(|error| memory_error(name, error))?;
-    finish(address, superblock, view, set.finish(), object)
+    drop(lock);
+    finish(address, superblock, view, new, object)
 }
 
 fn make_memory(
@@ -256,7 +442,7 @@ fn fill(
     address: &Address,
     place: &Place,
     plan: &Plan,
-    set: &NewSet,
+    new: &New,
     segment: Segment,
     object: &NewObject,
 ) -> Result<(Superblock, RingView), CreateError> {
@@ -266,21 +452,15 @@ fn fill(
     let owner = object
         .ownership()
         .map_err(|error| memory_error(&name, error))?;
-    set.give_to(owner.uid, owner.gid, plan.mode)
+    let set = new
+        .guard
+        .identify(place, owner, plan.mode)
         .map_err(trouble)?;
-    let set = set
-        .identify(super::leftovers::home(place))
-        .map_err(trouble)?;
-    let uuid = process::random().map_err(|source| CreateError::Os {
-        name,
-        call: "getrandom",
-        source,
-    })?;
     let superblock = Superblock {
         kind: plan.kind,
         geometry: plan.geometry,
-        guard: GuardKind::Semaphore,
-        uuid,
+        guard: new.guard.kind(),
+        uuid: new.uuid,
         set,
         implicit: plan.implicit,
         created_ns: clock::realtime_ns(),
@@ -329,16 +509,28 @@ fn finish(
     address: &Address,
     superblock: Superblock,
     view: RingView,
-    guard: SemaphoreGuard,
+    new: New,
     object: Object,
 ) -> Result<SharedRing, CreateError> {
+    let guard = new.guard.finish(object.goes_with_its_users());
+    let guard = guard.map_err(|error| match error {
+        GuardError::Removed => CreateError::Busy {
+            name: address.to_string(),
+        },
+        GuardError::Os { call, errno } => CreateError::Os {
+            name: address.to_string(),
+            call,
+            source: std::io::Error::from_raw_os_error(errno),
+        },
+    })?;
     Ok(Arc::new(RingCore {
         address: address.clone(),
         superblock,
         view,
-        guard: Box::new(guard),
+        guard,
         object,
         created: true,
+        fallback: new.fallback,
     }))
 }
 

@@ -241,7 +241,7 @@ pub(super) fn pid_of(ring: &RingCore, seat: Seat) -> u32 {
         }
     };
     let seen = ring.guard.last_holder(seat).ok().flatten();
-    seen.unwrap_or_else(said)
+    seen.filter(|&pid| pid != 0).unwrap_or_else(said)
 }
 
 /// The memory of a ring, to be looked at: its control pages. What others could truncate is copied.

@@ -10,6 +10,9 @@
 //! set without a ring          lock and tombstone free, nobody attached, and no   lock and tombstone
 //!                               ring names it where the set says that it would
 //!                               be
+//! directory of pipes          nobody holds any of its locks, and the ring that   its lock of creators
+//!                               it names is not there
+//! file that locked a key      nobody holds it                                    itself
 //! ```
 //! A look ([`leftovers`]) changes nothing. A [removal](Leftover::remove) decides anew, with the kernel's
 //! locks held: a creator between set and name holds the creation lock, an opener that attaches at the
@@ -21,17 +24,20 @@
 //! of another mount namespace).
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::guards::{find_guard, place_of, uuid_of};
 use super::inspect::{look, unread};
 use super::open::{memory_error, open, plausible_length};
 use super::remove::{sysv_error, take_away_or_leave, unlink_error};
 use super::{RingCore, create};
 use crate::error::{OpenError, RemoveError};
+use crate::guard::Mismatch;
 use crate::guard::abandoned::{SeizedSet, SetFacts};
-use crate::guard::semaphore::{KEY_PREFIX, SemaphoreGuard, SetMismatch};
+use crate::guard::semaphore::{KEY_PREFIX, SemaphoreGuard};
 use crate::guard::set::Home;
-use crate::layout::superblock::{MAGIC, Superblock, SuperblockError};
+use crate::guard::site::{self, Found, KeyLock};
+use crate::layout::superblock::{GuardKind, MAGIC, Superblock, SuperblockError};
 use crate::layout::view::RingView;
 use crate::layout::{Capacity, Geometry};
 use crate::memory::{self, Access, Address, MemoryError, Object, POSIX_DIRECTORY, Place};
@@ -77,6 +83,8 @@ pub enum LeftoverKind {
     Unfinished,
     /// Semaphores whose ring is gone or never came.
     Semaphores,
+    /// Pipes whose ring is gone or never came.
+    Pipes,
 }
 
 /// Something that killed programs left behind.
@@ -94,6 +102,8 @@ enum What {
     Unguarded { place: Place, uuid: [u8; 16] },
     Unfinished { key: Key, set: Option<i32> },
     Semaphores { id: i32 },
+    Pipes { directory: PathBuf },
+    KeyFile { key: Key },
 }
 
 /// What came of a removal.
@@ -126,6 +136,8 @@ impl Leftover {
             What::Unguarded { .. } => LeftoverKind::Unguarded,
             What::Unfinished { .. } => LeftoverKind::Unfinished,
             What::Semaphores { .. } => LeftoverKind::Semaphores,
+            What::Pipes { .. } => LeftoverKind::Pipes,
+            What::KeyFile { .. } => LeftoverKind::Unfinished,
         }
     }
 
@@ -152,6 +164,8 @@ impl Leftover {
             What::Unguarded { place, uuid } => self.remove_unguarded(place, uuid, discard_unread),
             What::Unfinished { key, set } => self.remove_unfinished(*key, *set),
             What::Semaphores { id } => self.remove_set(*id),
+            What::Pipes { directory } => self.remove_pipes(directory),
+            What::KeyFile { key } => self.remove_key_file(*key),
         }
     }
 
@@ -173,7 +187,7 @@ impl Leftover {
         let head = object.head().map_err(|error| self.memory(error))?;
         match Superblock::decode(&head) {
             Ok(superblock) if superblock.uuid == *uuid => {
-                if !is_unguarded(place, &superblock) || create::stays_attached(&object) {
+                if !is_unguarded(place, &object, &superblock) || create::stays_attached(&object) {
                     return Ok(Pruned::InUse);
                 }
                 let (messages, unread) = unread_of(&object, &superblock);
@@ -226,6 +240,41 @@ impl Leftover {
             return Ok(Pruned::InUse);
         }
         self.remove_seized(&held)?;
+        Ok(Pruned::Removed)
+    }
+
+    fn remove_pipes(&self, directory: &Path) -> Result<Pruned, RemoveError> {
+        let held = site::seize(directory);
+        match site::look_for(directory, held.as_ref()) {
+            None => return Ok(Pruned::Removed),
+            Some(found) if !are_orphans(directory, &found) => return Ok(Pruned::InUse),
+            Some(_) => {}
+        }
+        site::sweep(directory)
+            .map(|()| Pruned::Removed)
+            .map_err(|source| RemoveError::Os {
+                name: self.name.clone(),
+                call: "rmdir",
+                source,
+            })
+    }
+
+    fn remove_key_file(&self, key: Key) -> Result<Pruned, RemoveError> {
+        // Held until the end: nobody makes a ring under this key.
+        let Some(held) = KeyLock::of_the_dead(key.raw()) else {
+            return Ok(Pruned::InUse);
+        };
+        if let Under::Unfinished(object, _) = under(key)
+            && SemSet::open(key).is_err()
+        {
+            if create::stays_attached(&object) {
+                held.keep();
+                return Ok(Pruned::InUse);
+            }
+            object
+                .unlink()
+                .map_err(|error| unlink_error(&self.name, error))?;
+        }
         Ok(Pruned::Removed)
     }
 
@@ -300,13 +349,18 @@ fn unread_of(object: &Object, superblock: &Superblock) -> (u64, bool) {
 }
 
 /// True if the ring's semaphores would have to be in our IPC namespace, and are not.
-fn is_unguarded(place: &Place, superblock: &Superblock) -> bool {
+fn is_unguarded(place: &Place, object: &Object, superblock: &Superblock) -> bool {
+    if superblock.guard == GuardKind::Pipe {
+        // Those of a ring in /dev/shm are there, too.
+        return matches!(place, Place::Posix(_))
+            && matches!(find_guard(object, superblock), Err(Mismatch::Missing));
+    }
     let here = memory::sysv_key(place).is_some()
         || (superblock.ipc_namespace != 0
             && process::ipc_namespace() == Some(superblock.ipc_namespace));
     here && matches!(
         SemaphoreGuard::open(&superblock.set, superblock.geometry.lanes()),
-        Err(SetMismatch::Missing | SetMismatch::Other)
+        Err(Mismatch::Missing | Mismatch::Other)
     )
 }
 
@@ -515,7 +569,69 @@ pub fn leftovers() -> Vec<Leftover> {
             });
         }
     }
+    found.extend(pipes_left_behind());
     found
+}
+
+/// What rings with pipes left in /dev/shm, themselves aside.
+fn pipes_left_behind() -> Vec<Leftover> {
+    let entries = std::fs::read_dir(POSIX_DIRECTORY).into_iter().flatten();
+    let leftover = |name, what| Leftover {
+        name,
+        unread_messages: 0,
+        unread: false,
+        what,
+    };
+    let mut found: Vec<Leftover> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let path = entry.path();
+            let uid = std::os::unix::fs::MetadataExt::uid(&entry.metadata().ok()?);
+            if !is_ours(uid) {
+                return None;
+            }
+            let name = entry.file_name().into_string().ok()?;
+            if let Some(key) = name.strip_prefix(site::KEY_PREFIX) {
+                let key = Key::from_raw(u32::from_str_radix(key, 16).ok()?);
+                // Somebody may be at work; whoever removes it will see.
+                return KeyLock::is_dead(key.raw())
+                    .then(|| leftover(format!("sysv:0x{:08x}", key.raw()), What::KeyFile { key }));
+            }
+            uuid_of(&path)?;
+            let orphans = are_orphans(&path, &site::look(&path)?);
+            orphans.then(|| {
+                leftover(
+                    format!("pipes {}", path.display()),
+                    What::Pipes { directory: path },
+                )
+            })
+        })
+        .collect();
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    found
+}
+
+/// True if no ring goes with what was found in a directory of pipes.
+fn are_orphans(directory: &Path, found: &Found) -> bool {
+    match found {
+        Found::Used => false,
+        Found::Unfinished => true,
+        // Nobody has the ring open; if its memory is on its way to somebody, the pipes are made anew there.
+        Found::Idle { home } if home.starts_with("users\n") => true,
+        Found::Idle { home } => {
+            let (Some(place), Some(uuid)) = (place_of(home), uuid_of(directory)) else {
+                return false;
+            };
+            match Object::open(&place, Access::ReadOnly).and_then(|object| object.head()) {
+                Ok(head) => match Superblock::decode(&head) {
+                    Ok(superblock) => superblock.uuid != uuid,
+                    Err(SuperblockError::NotReady | SuperblockError::NotARing) => true,
+                    Err(_) => false,
+                },
+                Err(error) => matches!(error, MemoryError::NotFound),
+            }
+        }
+    }
 }
 
 /// Whether this user may remove what that one owns.
@@ -528,6 +644,10 @@ fn is_ours(uid: u32) -> bool {
 /// ring is what its owner wrote, and root, who clears away for all, must not be led to the semaphores of
 /// another one.
 fn owns_its_set(place: &Place, object: &Object, superblock: &Superblock) -> bool {
+    if superblock.guard == GuardKind::Pipe {
+        // Found by the ring's identity only if the ring's owner has them.
+        return find_guard(object, superblock).is_ok();
+    }
     let id = superblock.set.id;
     let same_home = SetFacts::of(id).is_some_and(|set| set.home() == Some(home(place)));
     let owners = object.ownership().ok().zip(SemSet::from_id(id).stat().ok());
@@ -546,7 +666,7 @@ fn abandoned_ring(place: &Place, object: &Object, superblock: &Superblock) -> Op
             (same && idle).then(|| Leftover::of_ring(&ring, name, address))
         }
         Err(OpenError::GuardLost { .. })
-            if is_unguarded(place, superblock) && !object.is_attached() =>
+            if is_unguarded(place, object, superblock) && !object.is_attached() =>
         {
             let (unread_messages, unread) = unread_of(object, superblock);
             Some(Leftover {

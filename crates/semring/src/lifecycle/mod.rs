@@ -3,6 +3,7 @@
 
 mod attach;
 mod create;
+mod guards;
 mod inspect;
 mod leftovers;
 mod open;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 pub(crate) use attach::{ConsumerFate, ConsumerSeat, ProducerSeat, generation_at, note_count};
 pub(crate) use create::create;
+pub use guards::GuardChoice;
 pub use inspect::{LaneInfo, RingInfo, RingState, has_membarrier};
 pub(crate) use inspect::{inspect, list, observe};
 pub use leftovers::{Leftover, LeftoverKind, Pruned, leftovers};
@@ -25,8 +27,8 @@ pub(crate) use remove::{
 };
 
 use crate::error::AttachError;
-use crate::guard::Guard;
 use crate::guard::semaphore::SemaphoreGuard;
+use crate::guard::{Guard, GuardError};
 use crate::layout::superblock::Superblock;
 use crate::layout::view::RingView;
 use crate::memory::{Address, Object, Pages};
@@ -41,6 +43,8 @@ pub(crate) struct RingCore {
     pub(crate) object: Object,
     /// True if this process made the ring just now.
     pub(crate) created: bool,
+    /// Why it was made with pipes although semaphores would have been better, if so.
+    pub(crate) fallback: Option<String>,
 }
 
 impl RingCore {
@@ -67,12 +71,17 @@ pub(crate) fn adopt(ring: &SharedRing) -> Result<SharedRing, AttachError> {
         return Err(AttachError::Forked);
     };
     let superblock = &ring.superblock;
-    let mut guard =
-        SemaphoreGuard::open(&superblock.set, ring.lanes()).map_err(|_| AttachError::Removed)?;
+    let mut guard = match ring.guard.reopen() {
+        Some(guard) => guard,
+        None => Box::new(
+            SemaphoreGuard::open(&superblock.set, ring.lanes())
+                .map_err(|_| AttachError::Removed)?,
+        ),
+    };
     if object.goes_with_its_users() {
-        guard.hold().map_err(|error| AttachError::Os {
-            call: error.call(),
-            errno: error.errno(),
+        guard.hold().map_err(|error| match error {
+            GuardError::Removed => AttachError::Removed,
+            GuardError::Os { call, errno } => AttachError::Os { call, errno },
         })?;
     }
     let view = RingView::new(Arc::new(segment), superblock.geometry).ok_or(AttachError::Removed)?;
@@ -80,9 +89,10 @@ pub(crate) fn adopt(ring: &SharedRing) -> Result<SharedRing, AttachError> {
         address: ring.address.clone(),
         superblock: superblock.clone(),
         view,
-        guard: Box::new(guard),
+        guard,
         object,
         created: false,
+        fallback: None,
     }))
 }
 
@@ -102,6 +112,7 @@ pub(crate) struct Plan {
     pub(crate) pages: Pages,
     /// Every page is to stay in memory while this process has the ring open.
     pub(crate) locked: bool,
+    pub(crate) guard: GuardChoice,
 }
 
 pub(crate) type SharedRing = Arc<RingCore>;

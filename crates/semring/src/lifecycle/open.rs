@@ -4,12 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::guards::{find_guard, pipes_of};
 use super::renew::{self, Renewal};
 use super::{RingCore, SharedRing, inspect};
 use crate::error::OpenError;
-use crate::guard::semaphore::{KEY_PREFIX, SemaphoreGuard, SetMismatch};
 use crate::guard::set::creation_ended;
-use crate::layout::superblock::{ABI_MAJOR, Superblock, SuperblockError};
+use crate::guard::site::KeyLock;
+use crate::guard::{GuardError, Mismatch};
+use crate::layout::superblock::{ABI_MAJOR, GuardKind, Superblock, SuperblockError};
 use crate::layout::view::RingView;
 use crate::layout::{CONSUMER_PAGE_OFFSET, Capacity, Geometry, MAX_LANES};
 use crate::memory::{self, Access, Address, MemoryError, Object, Place, sysv_key};
@@ -112,7 +114,7 @@ fn open_object(
         return Err(OpenError::NotARing { name, what });
     }
     let found = find_guard(&object, &superblock);
-    if let (Err(SetMismatch::Missing | SetMismatch::Other), Some(place)) = (&found, place) {
+    if let (Err(Mismatch::Missing | Mismatch::Other), Some(place)) = (&found, place) {
         // A remover takes the name first and the set last: look whether the name is still there.
         if !still_there(place, &superblock) {
             return Ok(None);
@@ -139,13 +141,13 @@ fn open_object(
     if object.goes_with_its_users() && access == Access::ReadWrite {
         match guard.hold() {
             Ok(()) => {}
-            // Whoever had it open before was the last one until now, and took the set away.
-            Err(error) if error.is_removed() => return Ok(None),
-            Err(error) => {
+            // Whoever had it open before was the last one until now, and took the guard away.
+            Err(GuardError::Removed) => return Ok(None),
+            Err(GuardError::Os { call, errno }) => {
                 return Err(OpenError::Os {
                     name,
-                    call: error.call(),
-                    source: error.into(),
+                    call,
+                    source: std::io::Error::from_raw_os_error(errno),
                 });
             }
         }
@@ -154,9 +156,10 @@ fn open_object(
         address: address.clone(),
         superblock,
         view,
-        guard: Box::new(guard),
+        guard,
         object,
         created: false,
+        fallback: None,
     })))
 }
 
@@ -177,51 +180,6 @@ fn map(
         name: name.to_owned(),
         what: "it is shorter than it says".to_owned(),
     })
-}
-
-/// The set that the superblock names, if it is this ring's.
-pub(super) fn find_guard(
-    object: &Object,
-    superblock: &Superblock,
-) -> Result<SemaphoreGuard, SetMismatch> {
-    let there = superblock.ipc_namespace;
-    let here = process::ipc_namespace().unwrap_or(0);
-    if there != 0 && here != 0 && there != here {
-        return Err(SetMismatch::Elsewhere);
-    }
-    if let Some(record) = superblock.record {
-        let boot = process::boot_id().unwrap_or_default();
-        let restarted = record.boot != [0; 16] && boot != [0; 16] && record.boot != boot;
-        // The set is the original's, not the copy's.
-        let copied = object.inode().is_ok_and(|inode| inode != record.inode);
-        if restarted || copied {
-            return Err(SetMismatch::Missing);
-        }
-    }
-    // Whoever writes a superblock must not lead others to the set of another ring: under a key it is that
-    // of the segment, elsewhere a random one of ours.
-    let set = Key::new(superblock.set.key);
-    let fits = match object.key() {
-        Some(key) => set == key,
-        None => !object.is_sysv() && set.bits() & 0xffff_0000 == KEY_PREFIX,
-    };
-    if !fits {
-        return Err(SetMismatch::Other);
-    }
-    let guard = SemaphoreGuard::open(&superblock.set, superblock.geometry.lanes())?;
-    let maker = superblock
-        .record
-        .map_or(superblock.creator_uid, |record| record.maker_uid);
-    // Whoever can read the superblock could make a set that looks like the ring's.
-    if let Ok(owner) = object.ownership() {
-        match guard.belongs_to(owner.uid, maker) {
-            Ok(true) => {}
-            Ok(false) => return Err(SetMismatch::Stranger),
-            Err(error) if error.is_removed() => return Err(SetMismatch::Missing),
-            Err(error) => return Err(SetMismatch::Failed(error)),
-        }
-    }
-    Ok(guard)
 }
 
 /// The superblock of an object; `None` while it is not ready.
@@ -292,7 +250,7 @@ enum Creator {
 
 /// Waits until nobody holds the creation lock, then says whether a ring came of it.
 fn wait_for_creator(key: Key) -> Creator {
-    if !creation_ended(key, PATIENCE) {
+    if !creation_ended(key, PATIENCE) || !KeyLock::is_free(key.raw(), PATIENCE) {
         return Creator::Slow;
     }
     match Object::open(&Place::Sysv(key), Access::ReadOnly).and_then(|object| object.head()) {
@@ -316,38 +274,43 @@ fn guard_error(
     name: &str,
     object: &Object,
     superblock: &Superblock,
-    mismatch: SetMismatch,
+    mismatch: Mismatch,
 ) -> OpenError {
     let why = match mismatch {
-        SetMismatch::Elsewhere => elsewhere(superblock),
-        SetMismatch::Stranger => format!(
+        Mismatch::Elsewhere => elsewhere(superblock),
+        Mismatch::Missing | Mismatch::Other | Mismatch::Stranger
+            if superblock.guard == GuardKind::Pipe =>
+        {
+            pipes_lost(name, object, superblock, mismatch)
+        }
+        Mismatch::Stranger => format!(
             "the semaphores in the place of its own belong to another user; chown and chmod leave them behind: remove \
              the ring with semring rm --force {name}"
         ),
-        SetMismatch::Missing | SetMismatch::Other if object.outlives_its_guard() => {
+        Mismatch::Missing | Mismatch::Other if object.outlives_its_guard() => {
             "its semaphores are gone (a restart, ipcrm, or a logout with systemd's RemoveIPC); opened for use, \
              it gets new ones"
                 .to_owned()
         }
-        SetMismatch::Missing | SetMismatch::Other if superblock.ipc_namespace != 0 => format!(
+        Mismatch::Missing | Mismatch::Other if superblock.ipc_namespace != 0 => format!(
             "its semaphores were removed from this IPC namespace (ipcrm, or a logout with systemd's RemoveIPC): nobody can \
              use it any more; remove it with: semring rm --force {name}"
         ),
-        SetMismatch::Missing | SetMismatch::Other => format!(
+        Mismatch::Missing | Mismatch::Other => format!(
             "its semaphores are not in this IPC namespace: the ring belongs to another one (a container: share it with \
              --ipc), or they were removed (ipcrm, or a logout with systemd's RemoveIPC); in that case remove it with: \
              semring rm --force {name}"
         ),
-        SetMismatch::Denied(error) => {
+        Mismatch::Denied(error) => {
             return OpenError::Permission {
                 name: name.to_owned(),
                 source: error.into(),
             };
         }
-        SetMismatch::Failed(error) => {
+        Mismatch::Failed(error) => {
             return OpenError::Os {
                 name: name.to_owned(),
-                call: error.call(),
+                call: error.call,
                 source: error.into(),
             };
         }
@@ -356,6 +319,26 @@ fn guard_error(
         name: name.to_owned(),
         why,
     }
+}
+
+fn pipes_lost(name: &str, object: &Object, superblock: &Superblock, mismatch: Mismatch) -> String {
+    let path = pipes_of(object, &superblock.uuid).unwrap_or_default();
+    let path = path.display();
+    if mismatch == Mismatch::Stranger {
+        return format!(
+            "the directory of its pipes, {path}, belongs to another user than the ring; chown leaves it behind: \
+             remove the ring with semring rm --force {name}"
+        );
+    }
+    if object.outlives_its_guard() {
+        return format!(
+            "its pipes, in {path}, are gone or elsewhere (another /dev/shm); opened for use, it gets new ones"
+        );
+    }
+    format!(
+        "its pipes are not in {path}: they were removed, or are in the /dev/shm of another container (share it); if \
+         they were removed, remove the ring with: semring rm --force {name}"
+    )
 }
 
 fn elsewhere(superblock: &Superblock) -> String {
@@ -368,9 +351,9 @@ fn elsewhere(superblock: &Superblock) -> String {
 }
 
 /// A ring whose set is not here, and somebody has a role by it.
-fn in_use_error(name: &str, superblock: &Superblock, mismatch: SetMismatch) -> OpenError {
+fn in_use_error(name: &str, superblock: &Superblock, mismatch: Mismatch) -> OpenError {
     let why = match mismatch {
-        SetMismatch::Elsewhere => elsewhere(superblock),
+        Mismatch::Elsewhere => elsewhere(superblock),
         _ => "its semaphores were removed under its users (ipcrm, or a logout with systemd's RemoveIPC), and one of \
               them still has its role: when they have all ended or let go of it, the ring can be opened again"
             .to_owned(),

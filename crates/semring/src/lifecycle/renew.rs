@@ -13,16 +13,21 @@
 //! 5 give both locks back          its set is missing, so the next opener begins at 1
 //! ```
 //! Of several openers that find no set, one has the lock at a time; the others find its record.
+//! Pipes are made anew likewise, in the directory that they had: there is no record to write, and half a
+//! directory is none.
+//!
 //! Messages, positions and generations stay as they were: the old set's users count as killed.
 
 use std::time::{Duration, Instant};
 
-use super::open::{find_guard, memory_error, read_superblock};
+use super::guards::{find_guard, renew_pipes};
+use super::open::{memory_error, read_superblock};
 use crate::error::OpenError;
-use crate::guard::semaphore::{SemaphoreGuard, SetMismatch, count_for};
+use crate::guard::semaphore::count_for;
 use crate::guard::set::{NewSet, SetTrouble};
+use crate::guard::{Guard, Mismatch};
 use crate::layout::set_record::SetRecord;
-use crate::layout::superblock::Superblock;
+use crate::layout::superblock::{GuardKind, Superblock};
 use crate::layout::view::RingView;
 use crate::memory::Object;
 use crate::os::clock;
@@ -34,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// What came of it.
 pub(super) enum Renewal {
     /// The ring has this guard, made by us or by somebody else meanwhile.
-    Done(Box<Superblock>, SemaphoreGuard),
+    Done(Box<Superblock>, Box<dyn Guard>),
     /// The name belongs to something else by now.
     Gone,
     /// Somebody has a role by a set that is not to be found here.
@@ -68,7 +73,7 @@ pub(super) fn renew(
         }
         match find_guard(object, &superblock) {
             Ok(guard) => return Ok(Renewal::Done(Box::new(superblock), guard)),
-            Err(SetMismatch::Denied(error)) => {
+            Err(Mismatch::Denied(error)) => {
                 return Err(OpenError::Permission {
                     name: name.to_owned(),
                     source: error.into(),
@@ -110,6 +115,15 @@ fn make(
     let owner = object
         .ownership()
         .map_err(|error| memory_error(name, error))?;
+    if superblock.guard == GuardKind::Pipe {
+        let guard =
+            renew_pipes(object, &superblock, owner, name).map_err(|trouble| OpenError::Os {
+                name: name.to_owned(),
+                call: trouble.call,
+                source: trouble.source,
+            })?;
+        return Ok(Renewal::Done(Box::new(superblock), guard));
+    }
     let inode = object.inode().map_err(|error| memory_error(name, error))?;
     let mode = owner.mode & 0o777;
     let set = NewSet::create(lanes, mode).map_err(of_set)?;
@@ -123,7 +137,7 @@ fn make(
     superblock.set = identity;
     superblock.ipc_namespace = record.ipc_namespace;
     superblock.record = Some(record);
-    Ok(Renewal::Done(Box::new(superblock), set.finish()))
+    Ok(Renewal::Done(Box::new(superblock), Box::new(set.finish())))
 }
 
 fn set_error(name: &str, lanes: usize, trouble: SetTrouble) -> OpenError {

@@ -171,6 +171,17 @@ impl FileObject {
         ownership(&self.file)
     }
 
+    /// The directory that it is in.
+    pub(super) fn folder(&self) -> Result<PathBuf> {
+        let path = match &self.path {
+            Some(path) => path.clone(),
+            None => {
+                file::path_of(&self.file).map_err(|error| MemoryError::of("readlink", error))?
+            }
+        };
+        Ok(directory_of(&path).to_owned())
+    }
+
     /// True if the name, where there is one, means this file.
     pub(super) fn has_its_name(&self) -> Result<bool> {
         let Some(path) = &self.path else {
@@ -394,6 +405,13 @@ impl NewFile {
 
     pub(super) fn inode(&self) -> Result<u64> {
         metadata(&self.file).map(|metadata| metadata.ino())
+    }
+
+    /// The directory that it will be in; memory files have that of POSIX rings.
+    pub(super) fn folder(&self) -> PathBuf {
+        let path = self.path.as_deref();
+        path.map_or(posix::DIRECTORY.as_ref(), directory_of)
+            .to_owned()
     }
 
     pub(super) fn publish(mut self) -> Result<FileObject> {

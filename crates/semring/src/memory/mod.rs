@@ -32,6 +32,7 @@ mod sysv;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -426,6 +427,14 @@ impl Object {
         }
     }
 
+    /// The directory that other files of the ring are to be in: the ring's own, where it is a file.
+    pub(crate) fn folder(&self) -> Result<PathBuf> {
+        match self {
+            Self::File(object) if object.sort() == Sort::File => object.folder(),
+            _ => Ok(PathBuf::from(POSIX_DIRECTORY)),
+        }
+    }
+
     /// True if the object had a name and has none any more: nobody else will find it.
     pub(crate) fn is_unlinked(&self) -> bool {
         match self {
@@ -578,6 +587,14 @@ impl NewObject {
             Self::File(new) => new.ownership(),
             Self::Sysv(new) => new.ownership(),
             Self::Anonymous(object) => Ok(object.ownership()),
+        }
+    }
+
+    /// As [`Object::folder`].
+    pub(crate) fn folder(&self) -> PathBuf {
+        match self {
+            Self::File(new) => new.folder(),
+            Self::Sysv(_) | Self::Anonymous(_) => PathBuf::from(POSIX_DIRECTORY),
         }
     }
 

@@ -7,6 +7,11 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
+/// Lets some time pass, for those who can only ask again.
+pub(crate) fn nap(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// Nanoseconds since 1970.
 pub(crate) fn realtime_ns() -> u64 {
     SystemTime::now()

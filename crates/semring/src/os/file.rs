@@ -1,6 +1,6 @@
 //! Files of a memory file system: unnamed, linked when ready, allocated for real.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
@@ -229,4 +229,45 @@ pub(crate) unsafe fn read_raw_at(
         };
         usize::try_from(got).map_err(|_| io::Error::last_os_error())
     })
+}
+
+/// Opens a directory itself, never through a symbolic link.
+pub(crate) fn open_directory(path: &Path) -> io::Result<File> {
+    super::retry(|| {
+        OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
+            .open(path)
+    })
+}
+
+/// Opens a file in a directory; never follows a symbolic link, never blocks on a FIFO.
+pub(crate) fn open_in(directory: &File, name: &CStr, writable: bool) -> io::Result<File> {
+    let access = if writable {
+        libc::O_RDWR
+    } else {
+        libc::O_RDONLY
+    };
+    let flags = access | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let number = super::retry(|| {
+        // SAFETY: a descriptor that we hold, and a string that ends in zero.
+        super::check(unsafe { libc::openat(directory.as_raw_fd(), name.as_ptr(), flags) })
+    })?;
+    // SAFETY: a new descriptor that nobody else knows.
+    Ok(unsafe { File::from_raw_fd(number) })
+}
+
+/// Takes a name out of a directory; true if it was there.
+pub(crate) fn unlink_in(directory: &File, name: &CStr) -> io::Result<bool> {
+    // SAFETY: a descriptor that we hold, and a string that ends in zero.
+    match super::check(unsafe { libc::unlinkat(directory.as_raw_fd(), name.as_ptr(), 0) }) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// What a link of /proc says about an open file: its path, if it has one.
+pub(crate) fn path_of(file: &File) -> io::Result<std::path::PathBuf> {
+    std::fs::read_link(own_link(file.as_raw_fd()))
 }

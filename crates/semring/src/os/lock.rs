@@ -18,18 +18,28 @@ pub(crate) enum Hold {
 /// Changes what this description holds of the file's first byte (locks are advice: nobody is kept from
 /// the byte itself); never waits. False if somebody else's lock is in the way.
 pub(crate) fn hold(file: &File, hold: Hold) -> io::Result<bool> {
+    hold_byte(file, 0, hold)
+}
+
+fn request(byte: u64, hold: Hold) -> libc::flock {
     let kind = match hold {
         Hold::Shared => libc::F_RDLCK,
         Hold::Alone => libc::F_WRLCK,
         Hold::Not => libc::F_UNLCK,
     };
-    let lock = libc::flock {
+    libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
+        l_start: byte as libc::off_t,
         l_len: 1,
         l_pid: 0,
-    };
+    }
+}
+
+/// The same for any byte, there or not. A FIFO can be locked, too: its lock goes, when the last
+/// descriptor of the description is closed, before others see the pipe hang up.
+pub(crate) fn hold_byte(file: &File, byte: u64, hold: Hold) -> io::Result<bool> {
+    let lock = request(byte, hold);
     // SAFETY: a descriptor that we hold, and a structure that lives through the call.
     let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
     match super::check(result) {
@@ -39,6 +49,15 @@ pub(crate) fn hold(file: &File, hold: Hold) -> io::Result<bool> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// True if another description's lock would be in the way of holding this byte so. The file may be open
+/// for anything.
+pub(crate) fn would_be_refused(file: &File, byte: u64, hold: Hold) -> io::Result<bool> {
+    let mut lock = request(byte, hold);
+    // SAFETY: a descriptor that we hold, and a structure that lives through the call.
+    super::check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) })?;
+    Ok(i32::from(lock.l_type) != libc::F_UNLCK)
 }
 
 #[cfg(test)]

@@ -7,11 +7,15 @@
 
 pub(crate) mod barrier;
 pub(crate) mod clock;
+pub(crate) mod fifo;
 pub(crate) mod file;
+pub(crate) mod fork;
 pub(crate) mod lock;
 pub(crate) mod mapping;
 pub(crate) mod memfd;
+pub(crate) mod poll;
 pub(crate) mod process;
+pub(crate) mod sandbox;
 pub(crate) mod sentinel;
 pub(crate) mod socket;
 #[cfg(all(test, not(semring_loom)))]
@@ -20,8 +24,8 @@ pub(crate) mod testing;
 /// The error numbers that the layers above tell apart.
 pub(crate) mod errno {
     pub(crate) use libc::{
-        EACCES, EAGAIN, EDQUOT, EEXIST, EFBIG, EIDRM, EINVAL, EISDIR, ELOOP, ENOENT, ENOMEM,
-        ENOSPC, ENXIO, EOPNOTSUPP, EPERM, EROFS,
+        EACCES, EAGAIN, EDQUOT, EEXIST, EFBIG, EIDRM, EINVAL, EIO, EISDIR, ELOOP, ENOENT, ENOMEM,
+        ENOSPC, ENOTDIR, ENXIO, EOPNOTSUPP, EPERM, EROFS,
     };
 }
 

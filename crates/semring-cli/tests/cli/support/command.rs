@@ -305,10 +305,10 @@ impl Tool {
         assert_eq!(String::from_utf8_lossy(&self.stdout()), expected);
     }
 
-    /// Waits until it sleeps on a semaphore of the ring.
+    /// Waits until it sleeps on a semaphore of the ring, or on its pipes.
     #[track_caller]
     pub fn wait_until_asleep_on_the_ring(&mut self) {
-        self.wait_until_in(&[libc::SYS_semop, libc::SYS_semtimedop]);
+        self.wait_until_in(&semring_testkit::process::SLEEPING_ON_A_RING);
     }
 
     /// Waits until one of its threads sleeps in one of these system calls.

@@ -1,0 +1,574 @@
+//! The guard made of pipes and locks of open files: for where System V semaphores can't work, and for
+//! whoever wants a descriptor to poll.
+//!
+//! ```text
+//! bytes of `lock`            held by
+//! 0 REMOVAL    shared        everybody who has a seat; alone: a remover, so nobody has one
+//! 1 FORCED     alone         who removes a ring that is in use
+//! 2 CREATION   alone         who makes the pipes (`site`)
+//! 3 USERS      shared        processes that have a ring open which goes with them
+//! 4 CONSUMER   alone         the consumer, or whoever is about to be
+//! 8+i LANES    alone         lane i's producer, or whoever is about to be
+//! ```
+//! A bell is a pipe: a byte in it is a token. A *life* is a pipe that the holder of a seat keeps open for
+//! writing, and locked, and that those listen to who might wait for it. Everything of a process goes when
+//! it ends for whatever reason: when it has left its memory (so nothing more comes from it), and in
+//! whatever order. Why that order does not matter:
+//!
+//! * **The lock of a life goes before it hangs up**: the kernel does both while it closes one open file,
+//!   in this order. "Gone" means that this lock is free, so who is woken by the hanging up finds it so,
+//!   and who finds it so need not be woken any more.
+//! * **A successor rings before it opens the life**: as a second writer it keeps the pipe from hanging up
+//!   for its predecessor. By then it has the seat's byte, which the predecessor has lost, so everything
+//!   that one published is there; whoever is woken finds it. What the predecessor has not lost yet is the
+//!   lock of its life: then the successor is refused, and asks again. Stopped or killed in between, it
+//!   leaves nobody asleep who has something to find.
+//! * **REMOVAL comes last** in taking a seat: a remover that has it alone finds no life locked, or lets go.
+//! * **A remover is a life, too**: it opens `remover`, takes the name of `lock` away, and closes it, or is
+//!   killed: both hang up for every sleeper. No order of its steps leaves one asleep.
+//!
+//! A wait is one `epoll_wait` on the bell and the lives of the others; lives are told once each time they
+//! hang up. All of it can be polled: see [`Guard::poller`].
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use super::site::{self, CREATION, NewSite, NoSite, Owner, Pipe, Site, Trouble};
+use super::{Bell, Claim, Guard, GuardError, Result, Seat, Waited};
+use crate::os::fifo::{self, End};
+use crate::os::fork::Private;
+use crate::os::lock::{Hold, hold_byte, would_be_refused};
+use crate::os::poll::{Interest, Poller};
+use crate::os::{clock, errno, process};
+use crate::sync::{AtomicU64, Ordering};
+
+const REMOVAL: u64 = 0;
+const FORCED: u64 = 1;
+const USERS: u64 = 3;
+const CONSUMER: u64 = 4;
+const LANES: u64 = 8;
+
+/// Locks can't be waited for with a limit of time: so often they are asked for again.
+const AGAIN: Duration = Duration::from_micros(200);
+
+fn os(call: &'static str) -> impl FnOnce(io::Error) -> GuardError {
+    move |error| GuardError::Os {
+        call,
+        errno: error.raw_os_error().unwrap_or(errno::EIO),
+    }
+}
+
+/// The pipes of one ring.
+#[derive(Debug)]
+pub(crate) struct PipeGuard {
+    site: Site,
+    lanes: usize,
+    /// The seats that this process has: the lanes', then the consumer's.
+    seats: Mutex<Vec<Option<Arc<Taken>>>>,
+    /// Bells as we ring them: the consumer's, then the lanes'.
+    bells: Vec<OnceLock<File>>,
+    /// Lives as we listen to them: the remover's, the consumer's, then the producers'.
+    lives: Vec<OnceLock<File>>,
+    removal: Mutex<Option<Removing>>,
+    /// Counts us among the users of a ring that goes with them, and the process that does.
+    user: Option<(u32, Private)>,
+    /// The producer that was alive when we asked last, asked first the next time.
+    alive: AtomicU64,
+}
+
+/// A seat that we have.
+#[derive(Debug)]
+struct Taken {
+    lock: Private,
+    /// Goes first.
+    life: Mutex<Option<Private>>,
+    poller: Arc<Poller>,
+}
+
+#[derive(Debug)]
+enum Removing {
+    AsConsumer(Arc<Taken>),
+    /// Only to be held.
+    Alone {
+        _lock: Private,
+    },
+}
+
+impl PipeGuard {
+    fn new(site: Site, lanes: usize) -> Self {
+        Self {
+            site,
+            lanes,
+            seats: Mutex::new((0..=lanes).map(|_| None).collect()),
+            bells: (0..=lanes).map(|_| OnceLock::new()).collect(),
+            lives: (0..lanes + 2).map(|_| OnceLock::new()).collect(),
+            removal: Mutex::new(None),
+            user: None,
+            alive: AtomicU64::new(0),
+        }
+    }
+
+    /// Opens the pipes in a directory, which must belong to this user.
+    pub(crate) fn open(path: &Path, lanes: usize, owner: u32) -> std::result::Result<Self, NoSite> {
+        Site::open(path, lanes, owner).map(|site| Self::new(site, lanes))
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.site.is_removed() {
+            Err(GuardError::Removed)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Sorts an error of a call by its name: names go with the guard.
+    fn failed(&self, call: &'static str) -> impl FnOnce(io::Error) -> GuardError {
+        let removed = self.site.is_removed();
+        move |error| {
+            if removed {
+                GuardError::Removed
+            } else {
+                os(call)(error)
+            }
+        }
+    }
+
+    fn own_lock(&self) -> Result<Private> {
+        self.site.own_lock().map_err(self.failed("openat"))
+    }
+
+    /// The file in a cell, opened by the first who needs it.
+    fn opened<'a>(&self, cell: &'a OnceLock<File>, pipe: Pipe, end: End) -> Result<&'a File> {
+        if let Some(file) = cell.get() {
+            return Ok(file);
+        }
+        let file = self.site.pipe(pipe, end).map_err(self.failed("openat"))?;
+        Ok(cell.get_or_init(|| file))
+    }
+
+    fn bell(&self, bell: Bell) -> Result<&File> {
+        match bell {
+            Bell::Messages => self.opened(&self.bells[0], Pipe::Messages, End::Both),
+            Bell::Room { lane } => self.opened(&self.bells[1 + lane], Pipe::Room(lane), End::Both),
+        }
+    }
+
+    fn life(&self, seat: Seat) -> Result<&File> {
+        match seat {
+            Seat::Consumer => self.opened(&self.lives[1], Pipe::Consumer, End::Read),
+            Seat::Producer { lane } => {
+                self.opened(&self.lives[2 + lane], Pipe::Producer(lane), End::Read)
+            }
+        }
+    }
+
+    fn remover(&self) -> Result<&File> {
+        self.opened(&self.lives[0], Pipe::Remover, End::Read)
+    }
+
+    fn ring(&self, bell: Bell) -> Result<()> {
+        fifo::put_token(self.bell(bell)?).map_err(os("write"))
+    }
+
+    const fn index(&self, seat: Seat) -> usize {
+        match seat {
+            Seat::Consumer => self.lanes,
+            Seat::Producer { lane } => lane,
+        }
+    }
+
+    const fn byte(seat: Seat) -> u64 {
+        match seat {
+            Seat::Consumer => CONSUMER,
+            Seat::Producer { lane } => LANES + lane as u64,
+        }
+    }
+
+    const fn own_bell(seat: Seat) -> Bell {
+        match seat {
+            Seat::Consumer => Bell::Messages,
+            Seat::Producer { lane } => Bell::Room { lane },
+        }
+    }
+
+    fn seats(&self) -> MutexGuard<'_, Vec<Option<Arc<Taken>>>> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seated(&self, seat: Seat) -> Result<Arc<Taken>> {
+        self.seats()[self.index(seat)]
+            .clone()
+            .ok_or(GuardError::Removed)
+    }
+
+    /// True if somebody else's lock is in the way of ours.
+    fn is_locked(&self, byte: u64, against: Hold) -> Result<bool> {
+        would_be_refused(self.site.lock(), byte, against).map_err(os("fcntl(F_OFD_GETLK)"))
+    }
+
+    /// True if the holder of a seat is alive, and has come as far as to count.
+    fn lives(&self, seat: Seat) -> Result<bool> {
+        would_be_refused(self.life(seat)?, 0, Hold::Alone).map_err(os("fcntl(F_OFD_GETLK)"))
+    }
+
+    fn is_being_removed(&self) -> Result<bool> {
+        Ok(self.is_locked(REMOVAL, Hold::Shared)? || self.is_locked(FORCED, Hold::Shared)?)
+    }
+
+    fn hold(lock: &Private, byte: u64, how: Hold) -> Result<bool> {
+        hold_byte(lock.file(), byte, how).map_err(os("fcntl(F_OFD_SETLK)"))
+    }
+
+    /// Wakes everybody who might wait for the holder of a seat.
+    fn ring_others(&self, seat: Seat) -> Result<()> {
+        match seat {
+            Seat::Producer { .. } => self.ring(Bell::Messages),
+            Seat::Consumer => (0..self.lanes).try_for_each(|lane| self.ring(Bell::Room { lane })),
+        }
+    }
+
+    /// What the holder of a seat sleeps on: its bell, and the lives of the others.
+    fn listen(&self, seat: Seat) -> Result<Poller> {
+        use std::os::fd::AsFd;
+        let poller = Poller::new().map_err(os("epoll_create1"))?;
+        let add =
+            |file: &File, interest| poller.add(file.as_fd(), interest).map_err(os("epoll_ctl"));
+        add(self.bell(Self::own_bell(seat))?, Interest::Tokens)?;
+        add(self.remover()?, Interest::HangUp)?;
+        match seat {
+            Seat::Producer { .. } => add(self.life(Seat::Consumer)?, Interest::HangUp)?,
+            Seat::Consumer => {
+                for lane in 0..self.lanes {
+                    add(self.life(Seat::Producer { lane })?, Interest::HangUp)?;
+                }
+            }
+        }
+        Ok(poller)
+    }
+
+    /// Whether anybody but us is attached or about to be, with REMOVAL held alone.
+    fn is_anybody_here(&self, as_consumer: bool) -> Result<bool> {
+        Ok(!self.producers_gone()? || (!as_consumer && self.lives(Seat::Consumer)?))
+    }
+
+    fn begin_removal_as(&self, as_consumer: bool) -> Result<bool> {
+        self.check()?;
+        let removing = if as_consumer {
+            let seat = self.seated(Seat::Consumer)?;
+            if !Self::hold(&seat.lock, REMOVAL, Hold::Alone)? {
+                return Ok(false);
+            }
+            Removing::AsConsumer(seat)
+        } else {
+            let lock = self.own_lock()?;
+            if !Self::hold(&lock, REMOVAL, Hold::Alone)? {
+                return Ok(false);
+            }
+            Removing::Alone { _lock: lock }
+        };
+        let begun = self
+            .check()
+            .and_then(|()| self.is_anybody_here(as_consumer));
+        *self.removing() = Some(removing);
+        match begun {
+            Ok(false) => Ok(true),
+            Ok(true) => self.abort_removal().map(|()| false),
+            Err(error) => {
+                self.abort_removal()?;
+                Err(error)
+            }
+        }
+    }
+
+    fn removing(&self) -> MutexGuard<'_, Option<Removing>> {
+        self.removal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks again and again until the answer is yes; false when the time is over.
+    fn until(timeout: Duration, mut is_so: impl FnMut() -> Result<bool>) -> Result<bool> {
+        let end = clock::now() + timeout;
+        loop {
+            if is_so()? {
+                return Ok(true);
+            }
+            let left = end.saturating_duration_since(clock::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            clock::nap(left.min(AGAIN));
+        }
+    }
+}
+
+impl Guard for PipeGuard {
+    // Each refusal closes what was opened. Killed at any line: the kernel does.
+    fn claim(&self, seat: Seat) -> Result<Claim> {
+        self.check()?;
+        if self.is_being_removed()? {
+            return Ok(Claim::BeingRemoved);
+        }
+        let lock = self.own_lock()?;
+        if !Self::hold(&lock, Self::byte(seat), Hold::Alone)? {
+            return Ok(Claim::Taken);
+        }
+        site::note_holder(&lock, self.index(seat), process::id()).map_err(os("pwrite"))?;
+        // For the predecessor, whose hanging up we are about to hide.
+        self.ring_others(seat)?;
+        let pipe = match seat {
+            Seat::Consumer => Pipe::Consumer,
+            Seat::Producer { lane } => Pipe::Producer(lane),
+        };
+        let life =
+            Private::open(|| self.site.pipe(pipe, End::Both)).map_err(self.failed("openat"))?;
+        if !Self::hold(&life, 0, Hold::Alone)? {
+            return Ok(Claim::Taken);
+        }
+        let poller = self.listen(seat)?;
+        if !Self::hold(&lock, REMOVAL, Hold::Shared)? || self.is_locked(FORCED, Hold::Shared)? {
+            return Ok(Claim::BeingRemoved);
+        }
+        self.check()?;
+        self.seats()[self.index(seat)] = Some(Arc::new(Taken {
+            lock,
+            life: Mutex::new(Some(life)),
+            poller: Arc::new(poller),
+        }));
+        Ok(Claim::Granted)
+    }
+
+    fn leave(&self, seat: Seat) -> Result<()> {
+        let Some(taken) = self.seats()[self.index(seat)].take() else {
+            return Ok(());
+        };
+        let _ = site::note_holder(&taken.lock, self.index(seat), 0);
+        // Hanging up rings for those who wait. The life first: who takes the byte after us must find it free.
+        taken
+            .life
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        // A removal that we began as the consumer ends with us.
+        let mut removing = self.removing();
+        if matches!(&*removing, Some(Removing::AsConsumer(by)) if Arc::ptr_eq(by, &taken)) {
+            *removing = None;
+        }
+        Ok(())
+    }
+
+    fn await_free(&self, seat: Seat, timeout: Duration) -> Result<bool> {
+        Self::until(timeout, || self.is_taken(seat).map(|taken| !taken))
+    }
+
+    fn await_no_removal(&self, timeout: Duration) -> Result<bool> {
+        Self::until(timeout, || {
+            self.check()?;
+            self.is_being_removed().map(|removal| !removal)
+        })
+    }
+
+    fn is_taken(&self, seat: Seat) -> Result<bool> {
+        self.check()?;
+        Ok(self.is_locked(Self::byte(seat), Hold::Alone)? || self.lives(seat)?)
+    }
+
+    fn last_holder(&self, seat: Seat) -> Result<Option<u32>> {
+        let noted = self.site.noted_holder(self.index(seat));
+        // 0: it has not come to say so, or has just left.
+        noted.map(Some).map_err(os("pread"))
+    }
+
+    fn producers_gone(&self) -> Result<bool> {
+        self.check()?;
+        let first = self.alive.load(Ordering::Relaxed) as usize;
+        for step in 0..self.lanes {
+            let lane = (first + step) % self.lanes;
+            if self.lives(Seat::Producer { lane })? {
+                self.alive.store(lane as u64, Ordering::Relaxed);
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn producers(&self) -> Result<usize> {
+        let mut count = 0;
+        for lane in 0..self.lanes {
+            count += usize::from(self.is_taken(Seat::Producer { lane })?);
+        }
+        Ok(count)
+    }
+
+    fn consumer_gone(&self) -> Result<bool> {
+        self.check()?;
+        self.lives(Seat::Consumer).map(|lives| !lives)
+    }
+
+    fn post(&self, bell: Bell) -> Result<()> {
+        self.check()?;
+        self.ring(bell)
+    }
+
+    fn wait(&self, bell: Bell, timeout: Option<Duration>) -> Result<Waited> {
+        let seat = match bell {
+            Bell::Messages => Seat::Consumer,
+            Bell::Room { lane } => Seat::Producer { lane },
+        };
+        match self.seated(seat)?.poller.wait(timeout) {
+            Ok(true) => {
+                fifo::take_tokens(self.bell(bell)?).map_err(os("read"))?;
+                self.check()?;
+                Ok(Waited::Token)
+            }
+            Ok(false) => Ok(Waited::TimedOut),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Waited::Signal),
+            Err(error) => Err(os("epoll_wait")(error)),
+        }
+    }
+
+    fn drain(&self, bell: Bell) -> Result<()> {
+        let seat = match bell {
+            Bell::Messages => Seat::Consumer,
+            Bell::Room { lane } => Seat::Producer { lane },
+        };
+        fifo::take_tokens(self.bell(bell)?).map_err(os("read"))?;
+        match self.seated(seat)?.poller.wait(Some(Duration::ZERO)) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                Err(os("epoll_wait")(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn begin_removal(&self, as_consumer: bool) -> Result<bool> {
+        self.begin_removal_as(as_consumer)
+    }
+
+    fn begin_pruning(&self) -> Result<bool> {
+        Ok(!self.is_locked(CREATION, Hold::Alone)? && self.begin_removal_as(false)?)
+    }
+
+    fn is_idle(&self) -> Result<bool> {
+        self.check()?;
+        // REMOVAL is held by everybody who is attached, and by removers.
+        for byte in [REMOVAL, FORCED, CREATION] {
+            if self.is_locked(byte, Hold::Alone)? {
+                return Ok(false);
+            }
+        }
+        Ok(!self.is_anybody_here(false)?)
+    }
+
+    fn begin_forced_removal(&self, timeout: Duration) -> Result<bool> {
+        let lock = self.own_lock()?;
+        let both =
+            || {
+                self.check()?;
+                // Shared, it keeps away those who want it alone.
+                Ok(Self::hold(&lock, FORCED, Hold::Alone)?
+                    && Self::hold(&lock, REMOVAL, Hold::Shared)?)
+            };
+        let begun = Self::until(timeout, both)?;
+        if begun {
+            *self.removing() = Some(Removing::Alone { _lock: lock });
+        }
+        Ok(begun)
+    }
+
+    fn abort_removal(&self) -> Result<()> {
+        match self.removing().take() {
+            Some(Removing::AsConsumer(seat)) => {
+                Self::hold(&seat.lock, REMOVAL, Hold::Shared).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn may_destroy(&self) -> Result<()> {
+        let us = process::effective_uid();
+        match self.site.owner() {
+            Some(owner) if us != 0 && us != owner => Err(GuardError::Os {
+                call: "rmdir",
+                errno: errno::EPERM,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn destroy(&self) -> Result<()> {
+        let remover = Private::open(|| self.site.pipe(Pipe::Remover, End::Both));
+        let remover = match remover {
+            Ok(remover) => remover,
+            // Somebody else was faster.
+            Err(_) if self.site.is_removed() => return Ok(()),
+            Err(error) => return Err(os("openat")(error)),
+        };
+        self.site.mark_removed().map_err(os("unlinkat"))?;
+        drop(remover);
+        self.site.clear(self.lanes).map_err(os("rmdir"))
+    }
+
+    fn hold(&mut self) -> Result<()> {
+        let lock = self.own_lock()?;
+        // Alone it is held by who takes the guard away.
+        if !Self::hold(&lock, USERS, Hold::Shared)? {
+            return Err(GuardError::Removed);
+        }
+        self.check()?;
+        self.user = Some((process::id(), lock));
+        Ok(())
+    }
+
+    fn reopen(&self) -> Option<Box<dyn Guard>> {
+        let site = self.site.reopen().ok()?;
+        Some(Box::new(Self::new(site, self.lanes)))
+    }
+
+    fn poller(&self, seat: Seat) -> Option<Arc<Poller>> {
+        self.seated(seat).ok().map(|taken| taken.poller.clone())
+    }
+}
+
+impl Drop for PipeGuard {
+    fn drop(&mut self) {
+        let Some((holder, lock)) = self.user.take() else {
+            return;
+        };
+        // In a forked child it is the parent's.
+        if holder == process::id()
+            && matches!(Self::hold(&lock, USERS, Hold::Alone), Ok(true))
+            && matches!(self.begin_removal_as(false), Ok(true))
+        {
+            let _ = self.destroy();
+        }
+    }
+}
+
+/// The pipes of a ring that is being made.
+pub(crate) struct NewPipes {
+    new: NewSite,
+    lanes: usize,
+}
+
+impl NewPipes {
+    /// In a directory of this name, or without one for related processes.
+    pub(crate) fn create(
+        path: Option<&Path>,
+        lanes: usize,
+        owner: Owner,
+        home: &str,
+    ) -> std::result::Result<Self, Trouble> {
+        let new = match path {
+            Some(path) => NewSite::create(path, lanes, owner, home)?,
+            None => NewSite::inherited(lanes)?,
+        };
+        Ok(Self { new, lanes })
+    }
+
+    /// The ring has its name.
+    pub(crate) fn finish(self) -> PipeGuard {
+        PipeGuard::new(self.new.finish(), self.lanes)
+    }
+}

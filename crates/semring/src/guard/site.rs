@@ -1,0 +1,580 @@
+//! Where the pipes of a ring are: a directory of FIFOs and one file to lock, or pipes without a name that
+//! children inherit.
+//!
+//! ```text
+//! lock        bytes to lock, see `pipe`; at 0 a mark, from 8 the holders' pids, at 4096 where the ring is
+//! messages    the consumer's bell             room.N      the bell of lane N's producer
+//! consumer    open while it is attached       producer.N  open while lane N's producer is attached
+//! remover     open while somebody removes
+//! ```
+//! The directory is made before the ring has its name, and its `lock` first, with the byte of creators
+//! locked:
+//!
+//! ```text
+//! 1 the directory             killed: an empty directory of our kind of name
+//! 2 lock, byte CREATION held  killed: its lock is free and the rest is missing: it is known to be dead
+//! 3 the FIFOs, the owner      killed: likewise
+//! 4 the byte is let go of     when the ring has its name
+//! ```
+//! Removing begins with the name of `lock`: who has it open sees that it has none any more. Whoever is
+//! killed behind that leaves a directory without `lock`, which is nobody's.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::os::fifo::{self, End};
+use crate::os::fork::Private;
+use crate::os::lock::{Hold, hold_byte, would_be_refused};
+use crate::os::{clock, errno, file, memfd};
+
+/// Held by whoever makes the pipes of a ring.
+pub(super) const CREATION: u64 = 2;
+
+/// What the name of every such directory begins with.
+pub(crate) const PREFIX: &str = ".semring-";
+
+const LOCK: &str = "lock";
+const HOME_AT: u64 = 4096;
+
+/// One pipe of a ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Pipe {
+    /// The consumer's bell.
+    Messages,
+    /// Open for writing while the consumer is attached.
+    Consumer,
+    /// Open for writing while somebody takes the guard away.
+    Remover,
+    /// Open for writing while the lane's producer is attached.
+    Producer(usize),
+    /// The bell of the lane's producer.
+    Room(usize),
+}
+
+impl Pipe {
+    fn name(self) -> CString {
+        fifo::name(&match self {
+            Self::Messages => "messages".to_owned(),
+            Self::Consumer => "consumer".to_owned(),
+            Self::Remover => "remover".to_owned(),
+            Self::Producer(lane) => format!("producer.{lane}"),
+            Self::Room(lane) => format!("room.{lane}"),
+        })
+    }
+
+    const fn index(self) -> usize {
+        match self {
+            Self::Messages => 0,
+            Self::Consumer => 1,
+            Self::Remover => 2,
+            Self::Producer(lane) => 3 + 2 * lane,
+            Self::Room(lane) => 4 + 2 * lane,
+        }
+    }
+
+    fn all(lanes: usize) -> impl Iterator<Item = Self> {
+        let lanes = (0..lanes).flat_map(|lane| [Self::Producer(lane), Self::Room(lane)]);
+        [Self::Messages, Self::Consumer, Self::Remover]
+            .into_iter()
+            .chain(lanes)
+    }
+}
+
+/// A call that was refused.
+#[derive(Debug)]
+pub(crate) struct Trouble {
+    pub(crate) call: &'static str,
+    pub(crate) source: io::Error,
+}
+
+fn trouble(call: &'static str) -> impl FnOnce(io::Error) -> Trouble {
+    move |source| Trouble { call, source }
+}
+
+/// Who may use the pipes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owner {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Permission bits of the ring.
+    pub(crate) mode: u32,
+}
+
+/// The pipes of one ring, as this process reaches them.
+#[derive(Debug)]
+pub(crate) enum Site {
+    Directory {
+        path: PathBuf,
+        directory: File,
+        /// For asking only: holds no locks.
+        lock: File,
+    },
+    Inherited {
+        lock: File,
+        /// Handles that hold no end open.
+        pipes: Vec<File>,
+    },
+}
+
+/// Why a directory is not that of a ring's pipes.
+#[derive(Debug)]
+pub(crate) enum NoSite {
+    /// There is none, or it is not complete.
+    Missing,
+    /// It has another owner than the ring.
+    Stranger,
+    Failed(Trouble),
+}
+
+fn no_site(call: &'static str) -> impl FnOnce(io::Error) -> NoSite {
+    move |source| match source.raw_os_error() {
+        Some(errno::ENOENT | errno::ENOTDIR | errno::ELOOP) => NoSite::Missing,
+        _ => NoSite::Failed(Trouble { call, source }),
+    }
+}
+
+impl Site {
+    /// Pipes without a name, for this process and those that it forks.
+    pub(super) fn inherited(lanes: usize) -> Result<Self, Trouble> {
+        let lock = memfd::create(c"semring-guard", 0o600, None).map_err(trouble("memfd_create"))?;
+        let pipes: io::Result<Vec<File>> = Pipe::all(lanes).map(|_| fifo::anonymous()).collect();
+        let pipes = pipes.map_err(trouble("pipe2"))?;
+        Ok(Self::Inherited { lock, pipes })
+    }
+
+    /// Opens the directory of a ring with this owner.
+    pub(super) fn open(path: &Path, lanes: usize, owner: u32) -> Result<Self, NoSite> {
+        let directory = file::open_directory(path).map_err(no_site("open"))?;
+        let uid = directory.metadata().map_err(no_site("fstat"))?.uid();
+        if uid != owner {
+            return Err(NoSite::Stranger);
+        }
+        let lock =
+            file::open_in(&directory, &fifo::name(LOCK), false).map_err(no_site("openat"))?;
+        // Half made: whoever makes it is at work, or dead.
+        if would_be_refused(&lock, CREATION, Hold::Alone).map_err(no_site("fcntl(F_OFD_GETLK)"))? {
+            return Err(NoSite::Missing);
+        }
+        let last = Pipe::Room(lanes - 1).name();
+        fifo::open_at(&directory, &last, End::Read).map_err(no_site("openat"))?;
+        Ok(Self::Directory {
+            path: path.to_owned(),
+            directory,
+            lock,
+        })
+    }
+
+    /// The same once more, with descriptors of its own.
+    pub(super) fn reopen(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Directory {
+                path,
+                directory,
+                lock,
+            } => Self::Directory {
+                path: path.clone(),
+                directory: directory.try_clone()?,
+                lock: lock.try_clone()?,
+            },
+            Self::Inherited { lock, pipes } => Self::Inherited {
+                lock: lock.try_clone()?,
+                pipes: pipes
+                    .iter()
+                    .map(File::try_clone)
+                    .collect::<io::Result<_>>()?,
+            },
+        })
+    }
+
+    /// For asking what others hold.
+    pub(super) fn lock(&self) -> &File {
+        match self {
+            Self::Directory { lock, .. } | Self::Inherited { lock, .. } => lock,
+        }
+    }
+
+    /// A description of the file to lock, for holding something.
+    pub(super) fn own_lock(&self) -> io::Result<Private> {
+        Private::open(|| match self {
+            Self::Directory { directory, .. } => file::open_in(directory, &fifo::name(LOCK), true),
+            Self::Inherited { lock, .. } => file::reopen(lock, true),
+        })
+    }
+
+    pub(super) fn pipe(&self, pipe: Pipe, end: End) -> io::Result<File> {
+        match self {
+            Self::Directory { directory, .. } => fifo::open_at(directory, &pipe.name(), end),
+            Self::Inherited { pipes, .. } => fifo::reopen(&pipes[pipe.index()], end),
+        }
+    }
+
+    /// True if the guard was taken away.
+    pub(super) fn is_removed(&self) -> bool {
+        match self {
+            Self::Directory { lock, .. } => file::links(lock).is_ok_and(|links| links == 0),
+            Self::Inherited { lock, .. } => {
+                let mut mark = [0];
+                matches!(lock.read_at(&mut mark, 0), Ok(1)) && mark != [0]
+            }
+        }
+    }
+
+    /// From here on [`is_removed`](Self::is_removed) holds, for everybody.
+    pub(super) fn mark_removed(&self) -> io::Result<()> {
+        match self {
+            Self::Directory { directory, .. } => {
+                file::unlink_in(directory, &fifo::name(LOCK)).map(drop)
+            }
+            Self::Inherited { lock, .. } => lock.write_at(&[1], 0).map(drop),
+        }
+    }
+
+    /// Takes the rest away, once it is [marked](Self::mark_removed).
+    pub(super) fn clear(&self, lanes: usize) -> io::Result<()> {
+        match self {
+            Self::Inherited { .. } => Ok(()),
+            Self::Directory {
+                path, directory, ..
+            } => {
+                for pipe in Pipe::all(lanes) {
+                    file::unlink_in(directory, &pipe.name())?;
+                }
+                let ours = file::identity(directory)?;
+                if file::path_identity(path).is_ok_and(|there| there == ours) {
+                    std::fs::remove_dir(path)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The user who owns the directory; `None` for pipes without one.
+    pub(super) fn owner(&self) -> Option<u32> {
+        match self {
+            Self::Directory { directory, .. } => directory.metadata().ok().map(|of| of.uid()),
+            Self::Inherited { .. } => None,
+        }
+    }
+
+    /// The process that noted itself last as a seat's holder; 0 for none.
+    pub(super) fn noted_holder(&self, seat: usize) -> io::Result<u32> {
+        let mut pid = [0; 4];
+        let got = self.lock().read_at(&mut pid, 8 + 8 * seat as u64)?;
+        Ok(if got == 4 { u32::from_le_bytes(pid) } else { 0 })
+    }
+}
+
+/// Notes who has a seat.
+pub(super) fn note_holder(lock: &Private, seat: usize, pid: u32) -> io::Result<()> {
+    let at = 8 + 8 * seat as u64;
+    lock.file().write_at(&pid.to_le_bytes(), at).map(drop)
+}
+
+/// Pipes that are being made, with the byte of creators locked. Dropped unfinished, they are taken away.
+pub(crate) struct NewSite {
+    site: Option<Site>,
+    lanes: usize,
+    /// Holds the lock; children of this process don't.
+    _creation: Option<Private>,
+}
+
+impl NewSite {
+    /// Pipes without a name: nobody finds them before they are ready.
+    pub(super) fn inherited(lanes: usize) -> Result<Self, Trouble> {
+        Ok(Self {
+            site: Some(Site::inherited(lanes)?),
+            lanes,
+            _creation: None,
+        })
+    }
+
+    /// Makes the directory, which must not exist, and all that is in it.
+    pub(super) fn create(
+        path: &Path,
+        lanes: usize,
+        owner: Owner,
+        home: &str,
+    ) -> Result<Self, Trouble> {
+        let mut builder = std::fs::DirBuilder::new();
+        builder.mode(0o700);
+        builder.create(path).map_err(trouble("mkdir"))?;
+        let made = Self::fill(path, lanes, owner, home);
+        if made.is_err() {
+            // As far as it came.
+            let _ = sweep(path);
+        }
+        made
+    }
+
+    fn fill(path: &Path, lanes: usize, owner: Owner, home: &str) -> Result<Self, Trouble> {
+        let directory = file::open_directory(path).map_err(trouble("open"))?;
+        let creation = Private::open(|| {
+            let name = path.join(LOCK);
+            let lock = match file::create_unnamed(path, owner.mode) {
+                Ok(lock) => {
+                    hold_byte(&lock, CREATION, Hold::Alone)?;
+                    file::link(&lock, &name)?;
+                    lock
+                }
+                // A file system without unnamed files.
+                Err(error)
+                    if matches!(
+                        error.raw_os_error(),
+                        Some(errno::EOPNOTSUPP | errno::EISDIR)
+                    ) =>
+                {
+                    let lock = file::create_named(&name, owner.mode)?;
+                    hold_byte(&lock, CREATION, Hold::Alone)?;
+                    lock
+                }
+                Err(error) => return Err(error),
+            };
+            lock.write_at(home.as_bytes(), HOME_AT)?;
+            give(&lock, owner)?;
+            Ok(lock)
+        })
+        .map_err(trouble("open (lock)"))?;
+        for pipe in Pipe::all(lanes) {
+            let name = pipe.name();
+            fifo::make(&directory, &name, owner.mode).map_err(trouble("mkfifo"))?;
+            fifo::open_at(&directory, &name, End::Both)
+                .and_then(|pipe| give(&pipe, owner))
+                .map_err(trouble("fchown"))?;
+        }
+        // Others come in, and only the owner changes what is there.
+        let others = [0o040, 0o004].map(|read| {
+            if owner.mode & read != 0 {
+                read | read >> 2
+            } else {
+                0
+            }
+        });
+        file::set_mode(&directory, 0o700 | others[0] | others[1]).map_err(trouble("fchmod"))?;
+        give(&directory, owner).map_err(trouble("fchown"))?;
+        let lock =
+            file::open_in(&directory, &fifo::name(LOCK), false).map_err(trouble("openat"))?;
+        Ok(Self {
+            site: Some(Site::Directory {
+                path: path.to_owned(),
+                directory,
+                lock,
+            }),
+            lanes,
+            _creation: Some(creation),
+        })
+    }
+
+    /// The ring has its name: lets go of the lock.
+    pub(super) fn finish(mut self) -> Site {
+        self.site.take().expect("finished once")
+    }
+}
+
+impl Drop for NewSite {
+    fn drop(&mut self) {
+        if let Some(site) = &self.site {
+            let _ = site.mark_removed();
+            let _ = site.clear(self.lanes);
+        }
+    }
+}
+
+/// Gives a file to the ring's owner, if it is not there already.
+fn give(to: &File, owner: Owner) -> io::Result<()> {
+    let now = to.metadata()?;
+    let uid = (now.uid() != owner.uid).then_some(owner.uid);
+    let gid = (now.gid() != owner.gid).then_some(owner.gid);
+    if uid.is_some() || gid.is_some() {
+        file::set_owner(to, uid, gid)?;
+    }
+    Ok(())
+}
+
+/// What a directory with our kind of name is.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// Somebody has a role, makes, removes or holds it.
+    Used,
+    /// It never was finished, or a removal was not.
+    Unfinished,
+    /// Complete and idle; its ring would have to be where this text says.
+    Idle { home: String },
+}
+
+/// Looks at a directory of our kind of name; `None` if it is not ours.
+pub(crate) fn look(path: &Path) -> Option<Found> {
+    look_for(path, None)
+}
+
+/// The same by one who has [seized](seize) it.
+pub(crate) fn look_for(path: &Path, held: Option<&Private>) -> Option<Found> {
+    let directory = file::open_directory(path).ok()?;
+    let lock = match file::open_in(&directory, &fifo::name(LOCK), false) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Some(Found::Unfinished),
+        Err(_) => return None,
+    };
+    // Everybody's bytes.
+    for byte in 0..512 {
+        if byte == CREATION && held.is_some() {
+            continue;
+        }
+        if would_be_refused(&lock, byte, Hold::Alone).ok()? {
+            return Some(Found::Used);
+        }
+    }
+    let mut home = vec![0; 4096 + 512];
+    let got = lock.read_at(&mut home, HOME_AT).ok()?;
+    home.truncate(got);
+    let home = String::from_utf8(home).ok()?;
+    Some(if home.is_empty() || !path.join("messages").exists() {
+        Found::Unfinished
+    } else {
+        Found::Idle { home }
+    })
+}
+
+/// Holds the byte of creators of a directory that was found, so that nobody finishes it meanwhile; `None`
+/// if somebody has it, or there is nothing to lock.
+pub(crate) fn seize(path: &Path) -> Option<Private> {
+    let directory = file::open_directory(path).ok()?;
+    let lock = Private::open(|| file::open_in(&directory, &fifo::name(LOCK), true)).ok()?;
+    matches!(hold_byte(lock.file(), CREATION, Hold::Alone), Ok(true)).then_some(lock)
+}
+
+/// Takes away a directory of pipes with everything that it can have in it, `lock` first.
+pub(crate) fn sweep(path: &Path) -> io::Result<()> {
+    let directory = file::open_directory(path)?;
+    file::unlink_in(&directory, &fifo::name(LOCK))?;
+    for entry in std::fs::read_dir(path)? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        let ours = matches!(&*name, "messages" | "consumer" | "remover")
+            || name.starts_with("producer.")
+            || name.starts_with("room.");
+        if ours {
+            file::unlink_in(&directory, &fifo::name(&name))?;
+        }
+    }
+    match std::fs::remove_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Keeps others from making a ring with pipes under a System V key: a file that is there for as long as one is
+/// made. Whoever is killed leaves it, unlocked.
+#[derive(Debug)]
+pub(crate) struct KeyLock {
+    path: PathBuf,
+    _lock: Private,
+    stays: bool,
+}
+
+/// What the names of these files begin with.
+pub(crate) const KEY_PREFIX: &str = ".semring-key-";
+
+const SHARED_MEMORY: &str = "/dev/shm";
+
+fn key_path(key: i32) -> PathBuf {
+    Path::new(SHARED_MEMORY).join(format!("{KEY_PREFIX}{key:08x}"))
+}
+
+impl KeyLock {
+    /// Waits for others; `None` when the time is over.
+    pub(crate) fn take(key: i32, mode: u32, patience: Duration) -> Result<Option<Self>, Trouble> {
+        let path = key_path(key);
+        let end = clock::now() + patience;
+        loop {
+            match Self::try_take(&path, Some(mode)) {
+                Ok(Some(lock)) => return Ok(Some(lock)),
+                Ok(None) if clock::now() >= end => return Ok(None),
+                Ok(None) => clock::nap(Duration::from_micros(200)),
+                Err(source) => {
+                    let call = "open (/dev/shm)";
+                    return Err(Trouble { call, source });
+                }
+            }
+        }
+    }
+
+    /// Takes the lock that a creator left who was killed; `None` if it is there no more, or in use.
+    pub(crate) fn of_the_dead(key: i32) -> Option<Self> {
+        Self::try_take(&key_path(key), None).ok().flatten()
+    }
+
+    fn try_take(path: &Path, make: Option<u32>) -> io::Result<Option<Self>> {
+        let lock = Private::open(|| match file::open(path, true) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match make {
+                Some(mode) => match file::create_named(path, mode) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                        file::open(path, true)
+                    }
+                    other => other,
+                },
+                None => Err(error),
+            },
+            other => other,
+        });
+        let lock = match lock {
+            // Its holder took it away in between.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        if !hold_byte(lock.file(), 0, Hold::Alone)? {
+            return Ok(None);
+        }
+        // Whoever had it before took its name away.
+        let ours = file::identity(lock.file())?;
+        if file::path_identity(path).is_ok_and(|there| there == ours) {
+            let path = path.to_owned();
+            Ok(Some(Self {
+                path,
+                _lock: lock,
+                stays: false,
+            }))
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// True if a creator left the file who was killed. Changes nothing.
+    pub(crate) fn is_dead(key: i32) -> bool {
+        let held = file::open(&key_path(key), false)
+            .and_then(|lock| would_be_refused(&lock, 0, Hold::Alone));
+        matches!(held, Ok(false))
+    }
+
+    /// Lets go of the lock, and leaves the file.
+    pub(crate) fn keep(mut self) {
+        self.stays = true;
+    }
+
+    /// Waits until nobody makes a ring with pipes under this key; false when the time is over. Changes
+    /// nothing.
+    pub(crate) fn is_free(key: i32, patience: Duration) -> bool {
+        let end = clock::now() + patience;
+        loop {
+            let held = file::open(&key_path(key), false)
+                .and_then(|lock| would_be_refused(&lock, 0, Hold::Alone));
+            match held {
+                Ok(true) if clock::now() < end => clock::nap(Duration::from_micros(200)),
+                Ok(true) => return false,
+                _ => return true,
+            }
+        }
+    }
+}
+
+impl Drop for KeyLock {
+    fn drop(&mut self) {
+        // Still locked: nobody else takes it for theirs.
+        if !self.stays {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! Which guard a ring gets, and where it is found: a semaphore set, or pipes.
+//!
+//! The pipes of a ring are in a directory beside it (in `/dev/shm` where the ring is no file), named after
+//! the ring's identity and its inode: a copied file does not find its original's.
+
+use std::path::{Path, PathBuf};
+
+use super::leftovers;
+use crate::guard::pipe::{NewPipes, PipeGuard};
+use crate::guard::semaphore::{KEY_PREFIX, SemaphoreGuard};
+use crate::guard::set::{NewSet, SetTrouble};
+use crate::guard::site::{self, NoSite, Owner, PREFIX, Trouble};
+use crate::guard::{Guard, GuardError, Mismatch, Refusal};
+use crate::layout::superblock::{GuardKind, SetIdentity, Superblock};
+use crate::memory::{NewObject, Object, Ownership, Place};
+use crate::os::process;
+use crate::os::sysv::Key;
+
+/// Which guard a new ring is to get.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum GuardChoice {
+    /// Semaphores; pipes where semaphores can't work: no System V IPC, its limits exhausted or too low, a
+    /// sandbox that forbids it or does not undo for the dead.
+    ///
+    /// The environment variable `SEMRING_GUARD` (`semaphore`, `pipe` or `auto`) says otherwise for a whole
+    /// process, where its programs leave the choice.
+    #[default]
+    Auto,
+    /// A System V semaphore set, or an error.
+    Semaphore,
+    /// FIFOs and locks: handles can be polled, and no limit of `kernel.sem` counts.
+    Pipe,
+}
+
+impl From<GuardKind> for GuardChoice {
+    fn from(kind: GuardKind) -> Self {
+        match kind {
+            GuardKind::Semaphore => Self::Semaphore,
+            GuardKind::Pipe => Self::Pipe,
+        }
+    }
+}
+
+impl GuardChoice {
+    /// What [`Auto`](Self::Auto) means in this process: what the environment variable SEMRING_GUARD says.
+    pub(super) fn resolve(self) -> Result<Self, String> {
+        let Some(said) = (self == Self::Auto)
+            .then(|| std::env::var_os("SEMRING_GUARD"))
+            .flatten()
+        else {
+            return Ok(self);
+        };
+        match said.to_str() {
+            Some("" | "auto") => Ok(Self::Auto),
+            Some("semaphore") => Ok(Self::Semaphore),
+            Some("pipe") => Ok(Self::Pipe),
+            _ => Err(said.to_string_lossy().into_owned()),
+        }
+    }
+
+    /// The guard that an existing ring must have; nothing if any will do.
+    pub(crate) const fn kind(self) -> Option<GuardKind> {
+        match self {
+            Self::Auto => None,
+            Self::Semaphore => Some(GuardKind::Semaphore),
+            Self::Pipe => Some(GuardKind::Pipe),
+        }
+    }
+}
+
+/// The directory of a ring's pipes.
+fn directory(folder: &Path, uuid: &[u8; 16], inode: u64) -> PathBuf {
+    let uuid: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
+    folder.join(format!("{PREFIX}{uuid}-{inode:x}"))
+}
+
+/// The identity of the ring whose pipes are in a directory of this name.
+pub(super) fn uuid_of(directory: &Path) -> Option<[u8; 16]> {
+    let name = directory.file_name()?.to_str()?.strip_prefix(PREFIX)?;
+    let (hex, inode) = name.split_once('-')?;
+    u64::from_str_radix(inode, 16).ok()?;
+    if hex.len() != 32 {
+        return None;
+    }
+    let mut uuid = [0; 16];
+    for (at, byte) in uuid.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(hex.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    Some(uuid)
+}
+
+/// Where the pipes' directory says that its ring is; in a second line for people, what it is called.
+fn home_text(place: &Place, name: &str) -> String {
+    let home = match place {
+        Place::Posix(path) => format!("posix {}", path.display()),
+        Place::Sysv(key) => format!("sysv {}", key.raw()),
+        Place::Memfd(_) | Place::Anonymous => "users".to_owned(),
+        Place::File(_) | Place::Descriptor(_) => "file".to_owned(),
+    };
+    format!("{home}\n{name}\n")
+}
+
+/// The place that such a text means; `None` if the ring has none that could be looked at.
+pub(super) fn place_of(home: &str) -> Option<Place> {
+    match home.lines().next()?.split_once(' ')? {
+        ("posix", path) => Some(Place::Posix(PathBuf::from(path))),
+        ("sysv", key) => Some(Place::Sysv(Key::new(key.parse().ok()?))),
+        _ => None,
+    }
+}
+
+/// The guard of a ring that is being made, its creation lock held. Dropped unfinished it is taken away.
+pub(super) enum NewGuard {
+    Set(NewSet),
+    Pipes(NewPipes),
+}
+
+impl NewGuard {
+    /// Pipes for a ring that has its memory, and no name yet.
+    pub(super) fn pipes(
+        name: &str,
+        place: &Place,
+        object: &NewObject,
+        owner: Ownership,
+        mode: u32,
+        lanes: usize,
+        uuid: &[u8; 16],
+    ) -> Result<Self, Trouble> {
+        let inode = object.inode().map_err(|_| Trouble {
+            call: "fstat",
+            source: std::io::Error::last_os_error(),
+        })?;
+        let path = directory(&object.folder(), uuid, inode);
+        let path = (*place != Place::Anonymous).then_some(path.as_path());
+        let owner = Owner {
+            uid: owner.uid,
+            gid: owner.gid,
+            mode,
+        };
+        NewPipes::create(path, lanes, owner, &home_text(place, name)).map(Self::Pipes)
+    }
+
+    pub(super) const fn kind(&self) -> GuardKind {
+        match self {
+            Self::Set(_) => GuardKind::Semaphore,
+            Self::Pipes(_) => GuardKind::Pipe,
+        }
+    }
+
+    /// Gives it to the memory's owner, and says what the superblock is to name.
+    pub(super) fn identify(
+        &self,
+        place: &Place,
+        owner: Ownership,
+        mode: u32,
+    ) -> Result<SetIdentity, SetTrouble> {
+        match self {
+            Self::Set(set) => {
+                set.give_to(owner.uid, owner.gid, mode)?;
+                set.identify(leftovers::home(place))
+            }
+            Self::Pipes(_) => Ok(SetIdentity::NONE),
+        }
+    }
+
+    /// The ring has its name: gives the lock back. If the ring goes with its users, we are the first.
+    pub(super) fn finish(self, goes_with_its_users: bool) -> Result<Box<dyn Guard>, GuardError> {
+        match self {
+            Self::Set(set) if goes_with_its_users => Ok(Box::new(set.finish_held()?)),
+            Self::Set(set) => Ok(Box::new(set.finish())),
+            Self::Pipes(pipes) => {
+                let mut guard = pipes.finish();
+                if goes_with_its_users {
+                    guard.hold()?;
+                }
+                Ok(Box::new(guard))
+            }
+        }
+    }
+}
+
+/// The guard that the superblock names, if it is this ring's.
+pub(super) fn find_guard(
+    object: &Object,
+    superblock: &Superblock,
+) -> Result<Box<dyn Guard>, Mismatch> {
+    match superblock.guard {
+        GuardKind::Semaphore => find_set(object, superblock).map(|guard| Box::new(guard) as _),
+        GuardKind::Pipe => find_pipes(object, superblock).map(|guard| Box::new(guard) as _),
+    }
+}
+
+/// The directory of the pipes of a ring that is there.
+pub(super) fn pipes_of(object: &Object, uuid: &[u8; 16]) -> Result<PathBuf, Mismatch> {
+    let inode = object.inode().map_err(failed)?;
+    Ok(directory(&object.folder().map_err(failed)?, uuid, inode))
+}
+
+fn failed(error: crate::memory::MemoryError) -> Mismatch {
+    let (call, errno) = match error {
+        crate::memory::MemoryError::Os { call, source } => {
+            (call, source.raw_os_error().unwrap_or_default())
+        }
+        _ => ("fstat", 0),
+    };
+    Mismatch::Failed(Refusal { call, errno })
+}
+
+fn find_pipes(object: &Object, superblock: &Superblock) -> Result<PipeGuard, Mismatch> {
+    const EACCES: i32 = 13;
+    let path = pipes_of(object, &superblock.uuid)?;
+    let owner = object.ownership().map_err(failed)?.uid;
+    PipeGuard::open(&path, superblock.geometry.lanes(), owner).map_err(|none| match none {
+        NoSite::Missing => Mismatch::Missing,
+        NoSite::Stranger => Mismatch::Stranger,
+        NoSite::Failed(Trouble { call, source }) => {
+            let errno = source.raw_os_error().unwrap_or_default();
+            let refusal = Refusal { call, errno };
+            if errno == EACCES {
+                Mismatch::Denied(refusal)
+            } else {
+                Mismatch::Failed(refusal)
+            }
+        }
+    })
+}
+
+/// Makes the pipes of a ring anew whose memory has outlived them. Nobody else does so at the same time.
+pub(super) fn renew_pipes(
+    object: &Object,
+    superblock: &Superblock,
+    owner: Ownership,
+    name: &str,
+) -> Result<Box<dyn Guard>, Trouble> {
+    let io = |_| Trouble {
+        call: "fstat",
+        source: std::io::Error::last_os_error(),
+    };
+    let path = pipes_of(object, &superblock.uuid).map_err(io)?;
+    match site::sweep(&path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Trouble {
+                call: "rmdir",
+                source,
+            });
+        }
+        _ => {}
+    }
+    let owner = Owner {
+        uid: owner.uid,
+        gid: owner.gid,
+        mode: owner.mode & 0o777,
+    };
+    let kind = if object.goes_with_its_users() {
+        "users"
+    } else {
+        "file"
+    };
+    let home = format!("{kind}\n{name}\n");
+    let new = NewPipes::create(Some(&path), superblock.geometry.lanes(), owner, &home)?;
+    Ok(Box::new(new.finish()))
+}
+
+fn find_set(object: &Object, superblock: &Superblock) -> Result<SemaphoreGuard, Mismatch> {
+    let there = superblock.ipc_namespace;
+    let here = process::ipc_namespace().unwrap_or(0);
+    if there != 0 && here != 0 && there != here {
+        return Err(Mismatch::Elsewhere);
+    }
+    if let Some(record) = superblock.record {
+        let boot = process::boot_id().unwrap_or_default();
+        let restarted = record.boot != [0; 16] && boot != [0; 16] && record.boot != boot;
+        // The set is the original's, not the copy's.
+        let copied = object.inode().is_ok_and(|inode| inode != record.inode);
+        if restarted || copied {
+            return Err(Mismatch::Missing);
+        }
+    }
+    // Whoever writes a superblock must not lead others to the set of another ring: under a key it is that
+    // of the segment, elsewhere a random one of ours.
+    let set = Key::new(superblock.set.key);
+    let fits = match object.key() {
+        Some(key) => set == key,
+        None => !object.is_sysv() && set.bits() & 0xffff_0000 == KEY_PREFIX,
+    };
+    if !fits {
+        return Err(Mismatch::Other);
+    }
+    let guard = SemaphoreGuard::open(&superblock.set, superblock.geometry.lanes())?;
+    let maker = superblock
+        .record
+        .map_or(superblock.creator_uid, |record| record.maker_uid);
+    // Whoever can read the superblock could make a set that looks like the ring's.
+    if let Ok(owner) = object.ownership() {
+        match guard.belongs_to(owner.uid, maker) {
+            Ok(true) => {}
+            Ok(false) => return Err(Mismatch::Stranger),
+            Err(error) if error.is_removed() => return Err(Mismatch::Missing),
+            Err(error) => return Err(Mismatch::Failed(error.into())),
+        }
+    }
+    Ok(guard)
+}

@@ -1,0 +1,168 @@
+//! Pipes that can be opened again: FIFOs, and pipes without a name behind a handle. A byte in one is a
+//! token, its hanging up is the end of whoever had it open for writing.
+
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+
+/// Which end of a pipe.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum End {
+    /// Sees the pipe hang up when nobody has it open for writing any more. Opening it never waits.
+    Read,
+    /// Reads and writes: opening it never waits for anybody, and writing never meets a missing reader
+    /// (so never SIGPIPE).
+    Both,
+}
+
+impl End {
+    const fn flags(self) -> libc::c_int {
+        let end = match self {
+            Self::Read => libc::O_RDONLY,
+            Self::Both => libc::O_RDWR,
+        };
+        end | libc::O_NONBLOCK | libc::O_CLOEXEC
+    }
+}
+
+/// Makes a FIFO in a directory, of this mode whatever the umask.
+pub(crate) fn make(directory: &File, name: &CStr, mode: u32) -> io::Result<()> {
+    let directory = directory.as_raw_fd();
+    // SAFETY: a descriptor that we hold, and a string that ends in zero.
+    super::check(unsafe { libc::mkfifoat(directory, name.as_ptr(), mode) })?;
+    // SAFETY: as above.
+    super::check(unsafe { libc::fchmodat(directory, name.as_ptr(), mode, 0) })?;
+    Ok(())
+}
+
+/// Opens a FIFO in a directory; refuses anything else.
+pub(crate) fn open_at(directory: &File, name: &CStr, end: End) -> io::Result<File> {
+    let flags = end.flags() | libc::O_NOFOLLOW;
+    let number = super::retry(|| {
+        // SAFETY: a descriptor that we hold, and a string that ends in zero.
+        super::check(unsafe { libc::openat(directory.as_raw_fd(), name.as_ptr(), flags) })
+    })?;
+    // SAFETY: a new descriptor that nobody else knows.
+    let file = unsafe { File::from_raw_fd(number) };
+    if !file.metadata()?.file_type().is_fifo() {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    Ok(file)
+}
+
+/// A handle to a new pipe without a name: it holds neither end open, and leads to both.
+pub(crate) fn anonymous() -> io::Result<File> {
+    let mut ends = [0; 2];
+    // SAFETY: room for two descriptors.
+    super::check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
+    // SAFETY: new descriptors that nobody else knows, each closed once.
+    let ends = ends.map(|number| unsafe { File::from_raw_fd(number) });
+    std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH)
+        .open(link(&ends[0]))
+}
+
+/// Opens an end of the pipe behind a handle.
+pub(crate) fn reopen(handle: &File, end: End) -> io::Result<File> {
+    super::retry(|| {
+        std::fs::OpenOptions::new()
+            .read(true)
+            .write(end == End::Both)
+            .custom_flags(end.flags() & !libc::O_ACCMODE)
+            .open(link(handle))
+    })
+}
+
+fn link(file: &File) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+/// Puts a token in; one that is full of them has enough.
+pub(crate) fn put_token(file: &File) -> io::Result<()> {
+    super::retry(|| match (&*file).write(&[1]) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        Err(error) => Err(error),
+    })
+}
+
+/// Takes out all tokens; true if there were some.
+pub(crate) fn take_tokens(file: &File) -> io::Result<bool> {
+    let mut bytes = [0; 512];
+    let mut any = false;
+    loop {
+        match super::retry(|| (&*file).read(&mut bytes)) {
+            Ok(0) => return Ok(any),
+            // Less than there was room for: it is empty, or somebody has just put in one more, which
+            // counts as coming later.
+            Ok(got) if got < bytes.len() => return Ok(true),
+            Ok(_) => any = true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(any),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A name for the calls here.
+pub(crate) fn name(text: &str) -> CString {
+    CString::new(text).expect("names of FIFOs are ours")
+}
+
+#[cfg(all(test, not(semring_loom)))]
+mod tests {
+    use super::*;
+    use crate::os::lock::{Hold, hold, would_be_refused};
+    use crate::os::poll::{Interest, Poller};
+    use std::os::fd::AsFd;
+    use std::time::Duration;
+
+    #[test]
+    fn a_pipe_hangs_up_for_its_readers_once_and_not_while_it_has_a_writer() {
+        let pipe = anonymous().unwrap();
+        let reader = reopen(&pipe, End::Read).unwrap();
+        let poller = Poller::new().unwrap();
+        poller.add(reader.as_fd(), Interest::HangUp).unwrap();
+        let now = || poller.wait(Some(Duration::ZERO)).unwrap();
+        // A pipe without a name, which nobody has opened yet, counts as hung up.
+        now();
+        for _ in 0..3 {
+            let writer = reopen(&pipe, End::Both).unwrap();
+            let second = reopen(&pipe, End::Both).unwrap();
+            assert!(!now());
+            drop(writer);
+            assert!(!now());
+            drop(second);
+            assert!(now());
+            assert!(!now(), "told once");
+        }
+    }
+
+    #[test]
+    fn the_lock_of_a_pipe_goes_with_its_end() {
+        let pipe = anonymous().unwrap();
+        let reader = reopen(&pipe, End::Read).unwrap();
+        let held = || would_be_refused(&reader, 0, Hold::Alone).unwrap();
+        assert!(!held());
+        let writer = reopen(&pipe, End::Both).unwrap();
+        assert!(hold(&writer, Hold::Alone).unwrap());
+        let other = reopen(&pipe, End::Both).unwrap();
+        assert!(!hold(&other, Hold::Alone).unwrap());
+        assert!(held());
+        drop(writer);
+        assert!(!held());
+    }
+
+    #[test]
+    fn a_full_pipe_has_tokens_enough() {
+        let pipe = anonymous().unwrap();
+        let end = reopen(&pipe, End::Both).unwrap();
+        for _ in 0..70_000 {
+            put_token(&end).unwrap();
+        }
+        assert!(take_tokens(&end).unwrap());
+        assert!(!take_tokens(&end).unwrap());
+    }
+}

@@ -1,0 +1,153 @@
+//! Descriptors that a forked child does not keep.
+//!
+//! The kernel takes a process for gone when the last descriptor of its locks and pipes is closed, so a
+//! child that inherits them keeps its dead parent alive to everybody else. `O_CLOEXEC` helps those that
+//! exec. For the others a handler of `pthread_atfork` puts the null device in the place of each such
+//! descriptor: the numbers stay taken, so that whoever still closes them in the child closes nothing
+//! else. A child made by a bare `clone(2)` call is not seen.
+
+use std::cell::UnsafeCell;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Once;
+
+/// A descriptor of this process only.
+#[derive(Debug)]
+pub(crate) struct Private {
+    file: Option<File>,
+}
+
+/// What the handlers need, under a lock that is held while a process forks.
+struct Registry {
+    lock: UnsafeCell<libc::pthread_mutex_t>,
+    numbers: UnsafeCell<Vec<RawFd>>,
+    /// The null device, while there are numbers.
+    null: UnsafeCell<Option<OwnedFd>>,
+}
+
+// SAFETY: `numbers` and `null` are touched with the lock held only (in a child: by its only thread).
+unsafe impl Sync for Registry {}
+
+static REGISTRY: Registry = Registry {
+    lock: UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER),
+    numbers: UnsafeCell::new(Vec::new()),
+    null: UnsafeCell::new(None),
+};
+
+extern "C" fn lock() {
+    // SAFETY: a static mutex, initialised.
+    unsafe { libc::pthread_mutex_lock(REGISTRY.lock.get()) };
+}
+
+extern "C" fn unlock() {
+    // SAFETY: this thread locked it; in a child, the thread that it is a copy of.
+    unsafe { libc::pthread_mutex_unlock(REGISTRY.lock.get()) };
+}
+
+extern "C" fn in_child() {
+    // SAFETY: the lock was taken before the fork, and a child has one thread.
+    let null = unsafe { &*REGISTRY.null.get() };
+    // SAFETY: as above.
+    let numbers = unsafe { &mut *REGISTRY.numbers.get() };
+    if let Some(null) = null {
+        for number in numbers.iter() {
+            // SAFETY: two open descriptors; calls nothing but the kernel.
+            unsafe { libc::dup3(null.as_raw_fd(), *number, libc::O_CLOEXEC) };
+        }
+    }
+    // Only forgets them: frees nothing, as nothing else here does.
+    numbers.clear();
+    unlock();
+}
+
+/// Does something with the lock held.
+fn locked<R>(action: impl FnOnce(&mut Vec<RawFd>, &mut Option<OwnedFd>) -> R) -> R {
+    static HANDLERS: Once = Once::new();
+    HANDLERS.call_once(|| {
+        // SAFETY: three functions that live as long as the program.
+        unsafe { libc::pthread_atfork(Some(lock), Some(unlock), Some(in_child)) };
+    });
+    lock();
+    // SAFETY: the lock is held, and nothing else has a reference.
+    let numbers = unsafe { &mut *REGISTRY.numbers.get() };
+    // SAFETY: as above.
+    let null = unsafe { &mut *REGISTRY.null.get() };
+    let result = action(numbers, null);
+    unlock();
+    result
+}
+
+impl Private {
+    /// Opens a file that no child is to have: no fork comes between.
+    pub(crate) fn open(open: impl FnOnce() -> io::Result<File>) -> io::Result<Self> {
+        locked(|numbers, null| {
+            if null.is_none() {
+                *null = Some(File::open("/dev/null")?.into());
+            }
+            let file = open()?;
+            numbers.push(file.as_raw_fd());
+            Ok(Self { file: Some(file) })
+        })
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        self.file.as_ref().expect("it is there until drop")
+    }
+}
+
+impl AsFd for Private {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file().as_fd()
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        locked(|numbers, null| {
+            let number = self.file().as_raw_fd();
+            // In a child it is the null device by now, and not in the list any more.
+            if let Some(at) = numbers.iter().position(|&other| other == number) {
+                numbers.swap_remove(at);
+            }
+            self.file = None;
+            if numbers.is_empty() {
+                *null = None;
+            }
+        });
+    }
+}
+
+#[cfg(all(test, not(semring_loom)))]
+mod tests {
+    use super::*;
+    use crate::os::fifo::{self, End};
+    use crate::os::poll::{Interest, Poller};
+    use std::time::Duration;
+
+    #[test]
+    fn a_forked_child_does_not_keep_a_pipe_open() {
+        let pipe = fifo::anonymous().unwrap();
+        let reader = fifo::reopen(&pipe, End::Read).unwrap();
+        let poller = Poller::new().unwrap();
+        poller.add(reader.as_fd(), Interest::HangUp).unwrap();
+        let writer = Private::open(|| fifo::reopen(&pipe, End::Both)).unwrap();
+        // SAFETY: the child makes only calls that are safe behind fork: pause is a bare system call.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            loop {
+                // SAFETY: waits for the signal that ends it.
+                unsafe { libc::pause() };
+            }
+        }
+        drop(writer);
+        // With the child's copy this would be the time-out.
+        let woken = poller.wait(Some(Duration::from_secs(60))).unwrap();
+        // SAFETY: our own child, which nobody has waited for.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+        let mut status = 0;
+        // SAFETY: our own child; status is ours.
+        unsafe { libc::waitpid(pid, &mut status, 0) };
+        assert!(woken);
+    }
+}

@@ -1,0 +1,130 @@
+//! Whether System V semaphores do here what the guard needs of them.
+//!
+//! A filter of system calls (seccomp) may answer a call by killing its caller, and a sandbox that stands
+//! in for the kernel may not undo for the dead. Where a filter is at work, a child tries first. It shares
+//! our memory until it ends (as with `vfork`), so nothing is copied, and it sends no SIGCHLD.
+
+use std::io;
+use std::sync::OnceLock;
+
+use super::sysv::{Key, Op, SemSet};
+
+/// Room for the child's few calls.
+const STACK_BYTES: usize = 64 << 10;
+
+/// Says why not.
+pub(crate) fn semaphores() -> Result<(), &'static str> {
+    static ANSWER: OnceLock<Result<(), &'static str>> = OnceLock::new();
+    *ANSWER.get_or_init(|| if is_filtered() { probe() } else { Ok(()) })
+}
+
+/// True if system calls of this process go through a filter.
+fn is_filtered() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mode = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Seccomp:"))
+        .map(str::trim);
+    mode != Some("0")
+}
+
+fn probe() -> Result<(), &'static str> {
+    const FORBIDDEN: &str = "a filter of system calls (seccomp) forbids System V semaphores here";
+    const NO_UNDO: &str =
+        "this sandbox has System V semaphores, and does not undo them for the dead (SEM_UNDO)";
+    let mut report = Report::default();
+    // First the operation that is to be undone, by a process that ends; then a look at what is left.
+    if !in_child(take, &mut report) || !report.made {
+        return Err(FORBIDDEN);
+    }
+    if !in_child(look, &mut report) || !report.looked {
+        return Err(FORBIDDEN);
+    }
+    if report.value == 0 {
+        Ok(())
+    } else {
+        Err(NO_UNDO)
+    }
+}
+
+/// What the children say.
+#[derive(Default)]
+struct Report {
+    made: bool,
+    looked: bool,
+    id: i32,
+    value: u16,
+}
+
+fn take(report: &mut Report) {
+    let Ok(set) = SemSet::create(Key::PRIVATE, 1, 0o600) else {
+        return;
+    };
+    report.id = set.id();
+    report.made = set.op(&[Op::new(0, 1).undo()]).is_ok();
+    if !report.made {
+        let _ = set.remove();
+    }
+}
+
+fn look(report: &mut Report) {
+    let set = SemSet::from_id(report.id);
+    if let Ok(value) = set.value(0) {
+        report.value = value;
+        report.looked = true;
+    }
+    let _ = set.remove();
+}
+
+/// What a child is to do.
+struct Task<'a> {
+    action: fn(&mut Report),
+    report: &'a mut Report,
+}
+
+extern "C" fn child(task: *mut libc::c_void) -> libc::c_int {
+    // SAFETY: the parent made it, and waits for us before it uses it again.
+    let task = unsafe { &mut *task.cast::<Task<'_>>() };
+    (task.action)(task.report);
+    0
+}
+
+/// Does something in a process of its own, and waits for its end; false if it was killed.
+fn in_child(action: fn(&mut Report), report: &mut Report) -> bool {
+    let mut stack = vec![0u8; STACK_BYTES];
+    let mut task = Task { action, report };
+    // SAFETY: one behind the end of the stack, which grows down.
+    let top = unsafe { stack.as_mut_ptr().add(STACK_BYTES) };
+    let top = top.map_addr(|address| address & !15);
+    // No signal at its end, so it is no child for anybody's wait() but ours.
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK;
+    // SAFETY: the child has a stack of its own, and we stand still until it has ended.
+    let pid = unsafe { libc::clone(child, top.cast(), flags, (&raw mut task).cast()) };
+    if pid == -1 {
+        return false;
+    }
+    let mut status = 0;
+    loop {
+        // SAFETY: our own child; status is ours.
+        let waited = unsafe { libc::waitpid(pid, &mut status, libc::__WALL) };
+        if waited == pid {
+            return libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0;
+        }
+        if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return false;
+        }
+    }
+}
+
+#[cfg(all(test, not(semring_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn semaphores_work_where_nothing_forbids_them_and_the_probe_leaves_nothing() {
+        let before = super::super::sysv::sem::list().unwrap_or_default().len();
+        assert_eq!(probe(), Ok(()));
+        let _ = before;
+        assert!(!in_child(|_| std::process::abort(), &mut Report::default()));
+    }
+}
