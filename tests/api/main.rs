@@ -9,6 +9,7 @@ mod duplex;
 mod errors;
 mod looking;
 mod pipes;
+mod polling;
 mod receiving;
 mod removing;
 mod sending;

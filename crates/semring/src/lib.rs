@@ -61,7 +61,8 @@ mod sync;
 
 pub use channel::{
     Any, Batch, BatchMessage, Builder, Consumer, HugePages, Interrupter, Kind, Message, Mpsc,
-    Producer, Reservation, Ring, SendBatch, Spsc, View, any, inspect, list, mpsc, remove, spsc,
+    Pollable, Producer, Reservation, Ring, SendBatch, Spsc, View, any, inspect, list, mpsc, remove,
+    spsc,
 };
 pub use error::{
     AttachError, CallError, CreateError, EndError, OpenError, OpenOrCreateError, RecvError,

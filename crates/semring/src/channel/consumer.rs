@@ -11,6 +11,7 @@ use super::builder::Habits;
 use super::interrupt::Interrupter;
 use super::kind::Kind;
 use super::message::Message;
+use super::pollable::{Pollable, pollable_error};
 use crate::error::{RecvError, RemoveError};
 use crate::guard::doorbell::{Waker, is_in_burst};
 use crate::guard::interrupt::InterruptFlag;
@@ -77,6 +78,8 @@ pub(super) struct ConsumerCore {
     removed: bool,
     /// A [`Batch`] is out, and may have stepped over messages.
     in_batch: bool,
+    /// Somebody has our descriptor: it must be readable unless there was nothing at the last look.
+    polled: bool,
 }
 
 /// The producers' bells, as the consumer rings them.
@@ -262,6 +265,9 @@ impl ConsumerCore {
         if self.interrupt.take() {
             return Err(RecvError::Interrupted);
         }
+        if self.polled {
+            return self.stand_by();
+        }
         let now = clock::now();
         if self
             .last_poll_probe
@@ -278,6 +284,40 @@ impl ConsumerCore {
             (None, Some(attachments)) => Err(self.end(attachments)),
             (None, None) => Err(RecvError::Empty),
         }
+    }
+
+    /// The rest of a look in vain by a consumer that is polled.
+    #[cold]
+    fn stand_by(&mut self) -> Result<Next, RecvError> {
+        let mut side = MessageWait {
+            merge: &mut self.merge,
+            bells: &mut self.bells,
+            seat: &self.seat,
+            interrupt: &self.interrupt,
+            saw_messages: self.saw_messages,
+            ended: None,
+            woken: false,
+        };
+        let outcome = self.waiter.stand_by(&mut side);
+        let ended = side.ended;
+        match outcome.map_err(|error| self.failed(error))? {
+            Some(Outcome::Ready) => match self.find()? {
+                Some(next) => Ok(next),
+                None if self.interrupt.take() => Err(RecvError::Interrupted),
+                None => Err(RecvError::Empty),
+            },
+            Some(Outcome::Over) => Err(self.end(ended.expect("over means ended"))),
+            Some(Outcome::TimedOut) | None => Err(RecvError::Empty),
+        }
+    }
+
+    /// After a wait, which takes tokens and ends the announcement.
+    fn stay_readable(&mut self) -> Result<(), RecvError> {
+        if self.polled {
+            let posted = self.seat.ring().guard.post(Bell::Messages);
+            posted.map_err(|error| self.failed(error))?;
+        }
+        Ok(())
     }
 
     fn end(&mut self, attachments: u64) -> RecvError {
@@ -335,6 +375,7 @@ impl ConsumerCore {
         let outcome = self.waiter.wait(&mut side, deadline);
         let ended = side.ended;
         note_count(&self.seat.page().sleeps, self.waiter.sleeps());
+        self.stay_readable()?;
         if self.interrupt.take() {
             return Err(RecvError::Interrupted);
         }
@@ -466,6 +507,14 @@ impl Waiting for MessageWait<'_> {
         self.bells.release_all(self.merge, self.seat)
     }
 
+    fn hush(&mut self) -> Result<(), GuardError> {
+        self.seat.ring().guard.drain(Bell::Messages)
+    }
+
+    fn ring(&mut self) -> Result<(), GuardError> {
+        self.seat.ring().guard.post(Bell::Messages)
+    }
+
     fn sleep(&mut self, timeout: Option<Duration>) -> Result<Waited, GuardError> {
         let waited = self.seat.ring().guard.wait(Bell::Messages, timeout)?;
         self.woken = waited == Waited::Token;
@@ -513,6 +562,7 @@ impl<K: Kind> Consumer<K> {
             last_poll_probe: None,
             removed: false,
             in_batch: false,
+            polled: false,
         };
         Self {
             core,
@@ -709,6 +759,52 @@ impl<K: Kind> Consumer<K> {
             .iter()
             .filter(|lane| lane.is_poisoned())
             .count()
+    }
+
+    /// A descriptor for `poll(2)`, `epoll(7)` and event loops: see [`Pollable`]. It is readable when
+    /// [`try_recv`](Self::try_recv) may have something to say: a message, the end of the stream, an
+    /// error. To be asked for once; from then on a `try_recv` that gives
+    /// [`Empty`](RecvError::Empty) costs a few system calls, and one that finds a message none, as before.
+    ///
+    /// ```
+    /// use semring::{GuardChoice, RecvError, spsc};
+    /// use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    /// use std::os::fd::AsFd;
+    ///
+    /// let ring = spsc::Builder::memfd().guard(GuardChoice::Pipe).create()?;
+    /// let mut consumer = ring.consumer()?;
+    /// let mut producer = ring.producer()?;
+    /// let descriptor = consumer.as_fd()?;
+    /// producer.send(b"one")?;
+    /// producer.send(b"two")?;
+    /// drop(producer);
+    /// let mut received = Vec::new();
+    /// loop {
+    ///     match consumer.try_recv() {
+    ///         Ok(message) => received.push(message.to_vec()),
+    ///         // Sockets and timers can be in the same call.
+    ///         Err(RecvError::Empty) => {
+    ///             let mut set = [PollFd::new(descriptor.as_fd(), PollFlags::POLLIN)];
+    ///             poll(&mut set, PollTimeout::NONE)?;
+    ///         }
+    ///         Err(RecvError::EndOfStream) => break,
+    ///         Err(error) => return Err(error.into()),
+    ///     }
+    /// }
+    /// assert_eq!(received, [b"one", b"two"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Unsupported`](std::io::ErrorKind::Unsupported) if the ring is guarded by semaphores, which can't
+    /// be polled (make it with [`GuardChoice::Pipe`](crate::GuardChoice::Pipe)), or in a forked child.
+    pub fn as_fd(&mut self) -> std::io::Result<Pollable> {
+        let core = &mut self.core;
+        let pollable = Pollable::of(core.seat.ring(), Seat::Consumer)?;
+        core.polled = true;
+        let posted = core.seat.ring().guard.post(Bell::Messages);
+        posted.map_err(pollable_error)?;
+        Ok(pollable)
     }
 
     /// For ending a blocking call of this consumer from another thread.

@@ -9,6 +9,7 @@ mod kind;
 mod message;
 #[cfg(all(test, semring_loom))]
 mod model_tests;
+mod pollable;
 mod producer;
 mod reservation;
 mod ring;
@@ -20,6 +21,7 @@ pub use consumer::Consumer;
 pub use interrupt::Interrupter;
 pub use kind::{Any, Kind, Mpsc, Spsc};
 pub use message::{Message, View};
+pub use pollable::Pollable;
 pub use producer::Producer;
 pub use reservation::{Reservation, SendBatch};
 pub use ring::{Ring, inspect, list, remove};

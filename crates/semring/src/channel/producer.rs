@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use super::builder::Habits;
 use super::interrupt::Interrupter;
 use super::kind::{Any, Kind, Mpsc};
+use super::pollable::{Pollable, pollable_error};
 use super::reservation::{Reservation, SendBatch};
 use crate::error::{AttachError, SendError};
 use crate::guard::doorbell::ConsumerWaker;
 use crate::guard::interrupt::InterruptFlag;
 use crate::guard::strategy::cpus;
 use crate::guard::wait::{Deadline, Outcome, Waiter, Waiting};
-use crate::guard::{Bell, GuardError, Waited};
+use crate::guard::{Bell, GuardError, Seat, Waited};
 use crate::layout::record::HEADER_BYTES;
 use crate::layout::{Meta, Position};
 use crate::lifecycle::{ConsumerFate, ProducerSeat, note_count};
@@ -67,12 +68,23 @@ pub(super) struct ProducerCore {
     /// What went wrong after a commit: the next call says it.
     trouble: Option<SendError>,
     posts: u64,
+    /// Somebody has our descriptor: it must be readable unless there was no room at the last look.
+    polled: bool,
 }
 
 pub(super) fn send_error(error: GuardError) -> SendError {
     match error {
         GuardError::Removed => SendError::Removed,
         GuardError::Os { errno, .. } => SendError::Os { errno },
+    }
+}
+
+/// Why there is nothing to wait for.
+fn left_by(fate: ConsumerFate) -> SendError {
+    match fate {
+        ConsumerFate::Closed => SendError::Closed,
+        ConsumerFate::Gone => SendError::ConsumerGone,
+        ConsumerFate::NotMet | ConsumerFate::Present => SendError::Poisoned,
     }
 }
 
@@ -187,6 +199,13 @@ impl ProducerCore {
                 }
             }
             let Patience::Until(deadline) = patience else {
+                if self.polled && self.stand_by(len)? {
+                    match self.lane.try_reserve(len) {
+                        Ok(slot) => return Ok(slot),
+                        Err(again) => no_slot = again,
+                    }
+                    continue;
+                }
                 self.probe()?;
                 return Err(SendError::Full);
             };
@@ -204,6 +223,40 @@ impl ProducerCore {
         }
     }
 
+    /// The rest of a look in vain by a producer that is polled. True if there is room by now.
+    #[cold]
+    fn stand_by(&mut self, len: usize) -> Result<bool, SendError> {
+        let word_of = self.lane.view().clone();
+        let mut side = RoomWait {
+            word: &word_of.producer().wait_word,
+            lane: &mut self.lane,
+            seat: &mut self.seat,
+            interrupt: &self.interrupt,
+            len,
+            fate: ConsumerFate::NotMet,
+        };
+        let outcome = self.waiter.stand_by(&mut side);
+        let fate = side.fate;
+        if self.interrupt.take() {
+            return Err(SendError::Interrupted);
+        }
+        match outcome.map_err(|error| self.failed(error))? {
+            Some(Outcome::Ready) => Ok(true),
+            Some(Outcome::Over) => Err(left_by(fate)),
+            Some(Outcome::TimedOut) | None => Ok(false),
+        }
+    }
+
+    /// After a wait, which takes tokens and ends the announcement.
+    fn stay_readable(&mut self) -> Result<(), SendError> {
+        if self.polled {
+            let lane = self.seat.lane();
+            let posted = self.seat.ring().guard.post(Bell::Room { lane });
+            posted.map_err(|error| self.failed(error))?;
+        }
+        Ok(())
+    }
+
     #[cold]
     fn wait_for_room(&mut self, len: usize, deadline: Deadline) -> Result<(), SendError> {
         let word_of = self.lane.view().clone();
@@ -218,17 +271,14 @@ impl ProducerCore {
         let outcome = self.waiter.wait(&mut side, deadline);
         let fate = side.fate;
         note_count(&word_of.producer().sleeps, self.waiter.sleeps());
+        self.stay_readable()?;
         if self.interrupt.take() {
             return Err(SendError::Interrupted);
         }
         match outcome.map_err(|error| self.failed(error))? {
             Outcome::Ready => Ok(()),
             Outcome::TimedOut => Err(SendError::TimedOut),
-            Outcome::Over => Err(match fate {
-                ConsumerFate::Closed => SendError::Closed,
-                ConsumerFate::Gone => SendError::ConsumerGone,
-                ConsumerFate::NotMet | ConsumerFate::Present => SendError::Poisoned,
-            }),
+            Outcome::Over => Err(left_by(fate)),
         }
     }
 
@@ -326,6 +376,16 @@ impl Waiting for RoomWait<'_> {
         Ok(())
     }
 
+    fn hush(&mut self) -> Result<(), GuardError> {
+        let lane = self.seat.lane();
+        self.seat.ring().guard.drain(Bell::Room { lane })
+    }
+
+    fn ring(&mut self) -> Result<(), GuardError> {
+        let lane = self.seat.lane();
+        self.seat.ring().guard.post(Bell::Room { lane })
+    }
+
     fn sleep(&mut self, timeout: Option<Duration>) -> Result<Waited, GuardError> {
         let bell = Bell::Room {
             lane: self.seat.lane(),
@@ -348,6 +408,7 @@ impl<K: Kind> Producer<K> {
             next_probe,
             trouble: None,
             posts: 0,
+            polled: false,
         };
         Self {
             core,
@@ -548,6 +609,41 @@ impl<K: Kind> Producer<K> {
     #[must_use]
     pub fn sent_messages(&self) -> u64 {
         self.core.lane.sent()
+    }
+
+    /// A descriptor for `poll(2)`, `epoll(7)` and event loops: see [`Pollable`]. It is *readable* when
+    /// [`try_send`](Self::try_send) may succeed, or has an error to tell: ask for POLLIN. To be asked for
+    /// once; from then on a `try_send` that gives [`Full`](SendError::Full) costs a few system calls.
+    ///
+    /// ```
+    /// use semring::{GuardChoice, SendError, spsc};
+    /// use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    /// use std::os::fd::AsFd;
+    ///
+    /// let ring = spsc::Builder::memfd().guard(GuardChoice::Pipe).create()?;
+    /// let mut producer = ring.producer()?;
+    /// let descriptor = producer.as_fd()?;
+    /// while producer.try_send(&[0; 1000]).is_ok() {}
+    /// assert_eq!(producer.try_send(&[0; 1000]), Err(SendError::Full));
+    /// let now = PollTimeout::ZERO;
+    /// let mut set = [PollFd::new(descriptor.as_fd(), PollFlags::POLLIN)];
+    /// assert_eq!(poll(&mut set, now)?, 0);
+    /// let mut consumer = ring.consumer()?;
+    /// while consumer.try_recv().is_ok() {}
+    /// assert_eq!(poll(&mut set, now)?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Consumer::as_fd`](crate::Consumer::as_fd).
+    pub fn as_fd(&mut self) -> std::io::Result<Pollable> {
+        let core = &mut self.core;
+        let lane = core.seat.lane();
+        let pollable = Pollable::of(core.seat.ring(), Seat::Producer { lane })?;
+        core.polled = true;
+        let posted = core.seat.ring().guard.post(Bell::Room { lane });
+        posted.map_err(pollable_error)?;
+        Ok(pollable)
     }
 
     /// For ending a blocking call of this producer from another thread.

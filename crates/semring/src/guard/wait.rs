@@ -24,6 +24,10 @@ pub(crate) trait Waiting {
     fn summon(&mut self) -> bool;
     /// Hands over whatever the other side may be waiting for; before a sleep.
     fn settle(&mut self) -> Result<(), GuardError>;
+    /// Takes every token that is there.
+    fn hush(&mut self) -> Result<(), GuardError>;
+    /// Puts a token there for ourselves.
+    fn ring(&mut self) -> Result<(), GuardError>;
     /// Sleeps until a token comes.
     fn sleep(&mut self, timeout: Option<Duration>) -> Result<Waited, GuardError>;
 }
@@ -154,6 +158,33 @@ impl Waiter {
                 Step::Sleep => return Ok(None),
             }
         }
+    }
+
+    /// For a handle that somebody polls: announces a sleep that takes place elsewhere, in `poll(2)` or the
+    /// like. `None`: there is nothing, and the announcement stands: whoever publishes something rings the
+    /// bell, which makes the handle's descriptor readable. Whatever else is answered, a token is there, so that
+    /// it is readable already: it stays so until the next time that there is nothing.
+    ///
+    /// Tokens go before the announcement, as in [`sleep_once`](Self::sleep_once): what comes for it stays.
+    pub(crate) fn stand_by(
+        &mut self,
+        side: &mut impl Waiting,
+    ) -> Result<Option<Outcome>, GuardError> {
+        side.settle()?;
+        side.hush()?;
+        arm(side.word(), self.epochs.next());
+        let summoned = side.summon();
+        let over = side.is_over()?;
+        let outcome = if side.is_ready() {
+            Some(Outcome::Ready)
+        } else {
+            over.then_some(Outcome::Over)
+        };
+        // Who can't be sure to be woken has to look again and again.
+        if outcome.is_some() || !summoned {
+            side.ring()?;
+        }
+        Ok(outcome)
     }
 
     /// One announced sleep. `None`: look again.

@@ -1,0 +1,56 @@
+//! The descriptor of a handle, for event loops.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+
+use crate::guard::{GuardError, Seat};
+use crate::lifecycle::SharedRing;
+use crate::os::poll::Poller;
+
+/// What a handle of a ring with pipes ([`GuardChoice::Pipe`](crate::GuardChoice::Pipe)) can be waited for
+/// with, beside sockets, timers and other handles.
+///
+/// It is readable (`POLLIN`, `EPOLLIN`) unless the handle's last non-blocking call found nothing to do
+/// ([`Empty`](crate::RecvError::Empty), [`Full`](crate::SendError::Full)) and nothing has come since. So:
+/// call until that is the answer, then poll. Whoever calls only once each time is called again at once,
+/// also where that leads to one call in vain. Blocking calls may be mixed in.
+///
+/// Only the handle it came from says what there is; nothing may be read from it or written to it. It may
+/// be polled by any thread. With the handle it ends: then it is never readable again.
+#[derive(Clone, Debug)]
+pub struct Pollable(Arc<Poller>);
+
+impl Pollable {
+    pub(super) fn of(ring: &SharedRing, seat: Seat) -> io::Result<Self> {
+        let unsupported = |why| Err(io::Error::new(io::ErrorKind::Unsupported, why));
+        if ring.is_forked() {
+            return unsupported("this handle belongs to the process that forked this one");
+        }
+        match ring.guard.poller(seat) {
+            Some(poller) => Ok(Self(poller)),
+            None => unsupported(
+                "the ring is guarded by semaphores, which can't be polled: make it with pipes (--guard pipe)",
+            ),
+        }
+    }
+}
+
+pub(super) fn pollable_error(error: GuardError) -> io::Error {
+    match error {
+        GuardError::Removed => io::Error::new(io::ErrorKind::NotFound, "the ring was removed"),
+        GuardError::Os { errno, .. } => io::Error::from_raw_os_error(errno),
+    }
+}
+
+impl AsFd for Pollable {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for Pollable {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
