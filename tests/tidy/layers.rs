@@ -16,7 +16,7 @@ struct Layer {
 }
 
 /// From the bottom to the top.
-const LAYERS: [Layer; 10] = [
+const LAYERS: [Layer; 11] = [
     Layer {
         name: "sync",
         uses: &[],
@@ -59,6 +59,10 @@ const LAYERS: [Layer; 10] = [
         name: "duplex",
         uses: &["channel", "lifecycle", "guard", "layout", "memory"],
     },
+    Layer {
+        name: "tokio",
+        uses: &["channel"],
+    },
 ];
 
 /// Atomics and fences, and the public errors. `sync` itself names nobody.
@@ -71,12 +75,13 @@ const SYSTEM_CALLS: &str = "os";
 const ORDERINGS: [&str; 4] = ["sync", "ring", "guard", "lifecycle"];
 
 /// Files and folders of semring that may contain `unsafe`.
-const UNSAFE: [&str; 5] = [
+const UNSAFE: [&str; 6] = [
     "os/",
     "memory/",
     "layout/view.rs",
     "ring/",
     "channel/trust.rs",
+    "tokio/readiness.rs",
 ];
 
 /// The one function elsewhere whose caller vouches for something.

@@ -58,6 +58,8 @@ mod model;
 mod os;
 mod ring;
 mod sync;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 
 pub use channel::{
     Any, Batch, BatchMessage, Builder, Consumer, HugePages, Interrupter, Kind, Message, Mpsc,

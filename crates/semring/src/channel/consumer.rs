@@ -82,6 +82,10 @@ pub(super) struct ConsumerCore {
     polled: bool,
 }
 
+/// A message that is there.
+#[cfg(feature = "tokio")]
+pub(crate) struct Found(Next);
+
 /// The producers' bells, as the consumer rings them.
 struct Bells {
     wakers: Vec<Waker>,
@@ -591,6 +595,19 @@ impl<K: Kind> Consumer<K> {
     pub fn try_recv(&mut self) -> Result<Message<'_>, RecvError> {
         let next = self.core.try_next()?;
         Ok(Message::new(&mut self.core, next))
+    }
+
+    /// What [`try_recv`](Self::try_recv) would give; [`found`](Self::found) makes a message of it. In two
+    /// steps, so that nothing is borrowed while a task waits.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn try_find(&mut self) -> Result<Found, RecvError> {
+        self.core.try_next().map(Found)
+    }
+
+    /// The message that was found; nothing must have been called in between.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn found(&mut self, found: Found) -> Message<'_> {
+        Message::new(&mut self.core, found.0)
     }
 
     /// As [`recv`](Self::recv), but waits no longer than this.

@@ -18,10 +18,14 @@ mod trust;
 pub use batch::{Batch, BatchMessage};
 pub use builder::{Builder, HugePages};
 pub use consumer::Consumer;
+#[cfg(feature = "tokio")]
+pub(crate) use consumer::Found;
 pub use interrupt::Interrupter;
 pub use kind::{Any, Kind, Mpsc, Spsc};
 pub use message::{Message, View};
 pub use pollable::Pollable;
+#[cfg(feature = "tokio")]
+pub(crate) use producer::Free;
 pub use producer::Producer;
 pub use reservation::{Reservation, SendBatch};
 pub use ring::{Ring, inspect, list, remove};

@@ -48,6 +48,10 @@ pub struct Producer<K> {
     kind: PhantomData<K>,
 }
 
+/// Room that is there.
+#[cfg(feature = "tokio")]
+pub(crate) struct Free(Slot);
+
 /// How long a call may wait.
 #[derive(Clone, Copy)]
 pub(super) enum Patience {
@@ -495,6 +499,20 @@ impl<K: Kind> Producer<K> {
         self.core.end_leaked_batch();
         let slot = self.core.reserve(len, Patience::Try)?;
         Ok(Reservation::new(&mut self.core, slot))
+    }
+
+    /// What [`try_reserve`](Self::try_reserve) would give; [`free`](Self::free) makes a reservation of it.
+    /// In two steps, so that nothing is borrowed while a task waits.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn try_find_room(&mut self, len: usize) -> Result<Free, SendError> {
+        self.core.end_leaked_batch();
+        self.core.reserve(len, Patience::Try).map(Free)
+    }
+
+    /// The reservation of the room that was found; nothing must have been called in between.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn free(&mut self, free: Free) -> Reservation<'_> {
+        Reservation::new(&mut self.core, free.0)
     }
 
     /// As [`reserve`](Self::reserve), but waits no longer than this.

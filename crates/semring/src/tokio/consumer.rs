@@ -1,0 +1,145 @@
+//! The consumer's role in a task.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use ::tokio::io::unix::AsyncFd;
+use ::tokio::task::coop::consume_budget;
+use futures_core::Stream;
+
+use super::readiness::register;
+use crate::channel::{Batch, Consumer, Found, Kind, Message, Pollable};
+use crate::error::RecvError;
+
+/// A [`Consumer`] that a task waits for. As a [`Stream`] it gives each message as a vector of its own,
+/// and ends with the stream.
+///
+/// ```
+/// use futures_core::Stream;
+/// use semring::tokio::AsyncConsumer;
+/// use semring::{GuardChoice, spsc};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let ring = spsc::Builder::memfd().guard(GuardChoice::Pipe).create()?;
+/// ring.producer()?.send(b"one")?;
+/// let mut stream = AsyncConsumer::new(ring.consumer()?)?;
+/// let mut next = async || std::future::poll_fn(|task| {
+///     std::pin::Pin::new(&mut stream).poll_next(task)
+/// }).await;
+/// assert_eq!(next().await.transpose()?.as_deref(), Some(&b"one"[..]));
+/// assert_eq!(next().await.transpose()?, None);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct AsyncConsumer<K> {
+    consumer: Consumer<K>,
+    pollable: AsyncFd<Pollable>,
+}
+
+impl<K: Kind> AsyncConsumer<K> {
+    /// To be called in a runtime of tokio whose I/O is enabled.
+    ///
+    /// # Errors
+    /// Those of [`Consumer::as_fd`]: the ring must have pipes.
+    ///
+    /// # Panics
+    /// Outside of a runtime, as tokio does.
+    pub fn new(mut consumer: Consumer<K>) -> io::Result<Self> {
+        let pollable = register(consumer.as_fd()?)?;
+        Ok(Self { consumer, pollable })
+    }
+
+    async fn find(&mut self) -> Result<Found, RecvError> {
+        consume_budget().await;
+        loop {
+            match self.consumer.try_find() {
+                Err(RecvError::Empty) => {}
+                found => return found,
+            }
+            let mut ready = self.pollable.readable().await.map_err(failed)?;
+            // Looked at before readiness is forgotten: what comes in between is told anew.
+            match self.consumer.try_find() {
+                Err(RecvError::Empty) => ready.clear_ready(),
+                found => return found,
+            }
+        }
+    }
+
+    /// The next message; waits until there is one.
+    ///
+    /// # Errors
+    /// Those of [`Consumer::recv`].
+    pub async fn recv(&mut self) -> Result<Message<'_>, RecvError> {
+        let found = self.find().await?;
+        Ok(self.consumer.found(found))
+    }
+
+    /// Waits until there is at least one message, then gives all that can be had.
+    ///
+    /// # Errors
+    /// Those of [`Consumer::recv_batch`].
+    pub async fn recv_batch(&mut self) -> Result<Batch<'_>, RecvError> {
+        self.find().await?;
+        // It is still there: only we take it.
+        self.consumer.try_recv_batch()
+    }
+
+    /// The consumer itself, for calls that don't wait.
+    pub fn get_mut(&mut self) -> &mut Consumer<K> {
+        &mut self.consumer
+    }
+
+    /// Gives the consumer back, for calls that block.
+    #[must_use]
+    pub fn into_inner(self) -> Consumer<K> {
+        self.consumer
+    }
+}
+
+pub(super) fn errno(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or_default()
+}
+
+#[allow(clippy::needless_pass_by_value)] // for map_err
+fn failed(error: io::Error) -> RecvError {
+    RecvError::Os {
+        errno: errno(&error),
+    }
+}
+
+impl<K: Kind + Unpin> Stream for AsyncConsumer<K> {
+    type Item = Result<Vec<u8>, RecvError>;
+
+    fn poll_next(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        let turn = ready!(::tokio::task::coop::poll_proceed(task));
+        loop {
+            let answer = match this.consumer.try_find() {
+                Ok(found) => Some(Ok(this.consumer.found(found).to_vec())),
+                Err(RecvError::EndOfStream) => None,
+                Err(RecvError::Empty) => {
+                    let mut ready = ready!(this.pollable.poll_read_ready(task)).map_err(failed)?;
+                    // As in `find`.
+                    match this.consumer.try_find() {
+                        Err(RecvError::Empty) => {
+                            ready.clear_ready();
+                            continue;
+                        }
+                        Ok(found) => {
+                            drop(ready);
+                            Some(Ok(this.consumer.found(found).to_vec()))
+                        }
+                        Err(RecvError::EndOfStream) => None,
+                        Err(error) => Some(Err(error)),
+                    }
+                }
+                Err(error) => Some(Err(error)),
+            };
+            turn.made_progress();
+            return Poll::Ready(answer);
+        }
+    }
+}
