@@ -2,9 +2,16 @@
 //! not.
 
 use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::time::Duration;
 
-use crate::site::{Kind, Site, say_ok};
-use semring::{OpenError, any};
+use semring::{AttachError, OpenError, RecvError, RemoveError, SendError, any};
+use semring_testkit::peer::{Exit, Peer};
+
+use crate::site::{Kind, Site, answer, ask, say_ok};
 
 #[test]
 fn a_memfd_can_not_be_truncated_by_anybody() {
@@ -108,4 +115,459 @@ fn a_system_v_segment_has_a_size_for_life() {
     assert_eq!(ring.consumer().unwrap().recv().unwrap().to_vec(), [7; 1000]);
     drop(ring);
     site.finish();
+}
+
+/// The kinds that somebody can truncate.
+const TRUNCATABLE: [Kind; 2] = [Kind::Posix, Kind::File];
+
+fn truncate(path: &Path, len: u64) {
+    let file = File::options().write(true).open(path).unwrap();
+    file.set_len(len).unwrap();
+}
+
+fn len(path: &Path) -> u64 {
+    std::fs::metadata(path).unwrap().len()
+}
+
+/// The ring is gone but for its name: nobody's to take away but the user's.
+#[track_caller]
+fn finish_truncated(site: Site, set: (sysv_ipc::Key, i32)) {
+    std::fs::remove_file(site.path()).unwrap();
+    site.assert_gone(Some(set));
+}
+
+#[test]
+fn a_stream_ends_on_both_sides_when_its_file_is_truncated() {
+    for kind in TRUNCATABLE {
+        for share in [0, 1, 2, 3] {
+            let mut site = Site::new(kind, "under-a-stream");
+            drop(site.ring(1, 1 << 16));
+            let set = site.known_set().unwrap();
+            let (mut consumer, mut producer) = (site.consumer(), site.producer());
+            consumer.say("drain");
+            producer.say("send 1 0 1000000000 3000");
+            while semring::inspect(&site.parsed()).unwrap().lanes[0].received_messages < 1000 {}
+            truncate(&site.path(), len(&site.path()) * share / 4);
+            let (sent, drained) = (answer(&mut producer), answer(&mut consumer));
+            assert!(
+                sent.starts_with("error Removed"),
+                "{kind:?} {share}: {sent}"
+            );
+            assert!(
+                drained.starts_with("drained") && drained.ends_with("Removed"),
+                "{kind:?} {share}: {drained}"
+            );
+            let removed = |peer: &mut Peer, command| {
+                let again = ask(peer, command);
+                assert!(again.starts_with("error Removed"), "{command}: {again}");
+            };
+            removed(&mut producer, "try-send 1 0 1 8");
+            removed(&mut producer, "probe");
+            removed(&mut consumer, "recv");
+            removed(&mut consumer, "try-recv");
+            removed(&mut consumer, "flush");
+            // They leave as they came.
+            assert_eq!(producer.finish().0, Exit::Code(0));
+            assert_eq!(consumer.finish().0, Exit::Code(0));
+            finish_truncated(site, set);
+        }
+    }
+}
+
+#[test]
+fn a_sleeping_consumer_is_woken_by_the_first_producer_that_finds_the_file_truncated() {
+    for kind in TRUNCATABLE {
+        let mut site = Site::new(kind, "asleep");
+        drop(site.ring(2, 1 << 16));
+        let set = site.known_set().unwrap();
+        let (mut consumer, mut producer) = (site.consumer(), site.producer());
+        consumer.say("recv");
+        consumer.wait_until_asleep_on_a_ring();
+        truncate(&site.path(), 0);
+        // What it writes before it looks goes nowhere.
+        let sent = ask(&mut producer, "send 1 0 2 100");
+        assert_eq!(sent, "error Removed after 1");
+        assert_eq!(answer(&mut consumer), "error Removed");
+        drop((producer, consumer));
+        finish_truncated(site, set);
+    }
+}
+
+#[test]
+fn a_producer_that_waits_for_room_is_woken_by_a_consumer_that_finds_the_file_truncated() {
+    for kind in TRUNCATABLE {
+        let mut site = Site::new(kind, "blocked");
+        drop(site.ring(1, 1 << 16));
+        let set = site.known_set().unwrap();
+        let (mut consumer, mut producer) = (site.consumer(), site.producer());
+        let filled = ask(&mut producer, "fill 1 0 1000");
+        assert!(filled.starts_with("ok "), "{filled}");
+        producer.say("send 1 1000 1 1000");
+        producer.wait_until_asleep_on_a_ring();
+        truncate(&site.path(), 4096);
+        assert_eq!(ask(&mut consumer, "recv"), "error Removed");
+        assert_eq!(answer(&mut producer), "error Removed after 0");
+        drop((producer, consumer));
+        finish_truncated(site, set);
+    }
+}
+
+/// The descriptor of a file that has a name is not sealed either.
+#[test]
+fn a_ring_behind_a_descriptor_is_no_different() {
+    let mut site = Site::new(Kind::Posix, "descriptor");
+    let ring = site.ring(1, 1 << 16);
+    let set = site.known_set().unwrap();
+    let descriptor = ring.inheritable().unwrap();
+    let mut producer = site.idle_peer();
+    let number = std::os::fd::AsRawFd::as_raw_fd(&descriptor);
+    let opened = ask(&mut producer, &format!("open fd:{number}"));
+    assert!(opened.starts_with("ok "), "{opened}");
+    assert_eq!(ask(&mut producer, "producer"), "ok 0");
+    truncate(&site.path(), 0);
+    assert_eq!(ask(&mut producer, "send 1 0 2 8"), "error Removed after 1");
+    drop((producer, ring, descriptor));
+    finish_truncated(site, set);
+}
+
+#[test]
+fn every_operation_on_a_truncated_ring_says_that_it_is_gone() {
+    for kind in TRUNCATABLE {
+        let mut site = Site::new(kind, "every");
+        let ring = site.ring(3, 1 << 16);
+        let set = site.known_set().unwrap();
+        let moment = Duration::from_millis(1);
+        let mut producers: Vec<_> = (0..2).map(|_| ring.producer().unwrap()).collect();
+        let mut consumer = ring.consumer().unwrap();
+        producers[0].send(b"unread").unwrap();
+        truncate(&site.path(), 0);
+        // The first to touch it. (What was unread is in the part that is gone.)
+        assert_eq!(consumer.recv().unwrap_err(), RecvError::Removed);
+        for _ in 0..2 {
+            assert_eq!(consumer.recv().unwrap_err(), RecvError::Removed);
+            assert_eq!(consumer.try_recv().unwrap_err(), RecvError::Removed);
+            assert_eq!(
+                consumer.recv_timeout(moment).unwrap_err(),
+                RecvError::Removed
+            );
+            assert_eq!(consumer.recv_batch().unwrap_err(), RecvError::Removed);
+            assert_eq!(consumer.flush_released(), Err(RecvError::Removed));
+            for producer in &mut producers {
+                assert_eq!(producer.send(b"x"), Err(SendError::Removed));
+                assert_eq!(producer.try_send(b"x"), Err(SendError::Removed));
+                assert_eq!(producer.send_timeout(b"x", moment), Err(SendError::Removed));
+                assert_eq!(producer.reserve(1).unwrap_err(), SendError::Removed);
+                assert_eq!(producer.batch().push(b"x"), Err(SendError::Removed));
+                assert_eq!(producer.probe(), Err(SendError::Removed));
+                assert_eq!(producer.await_next_consumer(), Err(SendError::Removed));
+            }
+        }
+        assert!(matches!(ring.producer(), Err(AttachError::Removed)));
+        assert!(matches!(
+            ring.info(),
+            Err(OpenError::NotARing { what, .. }) if what.contains("truncated")
+        ));
+        assert!(ring.remove_if_done().is_err());
+        assert!(matches!(
+            consumer.remove_at_end(),
+            Err(RemoveError::Open(_))
+        ));
+        producers.pop().unwrap().close();
+        drop((producers, consumer, ring));
+        finish_truncated(site, set);
+    }
+}
+
+/// What one call of a role answers.
+type Asked<R> = fn(&mut R) -> String;
+
+fn name<T, E: std::fmt::Debug>(answer: Result<T, E>) -> String {
+    answer.map_or_else(|error| format!("{error:?}"), |_| "done".to_owned())
+}
+
+/// The lane that the consumer looks at first is there, and nothing is in it; that of the others is not.
+#[test]
+fn a_consumer_does_not_take_a_missing_lane_for_an_empty_one() {
+    let calls: [Asked<any::Consumer>; 5] = [
+        |consumer| name(consumer.recv()),
+        |consumer| name(consumer.try_recv()),
+        |consumer| name(consumer.recv_timeout(Duration::from_millis(1))),
+        |consumer| name(consumer.recv_batch()),
+        |consumer| name(consumer.try_recv_batch()),
+    ];
+    for call in calls {
+        for producers in [true, false] {
+            let mut site = Site::new(Kind::Posix, "lanes");
+            let ring = site.ring(2, 1 << 16);
+            let set = site.known_set().unwrap();
+            let attached = (ring.producer().unwrap(), ring.producer().unwrap());
+            let attached = producers.then_some(attached);
+            let mut consumer = ring.consumer().unwrap();
+            truncate(&site.path(), len(&site.path()) - (1 << 16));
+            assert_eq!(
+                call(&mut consumer),
+                "Removed",
+                "with producers: {producers}"
+            );
+            drop((attached, consumer, ring));
+            finish_truncated(site, set);
+        }
+    }
+}
+
+/// The room that a consumer made is written in a page that is missing.
+#[test]
+fn a_producer_does_not_take_missing_words_for_no_room() {
+    let calls: [Asked<any::Producer>; 6] = [
+        |producer| name(producer.send(&[1; 1000])),
+        |producer| name(producer.try_send(&[1; 1000])),
+        |producer| name(producer.send_timeout(&[1; 1000], Duration::from_millis(1))),
+        |producer| name(producer.reserve(1000)),
+        |producer| name(producer.batch().push(&[1; 1000])),
+        |producer| name(producer.probe()),
+    ];
+    for call in calls {
+        for consumed in [0, 10] {
+            let mut site = Site::new(Kind::Posix, "room");
+            let ring = site.ring(1, 1 << 16);
+            let set = site.known_set().unwrap();
+            let (mut consumer, mut producer) = (ring.consumer().unwrap(), ring.producer().unwrap());
+            let mut fill = || while producer.try_send(&[1; 1000]).is_ok() {};
+            fill();
+            for _ in 0..consumed {
+                drop(consumer.recv().unwrap());
+            }
+            consumer.flush_released().unwrap();
+            fill();
+            truncate(&site.path(), 0);
+            assert_eq!(call(&mut producer), "Removed", "{consumed}");
+            drop((consumer, producer, ring));
+            finish_truncated(site, set);
+        }
+    }
+}
+
+/// The handle that attaches is the first to touch the missing pages.
+#[test]
+fn nobody_attaches_to_a_ring_that_was_truncated_since_it_was_opened() {
+    for kind in TRUNCATABLE {
+        for (len, as_consumer) in [(0, false), (0, true), (4096, false), (4096, true)] {
+            let mut site = Site::new(kind, "attach");
+            let ring = site.ring(2, 1 << 16);
+            let set = site.known_set().unwrap();
+            truncate(&site.path(), len);
+            let attached = if as_consumer {
+                ring.consumer().map(drop)
+            } else {
+                ring.producer().map(drop)
+            };
+            assert!(
+                matches!(attached, Err(AttachError::Removed)),
+                "{kind:?} {len} {as_consumer}: {attached:?}"
+            );
+            drop(ring);
+            if let Some(set) = sysv_ipc::sem::list()
+                .unwrap()
+                .into_iter()
+                .find(|it| it.id == set.1 && it.stat.key == set.0)
+            {
+                // It noticed before it came as far as the pages, and left the set alone.
+                sysv_ipc::sem::SemSet::from_id(set.id).remove().unwrap();
+            }
+            finish_truncated(site, set);
+        }
+    }
+}
+
+/// A message was found, and its bytes go before they are read.
+#[test]
+fn a_message_of_zeros_is_never_given_out_as_good() {
+    for kind in TRUNCATABLE {
+        let mut site = Site::new(kind, "held");
+        let ring = site.ring(1, 1 << 16);
+        let set = site.known_set().unwrap();
+        let mut producer = ring.producer().unwrap();
+        producer.send(&[7; 10_000]).unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        let mut message = consumer.recv().unwrap();
+        let mut bytes = [0; 100];
+        message.read_at(0, &mut bytes);
+        assert!(message.is_intact() && bytes == [7; 100]);
+        // The header's page stays.
+        truncate(&site.path(), 0x5000);
+        message.read_at(0, &mut bytes);
+        assert!(message.is_intact() && bytes == [7; 100]);
+        let mut tail = b"before".to_vec();
+        let torn = message.view().checked_append_to(&mut tail);
+        assert_eq!((torn, &*tail), (Err(RecvError::Removed), &b"before"[..]));
+        assert!(!message.is_intact());
+        let torn = message.view().checked_read_at(0, &mut bytes);
+        assert_eq!(torn, Err(RecvError::Removed));
+        let torn = message.read(&mut bytes).unwrap_err();
+        assert_eq!(torn.to_string(), RecvError::Removed.to_string());
+        let caught = std::panic::catch_unwind(AssertUnwindSafe(|| message.to_vec()));
+        assert!(caught.is_err());
+        drop(message);
+        assert_eq!(consumer.recv().unwrap_err(), RecvError::Removed);
+        drop((producer, consumer, ring));
+        finish_truncated(site, set);
+    }
+}
+
+/// Where the program would get SIGBUS, a system call fails.
+#[test]
+fn the_kernel_finds_a_missing_page_in_a_message_and_in_a_reservation() {
+    for kind in TRUNCATABLE {
+        for reserve in [true, false] {
+            let mut site = Site::new(kind, "kernel");
+            let ring = site.ring(1, 1 << 16);
+            let set = site.known_set().unwrap();
+            let mut producer = ring.producer().unwrap();
+            producer.send(&[7; 10_000]).unwrap();
+            let mut consumer = ring.consumer().unwrap();
+            let error = if reserve {
+                let mut reservation = producer.reserve(10_000).unwrap();
+                truncate(&site.path(), 0);
+                let zero = File::open("/dev/zero").unwrap();
+                reservation.fill_from(zero.as_fd()).unwrap_err()
+            } else {
+                let message = consumer.recv().unwrap();
+                truncate(&site.path(), 0);
+                let (_reader, writer) = std::io::pipe().unwrap();
+                message.write_to(0, writer.as_fd()).unwrap_err()
+            };
+            let inner = error.get_ref().expect("semring's own error");
+            assert!(
+                inner.downcast_ref() == Some(&SendError::Removed)
+                    || inner.downcast_ref() == Some(&RecvError::Removed),
+                "{error:?}"
+            );
+            assert_eq!(producer.send(b"x"), Err(SendError::Removed));
+            assert_eq!(consumer.recv().unwrap_err(), RecvError::Removed);
+            drop((producer, consumer, ring));
+            finish_truncated(site, set);
+        }
+    }
+}
+
+#[test]
+fn any_number_of_mappings_is_caught() {
+    let mut site = Site::new(Kind::Posix, "many");
+    let ring = site.ring(1, 4096);
+    let set = site.known_set().unwrap();
+    let more: Vec<_> = (0..150)
+        .map(|_| any::open(site.address()).unwrap())
+        .collect();
+    truncate(&site.path(), 0);
+    for ring in &more {
+        assert!(ring.info().is_err());
+    }
+    assert!(matches!(ring.consumer(), Err(AttachError::Removed)));
+    drop((ring, more));
+    finish_truncated(site, set);
+}
+
+/// A page can be missing for other reasons, and then it is the trouble of those alone who touch it.
+#[test]
+fn the_others_go_on_in_a_file_that_is_as_long_as_ever() {
+    let mut site = Site::new(Kind::Posix, "again");
+    let ring = site.ring(1, 1 << 16);
+    let whole = len(&site.path());
+    let mut producer = site.producer();
+    say_ok(&mut producer, "send 1 0 1 10000");
+    let mut consumer = ring.consumer().unwrap();
+    let message = consumer.recv().unwrap();
+    truncate(&site.path(), 0x5000);
+    let torn = message.view().checked_read_at(0, &mut [0; 10_000]);
+    assert_eq!(torn, Err(RecvError::Removed));
+    truncate(&site.path(), whole);
+    drop(message);
+    assert_eq!(consumer.recv().unwrap_err(), RecvError::Removed);
+    drop(consumer);
+    assert_eq!(ask(&mut producer, "probe"), "error ConsumerGone");
+    drop((producer, ring));
+    site.finish();
+}
+
+#[test]
+fn a_process_keeps_its_own_handler_of_sigbus() {
+    let mut site = Site::new(Kind::Posix, "handler");
+    drop(site.ring(1, 1 << 16));
+    let set = site.known_set().unwrap();
+    let mut peer = site.idle_peer();
+    say_ok(&mut peer, "handle-sigbus");
+    assert_eq!(ask(&mut peer, "fault"), "ok 1");
+    let opened = ask(&mut peer, &format!("open {}", site.address()));
+    assert!(opened.starts_with("ok "), "{opened}");
+    assert_eq!(ask(&mut peer, "producer"), "ok 0");
+    assert_eq!(ask(&mut peer, "fault"), "ok 2");
+    assert_eq!(ask(&mut peer, "raise-sigbus"), "ok 3");
+    truncate(&site.path(), 0);
+    assert_eq!(ask(&mut peer, "send 1 0 2 8"), "error Removed after 1");
+    // That one was none of its own.
+    assert_eq!(ask(&mut peer, "fault"), "ok 4");
+    drop(peer);
+    finish_truncated(site, set);
+}
+
+#[test]
+fn a_fault_elsewhere_or_a_sigbus_that_was_sent_kills_as_ever() {
+    let mut site = Site::new(Kind::Posix, "elsewhere");
+    drop(site.ring(1, 1 << 16));
+    for command in ["fault", "raise-sigbus"] {
+        let mut peer = site.producer();
+        peer.say(command);
+        if command == "raise-sigbus" {
+            // The standard library's handler lets one go by that is no fault.
+            peer.say(command);
+        }
+        assert_eq!(peer.wait(), Exit::Signal(libc::SIGBUS), "{command}");
+    }
+    // Without the standard library's.
+    let mut peer = site.idle_peer();
+    say_ok(&mut peer, "default-sigbus");
+    let opened = ask(&mut peer, &format!("open {}", site.address()));
+    assert!(opened.starts_with("ok "), "{opened}");
+    peer.say("raise-sigbus");
+    assert_eq!(peer.wait(), Exit::Signal(libc::SIGBUS));
+    site.finish();
+}
+
+#[test]
+fn who_ignores_sigbus_ignores_what_is_sent_and_dies_of_a_fault_elsewhere() {
+    let mut site = Site::new(Kind::Posix, "ignored");
+    drop(site.ring(1, 1 << 16));
+    let set = site.known_set().unwrap();
+    let mut peer = site.idle_peer();
+    say_ok(&mut peer, "ignore-sigbus");
+    let opened = ask(&mut peer, &format!("open {}", site.address()));
+    assert!(opened.starts_with("ok "), "{opened}");
+    assert_eq!(ask(&mut peer, "producer"), "ok 0");
+    assert_eq!(ask(&mut peer, "raise-sigbus"), "ok 0");
+    truncate(&site.path(), 0);
+    assert_eq!(ask(&mut peer, "send 1 0 2 8"), "error Removed after 1");
+    peer.say("fault");
+    assert_eq!(peer.wait(), Exit::Signal(libc::SIGBUS));
+    finish_truncated(site, set);
+}
+
+#[test]
+fn who_wants_no_handler_gets_none_and_dies() {
+    let mut site = Site::new(Kind::Posix, "no-handler");
+    drop(site.ring(1, 1 << 16));
+    let set = site.known_set().unwrap();
+    let mut peer = site.idle_peer();
+    assert_eq!(ask(&mut peer, "leave-sigbus"), "ok true");
+    let opened = ask(&mut peer, &format!("open {}", site.address()));
+    assert!(opened.starts_with("ok "), "{opened}");
+    assert_eq!(ask(&mut peer, "producer"), "ok 0");
+    let mut other = site.peer();
+    assert_eq!(ask(&mut other, "leave-sigbus"), "ok false");
+    truncate(&site.path(), 0);
+    peer.say("send 1 0 2 8");
+    assert_eq!(peer.wait(), Exit::Signal(libc::SIGBUS));
+    // The other one does not.
+    assert_eq!(ask(&mut other, "consumer"), "error Removed");
+    drop(other);
+    finish_truncated(site, set);
 }

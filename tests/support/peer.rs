@@ -39,9 +39,15 @@
 //! | `handle-usr1`: an empty handler without SA_RESTART | `ok` |
 //! | `become-cat`: exec `cat`, which answers with what it is told | `ok` |
 //! | `unshare-ipc`: go into an IPC namespace of its own | `ok` |
+//! | `handle-sigbus`: a handler that puts a page of zeros where the fault was | `ok` |
+//! | `ignore-sigbus` · `default-sigbus` | `ok` |
+//! | `leave-sigbus`: semring is to install no handler | `ok true` |
+//! | `fault`: read a page that was truncated, of a file of its own | `ok HANDLED` |
+//! | `raise-sigbus`: as if somebody had sent it | `ok HANDLED` |
 //! | `allocate MIB`: private memory, which makes dying slower | `ok` |
 //! | `marked …`: see [`marked`] | |
 
+mod bus;
 mod child;
 mod flow;
 mod marked;
@@ -243,6 +249,21 @@ impl Peer {
                 child::handle_usr1();
                 Ok("ok".to_owned())
             }
+            "handle-sigbus" => {
+                bus::handle();
+                Ok("ok".to_owned())
+            }
+            "ignore-sigbus" => {
+                bus::ignore();
+                Ok("ok".to_owned())
+            }
+            "default-sigbus" => {
+                bus::reset();
+                Ok("ok".to_owned())
+            }
+            "leave-sigbus" => Ok(format!("ok {}", semring::leave_sigbus_alone())),
+            "fault" => Ok(format!("ok {}", bus::fault())),
+            "raise-sigbus" => Ok(format!("ok {}", bus::raise())),
             "forked-handles" => self.forked_handles(),
             "forked-opener" => self.forked_opener(words.text()),
             "marked" => self.marked(words),

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use semring::any::{Consumer, Ring};
-use semring::{Batch, RecvError, RemoveError};
+use semring::{Address, Batch, RecvError, RemoveError};
 
 use crate::args::{self, ConsumerArgs};
 use crate::attach::{Left, attach, leave};
@@ -291,15 +291,17 @@ impl Receiving<'_> {
     }
 
     fn failure(&self, error: RecvError) -> Stop {
-        Stop::Failed(Failure::run_time(format!(
-            "{}: {error}",
-            self.ring.address()
-        )))
+        Stop::Failed(ring_failure(self.ring.address(), error))
     }
+}
+
+fn ring_failure(address: &Address, error: RecvError) -> Failure {
+    Failure::run_time(format!("{address}: {error}"))
 }
 
 /// Puts messages together and writes them.
 struct Sink<'a> {
+    address: Address,
     output: Output<'a>,
     joiner: Joiner,
     raw: bool,
@@ -319,6 +321,7 @@ impl<'a> Sink<'a> {
         // A quarter of a lane: the producer fills the rest meanwhile.
         let gather = (ring.capacity_bytes() / 4).min(MAX_GATHER) as usize;
         Self {
+            address: ring.address().clone(),
             output,
             joiner: Joiner::new(framing),
             raw: framing == Framing::Raw,
@@ -357,6 +360,7 @@ impl<'a> Sink<'a> {
                     WriteError::Failed(error) => {
                         Stop::Failed(Failure::run_time(format!("stdout: {error}")))
                     }
+                    WriteError::Ring(error) => Stop::Failed(ring_failure(&self.address, error)),
                 })
             }
         }
@@ -388,7 +392,9 @@ impl<'a> Sink<'a> {
                 // Released before anything else is written: a kill repeats this message at most.
                 break;
             }
-            message.append_to(&mut self.buffer);
+            message
+                .checked_append_to(&mut self.buffer)
+                .map_err(WriteError::Ring)?;
             self.joiner.after(message.meta().flags, &mut self.buffer);
         }
         self.output.write(&self.buffer)

@@ -9,6 +9,8 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use semring::RecvError;
+
 use crate::exit::Failure;
 use crate::input::{Ready, unless_nothing, wait_for};
 use crate::signals::Signals;
@@ -24,6 +26,8 @@ pub(crate) enum WriteError {
     TimedOut,
     /// Anything else: a full disk, say.
     Failed(io::Error),
+    /// It is not stdout: what was to be written is gone.
+    Ring(RecvError),
 }
 
 /// Where the payload goes.
@@ -103,7 +107,12 @@ impl<'a> Output<'a> {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                     return Err(WriteError::Closed);
                 }
-                Err(error) => return Err(WriteError::Failed(error)),
+                Err(error) => {
+                    let ring = error.get_ref().and_then(|inner| inner.downcast_ref());
+                    return Err(ring
+                        .copied()
+                        .map_or(WriteError::Failed(error), WriteError::Ring));
+                }
             }
         }
         Ok(())

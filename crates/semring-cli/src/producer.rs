@@ -338,9 +338,8 @@ impl Sending<'_> {
                     continue;
                 }
             };
-            match unless_nothing(reservation.fill_from(self.input.as_fd()))
-                .map_err(stdin_failure)?
-            {
+            let filled = unless_nothing(reservation.fill_from(self.input.as_fd()));
+            match filled.map_err(|error| chunk_failure(&self.address, error))? {
                 None => reservation.discard(),
                 Some(0) => return Ok(()),
                 Some(bytes) => {
@@ -457,6 +456,18 @@ impl Sending<'_> {
 
 fn stdin_failure(error: io::Error) -> Stop {
     Stop::Failed(Failure::run_time(format!("stdin: {error}")))
+}
+
+/// Why nothing came from stdin into the ring.
+fn chunk_failure(address: &str, error: io::Error) -> Stop {
+    // It may be the ring that is gone.
+    let ring = error.get_ref().and_then(|inner| inner.downcast_ref());
+    match ring {
+        Some(ring @ SendError::Removed) => {
+            Stop::Failed(Failure::run_time(format!("{address}: {ring}")))
+        }
+        _ => stdin_failure(error),
+    }
 }
 
 /// Why the stream can't be cut, and what to do.

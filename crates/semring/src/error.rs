@@ -228,8 +228,8 @@ pub enum AttachError {
         /// Who has the first one.
         pid: u32,
     },
-    /// The ring was or is being removed: open it anew.
-    #[error("the ring was removed")]
+    /// The ring was or is being removed, or its memory was taken away: open it anew.
+    #[error("the ring was removed or truncated")]
     Removed,
     /// The control words of the lane are impossible.
     #[error(
@@ -357,8 +357,8 @@ pub enum SendError {
     /// The consumer said that it takes nothing more.
     #[error("the consumer has closed the ring")]
     Closed,
-    /// The ring was removed.
-    #[error("the ring was removed")]
+    /// The ring was removed, or its memory was taken away: the file that it lies in was truncated.
+    #[error("the ring was removed or truncated")]
     Removed,
     /// The lane's control words are impossible.
     #[error(
@@ -400,8 +400,8 @@ pub enum RecvError {
         /// Where.
         position: Position,
     },
-    /// The ring was removed.
-    #[error("the ring was removed")]
+    /// The ring was removed, or its memory was taken away: the file that it lies in was truncated.
+    #[error("the ring was removed or truncated")]
     Removed,
     /// The time is over.
     #[error("timed out")]

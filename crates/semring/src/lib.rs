@@ -63,8 +63,8 @@ pub mod tokio;
 
 pub use channel::{
     Any, Batch, BatchMessage, Builder, Consumer, HugePages, Interrupter, Kind, Message, Mpsc,
-    Pollable, Producer, Reservation, Ring, SendBatch, Spsc, View, any, inspect, list, mpsc, remove,
-    spsc,
+    Pollable, Producer, Reservation, Ring, SendBatch, Spsc, View, any, inspect, leave_sigbus_alone,
+    list, mpsc, remove, spsc,
 };
 pub use error::{
     AttachError, CallError, CreateError, EndError, OpenError, OpenOrCreateError, RecvError,

@@ -5,6 +5,8 @@
 //! to be left out and must then fail. In every other build [`weakened`] is the constant `false`.
 #![allow(clippy::disallowed_types)]
 
+pub(crate) mod signals;
+
 #[cfg(not(semring_loom))]
 mod imp {
     pub(crate) type AtomicU64 = core::sync::atomic::AtomicU64;

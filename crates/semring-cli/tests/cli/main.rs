@@ -16,4 +16,5 @@ mod sessions;
 mod support;
 mod top;
 mod transfer;
+mod truncation;
 mod users;

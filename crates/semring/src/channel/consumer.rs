@@ -161,8 +161,8 @@ fn ended_attachments(seat: &ConsumerSeat, saw_messages: bool) -> Result<Option<u
 impl ConsumerCore {
     #[inline]
     fn begin(&mut self) -> Result<(), RecvError> {
-        if self.seat.ring().is_forked() {
-            return Err(RecvError::Forked);
+        if !self.seat.ring().is_intact() {
+            return Err(self.unfit());
         }
         if self.removed {
             return Err(RecvError::Removed);
@@ -172,6 +172,26 @@ impl ConsumerCore {
         }
         self.put_leaked_batch_back();
         Ok(())
+    }
+
+    /// Why the ring's pages are not there.
+    #[cold]
+    fn unfit(&mut self) -> RecvError {
+        if self.seat.ring().is_forked() {
+            return RecvError::Forked;
+        }
+        // Lets the others know.
+        let _ = self.seat.ring().check();
+        self.failed(GuardError::Removed)
+    }
+
+    /// An answer other than a message may come of zeros in place of the ring's bytes.
+    fn honest<T>(&mut self, answer: Result<T, RecvError>) -> Result<T, RecvError> {
+        if answer.is_err() {
+            let check = self.seat.ring().check();
+            check.map_err(|error| self.failed(error))?;
+        }
+        answer
     }
 
     /// A batch that is still out when the consumer is used was leaked (`mem::forget`). Its messages come
@@ -262,6 +282,12 @@ impl ConsumerCore {
 
     fn try_next(&mut self) -> Result<Next, RecvError> {
         self.begin()?;
+        let answer = self.look_around();
+        self.honest(answer)
+    }
+
+    #[inline]
+    fn look_around(&mut self) -> Result<Next, RecvError> {
         if let Some(next) = self.find()? {
             return Ok(next);
         }
@@ -341,7 +367,7 @@ impl ConsumerCore {
     /// The next message, if no more than that is to be done.
     #[inline(always)]
     fn glance(&mut self) -> Option<Next> {
-        let ordinary = !self.seat.ring().is_forked()
+        let ordinary = self.seat.ring().is_intact()
             && !self.removed
             && self.end_returned.is_none()
             && !self.in_batch
@@ -358,7 +384,8 @@ impl ConsumerCore {
     fn next_slowly(&mut self, deadline: Deadline) -> Result<Next, RecvError> {
         self.begin()?;
         loop {
-            if let Some(next) = self.find()? {
+            let found = self.find();
+            if let Some(next) = self.honest(found)? {
                 return Ok(next);
             }
             self.wait(deadline)?;
@@ -385,7 +412,7 @@ impl ConsumerCore {
         }
         match outcome.map_err(|error| self.failed(error))? {
             Outcome::Ready => Ok(()),
-            Outcome::TimedOut => Err(RecvError::TimedOut),
+            Outcome::TimedOut => self.honest(Err(RecvError::TimedOut)),
             Outcome::Over => Err(self.end(ended.expect("over means ended"))),
         }
     }
@@ -478,6 +505,7 @@ impl Waiting for MessageWait<'_> {
 
     fn is_over(&mut self) -> Result<bool, GuardError> {
         self.ended = ended_attachments(self.seat, self.saw_messages)?;
+        self.seat.ring().check()?;
         Ok(self.ended.is_some())
     }
 
@@ -520,6 +548,8 @@ impl Waiting for MessageWait<'_> {
     }
 
     fn sleep(&mut self, timeout: Option<Duration>) -> Result<Waited, GuardError> {
+        // The last look may have found zeros, and nobody would wake us.
+        self.seat.ring().check()?;
         let waited = self.seat.ring().guard.wait(Bell::Messages, timeout)?;
         self.woken = waited == Waited::Token;
         Ok(waited)
@@ -712,7 +742,9 @@ impl<K: Kind> Consumer<K> {
     /// [`RecvError::Removed`], [`RecvError::Forked`].
     pub fn flush_released(&mut self) -> Result<(), RecvError> {
         self.core.begin()?;
-        self.core.release_all()
+        let released = self.core.release_all();
+        let check = self.core.seat.ring().check();
+        released.and_then(|()| check.map_err(|error| self.core.failed(error)))
     }
 
     /// Takes nothing more, on purpose: producers see [`SendError::Closed`](crate::SendError::Closed),

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use super::builder::Habits;
 use super::consumer::ConsumerCore;
 use super::trust;
+use crate::error::RecvError;
 use crate::layout::record::HEADER_BYTES;
 use crate::layout::view::LaneView;
 use crate::layout::{Meta, Position};
@@ -65,12 +66,37 @@ impl<'a> View<'a> {
         self.next.found.position
     }
 
+    /// False if somebody took the ring's memory away before the message was let go of, by truncating the
+    /// file that it lies in: bytes that were read of it may be zeros. What copies them (`to_vec`, `read_at`
+    /// and the others) asks this afterwards by itself; who uses a slice asks for himself, when he is done
+    /// with it.
+    #[must_use]
+    #[inline]
+    pub fn is_intact(&self) -> bool {
+        !self.lane.is_torn()
+    }
+
     /// Copies bytes from an offset.
+    ///
+    /// # Panics
+    /// If the message ends before, or is not [intact](Self::is_intact);
+    /// [`checked_read_at`](Self::checked_read_at) gives an error for that.
+    #[inline]
+    pub fn read_at(&self, offset: usize, to: &mut [u8]) {
+        if self.checked_read_at(offset, to).is_err() {
+            taken_away();
+        }
+    }
+
+    /// As [`read_at`](Self::read_at).
+    ///
+    /// # Errors
+    /// [`RecvError::Removed`] if the message is not [intact](Self::is_intact).
     ///
     /// # Panics
     /// If the message ends before.
     #[inline]
-    pub fn read_at(&self, offset: usize, to: &mut [u8]) {
+    pub fn checked_read_at(&self, offset: usize, to: &mut [u8]) -> Result<(), RecvError> {
         let end = offset.checked_add(to.len());
         assert!(
             end.is_some_and(|end| end <= self.len()),
@@ -78,12 +104,22 @@ impl<'a> View<'a> {
         );
         self.lane
             .read(self.position(), HEADER_BYTES + offset as u64, to);
+        self.check()
+    }
+
+    #[inline]
+    fn check(&self) -> Result<(), RecvError> {
+        if self.is_intact() {
+            Ok(())
+        } else {
+            Err(RecvError::Removed)
+        }
     }
 
     /// Copies the message to the front of a buffer; gives its length.
     ///
     /// # Panics
-    /// If the buffer is shorter than the message.
+    /// If the buffer is shorter than the message, and as [`read_at`](Self::read_at).
     #[inline]
     pub fn copy_to(&self, to: &mut [u8]) -> usize {
         let len = self.len();
@@ -92,13 +128,33 @@ impl<'a> View<'a> {
     }
 
     /// Appends the message to a vector.
+    ///
+    /// # Panics
+    /// If it is not [intact](Self::is_intact); [`checked_append_to`](Self::checked_append_to) gives an
+    /// error for that.
     #[inline]
     pub fn append_to(&self, to: &mut Vec<u8>) {
+        if self.checked_append_to(to).is_err() {
+            taken_away();
+        }
+    }
+
+    /// As [`append_to`](Self::append_to).
+    ///
+    /// # Errors
+    /// [`RecvError::Removed`] if the message is not [intact](Self::is_intact): nothing was appended.
+    #[inline]
+    pub fn checked_append_to(&self, to: &mut Vec<u8>) -> Result<(), RecvError> {
+        let before = to.len();
         self.lane
             .append(self.position(), HEADER_BYTES, self.len(), to);
+        self.check().inspect_err(|_| to.truncate(before))
     }
 
     /// The message as a vector.
+    ///
+    /// # Panics
+    /// As [`append_to`](Self::append_to).
     #[must_use]
     #[inline]
     pub fn to_vec(&self) -> Vec<u8> {
@@ -111,7 +167,8 @@ impl<'a> View<'a> {
     /// bytes written.
     ///
     /// # Errors
-    /// Those of write(2), `Interrupted` included.
+    /// Those of write(2), `Interrupted` included; one that holds [`RecvError::Removed`] if the message is
+    /// not [intact](Self::is_intact).
     ///
     /// # Panics
     /// If the message ends before the offset.
@@ -121,7 +178,9 @@ impl<'a> View<'a> {
         let span = self
             .lane
             .span(self.position(), HEADER_BYTES + offset as u64, rest);
-        span.drain_to(target.as_fd())
+        let written = span.drain_to(target.as_fd());
+        self.check().map_err(io::Error::other)?;
+        written
     }
 
     /// The bytes, if this process [trusts its peers](crate::Builder::trust_peers).
@@ -134,6 +193,15 @@ impl<'a> View<'a> {
             .trusts_peers
             .then(|| trust::slice(start, self.len()))
     }
+}
+
+/// What copies bytes has no error to give.
+#[cold]
+#[inline(never)]
+fn taken_away() -> ! {
+    panic!(
+        "the memory of the ring was taken away (its file was truncated) while a message was read"
+    )
 }
 
 impl std::fmt::Debug for View<'_> {
@@ -225,10 +293,17 @@ impl<'a> Message<'a> {
         self.view().position()
     }
 
+    /// False if the ring's memory was taken away; see [`View::is_intact`].
+    #[must_use]
+    #[inline]
+    pub fn is_intact(&self) -> bool {
+        self.view().is_intact()
+    }
+
     /// Copies bytes from an offset; see [`View::read_at`].
     ///
     /// # Panics
-    /// If the message ends before.
+    /// If the message ends before, or is not [intact](View::is_intact).
     #[inline]
     pub fn read_at(&self, offset: usize, to: &mut [u8]) {
         self.view().read_at(offset, to);
@@ -237,13 +312,16 @@ impl<'a> Message<'a> {
     /// Copies the message to the front of a buffer; see [`View::copy_to`].
     ///
     /// # Panics
-    /// If the buffer is shorter than the message.
+    /// If the buffer is shorter than the message, or that is not [intact](View::is_intact).
     #[inline]
     pub fn copy_to(&self, to: &mut [u8]) -> usize {
         self.view().copy_to(to)
     }
 
-    /// The message as a vector.
+    /// The message as a vector; see [`View::to_vec`].
+    ///
+    /// # Panics
+    /// If it is not [intact](View::is_intact).
     #[must_use]
     #[inline]
     pub fn to_vec(&self) -> Vec<u8> {
@@ -253,7 +331,7 @@ impl<'a> Message<'a> {
     /// One write(2) of the message; see [`View::write_to`].
     ///
     /// # Errors
-    /// Those of write(2).
+    /// Those of [`View::write_to`].
     pub fn write_to(&self, offset: usize, target: impl AsFd) -> io::Result<usize> {
         self.view().write_to(offset, target)
     }
@@ -280,10 +358,12 @@ impl<'a> Message<'a> {
     }
 }
 
+/// An error holds [`RecvError::Removed`]: the message is not [intact](View::is_intact).
 impl io::Read for Message<'_> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         let count = to.len().min(self.len() - self.read);
-        self.view().read_at(self.read, &mut to[..count]);
+        let read = self.view().checked_read_at(self.read, &mut to[..count]);
+        read.map_err(io::Error::other)?;
         self.read += count;
         Ok(count)
     }

@@ -28,7 +28,7 @@ pub use pollable::Pollable;
 pub(crate) use producer::Free;
 pub use producer::Producer;
 pub use reservation::{Reservation, SendBatch};
-pub use ring::{Ring, inspect, list, remove};
+pub use ring::{Ring, inspect, leave_sigbus_alone, list, remove};
 
 /// Rings of one producer.
 pub mod spsc {

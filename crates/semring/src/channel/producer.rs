@@ -96,8 +96,8 @@ impl ProducerCore {
     /// What every call begins with.
     #[inline]
     fn begin(&mut self) -> Result<(), SendError> {
-        if self.seat.ring().is_forked() {
-            return Err(SendError::Forked);
+        if !self.seat.ring().is_intact() {
+            return Err(self.unfit());
         }
         if let Some(trouble) = self.trouble {
             // A broken pipe may be mended by a new consumer; a removed ring stays removed.
@@ -112,12 +112,30 @@ impl ProducerCore {
         Ok(())
     }
 
+    /// Why the ring's pages are not there.
+    #[cold]
+    fn unfit(&mut self) -> SendError {
+        if self.seat.ring().is_forked() {
+            return SendError::Forked;
+        }
+        self.check().err().unwrap_or(SendError::Removed)
+    }
+
+    /// To be asked before an answer is believed that may come of zeros in place of the ring's bytes.
+    #[cold]
+    fn check(&mut self) -> Result<(), SendError> {
+        let check = self.seat.ring().check();
+        check.map_err(|error| self.failed(error))
+    }
+
     /// Asks the guard what became of the consumer.
     #[cold]
     pub(super) fn probe(&mut self) -> Result<(), SendError> {
         // A pipe that is broken stays so: unless all is well, the next call asks again.
         self.next_probe = self.lane.tail();
-        match self.seat.consumer().map_err(|error| self.failed(error))? {
+        let fate = self.seat.consumer().map_err(|error| self.failed(error))?;
+        self.check()?;
+        match fate {
             ConsumerFate::Gone => return Err(SendError::ConsumerGone),
             ConsumerFate::Closed => return Err(SendError::Closed),
             ConsumerFate::NotMet | ConsumerFate::Present => {}
@@ -158,7 +176,7 @@ impl ProducerCore {
     /// A place for a message of `len` bytes.
     #[inline(always)]
     pub(super) fn reserve(&mut self, len: usize, patience: Patience) -> Result<Slot, SendError> {
-        let ordinary = !self.seat.ring().is_forked()
+        let ordinary = self.seat.ring().is_intact()
             && self.trouble.is_none()
             && !self.lane.tail().has_reached(self.next_probe)
             && len as u64 <= self.lane.capacity().max_message();
@@ -191,7 +209,10 @@ impl ProducerCore {
     ) -> Result<Slot, SendError> {
         loop {
             match no_slot {
-                NoSlot::Damaged(_) => return Err(SendError::Poisoned),
+                NoSlot::Damaged(_) => {
+                    self.check()?;
+                    return Err(SendError::Poisoned);
+                }
                 NoSlot::Full { padded } => {
                     // A pad alone must wake a sleeping consumer, or both sleep.
                     if padded {
@@ -281,7 +302,7 @@ impl ProducerCore {
         }
         match outcome.map_err(|error| self.failed(error))? {
             Outcome::Ready => Ok(()),
-            Outcome::TimedOut => Err(SendError::TimedOut),
+            Outcome::TimedOut => self.check().and(Err(SendError::TimedOut)),
             Outcome::Over => Err(left_by(fate)),
         }
     }
@@ -367,6 +388,7 @@ impl Waiting for RoomWait<'_> {
 
     fn is_over(&mut self) -> Result<bool, GuardError> {
         self.fate = self.seat.consumer()?;
+        self.seat.ring().check()?;
         let left = matches!(self.fate, ConsumerFate::Gone | ConsumerFate::Closed);
         // A consumer that skips this lane will never make room in it.
         Ok(left || self.lane.is_poisoned())
@@ -391,6 +413,8 @@ impl Waiting for RoomWait<'_> {
     }
 
     fn sleep(&mut self, timeout: Option<Duration>) -> Result<Waited, GuardError> {
+        // The last look may have found zeros, and nobody would wake us.
+        self.seat.ring().check()?;
         let bell = Bell::Room {
             lane: self.seat.lane(),
         };
@@ -590,7 +614,8 @@ impl<K: Kind> Producer<K> {
             return Err(SendError::Forked);
         }
         self.core.trouble = None;
-        self.core.seat.forget_consumer().map_err(send_error)
+        let forgotten = self.core.seat.forget_consumer().map_err(send_error);
+        forgotten.and(self.core.check())
     }
 
     /// Says that this producer sends nothing more, and detaches. Dropping it does the same without

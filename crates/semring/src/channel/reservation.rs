@@ -95,7 +95,8 @@ impl<'a> Reservation<'a> {
     /// number of bytes, 0 at the end of the input or if nothing is left.
     ///
     /// # Errors
-    /// Those of read(2), `Interrupted` included.
+    /// Those of read(2), `Interrupted` included; one that holds [`SendError::Removed`] if the ring's memory
+    /// was taken away.
     pub fn fill_from(&mut self, source: impl AsFd) -> io::Result<usize> {
         let left = self.len() - self.written;
         if left == 0 {
@@ -106,7 +107,11 @@ impl<'a> Reservation<'a> {
             HEADER_BYTES + self.written as u64,
             left,
         );
-        let got = span.fill_from(source.as_fd())?;
+        let got = span.fill_from(source.as_fd());
+        if self.core.lane.view().is_torn() {
+            return Err(io::Error::other(SendError::Removed));
+        }
+        let got = got?;
         self.written += got;
         Ok(got)
     }

@@ -15,6 +15,7 @@ use crate::lifecycle::{
     has_unread, remove_idle,
 };
 use crate::memory::{Access, Address};
+use crate::os::fault;
 
 /// An open ring. Holds no role: being open keeps nobody waiting and no ring alive.
 ///
@@ -253,4 +254,19 @@ pub fn inspect(address: &Address) -> Result<RingInfo, OpenError> {
 #[must_use]
 pub fn list() -> Vec<RingInfo> {
     lifecycle::list()
+}
+
+/// From now on semring leaves the action of SIGBUS alone. To be called before anything else, by programs
+/// that want no handler of a library; false if there is one already.
+///
+/// Whoever may write the file of a `posix:` or `file:` ring can truncate it, and who then touches a page
+/// that is missing gets SIGBUS. So with the first such ring that a process opens comes a handler, which
+/// turns that into `Removed` errors, and everything else over to whoever had the signal before. Without
+/// it, truncation kills the process. Rings in other memory can't be truncated and need none.
+///
+/// ```no_run
+/// assert!(semring::leave_sigbus_alone());
+/// ```
+pub fn leave_sigbus_alone() -> bool {
+    fault::leave_alone()
 }

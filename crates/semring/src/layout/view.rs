@@ -152,6 +152,13 @@ mod real {
             self.segment.is_forked()
         }
 
+        /// True if what was read last may have been zeros in place of the ring's bytes, which were taken
+        /// away.
+        #[inline(always)]
+        pub(crate) fn is_torn(&self) -> bool {
+            self.segment.is_torn()
+        }
+
         /// The page of the ring's consumer.
         #[inline(always)]
         pub(crate) fn ring_consumer(&self) -> &ConsumerPage {
@@ -199,8 +206,8 @@ mod real {
         /// The same bytes as something that the kernel can read or write in place.
         pub(crate) fn span(&self, position: Position, within: u64, length: usize) -> Span<'_> {
             let start = self.bytes_at(position, within, length);
-            // SAFETY: `bytes_at` checked the range; the borrow of self keeps the mapping.
-            unsafe { Span::new(start, length) }
+            // SAFETY: `bytes_at` checked the range.
+            unsafe { Span::new(&self.segment, start, length) }
         }
 
         /// Copies bytes in.
@@ -329,6 +336,10 @@ mod model {
         }
 
         pub(crate) fn is_forked(&self) -> bool {
+            false
+        }
+
+        pub(crate) fn is_torn(&self) -> bool {
             false
         }
 

@@ -142,14 +142,15 @@ impl ProducerSeat {
                         return Err(AttachError::Removed);
                     }
                     Claim::Granted => match Self::settle(ring, lane) {
-                        Ok(attached) => {
+                        Ok((seat, producer)) => {
                             member.keep();
-                            return Ok(attached);
+                            // Dropped, the seat is given up.
+                            ring.check().map_err(attach_error)?;
+                            return Ok((seat, producer));
                         }
                         Err(Damage { position }) => {
-                            ring.guard
-                                .leave(Seat::Producer { lane })
-                                .map_err(attach_error)?;
+                            let left = ring.guard.leave(Seat::Producer { lane });
+                            ring.check().and(left).map_err(attach_error)?;
                             damaged.get_or_insert(AttachError::Poisoned { lane, position });
                         }
                     },
@@ -308,6 +309,7 @@ impl Drop for ProducerSeat {
             }
         };
         self.with_page(page_done);
+        let _ = self.ring.check();
         // A removed ring has no seat to give up, and nobody to tell.
         let _ = self.ring.guard.leave(Seat::Producer { lane: self.lane });
         self.ring.object.leave();
@@ -375,6 +377,7 @@ impl ConsumerSeat {
                 }
             }
         }
+        ring.check().map_err(attach_error)?;
         // Tokens for predecessors; nobody has posted for us yet, we have not announced a sleep.
         ring.guard.drain(Bell::Messages).map_err(attach_error)?;
         Ok((seat, lanes, damaged))
@@ -453,6 +456,8 @@ impl Drop for ConsumerSeat {
         if self.page().flags.load(Ordering::Relaxed) == CONSUMER_CLOSED {
             self.page().flags.store(CONSUMER_LEFT, Ordering::Release);
         }
+        // Before the seat is given up: the producers are to learn that it is the ring that is gone.
+        let _ = self.ring.check();
         let _ = self.ring.guard.leave(Seat::Consumer);
         self.ring.object.leave();
     }
@@ -484,7 +489,8 @@ pub(crate) fn generation_at(lane: &LaneView, position: Position) -> Option<u64> 
         let generation = page.generation.load(Ordering::Acquire);
         let start = Position::new(page.generation_start.load(Ordering::Acquire));
         if page.generation.load(Ordering::Relaxed) == generation {
-            return position.has_reached(start).then_some(generation);
+            let is_known = position.has_reached(start) && !lane.is_torn();
+            return is_known.then_some(generation);
         }
     }
     None // it changes as often as we look

@@ -277,7 +277,7 @@ pub(crate) fn observe(ring: &RingCore) -> Result<RingInfo, OpenError> {
         })
         .collect();
     let used = consumer_pid.is_some() || lanes.iter().any(|lane| lane.producer_pid.is_some());
-    Ok(RingInfo {
+    let info = RingInfo {
         lanes,
         consumer_pid,
         consumer_sleeps: page.wait_word.load(Ordering::Relaxed) != 0 && consumer_pid.is_some(),
@@ -289,7 +289,11 @@ pub(crate) fn observe(ring: &RingCore) -> Result<RingInfo, OpenError> {
             RingState::Idle
         },
         ..outline(&ring.address, &ring.superblock, ownership)
-    })
+    };
+    if view.segment().is_torn() {
+        return Err(super::torn::error(&name));
+    }
+    Ok(info)
 }
 
 /// How often a lane is looked at in the hope that nobody attaches or leaves meanwhile.

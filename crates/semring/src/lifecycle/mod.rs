@@ -10,6 +10,7 @@ mod open;
 mod pass;
 mod remove;
 mod renew;
+mod torn;
 
 use std::sync::Arc;
 
@@ -52,6 +53,23 @@ impl RingCore {
     #[inline(always)]
     pub(crate) fn is_forked(&self) -> bool {
         self.view.segment().is_forked()
+    }
+
+    /// True while the pages are those of the ring: not in a forked child, and not once somebody has taken
+    /// them away.
+    #[inline(always)]
+    pub(crate) fn is_intact(&self) -> bool {
+        self.view.segment().is_intact()
+    }
+
+    /// To be asked before anything is believed that may have been read of [torn](self::torn) pages: that
+    /// there is nothing, that nobody is there, that something is damaged.
+    pub(crate) fn check(&self) -> Result<(), GuardError> {
+        if self.view.segment().is_torn() {
+            torn::tell(self);
+            return Err(GuardError::Removed);
+        }
+        Ok(())
     }
 
     pub(crate) fn lanes(&self) -> usize {

@@ -24,7 +24,7 @@ use crate::guard::{GuardError, Seat};
 use crate::layout::superblock::STATE_REMOVED;
 use crate::lifecycle::guards::find_guard;
 use crate::lifecycle::open::{memory_error, open, read_superblock};
-use crate::lifecycle::{attach, inspect};
+use crate::lifecycle::{attach, inspect, torn};
 use crate::memory::{Access, Address, MemoryError, Object};
 use crate::os::clock;
 use crate::sync::Ordering;
@@ -58,11 +58,18 @@ pub(crate) fn remove_idle(
         Err(GuardError::Removed) => return Ok(Removal::Removed),
         Err(error) => return Err(guard_error(ring, error)),
     }
-    if !may_go() {
+    let may_go = may_go();
+    let torn = ring.view.segment().is_torn();
+    if torn || !may_go {
         ring.guard
             .abort_removal()
             .map_err(|error| guard_error(ring, error))?;
-        return Ok(Removal::Kept);
+        // Nothing unread was found, because nothing is left to be found.
+        return if torn {
+            Err(RemoveError::Open(torn::error(&ring.address.to_string())))
+        } else {
+            Ok(Removal::Kept)
+        };
     }
     take_away_or_leave(ring).map(|()| Removal::Removed)
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::{
-    Access, Backing, MemoryError, Ownership, Pages, Request, Result, Segment, memfd, posix, prepare,
+    Access, MemoryError, Ownership, Pages, Request, Result, Segment, memfd, posix, prepare,
 };
 use crate::os::lock::{Hold, hold};
 use crate::os::mapping::{self, Mapping};
@@ -164,7 +164,7 @@ impl FileObject {
 
     pub(super) fn map(&self, len: usize, access: Access) -> Result<Segment> {
         let mapping = map(&self.file, len, access == Access::ReadWrite)?;
-        Segment::new(Backing::Mapping(mapping))
+        Segment::of_file(mapping, self.sort == Sort::Memfd)
     }
 
     pub(super) fn ownership(&self) -> Result<Ownership> {
@@ -384,7 +384,7 @@ impl NewFile {
         file::set_owner(&self.file, request.uid, request.gid)
             .map_err(|error| MemoryError::of("fchown", error))?;
         let mapping = map(&self.file, request.len, true)?;
-        let segment = Segment::new(Backing::Mapping(mapping))?;
+        let segment = Segment::of_file(mapping, self.sort == Sort::Memfd)?;
         if file::is_in_memory(&self.file) {
             prepare(&segment, request, hint)?;
         } else {

@@ -13,8 +13,9 @@
 //!
 //! # Who can take the memory away under its users
 //! Nobody, where its size can't change: System V segments, sealed memfds, anonymous memory. The file of a
-//! `posix:` or `file:` ring can be truncated by whoever may write it, and there is no seal against that;
-//! a user who touches a missing page gets SIGBUS. Those who only look read such a file with `pread`.
+//! `posix:` or `file:` ring can be truncated by whoever may write it, and there is no seal against that. A
+//! user who touches a missing page goes on with zeros in a segment that says that it is
+//! [torn](Segment::is_torn). Those who only look read such a file with `pread`.
 #![allow(unsafe_code)]
 
 pub(crate) mod address;
@@ -40,8 +41,9 @@ pub(crate) use address::{Address, Place};
 pub(crate) use posix::DIRECTORY as POSIX_DIRECTORY;
 pub(crate) use span::Span;
 
+use crate::os::fault::Watch;
 use crate::os::mapping::{self, Mapping};
-use crate::os::sentinel::ForkSentinel;
+use crate::os::sentinel::Sentinel;
 use crate::os::sysv::{Attachment, Key};
 use crate::os::{errno, process};
 use file::Sort;
@@ -98,6 +100,8 @@ pub(crate) enum Access {
 
 enum Backing {
     Mapping(Mapping),
+    /// Of a file that whoever may write it may truncate.
+    Truncatable(Mapping),
     Attached(Attachment),
     /// Shared with the handles of the process that this one was forked from, too.
     Anonymous(Arc<Mapping>),
@@ -112,7 +116,9 @@ pub(crate) struct Segment {
     backing: ManuallyDrop<Backing>,
     base: NonNull<u8>,
     len: usize,
-    sentinel: ForkSentinel,
+    /// The process outlives the loss of the pages.
+    watch: Option<Watch>,
+    sentinel: Sentinel,
 }
 
 // SAFETY: the bytes are shared between processes anyway; all that is done with them goes through the
@@ -124,18 +130,23 @@ unsafe impl Sync for Segment {}
 impl Segment {
     fn new(backing: Backing) -> Result<Self> {
         let (base, len) = match &backing {
-            Backing::Mapping(mapping) => (mapping.base(), mapping.len()),
+            Backing::Mapping(mapping) | Backing::Truncatable(mapping) => {
+                (mapping.base(), mapping.len())
+            }
             Backing::Attached(attachment) => (attachment.as_ptr(), attachment.len()),
             Backing::Anonymous(mapping) => (mapping.base(), mapping.len()),
             Backing::Private(mapping) => (mapping.base(), mapping.len()),
             #[cfg(test)]
             Backing::Heap(pages) => (pages.base(), pages.len()),
         };
-        let sentinel = ForkSentinel::new().map_err(|source| MemoryError::Os {
+        let sentinel = Sentinel::new().map_err(|source| MemoryError::Os {
             call: "madvise(MADV_WIPEONFORK)",
             source,
         })?;
-        if matches!(backing, Backing::Mapping(_) | Backing::Attached(_)) {
+        if matches!(
+            backing,
+            Backing::Mapping(_) | Backing::Truncatable(_) | Backing::Attached(_)
+        ) {
             mapping::dont_fork(base, len).map_err(|source| MemoryError::Os {
                 call: "madvise(MADV_DONTFORK)",
                 source,
@@ -145,8 +156,23 @@ impl Segment {
             backing: ManuallyDrop::new(backing),
             base,
             len,
+            watch: None,
             sentinel,
         })
+    }
+
+    /// A mapping of a file, which nobody can truncate if it is `sealed`. That of another one becomes
+    /// [torn](Self::is_torn) then.
+    fn of_file(mapping: Mapping, sealed: bool) -> Result<Self> {
+        if sealed {
+            return Self::new(Backing::Mapping(mapping));
+        }
+        let mut segment = Self::new(Backing::Truncatable(mapping))?;
+        // SAFETY: `drop` ends the watch before it unmaps the pages; the sentinel goes after them.
+        let watch = unsafe { Watch::new(segment.base, segment.len, &segment.sentinel) };
+        // Where the program or the system wants no handler, the ring works all the same.
+        segment.watch = watch.ok();
+        Ok(segment)
     }
 
     /// Private zeroed memory of this process, for models and tests of the upper layers.
@@ -198,6 +224,26 @@ impl Segment {
         self.len
     }
 
+    /// True while the pages are those of the ring: not in a forked child, and not once they are torn.
+    #[inline(always)]
+    pub(crate) fn is_intact(&self) -> bool {
+        self.sentinel.is_intact()
+    }
+
+    /// True if what this thread read of the segment last may have been zeros in place of the ring's bytes,
+    /// because they were taken away.
+    #[inline(always)]
+    pub(crate) fn is_torn(&self) -> bool {
+        self.sentinel.is_torn()
+    }
+
+    /// The kernel found no page there.
+    fn note_fault(&self) {
+        if matches!(*self.backing, Backing::Truncatable(_)) {
+            self.sentinel.tear();
+        }
+    }
+
     /// True in a process forked since the segment was mapped: it does not have the pages.
     #[inline(always)]
     pub(crate) fn is_forked(&self) -> bool {
@@ -224,6 +270,8 @@ impl Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
+        // Before the pages go, and in a forked child, too.
+        drop(self.watch.take());
         if self.is_forked() {
             // The child never had these pages; the addresses may belong to something else by now. (Those of
             // anonymous memory it has; they go with it.)

@@ -7,6 +7,7 @@
 
 pub(crate) mod barrier;
 pub(crate) mod clock;
+pub(crate) mod fault;
 pub(crate) mod fifo;
 pub(crate) mod file;
 pub(crate) mod fork;
@@ -24,8 +25,8 @@ pub(crate) mod testing;
 /// The error numbers that the layers above tell apart.
 pub(crate) mod errno {
     pub(crate) use libc::{
-        EACCES, EAGAIN, EDQUOT, EEXIST, EFBIG, EIDRM, EINVAL, EIO, EISDIR, ELOOP, ENOENT, ENOMEM,
-        ENOSPC, ENOTDIR, ENXIO, EOPNOTSUPP, EPERM, EROFS,
+        EACCES, EAGAIN, EDQUOT, EEXIST, EFAULT, EFBIG, EIDRM, EINVAL, EIO, EISDIR, ELOOP, ENOENT,
+        ENOMEM, ENOSPC, ENOTDIR, ENXIO, EOPNOTSUPP, EPERM, EROFS,
     };
 }
 

@@ -1,23 +1,32 @@
-//! Telling a forked child from its parent with one load.
+//! Telling with one load whether a handle's memory is still there: not in a forked child, and not after
+//! somebody took it away.
 
 use std::io;
 use std::ptr::NonNull;
 
+use crate::sync::signals::SignalWord;
+
 const PAGE: usize = 4096;
+
+/// What the kernel leaves in a forked child.
+const FORKED: u64 = 0;
+const INTACT: u64 = 1;
+const TORN: u64 = 2;
 
 /// A private page that the kernel empties in a forked child (MADV_WIPEONFORK). Undo values are not
 /// inherited by fork, so a handle of the parent must not work in the child: each operation looks at
-/// this page first.
-pub(crate) struct ForkSentinel {
-    page: NonNull<u64>,
+/// this page first. The [handler of SIGBUS](super::fault) writes into it as well, so that one look tells
+/// both.
+pub(crate) struct Sentinel {
+    page: NonNull<SignalWord>,
 }
 
-// SAFETY: the page is written once, before the sentinel exists, and only read from then on.
-unsafe impl Send for ForkSentinel {}
+// SAFETY: the page holds an atomic word.
+unsafe impl Send for Sentinel {}
 // SAFETY: as above.
-unsafe impl Sync for ForkSentinel {}
+unsafe impl Sync for Sentinel {}
 
-impl ForkSentinel {
+impl Sentinel {
     pub(crate) fn new() -> io::Result<Self> {
         // SAFETY: a fresh private mapping, placed by the kernel.
         let page = unsafe {
@@ -38,21 +47,68 @@ impl ForkSentinel {
         };
         // SAFETY: the page was just mapped, one page long.
         super::check(unsafe { libc::madvise(page, PAGE, libc::MADV_WIPEONFORK) })?;
-        // SAFETY: mapped read-write above, aligned, nobody else knows it yet.
-        unsafe { sentinel.page.as_ptr().write_volatile(1) };
+        sentinel.word().set(INTACT);
         Ok(sentinel)
+    }
+
+    fn word(&self) -> &SignalWord {
+        // SAFETY: mapped until drop, aligned; zeros are a valid word. Another process never writes it; the
+        // kernel does at fork, before the child runs.
+        unsafe { self.page.as_ref() }
+    }
+
+    /// The address of the word, for [`is_forked_at`] and [`tear_at`].
+    pub(super) fn address(&self) -> usize {
+        self.page.as_ptr().expose_provenance()
+    }
+
+    /// True while the memory is all there: neither a forked child nor torn.
+    #[inline(always)]
+    pub(crate) fn is_intact(&self) -> bool {
+        self.word().get() == INTACT
     }
 
     /// True in a process that was forked after the sentinel was made.
     #[inline(always)]
     pub(crate) fn is_child(&self) -> bool {
-        // SAFETY: mapped until drop; written only before the sentinel existed (or by the kernel at
-        // fork, before the child runs). Volatile, because the compiler does not know about fork.
-        unsafe { self.page.as_ptr().read_volatile() == 0 }
+        self.word().get() == FORKED
+    }
+
+    /// True if the memory was taken away before the last byte that this thread has read of it.
+    #[inline(always)]
+    pub(crate) fn is_torn(&self) -> bool {
+        self.word().get_after_reads() == TORN
+    }
+
+    /// Notes that the memory was taken away.
+    pub(crate) fn tear(&self) {
+        if !self.is_child() {
+            self.word().set(TORN);
+        }
     }
 }
 
-impl Drop for ForkSentinel {
+/// [`Sentinel::is_child`] for a signal handler.
+///
+/// # Safety
+/// The address must be that of a sentinel that exists.
+pub(super) unsafe fn is_forked_at(address: usize) -> bool {
+    let word = std::ptr::with_exposed_provenance::<SignalWord>(address);
+    // SAFETY: as the caller promises.
+    unsafe { (*word).get() == FORKED }
+}
+
+/// [`Sentinel::tear`] for a signal handler.
+///
+/// # Safety
+/// As for [`is_forked_at`].
+pub(super) unsafe fn tear_at(address: usize) {
+    let word = std::ptr::with_exposed_provenance::<SignalWord>(address);
+    // SAFETY: as the caller promises.
+    unsafe { (*word).set(TORN) };
+}
+
+impl Drop for Sentinel {
     fn drop(&mut self) {
         // SAFETY: our own mapping, in the child as well: it has a copy of it.
         unsafe { libc::munmap(self.page.as_ptr().cast(), PAGE) };
@@ -65,12 +121,16 @@ mod tests {
 
     #[test]
     fn a_forked_child_knows_that_it_is_one() {
-        let sentinel = ForkSentinel::new().unwrap();
-        assert!(!sentinel.is_child());
+        let sentinel = Sentinel::new().unwrap();
+        assert!(!sentinel.is_child() && sentinel.is_intact());
         // SAFETY: the child makes only async-signal-safe calls: a load and _exit.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
-            let code = if sentinel.is_child() { 42 } else { 1 };
+            let code = if sentinel.is_child() && !sentinel.is_intact() {
+                42
+            } else {
+                1
+            };
             // SAFETY: ends the child at once.
             unsafe { libc::_exit(code) };
         }
@@ -80,5 +140,12 @@ mod tests {
         assert_eq!(waited, pid);
         assert_eq!(libc::WEXITSTATUS(status), 42);
         assert!(!sentinel.is_child());
+    }
+
+    #[test]
+    fn torn_is_neither_intact_nor_forked() {
+        let sentinel = Sentinel::new().unwrap();
+        sentinel.tear();
+        assert!(sentinel.is_torn() && !sentinel.is_intact() && !sentinel.is_child());
     }
 }
