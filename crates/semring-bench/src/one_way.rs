@@ -38,9 +38,11 @@ pub(crate) fn rate(spec: Spec, places: &Places, count: u64) -> Result<f64> {
 /// How many messages take about this long.
 pub(crate) fn count_for(spec: &Spec, places: &Places, round: Duration) -> Result<u64> {
     const FIRST: u64 = 1000;
-    let guess = rate(spec.clone(), places, FIRST)?;
+    /// Nothing is faster; but so few messages may come in no time.
+    const MOST: f64 = 1e9;
+    let guess = rate(spec.clone(), places, FIRST)?.min(MOST);
     // A second look: so few messages say little.
     let count = (guess * 0.01) as u64 + FIRST;
-    let guess = rate(spec.clone(), places, count)?;
+    let guess = rate(spec.clone(), places, count)?.min(MOST);
     Ok((guess * round.as_secs_f64()) as u64 + FIRST)
 }

@@ -114,6 +114,9 @@ pub struct Row {
     /// The largest share of a sender against the smallest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spread: Option<f64>,
+    /// What each round brought, in their order, which is the same for all ways: a rate, or the median of a
+    /// latency in nanoseconds.
+    pub of_rounds: Vec<f64>,
     /// Why this way can't do it here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unavailable: Option<String>,
@@ -168,6 +171,8 @@ struct Column {
     rates: Vec<f64>,
     spreads: Vec<f64>,
     cpu: Vec<f64>,
+    /// The median of each round.
+    medians: Vec<f64>,
     times: Option<Histogram<u64>>,
     obstacle: Option<String>,
 }
@@ -297,6 +302,7 @@ impl Run<'_> {
             rates: Vec::new(),
             spreads: Vec::new(),
             cpu: Vec::new(),
+            medians: Vec::new(),
             times: None,
             obstacle: self.obstacle(way, block),
         };
@@ -340,12 +346,12 @@ impl Run<'_> {
             Workload::RoundTrip => {
                 let times = latency::round_trips(spec, &self.places, column.count)?;
                 column.rates.push(1e9 / times.mean());
-                collect(&mut column.times, times)?;
+                column.collect(times)?;
             }
             Workload::WakeUp => {
                 let (times, cpu) = latency::wake_ups(spec, &self.places, WAKE_UPS, WAKE_INTERVAL)?;
                 column.cpu.push(cpu.as_secs_f64() * 1e6);
-                collect(&mut column.times, times)?;
+                column.collect(times)?;
             }
             Workload::Producers => {
                 let count = crowd::count(spec, &self.places, self.options.round * 2)?;
@@ -357,12 +363,15 @@ impl Run<'_> {
     }
 }
 
-fn collect(all: &mut Option<Histogram<u64>>, times: Histogram<u64>) -> Result<()> {
-    match all {
-        Some(all) => all.add(times)?,
-        none => *none = Some(times),
+impl Column {
+    fn collect(&mut self, times: Histogram<u64>) -> Result<()> {
+        self.medians.push(times.value_at_quantile(0.5) as f64);
+        match &mut self.times {
+            Some(all) => all.add(times)?,
+            none => *none = Some(times),
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn median(figures: &[f64]) -> Option<f64> {
@@ -388,6 +397,11 @@ fn rows(block: &Block, columns: Vec<Column>) -> Vec<Row> {
                 .map(|times| [0.5, 0.9, 0.99, 0.999].map(|part| times.value_at_quantile(part))),
             receiver_cpu_us: median(&column.cpu),
             spread: median(&column.spreads),
+            of_rounds: if column.medians.is_empty() {
+                column.rates
+            } else {
+                column.medians
+            },
             unavailable: column.obstacle,
         })
         .collect();

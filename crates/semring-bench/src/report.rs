@@ -413,6 +413,7 @@ mod tests {
             latency_ns: Some([900, 1_500, 20_000, 3_000_000]),
             receiver_cpu_us: None,
             spread: None,
+            of_rounds: vec![1.5e6, 1e6, 2e6],
             unavailable: None,
         }
     }

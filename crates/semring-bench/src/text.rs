@@ -67,7 +67,10 @@ fn line(row: &Row) -> String {
         .to_pipe
         .map_or_else(String::new, |ratio| format!("{ratio:.1}x"));
     let millions = |rate: Option<f64>| rate.unwrap_or_default() / 1e6;
-    let us = |ns: u64| format!("{:.1} µs", ns as f64 / 1e3);
+    let us = |ns: u64| match ns {
+        0..1000 => format!("{ns} ns"),
+        _ => format!("{:.1} µs", ns as f64 / 1e3),
+    };
     let range = format!(
         "{:.3} – {:.3}",
         millions(row.rate_min),

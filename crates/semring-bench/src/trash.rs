@@ -1,6 +1,7 @@
 //! What a run makes in the kernel and on disk, so that it is gone at the end, however that comes.
 
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use sysv_ipc::msg::Queue;
@@ -14,6 +15,7 @@ use crate::Result;
 enum Item {
     Ring(String),
     File(PathBuf),
+    Beginnings(Vec<PathBuf>),
     PosixQueue(String),
     Queue(Queue),
     Semaphores(SemSet),
@@ -50,6 +52,15 @@ impl Trash {
     /// Those of `make`.
     pub fn file(path: PathBuf, make: impl FnOnce() -> Result<()>) -> Result<Self> {
         Self::make(make, |()| Item::File(path)).map(|((), trash)| trash)
+    }
+
+    /// Everything whose path begins so, folders with all that is in them: for what is made later, by others.
+    #[must_use]
+    pub fn beginning_with(paths: Vec<PathBuf>) -> Self {
+        let mut items = items();
+        let id = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        items.push((id, Item::Beginnings(paths)));
+        Self(id)
     }
 
     pub(crate) fn posix_queue<T>(
@@ -96,6 +107,11 @@ fn remove(item: &Item) {
         Item::File(path) => {
             let _ = std::fs::remove_file(path);
         }
+        Item::Beginnings(paths) => {
+            for path in paths {
+                remove_beginning(path);
+            }
+        }
         Item::PosixQueue(name) => {
             let _ = nix::mqueue::mq_unlink(name.as_str());
         }
@@ -107,6 +123,24 @@ fn remove(item: &Item) {
         }
         Item::Segment(segment) => {
             let _ = segment.remove();
+        }
+    }
+}
+
+fn remove_beginning(path: &Path) {
+    let (Some(folder), Some(beginning)) = (path.parent(), path.file_name()) else {
+        return;
+    };
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if name.as_bytes().starts_with(beginning.as_bytes()) {
+            let path = entry.path();
+            // Either a folder or not.
+            let _ = std::fs::remove_dir_all(&path);
+            let _ = std::fs::remove_file(&path);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! One slot of shared memory for each direction, and one call of the kernel to wake who waits for it: the
-//! least that a wake-up can cost.
+//! A few slots of shared memory for each direction, and one call of the kernel to wake who waits: the least
+//! that a wake-up can cost. Nothing keeps a sender from overtaking who never reads; it is noticed.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -17,7 +17,7 @@ pub(super) const WAYS: [Way; 2] = [
     Way {
         name: "eventfd",
         label: "shm + eventfd",
-        about: "One slot of shared memory, eventfd(2) to say that it is full.",
+        about: "Slots of shared memory, eventfd(2) to say that one is full.",
         sort: Sort::Usual,
         obstacle: one_at_a_time,
         make: make_eventfd,
@@ -26,7 +26,7 @@ pub(super) const WAYS: [Way; 2] = [
     Way {
         name: "futex",
         label: "shm + futex",
-        about: "One slot of shared memory, futex(2) to say that it is full, if somebody waits for it.",
+        about: "Slots of shared memory, futex(2) to say that one is full, if somebody waits for it.",
         sort: Sort::Usual,
         obstacle: one_at_a_time,
         make: make_futex,
@@ -34,21 +34,24 @@ pub(super) const WAYS: [Way; 2] = [
     },
 ];
 
-/// Who sends again before an answer would write into a slot that is being read.
+/// For who sends on and on there is no room.
 fn one_at_a_time(spec: &Spec) -> Option<String> {
     let answered = matches!(spec.workload, Workload::RoundTrip | Workload::WakeUp);
-    (!answered).then(|| "one message at a time".into())
+    (!answered).then(|| "a few messages at a time".into())
 }
 
-// Each direction has a word, how many wait for it, and, a line further, its slot.
+// Each direction has a word with the number of its messages, how many wait for it, and, a line further, its
+// slots.
 const WORD: usize = 0;
 const WAITERS: usize = 4;
-const SLOT: usize = 128;
+const FIRST_SLOT: usize = 128;
+/// A sleeper may wake some milliseconds late.
+const SLOTS: u32 = 64;
 
-/// Says that a slot is full, and waits for it.
+/// Says that there is one message more, and waits for it.
 trait Bell {
     fn ring(&mut self, word: &AtomicU32, waiters: &AtomicU32) -> Result<()>;
-    fn wait(&mut self, word: &AtomicU32, waiters: &AtomicU32, last: u32) -> Result<()>;
+    fn wait(&mut self, word: &AtomicU32, waiters: &AtomicU32, received: u32) -> Result<()>;
 }
 
 struct SlotLink<B> {
@@ -57,13 +60,19 @@ struct SlotLink<B> {
     /// Offsets of the two directions.
     sends: usize,
     receives: usize,
-    /// The word of the last message received.
-    last: u32,
+    /// Messages sent, and messages received.
+    sent: u32,
+    received: u32,
     bell: B,
 }
 
 fn direction_bytes(size: usize) -> usize {
-    SLOT + size.next_multiple_of(128)
+    FIRST_SLOT + SLOTS as usize * size.next_multiple_of(64)
+}
+
+/// Where message `number` is within its direction.
+fn slot(number: u32, size: usize) -> usize {
+    FIRST_SLOT + (number % SLOTS) as usize * size.next_multiple_of(64)
 }
 
 fn make<B: Bell + 'static>(mut spec: Spec, bell: B, stdio: Vec<(Stdio, Stdio)>) -> Result<Made> {
@@ -75,7 +84,8 @@ fn make<B: Bell + 'static>(mut spec: Spec, bell: B, stdio: Vec<(Stdio, Stdio)>) 
         size: spec.size,
         sends: 0,
         receives: there,
-        last: 0,
+        sent: 0,
+        received: 0,
         bell,
     };
     Ok(Made::inherited(spec, link, stdio))
@@ -89,7 +99,8 @@ fn open<B: Bell + 'static>(spec: &Spec, bell: B) -> Result<Box<dyn End>> {
         size: spec.size,
         sends: there,
         receives: 0,
-        last: 0,
+        sent: 0,
+        received: 0,
         bell,
     }))
 }
@@ -99,12 +110,14 @@ impl<B: Bell> Link for SlotLink<B> {
         if bytes.len() != self.size {
             return Err(wrong_length(bytes.len(), self.size));
         }
-        // SAFETY: the other side has answered, or has slept a millisecond: it reads only after the word
-        // below has changed.
-        let slot = unsafe { self.bytes.own(self.sends + SLOT, self.size) };
+        let slot = slot(self.sent, self.size);
+        // SAFETY: the other side reads only after the word below has changed, and looks whether it was
+        // overtaken; both are this program.
+        let slot = unsafe { self.bytes.own(self.sends + slot, self.size) };
         slot.copy_from_slice(bytes);
+        self.sent = self.sent.wrapping_add(1);
         let word = self.bytes.futex(self.sends + WORD);
-        word.fetch_add(1, Ordering::SeqCst);
+        word.store(self.sent, Ordering::SeqCst);
         self.bell.ring(word, self.bytes.futex(self.sends + WAITERS))
     }
 
@@ -114,11 +127,15 @@ impl<B: Bell> Link for SlotLink<B> {
         }
         let word = self.bytes.futex(self.receives + WORD);
         let waiters = self.bytes.futex(self.receives + WAITERS);
-        self.bell.wait(word, waiters, self.last)?;
-        self.last = self.last.wrapping_add(1);
-        // SAFETY: full, and the other side writes again only after an answer, or a millisecond later.
-        let slot = unsafe { self.bytes.own(self.receives + SLOT, self.size) };
+        self.bell.wait(word, waiters, self.received)?;
+        let slot = slot(self.received, self.size);
+        // SAFETY: full, and not written again unless this side is overtaken, which is looked at below.
+        let slot = unsafe { self.bytes.own(self.receives + slot, self.size) };
         bytes.copy_from_slice(slot);
+        if word.load(Ordering::SeqCst).wrapping_sub(self.received) > SLOTS {
+            return Err("a sleeper was overtaken: this machine is too busy".into());
+        }
+        self.received = self.received.wrapping_add(1);
         Ok(())
     }
 }
@@ -134,19 +151,18 @@ impl Bell for EventFd {
         Ok(self.output.write_all(&1u64.to_ne_bytes())?)
     }
 
-    fn wait(&mut self, word: &AtomicU32, _: &AtomicU32, last: u32) -> Result<()> {
+    fn wait(&mut self, word: &AtomicU32, _: &AtomicU32, received: u32) -> Result<()> {
         self.input.read_exact(&mut [0; 8])?;
-        if word.load(Ordering::Acquire) == last.wrapping_add(1) {
-            Ok(())
-        } else {
-            Err("an eventfd was written without a message".into())
+        if word.load(Ordering::Acquire) == received {
+            return Err("an eventfd was written without a message".into());
         }
+        Ok(())
     }
 }
 
 fn eventfd() -> Result<OwnedFd> {
     // SAFETY: takes no memory.
-    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_SEMAPHORE) };
     if fd < 0 {
         return Err(io::Error::last_os_error().into());
     }
@@ -192,14 +208,14 @@ impl Bell for Futex {
         Ok(())
     }
 
-    fn wait(&mut self, word: &AtomicU32, waiters: &AtomicU32, last: u32) -> Result<()> {
-        if word.load(Ordering::Acquire) != last {
+    fn wait(&mut self, word: &AtomicU32, waiters: &AtomicU32, received: u32) -> Result<()> {
+        if word.load(Ordering::Acquire) != received {
             return Ok(());
         }
         waiters.fetch_add(1, Ordering::SeqCst);
-        while word.load(Ordering::SeqCst) == last {
+        while word.load(Ordering::SeqCst) == received {
             // Woken, changed meanwhile, or interrupted: it is looked at again in any case.
-            futex(word, libc::FUTEX_WAIT, last);
+            futex(word, libc::FUTEX_WAIT, received);
         }
         waiters.fetch_sub(1, Ordering::SeqCst);
         Ok(())

@@ -1,0 +1,6 @@
+//! `semring-consumer` as it is: what the bench `figures` measures beside `cat`.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    semring_cli::consumer::main()
+}

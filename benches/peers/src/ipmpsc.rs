@@ -1,0 +1,75 @@
+//! ipmpsc: a ring of serialised messages in a mapped file, with a robust mutex and condition variables.
+
+use std::path::PathBuf;
+
+use ipmpsc::{Receiver, Sender, SharedRingBuffer};
+use semring_bench::{End, Link, Made, Result, Sort, Spec, Trash, Way, nothing_known, wrong_length};
+use serde_bytes::Bytes;
+
+use crate::capacity_bytes;
+
+pub(crate) const WAYS: [Way; 1] = [Way {
+    name: "ipmpsc",
+    label: "ipmpsc",
+    about: "A ring for many senders: `send` of bytes, received without a copy.",
+    sort: Sort::Library,
+    obstacle: nothing_known,
+    make,
+    open,
+}];
+
+struct RingLink {
+    output: Sender,
+    input: Receiver,
+    _trash: Vec<Trash>,
+}
+
+fn path(spec: &Spec, direction: &str) -> String {
+    format!("/dev/shm/{}-{direction}", spec.name)
+}
+
+fn new_ring(spec: &Spec, direction: &str) -> Result<(SharedRingBuffer, Trash)> {
+    let path = path(spec, direction);
+    let mut made = None;
+    let trash = Trash::file(PathBuf::from(&path), || {
+        let bytes = u32::try_from(capacity_bytes(spec.size))?;
+        made = Some(SharedRingBuffer::create(&path, bytes)?);
+        Ok(())
+    })?;
+    Ok((made.ok_or("a ring was made")?, trash))
+}
+
+fn make(spec: Spec) -> Result<Made> {
+    let (there, there_trash) = new_ring(&spec, "there")?;
+    let (back, back_trash) = new_ring(&spec, "back")?;
+    let link = RingLink {
+        output: Sender::new(there),
+        input: Receiver::new(back),
+        _trash: vec![there_trash, back_trash],
+    };
+    Ok(Made::named(spec, link))
+}
+
+fn open(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
+    Ok(Box::new(RingLink {
+        output: Sender::new(SharedRingBuffer::open(&path(spec, "back"))?),
+        input: Receiver::new(SharedRingBuffer::open(&path(spec, "there"))?),
+        _trash: Vec::new(),
+    }))
+}
+
+impl Link for RingLink {
+    fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        Ok(self.output.send(&Bytes::new(bytes))?)
+    }
+
+    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
+        let mut context = self.input.zero_copy_context();
+        let message: &[u8] = context.recv()?;
+        if message.len() != bytes.len() {
+            return Err(wrong_length(message.len(), bytes.len()));
+        }
+        bytes.copy_from_slice(message);
+        Ok(())
+    }
+}

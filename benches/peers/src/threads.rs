@@ -1,0 +1,193 @@
+//! Queues between threads of one process: what is possible without a second address space, without
+//! anybody's death to survive, and without sleep. An upper bound, not a choice.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam_queue::ArrayQueue;
+use rtrb::{Consumer, Producer, RingBuffer};
+use semring_bench::{
+    End, Ends, Link, Made, Result, Sort, Spec, Way, Workload, not_sent, one_sender_only, word,
+};
+
+use crate::capacity_bytes;
+use crate::words::{Words, all_are, by_size, copy_bytes, unusual_size, words};
+
+pub(crate) const WAYS: [Way; 2] = [
+    Way {
+        name: "rtrb",
+        label: "rtrb (threads)",
+        about: "Threads of one process: a ring for one sender, `push` and `pop`.",
+        sort: Sort::Threads,
+        obstacle: |spec| never_sleeps(spec).or_else(|| one_sender_only(spec)),
+        make: |spec| by_size!(spec.size, make_rtrb(spec)),
+        open: no_process,
+    },
+    Way {
+        name: "array-queue",
+        label: "ArrayQueue (threads)",
+        about: "Threads of one process: crossbeam's queue for many senders, `push` and `pop`.",
+        sort: Sort::Threads,
+        obstacle: never_sleeps,
+        make: |spec| by_size!(spec.size, make_array(spec)),
+        open: no_process,
+    },
+];
+
+fn never_sleeps(spec: &Spec) -> Option<String> {
+    if spec.workload == Workload::WakeUp {
+        return Some("never sleeps".into());
+    }
+    unusual_size(spec)
+}
+
+fn no_process(_: &Spec, _: usize) -> Result<Box<dyn End>> {
+    Err("between threads only".into())
+}
+
+/// Both ends of queues there and back.
+struct QueueLink<O, I> {
+    output: O,
+    input: I,
+    stop: Arc<AtomicBool>,
+}
+
+trait Output<const N: usize> {
+    fn push(&mut self, message: Words<N>) -> bool;
+}
+
+trait Input<const N: usize> {
+    fn pop(&mut self) -> Option<Words<N>>;
+}
+
+impl<const N: usize> Output<N> for Producer<Words<N>> {
+    #[inline]
+    fn push(&mut self, message: Words<N>) -> bool {
+        Producer::push(self, message).is_ok()
+    }
+}
+
+impl<const N: usize> Input<N> for Consumer<Words<N>> {
+    #[inline]
+    fn pop(&mut self) -> Option<Words<N>> {
+        Consumer::pop(self).ok()
+    }
+}
+
+impl<const N: usize> Output<N> for Arc<ArrayQueue<Words<N>>> {
+    #[inline]
+    fn push(&mut self, message: Words<N>) -> bool {
+        ArrayQueue::push(self, message).is_ok()
+    }
+}
+
+impl<const N: usize> Input<N> for Arc<ArrayQueue<Words<N>>> {
+    #[inline]
+    fn pop(&mut self) -> Option<Words<N>> {
+        ArrayQueue::pop(self)
+    }
+}
+
+/// Gives a link of `N` words its size, which the queues' types know and it does not.
+struct Sized<const N: usize, O, I>(QueueLink<O, I>);
+
+fn make_rtrb<const N: usize>(spec: Spec) -> Result<Made> {
+    let capacity = capacity_bytes(spec.size) / spec.size;
+    let stop = Arc::new(AtomicBool::new(false));
+    let (there, there_end) = RingBuffer::<Words<N>>::new(capacity);
+    let (back, back_end) = RingBuffer::<Words<N>>::new(capacity);
+    let link = |output, input| {
+        let stop = stop.clone();
+        Sized::<N, _, _>(QueueLink {
+            output,
+            input,
+            stop,
+        })
+    };
+    let others = Ends {
+        ends: vec![Box::new(link(back, there_end))],
+        stop: stop.clone(),
+    };
+    Ok(Made::threads(spec, link(there, back_end), others))
+}
+
+fn make_array<const N: usize>(spec: Spec) -> Result<Made> {
+    let capacity = capacity_bytes(spec.size) / spec.size;
+    let stop = Arc::new(AtomicBool::new(false));
+    let [there, back] = [(); 2].map(|()| Arc::new(ArrayQueue::<Words<N>>::new(capacity)));
+    let link = |output: &Arc<_>, input: &Arc<_>| {
+        Sized::<N, _, _>(QueueLink {
+            output: Arc::clone(output),
+            input: Arc::clone(input),
+            stop: stop.clone(),
+        })
+    };
+    let mut ends: Vec<Box<dyn End + Send>> = Vec::new();
+    for _ in 0..spec.senders {
+        ends.push(Box::new(link(&back, &there)));
+    }
+    let others = Ends {
+        ends,
+        stop: stop.clone(),
+    };
+    Ok(Made::threads(spec, link(&there, &back), others))
+}
+
+impl<const N: usize, O: Output<N>, I: Input<N>> Sized<N, O, I> {
+    /// Looks until there is something, or this end is stopped.
+    #[inline]
+    fn until<T>(&mut self, mut look: impl FnMut(&mut O, &mut I) -> Option<T>) -> Result<T> {
+        const LOOKS: u32 = 1000;
+        let mut looks = 0;
+        loop {
+            if let Some(found) = look(&mut self.0.output, &mut self.0.input) {
+                return Ok(found);
+            }
+            if looks < LOOKS {
+                looks += 1;
+                std::hint::spin_loop();
+            } else if self.0.stop.load(Ordering::Acquire) {
+                return Err("stopped".into());
+            } else {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    #[inline]
+    fn write(&mut self, message: Words<N>) -> Result<()> {
+        self.until(|output, _| output.push(message).then_some(()))
+    }
+
+    #[inline]
+    fn read(&mut self) -> Result<Words<N>> {
+        self.until(|_, input| input.pop())
+    }
+}
+
+impl<const N: usize, O: Output<N>, I: Input<N>> Link for Sized<N, O, I> {
+    fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        self.write(words(bytes)?)
+    }
+
+    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
+        copy_bytes(&self.read()?, bytes)
+    }
+
+    fn send_numbers(&mut self, numbers: Range<u64>, _: &mut [u8]) -> Result<()> {
+        for number in numbers {
+            self.write([word(0, number); N])?;
+        }
+        Ok(())
+    }
+
+    fn receive_numbers(&mut self, numbers: Range<u64>, _: &mut [u8]) -> Result<()> {
+        for number in numbers {
+            if !all_are(&self.read()?, word(0, number)) {
+                return Err(not_sent(number));
+            }
+        }
+        Ok(())
+    }
+}
