@@ -28,6 +28,7 @@ fn main() -> ExitCode {
 }
 
 fn compare(arguments: &[String]) -> Result<()> {
+    semring_peers::sweep_on_signals()?;
     let mut options = Options {
         ways: Way::all(),
         ..Options::default()

@@ -15,7 +15,12 @@ mod shmem;
 mod threads;
 mod words;
 
-use semring_bench::Way;
+use std::thread;
+
+use semring_bench::{Result, Way};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 
 /// Adds the rivals to the ways that can be measured. At the beginning of each program that measures, also
 /// where it is the other process.
@@ -26,6 +31,21 @@ pub fn add() {
     Way::add(&ipmpsc::WAYS);
     Way::add(&channels::WAYS);
     Way::add(&threads::WAYS);
+}
+
+/// Has a signal remove what the run has made before it ends this process.
+///
+/// # Errors
+/// If signals can't be waited for.
+pub fn sweep_on_signals() -> Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    thread::spawn(move || {
+        for signal in signals.forever() {
+            semring_bench::sweep();
+            let _ = emulate_default_handler(signal);
+        }
+    });
+    Ok(())
 }
 
 /// Looks until there is something.

@@ -110,6 +110,15 @@ pub(crate) fn pin(cpu: usize) -> crate::Result<()> {
     Ok(sched_setaffinity(Pid::from_raw(0), &only)?)
 }
 
+/// Whether this thread runs until it sleeps (chrt -f): then more spinners than CPUs would spin for ever.
+pub(crate) fn has_no_time_slice() -> bool {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap_or_default();
+    // Behind the name, which may hold anything: the policy is field 41, the state is field 3.
+    let fields = stat.rsplit(") ").next().unwrap_or_default();
+    let policy = fields.split(' ').nth(41 - 3);
+    policy == Some("1")
+}
+
 /// One cache line there and back, in nanoseconds: the best of many short stretches.
 pub(crate) fn line_round_trip_ns(places: &Places) -> Option<f64> {
     const TRIPS: u64 = 1000;

@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 use semring::WaitStrategy;
 use serde::{Deserialize, Serialize};
 
-use crate::machine::{Machine, Places, line_round_trip_ns};
+use crate::machine::{Machine, Places, has_no_time_slice, line_round_trip_ns};
 use crate::quiet::Watch;
 use crate::ways::{Spec, Wait, Way};
 use crate::{Result, crowd, latency, one_way};
@@ -328,6 +328,9 @@ impl Run<'_> {
     /// Why it can't be done here, as far as can be known before.
     fn obstacle(&mut self, way: Way, block: &Block) -> Option<String> {
         let spec = self.spec(way, block);
+        if block.workload == Workload::Producers && has_no_time_slice() {
+            return Some("not under a real-time policy: who spins would never end".into());
+        }
         if let Some(obstacle) = (way.obstacle)(&spec) {
             return Some(obstacle);
         }

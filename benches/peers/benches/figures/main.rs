@@ -35,6 +35,7 @@ fn main() -> ExitCode {
 }
 
 fn measure(arguments: &[String]) -> Result<()> {
+    semring_peers::sweep_on_signals()?;
     let (mut rounds, mut round) = (7, Duration::from_millis(50));
     if !arguments.iter().any(|argument| argument == "--bench") {
         // Under `cargo test --benches`: whether everything works, not how fast.
