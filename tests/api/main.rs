@@ -8,6 +8,7 @@ mod calls;
 mod duplex;
 mod errors;
 mod looking;
+mod pipe_guard;
 mod pipes;
 mod polling;
 mod receiving;

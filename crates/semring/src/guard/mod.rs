@@ -39,6 +39,8 @@ pub(crate) mod interrupt;
 #[cfg(all(test, semring_loom))]
 mod model_tests;
 pub(crate) mod pipe;
+#[cfg(all(test, not(semring_loom)))]
+mod pipe_model_tests;
 pub(crate) mod semaphore;
 #[cfg(all(test, not(semring_loom)))]
 mod semaphore_tests;

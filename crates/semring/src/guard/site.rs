@@ -333,6 +333,8 @@ impl NewSite {
                 }
                 Err(error) => return Err(error),
             };
+            // What is written here later finds its place also on a full disk.
+            lock.write_at(&[0; HOME_AT as usize], 0)?;
             lock.write_at(home.as_bytes(), HOME_AT)?;
             give(&lock, owner)?;
             Ok(lock)

@@ -98,7 +98,7 @@ impl SetRecord {
         let valid = u32_at(AT_CRC) == CRC_32C.checksum(&page[at..at + AT_CRC])
             && record.sequence != 0
             && record.offset() == at
-            && (1..=32767).contains(&record.set.check);
+            && (record.set == SetIdentity::NONE || (1..=32767).contains(&record.set.check));
         valid.then_some(record)
     }
 }

@@ -73,7 +73,9 @@ impl<'a> Membership<'a> {
         if ring.object.outlives_its_guard() {
             let newest = ring.object.head().ok();
             let newest = newest.and_then(|head| Superblock::decode(&head).ok());
-            if newest.is_none_or(|newest| newest.set != ring.superblock.set) {
+            let made = |superblock: &Superblock| superblock.record.map(|record| record.sequence);
+            let ours = &ring.superblock;
+            if newest.is_none_or(|newest| newest.set != ours.set || made(&newest) != made(ours)) {
                 return Err(AttachError::Removed);
             }
         }

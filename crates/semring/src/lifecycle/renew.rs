@@ -13,8 +13,8 @@
 //! 5 give both locks back          its set is missing, so the next opener begins at 1
 //! ```
 //! Of several openers that find no set, one has the lock at a time; the others find its record.
-//! Pipes are made anew likewise, in the directory that they had: there is no record to write, and half a
-//! directory is none.
+//! Pipes are made anew likewise, in a directory of the same name; a record without a set comes first, for
+//! those who still have the old ones open. Half a directory is none.
 //!
 //! Messages, positions and generations stay as they were: the old set's users count as killed.
 
@@ -27,7 +27,7 @@ use crate::guard::semaphore::count_for;
 use crate::guard::set::{NewSet, SetTrouble};
 use crate::guard::{Guard, Mismatch};
 use crate::layout::set_record::SetRecord;
-use crate::layout::superblock::{GuardKind, Superblock};
+use crate::layout::superblock::{GuardKind, SetIdentity, Superblock};
 use crate::layout::view::RingView;
 use crate::memory::Object;
 use crate::os::clock;
@@ -116,6 +116,13 @@ fn make(
         .ownership()
         .map_err(|error| memory_error(name, error))?;
     if superblock.guard == GuardKind::Pipe {
+        // Who opened the ring when it had other pipes (its file was moved away from them) sees that it has
+        // new ones.
+        let inode = object.inode().map_err(|error| memory_error(name, error))?;
+        let before = superblock.record.map_or(0, |record| record.sequence);
+        let record = SetRecord::of(before.wrapping_add(1).max(1), SetIdentity::NONE, inode);
+        view.write_record(&record);
+        superblock.record = Some(record);
         let guard =
             renew_pipes(object, &superblock, owner, name).map_err(|trouble| OpenError::Os {
                 name: name.to_owned(),

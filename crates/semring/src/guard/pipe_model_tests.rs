@@ -1,0 +1,330 @@
+//! A model of what `pipe` claims: whatever order the kernel closes the files of the dead in, and wherever a
+//! successor is stopped or killed on its way to the seat, a sleeper is woken that has something to find.
+//!
+//! Every interleaving is gone through, with the calls as steps: a consumer that waits by the rules, a
+//! producer that publishes and leaves or is killed anywhere, and a successor that attaches and is killed or
+//! stopped for ever anywhere. The twins break one rule each, and must lose a wake-up. (The fences between
+//! publishing and the wait word are held by other models: here the steps are in one order for all.)
+
+use std::collections::HashSet;
+
+/// Which rule is broken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Twin {
+    None,
+    /// The successor opens the life first, then rings.
+    RingsLate,
+    /// The successor does not ring at all.
+    DoesNotRing,
+    /// The seat's byte, not the life's lock, says who is gone.
+    AsksTheByte,
+    /// A kernel that drops locks after the pipe has hung up.
+    UnlocksLate,
+}
+
+/// What one process has of the seat.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+struct Files {
+    byte: bool,
+    life_open: bool,
+    life_locked: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Producer {
+    Publishes,
+    LooksAtTheWord,
+    Posts,
+    Leaves,
+    /// The kernel closes its files.
+    Closing,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Successor {
+    TakesTheByte,
+    Rings,
+    Opens,
+    Locks,
+    Attached,
+    /// Killed, or refused.
+    Closing,
+    Stopped,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Consumer {
+    TakesTokens,
+    Announces,
+    AsksWhoIsGone,
+    Looks { gone: bool },
+    Sleeps,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct State {
+    first: Producer,
+    second: Successor,
+    consumer: Consumer,
+    files: [Files; 2],
+    /// Byte or bytes in the consumer's bell.
+    tokens: bool,
+    /// The life hung up, and the consumer has not been told.
+    hung_up: bool,
+    word: bool,
+    published: bool,
+    received: bool,
+    /// Producers that have attached, and those whose end was delivered.
+    attached: u8,
+    delivered: u8,
+}
+
+impl State {
+    fn begin() -> Self {
+        let seated = Files {
+            byte: true,
+            life_open: true,
+            life_locked: true,
+        };
+        Self {
+            first: Producer::Publishes,
+            second: Successor::TakesTheByte,
+            consumer: Consumer::TakesTokens,
+            files: [seated, Files::default()],
+            tokens: false,
+            hung_up: false,
+            word: false,
+            published: false,
+            received: false,
+            attached: 1,
+            delivered: 0,
+        }
+    }
+
+    fn hang_up(&mut self, whose: usize) {
+        self.files[whose].life_open = false;
+        if !self.files.iter().any(|files| files.life_open) {
+            self.hung_up = true;
+        }
+    }
+
+    /// Each file that the kernel may close next for a process that has ended.
+    fn closings(&self, whose: usize, twin: Twin) -> Vec<Self> {
+        let mut next = Vec::new();
+        let files = self.files[whose];
+        if files.byte {
+            let mut state = self.clone();
+            state.files[whose].byte = false;
+            next.push(state);
+        }
+        let mut state = self.clone();
+        if twin == Twin::UnlocksLate {
+            if files.life_open {
+                state.hang_up(whose);
+                next.push(state);
+            } else if files.life_locked {
+                state.files[whose].life_locked = false;
+                next.push(state);
+            }
+        } else if files.life_locked {
+            state.files[whose].life_locked = false;
+            next.push(state);
+        } else if files.life_open {
+            state.hang_up(whose);
+            next.push(state);
+        }
+        next
+    }
+
+    fn first_steps(&self, twin: Twin) -> Vec<Self> {
+        let mut next = Vec::new();
+        let mut state = self.clone();
+        match self.first {
+            Producer::Publishes => {
+                state.published = true;
+                state.first = Producer::LooksAtTheWord;
+                next.push(state);
+            }
+            Producer::LooksAtTheWord => {
+                state.first = if state.word {
+                    Producer::Posts
+                } else {
+                    Producer::Leaves
+                };
+                next.push(state);
+            }
+            Producer::Posts => {
+                state.tokens = true;
+                state.first = Producer::Leaves;
+                next.push(state);
+            }
+            Producer::Leaves => {}
+            Producer::Closing => return self.closings(0, twin),
+        }
+        // Killed, or leaving.
+        let mut ended = self.clone();
+        ended.first = Producer::Closing;
+        next.push(ended);
+        next
+    }
+
+    fn second_steps(&self, twin: Twin) -> Vec<Self> {
+        let mut next = Vec::new();
+        let mut state = self.clone();
+        let opens_first = twin == Twin::RingsLate;
+        match self.second {
+            Successor::TakesTheByte => {
+                // Refused: it asks again.
+                if self.files[0].byte {
+                    return next;
+                }
+                state.files[1].byte = true;
+                state.second = if opens_first {
+                    Successor::Opens
+                } else {
+                    Successor::Rings
+                };
+            }
+            Successor::Rings => {
+                state.tokens |= twin != Twin::DoesNotRing;
+                state.second = if opens_first {
+                    Successor::Locks
+                } else {
+                    Successor::Opens
+                };
+            }
+            Successor::Opens => {
+                state.files[1].life_open = true;
+                state.second = if opens_first {
+                    Successor::Rings
+                } else {
+                    Successor::Locks
+                };
+            }
+            Successor::Locks => {
+                if self.files[0].life_locked {
+                    state.second = Successor::Closing;
+                } else {
+                    state.files[1].life_locked = true;
+                    state.attached += 1;
+                    state.second = Successor::Attached;
+                }
+            }
+            Successor::Attached => {}
+            Successor::Closing => return self.closings(1, twin),
+            Successor::Stopped => return next,
+        }
+        if self.second != Successor::Attached {
+            next.push(state);
+        }
+        for end in [Successor::Closing, Successor::Stopped] {
+            let mut ended = self.clone();
+            ended.second = end;
+            next.push(ended);
+        }
+        next
+    }
+
+    fn consumer_steps(&self, twin: Twin) -> Vec<Self> {
+        let mut state = self.clone();
+        state.consumer = match self.consumer {
+            Consumer::TakesTokens => {
+                state.tokens = false;
+                state.hung_up = false;
+                Consumer::Announces
+            }
+            Consumer::Announces => {
+                state.word = true;
+                Consumer::AsksWhoIsGone
+            }
+            Consumer::AsksWhoIsGone => {
+                let here = |files: &Files| match twin {
+                    Twin::AsksTheByte => files.byte,
+                    _ => files.life_locked,
+                };
+                Consumer::Looks {
+                    gone: !self.files.iter().any(here),
+                }
+            }
+            Consumer::Looks { gone } => {
+                if self.published && !self.received {
+                    state.received = true;
+                    state.word = false;
+                    Consumer::TakesTokens
+                } else if gone && self.delivered != self.attached {
+                    state.delivered = self.attached;
+                    state.word = false;
+                    Consumer::TakesTokens
+                } else {
+                    Consumer::Sleeps
+                }
+            }
+            Consumer::Sleeps => {
+                if !self.tokens && !self.hung_up {
+                    return Vec::new();
+                }
+                state.word = false;
+                Consumer::TakesTokens
+            }
+        };
+        vec![state]
+    }
+
+    /// What is wrong if nothing moves any more.
+    fn trouble(&self) -> Option<&'static str> {
+        if self.published && !self.received {
+            return Some("a message lies there, and the consumer sleeps");
+        }
+        let holds = |files: &Files| files.byte || files.life_open || files.life_locked;
+        if !self.files.iter().any(holds) && self.delivered != self.attached {
+            return Some("all are gone, and the consumer sleeps");
+        }
+        None
+    }
+}
+
+/// Goes through everything that can happen; what went wrong first, and how many states there are.
+fn explore(twin: Twin) -> (Option<&'static str>, usize) {
+    let mut seen = HashSet::from([State::begin()]);
+    let mut open = vec![State::begin()];
+    while let Some(state) = open.pop() {
+        let steps = [
+            state.first_steps(twin),
+            state.second_steps(twin),
+            state.consumer_steps(twin),
+        ];
+        let moves: Vec<State> = steps.into_iter().flatten().collect();
+        // A successor that could still be stopped, or go on, is something that moves: only the end counts.
+        if moves.is_empty()
+            && let Some(trouble) = state.trouble()
+        {
+            return (Some(trouble), seen.len());
+        }
+        for next in moves {
+            if seen.insert(next.clone()) {
+                open.push(next);
+            }
+        }
+    }
+    (None, seen.len())
+}
+
+#[test]
+fn no_order_of_closing_and_no_successor_leaves_a_sleeper_behind() {
+    let (trouble, states) = explore(Twin::None);
+    assert_eq!(trouble, None);
+    assert!(states > 1000, "{states}");
+}
+
+#[test]
+fn without_any_one_of_the_rules_a_wake_up_is_lost() {
+    for twin in [
+        Twin::RingsLate,
+        Twin::DoesNotRing,
+        Twin::AsksTheByte,
+        Twin::UnlocksLate,
+    ] {
+        let (trouble, _) = explore(twin);
+        assert!(trouble.is_some(), "{twin:?} was not caught");
+    }
+}

@@ -1,0 +1,33 @@
+//! What only rings with pipes can meet.
+
+use semring::{AttachError, GuardChoice, RecvError, any, spsc};
+use semring_testkit::names;
+
+/// A file that is moved away from its pipes gets new ones, and nobody goes on with the old.
+#[test]
+fn a_moved_file_gets_new_pipes_and_the_old_ones_are_nobodys() {
+    let folder = std::env::temp_dir().join(names::unique("moved"));
+    let (from, to) = (folder.join("from"), folder.join("to"));
+    for folder in [&from, &to] {
+        std::fs::create_dir_all(folder).unwrap();
+    }
+    let address = |folder: &std::path::Path| format!("file:{}", folder.join("ring").display());
+    let builder = spsc::Builder::new(address(&from)).guard(GuardChoice::Pipe);
+    let old = builder.create().unwrap();
+    let mut producer = old.producer().unwrap();
+    producer.send(b"kept").unwrap();
+    std::fs::rename(from.join("ring"), to.join("ring")).unwrap();
+    // Somebody has a role by the old ones.
+    let refused = any::open(address(&to)).unwrap_err();
+    assert!(refused.to_string().contains("its role"), "{refused}");
+    drop(producer);
+    let new = any::open(address(&to)).unwrap();
+    assert_eq!(old.producer().map(drop), Err(AttachError::Removed));
+    assert_eq!(old.consumer().map(drop), Err(AttachError::Removed));
+    let mut consumer = new.consumer().unwrap();
+    assert_eq!(consumer.recv().unwrap().to_vec(), b"kept");
+    let end = consumer.recv().map(|_| ());
+    assert_eq!(end, Err(RecvError::EndOfStream));
+    drop((consumer, new, old));
+    std::fs::remove_dir_all(&folder).unwrap();
+}
