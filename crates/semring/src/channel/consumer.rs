@@ -11,20 +11,20 @@ use super::builder::Habits;
 use super::interrupt::Interrupter;
 use super::kind::Kind;
 use super::message::Message;
+use super::message_wait::{Bells, MessageWait, ended_attachments};
 use super::pollable::{Pollable, pollable_error};
 use crate::error::{RecvError, RemoveError};
-use crate::guard::doorbell::{Waker, is_in_burst};
+use crate::guard::doorbell::Waker;
 use crate::guard::interrupt::InterruptFlag;
 use crate::guard::strategy::cpus;
-use crate::guard::wait::{Deadline, Outcome, Waiter, Waiting};
-use crate::guard::{Bell, GuardError, Seat, Waited};
+use crate::guard::wait::{Deadline, Outcome, Waiter};
+use crate::guard::{Bell, GuardError, Seat};
 use crate::layout::view::LaneView;
 use crate::lifecycle::{ConsumerSeat, Removal, note_count, remove_idle};
 use crate::os::{barrier, clock};
 use crate::ring::Damage;
 use crate::ring::consume::LaneConsumer;
 use crate::ring::merge::{LaneDamage, Merge, Next};
-use crate::sync::AtomicU64;
 
 /// How often a consumer that polls an empty ring asks the kernel whether the producers are gone.
 const POLL_PROBE: Duration = Duration::from_micros(50);
@@ -86,76 +86,11 @@ pub(super) struct ConsumerCore {
 #[cfg(feature = "tokio")]
 pub(crate) struct Found(Next);
 
-/// The producers' bells, as the consumer rings them.
-struct Bells {
-    wakers: Vec<Waker>,
-    posts: u64,
-    /// Bytes released since the guard was asked last.
-    since_probe: u64,
-    quarter: u64,
-}
-
-impl Bells {
-    /// Releases what was taken on a lane, and wakes its producer if it waits for room.
-    #[inline]
-    fn release(
-        &mut self,
-        merge: &mut Merge,
-        seat: &ConsumerSeat,
-        lane: usize,
-    ) -> Result<(), GuardError> {
-        // A message that is dropped in a forked child: its pages are not there.
-        if seat.ring().is_forked() {
-            return Ok(());
-        }
-        let bytes = merge.lane(lane).unreleased();
-        if !merge.release(lane) {
-            return Ok(());
-        }
-        self.since_probe += bytes;
-        let word = &merge.lane(lane).view().producer().wait_word;
-        if self.wakers[lane].is_due(word) {
-            self.posts += 1;
-            note_count(&seat.page().posts, self.posts);
-            seat.ring().guard.post(Bell::Room { lane })?;
-        }
-        // How a busy consumer notices that the ring was removed.
-        if self.since_probe >= self.quarter {
-            self.since_probe = 0;
-            seat.ring().guard.producers_gone()?;
-        }
-        Ok(())
-    }
-
-    fn release_all(&mut self, merge: &mut Merge, seat: &ConsumerSeat) -> Result<(), GuardError> {
-        (0..self.wakers.len()).try_for_each(|lane| self.release(merge, seat, lane))
-    }
-}
-
 pub(super) fn recv_error(error: GuardError) -> RecvError {
     match error {
         GuardError::Removed => RecvError::Removed,
         GuardError::Os { errno, .. } => RecvError::Os { errno },
     }
-}
-
-/// How many attachments have come to their end, if all have and no end-of-stream was delivered for
-/// them.
-fn ended_attachments(seat: &ConsumerSeat, saw_messages: bool) -> Result<Option<u64>, GuardError> {
-    // Whoever attaches all the time is not gone: then there is no end yet.
-    for _ in 0..64 {
-        // The sum before and after the probe: if nobody attached in between, it is the sum of exactly
-        // those who are gone now.
-        let before = seat.attachments();
-        if !seat.ring().guard.producers_gone()? {
-            return Ok(None);
-        }
-        if seat.attachments() == before {
-            let due = saw_messages || before != seat.delivered_end();
-            return Ok(due.then_some(before));
-        }
-    }
-    Ok(None)
 }
 
 impl ConsumerCore {
@@ -476,83 +411,6 @@ impl ConsumerCore {
 
     pub(super) fn view(&self, lane: usize) -> &LaneView {
         self.merge.lane(lane).view()
-    }
-}
-
-/// A consumer that waits for messages.
-struct MessageWait<'a> {
-    merge: &'a mut Merge,
-    bells: &'a mut Bells,
-    seat: &'a ConsumerSeat,
-    interrupt: &'a InterruptFlag,
-    saw_messages: bool,
-    ended: Option<u64>,
-    woken: bool,
-}
-
-impl Waiting for MessageWait<'_> {
-    fn word(&self) -> &AtomicU64 {
-        &self.seat.page().wait_word
-    }
-
-    fn is_ready(&mut self) -> bool {
-        self.merge.is_ready() || self.interrupt.is_raised()
-    }
-
-    fn is_likely_ready(&mut self) -> bool {
-        self.merge.is_ready_lately() || self.interrupt.is_raised()
-    }
-
-    fn is_over(&mut self) -> Result<bool, GuardError> {
-        self.ended = ended_attachments(self.seat, self.saw_messages)?;
-        self.seat.ring().check()?;
-        Ok(self.ended.is_some())
-    }
-
-    fn summon(&mut self) -> bool {
-        let lanes = self.merge.lanes().iter();
-        let mut in_burst = lanes
-            .enumerate()
-            .filter(|(_, lane)| is_in_burst(lane.view()));
-        let Some((first, _)) = in_burst.next() else {
-            return true;
-        };
-        if barrier::everywhere().is_ok() {
-            return true;
-        }
-        // Refused, here or (a filter of calls) since we attached. No lane goes into burst any more; those
-        // that are in it leave with their next commit, which sees our announcement sooner or later.
-        self.seat.cannot_barrier();
-        let alive = |lane| self.seat.ring().guard.is_taken(Seat::Producer { lane });
-        // A dead producer's flag stays until the next one comes; what it published can be seen.
-        std::iter::once(first)
-            .chain(in_burst.map(|(lane, _)| lane))
-            .all(|lane| matches!(alive(lane), Ok(false)))
-    }
-
-    fn settle(&mut self) -> Result<(), GuardError> {
-        // Woken for nothing: there may be thousands of old tokens, one for each producer that left.
-        // Before the announcement, so that none posted for it is lost.
-        if std::mem::take(&mut self.woken) {
-            self.seat.ring().guard.drain(Bell::Messages)?;
-        }
-        self.bells.release_all(self.merge, self.seat)
-    }
-
-    fn hush(&mut self) -> Result<(), GuardError> {
-        self.seat.ring().guard.drain(Bell::Messages)
-    }
-
-    fn ring(&mut self) -> Result<(), GuardError> {
-        self.seat.ring().guard.post(Bell::Messages)
-    }
-
-    fn sleep(&mut self, timeout: Option<Duration>) -> Result<Waited, GuardError> {
-        // The last look may have found zeros, and nobody would wake us.
-        self.seat.ring().check()?;
-        let waited = self.seat.ring().guard.wait(Bell::Messages, timeout)?;
-        self.woken = waited == Waited::Token;
-        Ok(waited)
     }
 }
 

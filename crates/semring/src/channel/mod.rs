@@ -7,6 +7,7 @@ mod consumer;
 mod interrupt;
 mod kind;
 mod message;
+mod message_wait;
 #[cfg(all(test, semring_loom))]
 mod model_tests;
 mod pollable;
