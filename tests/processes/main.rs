@@ -11,12 +11,14 @@ mod case;
 
 mod broken_pipe;
 mod bursts;
+mod coprocesses;
 mod creation;
 mod end_of_stream;
 mod fork;
 mod full_bells;
 mod hand_over;
 mod idle;
+mod lines;
 mod removal;
 mod restarts;
 mod roles;

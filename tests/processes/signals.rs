@@ -131,9 +131,8 @@ fn deadlines_hold_under_a_storm_of_signals(case: Case) {
 }
 
 fn is_asleep(peer: &Peer) -> bool {
-    const SLEEPS: [i64; 2] = [libc::SYS_semop, libc::SYS_semtimedop];
     let calls = process::system_calls(peer.pid()).unwrap_or_default();
-    calls.iter().flatten().any(|call| SLEEPS.contains(call))
+    calls.iter().flatten().any(|call| process::SLEEPING_ON_A_RING.contains(call))
 }
 
 /// Has the peer wait with a deadline, stops it before, does something, and lets it go on when the

@@ -110,6 +110,13 @@ impl Peer {
     }
 }
 
+/// The kernel kills this process when the thread that started it ends.
+pub(super) fn die_with_the_parent() {
+    // SAFETY: sets a number of this process.
+    let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    assert_eq!(result, 0, "the kernel takes the wish");
+}
+
 extern "C" fn nothing(_: i32) {}
 
 /// A handler that does nothing, installed without SA_RESTART: every signal ends the system call under

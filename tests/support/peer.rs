@@ -45,11 +45,16 @@
 //! | `fault`: read a page that was truncated, of a file of its own | `ok HANDLED` |
 //! | `raise-sigbus`: as if somebody had sent it | `ok HANDLED` |
 //! | `allocate MIB`: private memory, which makes dying slower | `ok` |
+//! | `line …`: see [`line`] | |
 //! | `marked …`: see [`marked`] | |
+//!
+//! Started with the argument `coprocess` it does something else: see [`coprocess`].
 
 mod bus;
 mod child;
+mod coprocess;
 mod flow;
+mod line;
 mod marked;
 
 use std::fmt::Debug;
@@ -68,6 +73,7 @@ struct Peer {
     ring: Option<any::Ring>,
     /// The consumer of a second ring.
     second: Option<any::Consumer>,
+    line: line::Line,
     strategy: WaitStrategy,
     ballast: Vec<u8>,
 }
@@ -266,6 +272,7 @@ impl Peer {
             "raise-sigbus" => Ok(format!("ok {}", bus::raise())),
             "forked-handles" => self.forked_handles(),
             "forked-opener" => self.forked_opener(words.text()),
+            "line" => self.line.obey(words),
             "marked" => self.marked(words),
             other => self.transfer(other, words),
         }
@@ -287,6 +294,10 @@ fn address(words: &mut Words<'_>) -> semring::Address {
 }
 
 fn main() {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some("coprocess") {
+        coprocess::run(arguments);
+    }
     let mut peer = Peer::default();
     for line in std::io::stdin().lock().lines() {
         let line = line.expect("stdin can be read");

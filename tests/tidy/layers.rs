@@ -16,7 +16,7 @@ struct Layer {
 }
 
 /// From the bottom to the top.
-const LAYERS: [Layer; 11] = [
+const LAYERS: [Layer; 12] = [
     Layer {
         name: "sync",
         uses: &[],
@@ -58,6 +58,10 @@ const LAYERS: [Layer; 11] = [
     Layer {
         name: "duplex",
         uses: &["channel", "lifecycle", "guard", "layout", "memory"],
+    },
+    Layer {
+        name: "process",
+        uses: &["channel", "guard", "os"],
     },
     Layer {
         name: "tokio",

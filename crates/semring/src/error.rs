@@ -292,6 +292,51 @@ pub enum EndError {
     Open(#[from] OpenError),
 }
 
+/// Why a program was not started with rings.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// A ring could not be made.
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    /// A role in a new ring could not be had.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// The memory of a ring could not be passed on.
+    #[error("a descriptor for the child: {0}")]
+    Descriptor(io::Error),
+    /// There can be no thread that waits for the child.
+    #[error("a thread to wait for the child: {0}")]
+    Thread(io::Error),
+    /// The program could not be started.
+    #[error("{program}: {source}")]
+    Program {
+        /// The program.
+        program: String,
+        /// What starting it gave.
+        source: io::Error,
+    },
+}
+
+/// Why a coprocess did not get at its rings.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StdioError {
+    /// There is none: this process was not started by
+    /// [`process::spawn`](crate::process::spawn), or without this ring.
+    #[error("no ring was given to this program: {variable} is not set")]
+    NotGiven {
+        /// The environment variable.
+        variable: &'static str,
+    },
+    /// It could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The role could not be had.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+}
+
 /// Why a call has no reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

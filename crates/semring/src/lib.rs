@@ -56,6 +56,7 @@ mod memory;
 #[cfg(all(test, semring_loom))]
 mod model;
 mod os;
+pub mod process;
 mod ring;
 mod sync;
 #[cfg(feature = "tokio")]
@@ -68,7 +69,7 @@ pub use channel::{
 };
 pub use error::{
     AttachError, CallError, CreateError, EndError, OpenError, OpenOrCreateError, RecvError,
-    RemoveError, SendError,
+    RemoveError, SendError, SpawnError, StdioError,
 };
 pub use guard::strategy::WaitStrategy;
 pub use layout::superblock::{GuardKind, RingKind};

@@ -101,6 +101,17 @@ impl<K: Kind> Ring<K> {
         drop(self.consumer());
     }
 
+    /// Has a consumer see that nobody sends, nor ever will: a producer comes and goes, whose stream has ended
+    /// then. To be called only if the consumer waits for nobody else.
+    pub(crate) fn end_stream(&self) {
+        drop(self.producer());
+    }
+
+    /// A descriptor of the ring's memory that programs do not inherit.
+    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
+        lifecycle::descriptor(&self.core)
+    }
+
     /// The address it was opened by.
     #[must_use]
     pub fn address(&self) -> &Address {

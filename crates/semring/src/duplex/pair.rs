@@ -188,6 +188,7 @@ impl Builder {
             .map_err(OpenError::from)?
             .capacity(info.capacity_bytes)
             .mode(info.mode)
+            .guard(info.guard)
             .implicit(true);
         if is_nameless(up.address()) {
             let down = down.create()?;
@@ -385,6 +386,19 @@ impl Pair {
     }
 
     fn take(&self, incoming: &spsc::Ring, outgoing: &spsc::Ring) -> Result<Endpoint, EndError> {
+        let end = self.try_to_take(incoming, outgoing);
+        if end.is_err() {
+            // We had a seat for a moment, in which somebody else may have tried to take the names away.
+            self.clear_away();
+        }
+        end
+    }
+
+    fn try_to_take(
+        &self,
+        incoming: &spsc::Ring,
+        outgoing: &spsc::Ring,
+    ) -> Result<Endpoint, EndError> {
         let consumer = match incoming.consumer() {
             Err(AttachError::ConsumerPresent { pid }) => return Err(EndError::Taken { pid }),
             other => other?,
@@ -403,6 +417,27 @@ impl Pair {
             outgoing.hang_up();
         }
         Ok(Endpoint::new(producer, consumer, Taken(self.clone())))
+    }
+
+    /// Takes the names away if the pair is over: both ends were taken, and nobody has one. Of a pair that
+    /// somebody else is removing, or has half removed, takes the rest away.
+    fn clear_away(&self) {
+        let Self { up, down } = self;
+        // In a forked child the end is the parent's.
+        if is_nameless(up.address()) || up.is_forked() {
+            return;
+        }
+        let known = up.info();
+        let is_there = channel::inspect(up.address())
+            .is_ok_and(|now| known.as_ref().is_ok_and(|known| known.uuid == now.uuid));
+        // Somebody still has an end, or was faster, or it is not ours to remove: all of that is fine.
+        if !is_there {
+            let _ = down.remove();
+        } else if known.is_ok_and(|up| was_sent_to(&up))
+            && down.info().is_ok_and(|down| was_sent_to(&down))
+        {
+            let _ = self.remove();
+        }
     }
 
     /// The ring from the client to the server.
@@ -460,17 +495,6 @@ pub(super) struct Taken(Pair);
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        let Self(Pair { up, down }) = self;
-        // In a forked child the end is the parent's.
-        if is_nameless(up.address()) || up.is_forked() {
-            return;
-        }
-        let both_taken = [up, down]
-            .into_iter()
-            .all(|ring| ring.info().is_ok_and(|info| was_sent_to(&info)));
-        if both_taken {
-            // Somebody still has the other end, or was faster; or it is not ours to remove.
-            let _ = self.0.remove();
-        }
+        self.0.clear_away();
     }
 }

@@ -22,7 +22,7 @@ pub(crate) use inspect::{inspect, list, observe};
 pub use leftovers::{Leftover, LeftoverKind, Pruned, leftovers};
 use open::open_received;
 pub(crate) use open::{memory_error, open, open_with};
-pub(crate) use pass::{inheritable, receive, send};
+pub(crate) use pass::{descriptor, inheritable, receive, send};
 pub(crate) use remove::{
     Removal, consumer_left_on_purpose, has_unread, remove_idle, remove_now, remove_open,
 };

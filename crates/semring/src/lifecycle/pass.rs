@@ -30,7 +30,8 @@ pub(crate) fn receive(from: &UnixStream) -> Result<SharedRing, OpenError> {
     super::open_received(received)
 }
 
-fn descriptor(ring: &RingCore) -> io::Result<OwnedFd> {
+/// A descriptor for others, which programs started from here do not inherit.
+pub(crate) fn descriptor(ring: &RingCore) -> io::Result<OwnedFd> {
     match ring.object.descriptor() {
         Ok(Some(descriptor)) => Ok(descriptor),
         Ok(None) => Err(io::Error::new(

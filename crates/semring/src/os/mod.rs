@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod barrier;
+pub(crate) mod child;
 pub(crate) mod clock;
 pub(crate) mod fault;
 pub(crate) mod fifo;

@@ -1,0 +1,212 @@
+//! The parent's side of a coprocess that runs.
+
+use std::io;
+use std::process::{ChildStderr, ExitStatus};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::channel::spsc;
+use crate::os::child::await_end;
+
+/// A coprocess: the parent's ends of its rings, and its exit status. As [`std::process::Child`], with rings for
+/// pipes.
+///
+/// Dropping it closes what was not taken out of it, and neither kills the child nor waits for it; the child is
+/// reaped when it ends.
+#[derive(Debug)]
+pub struct Child {
+    /// Sends what the child receives by [`process::stdin`](super::stdin). Dropped, it is the end of the
+    /// child's input.
+    pub stdin: Option<spsc::Producer>,
+    /// Receives what the child sends by [`process::stdout`](super::stdout). Dropped, the child meets a broken
+    /// pipe. After end-of-stream nothing more comes; receiving again might wait for ever.
+    pub stdout: Option<spsc::Consumer>,
+    /// The pipe of the child's standard error, if the command asked for one.
+    pub stderr: Option<ChildStderr>,
+    id: u32,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    ended: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Here until it is reaped.
+    child: Option<std::process::Child>,
+    end: Option<End>,
+}
+
+/// How the child ended, or the error number of asking.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Status(ExitStatus),
+    Unknown(i32),
+}
+
+impl End {
+    fn status(self) -> io::Result<ExitStatus> {
+        match self {
+            Self::Status(status) => Ok(status),
+            Self::Unknown(errno) => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+}
+
+impl Shared {
+    /// No panic leaves the state half-changed.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The thread that waits for a child's end, before it has one.
+pub(super) struct Watch(Sender<(u32, Arc<Shared>)>);
+
+impl Watch {
+    /// The thread keeps the rings open, so that the child finds their guards also if the parent has closed
+    /// its ends before.
+    pub(super) fn begin(input: Option<spsc::Ring>, output: Option<spsc::Ring>) -> io::Result<Self> {
+        let (hand_over, come) = channel();
+        thread::Builder::new()
+            .name("semring-child".to_owned())
+            .spawn(move || watch(&come, input.as_ref(), output.as_ref()))?;
+        Ok(Self(hand_over))
+    }
+}
+
+fn watch(
+    come: &Receiver<(u32, Arc<Shared>)>,
+    input: Option<&spsc::Ring>,
+    output: Option<&spsc::Ring>,
+) {
+    // Otherwise it could not be started.
+    let Ok((id, shared)) = come.recv() else {
+        return;
+    };
+    // Not reaped yet, so that nobody else has its number while it may be killed. (Where children are not
+    // waited for, SIGCHLD being ignored, this fails when it has ended.)
+    let _ = await_end(id);
+    let mut state = shared.lock();
+    let reaped = state.child.take().map(|mut child| child.wait());
+    drop(state);
+    // The kernel has ended what it took part in. What it never came to open ends here.
+    if let Some(ring) = input {
+        ring.hang_up();
+    }
+    if let Some(ring) = output
+        && let Ok(info) = ring.info()
+        && info.lanes.iter().all(|lane| lane.attached_producers == 0)
+    {
+        ring.end_stream();
+    }
+    let end = match reaped {
+        Some(Ok(status)) => End::Status(status),
+        Some(Err(error)) => End::Unknown(error.raw_os_error().unwrap_or_default()),
+        None => return,
+    };
+    shared.lock().end = Some(end);
+    shared.ended.notify_all();
+}
+
+impl Child {
+    pub(super) fn new(
+        mut child: std::process::Child,
+        watch: Watch,
+        stdin: Option<spsc::Producer>,
+        stdout: Option<spsc::Consumer>,
+    ) -> Self {
+        let id = child.id();
+        let stderr = child.stderr.take();
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                child: Some(child),
+                end: None,
+            }),
+            ended: Condvar::new(),
+        });
+        // The thread waits for it.
+        let _ = watch.0.send((id, shared.clone()));
+        Self {
+            stdin,
+            stdout,
+            stderr,
+            id,
+            shared,
+        }
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Kills it with SIGKILL, if it has not ended yet. Its children are not killed.
+    ///
+    /// # Errors
+    /// Those of kill(2).
+    pub fn kill(&mut self) -> io::Result<()> {
+        match &mut self.shared.lock().child {
+            Some(child) => child.kill(),
+            None => Ok(()),
+        }
+    }
+
+    /// Closes its input and waits for its end. It does not receive: a child that still has much to send waits
+    /// for room, and never ends; receive to the end of its stream first, or drop [`stdout`](Self::stdout).
+    ///
+    /// # Errors
+    /// Those of waitpid(2): `ECHILD` if somebody else has reaped the child, or SIGCHLD is ignored.
+    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.stdin = None;
+        let state = self.shared.lock();
+        let state = self
+            .shared
+            .ended
+            .wait_while(state, |state| state.end.is_none());
+        let state = state.unwrap_or_else(PoisonError::into_inner);
+        state.end.expect("waited for").status()
+    }
+
+    /// As [`wait`](Self::wait), but no longer than this. `None`: it still runs.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn wait_timeout(&mut self, timeout: Duration) -> io::Result<Option<ExitStatus>> {
+        match Instant::now().checked_add(timeout) {
+            Some(deadline) => self.wait_deadline(deadline),
+            None => self.wait().map(Some),
+        }
+    }
+
+    /// As [`wait`](Self::wait), but no longer than until this moment of CLOCK_MONOTONIC. `None`: it still
+    /// runs.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn wait_deadline(&mut self, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+        self.stdin = None;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let state = self.shared.lock();
+        let waited = self
+            .shared
+            .ended
+            .wait_timeout_while(state, left, |state| state.end.is_none());
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.end.map(End::status).transpose()
+    }
+
+    /// Its exit status if it has ended. Its input stays open.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.shared.lock().end.map(End::status).transpose()
+    }
+}

@@ -1,0 +1,79 @@
+//! Coprocesses: programs that are started with rings in place of stdin and stdout, as `popen` starts them
+//! with pipes.
+//!
+//! ```no_run
+//! use std::process::Command;
+//!
+//! let mut child = semring::process::spawn(Command::new("my-worker"))?;
+//! let (mut input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+//! input.send(b"a task")?;
+//! println!("{} bytes of result", output.recv()?.len());
+//! drop(input); // the end of its input
+//! println!("{}", child.wait()?);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//! In the worker:
+//!
+//! ```no_run
+//! let mut input = semring::process::stdin()?;
+//! let mut output = semring::process::stdout()?;
+//! loop {
+//!     let task = match input.recv() {
+//!         Ok(message) => message.to_vec(),
+//!         Err(semring::RecvError::EndOfStream) => break, // the parent closed it, or is dead
+//!         Err(error) => return Err(error.into()),
+//!     };
+//!     output.send(&task)?;
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Any program
+//! A program that knows nothing of rings becomes a coprocess between the two that do:
+//!
+//! ```no_run
+//! use std::process::Command;
+//!
+//! let mut shell = Command::new("sh");
+//! shell.args(["-c", r#"semring-consumer "$SEMRING_STDIN" | sort | semring-producer "$SEMRING_STDOUT""#]);
+//! let mut sort = semring::process::spawn(shell)?; // a message is a line
+//! # Ok::<(), semring::SpawnError>(())
+//! ```
+//!
+//! # The environment
+//! [`STDIN_VARIABLE`] and [`STDOUT_VARIABLE`] hold the addresses of the rings, `fd:N`, N being the number of
+//! an inherited descriptor. They are valid in the child, and in what it starts without taking them itself
+//! (a shell does not). [`stdin`] and [`stdout`] keep the descriptor from going further.
+//!
+//! The child gets these descriptors and what it would get from [`Command`](std::process::Command) anyway,
+//! nothing else of ours; no other program that is started meanwhile gets them. Descriptor 0 of the child is
+//! `/dev/null` if it has a ring in its place; descriptors 1 and 2 are what the `Command` says.
+//!
+//! # When one side ends
+//! * The child ends, in whatever way: the parent receives what is left, then end-of-stream, and what it sends
+//!   meets a broken pipe. Also if the child never came to open its rings: a thread of the parent waits for
+//!   its end. If it leaves children of its own behind that have the rings, the stream goes on until they
+//!   end.
+//! * The parent ends, in whatever way: the child receives what is left, then end-of-stream, and meets a broken
+//!   pipe. It is not killed.
+//! * [`Child`] is dropped: its rings are closed, and the child is neither killed nor waited for, as with
+//!   [`std::process::Child`]; but it is reaped when it ends, so no zombie stays.
+//!
+//! # Two full rings
+//! As with `popen` in both directions, a parent that sends without receiving and a child that does the same
+//! wait for each other for ever, once both rings are full: send and receive in two threads, or use `try_send`
+//! or a time-out.
+//!
+//! # Memory
+//! Rings of coprocesses are sealed memfds: they need no name, and go with the last process that has them.
+//! Anonymous memory can't be given to a program: exec takes it away. For a child that is forked and executes
+//! nothing, [`duplex::Builder::anonymous`](crate::duplex::Builder::anonymous) makes the two rings. Rings that
+//! have names need no inheritance: pass the name as an argument.
+
+mod child;
+mod spawn;
+mod stdio;
+
+pub use child::Child;
+pub use spawn::{Builder, spawn};
+pub use stdio::{STDIN_VARIABLE, STDOUT_VARIABLE, stdin, stdout};

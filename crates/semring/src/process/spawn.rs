@@ -1,0 +1,131 @@
+//! Starting a program with rings.
+
+use std::process::{Command, Stdio};
+
+use super::child::{Child, Watch};
+use super::stdio::{STDIN_VARIABLE, STDOUT_VARIABLE};
+use crate::channel::spsc;
+use crate::error::SpawnError;
+use crate::guard::strategy::WaitStrategy;
+use crate::os::child::pass_on;
+
+/// How to start a coprocess. By default it gets both rings, of 256 KiB each.
+///
+/// ```
+/// use semring::RecvError;
+/// use std::process::Command;
+///
+/// // Of a program that has no use for its rings, the parent sees the end.
+/// let mut child = semring::process::Builder::new()
+///     .capacity(64 << 10)
+///     .spawn(Command::new("true"))?;
+/// assert!(child.wait()?.success());
+/// let mut output = child.stdout.take().unwrap();
+/// assert!(matches!(output.recv(), Err(RecvError::EndOfStream)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Builder {
+    ring: spsc::Builder,
+    stdin: bool,
+    stdout: bool,
+}
+
+/// Starts a program with a ring in place of stdin and one in place of stdout; as [`Builder::spawn`].
+///
+/// # Errors
+/// As [`Builder::spawn`].
+pub fn spawn(command: Command) -> Result<Child, SpawnError> {
+    Builder::new().spawn(command)
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            ring: spsc::Builder::memfd(),
+            stdin: true,
+            stdout: true,
+        }
+    }
+}
+
+impl Builder {
+    /// With a ring in place of stdin and one in place of stdout.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes that each ring holds; as [`Builder::capacity`](crate::Builder::capacity).
+    #[must_use]
+    pub fn capacity(mut self, bytes: u64) -> Self {
+        self.ring = self.ring.capacity(bytes);
+        self
+    }
+
+    /// How the parent's side waits.
+    #[must_use]
+    pub fn wait(mut self, strategy: WaitStrategy) -> Self {
+        self.ring = self.ring.wait(strategy);
+        self
+    }
+
+    /// No ring in place of stdin: that is what the [`Command`] says.
+    #[must_use]
+    pub fn without_stdin(mut self) -> Self {
+        self.stdin = false;
+        self
+    }
+
+    /// No ring in place of stdout.
+    #[must_use]
+    pub fn without_stdout(mut self) -> Self {
+        self.stdout = false;
+        self
+    }
+
+    /// Starts the program. The command can have arguments, an environment, a folder, descriptors 1 and 2; its
+    /// descriptor 0 becomes `/dev/null` if there is a ring in its place.
+    ///
+    /// # Errors
+    /// [`SpawnError::Program`] if the program can't be started; nothing is left of the rings then.
+    /// [`SpawnError::Create`] if there can be no ring.
+    pub fn spawn(&self, mut command: Command) -> Result<Child, SpawnError> {
+        let mut stdin = None;
+        let mut stdout = None;
+        if self.stdin {
+            let ring = self.give(&mut command, STDIN_VARIABLE)?;
+            // Before the child is there, so that it always finds that somebody was: it can tell who is
+            // gone from who has not come.
+            stdin = Some((ring.producer()?, ring));
+            command.stdin(Stdio::null());
+        } else {
+            // What we may have been started with ourselves is not for the child.
+            command.env_remove(STDIN_VARIABLE);
+        }
+        if self.stdout {
+            let ring = self.give(&mut command, STDOUT_VARIABLE)?;
+            stdout = Some((ring.consumer()?, ring));
+        } else {
+            command.env_remove(STDOUT_VARIABLE);
+        }
+        let (producer, input) = stdin.unzip();
+        let (consumer, output) = stdout.unzip();
+        // The thread first: without it there must be no child.
+        let watch = Watch::begin(input, output).map_err(SpawnError::Thread)?;
+        let child = command.spawn().map_err(|source| SpawnError::Program {
+            program: command.get_program().to_string_lossy().into_owned(),
+            source,
+        })?;
+        Ok(Child::new(child, watch, producer, consumer))
+    }
+
+    /// A new ring, of which the program will find a descriptor.
+    fn give(&self, command: &mut Command, variable: &str) -> Result<spsc::Ring, SpawnError> {
+        let ring = self.ring.create()?;
+        let descriptor = ring.descriptor().map_err(SpawnError::Descriptor)?;
+        let number = pass_on(command, descriptor).map_err(SpawnError::Descriptor)?;
+        command.env(variable, format!("fd:{number}"));
+        Ok(ring)
+    }
+}

@@ -1,0 +1,48 @@
+//! The child's side: finding the rings that it was started with.
+
+use crate::channel::spsc;
+use crate::error::StdioError;
+use crate::os::child::set_close_on_exec;
+
+/// The environment variable with the address of the ring in place of stdin.
+pub const STDIN_VARIABLE: &str = "SEMRING_STDIN";
+
+/// The environment variable with the address of the ring in place of stdout.
+pub const STDOUT_VARIABLE: &str = "SEMRING_STDOUT";
+
+/// The ring that this process was given in place of stdin.
+///
+/// # Errors
+/// [`StdioError::NotGiven`] if this process is no coprocess, or one without this ring;
+/// [`StdioError::Attach`] if it is taken already: there is one consumer.
+pub fn stdin() -> Result<spsc::Consumer, StdioError> {
+    Ok(ring(STDIN_VARIABLE)?.consumer()?)
+}
+
+/// The ring that this process was given in place of stdout.
+///
+/// Whoever set the variable is the consumer already. If it is gone, sending meets a broken pipe.
+///
+/// # Errors
+/// As [`stdin`].
+pub fn stdout() -> Result<spsc::Producer, StdioError> {
+    let ring = ring(STDOUT_VARIABLE)?;
+    let producer = ring.producer()?;
+    // A producer that has met nobody would fill the ring and wait.
+    if ring.info()?.consumer_pid.is_none() {
+        ring.hang_up();
+    }
+    Ok(producer)
+}
+
+fn ring(variable: &'static str) -> Result<spsc::Ring, StdioError> {
+    let address = std::env::var(variable).map_err(|_| StdioError::NotGiven { variable })?;
+    let ring = spsc::open(&address)?;
+    // Ours now: what we start in turn is not to have it. (The ring has a descriptor of its own.)
+    if let Some(number) = address.strip_prefix("fd:")
+        && let Ok(number) = number.parse()
+    {
+        let _ = set_close_on_exec(number, true);
+    }
+    Ok(ring)
+}

@@ -1,0 +1,212 @@
+//! Pairs of rings and calls between processes, one of which is killed.
+
+use std::time::Duration;
+
+use semring::duplex::Builder;
+use semring::{Address, RingState};
+use semring_testkit::peer::Peer;
+
+use crate::case::{Case, Random, SMALL, answer, ask, say_ok, setting};
+
+over_both_backends! {
+    calls_in_flight_between_processes_are_answered
+    a_killed_server_ends_a_call_at_once
+    a_killed_server_is_not_replaced_in_the_conversation
+    a_killed_client_ends_the_server_at_once
+    the_end_of_a_stopped_server_is_no_end
+    a_pair_whose_users_were_killed_is_replaced
+    pairs_whose_makers_are_killed_at_any_moment_are_whole_or_gone
+    ends_change_hands_between_processes_that_make_and_remove
+}
+
+fn client(case: &Case) -> Peer {
+    let mut peer = case.maker();
+    say_ok(&mut peer, &format!("line open {}", case.address()));
+    say_ok(&mut peer, "line call-end");
+    peer
+}
+
+fn server(case: &Case) -> Peer {
+    let mut peer = case.maker();
+    say_ok(
+        &mut peer,
+        &format!("line create {} {SMALL}", case.address()),
+    );
+    say_ok(&mut peer, "line serve-end");
+    peer
+}
+
+fn calls_in_flight_between_processes_are_answered(case: Case) {
+    let mut server = server(&case);
+    let mut client = client(&case);
+    server.say("line serve");
+    // Far more than both rings hold.
+    say_ok(&mut client, "line calls 2000 200");
+    say_ok(&mut client, "line drop");
+    assert_eq!(answer(&mut server), "served 2000 EndOfStream");
+    say_ok(&mut server, "line drop");
+    case.finish_removed();
+}
+
+fn a_killed_server_ends_a_call_at_once(case: Case) {
+    for takes_the_request in [false, true] {
+        let mut server = server(&case);
+        let mut client = client(&case);
+        client.say("line call 100");
+        if takes_the_request {
+            assert_eq!(ask(&mut server, "line hold"), "ok 1");
+        }
+        client.wait_until_asleep_on_a_ring();
+        server.kill();
+        assert_eq!(answer(&mut client), "error PeerGone");
+        // And it stays so.
+        assert_eq!(ask(&mut client, "line call 100"), "error PeerGone");
+        say_ok(&mut client, "line drop");
+    }
+    case.finish_removed();
+}
+
+fn a_killed_server_is_not_replaced_in_the_conversation(case: Case) {
+    let mut first = server(&case);
+    let mut client = client(&case);
+    client.say("line call 100");
+    assert_eq!(ask(&mut first, "line hold"), "ok 1");
+    // As fast as can be: it waits for the kernel's word that the first one is gone.
+    let mut second = case.maker();
+    say_ok(&mut second, &format!("line open {}", case.address()));
+    first.signal(nix::sys::signal::Signal::SIGKILL);
+    second.say("line serve-end");
+    assert_eq!(answer(&mut client), "error PeerGone");
+    let refused = answer(&mut second);
+    assert!(
+        ["error Spent", "error Taken"]
+            .iter()
+            .any(|no| refused.starts_with(no)),
+        "{refused}"
+    );
+    first.kill();
+    assert_eq!(ask(&mut second, "line serve-end"), "error Spent");
+    let create = format!("line create {} {SMALL}", case.address());
+    assert!(
+        ask(&mut second, &create).starts_with("error Exists"),
+        "the client is still there"
+    );
+    say_ok(&mut client, "line drop");
+    say_ok(&mut second, &create);
+    say_ok(&mut second, "line serve-end");
+    say_ok(&mut client, &format!("line open {}", case.address()));
+    say_ok(&mut client, "line call-end");
+    second.say("line serve");
+    say_ok(&mut client, "line call 100");
+    say_ok(&mut client, "line drop");
+    assert_eq!(answer(&mut second), "served 1 EndOfStream");
+    say_ok(&mut second, "line drop");
+    case.finish_removed();
+}
+
+fn a_killed_client_ends_the_server_at_once(case: Case) {
+    let mut server = server(&case);
+    let mut client = client(&case);
+    server.say("line serve");
+    say_ok(&mut client, "line call 100");
+    server.wait_until_asleep_on_a_ring();
+    client.kill();
+    assert_eq!(answer(&mut server), "served 1 EndOfStream");
+    say_ok(&mut server, "line drop");
+    case.finish_removed();
+}
+
+fn the_end_of_a_stopped_server_is_no_end(case: Case) {
+    let mut server = server(&case);
+    let mut client = client(&case);
+    server.say("line serve");
+    server.stop();
+    client.say("line call 100");
+    client.wait_until_asleep_on_a_ring();
+    server.cont();
+    assert_eq!(answer(&mut client), "ok");
+    drop((server, client));
+    Builder::new(case.address())
+        .create()
+        .unwrap()
+        .remove()
+        .unwrap();
+    case.finish_removed();
+}
+
+fn a_pair_whose_users_were_killed_is_replaced(case: Case) {
+    let mut server = server(&case);
+    let mut client = client(&case);
+    server.kill();
+    client.kill();
+    let pair = Builder::new(case.address()).create().unwrap();
+    assert!(pair.up().was_created());
+    pair.remove().unwrap();
+    case.finish_removed();
+}
+
+/// What is left of pairs by this name: their up rings, and their down rings.
+fn left(case: &Case) -> (Vec<semring::RingInfo>, Vec<semring::RingInfo>) {
+    semring::list()
+        .into_iter()
+        .filter(|info| info.name.starts_with(case.guard.name()))
+        .partition(|info| info.name.ends_with(".up"))
+}
+
+fn pairs_whose_makers_are_killed_at_any_moment_are_whole_or_gone(case: Case) {
+    let mut random = Random::new("makers that are killed");
+    let address = case.address();
+    for _ in 0..setting("SEMRING_KILLS", 100) {
+        let mut maker = case.maker();
+        maker.say(&format!("line churn {address} {SMALL} 1000000"));
+        random.pass(Duration::from_millis(4));
+        maker.kill();
+        let pair = Builder::new(&address).open_or_create().unwrap();
+        // Whoever was killed in the middle of taking an end may have spent it; then the pair is over.
+        let pair = match (pair.server_end(), pair.client_end()) {
+            (Ok(mut server), Ok(mut client)) => {
+                client.send(b"whole").unwrap();
+                assert_eq!(server.recv().unwrap().to_vec(), b"whole");
+                continue;
+            }
+            _ => Builder::new(&address).create().unwrap(),
+        };
+        let (mut server, mut client) = (pair.server_end().unwrap(), pair.client_end().unwrap());
+        client.send(b"new").unwrap();
+        assert_eq!(server.recv().unwrap().to_vec(), b"new");
+    }
+    let (ups, downs) = left(&case);
+    assert!(ups.is_empty(), "{ups:?}");
+    for down in downs {
+        assert!(down.implicit && down.state == RingState::Idle, "{down:?}");
+        let address: Address = down.address.clone();
+        semring::remove(&address, false).unwrap();
+    }
+    case.guard.clean();
+}
+
+fn ends_change_hands_between_processes_that_make_and_remove(case: Case) {
+    let mut peers: Vec<Peer> = (0..3).map(|_| case.maker()).collect();
+    for peer in &mut peers {
+        peer.say(&format!("line churn {} {SMALL} 300", case.address()));
+    }
+    for peer in &mut peers {
+        let done = answer(peer);
+        assert_eq!(done, "ok");
+    }
+    for peer in &mut peers {
+        say_ok(peer, "line drop");
+    }
+    drop(peers);
+    let (ups, downs) = left(&case);
+    for up in ups.iter().chain(&downs) {
+        assert_eq!(up.state, RingState::Idle, "{up:?}");
+    }
+    // One that was made and never used is the next one's.
+    let pair = Builder::new(case.address()).open_or_create().unwrap();
+    drop((pair.server_end(), pair.client_end()));
+    drop(pair);
+    let (ups, downs) = left(&case);
+    assert!(ups.is_empty() && downs.is_empty(), "{ups:?} {downs:?}");
+    case.guard.clean();
+}

@@ -1,0 +1,176 @@
+//! The peer as a coprocess, or as the parent of one: `peer coprocess PART`. What it says on its real stdout the
+//! tests read.
+//!
+//! | part | does |
+//! |---|---|
+//! | `echo` | sends back what it receives, to the end |
+//! | `exit CODE` | ends without a look at its rings |
+//! | `park` · `stuck` | opens its rings, or not, and stays until it is killed |
+//! | `watch` | says `open`, receives to the end, sends to the end, says how each ended |
+//! | `orphan PARENT` | waits until its parent is dead, then as `watch` |
+//! | `descriptors` | sends what each of its descriptors leads to |
+//! | `inherit` | takes its rings and sends what a program gets that it starts in turn |
+//! | `parent PART` | starts a coprocess that does the part, sends it a message, says its number, stays |
+//! | `parents` | starts coprocesses of several kinds one after the other, says all their numbers |
+
+use std::process::{Command, Stdio};
+
+use semring::process::{self, Child};
+use semring::{RecvError, SendError, spsc};
+
+use super::child::{die_with_the_parent, tell};
+
+/// Does what the arguments say, and never returns.
+pub fn run(mut arguments: impl Iterator<Item = String>) -> ! {
+    let part = arguments.next().expect("a part");
+    match part.as_str() {
+        "echo" => echo(),
+        "exit" => {
+            let code = arguments.next().and_then(|code| code.parse().ok());
+            std::process::exit(code.expect("a code"));
+        }
+        "park" => {
+            die_with_the_parent();
+            let _rings = rings();
+            tell("open");
+            stay();
+        }
+        "stuck" => {
+            die_with_the_parent();
+            stay();
+        }
+        "watch" => watch(),
+        "orphan" => {
+            // Said by the parent: it may be dead before it can be asked for.
+            let parent = arguments.next().and_then(|pid| pid.parse().ok());
+            while Some(std::os::unix::process::parent_id()) == parent {
+                std::thread::yield_now();
+            }
+            watch();
+        }
+        "descriptors" => {
+            let (_input, mut output) = rings();
+            for line in descriptors() {
+                output.send(line.as_bytes()).expect("the parent receives");
+            }
+        }
+        "inherit" => {
+            let (_input, mut output) = rings();
+            let listed = Command::new("ls").args(["-l", "/proc/self/fd"]).output();
+            output
+                .send(&listed.expect("ls runs").stdout)
+                .expect("the parent receives");
+        }
+        "parent" => {
+            die_with_the_parent();
+            let part = arguments.next().expect("a part");
+            let mut child = start(&[&part, &std::process::id().to_string()]);
+            let stdin = child.stdin.as_mut().expect("a ring");
+            stdin.send(b"before").expect("there is room");
+            tell(&format!("child {}", child.id()));
+            stay();
+        }
+        "parents" => parents(),
+        other => panic!("no such part: {other}"),
+    }
+    std::process::exit(0);
+}
+
+fn stay() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Starts this program as a coprocess.
+fn start(arguments: &[&str]) -> Child {
+    let program = std::env::current_exe().expect("this program has a path");
+    let mut command = Command::new(program);
+    command.arg("coprocess").args(arguments);
+    process::spawn(command).expect("a coprocess starts")
+}
+
+fn rings() -> (spsc::Consumer, spsc::Producer) {
+    let input = process::stdin().expect("a ring for stdin");
+    (input, process::stdout().expect("a ring for stdout"))
+}
+
+fn echo() {
+    let (mut input, mut output) = rings();
+    loop {
+        let bytes = match input.recv() {
+            Ok(message) => message.to_vec(),
+            Err(RecvError::EndOfStream) => return,
+            Err(error) => panic!("{error}"),
+        };
+        match output.send(&bytes) {
+            Ok(()) => {}
+            Err(SendError::ConsumerGone) => return,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn watch() {
+    let (mut input, mut output) = rings();
+    tell("open");
+    let mut received = 0;
+    let ended = loop {
+        match input.recv() {
+            Ok(_) => received += 1,
+            Err(error) => break error,
+        }
+    };
+    tell(&format!("received {received} {ended:?}"));
+    let refused = loop {
+        if let Err(error) = output.send(&[0; 1000]) {
+            break error;
+        }
+    };
+    tell(&format!("refused {refused:?}"));
+}
+
+/// What each descriptor leads to, but the one that looks.
+fn descriptors() -> Vec<String> {
+    let folder = std::fs::read_dir("/proc/self/fd").expect("/proc is there");
+    let paths: Vec<_> = folder
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    // That of the folder is closed by now.
+    paths
+        .iter()
+        .filter_map(|path| {
+            let leads_to = std::fs::read_link(path).ok()?;
+            Some(format!(
+                "{} {}",
+                path.file_name()?.display(),
+                leads_to.display()
+            ))
+        })
+        .collect()
+}
+
+/// Coprocesses that end in every way.
+fn parents() {
+    die_with_the_parent();
+    for arguments in [&["echo"][..], &["exit", "3"], &["park"], &["stuck"]] {
+        let program = std::env::current_exe().expect("this program has a path");
+        let mut command = Command::new(program);
+        command.arg("coprocess").args(arguments);
+        command.stdout(Stdio::null());
+        let mut child = process::spawn(command).expect("a coprocess starts");
+        tell(&format!("child {}", child.id()));
+        // It may be gone already.
+        let _ = child.stdin.as_mut().expect("a ring").send(b"x");
+        if arguments[0] == "echo" {
+            let output = child.stdout.as_mut().expect("a ring");
+            assert_eq!(output.recv().expect("an echo").to_vec(), b"x");
+        } else {
+            child.kill().expect("it can be killed");
+        }
+        child.wait().expect("it ends");
+    }
+    let missing = process::spawn(Command::new("/nowhere/to/be/found"));
+    assert!(missing.is_err());
+    tell("done");
+}
