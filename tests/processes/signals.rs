@@ -132,7 +132,10 @@ fn deadlines_hold_under_a_storm_of_signals(case: Case) {
 
 fn is_asleep(peer: &Peer) -> bool {
     let calls = process::system_calls(peer.pid()).unwrap_or_default();
-    calls.iter().flatten().any(|call| process::SLEEPING_ON_A_RING.contains(call))
+    calls
+        .iter()
+        .flatten()
+        .any(|call| process::SLEEPING_ON_A_RING.contains(call))
 }
 
 /// Has the peer wait with a deadline, stops it before, does something, and lets it go on when the

@@ -107,6 +107,12 @@ impl<K: Kind> Ring<K> {
         drop(self.producer());
     }
 
+    /// True if the ring that is found at its address now is this one: nobody has removed it.
+    pub(crate) fn has_its_address(&self) -> bool {
+        lifecycle::inspect(&self.core.address)
+            .is_ok_and(|now| now.uuid == lifecycle::uuid_text(&self.core.superblock))
+    }
+
     /// A descriptor of the ring's memory that programs do not inherit.
     pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
         lifecycle::descriptor(&self.core)

@@ -182,7 +182,11 @@ impl Builder {
 
     /// The second ring for the first one: opened, or made. `None` if the pair was removed meanwhile.
     fn complete(&self, up: spsc::Ring) -> Result<Option<Pair>, OpenOrCreateError> {
-        let info = up.info()?;
+        let info = match up.info() {
+            Ok(info) => info,
+            Err(_) if !is_nameless(up.address()) && !up.has_its_address() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
         let down = self
             .at(Direction::Down(&info.uuid))
             .map_err(OpenError::from)?
@@ -195,15 +199,10 @@ impl Builder {
             return Ok(Some(Pair { up, down }));
         }
         let down = down.owner(info.uid).group(info.gid).open_or_create()?;
-        if down.was_created() {
-            match channel::inspect(up.address()) {
-                Ok(now) if now.uuid == info.uuid => {}
-                // Whoever removed up has looked for down before we made it, or will not find it empty.
-                _ => {
-                    let _ = down.remove();
-                    return Ok(None);
-                }
-            }
+        if down.was_created() && !up.has_its_address() {
+            // Whoever removed up has looked for down before we made it.
+            let _ = down.remove();
+            return Ok(None);
         }
         Ok(Some(Pair { up, down }))
     }
@@ -427,14 +426,12 @@ impl Pair {
         if is_nameless(up.address()) || up.is_forked() {
             return;
         }
-        let known = up.info();
-        let is_there = channel::inspect(up.address())
-            .is_ok_and(|now| known.as_ref().is_ok_and(|known| known.uuid == now.uuid));
         // Somebody still has an end, or was faster, or it is not ours to remove: all of that is fine.
-        if !is_there {
+        if !up.has_its_address() {
             let _ = down.remove();
-        } else if known.is_ok_and(|up| was_sent_to(&up))
-            && down.info().is_ok_and(|down| was_sent_to(&down))
+        } else if [up, down]
+            .into_iter()
+            .all(|ring| ring.info().is_ok_and(|info| was_sent_to(&info)))
         {
             let _ = self.remove();
         }

@@ -174,6 +174,15 @@ impl RingInfo {
     }
 }
 
+/// A ring's identity as people write it: 32 hexadecimal digits.
+pub(crate) fn uuid_text(superblock: &Superblock) -> String {
+    superblock
+        .uuid
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
 /// What lies between `released` and the end of a lane.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Unread {
@@ -385,11 +394,7 @@ fn outline(address: &Address, superblock: &Superblock, ownership: memory::Owners
         backend: address.backend(),
         kind: superblock.kind,
         guard: superblock.guard,
-        uuid: superblock
-            .uuid
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect(),
+        uuid: uuid_text(superblock),
         mode: ownership.mode,
         uid: ownership.uid,
         gid: ownership.gid,

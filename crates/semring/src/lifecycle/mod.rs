@@ -18,7 +18,7 @@ pub(crate) use attach::{ConsumerFate, ConsumerSeat, ProducerSeat, generation_at,
 pub(crate) use create::create;
 pub use guards::GuardChoice;
 pub use inspect::{LaneInfo, RingInfo, RingState, has_membarrier};
-pub(crate) use inspect::{inspect, list, observe};
+pub(crate) use inspect::{inspect, list, observe, uuid_text};
 pub use leftovers::{Leftover, LeftoverKind, Pruned, leftovers};
 use open::open_received;
 pub(crate) use open::{memory_error, open, open_with};
