@@ -8,7 +8,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::time::Duration;
 
-use semring::{AttachError, OpenError, RecvError, RemoveError, SendError, any};
+use semring::{AttachError, GuardChoice, OpenError, RecvError, RemoveError, SendError, any};
 use semring_testkit::peer::{Exit, Peer};
 
 use crate::site::{Kind, Site, answer, ask, say_ok};
@@ -210,6 +210,25 @@ fn a_producer_that_waits_for_room_is_woken_by_a_consumer_that_finds_the_file_tru
         drop((producer, consumer));
         finish_truncated(site, set);
     }
+}
+
+#[test]
+fn who_sleeps_on_pipes_is_woken_as_well() {
+    let site = Site::new(Kind::Posix, "pipes");
+    let builder = site.builder().guard(GuardChoice::Pipe);
+    drop(builder.producers(2).create().unwrap());
+    let (mut consumer, mut producer) = (site.consumer(), site.producer());
+    consumer.say("recv");
+    consumer.wait_until_asleep_on_a_ring();
+    truncate(&site.path(), 0);
+    assert_eq!(
+        ask(&mut producer, "send 1 0 2 100"),
+        "error Removed after 1"
+    );
+    assert_eq!(answer(&mut consumer), "error Removed");
+    drop((producer, consumer));
+    std::fs::remove_file(site.path()).unwrap();
+    site.assert_gone(None);
 }
 
 /// The descriptor of a file that has a name is not sealed either.
