@@ -13,7 +13,7 @@ use crate::framing::Framing;
 use crate::units::{parse_bytes, parse_mode, parse_time};
 
 pub(crate) const ADDRESS_HELP: &str =
-    "NAME or posix:NAME, sysv:NAME, sysv:0x5eed0001, sysv:PATH#ID, file:PATH, fd:N";
+    "NAME or posix:NAME, sysv:NAME, sysv:0x12340001, sysv:PATH#ID, file:PATH, fd:N";
 
 /// `semring-producer`
 #[derive(Parser, Debug)]
@@ -78,6 +78,9 @@ pub(crate) struct RingArgs {
     pub(crate) no_create: bool,
     #[command(flatten)]
     pub(crate) shape: ShapeArgs,
+    /// Keep the whole ring in memory, never in swap, while this runs
+    #[arg(long)]
+    pub(crate) lock_memory: bool,
     /// What to do while waiting
     #[arg(long, value_enum, default_value_t = Wait::Adaptive)]
     pub(crate) wait: Wait,

@@ -1,11 +1,14 @@
 //! Opening the ring and becoming producer or consumer, while others may just be removing it.
 
+use std::time::Instant;
+
 use semring::any::{Builder, Ring};
 use semring::{Address, AttachError, Backend, GuardKind};
 
-use crate::args::{Guard, RingArgs, ShapeArgs};
+use crate::args::{Guard, MannerArgs, RingArgs, ShapeArgs};
 use crate::exit::{self, Failure, attach_failure};
 use crate::report::Report;
+use crate::signals::Signals;
 use crate::units::count;
 
 /// A builder that asks for what was said explicitly, and leaves the rest as it is.
@@ -29,7 +32,9 @@ pub(crate) fn builder(address: &str, shape: &ShapeArgs) -> Builder {
 /// Opens the ring, or makes it, and takes a role in it.
 pub(crate) fn attach<R>(
     args: &RingArgs,
+    manner: &MannerArgs,
     report: &Report,
+    signals: &Signals,
     take_role: impl Fn(&Ring) -> Result<R, AttachError>,
 ) -> Result<(Ring, R), Failure> {
     let address = args.address.parse::<Address>();
@@ -42,7 +47,9 @@ pub(crate) fn attach<R>(
     }
     let builder = builder(&args.address, &args.shape)
         .wait(args.wait.into())
+        .lock_memory(args.lock_memory)
         .implicit(true);
+    let began = Instant::now();
     loop {
         let ring = if args.no_create {
             builder.open()?
@@ -69,8 +76,20 @@ pub(crate) fn attach<R>(
                 }
                 return Ok((ring, role));
             }
-            // The other side was just removing it: this was the old one, the next is new.
-            Err(AttachError::Removed) => {}
+            // The other side was just removing it: this was the old one, the next is new. A remover that is
+            // stopped keeps us here.
+            Err(AttachError::Removed) => {
+                if let Some(signal) = signals.caught() {
+                    return Err(Failure::new(Signals::end_by(signal), ""));
+                }
+                if manner.timeout().is_some_and(|time| began.elapsed() >= time) {
+                    let why = "timed out: another process is removing it and does not finish";
+                    return Err(Failure::new(
+                        exit::TIMED_OUT,
+                        format!("{}: {why}", ring.address()),
+                    ));
+                }
+            }
             Err(error) => return Err(attach_failure(&ring.address().to_string(), &error)),
         }
     }

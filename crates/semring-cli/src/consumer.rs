@@ -41,7 +41,7 @@ fn run() -> Result<u8, Failure> {
         Signals::catch().map_err(|error| Failure::run_time(format!("signals: {error}")))?;
     let output = Output::new(&signals, args.manner.timeout())?;
     let mut report = Report::new(PROGRAM, &args.manner);
-    let (ring, consumer) = attach(&args.ring, &report, Ring::consumer)?;
+    let (ring, consumer) = attach(&args.ring, &args.manner, &report, &signals, Ring::consumer)?;
     signals.interrupts(consumer.interrupter());
     let began = Instant::now();
     let mut receiving = Receiving {

@@ -35,7 +35,7 @@ fn run() -> Result<u8, Failure> {
     let signals =
         Signals::catch().map_err(|error| Failure::run_time(format!("signals: {error}")))?;
     let mut report = Report::new(PROGRAM, &args.manner);
-    let (ring, producer) = attach(&args.ring, &report, Ring::producer)?;
+    let (ring, producer) = attach(&args.ring, &args.manner, &report, &signals, Ring::producer)?;
     signals.interrupts(producer.interrupter());
     let began = Instant::now();
     let mut sending = Sending {

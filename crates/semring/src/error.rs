@@ -66,7 +66,7 @@ pub enum CreateError {
         limit: String,
     },
     /// Not allowed.
-    #[error("{name}: permission denied ({source})")]
+    #[error("{name}: permission denied{}", denied_text(.source))]
     Permission {
         /// The address.
         name: String,
@@ -95,6 +95,14 @@ pub enum CreateError {
 
 fn free_text(free: Option<u64>) -> String {
     free.map_or_else(String::new, |free| format!(" ({free} bytes are free)"))
+}
+
+/// What the kernel said, if that is more than that permission is denied.
+fn denied_text(source: &io::Error) -> String {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => String::new(),
+        _ => format!(" ({source})"),
+    }
 }
 
 /// Why a ring could not be opened.
@@ -177,7 +185,7 @@ pub enum OpenError {
         name: String,
     },
     /// Not allowed.
-    #[error("{name}: permission denied ({source}); the owner can give access with --mode")]
+    #[error("{name}: permission denied{}; the owner can give access with --mode", denied_text(.source))]
     Permission {
         /// The address.
         name: String,
@@ -483,7 +491,7 @@ pub enum RemoveError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// Not allowed: only the owner or root removes.
-    #[error("{name}: permission denied ({source}); only the owner or root may remove it")]
+    #[error("{name}: permission denied{}; only the owner or root may remove it", denied_text(.source))]
     Permission {
         /// The address.
         name: String,

@@ -7,12 +7,14 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use semring_testkit::objects::Object;
+use semring_testkit::peer::Exit;
 use serde_json::Value;
 
 use crate::support::alone::{alone, test_name};
 use crate::support::{
-    CONSUMER, Call, DONE, PRODUCER, SEMRING, Tool, number, one_object, seq, wait_until,
+    CONSUMER, Call, DONE, PRODUCER, SEMRING, TIMED_OUT, Tool, number, one_object, seq, wait_until,
 };
 
 fn semring(args: &[&str]) -> Call<'static> {
@@ -148,6 +150,10 @@ fn halves_of_rings_go_and_foreign_objects_stay() {
             let values = SemSet::create(Key::from_raw(0x5eed_0001), 10, 0o600).expect("a set");
             values.op(&[Op::new(6, 1)]).expect("its own business");
             SemSet::create(Key::from_raw(0x1234_0001), 10, 0o600).expect("a set");
+            // One that somebody has used and left at zero, under a key that a name could have given.
+            let used = SemSet::create(Key::from_raw(0x5e12_0001), 10, 0o600).expect("a set");
+            used.op(&[Op::new(0, 1)]).expect("its own business");
+            used.op(&[Op::new(0, -1)]).expect("its own business");
             Shm::create(Key::from_raw(0x1234_0002), 0x5000, 0o600).expect("a segment");
             let foreign = objects();
 
@@ -178,10 +184,14 @@ fn halves_of_rings_go_and_foreign_objects_stay() {
 
             // What a creator leaves that was killed right behind semget.
             SemSet::create(Key::from_raw(0x5eed_0002), 24, 0o600).expect("a set");
-            assert_eq!(
-                prune(&[]),
-                "removed semaphores 0x5eed0002: no ring goes with them\n"
-            );
+            SemSet::create(Key::from_raw(0x5e12_0002), 24, 0o600).expect("a set");
+            let said = prune(&[]);
+            let lines: BTreeSet<&str> = said.lines().collect();
+            let expected = [
+                "removed semaphores 0x5e120002: no ring goes with them",
+                "removed semaphores 0x5eed0002: no ring goes with them",
+            ];
+            assert_eq!(lines, BTreeSet::from(expected));
 
             // The same with the segment made, its lock held by a process that lives, then by none.
             let key = Key::from_raw(0x5eed_0003);
@@ -201,6 +211,34 @@ fn halves_of_rings_go_and_foreign_objects_stay() {
             foreign
                 .iter()
                 .for_each(|object| object.remove().expect("ours"));
+        },
+    );
+}
+
+/// A remover that is stopped between its first step and its last keeps everybody out.
+#[test]
+fn a_remover_that_does_not_finish_keeps_a_program_no_longer_than_it_wants_to_wait() {
+    use sysv_ipc::sem::{Op, SemSet};
+    alone(
+        test_name!(a_remover_that_does_not_finish_keeps_a_program_no_longer_than_it_wants_to_wait),
+        || {
+            semring(&["create", "kept-out"]).run().quietly(DONE);
+            let sets = sysv_ipc::sem::list().expect("a table");
+            let set = SemSet::from_id(sets[0].id);
+            let tombstone = 3;
+            set.op(&[Op::new(tombstone, 1)]).expect("our own set");
+            for program in [PRODUCER, CONSUMER] {
+                Call::new(program, None)
+                    .args(&["--timeout", "10ms", "kept-out"])
+                    .run()
+                    .refused(TIMED_OUT, &["posix:kept-out", "removing it"]);
+                let mut waiting = Call::new(program, None).args(&["kept-out"]).start();
+                waiting.wait_until_asleep_on_the_ring();
+                waiting.signal(Signal::SIGTERM);
+                waiting.finish().quietly(Exit::Signal(libc::SIGTERM));
+            }
+            set.op(&[Op::new(tombstone, -1)]).expect("our own set");
+            semring(&["rm", "kept-out"]).run().quietly(DONE);
         },
     );
 }

@@ -511,3 +511,25 @@ fn an_ignored_signal_stays_ignored(ring: &Ring) {
     consumer.finish().quietly(DONE);
     ring.assert_gone();
 }
+
+#[test]
+fn lock_memory_keeps_the_whole_ring_in_memory() {
+    let ring = Ring::posix("locked");
+    let consumer = ring
+        .consumer(&["--lock-memory", "--producers", "1"])
+        .start();
+    ring.wait_for_consumer(&consumer);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", consumer.pid()));
+    let status = status.expect("it runs");
+    let locked = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmLck:")?.strip_suffix("kB"));
+    let locked: u64 = locked.expect("a line").trim().parse().expect("a number");
+    assert!(locked * 1024 >= 256 << 10, "{locked} KiB");
+    ring.producer(&["-q", "--lock-memory"])
+        .input(seq(3))
+        .run()
+        .quietly(DONE);
+    consumer.finish().ended(DONE).wrote(seq(3));
+    ring.assert_gone();
+}

@@ -80,11 +80,14 @@ fn another_user_is_refused_by_the_default_mode(ring: &Ring) {
         let refused = |call: Call| {
             call.run()
                 .refused(PERMISSION, &[ring.address(), "permission denied"])
+                .stderr
         };
         refused(users.producer(OTHER, &[]).input(seq(3)));
         refused(users.consumer(OTHER, &[]));
         refused(users.consumer(OTHER, &["--no-create"]));
-        refused(users.call(OTHER, GROUP, "semring", &["info"]));
+        refused(users.call(OTHER, GROUP, "semring", &["create"]));
+        let said = refused(users.call(OTHER, GROUP, "semring", &["info"]));
+        assert_eq!(said.to_lowercase().matches("permission denied").count(), 1);
         refused(users.call(OTHER, GROUP, "semring", &["rm"]));
         refused(users.call(OTHER, GROUP, "semring", &["rm", "--force"]));
         // Nor is it in that user's list, and the list is no error.

@@ -53,6 +53,19 @@ impl SetFacts {
     }
 }
 
+/// True if nobody ever did an operation on the set, nor waits for it. Leaves no trace.
+pub(crate) fn is_untouched(id: i32) -> bool {
+    let set = SemSet::from_id(id);
+    let nobody_waits = |count: usize| {
+        (0..count as u16).all(|index| {
+            matches!(set.waiting_for_increase(index), Ok(0))
+                && matches!(set.waiting_for_zero(index), Ok(0))
+        })
+    };
+    set.stat()
+        .is_ok_and(|stat| stat.otime == 0 && nobody_waits(stat.count))
+}
+
 /// A set that nobody uses, with tombstone and creation lock held until this is dropped: nobody can
 /// attach, and no creator or remover can begin. Both are undone if we die.
 pub(crate) struct SeizedSet {

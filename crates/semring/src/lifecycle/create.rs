@@ -102,7 +102,8 @@ fn create_unnamed(
     // A look first, so that no gigabyte is allocated only to find the name taken. The link decides.
     match Object::open(place, Access::ReadOnly) {
         Err(MemoryError::NotFound) => {}
-        Ok(_) | Err(MemoryError::Denied(_) | MemoryError::WrongType(_)) => {
+        // (What may not be looked at falls to the last arm: whether it is a ring is not ours to know.)
+        Ok(_) | Err(MemoryError::WrongType(_)) => {
             return Err(CreateError::Exists {
                 name: name.to_owned(),
             });

@@ -445,7 +445,9 @@ pub(crate) fn list() -> Vec<RingInfo> {
                 .ok()
                 .filter(|&len| super::open::plausible_length(len))?;
             let superblock = Superblock::decode(&*object.head().ok()?).ok()?;
-            inspect(&Address::of_place(&place, &superblock.name)).ok()
+            let address = Address::of_place(&place, &superblock.name);
+            // No ring of ours has a name that no address can have.
+            address.is_valid().then(|| inspect(&address).ok())?
         })
         .collect()
 }

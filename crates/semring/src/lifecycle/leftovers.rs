@@ -33,7 +33,7 @@ use super::remove::{sysv_error, take_away_or_leave, unlink_error};
 use super::{RingCore, create};
 use crate::error::{OpenError, RemoveError};
 use crate::guard::Mismatch;
-use crate::guard::abandoned::{SeizedSet, SetFacts};
+use crate::guard::abandoned::{SeizedSet, SetFacts, is_untouched};
 use crate::guard::semaphore::{KEY_PREFIX, SemaphoreGuard};
 use crate::guard::set::Home;
 use crate::guard::site::{self, Found, KeyLock};
@@ -228,6 +228,13 @@ impl Leftover {
     }
 
     fn remove_set(&self, id: i32) -> Result<Pruned, RemoveError> {
+        // To seize it is to touch it: what somebody has begun to use since we found it stays as it is.
+        let begun = |facts: SetFacts| facts.is_blank() && !is_untouched(id);
+        let key = SemSet::from_id(id).stat().map(|stat| stat.key.raw() as u32);
+        let random = key.is_ok_and(|raw| raw & 0xffff_0000 == KEY_PREFIX);
+        if !random && SetFacts::of(id).is_some_and(begun) {
+            return Ok(Pruned::InUse);
+        }
         let Some(held) = self.seize(id)? else {
             return Ok(Pruned::InUse);
         };
@@ -449,9 +456,10 @@ fn is_orphan(id: i32, key: Key, facts: &SetFacts, references: &References) -> bo
         Some(Home::Key) => matches!(under(key), Under::Nothing | Under::Foreign),
         // Nobody has the ring open; if its memory is on its way to somebody, the set is made anew there.
         Some(Home::Users { count: 0 }) if facts.is_identified() && random => true,
-        // No ring goes with a set that was never marked; the key tells that it is ours.
+        // No ring goes with a set that was never marked. A random key tells that it is ours; one of a name
+        // may be that of another program by chance, and then that it was never used has to tell.
         Some(Home::Unknown) if facts.is_blank() && raw >> 24 == KEY_BYTE => {
-            matches!(under(key), Under::Nothing)
+            (random || is_untouched(id)) && matches!(under(key), Under::Nothing)
         }
         _ => false,
     }
@@ -657,6 +665,9 @@ fn owns_its_set(place: &Place, object: &Object, superblock: &Superblock) -> bool
 
 fn abandoned_ring(place: &Place, object: &Object, superblock: &Superblock) -> Option<Leftover> {
     let address = Address::of_place(place, &superblock.name);
+    if !address.is_valid() {
+        return None; // made by nobody of ours
+    }
     let name = address.to_string();
     let uuid = superblock.uuid;
     match open(&address, Access::ReadOnly) {

@@ -19,7 +19,7 @@ const MAX_PATH_BYTES: usize = 4095;
 /// |---|---|
 /// | `NAME`, `posix:NAME` | POSIX shared memory: a file of this name in `/dev/shm` |
 /// | `sysv:NAME` | System V shared memory, its key derived from the name |
-/// | `sysv:0x5eed0001`, `sysv:4096` | the same with this key |
+/// | `sysv:0x12340001`, `sysv:4096` | the same with this key |
 /// | `sysv:PATH#ID` | the same with the key that `ftok` gives |
 /// | `file:PATH` | a mapped file on a local file system; survives a reboot |
 /// | `memfd:`, `memfd:NAME` | memory without a name, for [`create`](crate::Builder::create) only: others get a descriptor |
@@ -73,7 +73,7 @@ pub enum AddressError {
     },
     /// The number after `sysv:` is not a key.
     #[error(
-        "{text:?} is not a System V key: write sysv:0x5eed0001 or a decimal number, from 0x1 to 0xffffffff"
+        "{text:?} is not a System V key: write sysv:0x12340001 or a decimal number, from 0x1 to 0xffffffff"
     )]
     BadKey {
         /// As given.
@@ -242,6 +242,13 @@ impl Address {
             Place::Memfd(label) => Form::Memfd(label.clone()),
             Place::Anonymous => Form::Anonymous,
         })
+    }
+}
+
+impl Address {
+    /// True if somebody could write it down: what is found in a folder may have any name.
+    pub(crate) fn is_valid(&self) -> bool {
+        self.to_string().parse::<Self>().is_ok()
     }
 }
 
@@ -475,6 +482,18 @@ mod tests {
         ] {
             let error = text.parse::<Address>().expect_err(text);
             assert!(error.to_string().len() < 200, "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_found_under_a_name_that_no_address_can_have_has_none() {
+        let found = |name: &str| {
+            let place = Place::Posix(std::path::Path::new("/dev/shm").join(name));
+            Address::of_place(&place, "").is_valid()
+        };
+        assert!(found("orders"));
+        for name in ["a b", "\u{1b}[7m", ".hidden", "-f", "$(reboot)"] {
+            assert!(!found(name), "{name:?}");
         }
     }
 
