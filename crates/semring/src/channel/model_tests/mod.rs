@@ -72,6 +72,7 @@ impl Model {
             guard: Box::new(Handle(kernel.clone())),
             object: Object::nowhere(),
             created: true,
+            fallback: None,
         };
         let habits = Habits {
             wait: WaitStrategy::Block,
