@@ -26,6 +26,8 @@
 //! * [`spsc`] and [`mpsc`]: rings of one and of many producers; the same types with another parameter.
 //! * [`Builder`]: what a ring is made of. [`Ring`]: an open ring. [`Producer`], [`Consumer`]: the roles.
 //! * [`Reservation`] and [`Message`]: writing and reading in place.
+//! * [`duplex`]: two rings as a line that goes both ways, and calls over it: in place of a Unix socket.
+//! * [`process`]: programs with rings in place of stdin and stdout: in place of `popen`.
 //! * [`Address`]: what names mean. [`list`], [`inspect`], [`remove`]: looking around and cleaning up.
 //!
 //! # Memory ordering

@@ -3,6 +3,7 @@
 
 mod admin;
 mod bench;
+mod coprocess;
 mod doctor;
 mod idle;
 mod kills;

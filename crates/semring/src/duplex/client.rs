@@ -129,7 +129,7 @@ impl Client {
     /// # Errors
     /// [`CallError::PeerGone`] when the server is gone, at once also if it is killed meanwhile;
     /// [`CallError::Unanswered`] if it let go of the request; [`CallError::TooLong`]; and the others. The
-    /// call is over then.
+    /// call is over then. Whether a server that is gone acted on the request nobody can tell.
     pub fn call(&mut self, bytes: &[u8]) -> Result<Reply, CallError> {
         self.ask(bytes, Patience::Forever)
     }
@@ -358,7 +358,7 @@ impl Client {
             Patience::Forever => self.receiver.recv(),
         };
         let message = received.map_err(receiving)?;
-        let frame = take(&message);
+        let frame = take(&message).map_err(receiving)?;
         message.release();
         // So that the server has its room also while we do something else. (A failure is found again.)
         let _ = self.receiver.consumer().flush_released();

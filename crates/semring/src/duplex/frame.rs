@@ -9,7 +9,7 @@
 use std::time::{Duration, Instant};
 
 use crate::channel::{Message, spsc};
-use crate::error::SendError;
+use crate::error::{RecvError, SendError};
 use crate::layout::Meta;
 
 /// Bytes in front of what the user says.
@@ -72,19 +72,22 @@ pub(super) struct Frame {
     pub(super) bytes: Vec<u8>,
 }
 
-/// Takes a message apart; `None` if it is none of a call.
-pub(super) fn take(message: &Message<'_>) -> Option<Frame> {
-    let kind = FrameKind::of_number(message.meta().kind)?;
-    let len = message.len().checked_sub(ID_BYTES)?;
+/// Takes a message apart; `None` if it is none of a call, an error if its memory was taken away.
+pub(super) fn take(message: &Message<'_>) -> Result<Option<Frame>, RecvError> {
+    let kind = FrameKind::of_number(message.meta().kind);
+    let (Some(kind), Some(len)) = (kind, message.len().checked_sub(ID_BYTES)) else {
+        return Ok(None);
+    };
+    let view = message.view();
     let mut id = [0; ID_BYTES];
-    message.read_at(0, &mut id);
+    view.checked_read_at(0, &mut id)?;
     let mut bytes = vec![0; len];
-    message.read_at(ID_BYTES, &mut bytes);
-    Some(Frame {
+    view.checked_read_at(ID_BYTES, &mut bytes)?;
+    Ok(Some(Frame {
         kind,
         id: CallId(u64::from_le_bytes(id)),
         bytes,
-    })
+    }))
 }
 
 /// How long a call may wait.

@@ -11,6 +11,9 @@ use crate::error::{RecvError, SendError};
 /// Takes the requests of one [`Client`](super::Client). Requests may be answered in any order, also by other
 /// threads; those that nobody answers are reported to the client as unanswered.
 ///
+/// A request that was taken is not delivered again, whatever becomes of the server: it is acted on at most
+/// once.
+///
 /// Dropping it takes no more requests; the requests that are out can still be answered.
 #[derive(Debug)]
 pub struct Server {
@@ -107,7 +110,7 @@ impl Server {
                 Err(RecvError::Interrupted) if !self.outbox.take_interruption() => continue,
                 other => other?,
             };
-            let frame = take(&message);
+            let frame = take(&message)?;
             message.release();
             // So that the client has its room also while we work or wait for our own. (A failure is found
             // again by the next call; this request is whole.)

@@ -56,6 +56,8 @@
 //!   end.
 //! * The parent ends, in whatever way: the child receives what is left, then end-of-stream, and meets a broken
 //!   pipe. It is not killed.
+//!   (`semring-producer`, if its parent was killed before it came to open the ring, does not know that there
+//!   was somebody: it fills the ring, and waits if that is not enough.)
 //! * [`Child`] is dropped: its rings are closed, and the child is neither killed nor waited for, as with
 //!   [`std::process::Child`]; but it is reaped when it ends, so no zombie stays.
 //!
