@@ -66,24 +66,33 @@ impl Shared {
 }
 
 /// The thread that waits for a child's end, before it has one.
-pub(super) struct Watch(Sender<(u32, Arc<Shared>)>);
+pub(super) struct Watch {
+    hand_over: Sender<(u32, Arc<Shared>)>,
+    thread: thread::JoinHandle<()>,
+}
 
 impl Watch {
     /// The thread keeps the rings open, so that the child finds their guards also if the parent has closed
     /// its ends before.
     pub(super) fn begin(input: Option<spsc::Ring>, output: Option<spsc::Ring>) -> io::Result<Self> {
         let (hand_over, come) = channel();
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("semring-child".to_owned())
-            .spawn(move || watch(&come, input.as_ref(), output.as_ref()))?;
-        Ok(Self(hand_over))
+            .spawn(move || watch(&come, input, output))?;
+        Ok(Self { hand_over, thread })
+    }
+
+    /// There will be no child. The rings are closed when this returns.
+    pub(super) fn abandon(self) {
+        drop(self.hand_over);
+        let _ = self.thread.join();
     }
 }
 
 fn watch(
     come: &Receiver<(u32, Arc<Shared>)>,
-    input: Option<&spsc::Ring>,
-    output: Option<&spsc::Ring>,
+    input: Option<spsc::Ring>,
+    output: Option<spsc::Ring>,
 ) {
     // Otherwise it could not be started.
     let Ok((id, shared)) = come.recv() else {
@@ -96,15 +105,17 @@ fn watch(
     let reaped = state.child.take().map(|mut child| child.wait());
     drop(state);
     // The kernel has ended what it took part in. What it never came to open ends here.
-    if let Some(ring) = input {
+    if let Some(ring) = &input {
         ring.hang_up();
     }
-    if let Some(ring) = output
+    if let Some(ring) = &output
         && let Ok(info) = ring.info()
         && info.lanes.iter().all(|lane| lane.attached_producers == 0)
     {
         ring.end_stream();
     }
+    // Before anybody learns of the end, and ends the process: its last user takes a ring's guard away.
+    drop((input, output));
     let end = match reaped {
         Some(Ok(status)) => End::Status(status),
         Some(Err(error)) => End::Unknown(error.raw_os_error().unwrap_or_default()),
@@ -131,7 +142,7 @@ impl Child {
             ended: Condvar::new(),
         });
         // The thread waits for it.
-        let _ = watch.0.send((id, shared.clone()));
+        let _ = watch.hand_over.send((id, shared.clone()));
         Self {
             stdin,
             stdout,

@@ -113,11 +113,14 @@ impl Builder {
         let (consumer, output) = stdout.unzip();
         // The thread first: without it there must be no child.
         let watch = Watch::begin(input, output).map_err(SpawnError::Thread)?;
-        let child = command.spawn().map_err(|source| SpawnError::Program {
-            program: command.get_program().to_string_lossy().into_owned(),
-            source,
-        })?;
-        Ok(Child::new(child, watch, producer, consumer))
+        match command.spawn() {
+            Ok(child) => Ok(Child::new(child, watch, producer, consumer)),
+            Err(source) => {
+                watch.abandon();
+                let program = command.get_program().to_string_lossy().into_owned();
+                Err(SpawnError::Program { program, source })
+            }
+        }
     }
 
     /// A new ring, of which the program will find a descriptor.
