@@ -110,6 +110,12 @@ fn failed(error: io::Error) -> RecvError {
     }
 }
 
+fn copied(message: &Message<'_>) -> Result<Vec<u8>, RecvError> {
+    let mut bytes = Vec::new();
+    message.view().checked_append_to(&mut bytes)?;
+    Ok(bytes)
+}
+
 impl<K: Kind + Unpin> Stream for AsyncConsumer<K> {
     type Item = Result<Vec<u8>, RecvError>;
 
@@ -118,7 +124,7 @@ impl<K: Kind + Unpin> Stream for AsyncConsumer<K> {
         let turn = ready!(::tokio::task::coop::poll_proceed(task));
         loop {
             let answer = match this.consumer.try_find() {
-                Ok(found) => Some(Ok(this.consumer.found(found).to_vec())),
+                Ok(found) => Some(copied(&this.consumer.found(found))),
                 Err(RecvError::EndOfStream) => None,
                 Err(RecvError::Empty) => {
                     let mut ready = ready!(this.pollable.poll_read_ready(task)).map_err(failed)?;
@@ -130,7 +136,7 @@ impl<K: Kind + Unpin> Stream for AsyncConsumer<K> {
                         }
                         Ok(found) => {
                             drop(ready);
-                            Some(Ok(this.consumer.found(found).to_vec()))
+                            Some(copied(&this.consumer.found(found)))
                         }
                         Err(RecvError::EndOfStream) => None,
                         Err(error) => Some(Err(error)),
