@@ -25,7 +25,12 @@
 //!   leaves nobody asleep who has something to find.
 //! * **REMOVAL comes last** in taking a seat: a remover that has it alone finds no life locked, or lets go.
 //! * **A remover is a life, too**: it opens `remover`, takes the name of `lock` away, and closes it, or is
-//!   killed: both hang up for every sleeper. No order of its steps leaves one asleep.
+//!   killed: both hang up for every sleeper. No order of its steps leaves one asleep. Who takes the directory
+//!   away by other means does not ring; inotify does, as far as its limits go.
+//!
+//! * **Whoever leaves alive gives its locks back and rings**, because a program that another thread of the
+//!   process is just starting has copies of the descriptors until its exec, and so keeps the pipes from
+//!   hanging up. (A process that is killed in such a moment is certified when the new program is there.)
 //!
 //! A wait is one `epoll_wait` on the bell and the lives of the others; lives are told once each time they
 //! hang up. All of it can be polled: see [`Guard::poller`].
@@ -42,6 +47,7 @@ use crate::os::fifo::{self, End};
 use crate::os::fork::Private;
 use crate::os::lock::{Hold, hold_byte, would_be_refused};
 use crate::os::poll::{Interest, Poller};
+use crate::os::watch::Watch;
 use crate::os::{clock, errno, process};
 use crate::sync::{AtomicU64, Ordering};
 
@@ -72,6 +78,8 @@ pub(crate) struct PipeGuard {
     bells: Vec<OnceLock<File>>,
     /// Lives as we listen to them: the remover's, the consumer's, then the producers'.
     lives: Vec<OnceLock<File>>,
+    /// Tells when the directory is removed by somebody who does not ring.
+    watch: OnceLock<Option<Watch>>,
     removal: Mutex<Option<Removing>>,
     /// Counts us among the users of a ring that goes with them, and the process that does.
     user: Option<(u32, Private)>,
@@ -105,6 +113,7 @@ impl PipeGuard {
             seats: Mutex::new((0..=lanes).map(|_| None).collect()),
             bells: (0..=lanes).map(|_| OnceLock::new()).collect(),
             lives: (0..lanes + 2).map(|_| OnceLock::new()).collect(),
+            watch: OnceLock::new(),
             removal: Mutex::new(None),
             user: None,
             alive: AtomicU64::new(0),
@@ -167,6 +176,10 @@ impl PipeGuard {
 
     fn remover(&self) -> Result<&File> {
         self.opened(&self.lives[0], Pipe::Remover, End::Read)
+    }
+
+    fn watch(&self) -> Option<&Watch> {
+        self.watch.get_or_init(|| self.site.watch()).as_ref()
     }
 
     fn ring(&self, bell: Bell) -> Result<()> {
@@ -235,9 +248,12 @@ impl PipeGuard {
         use std::os::fd::AsFd;
         let poller = Poller::new().map_err(os("epoll_create1"))?;
         let add =
-            |file: &File, interest| poller.add(file.as_fd(), interest).map_err(os("epoll_ctl"));
+            |file: &dyn AsFd, interest| poller.add(file.as_fd(), interest).map_err(os("epoll_ctl"));
         add(self.bell(Self::own_bell(seat))?, Interest::Tokens)?;
         add(self.remover()?, Interest::HangUp)?;
+        if let Some(watch) = self.watch() {
+            add(watch, Interest::News)?;
+        }
         match seat {
             Seat::Producer { .. } => add(self.life(Seat::Consumer)?, Interest::HangUp)?,
             Seat::Consumer => {
@@ -310,6 +326,9 @@ impl Guard for PipeGuard {
         if self.is_being_removed()? {
             return Ok(Claim::BeingRemoved);
         }
+        // Before the life, because of the numbers of descriptors: when a process ends, the kernel closes the
+        // last ones first, and inotify takes it milliseconds.
+        self.watch();
         let lock = self.own_lock()?;
         if !Self::hold(&lock, Self::byte(seat), Hold::Alone)? {
             return Ok(Claim::Taken);
@@ -344,12 +363,19 @@ impl Guard for PipeGuard {
             return Ok(());
         };
         let _ = site::note_holder(&taken.lock, self.index(seat), 0);
-        // Hanging up rings for those who wait. The life first: who takes the byte after us must find it free.
-        taken
+        // The life first: who takes the byte after us must find it free.
+        let life = taken
             .life
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
+        if let Some(life) = life {
+            life.release();
+            // Hanging up rings for those who wait, if nobody has a copy of the descriptor: a program that
+            // another thread is just starting does, until it is there.
+            let _ = self.ring_others(seat);
+        }
+        taken.lock.release();
         // A removal that we began as the consumer ends with us.
         let mut removing = self.removing();
         if matches!(&*removing, Some(Removing::AsConsumer(by)) if Arc::ptr_eq(by, &taken)) {
@@ -506,6 +532,9 @@ impl Guard for PipeGuard {
             Err(error) => return Err(os("openat")(error)),
         };
         self.site.mark_removed().map_err(os("unlinkat"))?;
+        // For those who wait, should somebody have a copy of the remover's descriptor just now (`leave`).
+        let _ = self.ring_others(Seat::Consumer);
+        let _ = self.ring(Bell::Messages);
         drop(remover);
         self.site.clear(self.lanes).map_err(os("rmdir"))
     }

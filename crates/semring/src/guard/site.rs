@@ -2,7 +2,8 @@
 //! children inherit.
 //!
 //! ```text
-//! lock        bytes to lock, see `pipe`; at 0 a mark, from 8 the holders' pids, at 4096 where the ring is
+//! lock        bytes to lock, see `pipe`; at 0 a mark of removal, at 1 one of completeness, from 8 the
+//!             holders' pids, at 4096 where the ring is
 //! messages    the consumer's bell             room.N      the bell of lane N's producer
 //! consumer    open while it is attached       producer.N  open while lane N's producer is attached
 //! remover     open while somebody removes
@@ -14,8 +15,11 @@
 //! 1 the directory             killed: an empty directory of our kind of name
 //! 2 lock, byte CREATION held  killed: its lock is free and the rest is missing: it is known to be dead
 //! 3 the FIFOs, the owner      killed: likewise
-//! 4 the byte is let go of     when the ring has its name
+//! 4 the mark of completeness
+//! 5 the byte is let go of     when the ring has its name
 //! ```
+//! Whoever finds the ring goes by the mark, not by the byte: a creator that is stopped between the name and
+//! 5 is in nobody's way.
 //! Removing begins with the name of `lock`: who has it open sees that it has none any more. Whoever is
 //! killed behind that leaves a directory without `lock`, which is nobody's.
 
@@ -29,6 +33,7 @@ use std::time::Duration;
 use crate::os::fifo::{self, End};
 use crate::os::fork::Private;
 use crate::os::lock::{Hold, hold_byte, would_be_refused};
+use crate::os::watch::Watch;
 use crate::os::{clock, errno, file, memfd};
 
 /// Held by whoever makes the pipes of a ring.
@@ -38,6 +43,8 @@ pub(super) const CREATION: u64 = 2;
 pub(crate) const PREFIX: &str = ".semring-";
 
 const LOCK: &str = "lock";
+/// Where the mark is that all of it was made.
+const COMPLETE_AT: u64 = 1;
 const HOME_AT: u64 = 4096;
 
 /// One pipe of a ring.
@@ -156,7 +163,7 @@ impl Site {
         let lock =
             file::open_in(&directory, &fifo::name(LOCK), false).map_err(no_site("openat"))?;
         // Half made: whoever makes it is at work, or dead.
-        if would_be_refused(&lock, CREATION, Hold::Alone).map_err(no_site("fcntl(F_OFD_GETLK)"))? {
+        if !is_complete(&lock).map_err(no_site("pread"))? {
             return Err(NoSite::Missing);
         }
         let last = Pipe::Room(lanes - 1).name();
@@ -223,6 +230,15 @@ impl Site {
         }
     }
 
+    /// Tells when the name of `lock` goes, if that can be had: for sleepers whose directory is removed by
+    /// somebody who does not ring (`rm -r`, systemd's RemoveIPC).
+    pub(super) fn watch(&self) -> Option<Watch> {
+        match self {
+            Self::Directory { lock, .. } => Watch::names_of(lock).ok(),
+            Self::Inherited { .. } => None,
+        }
+    }
+
     /// From here on [`is_removed`](Self::is_removed) holds, for everybody.
     pub(super) fn mark_removed(&self) -> io::Result<()> {
         match self {
@@ -268,6 +284,11 @@ impl Site {
     }
 }
 
+fn is_complete(lock: &File) -> io::Result<bool> {
+    let mut mark = [0];
+    Ok(lock.read_at(&mut mark, COMPLETE_AT)? == 1 && mark != [0])
+}
+
 /// Notes who has a seat.
 pub(super) fn note_holder(lock: &Private, seat: usize, pid: u32) -> io::Result<()> {
     let at = 8 + 8 * seat as u64;
@@ -299,19 +320,57 @@ impl NewSite {
         owner: Owner,
         home: &str,
     ) -> Result<Self, Trouble> {
+        // Before it has its lock, who clears away can take the directory for a killed creator's.
+        for _ in 0..8 {
+            match Self::try_create(path, lanes, owner, home) {
+                Err(trouble) if trouble.source.kind() == io::ErrorKind::NotFound => {}
+                made => return made,
+            }
+        }
+        Self::try_create(path, lanes, owner, home)
+    }
+
+    fn try_create(path: &Path, lanes: usize, owner: Owner, home: &str) -> Result<Self, Trouble> {
         let mut builder = std::fs::DirBuilder::new();
         builder.mode(0o700);
         builder.create(path).map_err(trouble("mkdir"))?;
-        let made = Self::fill(path, lanes, owner, home);
+        let directory = match file::open_directory(path) {
+            Ok(directory) => directory,
+            Err(source) => {
+                let _ = std::fs::remove_dir(path);
+                let call = "open";
+                return Err(Trouble { call, source });
+            }
+        };
+        let made = Self::fill(path, &directory, lanes, owner, home);
         if made.is_err() {
-            // As far as it came.
-            let _ = sweep(path);
+            // As far as it came; by names, because descriptors may be what there are none of.
+            let _ = file::unlink_in(&directory, &fifo::name(LOCK));
+            for pipe in Pipe::all(lanes) {
+                let _ = file::unlink_in(&directory, &pipe.name());
+            }
+            let _ = std::fs::remove_dir(path);
         }
-        made
+        let (lock, creation) = made?;
+        Ok(Self {
+            site: Some(Site::Directory {
+                path: path.to_owned(),
+                directory,
+                lock,
+            }),
+            lanes,
+            _creation: Some(creation),
+        })
     }
 
-    fn fill(path: &Path, lanes: usize, owner: Owner, home: &str) -> Result<Self, Trouble> {
-        let directory = file::open_directory(path).map_err(trouble("open"))?;
+    /// Gives the lock for asking, and the one that holds the byte of creators.
+    fn fill(
+        path: &Path,
+        directory: &File,
+        lanes: usize,
+        owner: Owner,
+        home: &str,
+    ) -> Result<(File, Private), Trouble> {
         let creation = Private::open(|| {
             let name = path.join(LOCK);
             let lock = match file::create_unnamed(path, owner.mode) {
@@ -342,8 +401,8 @@ impl NewSite {
         .map_err(trouble("open (lock)"))?;
         for pipe in Pipe::all(lanes) {
             let name = pipe.name();
-            fifo::make(&directory, &name, owner.mode).map_err(trouble("mkfifo"))?;
-            fifo::open_at(&directory, &name, End::Both)
+            fifo::make(directory, &name, owner.mode).map_err(trouble("mkfifo"))?;
+            fifo::open_at(directory, &name, End::Both)
                 .and_then(|pipe| give(&pipe, owner))
                 .map_err(trouble("fchown"))?;
         }
@@ -355,19 +414,12 @@ impl NewSite {
                 0
             }
         });
-        file::set_mode(&directory, 0o700 | others[0] | others[1]).map_err(trouble("fchmod"))?;
-        give(&directory, owner).map_err(trouble("fchown"))?;
-        let lock =
-            file::open_in(&directory, &fifo::name(LOCK), false).map_err(trouble("openat"))?;
-        Ok(Self {
-            site: Some(Site::Directory {
-                path: path.to_owned(),
-                directory,
-                lock,
-            }),
-            lanes,
-            _creation: Some(creation),
-        })
+        file::set_mode(directory, 0o700 | others[0] | others[1]).map_err(trouble("fchmod"))?;
+        give(directory, owner).map_err(trouble("fchown"))?;
+        let lock = file::open_in(directory, &fifo::name(LOCK), false).map_err(trouble("openat"))?;
+        let mark = creation.file().write_at(&[1], COMPLETE_AT);
+        mark.map_err(trouble("pwrite"))?;
+        Ok((lock, creation))
     }
 
     /// The ring has its name: lets go of the lock.
@@ -433,7 +485,7 @@ pub(crate) fn look_for(path: &Path, held: Option<&Private>) -> Option<Found> {
     let got = lock.read_at(&mut home, HOME_AT).ok()?;
     home.truncate(got);
     let home = String::from_utf8(home).ok()?;
-    Some(if home.is_empty() || !path.join("messages").exists() {
+    Some(if home.is_empty() || !is_complete(&lock).ok()? {
         Found::Unfinished
     } else {
         Found::Idle { home }

@@ -68,7 +68,7 @@ pub(crate) fn create(address: &Address, plan: &Plan) -> Result<SharedRing, Creat
         source,
     })?;
     if plan.guard == GuardChoice::Semaphore {
-        check_limits(&name, plan)?;
+        semaphores_work(&name, plan)?;
     }
     match &place {
         Place::Sysv(_) => create_in_place(address, &name, &place, plan),
@@ -205,9 +205,9 @@ fn semaphores_work(name: &str, plan: &Plan) -> Result<(), CreateError> {
     check_limits(name, plan)?;
     match crate::os::sandbox::semaphores() {
         Ok(()) => Ok(()),
-        Err(why) => Err(CreateError::SemaphoreLimit {
+        Err(unfit) => Err(CreateError::SemaphoreLimit {
             name: name.to_owned(),
-            limit: why.to_owned(),
+            limit: unfit.why().to_owned(),
         }),
     }
 }

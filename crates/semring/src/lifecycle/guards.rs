@@ -13,8 +13,8 @@ use crate::guard::site::{self, NoSite, Owner, PREFIX, Trouble};
 use crate::guard::{Guard, GuardError, Mismatch, Refusal};
 use crate::layout::superblock::{GuardKind, SetIdentity, Superblock};
 use crate::memory::{NewObject, Object, Ownership, Place};
-use crate::os::process;
 use crate::os::sysv::Key;
+use crate::os::{errno, process, sandbox};
 
 /// Which guard a new ring is to get.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -262,6 +262,10 @@ pub(super) fn renew_pipes(
 }
 
 fn find_set(object: &Object, superblock: &Superblock) -> Result<SemaphoreGuard, Mismatch> {
+    if !sandbox::may_ask() {
+        let (call, errno) = ("semget", errno::EPERM);
+        return Err(Mismatch::Denied(Refusal { call, errno }));
+    }
     let there = superblock.ipc_namespace;
     let here = process::ipc_namespace().unwrap_or(0);
     if there != 0 && here != 0 && there != here {

@@ -42,7 +42,7 @@ use crate::layout::view::RingView;
 use crate::layout::{Capacity, Geometry};
 use crate::memory::{self, Access, Address, MemoryError, Object, POSIX_DIRECTORY, Place};
 use crate::os::sysv::{Key, SemSet, sem};
-use crate::os::{file, process};
+use crate::os::{file, process, sandbox};
 
 /// Where the name of a ring at this place would be found.
 pub(super) fn home(place: &Place) -> Home {
@@ -77,7 +77,7 @@ fn directory(path: &Path) -> Home {
 pub enum LeftoverKind {
     /// A ring that a program made because it was missing, and that nobody uses any more.
     Ring,
-    /// Such a ring whose semaphores are gone, so that nobody can use it.
+    /// Such a ring whose semaphores or pipes are gone, so that nobody can use it.
     Unguarded,
     /// A ring whose creator died before it was ready.
     Unfinished,
@@ -98,12 +98,28 @@ pub struct Leftover {
 
 #[derive(Clone, Debug)]
 enum What {
-    Ring { address: Address, uuid: [u8; 16] },
-    Unguarded { place: Place, uuid: [u8; 16] },
-    Unfinished { key: Key, set: Option<i32> },
-    Semaphores { id: i32 },
-    Pipes { directory: PathBuf },
-    KeyFile { key: Key },
+    Ring {
+        address: Address,
+        uuid: [u8; 16],
+    },
+    Unguarded {
+        place: Place,
+        uuid: [u8; 16],
+        guard: GuardKind,
+    },
+    Unfinished {
+        key: Key,
+        set: Option<i32>,
+    },
+    Semaphores {
+        id: i32,
+    },
+    Pipes {
+        directory: PathBuf,
+    },
+    KeyFile {
+        key: Key,
+    },
 }
 
 /// What came of a removal.
@@ -141,6 +157,15 @@ impl Leftover {
         }
     }
 
+    /// What a ring that is [`Unguarded`](LeftoverKind::Unguarded) had.
+    #[must_use]
+    pub fn lost_guard(&self) -> Option<GuardKind> {
+        match self.what {
+            What::Unguarded { guard, .. } => Some(guard),
+            _ => None,
+        }
+    }
+
     /// Messages that nobody has read.
     #[must_use]
     pub fn unread_messages(&self) -> u64 {
@@ -161,7 +186,9 @@ impl Leftover {
     pub fn remove(&self, discard_unread: bool) -> Result<Pruned, RemoveError> {
         match &self.what {
             What::Ring { address, uuid } => remove_ring(address, uuid, discard_unread),
-            What::Unguarded { place, uuid } => self.remove_unguarded(place, uuid, discard_unread),
+            What::Unguarded { place, uuid, .. } => {
+                self.remove_unguarded(place, uuid, discard_unread)
+            }
             What::Unfinished { key, set } => self.remove_unfinished(*key, *set),
             What::Semaphores { id } => self.remove_set(*id),
             What::Pipes { directory } => self.remove_pipes(directory),
@@ -272,7 +299,7 @@ impl Leftover {
             return Ok(Pruned::InUse);
         };
         if let Under::Unfinished(object, _) = under(key)
-            && SemSet::open(key).is_err()
+            && (!sandbox::may_ask() || SemSet::open(key).is_err())
         {
             if create::stays_attached(&object) {
                 held.keep();
@@ -500,6 +527,9 @@ fn unfinished(key: Key) -> Option<(Object, Option<i32>)> {
     let Under::Unfinished(object, magic) = under(key) else {
         return None;
     };
+    if !sandbox::may_ask() {
+        return None;
+    }
     let set = match SemSet::open(key) {
         Ok(set) => set.id(),
         // Creators make the set first: this one was taken away. Zeros alone are no proof.
@@ -561,11 +591,22 @@ pub fn leftovers() -> Vec<Leftover> {
             _ => {}
         }
     }
+    found.extend(sets_left_behind(&sets));
+    found.extend(pipes_left_behind());
+    found
+}
+
+/// Sets that no ring goes with, but for those that are known already.
+fn sets_left_behind(known: &BTreeSet<i32>) -> Vec<Leftover> {
+    let mut found = Vec::new();
+    if !sandbox::may_ask() {
+        return found;
+    }
     let references = References::read();
     for entry in sem::list().unwrap_or_default() {
         let (id, key) = (entry.id, entry.stat.key);
         let mine = is_ours(entry.stat.uid) || is_ours(entry.stat.cuid);
-        if !mine || sets.contains(&id) {
+        if !mine || known.contains(&id) {
             continue;
         }
         if SetFacts::of(id).is_some_and(|facts| is_orphan(id, key, &facts, &references)) {
@@ -577,7 +618,6 @@ pub fn leftovers() -> Vec<Leftover> {
             });
         }
     }
-    found.extend(pipes_left_behind());
     found
 }
 
@@ -687,6 +727,7 @@ fn abandoned_ring(place: &Place, object: &Object, superblock: &Superblock) -> Op
                 what: What::Unguarded {
                     place: place.clone(),
                     uuid,
+                    guard: superblock.guard,
                 },
             })
         }

@@ -336,8 +336,9 @@ fn pipes_lost(name: &str, object: &Object, superblock: &Superblock, mismatch: Mi
         );
     }
     format!(
-        "its pipes are not in {path}: they were removed, or are in the /dev/shm of another container (share it); if \
-         they were removed, remove the ring with: semring rm --force {name}"
+        "its pipes are not in {path}: they were removed (by hand, or at a logout with systemd's RemoveIPC), or are in \
+         the /dev/shm of another container (share it); if they were removed, remove the ring with: semring rm --force \
+         {name}"
     )
 }
 

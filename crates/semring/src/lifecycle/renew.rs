@@ -25,6 +25,7 @@ use super::open::{memory_error, read_superblock};
 use crate::error::OpenError;
 use crate::guard::semaphore::count_for;
 use crate::guard::set::{NewSet, SetTrouble};
+use crate::guard::site::Trouble;
 use crate::guard::{Guard, Mismatch};
 use crate::layout::set_record::SetRecord;
 use crate::layout::superblock::{GuardKind, SetIdentity, Superblock};
@@ -123,12 +124,8 @@ fn make(
         let record = SetRecord::of(before.wrapping_add(1).max(1), SetIdentity::NONE, inode);
         view.write_record(&record);
         superblock.record = Some(record);
-        let guard =
-            renew_pipes(object, &superblock, owner, name).map_err(|trouble| OpenError::Os {
-                name: name.to_owned(),
-                call: trouble.call,
-                source: trouble.source,
-            })?;
+        let guard = renew_pipes(object, &superblock, owner, name)
+            .map_err(|Trouble { call, source }| pipe_error(name, call, source))?;
         return Ok(Renewal::Done(Box::new(superblock), guard));
     }
     let inode = object.inode().map_err(|error| memory_error(name, error))?;
@@ -145,6 +142,15 @@ fn make(
     superblock.ipc_namespace = record.ipc_namespace;
     superblock.record = Some(record);
     Ok(Renewal::Done(Box::new(superblock), Box::new(set.finish())))
+}
+
+fn pipe_error(name: &str, call: &'static str, source: std::io::Error) -> OpenError {
+    let name = name.to_owned();
+    // Only the ring's owner can make them: nobody else can give them to it.
+    if source.kind() == std::io::ErrorKind::PermissionDenied {
+        return OpenError::Permission { name, source };
+    }
+    OpenError::Os { name, call, source }
 }
 
 fn set_error(name: &str, lanes: usize, trouble: SetTrouble) -> OpenError {

@@ -4,13 +4,17 @@
 //! child that inherits them keeps its dead parent alive to everybody else. `O_CLOEXEC` helps those that
 //! exec. For the others a handler of `pthread_atfork` puts the null device in the place of each such
 //! descriptor: the numbers stay taken, so that whoever still closes them in the child closes nothing
-//! else. A child made by a bare `clone(2)` call is not seen.
+//! else. A child made by a bare `clone(2)` call is not seen, and neither is one that is about to exec
+//! (`posix_spawn`): for that moment it keeps pipes from hanging up, and locks held unless they are
+//! [given back](Private::release).
 
 use std::cell::UnsafeCell;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Once;
+
+use super::lock::release;
 
 /// A descriptor of this process only.
 #[derive(Debug)]
@@ -94,6 +98,11 @@ impl Private {
     pub(crate) fn file(&self) -> &File {
         self.file.as_ref().expect("it is there until drop")
     }
+
+    /// Gives back the locks that it holds, whoever has a copy just now. (In a child it is the null device.)
+    pub(crate) fn release(&self) {
+        let _ = release(self.file());
+    }
 }
 
 impl AsFd for Private {
@@ -104,6 +113,7 @@ impl AsFd for Private {
 
 impl Drop for Private {
     fn drop(&mut self) {
+        self.release();
         locked(|numbers, null| {
             let number = self.file().as_raw_fd();
             // In a child it is the null device by now, and not in the list any more.

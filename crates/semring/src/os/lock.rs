@@ -51,6 +51,16 @@ pub(crate) fn hold_byte(file: &File, byte: u64, hold: Hold) -> io::Result<bool> 
     }
 }
 
+/// Gives back all that this description holds, at once. Closing it does so, too, but only when the last copy
+/// of the descriptor is closed: a program that is just being started has one of each until its exec.
+pub(crate) fn release(file: &File) -> io::Result<()> {
+    let mut all = request(0, Hold::Not);
+    all.l_len = 0;
+    // SAFETY: a descriptor that we hold, and a structure that lives through the call.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const all) };
+    super::check(result).map(drop)
+}
+
 /// True if another description's lock would be in the way of holding this byte so. The file may be open
 /// for anything.
 pub(crate) fn would_be_refused(file: &File, byte: u64, hold: Hold) -> io::Result<bool> {
@@ -78,5 +88,21 @@ mod tests {
         drop(double);
         assert!(hold(&second, Hold::Alone).unwrap());
         assert!(hold(&second, Hold::Not).unwrap());
+    }
+
+    #[test]
+    fn locks_that_are_given_back_are_gone_whoever_has_a_copy() {
+        let first = memfd::create(c"lock", 0o600, None).unwrap();
+        let copy = first.try_clone().unwrap();
+        let second = file::reopen(&first, true).unwrap();
+        for byte in [0, 3, 1 << 40] {
+            assert!(hold_byte(&first, byte, Hold::Alone).unwrap());
+            assert!(!hold_byte(&second, byte, Hold::Alone).unwrap());
+        }
+        release(&first).unwrap();
+        for byte in [0, 3, 1 << 40] {
+            assert!(hold_byte(&second, byte, Hold::Alone).unwrap());
+        }
+        drop(copy);
     }
 }

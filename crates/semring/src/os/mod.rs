@@ -22,6 +22,7 @@ pub(crate) mod sentinel;
 pub(crate) mod socket;
 #[cfg(all(test, not(semring_loom)))]
 pub(crate) mod testing;
+pub(crate) mod watch;
 
 /// The error numbers that the layers above tell apart.
 pub(crate) mod errno {

@@ -16,6 +16,8 @@ pub(crate) enum Interest {
     Tokens,
     /// It hung up, told once for each time.
     HangUp,
+    /// There is something new to read, told once for each piece, read or not.
+    News,
 }
 
 /// How many events one call collects.
@@ -35,6 +37,7 @@ impl Poller {
             events: match interest {
                 Interest::Tokens => libc::EPOLLIN as u32,
                 Interest::HangUp => libc::EPOLLET as u32,
+                Interest::News => libc::EPOLLIN as u32 | libc::EPOLLET as u32,
             },
             u64: 0,
         };

@@ -12,10 +12,37 @@ use super::sysv::{Key, Op, SemSet};
 /// Room for the child's few calls.
 const STACK_BYTES: usize = 64 << 10;
 
-/// Says why not.
-pub(crate) fn semaphores() -> Result<(), &'static str> {
-    static ANSWER: OnceLock<Result<(), &'static str>> = OnceLock::new();
+/// Why System V semaphores do not do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Unfit {
+    /// Who calls is refused, or killed.
+    Forbidden,
+    /// Nothing is undone for the dead.
+    NoUndo,
+}
+
+impl Unfit {
+    pub(crate) const fn why(self) -> &'static str {
+        match self {
+            Self::Forbidden => {
+                "a filter of system calls (seccomp) forbids System V semaphores here"
+            }
+            Self::NoUndo => {
+                "this sandbox has System V semaphores, and does not undo them for the dead (SEM_UNDO)"
+            }
+        }
+    }
+}
+
+/// Whether semaphores do; asked of the kernel once.
+pub(crate) fn semaphores() -> Result<(), Unfit> {
+    static ANSWER: OnceLock<Result<(), Unfit>> = OnceLock::new();
     *ANSWER.get_or_init(|| if is_filtered() { probe() } else { Ok(()) })
+}
+
+/// Whether a call that only asks comes back.
+pub(crate) fn may_ask() -> bool {
+    semaphores() != Err(Unfit::Forbidden)
 }
 
 /// True if system calls of this process go through a filter.
@@ -28,43 +55,72 @@ fn is_filtered() -> bool {
     mode != Some("0")
 }
 
-fn probe() -> Result<(), &'static str> {
-    const FORBIDDEN: &str = "a filter of system calls (seccomp) forbids System V semaphores here";
-    const NO_UNDO: &str =
-        "this sandbox has System V semaphores, and does not undo them for the dead (SEM_UNDO)";
+fn probe() -> Result<(), Unfit> {
     let mut report = Report::default();
+    let _no_core = NoCore::new();
     // First the operation that is to be undone, by a process that ends; then a look at what is left.
-    if !in_child(take, &mut report) || !report.made {
-        return Err(FORBIDDEN);
+    if !in_child(take, &mut report) {
+        return Err(Unfit::Forbidden);
+    }
+    match report.errno {
+        0 => {}
+        libc::EPERM | libc::EACCES | libc::ENOSYS => return Err(Unfit::Forbidden),
+        // A limit, say: whoever makes a set is told.
+        _ => return Ok(()),
     }
     if !in_child(look, &mut report) || !report.looked {
-        return Err(FORBIDDEN);
+        return Err(Unfit::Forbidden);
     }
     if report.value == 0 {
         Ok(())
     } else {
-        Err(NO_UNDO)
+        Err(Unfit::NoUndo)
+    }
+}
+
+/// While it is there, whoever is killed leaves no core: kernels before 5.16 kill all who share the memory for
+/// one, and a child of ours shares it.
+struct NoCore {
+    before: libc::c_int,
+}
+
+impl NoCore {
+    fn new() -> Self {
+        // SAFETY: takes numbers only.
+        let before = unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) };
+        // SAFETY: as above.
+        unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
+        Self { before }
+    }
+}
+
+impl Drop for NoCore {
+    fn drop(&mut self) {
+        // What was neither 0 nor 1 can't be set again; it was as good as 0.
+        if self.before == 1 {
+            // SAFETY: takes numbers only.
+            unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
+        }
     }
 }
 
 /// What the children say.
 #[derive(Default)]
 struct Report {
-    made: bool,
+    errno: i32,
     looked: bool,
     id: i32,
     value: u16,
 }
 
 fn take(report: &mut Report) {
-    let Ok(set) = SemSet::create(Key::PRIVATE, 1, 0o600) else {
-        return;
-    };
-    report.id = set.id();
-    report.made = set.op(&[Op::new(0, 1).undo()]).is_ok();
-    if !report.made {
-        let _ = set.remove();
-    }
+    let made = SemSet::create(Key::PRIVATE, 1, 0o600).and_then(|set| {
+        report.id = set.id();
+        set.op(&[Op::new(0, 1).undo()]).inspect_err(|_| {
+            let _ = set.remove();
+        })
+    });
+    report.errno = made.map_or_else(|error| error.errno(), |()| 0);
 }
 
 fn look(report: &mut Report) {
