@@ -4,6 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use semring::{mpsc, spsc};
+use semring_testkit::keeper::Keeper;
 use semring_testkit::names::RingGuard;
 use semring_testkit::watchdog::Watchdog;
 
@@ -32,6 +33,11 @@ impl Bench {
             address,
             _watchdog: Watchdog::new(LONG, label),
         }
+    }
+
+    /// What guards the ring.
+    pub fn keeper(&self) -> Keeper {
+        Keeper::among(&self.guard.objects()).expect("the ring has semaphores or pipes")
     }
 
     pub fn spsc(&self) -> spsc::Ring {

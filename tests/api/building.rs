@@ -250,7 +250,7 @@ fn a_key_can_be_given_as_a_number_or_as_a_file() {
 }
 
 #[test]
-fn a_mode_is_given_to_the_file_and_to_the_semaphores() {
+fn a_mode_is_given_to_the_file_and_to_its_guard() {
     let bench = Bench::new("posix", "mode");
     let _ring = spsc::Builder::new(&bench.address)
         .mode(0o666)
@@ -261,21 +261,7 @@ fn a_mode_is_given_to_the_file_and_to_the_semaphores() {
         std::fs::metadata(path).unwrap().permissions().mode() & 0o7777,
         0o666
     );
-    let set = bench
-        .guard
-        .objects()
-        .into_iter()
-        .find_map(|object| match object {
-            semring_testkit::objects::Object::Semaphores { id, .. } => Some(id),
-            _ => None,
-        });
-    assert_eq!(
-        sysv_ipc::sem::SemSet::from_id(set.unwrap())
-            .stat()
-            .unwrap()
-            .mode,
-        0o666
-    );
+    assert_eq!(bench.keeper().ownership().0, 0o666);
 }
 
 #[test]

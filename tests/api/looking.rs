@@ -3,20 +3,21 @@
 use std::thread;
 
 use semring::{
-    Address, CreateError, OpenError, Position, RemoveError, RingInfo, RingKind, RingState, any,
-    mpsc, spsc,
+    Address, CreateError, GuardKind, OpenError, Position, RemoveError, RingInfo, RingKind,
+    RingState, any, mpsc, spsc,
 };
 use semring_testkit::objects::Object;
-use sysv_ipc::sem::SemSet;
 use sysv_ipc::shm::Shm;
 
 use crate::bench::{Bench, CAPACITY, while_asleep};
 
-/// The bytes of the ring's segment and the values of its semaphores, as the system has them.
-fn everything(bench: &Bench) -> (Vec<u8>, Vec<u16>) {
-    let (mut bytes, mut values) = (Vec::new(), Vec::new());
+/// The bytes of the ring's segment and all that can be seen of its guard, as the system has them.
+fn everything(bench: &Bench) -> (Vec<u8>, Vec<String>) {
+    let mut bytes = Vec::new();
+    let values = bench.keeper().everything();
     for object in bench.guard.objects() {
         match object {
+            Object::Posix { name } if name.starts_with('.') => {} // a directory of pipes
             Object::Posix { name } => bytes = std::fs::read(format!("/dev/shm/{name}")).unwrap(),
             Object::Segment { id, .. } => {
                 let attachment = Shm::from_id(id).attach_read_only().unwrap();
@@ -24,8 +25,7 @@ fn everything(bench: &Bench) -> (Vec<u8>, Vec<u16>) {
                     .map(|at| byte(&attachment, at))
                     .collect();
             }
-            Object::Semaphores { id, .. } => values = SemSet::from_id(id).values().unwrap(),
-            Object::Queue { .. } => {}
+            Object::Semaphores { .. } | Object::Queue { .. } => {}
         }
     }
     assert!(!bytes.is_empty() && !values.is_empty());
@@ -211,15 +211,23 @@ over_each_backend! {
 #[test]
 fn kinds_and_guards_have_names() {
     let bench = Bench::new("posix", "names");
-    let ring = mpsc::Builder::new(&bench.address)
-        .producers(2)
-        .create()
-        .unwrap();
-    let info = ring.info().unwrap();
-    assert_eq!(
-        [info.kind.to_string(), info.guard.to_string()],
-        ["mpsc", "semaphore"]
-    );
+    let ring = [
+        (GuardKind::Pipe, "pipe"),
+        (GuardKind::Semaphore, "semaphore"),
+    ]
+    .map(|(kind, name)| {
+        let _ = semring::remove(&bench.address.parse().unwrap(), false);
+        let builder = mpsc::Builder::new(&bench.address).producers(2).guard(kind);
+        let ring = builder.create().unwrap();
+        assert_eq!(ring.guard_fallback(), None);
+        let info = ring.info().unwrap();
+        assert_eq!(
+            [info.kind.to_string(), info.guard.to_string()],
+            ["mpsc", name]
+        );
+        ring
+    });
+    let [_, ring] = ring;
     assert_eq!(RingKind::Spsc.to_string(), "spsc");
     assert_eq!(RingState::Active.to_string(), "active");
     let producer = ring.producer().unwrap();

@@ -4,8 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use semring::{RecvError, SendError, WaitStrategy, spsc};
-use semring_testkit::objects::Object;
-use sysv_ipc::sem::{Op, SemSet};
+use semring_testkit::keeper::{MESSAGES, ROOM};
 
 use crate::bench::{Bench, CAPACITY, LONG, SOON, while_asleep};
 
@@ -25,13 +24,8 @@ fn open(address: &str, strategy: WaitStrategy) -> spsc::Ring {
 }
 
 /// Runs a wait that is to end with its deadline, while tokens are posted on one of the ring's bells.
-fn under_tokens(bench: &Bench, bell: u16, wait: impl FnOnce(Instant) + Send) {
-    let objects = bench.guard.objects();
-    let set = objects.iter().find_map(|object| match object {
-        Object::Semaphores { id, .. } => Some(SemSet::from_id(*id)),
-        _ => None,
-    });
-    let set = set.expect("the ring has a semaphore set");
+fn under_tokens(bench: &Bench, bell: usize, wait: impl FnOnce(Instant) + Send) {
+    let bells = bench.keeper().bells();
     let deadline = Instant::now() + 10 * SOON;
     thread::scope(|scope| {
         let waiting = scope.spawn(|| {
@@ -39,8 +33,7 @@ fn under_tokens(bench: &Bench, bell: u16, wait: impl FnOnce(Instant) + Send) {
             assert!(Instant::now() >= deadline, "not before its time");
         });
         while !waiting.is_finished() {
-            // Refused while there are as many as a semaphore holds.
-            let _ = set.op(&[Op::new(bell, 1)]);
+            bells.post(bell);
             thread::yield_now();
         }
         waiting.join().unwrap();
@@ -147,11 +140,11 @@ over_each_backend! {
         let mut producer = ring.producer().unwrap();
         let mut consumer = ring.consumer().unwrap();
         // The consumer's bell and that of lane 0, as docs/layout.md has them.
-        under_tokens(&bench, 0, |deadline| {
+        under_tokens(&bench, MESSAGES, |deadline| {
             assert_eq!(consumer.recv_deadline(deadline).err(), Some(RecvError::TimedOut));
         });
         while producer.try_send(&[0; 100]).is_ok() {}
-        under_tokens(&bench, 9, |deadline| {
+        under_tokens(&bench, ROOM, |deadline| {
             assert_eq!(producer.send_deadline(&[0; 100], deadline), Err(SendError::TimedOut));
         });
     }

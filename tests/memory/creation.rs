@@ -47,12 +47,12 @@ fn a_ring_is_made_by_all_at_once(kind: Kind) {
         drop(makers.drain(..KILLED + 2));
         assert_eq!(ask(&mut makers[1], "drain"), "drained 6 EndOfStream");
         drop(makers);
-        let set = site.known_set();
+        let keeper = site.known_keeper();
         semring::remove(&site.parsed(), false).unwrap();
         // What the killed ones left without a name is theirs.
         site.guard.clean();
         site.guard.forget_adopted();
-        site.assert_gone(set);
+        site.assert_gone(keeper);
     }
 }
 

@@ -79,7 +79,7 @@ fn force_ends_both_sides(mut site: Site) {
     consumer.wait_until_asleep_on_a_ring();
     let mut producer = site.producer();
     assert_eq!(ask(&mut producer, "probe"), "ok");
-    let set = site.known_set();
+    let keeper = site.known_keeper();
     semring::remove(&site.parsed(), true).unwrap();
     assert_eq!(answer(&mut consumer), "error Removed");
     assert_eq!(ask(&mut producer, "probe"), "error Removed");
@@ -88,7 +88,7 @@ fn force_ends_both_sides(mut site: Site) {
     let again = ask(&mut site.idle_peer(), &format!("open {}", site.address()));
     assert!(again.contains("NotFound"), "{again}");
     drop((consumer, producer, ring));
-    site.assert_gone(set);
+    site.assert_gone(keeper);
 }
 
 fn who_looks_changes_nothing(mut site: Site) {

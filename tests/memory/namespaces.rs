@@ -7,7 +7,7 @@ const LARGE: u64 = 64 << 20;
 
 #[test]
 fn a_ring_of_another_ipc_namespace_is_refused_by_name_of_the_cause() {
-    let mut site = Site::new(Kind::Posix, "two-namespaces");
+    let mut site = Site::new(Kind::Posix, "two-namespaces").with_semaphores();
     let ring = site.ring(1, 4096);
     let Some(mut peer) = peer_behind(&["unshare", "-i"]) else {
         return;
@@ -27,6 +27,26 @@ fn a_ring_of_another_ipc_namespace_is_refused_by_name_of_the_cause() {
     let missing = ask(&mut peer, &format!("open {}", site.address()));
     assert!(missing.contains("NotFound"), "{missing}");
     drop((peer, ring));
+    site.finish();
+}
+
+/// Its pipes are where its memory is: one /dev/shm is all that both sides must share.
+#[test]
+fn a_ring_with_pipes_is_used_from_another_ipc_namespace() {
+    let mut site = Site::new(Kind::Posix, "pipes-between-namespaces").with_pipes();
+    drop(site.ring(1, 4096));
+    let Some(mut inside) = peer_behind(&["unshare", "-i"]) else {
+        return;
+    };
+    assert!(ask(&mut inside, &format!("open {}", site.address())).starts_with("ok "));
+    say_ok(&mut inside, "consumer");
+    inside.say("drain");
+    inside.wait_until_asleep_on_a_ring();
+    let mut producer = site.producer();
+    say_ok(&mut producer, "send 1 0 200 500");
+    producer.kill();
+    assert_eq!(answer(&mut inside), "drained 200 EndOfStream");
+    drop(inside);
     site.finish();
 }
 

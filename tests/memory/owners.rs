@@ -4,6 +4,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use crate::site::{Kind, NAMED, Site, answer, ask, peer_behind, say_ok};
 use semring::{CreateError, any};
+use semring_testkit::keeper::Keeper;
 use semring_testkit::peer::Peer;
 
 /// A user and a group that nobody else here is.
@@ -119,17 +120,19 @@ fn who_is_not_root_gives_no_file_away() {
 
 #[test]
 fn the_semaphores_that_a_member_of_the_group_makes_anew_are_the_owners() {
-    let site = Site::new(Kind::File, "group-renews");
+    let site = Site::new(Kind::File, "group-renews").with_semaphores();
     let Some(mut other) = peer_of(USER, GROUP) else {
         return;
     };
     let builder = site.builder().capacity(4096).mode(0o660).group(GROUP);
     drop(builder.create().unwrap());
-    site.set().remove().unwrap();
+    site.keeper().remove();
     assert!(open(&mut other, &site).starts_with("ok "));
-    let stat = site.set().stat().unwrap();
-    assert_eq!((stat.uid, stat.gid, stat.mode), (0, GROUP, 0o660));
-    assert_eq!(stat.cuid, USER);
+    assert_eq!(site.keeper().ownership(), (0o660, 0, GROUP));
+    let Keeper::Semaphores(set) = site.keeper() else {
+        panic!("it has semaphores");
+    };
+    assert_eq!(set.stat().unwrap().cuid, USER);
     // Root uses what the member made.
     let ring = any::open(site.address()).unwrap();
     let mut producer = ring.producer().unwrap();
@@ -139,8 +142,33 @@ fn the_semaphores_that_a_member_of_the_group_makes_anew_are_the_owners() {
     site.finish();
 }
 
+/// Nobody can give a directory to somebody else, as the maker of a semaphore set can.
 #[test]
-fn the_group_of_a_folder_is_the_group_of_the_ring_and_its_semaphores() {
+fn the_pipes_of_a_ring_are_made_anew_by_its_owner_only() {
+    let site = Site::new(Kind::File, "owner-renews").with_pipes();
+    let Some(mut other) = peer_of(USER, GROUP) else {
+        return;
+    };
+    let builder = site.builder().capacity(4096).mode(0o660).group(GROUP);
+    drop(builder.create().unwrap());
+    assert_eq!(site.keeper().ownership(), (0o660, 0, GROUP));
+    site.keeper().remove();
+    let refused = open(&mut other, &site);
+    assert!(refused.contains("Permission"), "{refused}");
+    assert!(!site.keeper().exists(), "nothing half made");
+    let ring = any::open(site.address()).unwrap();
+    assert_eq!(site.keeper().ownership(), (0o660, 0, GROUP));
+    // And with these they work together.
+    assert!(open(&mut other, &site).starts_with("ok "));
+    let mut producer = ring.producer().unwrap();
+    say_ok(&mut other, "consumer");
+    producer.probe().unwrap();
+    drop((producer, ring, other));
+    site.finish();
+}
+
+#[test]
+fn the_group_of_a_folder_is_the_group_of_the_ring_and_its_guard() {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("skipped: only root has two groups for sure");
         return;
@@ -153,14 +181,7 @@ fn the_group_of_a_folder_is_the_group_of_the_ring_and_its_semaphores() {
     let address = format!("file:{}", path.display());
     let ring = any::Builder::new(&address).mode(0o660).create().unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().gid(), GROUP);
-    let mut page = [0; 4096];
-    std::os::unix::fs::FileExt::read_exact_at(&std::fs::File::open(&path).unwrap(), &mut page, 0)
-        .unwrap();
-    let (_, id) = crate::site::newest_set(&page);
-    assert_eq!(
-        sysv_ipc::sem::SemSet::from_id(id).stat().unwrap().gid,
-        GROUP
-    );
+    assert_eq!(Keeper::of_ring(&path, &folder).ownership().2, GROUP);
     ring.remove().unwrap();
     std::fs::remove_dir(folder).unwrap();
 }

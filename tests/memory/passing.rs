@@ -1,13 +1,16 @@
 //! Memory without a name on its way to others: by inheritance, through a socket, through fork.
 #![allow(unsafe_code)]
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::process::Command;
 
-use crate::site::{Kind, Site, ask, exists, fresh_path, newest_set, say_ok};
+use crate::site::{Kind, Site, ask, fresh_path, link_to, say_ok};
 use semring::{AttachError, Builder, OpenError, RecvError, any, mpsc, spsc};
+use semring_testkit::keeper::Keeper;
 use semring_testkit::names::RingGuard;
+use semring_testkit::objects::POSIX_DIRECTORY;
 use semring_testkit::peer::Exit;
 use semring_testkit::watchdog::Watchdog;
 use std::time::Duration;
@@ -89,27 +92,23 @@ fn a_descriptor_of_a_file_is_the_ring_of_that_file() {
 fn a_memfd_on_its_way_survives_that_nobody_has_it_open() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let ring = spsc::Builder::memfd().create().unwrap();
-    let known = set_behind(&ring.inheritable().unwrap());
+    let known = keeper_behind(&ring.inheritable().unwrap());
     ring.producer().unwrap().send(b"on its way").unwrap();
     ring.send_over(&ours).unwrap();
     drop(ring);
-    assert!(!exists(known), "the last one took the semaphores away");
+    assert!(!known.exists(), "the last one took the guard away");
     let arrived = spsc::Builder::memfd().receive_from(&theirs).unwrap();
     let mut consumer = arrived.consumer().unwrap();
     assert_eq!(consumer.recv().unwrap().to_vec(), b"on its way");
     let descriptor = arrived.inheritable().unwrap();
-    let known = set_behind(&descriptor);
+    let known = keeper_behind(&descriptor);
     drop((consumer, arrived));
-    assert!(!exists(known));
+    assert!(!known.exists());
 }
 
-/// Key and id of the set of the ring behind a descriptor.
-fn set_behind(descriptor: &std::os::fd::OwnedFd) -> (sysv_ipc::Key, i32) {
-    use std::os::unix::fs::FileExt;
-    let mut page = [0; 4096];
-    let file = std::fs::File::from(descriptor.try_clone().unwrap());
-    file.read_exact_at(&mut page, 0).unwrap();
-    newest_set(&page)
+/// What guards the memfd ring behind a descriptor.
+fn keeper_behind(descriptor: &OwnedFd) -> Keeper {
+    Keeper::of_ring(&link_to(descriptor), Path::new(POSIX_DIRECTORY))
 }
 
 #[test]

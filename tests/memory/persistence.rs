@@ -1,17 +1,34 @@
 //! The three persistences: memory that goes with the last process that has it, memory that stays until
 //! the machine restarts, memory that a file system keeps.
 
-use crate::site::{Kind, Site, ask, exists, peer_behind, say_ok};
-use semring::{OpenError, RingState};
+use std::path::{Path, PathBuf};
+
+use crate::site::{Kind, Site, ask, peer_behind, say_ok};
+use semring::{LeftoverKind, OpenError, RingState};
+use semring_testkit::keeper::Keeper;
+use semring_testkit::objects::POSIX_DIRECTORY;
+use semring_testkit::peer::Peer;
 
 /// Everybody is gone; three messages were never read.
 fn left_by_all(kind: Kind) -> Site {
-    let mut site = Site::new(kind, "persistence");
+    left_in(Site::new(kind, "persistence"))
+}
+
+fn left_in(mut site: Site) -> Site {
     drop(site.ring(1, 4096));
     let mut producer = site.producer();
     say_ok(&mut producer, "send 1 0 3 100");
     producer.kill();
     site
+}
+
+/// Where the memfd of a peer's ring is found.
+fn memfd_of(maker: &Peer) -> PathBuf {
+    let links = (3..64).map(|number| PathBuf::from(format!("/proc/{}/fd/{number}", maker.pid())));
+    let mut memfds = links.filter(|link| {
+        std::fs::read_link(link).is_ok_and(|to| to.to_string_lossy().contains("memfd:semring"))
+    });
+    memfds.next().expect("it has a descriptor")
 }
 
 #[test]
@@ -21,29 +38,25 @@ fn process_persistence_memory_without_a_name_goes_with_the_last_who_has_it() {
     let mut maker = site.idle_peer();
     site.guard.adopt(maker.pid());
     assert!(ask(&mut maker, "create memfd: 1 4096").starts_with("ok "));
-    let number = (3..64)
-        .find(|number| {
-            let link = format!("/proc/{}/fd/{number}", maker.pid());
-            std::fs::read_link(link).is_ok_and(|to| to.to_string_lossy().contains("memfd:semring"))
-        })
-        .expect("it has a descriptor");
-    let address = format!("fd:/proc/{}/fd/{number}", maker.pid());
+    let link = memfd_of(&maker);
+    let address = format!("fd:{}", link.display());
     let mut user = site.idle_peer();
     assert!(ask(&mut user, &format!("open {address}")).starts_with("ok "));
     assert_eq!(ask(&mut user, "producer"), "ok 0");
     say_ok(&mut user, "send 1 0 3 100");
-    let sets = || site.guard.objects();
-    assert_eq!(sets().len(), 1, "{:?}", sets());
+    let keeper = Keeper::of_ring(&link, Path::new(POSIX_DIRECTORY));
+    assert!(keeper.exists());
     maker.wait();
     assert!(
         semring::inspect(&address.parse().unwrap()).is_err(),
         "the maker's descriptor is gone"
     );
-    // The user still has all of it, and as the last one takes the semaphores away.
+    // The user still has all of it, and as the last one takes the guard away.
     say_ok(&mut user, "send 1 3 3 100");
-    assert_eq!(sets().len(), 1);
+    assert!(keeper.exists());
     user.wait();
-    assert_eq!(sets(), []);
+    assert!(!keeper.exists());
+    site.guard.assert_clean();
 }
 
 #[test]
@@ -52,25 +65,22 @@ fn process_persistence_is_told_of_by_leftovers_when_everybody_was_killed() {
     let mut maker = site.idle_peer();
     site.guard.adopt(maker.pid());
     assert!(ask(&mut maker, "create memfd: 1 4096").starts_with("ok "));
-    let set = site.guard.objects();
-    let names = |kind| {
-        let found = semring::leftovers();
-        let found = found.into_iter().filter(|leftover| leftover.kind() == kind);
-        found
-            .map(|leftover| leftover.name().to_owned())
-            .collect::<Vec<_>>()
-    };
-    let name = set[0].to_string();
-    let key = name.split("key ").nth(1).unwrap().trim_end_matches(')');
-    let told = || names(semring::LeftoverKind::Semaphores).contains(&format!("semaphores {key}"));
-    assert!(!told(), "somebody has it");
-    maker.kill();
-    assert!(told());
-    for leftover in semring::leftovers() {
-        if leftover.name() == format!("semaphores {key}") {
-            leftover.remove(false).unwrap();
+    let keeper = Keeper::of_ring(&memfd_of(&maker), Path::new(POSIX_DIRECTORY));
+    let (kind, name) = match &keeper {
+        Keeper::Semaphores(set) => {
+            let key = set.stat().unwrap().key.bits();
+            (LeftoverKind::Semaphores, format!("semaphores 0x{key:08x}"))
         }
-    }
+        Keeper::Pipes(path) => (LeftoverKind::Pipes, format!("pipes {}", path.display())),
+    };
+    let told = || {
+        let mut all = semring::leftovers().into_iter();
+        all.find(|leftover| leftover.kind() == kind && leftover.name() == name)
+    };
+    assert!(told().is_none(), "somebody has it");
+    maker.kill();
+    told().expect("nobody has it").remove(false).unwrap();
+    assert!(!keeper.exists() && told().is_none());
     site.guard.assert_clean();
 }
 
@@ -87,10 +97,10 @@ fn kernel_persistence_posix_and_system_v_rings_outlive_all_processes() {
 }
 
 #[test]
-fn kernel_persistence_ends_with_the_semaphores() {
+fn kernel_persistence_ends_with_the_guard() {
     // What a restart takes away together; apart, the ring says so.
     let site = left_by_all(Kind::Posix);
-    site.set().remove().unwrap();
+    site.keeper().remove();
     assert!(matches!(
         semring::any::open(site.address()),
         Err(OpenError::GuardLost { why, .. }) if why.contains("RemoveIPC") && why.contains("--force")
@@ -105,17 +115,19 @@ fn kernel_persistence_ends_with_the_semaphores() {
 }
 
 #[test]
-fn file_system_persistence_a_file_outlives_its_semaphores() {
+fn file_system_persistence_a_file_outlives_its_guard() {
     let site = left_by_all(Kind::File);
-    let old = site.set();
-    old.remove().unwrap();
+    let old = site.keeper();
+    old.remove();
     let info = semring::inspect(&site.parsed()).unwrap();
     assert_eq!(
         (info.state, info.unread_messages()),
         (RingState::Dormant, 3)
     );
     assert_eq!(ask(&mut site.consumer(), "drain"), "drained 3 EndOfStream");
-    assert_ne!(site.set().id(), old.id());
+    // A set has another number; pipes are where they were.
+    assert!(site.keeper().exists());
+    assert_eq!(site.keeper() == old, matches!(old, Keeper::Pipes(_)));
     site.finish();
 }
 
@@ -123,8 +135,8 @@ fn file_system_persistence_a_file_outlives_its_semaphores() {
 /// sees another one.
 #[test]
 fn file_system_persistence_a_restart_is_seen_by_the_boot_id() {
-    let site = left_by_all(Kind::File);
-    let before = site.known_set().unwrap();
+    let site = left_in(Site::new(Kind::File, "restart").with_semaphores());
+    let before = site.keeper();
     let boot = crate::site::fresh_path("boot-id");
     std::fs::write(&boot, "00000000-1111-2222-3333-444444444444\n").unwrap();
     let script = format!(
@@ -135,7 +147,7 @@ fn file_system_persistence_a_restart_is_seen_by_the_boot_id() {
     if let Some(mut restarted) = restarted {
         let answer = ask(&mut restarted, &format!("open {}", site.address()));
         assert!(answer.starts_with("ok "), "{answer}");
-        let after = site.known_set().unwrap();
+        let after = site.keeper();
         assert_ne!(after, before);
         say_ok(&mut restarted, "consumer");
         assert_eq!(ask(&mut restarted, "drain"), "drained 3 EndOfStream");
@@ -143,11 +155,11 @@ fn file_system_persistence_a_restart_is_seen_by_the_boot_id() {
         // For us that other start is as good as a restart. (What a killed consumer was told last, its
         // successor is told again.)
         assert_eq!(ask(&mut site.consumer(), "drain"), "drained 0 EndOfStream");
-        assert!(sysv_ipc::sem::SemSet::from_id(after.1).remove().is_ok());
+        after.remove();
     }
     std::fs::remove_file(boot).unwrap();
-    if exists(before) {
-        let _ = sysv_ipc::sem::SemSet::from_id(before.1).remove();
+    if before.exists() {
+        before.remove();
     }
     site.finish();
 }

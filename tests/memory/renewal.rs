@@ -1,11 +1,12 @@
-//! The semaphores of a file are gone: somebody makes them anew, once, and nobody works by the old ones.
+//! The guard of a file is gone: somebody makes it anew, once, and nobody works by the old one.
 
 use std::collections::HashSet;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::site::{Kind, PEER, Site, answer, ask, exists, fresh_path, say_ok};
+use crate::site::{Kind, PEER, Site, answer, ask, fresh_path, say_ok};
 use semring::{AttachError, OpenError, RingState, any};
+use semring_testkit::keeper::Keeper;
 use semring_testkit::peer::{Exit, Peer};
 use semring_testkit::step::{CallStop, Stepper};
 use sysv_ipc::sem::SemSet;
@@ -22,11 +23,11 @@ fn ring_with_messages(site: &mut Site, lanes: usize) -> any::Ring {
 }
 
 #[test]
-fn of_many_openers_one_makes_the_set_and_all_use_it() {
+fn of_many_openers_one_makes_the_guard_and_all_use_it() {
     let mut site = Site::new(Kind::File, "openers");
     drop(ring_with_messages(&mut site, 12));
     for _ in 0..10 {
-        site.set().remove().unwrap();
+        site.keeper().remove();
         let mut peers: Vec<Peer> = (0..12).map(|_| site.idle_peer()).collect();
         for peer in &mut peers {
             peer.say(&format!("open {}", site.address()));
@@ -46,7 +47,7 @@ fn of_many_openers_one_makes_the_set_and_all_use_it() {
 }
 
 #[test]
-fn a_pair_whose_semaphores_are_removed_ends_and_can_go_on_where_it_was() {
+fn a_pair_whose_guard_is_removed_ends_and_can_go_on_where_it_was() {
     let mut site = Site::new(Kind::File, "pair");
     let ring = site.ring(1, 4096);
     let (mut consumer, mut producer) = (site.consumer(), site.producer());
@@ -55,7 +56,7 @@ fn a_pair_whose_semaphores_are_removed_ends_and_can_go_on_where_it_was() {
     while ring.info().unwrap().lanes[0].received_messages < 10_000 {
         std::thread::yield_now();
     }
-    site.set().remove().unwrap();
+    site.keeper().remove();
     let sent = answer(&mut producer);
     assert!(sent.starts_with("error Removed after "), "{sent}");
     assert!(answer(&mut consumer).ends_with(" Removed"));
@@ -82,13 +83,13 @@ fn a_pair_whose_semaphores_are_removed_ends_and_can_go_on_where_it_was() {
 
 #[test]
 fn a_handle_from_before_neither_attaches_nor_removes() {
-    let mut site = Site::new(Kind::File, "before");
+    let mut site = Site::new(Kind::File, "before").with_semaphores();
     let old = ring_with_messages(&mut site, 1);
-    let first = site.set();
+    let first = site.keeper();
     let moved = move_to_another_namespace(&site);
     let Some(mut elsewhere) = moved else { return };
     // The first set is still there, and it is nobody's any more.
-    assert!(first.stat().is_ok());
+    assert!(first.exists());
     assert_eq!(old.producer().map(drop), Err(AttachError::Removed));
     assert_eq!(old.consumer().map(drop), Err(AttachError::Removed));
     let refused = old.remove().unwrap_err();
@@ -99,7 +100,7 @@ fn a_handle_from_before_neither_attaches_nor_removes() {
     // Nobody is there any more, so it comes back.
     let ring = any::open(site.address()).unwrap();
     assert_eq!(ring.info().unwrap().unread_messages(), 0);
-    first.remove().unwrap();
+    first.remove();
     drop((ring, old));
     site.finish();
 }
@@ -115,7 +116,7 @@ fn move_to_another_namespace(site: &Site) -> Option<Peer> {
 
 #[test]
 fn a_ring_in_use_in_another_namespace_is_refused_by_name_of_the_cause() {
-    let mut site = Site::new(Kind::File, "elsewhere");
+    let mut site = Site::new(Kind::File, "elsewhere").with_semaphores();
     let ring = ring_with_messages(&mut site, 1);
     let mut producer = ring.producer().unwrap();
     let Some(mut peer) = crate::site::peer_behind(&["unshare", "-i"]) else {
@@ -135,7 +136,7 @@ fn an_opener_killed_at_any_system_call_leaves_the_next_one_a_whole_ring() {
     let mut stops = 0;
     let mut orphans = Vec::new();
     loop {
-        site.set().remove().unwrap();
+        site.keeper().remove();
         let mut stepper = Stepper::spawn(Command::new(PEER)).expect("a peer can be traced");
         site.guard.adopt(stepper.peer().pid());
         stepper
@@ -169,9 +170,10 @@ fn an_opener_killed_at_any_system_call_leaves_the_next_one_a_whole_ring() {
     println!("{stops} points");
     assert!(stops > 20);
     // Sets of the killed that no record names.
-    let named = site.set().id();
-    for id in orphans.into_iter().filter(|id| *id != named) {
-        let _ = SemSet::from_id(id).remove();
+    let named = site.keeper();
+    let orphans = orphans.into_iter().map(SemSet::from_id);
+    for orphan in orphans.filter(|orphan| Keeper::Semaphores(*orphan) != named) {
+        let _ = orphan.remove();
     }
     site.finish();
 }
@@ -204,20 +206,24 @@ fn a_copy_is_a_ring_of_its_own_and_a_renamed_file_is_the_same() {
 }
 
 #[test]
-fn a_set_that_a_stranger_put_in_the_place_of_the_rings_is_not_used() {
+fn a_guard_that_a_stranger_put_in_the_place_of_the_rings_is_not_used() {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("skipped: only root can become somebody else");
         return;
     }
     let mut site = Site::new(Kind::Posix, "stranger");
     drop(site.ring(1, 4096));
-    let set = site.set();
-    // As if another user had made one with the same key, id and check value.
-    set.set_permissions(65534, 65534, 0o666).unwrap();
+    // As if another user had made one with the same key, id and check value; or the directory.
+    let keeper = site.keeper();
+    let give_to = |user: u32, mode| match &keeper {
+        Keeper::Semaphores(set) => set.set_permissions(user, user, mode).unwrap(),
+        Keeper::Pipes(path) => std::os::unix::fs::chown(path, Some(user), Some(user)).unwrap(),
+    };
+    give_to(65534, 0o666);
     let refused = any::open(site.address()).unwrap_err();
     assert!(matches!(refused, OpenError::GuardLost { .. }), "{refused}");
     assert!(refused.to_string().contains("another user"), "{refused}");
-    set.set_permissions(0, 0, 0o600).unwrap();
+    give_to(0, 0o600);
     site.finish();
 }
 
@@ -227,14 +233,16 @@ fn a_role_is_not_lost_by_the_time_that_others_take() {
     let mut site = Site::new(Kind::File, "patience");
     let ring = ring_with_messages(&mut site, 1);
     let producer = ring.producer().unwrap();
-    let known = site.known_set().unwrap();
-    site.set().remove().unwrap();
+    let known = site.keeper();
+    site.keeper().remove();
     let mut opener = site.idle_peer();
     opener.say(&format!("open {}", site.address()));
     std::thread::sleep(Duration::from_millis(50));
     drop(producer);
     assert!(answer(&mut opener).starts_with("ok "));
-    assert!(!exists(known));
+    // Sets have numbers; pipes are where they were.
+    assert!(site.keeper().exists());
+    assert_eq!(known.exists(), matches!(known, Keeper::Pipes(_)));
     drop((opener, ring));
     site.finish();
 }

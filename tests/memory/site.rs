@@ -5,19 +5,17 @@ mod talk;
 
 pub use talk::{answer, ask, say_ok};
 
-use std::fs::OpenOptions;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use semring::{Address, any};
+use semring::{Address, GuardChoice, GuardKind, any};
+use semring_testkit::keeper::Keeper;
 use semring_testkit::names::{self, RingGuard};
+use semring_testkit::objects::POSIX_DIRECTORY;
 use semring_testkit::peer::Peer;
 use semring_testkit::watchdog::Watchdog;
-use sysv_ipc::Key;
-use sysv_ipc::sem::{self, SemSet};
 
 /// The program of tests/support/peer.rs.
 pub const PEER: &str = env!("CARGO_BIN_EXE_peer");
@@ -43,6 +41,7 @@ pub const NAMED: [Kind; 3] = [Kind::Posix, Kind::Sysv, Kind::File];
 pub struct Site {
     pub kind: Kind,
     pub guard: RingGuard,
+    choice: GuardChoice,
     path: PathBuf,
     /// The memfd ring, and the descriptor that peers inherit.
     passed: Option<(any::Ring, OwnedFd)>,
@@ -56,9 +55,24 @@ impl Site {
             kind,
             path: std::env::temp_dir().join(guard.name()),
             guard,
+            choice: GuardChoice::Auto,
             passed: None,
             _watchdog: Watchdog::new(PATIENCE, &format!("{label} ({kind:?})")),
         }
+    }
+
+    /// The same with rings that have semaphores whatever the environment says: for what is about them.
+    #[must_use]
+    pub fn with_semaphores(mut self) -> Self {
+        self.choice = GuardKind::Semaphore.into();
+        self
+    }
+
+    /// The same with pipes.
+    #[must_use]
+    pub fn with_pipes(mut self) -> Self {
+        self.choice = GuardKind::Pipe.into();
+        self
     }
 
     /// The address for peers. That of a memfd is known when the ring is made.
@@ -88,11 +102,12 @@ impl Site {
     }
 
     pub fn builder(&self) -> any::Builder {
-        if self.kind == Kind::Memfd {
+        let builder = if self.kind == Kind::Memfd {
             any::Builder::memfd()
         } else {
             any::Builder::new(self.address())
-        }
+        };
+        builder.guard(self.choice)
     }
 
     /// Makes the ring.
@@ -108,21 +123,22 @@ impl Site {
         ring
     }
 
-    /// The ring's semaphore set, by the newest record in the file.
+    /// What guards the ring, by the newest record in the file.
     #[track_caller]
-    pub fn set(&self) -> SemSet {
-        let file = OpenOptions::new().read(true).open(self.path());
-        let mut page = [0; 4096];
-        file.expect("the ring is there")
-            .read_exact_at(&mut page, 0)
-            .expect("it has a first page");
-        SemSet::from_id(newest_set(&page).1)
+    pub fn keeper(&self) -> Keeper {
+        self.known_keeper().expect("its bytes can be read")
     }
 
     /// A peer that has nothing open.
     #[track_caller]
     pub fn idle_peer(&self) -> Peer {
-        Peer::start(PEER, [""; 0])
+        let mut peer = Peer::start(PEER, [""; 0]);
+        match self.choice {
+            GuardChoice::Auto => {}
+            GuardChoice::Semaphore => say_ok(&mut peer, "guard semaphore"),
+            GuardChoice::Pipe => say_ok(&mut peer, "guard pipe"),
+        }
+        peer
     }
 
     /// A peer that has the ring open.
@@ -152,40 +168,44 @@ impl Site {
     /// Removes the ring, which nobody may use any more, and holds that nothing of it is left.
     #[track_caller]
     pub fn finish(mut self) {
-        let set = self.known_set();
+        let keeper = self.known_keeper();
         match self.passed.take() {
             Some((ring, _descriptor)) => ring.remove(),
             None => semring::remove(&self.parsed(), false),
         }
         .unwrap_or_else(|error| panic!("{error}"));
-        self.assert_gone(set);
+        self.assert_gone(keeper);
     }
 
-    /// Holds that nothing of the ring is left, and neither is the set.
+    /// Holds that nothing of the ring is left, and neither is its guard.
     #[track_caller]
-    pub fn assert_gone(&self, set: Option<(Key, i32)>) {
+    pub fn assert_gone(&self, keeper: Option<Keeper>) {
         self.guard.assert_clean();
         assert!(!self.path.exists(), "{}", self.path.display());
-        if let Some(set) = set {
-            assert!(!exists(set), "the semaphores are left");
+        if let Some(keeper) = keeper {
+            assert!(!keeper.exists(), "{keeper:?} is left");
         }
     }
 
-    /// Key and id of the set, where the bytes can be read.
-    pub fn known_set(&self) -> Option<(Key, i32)> {
-        let path = match self.kind {
-            Kind::Posix | Kind::File => self.path(),
+    /// What guards the ring, where the bytes can be read.
+    pub fn known_keeper(&self) -> Option<Keeper> {
+        let memory = Path::new(POSIX_DIRECTORY);
+        let (path, folder) = match self.kind {
+            Kind::Posix => (self.path(), memory),
+            Kind::File => (self.path(), self.path.parent().expect("a folder")),
             Kind::Memfd => {
                 let (_, descriptor) = self.passed.as_ref()?;
-                PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()))
+                (link_to(descriptor), memory)
             }
             Kind::Sysv => return None,
         };
-        let mut page = [0; 4096];
-        let file = OpenOptions::new().read(true).open(path).ok()?;
-        file.read_exact_at(&mut page, 0).ok()?;
-        Some(newest_set(&page))
+        path.exists().then(|| Keeper::of_ring(&path, folder))
     }
+}
+
+/// Where a descriptor of ours is found.
+pub fn link_to(descriptor: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()))
 }
 
 impl Drop for Site {
@@ -198,24 +218,6 @@ impl Drop for Site {
             let _ = std::fs::remove_file(&self.path);
         }
     }
-}
-
-/// Key and id of the set that a superblock's page names, as docs/layout.md has it.
-pub fn newest_set(page: &[u8; 4096]) -> (Key, i32) {
-    let word = |at: usize| u32::from_le_bytes(page[at..at + 4].try_into().unwrap());
-    let sequence = |at: usize| u64::from_le_bytes(page[at..at + 8].try_into().unwrap());
-    let at = match (sequence(0xe00), sequence(0xe80)) {
-        (0, 0) => 0x050,
-        (odd, even) if odd > even => 0xe00,
-        _ => 0xe80,
-    };
-    (Key::from_raw(word(at + 8)), word(at + 12).cast_signed())
-}
-
-/// Whether there is a set of this key and id.
-pub fn exists((key, id): (Key, i32)) -> bool {
-    let sets = sem::list().expect("/proc lists the sets");
-    sets.iter().any(|set| set.id == id && set.stat.key == key)
 }
 
 /// A path among the temporary files that no other test uses.

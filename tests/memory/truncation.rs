@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use semring::{AttachError, GuardChoice, OpenError, RecvError, RemoveError, SendError, any};
+use semring_testkit::keeper::Keeper;
 use semring_testkit::peer::{Exit, Peer};
 
 use crate::site::{Kind, Site, answer, ask, say_ok};
@@ -53,7 +54,7 @@ fn who_looks_at_or_opens_a_truncated_file_is_told() {
         let mut producer = site.producer();
         say_ok(&mut producer, "send 1 0 100 500");
         drop(producer);
-        let (set, whole) = (site.set(), std::fs::metadata(site.path()).unwrap().len());
+        let (keeper, whole) = (site.keeper(), std::fs::metadata(site.path()).unwrap().len());
         let file = File::options().write(true).open(site.path()).unwrap();
         for len in [whole - 1, whole / 2, 0x3000, 4096, 100, 0] {
             file.set_len(len).unwrap();
@@ -68,7 +69,7 @@ fn who_looks_at_or_opens_a_truncated_file_is_told() {
             }
         }
         std::fs::remove_file(site.path()).unwrap();
-        set.remove().unwrap();
+        keeper.remove();
     }
 }
 
@@ -131,9 +132,9 @@ fn len(path: &Path) -> u64 {
 
 /// The ring is gone but for its name: nobody's to take away but the user's.
 #[track_caller]
-fn finish_truncated(site: Site, set: (sysv_ipc::Key, i32)) {
+fn finish_truncated(site: Site, keeper: Keeper) {
     std::fs::remove_file(site.path()).unwrap();
-    site.assert_gone(Some(set));
+    site.assert_gone(Some(keeper));
 }
 
 #[test]
@@ -142,7 +143,7 @@ fn a_stream_ends_on_both_sides_when_its_file_is_truncated() {
         for share in [0, 1, 2, 3] {
             let mut site = Site::new(kind, "under-a-stream");
             drop(site.ring(1, 1 << 16));
-            let set = site.known_set().unwrap();
+            let keeper = site.keeper();
             let (mut consumer, mut producer) = (site.consumer(), site.producer());
             consumer.say("drain");
             producer.say("send 1 0 1000000000 3000");
@@ -169,7 +170,7 @@ fn a_stream_ends_on_both_sides_when_its_file_is_truncated() {
             // They leave as they came.
             assert_eq!(producer.finish().0, Exit::Code(0));
             assert_eq!(consumer.finish().0, Exit::Code(0));
-            finish_truncated(site, set);
+            finish_truncated(site, keeper);
         }
     }
 }
@@ -179,7 +180,7 @@ fn a_sleeping_consumer_is_woken_by_the_first_producer_that_finds_the_file_trunca
     for kind in TRUNCATABLE {
         let mut site = Site::new(kind, "asleep");
         drop(site.ring(2, 1 << 16));
-        let set = site.known_set().unwrap();
+        let keeper = site.keeper();
         let (mut consumer, mut producer) = (site.consumer(), site.producer());
         consumer.say("recv");
         consumer.wait_until_asleep_on_a_ring();
@@ -189,7 +190,7 @@ fn a_sleeping_consumer_is_woken_by_the_first_producer_that_finds_the_file_trunca
         assert_eq!(sent, "error Removed after 1");
         assert_eq!(answer(&mut consumer), "error Removed");
         drop((producer, consumer));
-        finish_truncated(site, set);
+        finish_truncated(site, keeper);
     }
 }
 
@@ -198,7 +199,7 @@ fn a_producer_that_waits_for_room_is_woken_by_a_consumer_that_finds_the_file_tru
     for kind in TRUNCATABLE {
         let mut site = Site::new(kind, "blocked");
         drop(site.ring(1, 1 << 16));
-        let set = site.known_set().unwrap();
+        let keeper = site.keeper();
         let (mut consumer, mut producer) = (site.consumer(), site.producer());
         let filled = ask(&mut producer, "fill 1 0 1000");
         assert!(filled.starts_with("ok "), "{filled}");
@@ -208,7 +209,7 @@ fn a_producer_that_waits_for_room_is_woken_by_a_consumer_that_finds_the_file_tru
         assert_eq!(ask(&mut consumer, "recv"), "error Removed");
         assert_eq!(answer(&mut producer), "error Removed after 0");
         drop((producer, consumer));
-        finish_truncated(site, set);
+        finish_truncated(site, keeper);
     }
 }
 
@@ -236,7 +237,7 @@ fn who_sleeps_on_pipes_is_woken_as_well() {
 fn a_ring_behind_a_descriptor_is_no_different() {
     let mut site = Site::new(Kind::Posix, "descriptor");
     let ring = site.ring(1, 1 << 16);
-    let set = site.known_set().unwrap();
+    let keeper = site.keeper();
     let descriptor = ring.inheritable().unwrap();
     let mut producer = site.idle_peer();
     let number = std::os::fd::AsRawFd::as_raw_fd(&descriptor);
@@ -246,7 +247,7 @@ fn a_ring_behind_a_descriptor_is_no_different() {
     truncate(&site.path(), 0);
     assert_eq!(ask(&mut producer, "send 1 0 2 8"), "error Removed after 1");
     drop((producer, ring, descriptor));
-    finish_truncated(site, set);
+    finish_truncated(site, keeper);
 }
 
 #[test]
@@ -254,7 +255,7 @@ fn every_operation_on_a_truncated_ring_says_that_it_is_gone() {
     for kind in TRUNCATABLE {
         let mut site = Site::new(kind, "every");
         let ring = site.ring(3, 1 << 16);
-        let set = site.known_set().unwrap();
+        let keeper = site.keeper();
         let moment = Duration::from_millis(1);
         let mut producers: Vec<_> = (0..2).map(|_| ring.producer().unwrap()).collect();
         let mut consumer = ring.consumer().unwrap();
@@ -293,7 +294,7 @@ fn every_operation_on_a_truncated_ring_says_that_it_is_gone() {
         ));
         producers.pop().unwrap().close();
         drop((producers, consumer, ring));
-        finish_truncated(site, set);
+        finish_truncated(site, keeper);
     }
 }
 
@@ -318,7 +319,7 @@ fn a_consumer_does_not_take_a_missing_lane_for_an_empty_one() {
         for producers in [true, false] {
             let mut site = Site::new(Kind::Posix, "lanes");
             let ring = site.ring(2, 1 << 16);
-            let set = site.known_set().unwrap();
+            let keeper = site.keeper();
             let attached = (ring.producer().unwrap(), ring.producer().unwrap());
             let attached = producers.then_some(attached);
             let mut consumer = ring.consumer().unwrap();
@@ -329,7 +330,7 @@ fn a_consumer_does_not_take_a_missing_lane_for_an_empty_one() {
                 "with producers: {producers}"
             );
             drop((attached, consumer, ring));
-            finish_truncated(site, set);
+            finish_truncated(site, keeper);
         }
     }
 }
@@ -349,7 +350,7 @@ fn a_producer_does_not_take_missing_words_for_no_room() {
         for consumed in [0, 10] {
             let mut site = Site::new(Kind::Posix, "room");
             let ring = site.ring(1, 1 << 16);
-            let set = site.known_set().unwrap();
+            let keeper = site.keeper();
             let (mut consumer, mut producer) = (ring.consumer().unwrap(), ring.producer().unwrap());
             let mut fill = || while producer.try_send(&[1; 1000]).is_ok() {};
             fill();
@@ -361,7 +362,7 @@ fn a_producer_does_not_take_missing_words_for_no_room() {
             truncate(&site.path(), 0);
             assert_eq!(call(&mut producer), "Removed", "{consumed}");
             drop((consumer, producer, ring));
-            finish_truncated(site, set);
+            finish_truncated(site, keeper);
         }
     }
 }
@@ -373,7 +374,7 @@ fn nobody_attaches_to_a_ring_that_was_truncated_since_it_was_opened() {
         for (len, as_consumer) in [(0, false), (0, true), (4096, false), (4096, true)] {
             let mut site = Site::new(kind, "attach");
             let ring = site.ring(2, 1 << 16);
-            let set = site.known_set().unwrap();
+            let keeper = site.keeper();
             truncate(&site.path(), len);
             let attached = if as_consumer {
                 ring.consumer().map(drop)
@@ -385,15 +386,11 @@ fn nobody_attaches_to_a_ring_that_was_truncated_since_it_was_opened() {
                 "{kind:?} {len} {as_consumer}: {attached:?}"
             );
             drop(ring);
-            if let Some(set) = sysv_ipc::sem::list()
-                .unwrap()
-                .into_iter()
-                .find(|it| it.id == set.1 && it.stat.key == set.0)
-            {
-                // It noticed before it came as far as the pages, and left the set alone.
-                sysv_ipc::sem::SemSet::from_id(set.id).remove().unwrap();
+            if keeper.exists() {
+                // It noticed before it came as far as the pages, and left the guard alone.
+                keeper.remove();
             }
-            finish_truncated(site, set);
+            finish_truncated(site, keeper);
         }
     }
 }
@@ -404,7 +401,7 @@ fn a_message_of_zeros_is_never_given_out_as_good() {
     for kind in TRUNCATABLE {
         let mut site = Site::new(kind, "held");
         let ring = site.ring(1, 1 << 16);
-        let set = site.known_set().unwrap();
+        let keeper = site.keeper();
         let mut producer = ring.producer().unwrap();
         producer.send(&[7; 10_000]).unwrap();
         let mut consumer = ring.consumer().unwrap();
@@ -429,7 +426,7 @@ fn a_message_of_zeros_is_never_given_out_as_good() {
         drop(message);
         assert_eq!(consumer.recv().unwrap_err(), RecvError::Removed);
         drop((producer, consumer, ring));
-        finish_truncated(site, set);
+        finish_truncated(site, keeper);
     }
 }
 
@@ -440,7 +437,7 @@ fn the_kernel_finds_a_missing_page_in_a_message_and_in_a_reservation() {
         for reserve in [true, false] {
             let mut site = Site::new(kind, "kernel");
             let ring = site.ring(1, 1 << 16);
-            let set = site.known_set().unwrap();
+            let keeper = site.keeper();
             let mut producer = ring.producer().unwrap();
             producer.send(&[7; 10_000]).unwrap();
             let mut consumer = ring.consumer().unwrap();
@@ -464,7 +461,7 @@ fn the_kernel_finds_a_missing_page_in_a_message_and_in_a_reservation() {
             assert_eq!(producer.send(b"x"), Err(SendError::Removed));
             assert_eq!(consumer.recv().unwrap_err(), RecvError::Removed);
             drop((producer, consumer, ring));
-            finish_truncated(site, set);
+            finish_truncated(site, keeper);
         }
     }
 }
@@ -473,7 +470,7 @@ fn the_kernel_finds_a_missing_page_in_a_message_and_in_a_reservation() {
 fn any_number_of_mappings_is_caught() {
     let mut site = Site::new(Kind::Posix, "many");
     let ring = site.ring(1, 4096);
-    let set = site.known_set().unwrap();
+    let keeper = site.keeper();
     let more: Vec<_> = (0..150)
         .map(|_| any::open(site.address()).unwrap())
         .collect();
@@ -483,7 +480,7 @@ fn any_number_of_mappings_is_caught() {
     }
     assert!(matches!(ring.consumer(), Err(AttachError::Removed)));
     drop((ring, more));
-    finish_truncated(site, set);
+    finish_truncated(site, keeper);
 }
 
 /// A page can be missing for other reasons, and then it is the trouble of those alone who touch it.
@@ -512,7 +509,7 @@ fn the_others_go_on_in_a_file_that_is_as_long_as_ever() {
 fn a_process_keeps_its_own_handler_of_sigbus() {
     let mut site = Site::new(Kind::Posix, "handler");
     drop(site.ring(1, 1 << 16));
-    let set = site.known_set().unwrap();
+    let keeper = site.keeper();
     let mut peer = site.idle_peer();
     say_ok(&mut peer, "handle-sigbus");
     assert_eq!(ask(&mut peer, "fault"), "ok 1");
@@ -526,7 +523,7 @@ fn a_process_keeps_its_own_handler_of_sigbus() {
     // That one was none of its own.
     assert_eq!(ask(&mut peer, "fault"), "ok 4");
     drop(peer);
-    finish_truncated(site, set);
+    finish_truncated(site, keeper);
 }
 
 #[test]
@@ -556,7 +553,7 @@ fn a_fault_elsewhere_or_a_sigbus_that_was_sent_kills_as_ever() {
 fn who_ignores_sigbus_ignores_what_is_sent_and_dies_of_a_fault_elsewhere() {
     let mut site = Site::new(Kind::Posix, "ignored");
     drop(site.ring(1, 1 << 16));
-    let set = site.known_set().unwrap();
+    let keeper = site.keeper();
     let mut peer = site.idle_peer();
     say_ok(&mut peer, "ignore-sigbus");
     let opened = ask(&mut peer, &format!("open {}", site.address()));
@@ -567,14 +564,14 @@ fn who_ignores_sigbus_ignores_what_is_sent_and_dies_of_a_fault_elsewhere() {
     assert_eq!(ask(&mut peer, "send 1 0 2 8"), "error Removed after 1");
     peer.say("fault");
     assert_eq!(peer.wait(), Exit::Signal(libc::SIGBUS));
-    finish_truncated(site, set);
+    finish_truncated(site, keeper);
 }
 
 #[test]
 fn who_wants_no_handler_gets_none_and_dies() {
     let mut site = Site::new(Kind::Posix, "no-handler");
     drop(site.ring(1, 1 << 16));
-    let set = site.known_set().unwrap();
+    let keeper = site.keeper();
     let mut peer = site.idle_peer();
     assert_eq!(ask(&mut peer, "leave-sigbus"), "ok true");
     let opened = ask(&mut peer, &format!("open {}", site.address()));
@@ -588,5 +585,5 @@ fn who_wants_no_handler_gets_none_and_dies() {
     // The other one does not.
     assert_eq!(ask(&mut other, "consumer"), "error Removed");
     drop(other);
-    finish_truncated(site, set);
+    finish_truncated(site, keeper);
 }

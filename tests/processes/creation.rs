@@ -81,6 +81,7 @@ fn a_creator_killed_at_a_random_moment_is_taken_over(case: Case) {
         }
         make_at_once(&case, &mut peers);
         use_and_remove(&case, &mut peers);
+        case.prune_pipes();
         case.guard.assert_clean();
         // The numbers of the dead may be others' by the next round but some.
         case.guard.forget_adopted();

@@ -9,8 +9,8 @@ over_both_backends! {
     a_ring_in_use_is_kept_and_its_users_are_named
     a_killed_user_keeps_no_ring
     force_ends_a_blocked_consumer_a_blocked_producer_and_a_running_pair
-    a_set_removed_from_outside_ends_everybody
-    a_ring_whose_set_was_removed_goes_by_force_only
+    a_guard_removed_from_outside_ends_everybody
+    a_ring_whose_guard_was_removed_goes_by_force_only
     a_removed_ring_stays_removed_for_its_producer
     a_late_producer_loses_nothing_when_the_consumer_removes
     a_late_producer_loses_nothing_when_an_idle_ring_is_removed
@@ -104,16 +104,16 @@ fn force_ends_a_blocked_consumer_a_blocked_producer_and_a_running_pair(case: Cas
     case.finish_removed();
 }
 
-fn a_set_removed_from_outside_ends_everybody(case: Case) {
-    everybody_learns_of(&case, |case| case.set().remove().unwrap());
+fn a_guard_removed_from_outside_ends_everybody(case: Case) {
+    everybody_learns_of(&case, |case| case.keeper().remove());
     // The name is still there: the next test says what becomes of it.
     semring::remove(&case.address().parse().unwrap(), true).unwrap();
     case.finish_removed();
 }
 
-fn a_ring_whose_set_was_removed_goes_by_force_only(case: Case) {
+fn a_ring_whose_guard_was_removed_goes_by_force_only(case: Case) {
     case.ring(1);
-    case.set().remove().unwrap();
+    case.keeper().remove();
     let address = case.address().parse().unwrap();
     assert!(matches!(
         any::open(case.address()),
@@ -159,7 +159,8 @@ fn new_ring_for(case: &Case, peer: &mut Peer) -> any::Ring {
         .capacity(4096)
         .create()
         .unwrap();
-    assert!(ask(peer, &format!("open {}", case.address())).starts_with("ok "));
+    let opened = ask(peer, &format!("open {}", case.address()));
+    assert!(opened.starts_with("ok "), "{opened}");
     ring
 }
 

@@ -1,15 +1,19 @@
-//! What counts as a death, and what does not: exec, and leaving the IPC namespace.
+//! What counts as a death, and what does not: exec, and leaving the IPC namespace. The two guards differ here:
+//! semaphores belong to a process in a namespace, pipes to the descriptors that a program has.
 
 use crate::case::{Case, answer, ask, say_ok};
 
 over_both_backends! {
     a_program_that_becomes_another_one_keeps_its_place
     a_process_that_leaves_the_namespace_is_gone_for_the_others
+    a_program_that_becomes_another_one_gives_up_its_place_among_pipes
+    a_process_that_leaves_the_namespace_keeps_its_pipes
 }
 
 /// The kernel keeps what it owes to a process over an exec: the producer is there as long as the program
 /// that took its place.
 fn a_program_that_becomes_another_one_keeps_its_place(case: Case) {
+    let case = case.with_semaphores();
     let ring = case.ring(1);
     let mut consumer = case.consumer();
     let mut producer = case.producer();
@@ -32,6 +36,7 @@ fn a_program_that_becomes_another_one_keeps_its_place(case: Case) {
 
 /// The kernel then does what it owes as for a dead process, so the stream ends though its producer lives.
 fn a_process_that_leaves_the_namespace_is_gone_for_the_others(case: Case) {
+    let case = case.with_semaphores();
     case.ring(1);
     let mut consumer = case.consumer();
     let mut producer = case.producer();
@@ -49,5 +54,49 @@ fn a_process_that_leaves_the_namespace_is_gone_for_the_others(case: Case) {
     successor.wait();
     assert_eq!(answer(&mut consumer), "drained 5 EndOfStream");
     drop((producer, consumer));
+    case.finish();
+}
+
+/// Its descriptors are closed by the exec: what it sent is there, and the stream ends.
+fn a_program_that_becomes_another_one_gives_up_its_place_among_pipes(case: Case) {
+    let case = case.with_pipes();
+    let ring = case.ring(1);
+    let mut consumer = case.consumer();
+    let mut producer = case.producer();
+    say_ok(&mut producer, "send 1 0 3 64");
+    consumer.say("drain");
+    consumer.wait_until_asleep_on_a_ring();
+    say_ok(&mut producer, "become-cat");
+    assert_eq!(ask(&mut producer, "are you cat?"), "are you cat?");
+    assert_eq!(answer(&mut consumer), "drained 3 EndOfStream");
+    assert_eq!(ring.info().unwrap().producers(), 0);
+    // The lane is free, though the process lives.
+    let mut successor = case.producer();
+    consumer.say("drain");
+    say_ok(&mut successor, "send 2 0 5 64");
+    successor.wait();
+    assert_eq!(answer(&mut consumer), "drained 5 EndOfStream");
+    drop((consumer, producer));
+    case.finish();
+}
+
+/// Pipes and their locks know no IPC namespaces.
+fn a_process_that_leaves_the_namespace_keeps_its_pipes(case: Case) {
+    let case = case.with_pipes();
+    case.ring(1);
+    let mut consumer = case.consumer();
+    let mut producer = case.producer();
+    say_ok(&mut producer, "send 1 0 3 64");
+    if ask(&mut producer, "unshare-ipc") != "ok" {
+        println!("skipped: namespaces are not permitted here");
+        return;
+    }
+    consumer.say("drain");
+    consumer.wait_until_asleep_on_a_ring();
+    say_ok(&mut producer, "probe");
+    say_ok(&mut producer, "send 1 3 500 64");
+    producer.kill();
+    assert_eq!(answer(&mut consumer), "drained 503 EndOfStream");
+    drop(consumer);
     case.finish();
 }

@@ -3,18 +3,20 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use semring::any;
+use semring::{GuardChoice, GuardKind, any};
+use semring_testkit::keeper::Keeper;
 use semring_testkit::names::{self, RingGuard};
-use semring_testkit::objects::Object;
+use semring_testkit::objects::{Object, POSIX_DIRECTORY};
 use semring_testkit::peer::Peer;
 use semring_testkit::step::Stepper;
 use semring_testkit::watchdog::Watchdog;
-use sysv_ipc::sem::SemSet;
 
 #[path = "talk.rs"]
 mod talk;
 
 #[allow(unused_imports)] // each of the test programs uses a part
+pub use semring_testkit::keeper::{MESSAGES, ROOM};
+#[allow(unused_imports)] // likewise
 pub use talk::{answer, ask, say_ok};
 
 /// The program of tests/support/peer.rs.
@@ -44,6 +46,7 @@ pub struct Case {
     pub backend: Backend,
     /// Knows what belongs to the test's ring.
     pub guard: RingGuard,
+    choice: GuardChoice,
     label: &'static str,
     files: Vec<PathBuf>,
     _watchdog: Watchdog,
@@ -62,10 +65,25 @@ impl Case {
         Case {
             backend,
             guard: RingGuard::new(short),
+            choice: GuardChoice::Auto,
             label,
             files: Vec::new(),
             _watchdog: Watchdog::new(patience, &format!("{label} ({backend:?})")),
         }
+    }
+
+    /// The same with rings that have semaphores whatever the environment says: for what is about them.
+    #[must_use]
+    pub fn with_semaphores(mut self) -> Case {
+        self.choice = GuardKind::Semaphore.into();
+        self
+    }
+
+    /// The same with pipes.
+    #[must_use]
+    pub fn with_pipes(mut self) -> Case {
+        self.choice = GuardKind::Pipe.into();
+        self
     }
 
     /// The test, for a person who wants to run it alone.
@@ -96,7 +114,8 @@ impl Case {
     pub fn ring_of(&self, lanes: usize, capacity: u64) -> any::Ring {
         let builder = any::Builder::new(self.address())
             .producers(lanes)
-            .capacity(capacity);
+            .capacity(capacity)
+            .guard(self.choice);
         let ring = builder.create().expect("the ring can be made");
         // So that the guard has seen the set, also when the segment goes before it.
         self.guard.objects();
@@ -106,7 +125,13 @@ impl Case {
     /// A peer that has nothing open.
     #[track_caller]
     pub fn idle_peer(&self) -> Peer {
-        Peer::start(PEER, [""; 0])
+        let mut peer = Peer::start(PEER, [""; 0]);
+        match self.choice {
+            GuardChoice::Auto => {}
+            GuardChoice::Semaphore => say_ok(&mut peer, "guard semaphore"),
+            GuardChoice::Pipe => say_ok(&mut peer, "guard pipe"),
+        }
+        peer
     }
 
     /// A peer that makes or removes rings: what it leaves without a name belongs to the case.
@@ -141,18 +166,36 @@ impl Case {
         peer
     }
 
-    /// The semaphore set of the ring.
+    /// What guards the ring.
     #[track_caller]
-    pub fn set(&self) -> SemSet {
-        let id = self
+    pub fn keeper(&self) -> Keeper {
+        Keeper::among(&self.guard.objects()).expect("the ring has semaphores or pipes")
+    }
+
+    /// Has the directories of pipes removed that killed makers and removers left, each of which must be
+    /// known to be an orphan. (Of semaphores the next maker under a System V key finds what is left.)
+    #[track_caller]
+    pub fn prune_pipes(&self) {
+        let left: Vec<String> = self
             .guard
             .objects()
-            .into_iter()
-            .find_map(|object| match object {
-                Object::Semaphores { id, .. } => Some(id),
+            .iter()
+            .filter_map(|object| match object {
+                Object::Posix { name } if name.starts_with(".semring-") => {
+                    Some(format!("pipes {POSIX_DIRECTORY}/{name}"))
+                }
                 _ => None,
-            });
-        SemSet::from_id(id.expect("the ring has a semaphore set"))
+            })
+            .collect();
+        if left.is_empty() {
+            return;
+        }
+        for leftover in semring::leftovers() {
+            if left.iter().any(|left| left == leftover.name()) {
+                let pruned = leftover.remove(false).expect("it can be pruned");
+                assert_eq!(pruned, semring::Pruned::Removed);
+            }
+        }
     }
 
     /// The path of a file that goes with the case.

@@ -7,6 +7,7 @@
 //! | command | answer |
 //! |---|---|
 //! | `wait STRATEGY` (spin, yield, adaptive, block): for rings opened from here on | `ok` |
+//! | `guard KIND` (auto, semaphore, pipe): for rings made from here on | `ok` |
 //! | `open A` · `create A LANES CAPACITY` · `open-or-create A LANES CAPACITY` | `ok UUID` |
 //! | `producer` · `consumer`: attach | `ok LANE` · `ok` |
 //! | `drop-producer` · `drop-consumer` · `close-producer` · `close-consumer` | `ok` |
@@ -61,7 +62,7 @@ use std::fmt::Debug;
 use std::io::{BufRead, Write};
 use std::time::Duration;
 
-use semring::{OpenError, RemoveError, WaitStrategy, any};
+use semring::{GuardChoice, OpenError, RemoveError, WaitStrategy, any};
 use semring_testkit::message;
 
 /// What the process holds.
@@ -75,6 +76,7 @@ struct Peer {
     second: Option<any::Consumer>,
     line: line::Line,
     strategy: WaitStrategy,
+    guard: GuardChoice,
     ballast: Vec<u8>,
 }
 
@@ -116,7 +118,9 @@ impl<'a> Words<'a> {
 
 impl Peer {
     fn builder(&self, address: &str) -> any::Builder {
-        any::Builder::new(address).wait(self.strategy)
+        any::Builder::new(address)
+            .wait(self.strategy)
+            .guard(self.guard)
     }
 
     fn ring(&self) -> &any::Ring {
@@ -146,6 +150,14 @@ impl Peer {
                     "yield" => WaitStrategy::Yield,
                     "block" => WaitStrategy::Block,
                     _ => WaitStrategy::Adaptive,
+                };
+                Ok("ok".to_owned())
+            }
+            "guard" => {
+                self.guard = match words.text() {
+                    "semaphore" => GuardChoice::Semaphore,
+                    "pipe" => GuardChoice::Pipe,
+                    _ => GuardChoice::Auto,
                 };
                 Ok("ok".to_owned())
             }

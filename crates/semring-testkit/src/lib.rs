@@ -6,12 +6,14 @@
 //! * [`names`]: a name of its own for each test, and a guard that removes what bears it, also when
 //!   the test panics.
 //! * [`objects`]: shared-memory objects, semaphore sets and queues of the system; before and after.
+//! * [`keeper`]: the semaphores or pipes of a ring.
 //! * [`watchdog`]: turns a hang into a failure that says what hung.
 //! * [`peer`]: second processes: started, talked to, stopped, killed, never left behind.
 //! * [`process`](mod@process): what `/proc` says about a process.
 //! * [`message`]: messages that show damage.
 //! * [`record`] and [`audit`]: what was committed against what arrived.
 //! * [`mod@fork`], [`shared`] and [`ledger`]: the same for processes that are killed by the thousand.
+//! * [`sandbox`]: programs that are killed for certain system calls.
 //! * [`step`]: a process run one instruction at a time.
 //!
 //! The functions panic where a test could not go on anyway, with a sentence that says why; those
@@ -32,6 +34,7 @@
 
 pub mod audit;
 pub mod fork;
+pub mod keeper;
 pub mod ledger;
 pub mod message;
 pub mod names;
@@ -39,6 +42,7 @@ pub mod objects;
 pub mod peer;
 pub mod process;
 pub mod record;
+pub mod sandbox;
 pub mod shared;
 pub mod step;
 pub mod watchdog;

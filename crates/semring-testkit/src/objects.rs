@@ -24,7 +24,7 @@ pub const POSIX_DIRECTORY: &str = "/dev/shm";
 const SUPERBLOCK_BYTES: usize = 4096;
 const MAGIC: &[u8; 8] = b"SEMRING\0";
 /// 16 bytes: the ring's identity.
-const AT_UUID: usize = 0x048;
+pub(crate) const AT_UUID: usize = 0x048;
 /// u32 LE: the key of the ring's semaphore set.
 const AT_SEMAPHORE_KEY: usize = 0x058;
 /// u32 LE: its id.
@@ -36,7 +36,7 @@ const AT_NAME: usize = 0x088;
 const MAX_NAME_BYTES: usize = 200;
 
 /// What the names of the directories begin with in which rings have their pipes; then comes the identity.
-const PIPES: &str = ".semring-";
+pub(crate) const PIPES: &str = ".semring-";
 /// Where the file `lock` there says which ring that is.
 const AT_HOME: u64 = 4096;
 
