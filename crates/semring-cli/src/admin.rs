@@ -9,7 +9,7 @@ use nix::unistd::{Group, User};
 use semring::{Address, AddressError, Backend, HugePages};
 
 use crate::args::{self, ShapeArgs};
-use crate::attach::builder;
+use crate::attach::{builder, guarded_by_pipes_because, made};
 use crate::bench::{self, BenchArgs};
 use crate::completions;
 use crate::doctor;
@@ -57,6 +57,9 @@ enum Command {
         /// In huge pages, as far as the kernel finds some
         #[arg(long)]
         huge_pages: bool,
+        /// Say what was made, and why with pipes if nobody asked for them
+        #[arg(short, long)]
+        verbose: bool,
     },
     /// List the rings that you may look at
     Ls {
@@ -90,7 +93,7 @@ enum Command {
     #[command(
         long_about = "Removes what killed programs left behind, of all users for root: rings that a \
                       program made because they were missing, if nobody is attached and nothing is \
-                      unread; rings that were never finished; semaphores whose ring is gone. All by the \
+                      unread; rings that were never finished; semaphores and pipes whose ring is gone. All by the \
                       kernel's word, so nothing that is in use is touched. Rings made by semring create \
                       are never removed."
     )]
@@ -186,6 +189,7 @@ fn run() -> Result<u8, Failure> {
             owner,
             group,
             huge_pages,
+            verbose,
         } => {
             let nameless = match parse(&address)?.backend() {
                 Backend::Memfd => Some("a ring without a name goes when this command ends"),
@@ -205,7 +209,13 @@ fn run() -> Result<u8, Failure> {
             if huge_pages {
                 builder = builder.huge_pages(HugePages::Transparent);
             }
-            builder.create()?;
+            let ring = builder.create()?;
+            if verbose {
+                report::say(PROGRAM, made(&ring));
+                if let Some(why) = guarded_by_pipes_because(&ring) {
+                    report::say(PROGRAM, why);
+                }
+            }
         }
         Command::Ls { json: true, .. } => {
             print(&listing::json_lines(&semring::list()))?;

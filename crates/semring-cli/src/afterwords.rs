@@ -39,7 +39,8 @@ Exit status:
 
 const ENVIRONMENT: &str = "
 Environment:
-  NO_COLOR  if set and not empty: no colours
+  NO_COLOR       if set and not empty: no colours
+  SEMRING_GUARD  what --guard auto means for new rings: semaphore or pipe
 ";
 
 const ADMIN: &str = "\
@@ -97,6 +98,7 @@ Examples:
   semring create orders
   semring create --producers 16 --capacity 1M --mode 0660 orders
   semring create sysv:orders
+  semring create --guard pipe -v orders
 
 "
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, ValueEnum};
-use semring::WaitStrategy;
+use semring::{GuardChoice, WaitStrategy};
 
 use crate::afterwords;
 use crate::exit::{self, Failure};
@@ -98,8 +98,8 @@ pub(crate) struct ShapeArgs {
     /// Permission bits, octal [new ring: 0600]
     #[arg(long, value_name = "MODE", value_parser = parse_mode)]
     pub(crate) mode: Option<u32>,
-    /// What tells who is alive; this version has semaphores
-    #[arg(long, value_name = "GUARD", value_parser = parse_guard, default_value = "auto", help = "auto or semaphore")]
+    /// What tells who is alive and wakes who sleeps
+    #[arg(long, value_enum, default_value_t = Guard::Auto)]
     pub(crate) guard: Guard,
 }
 
@@ -201,18 +201,23 @@ impl From<Wait> for WaitStrategy {
 }
 
 /// Which guard.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(ValueEnum, Clone, Copy, Debug)]
 pub(crate) enum Guard {
+    /// That of the ring; for a new one semaphores, or pipes where those can't work
     Auto,
+    /// System V semaphores
     Semaphore,
+    /// FIFOs and file locks
+    Pipe,
 }
 
-fn parse_guard(text: &str) -> Result<Guard, String> {
-    match text {
-        "auto" => Ok(Guard::Auto),
-        "semaphore" => Ok(Guard::Semaphore),
-        "pipe" => Err("this version has the semaphore guard only".to_owned()),
-        _ => Err("write auto or semaphore".to_owned()),
+impl From<Guard> for GuardChoice {
+    fn from(guard: Guard) -> Self {
+        match guard {
+            Guard::Auto => Self::Auto,
+            Guard::Semaphore => Self::Semaphore,
+            Guard::Pipe => Self::Pipe,
+        }
     }
 }
 
@@ -297,7 +302,7 @@ mod tests {
             &[],
             &["x", "--capacity", "much"],
             &["x", "--mode", "999"],
-            &["x", "--guard", "pipe"],
+            &["x", "--guard", "futex"],
             &["x", "--cap", "1"],
             &["x", "y"],
             &["x", "-q", "-v"],

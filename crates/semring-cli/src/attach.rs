@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use semring::any::{Builder, Ring};
-use semring::{Address, AttachError, Backend, GuardKind};
+use semring::{Address, AttachError, Backend};
 
-use crate::args::{Guard, MannerArgs, RingArgs, ShapeArgs};
+use crate::args::{MannerArgs, RingArgs, ShapeArgs};
 use crate::exit::{self, Failure, attach_failure};
 use crate::report::Report;
 use crate::signals::Signals;
@@ -23,10 +23,7 @@ pub(crate) fn builder(address: &str, shape: &ShapeArgs) -> Builder {
     if let Some(mode) = shape.mode {
         builder = builder.mode(mode);
     }
-    if shape.guard == Guard::Semaphore {
-        builder = builder.guard(GuardKind::Semaphore);
-    }
-    builder
+    builder.guard(shape.guard)
 }
 
 /// Opens the ring, or makes it, and takes a role in it.
@@ -60,13 +57,10 @@ pub(crate) fn attach<R>(
         let found = found_unread(&ring);
         match take_role(&ring) {
             Ok(role) => {
-                let verb = if ring.was_created() { "made" } else { "opened" };
-                let size = crate::units::human_bytes(ring.capacity_bytes());
-                report.detail(format_args!(
-                    "{verb} {}, {} of {size}",
-                    ring.address(),
-                    count(ring.lanes() as u64, "lane")
-                ));
+                report.detail(made(&ring));
+                if let Some(why) = guarded_by_pipes_because(&ring) {
+                    report.detail(why);
+                }
                 if found > 0 {
                     let messages = count(found, "message");
                     report.mention(format_args!(
@@ -93,6 +87,20 @@ pub(crate) fn attach<R>(
             Err(error) => return Err(attach_failure(&ring.address().to_string(), &error)),
         }
     }
+}
+
+/// What ring it is, and whether it is ours.
+pub(crate) fn made(ring: &Ring) -> String {
+    let verb = if ring.was_created() { "made" } else { "opened" };
+    let size = crate::units::human_bytes(ring.capacity_bytes());
+    let lanes = count(ring.lanes() as u64, "lane");
+    format!("{verb} {}, {lanes} of {size}", ring.address())
+}
+
+/// Why a ring that was just made has pipes, if nobody asked for them.
+pub(crate) fn guarded_by_pipes_because(ring: &Ring) -> Option<String> {
+    let why = ring.guard_fallback()?;
+    Some(format!("{} is guarded by pipes: {why}", ring.address()))
 }
 
 /// Messages left over from before: of a ring that others are using just now nothing is left over.

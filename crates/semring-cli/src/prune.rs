@@ -1,6 +1,6 @@
 //! `semring prune`: what killed programs left behind, removed with a line for each.
 
-use semring::{Leftover, LeftoverKind, Pruned};
+use semring::{GuardKind, Leftover, LeftoverKind, Pruned};
 
 use crate::exit::{self, Failure};
 use crate::output::print;
@@ -43,9 +43,12 @@ fn forecast(leftover: &Leftover, discard_unread: bool) -> Pruned {
 pub(crate) fn reason(leftover: &Leftover) -> &'static str {
     match leftover.kind() {
         LeftoverKind::Ring => "nobody is attached",
+        LeftoverKind::Unguarded if leftover.lost_guard() == Some(GuardKind::Pipe) => {
+            "its pipes are gone"
+        }
         LeftoverKind::Unguarded => "its semaphores are gone",
         LeftoverKind::Unfinished => "its creator died before it was ready",
-        LeftoverKind::Semaphores => "no ring goes with them",
+        LeftoverKind::Semaphores | LeftoverKind::Pipes => "no ring goes with them",
         _ => "left behind",
     }
 }

@@ -58,8 +58,8 @@ pub(super) fn semaphores() -> Check {
         (Err(error), _) | (_, Err(error)) => {
             return Check::not_ok(
                 NAME,
-                State::Problem,
-                format!("no System V semaphores here ({error})"),
+                State::Warning,
+                format!("no System V semaphores here ({error}): rings get pipes"),
                 "mount /proc; use a kernel with CONFIG_SYSVIPC",
             );
         }
@@ -95,25 +95,21 @@ fn judge_semaphores(
     );
     let fix = sysctl("kernel.sem", &raised);
     let full = if left_sets == 0 {
-        Some("no set is left for another ring")
+        Some("no set is left for another ring, which gets pipes")
     } else if left < needed {
-        Some("too few semaphores are left for another ring")
+        Some("too few semaphores are left for another ring, which gets pipes")
     } else {
         None
     };
     if let Some(full) = full {
         let fix = format!("semring prune removes unused ones; {fix}");
-        return Check::not_ok(name, State::Problem, format!("{use_of}: {full}"), fix);
+        return Check::not_ok(name, State::Warning, format!("{use_of}: {full}"), fix);
     }
     if lanes < MOST_LANES {
-        let state = if lanes < DEFAULT_LANES {
-            State::Problem
-        } else {
-            State::Warning
-        };
-        let finding =
-            format!("{use_of}; a ring can have {lanes} producers at most (of {MOST_LANES})");
-        return Check::not_ok(name, state, finding, fix);
+        let finding = format!(
+            "{use_of}; a ring can have {lanes} producers at most (of {MOST_LANES}); one for more gets pipes"
+        );
+        return Check::not_ok(name, State::Warning, finding, fix);
     }
     if is_short(left_sets, limits.sets) || is_short(left, limits.in_all) {
         let fix = format!("semring prune removes unused ones; {fix}");

@@ -174,7 +174,7 @@ fn membarrier() -> Check {
     }
 }
 
-/// Rings whose semaphores are not in this namespace.
+/// Rings whose semaphores are not in this namespace, or whose pipes not in this /dev/shm.
 fn elsewhere() -> Check {
     const NAME: &str = "rings";
     let rings = semring::list();
@@ -190,9 +190,9 @@ fn elsewhere() -> Check {
     Check::not_ok(
         NAME,
         State::Warning,
-        format!("{all}; no semaphores here for {}", lost.join(", ")),
-        "share the IPC namespace with the programs that use them (docker run --ipc=…); if there are \
-         none: semring rm --force RING",
+        format!("{all}; no semaphores or pipes here for {}", lost.join(", ")),
+        "share the IPC namespace and /dev/shm with the programs that use them (docker run --ipc=…); if there \
+         are none: semring rm --force RING",
     )
 }
 
@@ -210,9 +210,10 @@ fn leftovers() -> Check {
     };
     let kinds = [
         (LeftoverKind::Ring, "abandoned ring"),
-        (LeftoverKind::Unguarded, "ring without semaphores"),
+        (LeftoverKind::Unguarded, "ring without its guard"),
         (LeftoverKind::Unfinished, "unfinished ring"),
         (LeftoverKind::Semaphores, "semaphore set"),
+        (LeftoverKind::Pipes, "directory of pipes"),
     ];
     let counts: Vec<String> = kinds
         .into_iter()
@@ -229,10 +230,14 @@ fn leftovers() -> Check {
     Check::not_ok(NAME, State::Warning, counts.join(", "), fix)
 }
 
-/// `1 ring without semaphores`, `2 rings without semaphores`.
+/// `1 ring without its guard`, `2 rings without their guard`.
 fn count_of(number: u64, noun: &str) -> String {
     match noun.split_once(' ') {
+        Some(("ring", _)) if number != 1 => {
+            format!("{} without their guard", count(number, "ring"))
+        }
         Some(("ring", rest)) => format!("{} {rest}", count(number, "ring")),
+        Some(("directory", rest)) if number != 1 => format!("{number} directories {rest}"),
         _ => count(number, noun),
     }
 }
@@ -244,7 +249,13 @@ fn trial(backend: Backend) -> Check {
         _ => "trial posix:",
     };
     match try_out(&format!("{backend}:semring-doctor-{}", std::process::id())) {
-        Ok(()) => Check::ok(name, "a ring was made, used and removed"),
+        Ok(None) => Check::ok(name, "a ring was made, used and removed"),
+        Ok(Some(why)) => Check::ok(
+            name,
+            format!(
+                "a ring was made with pipes, used and removed; without semaphores, because: {why}"
+            ),
+        ),
         Err(sentence) => Check::not_ok(
             name,
             State::Problem,
@@ -254,7 +265,8 @@ fn trial(backend: Backend) -> Check {
     }
 }
 
-fn try_out(address: &str) -> Result<(), String> {
+/// Gives why it has no semaphores, if that was not wished.
+fn try_out(address: &str) -> Result<Option<String>, String> {
     let builder = semring::spsc::Builder::new(address).capacity(4096);
     // Killed in between, it is a leftover and can be pruned.
     let ring = builder
@@ -273,7 +285,9 @@ fn try_out(address: &str) -> Result<(), String> {
             Err("a message came out as another one".to_owned())
         }
     })();
+    let fallback = ring.guard_fallback().map(str::to_owned);
     used.and(ring.remove().map_err(|error| error.to_string()))
+        .map(|()| fallback)
 }
 
 #[cfg(test)]

@@ -31,8 +31,12 @@ fn objects() -> BTreeSet<Object> {
 }
 
 fn send(address: &str, last: u64) {
+    send_guarded("auto", address, last);
+}
+
+fn send_guarded(guard: &str, address: &str, last: u64) {
     Call::new(PRODUCER, None)
-        .args(&["-q", address])
+        .args(&["-q", "--guard", guard, address])
         .input(seq(last))
         .run()
         .quietly(DONE);
@@ -111,7 +115,7 @@ fn addresses() -> BTreeSet<String> {
 #[test]
 fn a_ring_of_another_ipc_namespace_stays() {
     alone(test_name!(a_ring_of_another_ipc_namespace_stays), || {
-        send("posix:elsewhere", 0);
+        send_guarded("semaphore", "posix:elsewhere", 0);
         let before = objects();
         // The same /dev/shm, other semaphores: for all that can be seen there, they are gone.
         let other = Command::new("unshare")
@@ -158,9 +162,9 @@ fn halves_of_rings_go_and_foreign_objects_stay() {
             let foreign = objects();
 
             // The name alone, its semaphores gone; they were in this namespace.
-            send("posix:name", 0);
-            send("posix:asked-for", 0);
-            send("sysv:segment", 2);
+            send_guarded("semaphore", "posix:name", 0);
+            send_guarded("semaphore", "posix:asked-for", 0);
+            send_guarded("semaphore", "sysv:segment", 2);
             let sets = sysv_ipc::sem::list().expect("a table");
             let ours = sets.iter().filter(|entry| entry.stat.count == 24);
             let ours: Vec<SemSet> = ours.map(|entry| SemSet::from_id(entry.id)).collect();
@@ -172,7 +176,7 @@ fn halves_of_rings_go_and_foreign_objects_stay() {
             assert_eq!(prune(&["--discard-unread"]), expected);
 
             // The semaphores alone: the ring's file was removed by hand.
-            send("posix:set", 1);
+            send_guarded("semaphore", "posix:set", 1);
             std::fs::remove_file("/dev/shm/set").expect("the file of the ring");
             let said = prune(&[]);
             assert!(
@@ -222,7 +226,9 @@ fn a_remover_that_does_not_finish_keeps_a_program_no_longer_than_it_wants_to_wai
     alone(
         test_name!(a_remover_that_does_not_finish_keeps_a_program_no_longer_than_it_wants_to_wait),
         || {
-            semring(&["create", "kept-out"]).run().quietly(DONE);
+            semring(&["create", "--guard", "semaphore", "kept-out"])
+                .run()
+                .quietly(DONE);
             let sets = sysv_ipc::sem::list().expect("a table");
             let set = SemSet::from_id(sets[0].id);
             let tombstone = 3;

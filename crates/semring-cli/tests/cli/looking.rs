@@ -117,7 +117,8 @@ fn a_ring_of_another_ipc_namespace_is_shown_without_its_users() {
         test_name!(a_ring_of_another_ipc_namespace_is_shown_without_its_users),
         || {
             let ring = Ring::posix("elsewhere");
-            let mut producer = ring.producer(&["-q"]).stdin_open().start();
+            let semaphores = ["-q", "--guard", "semaphore"];
+            let mut producer = ring.producer(&semaphores).stdin_open().start();
             producer.write("1\n2\n");
             ring.wait_for_sent(2);
             let there = |args: &[&str]| {
@@ -152,7 +153,8 @@ fn users_in_other_pid_namespaces_are_seen_as_from_here() {
         test_name!(users_in_other_pid_namespaces_are_seen_as_from_here),
         || {
             let ring = Ring::posix("pids");
-            let script = "exec unshare --pid --fork \"$P\" -q \"$RING\"";
+            // Who has a seat among pipes is known by its own word only.
+            let script = "exec unshare --pid --fork \"$P\" -q --guard semaphore \"$RING\"";
             let mut outside = ring.shell(script).stdin_open().start();
             ring.wait_for_producers(1);
             let id = outside.pid();

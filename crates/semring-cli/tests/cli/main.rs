@@ -5,6 +5,7 @@ mod admin;
 mod bench;
 mod coprocess;
 mod doctor;
+mod guards;
 mod idle;
 mod kills;
 mod leftovers;
