@@ -17,7 +17,8 @@ use crate::os::poll::Poller;
 /// also where that leads to one call in vain. Blocking calls may be mixed in.
 ///
 /// Only the handle it came from says what there is; nothing may be read from it or written to it. It may
-/// be polled by any thread. With the handle it ends: then it is never readable again.
+/// be polled by any thread. With the handle it ends: what it says then
+/// means nothing.
 #[derive(Clone, Debug)]
 pub struct Pollable(Arc<Poller>);
 

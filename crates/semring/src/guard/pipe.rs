@@ -41,7 +41,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use super::site::{self, CREATION, NewSite, NoSite, Owner, Pipe, Site, Trouble};
+use super::site::{
+    self, CREATION, FORCED, NewSite, NoSite, Owner, Pipe, REMOVAL, Site, Trouble, USERS,
+};
 use super::{Bell, Claim, Guard, GuardError, Result, Seat, Waited};
 use crate::os::fifo::{self, End};
 use crate::os::fork::Private;
@@ -51,9 +53,6 @@ use crate::os::watch::Watch;
 use crate::os::{clock, errno, process};
 use crate::sync::{AtomicU64, Ordering};
 
-const REMOVAL: u64 = 0;
-const FORCED: u64 = 1;
-const USERS: u64 = 3;
 const CONSUMER: u64 = 4;
 const LANES: u64 = 8;
 
@@ -93,14 +92,24 @@ struct Taken {
     lock: Private,
     /// Goes first.
     life: Mutex<Option<Private>>,
+    /// What the poller listens to, and does no longer when the seat is given up.
+    _bell: File,
     poller: Arc<Poller>,
 }
 
+/// A removal that has begun.
 #[derive(Debug)]
-enum Removing {
-    AsConsumer(Arc<Taken>),
+struct Removing {
+    by: Remover,
+    /// The life of the remover, opened before anything is taken away: there may be no descriptor then.
+    _life: Private,
+}
+
+#[derive(Debug)]
+enum Remover {
+    Consumer(Arc<Taken>),
     /// Only to be held.
-    Alone {
+    Other {
         _lock: Private,
     },
 }
@@ -200,13 +209,6 @@ impl PipeGuard {
         }
     }
 
-    const fn own_bell(seat: Seat) -> Bell {
-        match seat {
-            Seat::Consumer => Bell::Messages,
-            Seat::Producer { lane } => Bell::Room { lane },
-        }
-    }
-
     fn seats(&self) -> MutexGuard<'_, Vec<Option<Arc<Taken>>>> {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -224,7 +226,8 @@ impl PipeGuard {
 
     /// True if the holder of a seat is alive, and has come as far as to count.
     fn lives(&self, seat: Seat) -> Result<bool> {
-        would_be_refused(self.life(seat)?, 0, Hold::Alone).map_err(os("fcntl(F_OFD_GETLK)"))
+        // Shared: the lock of somebody who may only read is in nobody's way.
+        would_be_refused(self.life(seat)?, 0, Hold::Shared).map_err(os("fcntl(F_OFD_GETLK)"))
     }
 
     fn is_being_removed(&self) -> Result<bool> {
@@ -244,12 +247,20 @@ impl PipeGuard {
     }
 
     /// What the holder of a seat sleeps on: its bell, and the lives of the others.
-    fn listen(&self, seat: Seat) -> Result<Poller> {
+    fn listen(&self, seat: Seat) -> Result<(Poller, File)> {
         use std::os::fd::AsFd;
         let poller = Poller::new().map_err(os("epoll_create1"))?;
         let add =
             |file: &dyn AsFd, interest| poller.add(file.as_fd(), interest).map_err(os("epoll_ctl"));
-        add(self.bell(Self::own_bell(seat))?, Interest::Tokens)?;
+        let pipe = match seat {
+            Seat::Consumer => Pipe::Messages,
+            Seat::Producer { lane } => Pipe::Room(lane),
+        };
+        let bell = self
+            .site
+            .pipe(pipe, End::Both)
+            .map_err(self.failed("openat"))?;
+        add(&bell, Interest::Tokens)?;
         add(self.remover()?, Interest::HangUp)?;
         if let Some(watch) = self.watch() {
             add(watch, Interest::News)?;
@@ -262,7 +273,7 @@ impl PipeGuard {
                 }
             }
         }
-        Ok(poller)
+        Ok((poller, bell))
     }
 
     /// Whether anybody but us is attached or about to be, with REMOVAL held alone.
@@ -272,23 +283,24 @@ impl PipeGuard {
 
     fn begin_removal_as(&self, as_consumer: bool) -> Result<bool> {
         self.check()?;
-        let removing = if as_consumer {
+        let life = self.remover_life()?;
+        let by = if as_consumer {
             let seat = self.seated(Seat::Consumer)?;
             if !Self::hold(&seat.lock, REMOVAL, Hold::Alone)? {
                 return Ok(false);
             }
-            Removing::AsConsumer(seat)
+            Remover::Consumer(seat)
         } else {
             let lock = self.own_lock()?;
             if !Self::hold(&lock, REMOVAL, Hold::Alone)? {
                 return Ok(false);
             }
-            Removing::Alone { _lock: lock }
+            Remover::Other { _lock: lock }
         };
         let begun = self
             .check()
             .and_then(|()| self.is_anybody_here(as_consumer));
-        *self.removing() = Some(removing);
+        *self.removing() = Some(Removing { by, _life: life });
         match begun {
             Ok(false) => Ok(true),
             Ok(true) => self.abort_removal().map(|()| false),
@@ -297,6 +309,10 @@ impl PipeGuard {
                 Err(error)
             }
         }
+    }
+
+    fn remover_life(&self) -> Result<Private> {
+        Private::open(|| self.site.pipe(Pipe::Remover, End::Both)).map_err(self.failed("openat"))
     }
 
     fn removing(&self) -> MutexGuard<'_, Option<Removing>> {
@@ -333,7 +349,6 @@ impl Guard for PipeGuard {
         if !Self::hold(&lock, Self::byte(seat), Hold::Alone)? {
             return Ok(Claim::Taken);
         }
-        site::note_holder(&lock, self.index(seat), process::id()).map_err(os("pwrite"))?;
         // For the predecessor, whose hanging up we are about to hide.
         self.ring_others(seat)?;
         let pipe = match seat {
@@ -345,7 +360,9 @@ impl Guard for PipeGuard {
         if !Self::hold(&life, 0, Hold::Alone)? {
             return Ok(Claim::Taken);
         }
-        let poller = self.listen(seat)?;
+        // Who finds the seat taken asks whether its holder is dying.
+        let _ = site::note_holder(&lock, self.index(seat), process::id());
+        let (poller, bell) = self.listen(seat)?;
         if !Self::hold(&lock, REMOVAL, Hold::Shared)? || self.is_locked(FORCED, Hold::Shared)? {
             return Ok(Claim::BeingRemoved);
         }
@@ -353,6 +370,7 @@ impl Guard for PipeGuard {
         self.seats()[self.index(seat)] = Some(Arc::new(Taken {
             lock,
             life: Mutex::new(Some(life)),
+            _bell: bell,
             poller: Arc::new(poller),
         }));
         Ok(Claim::Granted)
@@ -378,7 +396,8 @@ impl Guard for PipeGuard {
         taken.lock.release();
         // A removal that we began as the consumer ends with us.
         let mut removing = self.removing();
-        if matches!(&*removing, Some(Removing::AsConsumer(by)) if Arc::ptr_eq(by, &taken)) {
+        let ours = |removing: &Removing| matches!(&removing.by, Remover::Consumer(by) if Arc::ptr_eq(by, &taken));
+        if removing.as_ref().is_some_and(ours) {
             *removing = None;
         }
         Ok(())
@@ -397,7 +416,7 @@ impl Guard for PipeGuard {
 
     fn is_taken(&self, seat: Seat) -> Result<bool> {
         self.check()?;
-        Ok(self.is_locked(Self::byte(seat), Hold::Alone)? || self.lives(seat)?)
+        Ok(self.is_locked(Self::byte(seat), Hold::Shared)? || self.lives(seat)?)
     }
 
     fn last_holder(&self, seat: Seat) -> Result<Option<u32>> {
@@ -433,8 +452,9 @@ impl Guard for PipeGuard {
     }
 
     fn post(&self, bell: Bell) -> Result<()> {
-        self.check()?;
-        self.ring(bell)
+        // Also in a ring that is gone: who polls must learn of it.
+        let there = self.check();
+        self.ring(bell).and(there)
     }
 
     fn wait(&self, bell: Bell, timeout: Option<Duration>) -> Result<Waited> {
@@ -496,18 +516,22 @@ impl Guard for PipeGuard {
                 Ok(Self::hold(&lock, FORCED, Hold::Alone)?
                     && Self::hold(&lock, REMOVAL, Hold::Shared)?)
             };
+        let life = self.remover_life()?;
         let begun = Self::until(timeout, both)?;
         if begun {
-            *self.removing() = Some(Removing::Alone { _lock: lock });
+            self.check()?;
+            let by = Remover::Other { _lock: lock };
+            *self.removing() = Some(Removing { by, _life: life });
         }
         Ok(begun)
     }
 
     fn abort_removal(&self) -> Result<()> {
         match self.removing().take() {
-            Some(Removing::AsConsumer(seat)) => {
-                Self::hold(&seat.lock, REMOVAL, Hold::Shared).map(drop)
-            }
+            Some(Removing {
+                by: Remover::Consumer(seat),
+                ..
+            }) => Self::hold(&seat.lock, REMOVAL, Hold::Shared).map(drop),
             _ => Ok(()),
         }
     }
@@ -524,18 +548,19 @@ impl Guard for PipeGuard {
     }
 
     fn destroy(&self) -> Result<()> {
-        let remover = Private::open(|| self.site.pipe(Pipe::Remover, End::Both));
-        let remover = match remover {
-            Ok(remover) => remover,
-            // Somebody else was faster.
-            Err(_) if self.site.is_removed() => return Ok(()),
-            Err(error) => return Err(os("openat")(error)),
-        };
+        // Its life was opened when the removal began; it ends with this function, or with the process.
+        let removing = self.removing().take();
+        let life = removing.is_none().then(|| self.remover_life());
+        match &life {
+            Some(Err(GuardError::Removed)) => return Ok(()), // somebody else was faster
+            Some(Err(error)) => return Err(*error),
+            _ => {}
+        }
         self.site.mark_removed().map_err(os("unlinkat"))?;
         // For those who wait, should somebody have a copy of the remover's descriptor just now (`leave`).
         let _ = self.ring_others(Seat::Consumer);
         let _ = self.ring(Bell::Messages);
-        drop(remover);
+        drop((removing, life));
         self.site.clear(self.lanes).map_err(os("rmdir"))
     }
 
@@ -543,6 +568,7 @@ impl Guard for PipeGuard {
         let lock = self.own_lock()?;
         // Alone it is held by who takes the guard away.
         if !Self::hold(&lock, USERS, Hold::Shared)? {
+            clock::nap(AGAIN);
             return Err(GuardError::Removed);
         }
         self.check()?;
@@ -567,6 +593,8 @@ impl Drop for PipeGuard {
         };
         // In a forked child it is the parent's.
         if holder == process::id()
+            // Of two that leave together, both sharing it, none would get it alone.
+            && Self::hold(&lock, USERS, Hold::Not).is_ok()
             && matches!(Self::hold(&lock, USERS, Hold::Alone), Ok(true))
             && matches!(self.begin_removal_as(false), Ok(true))
         {
@@ -596,8 +624,15 @@ impl NewPipes {
         Ok(Self { new, lanes })
     }
 
-    /// The ring has its name.
-    pub(crate) fn finish(self) -> PipeGuard {
-        PipeGuard::new(self.new.finish(), self.lanes)
+    /// The ring has its name. If it goes with its users, we are the first.
+    pub(crate) fn finish(self, goes_with_its_users: bool) -> Result<PipeGuard> {
+        let (site, creation) = self.new.finish();
+        let mut guard = PipeGuard::new(site, self.lanes);
+        if goes_with_its_users {
+            guard.hold()?;
+        }
+        // Until here it kept away whoever clears away what nobody uses.
+        drop(creation);
+        Ok(guard)
     }
 }

@@ -26,6 +26,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -36,13 +37,19 @@ use crate::os::lock::{Hold, hold_byte, would_be_refused};
 use crate::os::watch::Watch;
 use crate::os::{clock, errno, file, memfd};
 
+/// Bytes of the file to lock: see `pipe`.
+pub(super) const REMOVAL: u64 = 0;
+pub(super) const FORCED: u64 = 1;
 /// Held by whoever makes the pipes of a ring.
 pub(super) const CREATION: u64 = 2;
+pub(super) const USERS: u64 = 3;
 
 /// What the name of every such directory begins with.
 pub(crate) const PREFIX: &str = ".semring-";
 
 const LOCK: &str = "lock";
+/// Where the mark is that it was removed.
+const REMOVED_AT: u64 = 0;
 /// Where the mark is that all of it was made.
 const COMPLETE_AT: u64 = 1;
 const HOME_AT: u64 = 4096;
@@ -71,6 +78,18 @@ impl Pipe {
             Self::Producer(lane) => format!("producer.{lane}"),
             Self::Room(lane) => format!("room.{lane}"),
         })
+    }
+
+    /// Permission bits, in a ring with these. Who may not write must not read bells: a token that somebody
+    /// takes who is not meant is a lost wake-up.
+    const fn mode(self, ring: u32) -> u32 {
+        match self {
+            Self::Messages | Self::Room(_) => {
+                let writers = ring & 0o222;
+                writers | writers << 1
+            }
+            Self::Consumer | Self::Remover | Self::Producer(_) => ring,
+        }
     }
 
     const fn index(self) -> usize {
@@ -166,7 +185,8 @@ impl Site {
         if !is_complete(&lock).map_err(no_site("pread"))? {
             return Err(NoSite::Missing);
         }
-        let last = Pipe::Room(lanes - 1).name();
+        // Who may only look can't open the bells.
+        let last = Pipe::Producer(lanes - 1).name();
         fifo::open_at(&directory, &last, End::Read).map_err(no_site("openat"))?;
         Ok(Self::Directory {
             path: path.to_owned(),
@@ -222,11 +242,10 @@ impl Site {
     /// True if the guard was taken away.
     pub(super) fn is_removed(&self) -> bool {
         match self {
-            Self::Directory { lock, .. } => file::links(lock).is_ok_and(|links| links == 0),
-            Self::Inherited { lock, .. } => {
-                let mut mark = [0];
-                matches!(lock.read_at(&mut mark, 0), Ok(1)) && mark != [0]
-            }
+            // A second name (somebody copied the folder by links) does not keep it.
+            Self::Directory { lock, .. } => file::links(lock)
+                .is_ok_and(|links| links == 0 || links > 1 && is_marked(lock, REMOVED_AT)),
+            Self::Inherited { lock, .. } => is_marked(lock, REMOVED_AT),
         }
     }
 
@@ -234,7 +253,7 @@ impl Site {
     /// somebody who does not ring (`rm -r`, systemd's RemoveIPC).
     pub(super) fn watch(&self) -> Option<Watch> {
         match self {
-            Self::Directory { lock, .. } => Watch::names_of(lock).ok(),
+            Self::Directory { directory, .. } => Watch::names_in(directory).ok(),
             Self::Inherited { .. } => None,
         }
     }
@@ -243,9 +262,13 @@ impl Site {
     pub(super) fn mark_removed(&self) -> io::Result<()> {
         match self {
             Self::Directory { directory, .. } => {
-                file::unlink_in(directory, &fifo::name(LOCK)).map(drop)
+                let name = fifo::name(LOCK);
+                if let Ok(lock) = file::open_in(directory, &name, true) {
+                    let _ = lock.write_at(&[1], REMOVED_AT);
+                }
+                file::unlink_in(directory, &name).map(drop)
             }
-            Self::Inherited { lock, .. } => lock.write_at(&[1], 0).map(drop),
+            Self::Inherited { lock, .. } => lock.write_at(&[1], REMOVED_AT).map(drop),
         }
     }
 
@@ -261,7 +284,7 @@ impl Site {
                 }
                 let ours = file::identity(directory)?;
                 if file::path_identity(path).is_ok_and(|there| there == ours) {
-                    std::fs::remove_dir(path)?;
+                    unless_gone(std::fs::remove_dir(path))?;
                 }
                 Ok(())
             }
@@ -289,6 +312,11 @@ fn is_complete(lock: &File) -> io::Result<bool> {
     Ok(lock.read_at(&mut mark, COMPLETE_AT)? == 1 && mark != [0])
 }
 
+fn is_marked(lock: &File, at: u64) -> bool {
+    let mut mark = [0];
+    matches!(lock.read_at(&mut mark, at), Ok(1)) && mark != [0]
+}
+
 /// Notes who has a seat.
 pub(super) fn note_holder(lock: &Private, seat: usize, pid: u32) -> io::Result<()> {
     let at = 8 + 8 * seat as u64;
@@ -300,7 +328,7 @@ pub(crate) struct NewSite {
     site: Option<Site>,
     lanes: usize,
     /// Holds the lock; children of this process don't.
-    _creation: Option<Private>,
+    creation: Option<Private>,
 }
 
 impl NewSite {
@@ -309,7 +337,7 @@ impl NewSite {
         Ok(Self {
             site: Some(Site::inherited(lanes)?),
             lanes,
-            _creation: None,
+            creation: None,
         })
     }
 
@@ -342,7 +370,9 @@ impl NewSite {
                 return Err(Trouble { call, source });
             }
         };
-        let made = Self::fill(path, &directory, lanes, owner, home);
+        // From here on by the directory itself, whatever its name means by then.
+        let link = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
+        let made = Self::fill(&link, &directory, lanes, owner, home);
         if made.is_err() {
             // As far as it came; by names, because descriptors may be what there are none of.
             let _ = file::unlink_in(&directory, &fifo::name(LOCK));
@@ -359,7 +389,7 @@ impl NewSite {
                 lock,
             }),
             lanes,
-            _creation: Some(creation),
+            creation: Some(creation),
         })
     }
 
@@ -401,7 +431,7 @@ impl NewSite {
         .map_err(trouble("open (lock)"))?;
         for pipe in Pipe::all(lanes) {
             let name = pipe.name();
-            fifo::make(directory, &name, owner.mode).map_err(trouble("mkfifo"))?;
+            fifo::make(directory, &name, pipe.mode(owner.mode)).map_err(trouble("mkfifo"))?;
             fifo::open_at(directory, &name, End::Both)
                 .and_then(|pipe| give(&pipe, owner))
                 .map_err(trouble("fchown"))?;
@@ -422,9 +452,11 @@ impl NewSite {
         Ok((lock, creation))
     }
 
-    /// The ring has its name: lets go of the lock.
-    pub(super) fn finish(mut self) -> Site {
-        self.site.take().expect("finished once")
+    /// The ring has its name. The lock is to be let go of when nobody needs it any more to tell that somebody
+    /// is there.
+    pub(super) fn finish(mut self) -> (Site, Option<Private>) {
+        let site = self.site.take().expect("finished once");
+        (site, self.creation.take())
     }
 }
 
@@ -456,54 +488,114 @@ pub(crate) enum Found {
     /// It never was finished, or a removal was not.
     Unfinished,
     /// Complete and idle; its ring would have to be where this text says.
-    Idle { home: String },
+    Idle {
+        home: String,
+        /// The owner of the directory.
+        uid: u32,
+    },
 }
 
 /// Looks at a directory of our kind of name; `None` if it is not ours.
 pub(crate) fn look(path: &Path) -> Option<Found> {
-    look_for(path, None)
+    let directory = file::open_directory(path).ok()?;
+    match file::open_in(&directory, &fifo::name(LOCK), false) {
+        Ok(lock) => look_at(&directory, &lock),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Found::Unfinished),
+        Err(_) => None,
+    }
 }
 
-/// The same by one who has [seized](seize) it.
-pub(crate) fn look_for(path: &Path, held: Option<&Private>) -> Option<Found> {
-    let directory = file::open_directory(path).ok()?;
-    let lock = match file::open_in(&directory, &fifo::name(LOCK), false) {
-        Ok(lock) => lock,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Some(Found::Unfinished),
-        Err(_) => return None,
-    };
+/// What the lock of a directory says, and what it says where.
+fn look_at(directory: &File, lock: &File) -> Option<Found> {
     // Everybody's bytes.
     for byte in 0..512 {
-        if byte == CREATION && held.is_some() {
-            continue;
-        }
-        if would_be_refused(&lock, byte, Hold::Alone).ok()? {
+        if would_be_refused(lock, byte, Hold::Alone).ok()? {
             return Some(Found::Used);
         }
     }
+    let complete = is_complete(lock).ok()?;
     let mut home = vec![0; 4096 + 512];
     let got = lock.read_at(&mut home, HOME_AT).ok()?;
     home.truncate(got);
     let home = String::from_utf8(home).ok()?;
-    Some(if home.is_empty() || !is_complete(&lock).ok()? {
-        Found::Unfinished
+    let uid = directory.metadata().ok()?.uid();
+    Some(if complete && !home.is_empty() {
+        Found::Idle { home, uid }
     } else {
-        Found::Idle { home }
+        Found::Unfinished
     })
 }
 
-/// Holds the byte of creators of a directory that was found, so that nobody finishes it meanwhile; `None`
-/// if somebody has it, or there is nothing to lock.
-pub(crate) fn seize(path: &Path) -> Option<Private> {
-    let directory = file::open_directory(path).ok()?;
-    let lock = Private::open(|| file::open_in(&directory, &fifo::name(LOCK), true)).ok()?;
-    matches!(hold_byte(lock.file(), CREATION, Hold::Alone), Ok(true)).then_some(lock)
+/// A directory that was found without anybody, kept so until this is dropped.
+pub(crate) struct Seized {
+    path: PathBuf,
+    directory: File,
+    lock: Option<Private>,
 }
 
-/// Takes away a directory of pipes with everything that it can have in it, `lock` first.
-pub(crate) fn sweep(path: &Path) -> io::Result<()> {
-    let directory = file::open_directory(path)?;
-    file::unlink_in(&directory, &fifo::name(LOCK))?;
+impl Seized {
+    /// Keeps away all others: who makes, holds, takes a seat, and who removes. `None` if somebody is there, or
+    /// has just been.
+    pub(crate) fn seize(path: &Path) -> Option<Self> {
+        let directory = file::open_directory(path).ok()?;
+        let open = || Private::open(|| file::open_in(&directory, &fifo::name(LOCK), true));
+        let lock = match open() {
+            Ok(lock) => {
+                let alone = |byte| matches!(hold_byte(lock.file(), byte, Hold::Alone), Ok(true));
+                if ![CREATION, USERS, REMOVAL, FORCED].into_iter().all(alone) {
+                    return None;
+                }
+                // Somebody else took it away meanwhile.
+                if file::links(lock.file()).ok()? == 0 {
+                    return None;
+                }
+                Some(lock)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(_) => return None,
+        };
+        Some(Self {
+            path: path.to_owned(),
+            directory,
+            lock,
+        })
+    }
+
+    /// What it is, now that nobody changes it any more.
+    pub(crate) fn look(&self) -> Option<Found> {
+        match &self.lock {
+            Some(lock) => look_at(&self.directory, lock.file()),
+            None => Some(Found::Unfinished),
+        }
+    }
+
+    /// Takes it away; false if somebody has begun to use it.
+    pub(crate) fn remove(self) -> io::Result<bool> {
+        // Names first, then another look for the lock: makers link it before they make any pipe, so pipes
+        // without it are what a remover left, and an empty directory is nobody's or goes as such only.
+        let names = pipes_in(&self.path)?;
+        if self.lock.is_none() && !names.is_empty() {
+            match file::open_in(&self.directory, &fifo::name(LOCK), false) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                _ => return Ok(false),
+            }
+        }
+        if self.lock.is_some() {
+            file::unlink_in(&self.directory, &fifo::name(LOCK))?;
+        }
+        for name in names {
+            file::unlink_in(&self.directory, &name)?;
+        }
+        match unless_gone(std::fs::remove_dir(&self.path)) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+}
+
+/// The names in a directory that a ring's pipes can have.
+fn pipes_in(path: &Path) -> io::Result<Vec<CString>> {
+    let mut names = Vec::new();
     for entry in std::fs::read_dir(path)? {
         let name = entry?.file_name();
         let name = name.to_string_lossy();
@@ -511,12 +603,30 @@ pub(crate) fn sweep(path: &Path) -> io::Result<()> {
             || name.starts_with("producer.")
             || name.starts_with("room.");
         if ours {
-            file::unlink_in(&directory, &fifo::name(&name))?;
+            names.push(fifo::name(&name));
         }
     }
-    match std::fs::remove_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    Ok(names)
+}
+
+/// Takes away the directory of a ring's former pipes, which nobody else does at the same time. One of
+/// another user than these stays, and is an error.
+pub(crate) fn sweep(path: &Path, owners: [u32; 2]) -> io::Result<()> {
+    let directory = file::open_directory(path)?;
+    if !owners.contains(&directory.metadata()?.uid()) {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    file::unlink_in(&directory, &fifo::name(LOCK))?;
+    for name in pipes_in(path)? {
+        file::unlink_in(&directory, &name)?;
+    }
+    unless_gone(std::fs::remove_dir(path))
+}
+
+fn unless_gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 

@@ -269,18 +269,24 @@ fn create_in_place(
     let taken = || CreateError::Exists {
         name: name.to_owned(),
     };
-    let lock_set = || {
-        NewSet::lock(key, plan.geometry.lanes(), plan.mode, PATIENCE, is_ring)
-            .map_err(|trouble| set_error(name, plan, trouble))?
-            .map(NewGuard::Set)
-            .ok_or_else(taken)
+    let busy = || CreateError::Busy {
+        name: name.to_owned(),
     };
-    // Whoever makes a ring with pipes under this key has to be through.
-    if !KeyLock::is_free(key.raw(), PATIENCE) {
-        return Err(CreateError::Busy {
-            name: name.to_owned(),
-        });
-    }
+    // Whoever makes a ring with pipes under this key has to be through. Each locks first, and then looks at
+    // the other's lock: of two who meet, this one steps back.
+    let lock_set = || {
+        loop {
+            if !KeyLock::is_free(key.raw(), PATIENCE) {
+                return Err(busy());
+            }
+            let set = NewSet::lock(key, plan.geometry.lanes(), plan.mode, PATIENCE, is_ring)
+                .map_err(|trouble| set_error(name, plan, trouble))?
+                .ok_or_else(taken)?;
+            if KeyLock::is_free(key.raw(), Duration::ZERO) {
+                return Ok(NewGuard::Set(set));
+            }
+        }
+    };
     let locked = match plan.guard {
         GuardChoice::Pipe => Err(None),
         GuardChoice::Semaphore => Ok(lock_set()?),
@@ -298,17 +304,13 @@ fn create_in_place(
             })
         }),
         Err(fallback) => {
-            // The same for whoever makes one with semaphores.
-            if !creation_ended(key, PATIENCE) {
-                return Err(CreateError::Busy {
-                    name: name.to_owned(),
-                });
-            }
             let lock = KeyLock::take(key.raw(), plan.mode, PATIENCE)
                 .map_err(|trouble| pipe_error(name, trouble))?
-                .ok_or_else(|| CreateError::Busy {
-                    name: name.to_owned(),
-                })?;
+                .ok_or_else(busy)?;
+            // The same for whoever makes one with semaphores.
+            if !creation_ended(key, PATIENCE) {
+                return Err(busy());
+            }
             make_in_place(address, name, place, plan, Some(lock), |object, uuid| {
                 Ok(New {
                     guard: pipes(name, place, plan, object, &uuid)?,

@@ -12,7 +12,7 @@ use crate::guard::set::{NewSet, SetTrouble};
 use crate::guard::site::{self, NoSite, Owner, PREFIX, Trouble};
 use crate::guard::{Guard, GuardError, Mismatch, Refusal};
 use crate::layout::superblock::{GuardKind, SetIdentity, Superblock};
-use crate::memory::{NewObject, Object, Ownership, Place};
+use crate::memory::{Address, NewObject, Object, Ownership, POSIX_DIRECTORY, Place};
 use crate::os::sysv::Key;
 use crate::os::{errno, process, sandbox};
 
@@ -69,17 +69,16 @@ impl GuardChoice {
 }
 
 /// The directory of a ring's pipes.
-fn directory(folder: &Path, uuid: &[u8; 16], inode: u64) -> PathBuf {
+fn directory(folder: &Path, uuid: &[u8; 16], mark: &str) -> PathBuf {
     let uuid: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
-    folder.join(format!("{PREFIX}{uuid}-{inode:x}"))
+    folder.join(format!("{PREFIX}{uuid}-{mark}"))
 }
 
 /// The identity of the ring whose pipes are in a directory of this name.
 pub(super) fn uuid_of(directory: &Path) -> Option<[u8; 16]> {
     let name = directory.file_name()?.to_str()?.strip_prefix(PREFIX)?;
-    let (hex, inode) = name.split_once('-')?;
-    u64::from_str_radix(inode, 16).ok()?;
-    if hex.len() != 32 {
+    let (hex, mark) = name.split_once('-')?;
+    if hex.len() != 32 || mark.is_empty() {
         return None;
     }
     let mut uuid = [0; 16];
@@ -93,18 +92,31 @@ pub(super) fn uuid_of(directory: &Path) -> Option<[u8; 16]> {
 fn home_text(place: &Place, name: &str) -> String {
     let home = match place {
         Place::Posix(path) => format!("posix {}", path.display()),
-        Place::Sysv(key) => format!("sysv {}", key.raw()),
+        Place::Sysv(key) => {
+            let namespace = process::ipc_namespace().unwrap_or(0);
+            format!("sysv {} {namespace}", key.raw())
+        }
         Place::Memfd(_) | Place::Anonymous => "users".to_owned(),
         Place::File(_) | Place::Descriptor(_) => "file".to_owned(),
     };
     format!("{home}\n{name}\n")
 }
 
-/// The place that such a text means; `None` if the ring has none that could be looked at.
+/// The place that such a text means; `None` if the ring has none that could be looked at from here. Anybody can
+/// have written it.
 pub(super) fn place_of(home: &str) -> Option<Place> {
     match home.lines().next()?.split_once(' ')? {
-        ("posix", path) => Some(Place::Posix(PathBuf::from(path))),
-        ("sysv", key) => Some(Place::Sysv(Key::new(key.parse().ok()?))),
+        ("posix", path) => {
+            let name = Path::new(path).strip_prefix(POSIX_DIRECTORY).ok()?;
+            let address: Address = format!("posix:{}", name.to_str()?).parse().ok()?;
+            address.place().ok()
+        }
+        ("sysv", rest) => {
+            let (key, namespace) = rest.split_once(' ')?;
+            let here = process::ipc_namespace()?;
+            (namespace.parse() == Ok(here)).then_some(())?;
+            Some(Place::Sysv(Key::new(key.parse().ok()?)))
+        }
         _ => None,
     }
 }
@@ -126,11 +138,11 @@ impl NewGuard {
         lanes: usize,
         uuid: &[u8; 16],
     ) -> Result<Self, Trouble> {
-        let inode = object.inode().map_err(|_| Trouble {
+        let mark = object.mark().map_err(|_| Trouble {
             call: "fstat",
             source: std::io::Error::last_os_error(),
         })?;
-        let path = directory(&object.folder(), uuid, inode);
+        let path = directory(&object.folder(), uuid, &mark);
         let path = (*place != Place::Anonymous).then_some(path.as_path());
         let owner = Owner {
             uid: owner.uid,
@@ -168,13 +180,7 @@ impl NewGuard {
         match self {
             Self::Set(set) if goes_with_its_users => Ok(Box::new(set.finish_held()?)),
             Self::Set(set) => Ok(Box::new(set.finish())),
-            Self::Pipes(pipes) => {
-                let mut guard = pipes.finish();
-                if goes_with_its_users {
-                    guard.hold()?;
-                }
-                Ok(Box::new(guard))
-            }
+            Self::Pipes(pipes) => Ok(Box::new(pipes.finish(goes_with_its_users)?)),
         }
     }
 }
@@ -192,8 +198,8 @@ pub(super) fn find_guard(
 
 /// The directory of the pipes of a ring that is there.
 pub(super) fn pipes_of(object: &Object, uuid: &[u8; 16]) -> Result<PathBuf, Mismatch> {
-    let inode = object.inode().map_err(failed)?;
-    Ok(directory(&object.folder().map_err(failed)?, uuid, inode))
+    let mark = object.mark().map_err(failed)?;
+    Ok(directory(&object.folder().map_err(failed)?, uuid, &mark))
 }
 
 fn failed(error: crate::memory::MemoryError) -> Mismatch {
@@ -237,7 +243,7 @@ pub(super) fn renew_pipes(
         source: std::io::Error::last_os_error(),
     };
     let path = pipes_of(object, &superblock.uuid).map_err(io)?;
-    match site::sweep(&path) {
+    match site::sweep(&path, [owner.uid, process::effective_uid()]) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
             return Err(Trouble {
                 call: "rmdir",
@@ -258,7 +264,12 @@ pub(super) fn renew_pipes(
     };
     let home = format!("{kind}\n{name}\n");
     let new = NewPipes::create(Some(&path), superblock.geometry.lanes(), owner, &home)?;
-    Ok(Box::new(new.finish()))
+    // The file's lock keeps everybody away until its opener counts as a user.
+    let guard = new.finish(false).map_err(|_| Trouble {
+        call: "openat",
+        source: std::io::ErrorKind::NotFound.into(),
+    })?;
+    Ok(Box::new(guard))
 }
 
 fn find_set(object: &Object, superblock: &Superblock) -> Result<SemaphoreGuard, Mismatch> {

@@ -36,7 +36,7 @@ use crate::guard::Mismatch;
 use crate::guard::abandoned::{SeizedSet, SetFacts, is_untouched};
 use crate::guard::semaphore::{KEY_PREFIX, SemaphoreGuard};
 use crate::guard::set::Home;
-use crate::guard::site::{self, Found, KeyLock};
+use crate::guard::site::{self, Found, KeyLock, Seized};
 use crate::layout::superblock::{GuardKind, MAGIC, Superblock, SuperblockError};
 use crate::layout::view::RingView;
 use crate::layout::{Capacity, Geometry};
@@ -278,19 +278,28 @@ impl Leftover {
     }
 
     fn remove_pipes(&self, directory: &Path) -> Result<Pruned, RemoveError> {
-        let held = site::seize(directory);
-        match site::look_for(directory, held.as_ref()) {
+        let Some(held) = Seized::seize(directory) else {
+            return Ok(if directory.exists() {
+                Pruned::InUse
+            } else {
+                Pruned::Removed
+            });
+        };
+        match held.look() {
             None => return Ok(Pruned::Removed),
             Some(found) if !are_orphans(directory, &found) => return Ok(Pruned::InUse),
             Some(_) => {}
         }
-        site::sweep(directory)
-            .map(|()| Pruned::Removed)
-            .map_err(|source| RemoveError::Os {
+        match held.remove() {
+            Ok(true) => Ok(Pruned::Removed),
+            Ok(false) => Ok(Pruned::InUse),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Pruned::Removed),
+            Err(source) => Err(RemoveError::Os {
                 name: self.name.clone(),
                 call: "rmdir",
                 source,
-            })
+            }),
+        }
     }
 
     fn remove_key_file(&self, key: Key) -> Result<Pruned, RemoveError> {
@@ -665,11 +674,17 @@ fn are_orphans(directory: &Path, found: &Found) -> bool {
         Found::Used => false,
         Found::Unfinished => true,
         // Nobody has the ring open; if its memory is on its way to somebody, the pipes are made anew there.
-        Found::Idle { home } if home.starts_with("users\n") => true,
-        Found::Idle { home } => {
+        Found::Idle { home, .. } if home.starts_with("users\n") => true,
+        Found::Idle { home, uid } => {
             let (Some(place), Some(uuid)) = (place_of(home), uuid_of(directory)) else {
                 return false;
             };
+            // Whoever made the directory chose what it says: nothing is opened that is not theirs.
+            match memory::owner_of(&place) {
+                Ok(owner) if owner != *uid => return memory::sysv_key(&place).is_some(),
+                Ok(_) => {}
+                Err(error) => return matches!(error, MemoryError::NotFound),
+            }
             match Object::open(&place, Access::ReadOnly).and_then(|object| object.head()) {
                 Ok(head) => match Superblock::decode(&head) {
                     Ok(superblock) => superblock.uuid != uuid,

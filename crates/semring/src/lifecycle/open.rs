@@ -114,6 +114,14 @@ fn open_object(
         return Err(OpenError::NotARing { name, what });
     }
     let found = find_guard(&object, &superblock);
+    // Pipes that were made anew since have the same name as before: only the record tells.
+    if found.is_ok() && superblock.guard == GuardKind::Pipe && object.outlives_its_guard() {
+        let made = |superblock: &Superblock| superblock.record.map(|record| record.sequence);
+        match read_superblock(&name, &object)? {
+            Some(now) if made(&now) == made(&superblock) => {}
+            _ => return Ok(None),
+        }
+    }
     if let (Err(Mismatch::Missing | Mismatch::Other), Some(place)) = (&found, place) {
         // A remover takes the name first and the set last: look whether the name is still there.
         if !still_there(place, &superblock) {

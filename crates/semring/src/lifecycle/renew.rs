@@ -80,6 +80,13 @@ pub(super) fn renew(
                     source: error.into(),
                 });
             }
+            Err(Mismatch::Failed(error)) => {
+                return Err(OpenError::Os {
+                    name: name.to_owned(),
+                    call: error.call,
+                    source: error.into(),
+                });
+            }
             Err(_) => {}
         }
         if held.is_some() {

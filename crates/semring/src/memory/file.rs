@@ -31,6 +31,16 @@ pub(crate) enum Sort {
 }
 
 impl Sort {
+    /// See [`Object::mark`](super::Object::mark).
+    pub(super) fn mark(self, inode: u64) -> String {
+        let sort = match self {
+            Self::Posix => 'p',
+            Self::File => 'f',
+            Self::Memfd => 'm',
+        };
+        format!("{sort}{inode:x}")
+    }
+
     fn no_space(self) -> &'static str {
         match self {
             Self::Posix => posix::NO_SPACE,

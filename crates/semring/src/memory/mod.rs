@@ -458,6 +458,15 @@ impl Object {
         }
     }
 
+    /// What tells this object from others, copies among them, in a file's name.
+    pub(crate) fn mark(&self) -> Result<String> {
+        match self {
+            Self::File(object) => Ok(object.sort().mark(object.inode()?)),
+            Self::Sysv(object) => Ok(object.mark()),
+            Self::Anonymous(_) => Ok("a".to_owned()),
+        }
+    }
+
     /// Takes the name away if it still means this object; gone already is fine.
     pub(crate) fn unlink(&self) -> Result<()> {
         match self {
@@ -646,6 +655,15 @@ impl NewObject {
         }
     }
 
+    /// As [`Object::mark`].
+    pub(crate) fn mark(&self) -> Result<String> {
+        match self {
+            Self::File(new) => Ok(new.sort().mark(new.inode()?)),
+            Self::Sysv(new) => Ok(new.mark()),
+            Self::Anonymous(_) => Ok("a".to_owned()),
+        }
+    }
+
     /// The inode that it will have; 0 for memory that is no file.
     pub(crate) fn inode(&self) -> Result<u64> {
         match self {
@@ -674,6 +692,20 @@ pub(crate) fn places() -> Vec<Place> {
     let mut places = posix::places();
     places.extend(sysv::places());
     places
+}
+
+/// Who owns what is at a place of POSIX or System V memory. Opens and attaches nothing.
+pub(crate) fn owner_of(place: &Place) -> Result<u32> {
+    match place {
+        Place::Posix(path) => posix::owner_of(path),
+        Place::Sysv(key) => {
+            let owner = sysv::SysvObject::open(*key)?.ownership()?;
+            Ok(owner.uid)
+        }
+        _ => Err(MemoryError::WrongType(
+            "neither a POSIX nor a System V name",
+        )),
+    }
 }
 
 /// The key of a System V place.

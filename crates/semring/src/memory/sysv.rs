@@ -104,6 +104,11 @@ impl SysvObject {
         (!stat.key.is_private()).then_some(stat.key)
     }
 
+    /// Ids come again, but not with the same identity of a ring.
+    pub(super) fn mark(&self) -> String {
+        format!("s{:x}", self.shm.id())
+    }
+
     pub(super) fn len(&self) -> Result<u64> {
         let stat = self.shm.stat().map_err(|error| error_of(error, 0))?;
         Ok(stat.bytes as u64)
@@ -215,6 +220,11 @@ impl NewSysv {
 
     pub(super) fn ownership(&self) -> Result<Ownership> {
         ownership(self.shm.as_ref().expect("not kept yet"))
+    }
+
+    pub(super) fn mark(&self) -> String {
+        let id = self.shm.as_ref().map_or(-1, |shm| shm.id());
+        format!("s{id:x}")
     }
 
     pub(super) fn keep(mut self) -> SysvObject {

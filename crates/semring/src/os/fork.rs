@@ -2,7 +2,7 @@
 //!
 //! The kernel takes a process for gone when the last descriptor of its locks and pipes is closed, so a
 //! child that inherits them keeps its dead parent alive to everybody else. `O_CLOEXEC` helps those that
-//! exec. For the others a handler of `pthread_atfork` puts the null device in the place of each such
+//! exec. For the others a handler of `pthread_atfork` puts an empty file in the place of each such
 //! descriptor: the numbers stay taken, so that whoever still closes them in the child closes nothing
 //! else. A child made by a bare `clone(2)` call is not seen, and neither is one that is about to exec
 //! (`posix_spawn`): for that moment it keeps pipes from hanging up, and locks held unless they are
@@ -20,13 +20,15 @@ use super::lock::release;
 #[derive(Debug)]
 pub(crate) struct Private {
     file: Option<File>,
+    /// The process whose locks it holds.
+    owner: u32,
 }
 
 /// What the handlers need, under a lock that is held while a process forks.
 struct Registry {
     lock: UnsafeCell<libc::pthread_mutex_t>,
     numbers: UnsafeCell<Vec<RawFd>>,
-    /// The null device, while there are numbers.
+    /// A file of no bytes, while there are numbers.
     null: UnsafeCell<Option<OwnedFd>>,
 }
 
@@ -87,11 +89,15 @@ impl Private {
     pub(crate) fn open(open: impl FnOnce() -> io::Result<File>) -> io::Result<Self> {
         locked(|numbers, null| {
             if null.is_none() {
-                *null = Some(File::open("/dev/null")?.into());
+                *null = Some(super::memfd::create(c"semring-null", 0o600, None)?.into());
             }
             let file = open()?;
             numbers.push(file.as_raw_fd());
-            Ok(Self { file: Some(file) })
+            let owner = super::process::id();
+            Ok(Self {
+                file: Some(file),
+                owner,
+            })
         })
     }
 
@@ -99,9 +105,12 @@ impl Private {
         self.file.as_ref().expect("it is there until drop")
     }
 
-    /// Gives back the locks that it holds, whoever has a copy just now. (In a child it is the null device.)
+    /// Gives back the locks that it holds, whoever has a copy just now. Not in a child, which may have a copy
+    /// (a bare `clone` calls no handlers): they are the parent's.
     pub(crate) fn release(&self) {
-        let _ = release(self.file());
+        if self.owner == super::process::id() {
+            let _ = release(self.file());
+        }
     }
 }
 
@@ -116,7 +125,7 @@ impl Drop for Private {
         self.release();
         locked(|numbers, null| {
             let number = self.file().as_raw_fd();
-            // In a child it is the null device by now, and not in the list any more.
+            // In a child it is the empty file by now, and not in the list any more.
             if let Some(at) = numbers.iter().position(|&other| other == number) {
                 numbers.swap_remove(at);
             }

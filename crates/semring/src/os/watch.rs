@@ -1,7 +1,7 @@
-//! Being told when a file loses its name (inotify).
+//! Being told when a name in a directory goes (inotify).
 //!
 //! A user has few instances of inotify (`fs.inotify.max_user_instances`, 128 often), and closing one takes the
-//! kernel some milliseconds. So a process has one, until it ends, and in it a watch for each file. Nobody
+//! kernel some milliseconds. So a process has one, until it ends, and in it a watch for each directory. Nobody
 //! reads what it tells: each sleeper looks for itself.
 
 use std::collections::HashMap;
@@ -82,8 +82,8 @@ impl Instance {
     }
 }
 
-/// Has something new to read whenever a file's names come or go, its mode changes, or the same happens to
-/// another file that this process watches.
+/// Has something new to read whenever a name in a directory goes, or the same happens in another directory that
+/// this process watches.
 #[derive(Debug)]
 pub(crate) struct Watch {
     number: libc::c_int,
@@ -91,18 +91,20 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Of the names of this file.
+    /// Of the names in this directory.
     ///
     /// # Errors
     /// EMFILE, ENOSPC if the user has as many instances or watches as inotify's limits allow.
-    pub(crate) fn names_of(file: &File) -> io::Result<Self> {
+    pub(crate) fn names_in(directory: &File) -> io::Result<Self> {
         let instance = Instance::of_this_process()?;
         instance.drain()?;
-        let path = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+        let path = CString::new(format!("/proc/self/fd/{}", directory.as_raw_fd()))?;
         let mut watches = locked(&instance.watches)?;
         let inotify = instance.file.as_raw_fd();
+        // Each name once: equal events that nobody has read are one.
+        let wanted = libc::IN_DELETE | libc::IN_MOVED_FROM | libc::IN_DELETE_SELF;
         // SAFETY: a descriptor that we hold, and a string that ends in zero.
-        let added = unsafe { libc::inotify_add_watch(inotify, path.as_ptr(), libc::IN_ATTRIB) };
+        let added = unsafe { libc::inotify_add_watch(inotify, path.as_ptr(), wanted) };
         let number = super::check(added)?;
         *watches.entry(number).or_default() += 1;
         drop(watches);
@@ -145,18 +147,21 @@ mod tests {
     use std::path::PathBuf;
     use std::time::Duration;
 
+    /// A directory with one file.
     fn fresh(name: &str) -> (PathBuf, File) {
         let name = format!("semring-watch-{}-{name}", std::process::id());
         let path = std::env::temp_dir().join(name);
-        let file = File::create(&path).unwrap();
-        (path, file)
+        std::fs::create_dir(&path).unwrap();
+        File::create(path.join("file")).unwrap();
+        let directory = File::open(&path).unwrap();
+        (path, directory)
     }
 
     #[test]
     fn a_file_that_loses_its_name_is_told_of_to_all_who_watch() {
         let (path, file) = fresh("told");
         let pollers = [(); 3].map(|()| {
-            let (poller, watch) = (Poller::new().unwrap(), Watch::names_of(&file).unwrap());
+            let (poller, watch) = (Poller::new().unwrap(), Watch::names_in(&file).unwrap());
             poller.add(watch.as_fd(), Interest::News).unwrap();
             (poller, watch)
         });
@@ -166,7 +171,7 @@ mod tests {
         let woken = |poller: &Poller| poller.wait(Some(Duration::from_secs(60))).unwrap();
         std::thread::scope(|scope| {
             let waiting = [&first.0, &second.0].map(|poller| scope.spawn(|| woken(poller)));
-            std::fs::remove_file(&path).unwrap();
+            std::fs::remove_dir_all(&path).unwrap();
             for thread in waiting {
                 assert!(thread.join().unwrap());
             }
@@ -177,8 +182,8 @@ mod tests {
     fn however_many_files_went_the_next_one_is_told_of() {
         for round in 0..3 * QUEUED_BYTES / 16 / 2 {
             let (path, file) = fresh("many");
-            let watch = Watch::names_of(&file).unwrap();
-            std::fs::remove_file(&path).unwrap();
+            let watch = Watch::names_in(&file).unwrap();
+            std::fs::remove_dir_all(&path).unwrap();
             if round % 10_000 == 0 {
                 let poller = Poller::new().unwrap();
                 poller.add(watch.as_fd(), Interest::News).unwrap();
