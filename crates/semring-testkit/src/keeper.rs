@@ -47,7 +47,12 @@ impl Keeper {
             .expect("it has a first page");
         let uuid = page[AT_UUID..AT_UUID + 16].iter();
         let uuid = uuid.fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
-        let pipes = folder.join(format!("{PIPES}{uuid}-{inode:x}"));
+        let sort = if file.metadata().expect("it is there").nlink() == 0 {
+            'm'
+        } else {
+            'f'
+        };
+        let pipes = folder.join(format!("{PIPES}{uuid}-{sort}{inode:x}"));
         // Of both kinds, only a set has a key.
         match newest_set(&page) {
             (0, _) => Self::Pipes(pipes),

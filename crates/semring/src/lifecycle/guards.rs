@@ -203,6 +203,10 @@ pub(super) fn pipes_of(object: &Object, uuid: &[u8; 16]) -> Result<PathBuf, Mism
 }
 
 fn failed(error: crate::memory::MemoryError) -> Mismatch {
+    // Removed since it was opened.
+    if matches!(error, crate::memory::MemoryError::NotFound) {
+        return Mismatch::Missing;
+    }
     let (call, errno) = match error {
         crate::memory::MemoryError::Os { call, source } => {
             (call, source.raw_os_error().unwrap_or_default())

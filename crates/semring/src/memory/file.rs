@@ -34,8 +34,7 @@ impl Sort {
     /// See [`Object::mark`](super::Object::mark).
     pub(super) fn mark(self, inode: u64) -> String {
         let sort = match self {
-            Self::Posix => 'p',
-            Self::File => 'f',
+            Self::Posix | Self::File => 'f',
             Self::Memfd => 'm',
         };
         format!("{sort}{inode:x}")
