@@ -2,7 +2,7 @@
 //!
 //! The kernel takes a process for gone when the last descriptor of its locks and pipes is closed, so a
 //! child that inherits them keeps its dead parent alive to everybody else. `O_CLOEXEC` helps those that
-//! exec. For the others a handler of `pthread_atfork` puts an empty file in the place of each such
+//! exec. For the others a handler of `pthread_atfork` puts a descriptor of nothing in the place of each such
 //! descriptor: the numbers stay taken, so that whoever still closes them in the child closes nothing
 //! else. A child made by a bare `clone(2)` call is not seen, and neither is one that is about to exec
 //! (`posix_spawn`): for that moment it keeps pipes from hanging up, and locks held unless they are
@@ -11,7 +11,7 @@
 use std::cell::UnsafeCell;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Once;
 
 use super::lock::release;
@@ -28,7 +28,7 @@ pub(crate) struct Private {
 struct Registry {
     lock: UnsafeCell<libc::pthread_mutex_t>,
     numbers: UnsafeCell<Vec<RawFd>>,
-    /// A file of no bytes, while there are numbers.
+    /// What is put there, while there are numbers.
     null: UnsafeCell<Option<OwnedFd>>,
 }
 
@@ -67,6 +67,14 @@ extern "C" fn in_child() {
     unlock();
 }
 
+/// A descriptor that holds nothing and that nobody else has (a system may lack the null device).
+fn nothing() -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers only.
+    let number = super::check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) })?;
+    // SAFETY: a new descriptor that nobody else knows.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 /// Does something with the lock held.
 fn locked<R>(action: impl FnOnce(&mut Vec<RawFd>, &mut Option<OwnedFd>) -> R) -> R {
     static HANDLERS: Once = Once::new();
@@ -89,7 +97,7 @@ impl Private {
     pub(crate) fn open(open: impl FnOnce() -> io::Result<File>) -> io::Result<Self> {
         locked(|numbers, null| {
             if null.is_none() {
-                *null = Some(super::memfd::create(c"semring-null", 0o600, None)?.into());
+                *null = Some(nothing()?);
             }
             let file = open()?;
             numbers.push(file.as_raw_fd());
@@ -125,7 +133,7 @@ impl Drop for Private {
         self.release();
         locked(|numbers, null| {
             let number = self.file().as_raw_fd();
-            // In a child it is the empty file by now, and not in the list any more.
+            // In a child it is one of nothing by now, and not in the list any more.
             if let Some(at) = numbers.iter().position(|&other| other == number) {
                 numbers.swap_remove(at);
             }
