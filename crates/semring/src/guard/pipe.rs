@@ -24,7 +24,7 @@
 //!   lock of its life: then the successor is refused, and asks again. Stopped or killed in between, it
 //!   leaves nobody asleep who has something to find.
 //! * **REMOVAL comes last** in taking a seat: a remover that has it alone finds no life locked, or lets go.
-//! * **A remover is a life, too**: it opens `remover`, takes the name of `lock` away, and closes it, or is
+//! * **A remover is a life, too**: it opens `remover`, marks `lock`, and closes it, or is
 //!   killed: both hang up for every sleeper. No order of its steps leaves one asleep. Who takes the directory
 //!   away by other means does not ring; inotify does, as far as its limits go.
 //!
@@ -142,11 +142,12 @@ impl PipeGuard {
         }
     }
 
-    /// Sorts an error of a call by its name: names go with the guard.
+    /// Sorts an error of a call with a name: names go with the guard.
     fn failed(&self, call: &'static str) -> impl FnOnce(io::Error) -> GuardError {
         let removed = self.site.is_removed();
         move |error| {
-            if removed {
+            // Half of it is gone: somebody is just taking it away, file by file.
+            if removed || error.kind() == io::ErrorKind::NotFound {
                 GuardError::Removed
             } else {
                 os(call)(error)

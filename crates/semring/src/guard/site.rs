@@ -20,8 +20,8 @@
 //! ```
 //! Whoever finds the ring goes by the mark, not by the byte: a creator that is stopped between the name and
 //! 5 is in nobody's way.
-//! Removing begins with the name of `lock`: who has it open sees that it has none any more. Whoever is
-//! killed behind that leaves a directory without `lock`, which is nobody's.
+//! Removing begins with a mark in `lock`, which everybody reads who asks anything, and ends with its name.
+//! Whoever is killed between leaves a directory that says that it is nobody's.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -182,7 +182,7 @@ impl Site {
         let lock =
             file::open_in(&directory, &fifo::name(LOCK), false).map_err(no_site("openat"))?;
         // Half made: whoever makes it is at work, or dead.
-        if !is_complete(&lock).map_err(no_site("pread"))? {
+        if !is_complete(&lock).map_err(no_site("pread"))? || is_marked(&lock, REMOVED_AT) {
             return Err(NoSite::Missing);
         }
         // Who may only look can't open the bells.
@@ -242,9 +242,10 @@ impl Site {
     /// True if the guard was taken away.
     pub(super) fn is_removed(&self) -> bool {
         match self {
-            // A second name (somebody copied the folder by links) does not keep it.
-            Self::Directory { lock, .. } => file::links(lock)
-                .is_ok_and(|links| links == 0 || links > 1 && is_marked(lock, REMOVED_AT)),
+            // By a remover; or by somebody who took away the name.
+            Self::Directory { lock, .. } => {
+                is_marked(lock, REMOVED_AT) || file::links(lock).is_ok_and(|links| links == 0)
+            }
             Self::Inherited { lock, .. } => is_marked(lock, REMOVED_AT),
         }
     }
@@ -262,11 +263,10 @@ impl Site {
     pub(super) fn mark_removed(&self) -> io::Result<()> {
         match self {
             Self::Directory { directory, .. } => {
-                let name = fifo::name(LOCK);
-                if let Ok(lock) = file::open_in(directory, &name, true) {
-                    let _ = lock.write_at(&[1], REMOVED_AT);
+                match file::open_in(directory, &fifo::name(LOCK), true) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                    lock => lock?.write_at(&[1], REMOVED_AT).map(drop),
                 }
-                file::unlink_in(directory, &name).map(drop)
             }
             Self::Inherited { lock, .. } => lock.write_at(&[1], REMOVED_AT).map(drop),
         }
@@ -282,6 +282,8 @@ impl Site {
                 for pipe in Pipe::all(lanes) {
                     file::unlink_in(directory, &pipe.name())?;
                 }
+                // Last: it says whose this is.
+                file::unlink_in(directory, &fifo::name(LOCK))?;
                 let ours = file::identity(directory)?;
                 if file::path_identity(path).is_ok_and(|there| there == ours) {
                     unless_gone(std::fs::remove_dir(path))?;
@@ -403,11 +405,19 @@ impl NewSite {
     ) -> Result<(File, Private), Trouble> {
         let creation = Private::open(|| {
             let name = path.join(LOCK);
-            let lock = match file::create_unnamed(path, owner.mode) {
+            // Everything in it that says whose it is, before it is there for others.
+            let begin = |lock: &File| {
+                hold_byte(lock, CREATION, Hold::Alone)?;
+                // What is written here later finds its place also on a full disk.
+                lock.write_at(&[0; HOME_AT as usize], 0)?;
+                lock.write_at(home.as_bytes(), HOME_AT)?;
+                give(lock, owner)
+            };
+            match file::create_unnamed(path, owner.mode) {
                 Ok(lock) => {
-                    hold_byte(&lock, CREATION, Hold::Alone)?;
+                    begin(&lock)?;
                     file::link(&lock, &name)?;
-                    lock
+                    Ok(lock)
                 }
                 // A file system without unnamed files.
                 Err(error)
@@ -417,16 +427,11 @@ impl NewSite {
                     ) =>
                 {
                     let lock = file::create_named(&name, owner.mode)?;
-                    hold_byte(&lock, CREATION, Hold::Alone)?;
-                    lock
+                    begin(&lock)?;
+                    Ok(lock)
                 }
-                Err(error) => return Err(error),
-            };
-            // What is written here later finds its place also on a full disk.
-            lock.write_at(&[0; HOME_AT as usize], 0)?;
-            lock.write_at(home.as_bytes(), HOME_AT)?;
-            give(&lock, owner)?;
-            Ok(lock)
+                Err(error) => Err(error),
+            }
         })
         .map_err(trouble("open (lock)"))?;
         for pipe in Pipe::all(lanes) {
@@ -513,7 +518,7 @@ fn look_at(directory: &File, lock: &File) -> Option<Found> {
             return Some(Found::Used);
         }
     }
-    let complete = is_complete(lock).ok()?;
+    let complete = is_complete(lock).ok()? && !is_marked(lock, REMOVED_AT);
     let mut home = vec![0; 4096 + 512];
     let got = lock.read_at(&mut home, HOME_AT).ok()?;
     home.truncate(got);
@@ -572,7 +577,7 @@ impl Seized {
     /// Takes it away; false if somebody has begun to use it.
     pub(crate) fn remove(self) -> io::Result<bool> {
         // Names first, then another look for the lock: makers link it before they make any pipe, so pipes
-        // without it are what a remover left, and an empty directory is nobody's or goes as such only.
+        // without it are what somebody left who cleared away, and an empty directory goes as such only.
         let names = pipes_in(&self.path)?;
         if self.lock.is_none() && !names.is_empty() {
             match file::open_in(&self.directory, &fifo::name(LOCK), false) {
@@ -580,11 +585,14 @@ impl Seized {
                 _ => return Ok(false),
             }
         }
-        if self.lock.is_some() {
-            file::unlink_in(&self.directory, &fifo::name(LOCK))?;
+        if let Some(lock) = &self.lock {
+            lock.file().write_at(&[1], REMOVED_AT)?;
         }
         for name in names {
             file::unlink_in(&self.directory, &name)?;
+        }
+        if self.lock.is_some() {
+            file::unlink_in(&self.directory, &fifo::name(LOCK))?;
         }
         match unless_gone(std::fs::remove_dir(&self.path)) {
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
