@@ -121,7 +121,7 @@ impl Object {
     /// used.
     pub fn known_users(&self) -> Vec<u32> {
         let pids: Vec<i32> = match self {
-            Object::Posix { .. } => Vec::new(),
+            Object::Posix { name } => users_of_pipes(name),
             Object::Segment { id, .. } => {
                 let stat = Shm::from_id(*id).stat();
                 stat.map(|stat| vec![stat.creator_pid]).unwrap_or_default()
@@ -229,7 +229,8 @@ impl Snapshot {
         let prefix = crate::names::prefix();
         let mut found = self.created_since();
         found.retain(|object| match object {
-            Object::Posix { name } => name.contains(&prefix) || pipes_of(name).contains(&prefix),
+            Object::Posix { name } if name.contains(&prefix) => true,
+            Object::Posix { name } if pipes_of(name).contains(&prefix) => true,
             other => other.known_users().iter().any(|pid| ours.contains(pid)),
         });
         found
@@ -298,6 +299,24 @@ fn pipes_of(name: &str) -> String {
         let _ = lock.read_to_string(&mut home);
     }
     home
+}
+
+/// The processes that a directory of pipes names: who made it, and who had a seat last.
+fn users_of_pipes(name: &str) -> Vec<i32> {
+    let maker = pipes_of(name)
+        .lines()
+        .nth(2)
+        .and_then(|line| line.parse().ok());
+    let mut users: Vec<i32> = maker.into_iter().collect();
+    if name.starts_with(PIPES)
+        && let Ok(lock) = File::open(format!("{POSIX_DIRECTORY}/{name}/lock"))
+    {
+        let mut page = [0; 4096];
+        let got = std::os::unix::fs::FileExt::read_at(&lock, &mut page, 0).unwrap_or(0);
+        let words = page[..got].chunks_exact(8).skip(1);
+        users.extend(words.map(|word| i32::from_le_bytes([word[0], word[1], word[2], word[3]])));
+    }
+    users
 }
 
 /// Everything among `existing` that belongs to the ring of this name.

@@ -88,7 +88,8 @@ pub(super) fn uuid_of(directory: &Path) -> Option<[u8; 16]> {
     Some(uuid)
 }
 
-/// Where the pipes' directory says that its ring is; in a second line for people, what it is called.
+/// Where the pipes' directory says that its ring is; in a second line for people, what it is called, in a third the process
+/// that made it.
 fn home_text(place: &Place, name: &str) -> String {
     let home = match place {
         Place::Posix(path) => format!("posix {}", path.display()),
@@ -99,7 +100,8 @@ fn home_text(place: &Place, name: &str) -> String {
         Place::Memfd(_) | Place::Anonymous => "users".to_owned(),
         Place::File(_) | Place::Descriptor(_) => "file".to_owned(),
     };
-    format!("{home}\n{name}\n")
+    let maker = process::id();
+    format!("{home}\n{name}\n{maker}\n")
 }
 
 /// The place that such a text means; `None` if the ring has none that could be looked at from here. Anybody can
@@ -266,7 +268,8 @@ pub(super) fn renew_pipes(
     } else {
         "file"
     };
-    let home = format!("{kind}\n{name}\n");
+    let maker = process::id();
+    let home = format!("{kind}\n{name}\n{maker}\n");
     let new = NewPipes::create(Some(&path), superblock.geometry.lanes(), owner, &home)?;
     // The file's lock keeps everybody away until its opener counts as a user.
     let guard = new.finish(false).map_err(|_| Trouble {
