@@ -63,7 +63,7 @@ impl Machine {
             .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
         Self {
             processor: model.unwrap_or("unknown processor").to_string(),
-            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            cpus: allowed().map_or(1, |cpus| cpus.len()),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_string(),
             is_virtual: quiet::is_virtual(&cpuinfo),
             governor: quiet::governor(),
@@ -87,7 +87,7 @@ impl Places {
     /// The first two CPUs that this process may use; the same one twice, if there is only one.
     pub(crate) fn find() -> crate::Result<Self> {
         let all = sched_getaffinity(Pid::from_raw(0))?;
-        let mut cpus = (0..CpuSet::count()).filter(|&cpu| all.is_set(cpu).unwrap_or(false));
+        let mut cpus = allowed()?.into_iter();
         let mine = cpus.next().ok_or("no CPU to run on")?;
         let peers = cpus.next().unwrap_or(mine);
         Ok(Self { all, mine, peers })
@@ -101,6 +101,14 @@ impl Places {
     pub(crate) fn unpin(&self) -> crate::Result<()> {
         Ok(sched_setaffinity(Pid::from_raw(0), &self.all)?)
     }
+}
+
+/// The CPUs that this thread may use. (What the standard library counts is less in a control group that is
+/// limited.)
+fn allowed() -> crate::Result<Vec<usize>> {
+    let all = sched_getaffinity(Pid::from_raw(0))?;
+    let cpus = (0..CpuSet::count()).filter(|&cpu| all.is_set(cpu).unwrap_or(false));
+    Ok(cpus.collect())
 }
 
 /// Keeps this thread on one CPU.

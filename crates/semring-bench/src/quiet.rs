@@ -131,25 +131,45 @@ fn others(then: Used, now: Used) -> Vec<String> {
 /// How many CPUs the control groups of this process let it use together, if that is limited.
 pub(crate) fn cpu_limit() -> Option<f64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let own = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let mut path = format!("/sys/fs/cgroup{own}");
+    let limits = groups.lines().filter_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        match rest.split_once(':')? {
+            ("", own) => least("/sys/fs/cgroup", own, |folder| {
+                let text = std::fs::read_to_string(format!("{folder}/cpu.max"));
+                quota(&text.ok()?)
+            }),
+            // The older kind of groups: a hierarchy for each resource.
+            (names, own) if names.split(',').any(|name| name == "cpu") => {
+                least(&format!("/sys/fs/cgroup/{names}"), own, |folder| {
+                    let read = |name| std::fs::read_to_string(format!("{folder}/{name}")).ok();
+                    let period = read("cpu.cfs_period_us")?;
+                    quota(&format!("{} {period}", read("cpu.cfs_quota_us")?.trim()))
+                })
+            }
+            _ => None,
+        }
+    });
+    limits.reduce(f64::min)
+}
+
+/// The least of the limits of a group and of those around it.
+fn least(top: &str, own: &str, limit: impl Fn(&str) -> Option<f64>) -> Option<f64> {
+    let mut folder = format!("{top}{own}");
     let mut least: Option<f64> = None;
-    while path.starts_with("/sys/fs/cgroup") {
-        if let Some(limit) = std::fs::read_to_string(format!("{path}/cpu.max"))
-            .ok()
-            .and_then(|text| quota(&text))
-        {
+    while folder.len() > top.len() {
+        if let Some(limit) = limit(&folder) {
             least = Some(least.map_or(limit, |least| least.min(limit)));
         }
-        path.truncate(path.rfind('/')?);
+        folder.truncate(folder.rfind('/')?);
     }
     least
 }
 
-/// `50000 100000` is half a CPU; `max 100000` is no limit.
+/// `50000 100000` is half a CPU; `max 100000` and `-1 100000` are no limit.
 fn quota(text: &str) -> Option<f64> {
     let (quota, period) = text.trim().split_once(' ')?;
-    Some(quota.parse::<f64>().ok()? / period.parse::<f64>().ok()?)
+    let limit = quota.parse::<f64>().ok()? / period.parse::<f64>().ok()?;
+    (limit > 0.0).then_some(limit)
 }
 
 /// How fast the CPUs may be clocked, and whether they are a host's.
@@ -201,6 +221,18 @@ mod tests {
     fn a_quota_is_a_number_of_cpus() {
         assert_eq!(quota("50000 100000\n"), Some(0.5));
         assert_eq!(quota("max 100000\n"), None);
+        assert_eq!(quota("-1 100000\n"), None);
+    }
+
+    #[test]
+    fn the_tightest_group_counts() {
+        let limits = |folder: &str| match folder {
+            "/top/a" => Some(0.5),
+            "/top/a/b" => Some(2.0),
+            other => panic!("nobody asks for {other}"),
+        };
+        assert_eq!(least("/top", "/a/b", limits), Some(0.5));
+        assert_eq!(least("/top", "/", |_| None), None);
     }
 
     #[test]
