@@ -40,9 +40,12 @@ pub(crate) fn count_for(spec: &Spec, places: &Places, round: Duration) -> Result
     const FIRST: u64 = 1000;
     /// Nothing is faster; but so few messages may come in no time.
     const MOST: f64 = 1e9;
-    let guess = rate(spec.clone(), places, FIRST)?.min(MOST);
-    // A second look: so few messages say little.
-    let count = (guess * 0.01) as u64 + FIRST;
-    let guess = rate(spec.clone(), places, count)?.min(MOST);
-    Ok((guess * round.as_secs_f64()) as u64 + FIRST)
+    let guess = |count| Ok::<_, crate::Error>(rate(spec.clone(), places, count)?.min(MOST));
+    let after = |rate: f64, seconds: f64| (rate * seconds) as u64 + FIRST;
+    // Further looks: so few messages say little, and a machine that is busy for a moment makes them too few
+    // for the round, which would then measure how fast a full queue is emptied.
+    let first = guess(FIRST)?;
+    let second = guess(after(first, 0.01))?;
+    let third = guess(after(second, 0.01))?;
+    Ok(after(second.max(third), round.as_secs_f64()))
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use semring::WaitStrategy;
+use semring::{GuardChoice, WaitStrategy};
 use serde::{Deserialize, Serialize};
 
 use crate::machine::{Machine, Places, has_no_time_slice, line_round_trip_ns};
 use crate::quiet::Watch;
-use crate::ways::{Spec, Wait, Way};
+use crate::ways::{Guard, Spec, Wait, Way};
 use crate::{Result, crowd, latency, one_way};
 
 /// What the two processes do.
@@ -46,6 +46,8 @@ pub struct Options {
     pub crowds: Vec<usize>,
     /// How the ends of rings wait.
     pub wait: WaitStrategy,
+    /// What rings are guarded by.
+    pub guard: GuardChoice,
     /// Prefix of ring addresses: `posix:` or `sysv:`.
     pub backend: String,
     /// Interleaved rounds; the median counts.
@@ -64,6 +66,7 @@ impl Default for Options {
             trip_sizes: vec![SMALL],
             crowds: vec![1, 4, 16],
             wait: WaitStrategy::Adaptive,
+            guard: GuardChoice::Auto,
             backend: "posix:".into(),
             rounds: 5,
             round: Duration::from_millis(50),
@@ -131,6 +134,8 @@ pub struct Report {
     pub rounds: usize,
     /// How rings waited.
     pub wait: String,
+    /// What they were guarded by: `auto`, `semaphore`, `pipe`.
+    pub guard: String,
     /// Where rings were.
     pub backend: String,
     /// Why not to believe it.
@@ -244,6 +249,7 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<Repo
         machine: run.machine,
         rounds: options.rounds,
         wait: format!("{:?}", options.wait).to_lowercase(),
+        guard: format!("{:?}", options.guard).to_lowercase(),
         backend: options.backend.clone(),
         warnings,
         rows,
@@ -260,6 +266,7 @@ impl Run<'_> {
             backend: self.options.backend.clone(),
             size: block.size,
             wait: Wait::from(self.options.wait),
+            guard: Guard::from(self.options.guard),
             senders: block.senders,
             ids: Vec::new(),
             names: Vec::new(),

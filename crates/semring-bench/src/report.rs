@@ -46,12 +46,13 @@ pub fn html(report: &Report) -> String {
          <meta name=\"viewport\" content=\"width=device-width\"><title>semring bench</title>\
          <style>{STYLE}</style><h1>Messages from one process to another</h1>\
          <p>{}; {line}. Medians of {} interleaved rounds in one run; rings in {} memory, \
-         waiting: {}. Every word of every message was written and checked. Figures of other machines, or of \
+         waiting: {}, guard: {}. Every word of every message was written and checked. Figures of other machines, or of \
          another hour, can't be compared with these; the ratios can.</p>",
         escape(&machine.describe()),
         report.rounds,
         escape(report.backend.trim_end_matches(':')),
         escape(&report.wait),
+        escape(&report.guard),
     );
     for warning in &report.warnings {
         let _ = write!(
@@ -430,6 +431,7 @@ mod tests {
             machine: Machine::new(),
             rounds: 1,
             wait: "adaptive".into(),
+            guard: "auto".into(),
             backend: "posix:".into(),
             warnings: vec!["<others> were busy".into()],
             rows,

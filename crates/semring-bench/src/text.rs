@@ -7,10 +7,11 @@ use crate::plan::{Report, Row, Workload};
 pub fn text(report: &Report) -> String {
     let machine = &report.machine;
     let mut text = format!(
-        "{}; rings in {}, {}\n",
+        "{}\nrings in {}, waiting {}, guard {}\n",
         machine.describe(),
         report.backend.trim_end_matches(':'),
         report.wait,
+        report.guard,
     );
     if let Some(ns) = machine.line_round_trip_ns {
         text.push_str(&format!(

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use semring::GuardChoice;
 use semring_bench::{Options, Report, Sort, Way, Workload};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -35,6 +36,24 @@ impl Backend {
         match self {
             Self::Posix => "posix:",
             Self::Sysv => "sysv:",
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+enum Guard {
+    /// Semaphores, or pipes where those can't work
+    Auto,
+    Semaphore,
+    Pipe,
+}
+
+impl From<Guard> for GuardChoice {
+    fn from(guard: Guard) -> Self {
+        match guard {
+            Guard::Auto => Self::Auto,
+            Guard::Semaphore => Self::Semaphore,
+            Guard::Pipe => Self::Pipe,
         }
     }
 }
@@ -83,6 +102,9 @@ pub(crate) struct BenchArgs {
     /// How the ends of a ring wait
     #[arg(long, value_enum, default_value_t = Wait::Adaptive)]
     wait: Wait,
+    /// What rings are guarded by
+    #[arg(long, value_enum, default_value_t = Guard::Auto)]
+    guard: Guard,
     /// Where rings are
     #[arg(long, value_enum, default_value_t = Backend::Posix)]
     backend: Backend,
@@ -166,6 +188,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<u8, Failure> {
         workloads,
         sizes: args.sizes,
         wait: args.wait.into(),
+        guard: args.guard.into(),
         backend: args.backend.prefix().to_owned(),
         rounds: if args.trial {
             1

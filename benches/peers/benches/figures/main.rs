@@ -119,9 +119,10 @@ const TRIPS: [&str; 11] = [
     "iceoryx2",
 ];
 
-const WAKE_UPS: [&str; 9] = [
+const WAKE_UPS: [&str; 10] = [
     "semring-adaptive",
     "semring-block",
+    "semring-pipes",
     "pipe",
     "eventfd",
     "futex",

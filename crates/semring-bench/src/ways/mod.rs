@@ -20,7 +20,7 @@ use crate::payload::{check, fill, word};
 use crate::plan::Workload;
 use crate::task::{Outcome, Task};
 use crate::{Error, Result};
-pub(crate) use ring::Wait;
+pub(crate) use ring::{Guard, Wait};
 
 /// One end of a way.
 pub trait Link {
@@ -217,6 +217,7 @@ pub struct Spec {
     /// Bytes of a message.
     pub size: usize,
     pub(crate) wait: Wait,
+    pub(crate) guard: Guard,
     /// How many processes send.
     pub senders: usize,
     /// Identifiers of kernel objects that have no name.

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use semring::{WaitStrategy, mpsc};
+use semring::{GuardChoice, WaitStrategy, mpsc};
 use serde::{Deserialize, Serialize};
 
 use super::{End, Link, Made, Sort, Spec, Way, not_sent, nothing_known, wrong_length};
@@ -19,6 +19,7 @@ const BATCH: u64 = 32;
 struct Form {
     /// In place of what the run says.
     wait: Option<Wait>,
+    guard: Option<Guard>,
     /// Without it, a fence after each message.
     asymmetric_barrier: bool,
     /// Messages are slices.
@@ -27,6 +28,7 @@ struct Form {
 
 const PLAIN: Form = Form {
     wait: None,
+    guard: None,
     asymmetric_barrier: true,
     trusted: false,
 };
@@ -35,6 +37,10 @@ const BLOCK: Form = waits(Wait::Block);
 const ADAPTIVE: Form = waits(Wait::Adaptive);
 const FENCED: Form = Form {
     asymmetric_barrier: false,
+    ..PLAIN
+};
+const PIPES: Form = Form {
+    guard: Some(Guard::Pipe),
     ..PLAIN
 };
 const TRUSTED: Form = Form {
@@ -49,7 +55,7 @@ const fn waits(wait: Wait) -> Form {
     }
 }
 
-pub(super) const WAYS: [Way; 7] = [
+pub(super) const WAYS: [Way; 8] = [
     Way {
         name: "semring",
         label: "semring",
@@ -85,6 +91,15 @@ pub(super) const WAYS: [Way; 7] = [
         obstacle: nothing_known,
         make: |spec| make(spec, BLOCK, |link| link),
         open: |spec, _| open(spec, BLOCK, |link| link),
+    },
+    Way {
+        name: "semring-pipes",
+        label: "semring, pipe guard",
+        about: "The same, sleeping and dying over FIFOs and locks instead of semaphores.",
+        sort: Sort::Variant,
+        obstacle: nothing_known,
+        make: |spec| make(spec, PIPES, |link| link),
+        open: |spec, _| open(spec, PIPES, |link| link),
     },
     Way {
         name: "semring-fenced",
@@ -147,6 +162,35 @@ impl From<Wait> for WaitStrategy {
     }
 }
 
+/// A guard that can be written down.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Guard {
+    Auto,
+    Semaphore,
+    Pipe,
+}
+
+impl From<GuardChoice> for Guard {
+    fn from(choice: GuardChoice) -> Self {
+        match choice {
+            GuardChoice::Auto => Self::Auto,
+            GuardChoice::Semaphore => Self::Semaphore,
+            GuardChoice::Pipe => Self::Pipe,
+        }
+    }
+}
+
+impl From<Guard> for GuardChoice {
+    fn from(guard: Guard) -> Self {
+        match guard {
+            Guard::Auto => Self::Auto,
+            Guard::Semaphore => Self::Semaphore,
+            Guard::Pipe => Self::Pipe,
+        }
+    }
+}
+
 pub(crate) struct RingLink {
     // In the order in which they go: attachments, then the names.
     producer: mpsc::Producer,
@@ -162,6 +206,7 @@ fn address(spec: &Spec, direction: &str) -> String {
 fn builder(spec: &Spec, form: Form, direction: &str) -> mpsc::Builder {
     let builder = mpsc::Builder::new(address(spec, direction))
         .wait(form.wait.unwrap_or(spec.wait).into())
+        .guard(GuardChoice::from(form.guard.unwrap_or(spec.guard)))
         .asymmetric_barrier(form.asymmetric_barrier);
     if form.trusted {
         // SAFETY: only the two sides of this bench know the ring's name, and neither writes into a message

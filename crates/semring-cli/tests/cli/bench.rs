@@ -77,6 +77,36 @@ fn a_signal_ends_a_run_and_nothing_stays() {
 }
 
 #[test]
+fn a_bench_of_each_guard_and_wait_strategy_works() {
+    alone(
+        test_name!(a_bench_of_each_guard_and_wait_strategy_works),
+        || {
+            for (guard, wait, backend) in [
+                ("pipe", "block", "posix"),
+                ("pipe", "adaptive", "sysv"),
+                ("semaphore", "yield", "sysv"),
+                ("auto", "spin", "posix"),
+            ] {
+                let output = Call::new(SEMRING, None)
+                    .args(&[
+                        "bench",
+                        "--trial",
+                        "--peer",
+                        "semring,semring-batch,semring-in-place",
+                    ])
+                    .args(&["--size", "8,64", "--workload", "one-way,round-trip"])
+                    .args(&["--guard", guard, "--wait", wait, "--backend", backend])
+                    .run()
+                    .quietly(DONE);
+                let header = format!("rings in {backend}, waiting {wait}, guard {guard}");
+                assert!(output.text().contains(&header), "{}", output.text());
+                assert_eq!(objects(), Vec::<String>::new());
+            }
+        },
+    );
+}
+
+#[test]
 fn what_can_not_be_measured_is_refused() {
     let bench = |args: &[&str]| Call::new(SEMRING, None).args(&["bench"]).args(args).run();
     bench(&["--size", "7"]).refused(USAGE, &["multiple of 8"]);
