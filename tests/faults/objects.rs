@@ -80,9 +80,17 @@ fn clean_but_for_nameless_guards(case: &Case, points: &[Point]) {
         };
         let left = semring::leftovers();
         let left: Vec<_> = left.iter().filter(|left| left.name() == name).collect();
-        assert_eq!(left.len(), 1, "nobody would find {object:?}");
-        assert_eq!(left[0].kind(), kind);
-        assert_eq!(left[0].remove(false).unwrap(), Pruned::Removed);
+        // A test beside this one may just clear away what was not even begun, or almost gone (below).
+        let is_there = || case.guard.objects().contains(&object);
+        let Some(left) = left.first() else {
+            assert!(!is_there(), "nobody would find {object:?}");
+            continue;
+        };
+        assert_eq!(left.kind(), kind);
+        while left.remove(false).unwrap() != Pruned::Removed {
+            assert!(is_there(), "it is gone, and counts as used: {object:?}");
+            std::thread::yield_now();
+        }
     }
     // Directories of pipes that were not even begun say nothing of whose they are. (A living maker whose
     // directory goes begins anew.)
