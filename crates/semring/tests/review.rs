@@ -206,7 +206,7 @@ fn a_creation_without_a_descriptor_left_leaves_nothing() {
         while let Ok(file) = std::fs::File::open("/dev/null") {
             files.push(file);
         }
-        for free in 0..6 {
+        for free in 0..32 {
             let created = spsc::Builder::new(guard.posix()).create();
             match created {
                 Ok(ring) => {
