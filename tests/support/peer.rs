@@ -46,7 +46,7 @@
 //! | `fault`: read a page that was truncated, of a file of its own | `ok HANDLED` |
 //! | `raise-sigbus`: as if somebody had sent it | `ok HANDLED` |
 //! | `allocate MIB`: private memory, which makes dying slower | `ok` |
-//! | `line …`: see [`line`] | |
+//! | `line …`: see [`mod@line`] | |
 //! | `marked …`: see [`marked`] | |
 //!
 //! Started with the argument `coprocess` it does something else: see [`coprocess`].
