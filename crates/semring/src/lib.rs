@@ -36,7 +36,8 @@
 //!
 //! # Limits
 //! Linux 5.10 or newer, 64-bit little-endian. A lane holds 4 KiB to 4 GiB, a message at most a quarter
-//! of it, a ring at most 240 lanes. All processes of a ring share one IPC namespace.
+//! of it, a ring at most 240 lanes. All processes of a ring share one IPC
+//! namespace, unless pipes guard it.
 #![deny(unsafe_code)]
 // Models use a part of the crate only.
 #![cfg_attr(semring_loom, allow(dead_code))]

@@ -251,9 +251,11 @@ impl ConsumerCore {
         }
     }
 
-    /// The rest of a look in vain by a consumer that is polled.
-    #[cold]
-    fn stand_by(&mut self) -> Result<Next, RecvError> {
+    /// Has the waiter do something for this side. Gives also how many attachments have ended, if it asked.
+    fn as_waiting<R>(
+        &mut self,
+        act: impl FnOnce(&mut Waiter, &mut MessageWait<'_>) -> R,
+    ) -> (R, Option<u64>) {
         let mut side = MessageWait {
             merge: &mut self.merge,
             bells: &mut self.bells,
@@ -263,8 +265,14 @@ impl ConsumerCore {
             ended: None,
             woken: false,
         };
-        let outcome = self.waiter.stand_by(&mut side);
-        let ended = side.ended;
+        let result = act(&mut self.waiter, &mut side);
+        (result, side.ended)
+    }
+
+    /// The rest of a look in vain by a consumer that is polled.
+    #[cold]
+    fn stand_by(&mut self) -> Result<Next, RecvError> {
+        let (outcome, ended) = self.as_waiting(|waiter, side| waiter.stand_by(side));
         match outcome.map_err(|error| self.failed(error))? {
             Some(Outcome::Ready) => match self.find()? {
                 Some(next) => Ok(next),
@@ -329,17 +337,7 @@ impl ConsumerCore {
 
     #[cold]
     fn wait(&mut self, deadline: Deadline) -> Result<(), RecvError> {
-        let mut side = MessageWait {
-            merge: &mut self.merge,
-            bells: &mut self.bells,
-            seat: &self.seat,
-            interrupt: &self.interrupt,
-            saw_messages: self.saw_messages,
-            ended: None,
-            woken: false,
-        };
-        let outcome = self.waiter.wait(&mut side, deadline);
-        let ended = side.ended;
+        let (outcome, ended) = self.as_waiting(|waiter, side| waiter.wait(side, deadline));
         note_count(&self.seat.page().sleeps, self.waiter.sleeps());
         self.stay_readable()?;
         if self.interrupt.take() {

@@ -248,9 +248,12 @@ impl ProducerCore {
         }
     }
 
-    /// The rest of a look in vain by a producer that is polled. True if there is room by now.
-    #[cold]
-    fn stand_by(&mut self, len: usize) -> Result<bool, SendError> {
+    /// Has the waiter do something for this side. Gives also what it learned about the consumer.
+    fn as_waiting<R>(
+        &mut self,
+        len: usize,
+        act: impl FnOnce(&mut Waiter, &mut RoomWait<'_>) -> R,
+    ) -> (R, ConsumerFate) {
         let word_of = self.lane.view().clone();
         let mut side = RoomWait {
             word: &word_of.producer().wait_word,
@@ -260,8 +263,14 @@ impl ProducerCore {
             len,
             fate: ConsumerFate::NotMet,
         };
-        let outcome = self.waiter.stand_by(&mut side);
-        let fate = side.fate;
+        let result = act(&mut self.waiter, &mut side);
+        (result, side.fate)
+    }
+
+    /// The rest of a look in vain by a producer that is polled. True if there is room by now.
+    #[cold]
+    fn stand_by(&mut self, len: usize) -> Result<bool, SendError> {
+        let (outcome, fate) = self.as_waiting(len, |waiter, side| waiter.stand_by(side));
         if self.interrupt.take() {
             return Err(SendError::Interrupted);
         }
@@ -284,18 +293,8 @@ impl ProducerCore {
 
     #[cold]
     fn wait_for_room(&mut self, len: usize, deadline: Deadline) -> Result<(), SendError> {
-        let word_of = self.lane.view().clone();
-        let mut side = RoomWait {
-            word: &word_of.producer().wait_word,
-            lane: &mut self.lane,
-            seat: &mut self.seat,
-            interrupt: &self.interrupt,
-            len,
-            fate: ConsumerFate::NotMet,
-        };
-        let outcome = self.waiter.wait(&mut side, deadline);
-        let fate = side.fate;
-        note_count(&word_of.producer().sleeps, self.waiter.sleeps());
+        let (outcome, fate) = self.as_waiting(len, |waiter, side| waiter.wait(side, deadline));
+        note_count(&self.lane.view().producer().sleeps, self.waiter.sleeps());
         self.stay_readable()?;
         if self.interrupt.take() {
             return Err(SendError::Interrupted);
