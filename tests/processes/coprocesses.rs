@@ -279,5 +279,6 @@ fn coprocesses_leave_nothing_behind() {
         }
     }
     parent.wait();
+    crate::case::prune_guards();
     guard.assert_clean();
 }

@@ -182,6 +182,7 @@ fn pairs_whose_makers_are_killed_at_any_moment_are_whole_or_gone(case: Case) {
         let address: Address = down.address.clone();
         semring::remove(&address, false).unwrap();
     }
+    crate::case::prune_guards();
     case.guard.clean();
 }
 

@@ -302,3 +302,15 @@ macro_rules! over_both_backends {
         }
     };
 }
+
+/// Has everything cleared away that killed makers and users left and that no test can tell whose it is: guards
+/// that no ring names. (A living maker whose beginnings go begins anew.)
+#[allow(dead_code)] // each of the test programs uses a part
+pub fn prune_guards() {
+    use semring::LeftoverKind::{Pipes, Semaphores, Unfinished};
+    for leftover in semring::leftovers() {
+        if matches!(leftover.kind(), Pipes | Semaphores | Unfinished) {
+            let _ = leftover.remove(false);
+        }
+    }
+}
