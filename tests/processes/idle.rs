@@ -1,6 +1,6 @@
 //! Whoever waits sleeps in the kernel, and whoever sleeps uses nothing.
 
-use crate::case::{Case, answer, ask, say_ok};
+use crate::case::{Case, answer, ask, say_ok, setting};
 use semring::RecvError;
 use semring_testkit::peer::Peer;
 use semring_testkit::process;
@@ -22,16 +22,19 @@ fn used(peer: &Peer) -> (Duration, String) {
     (process::cpu_time(pid).unwrap(), switches.join(" "))
 }
 
-/// Lets the peer sleep while time passes and holds that it did not run.
+/// Lets the peer sleep while time passes (300 ms; `SEMRING_IDLE_MS` for more) and holds that it did not run.
 fn does_not_run(case: &Case, peer: &mut Peer) {
     peer.wait_until_asleep_on_a_ring();
     let before = used(peer);
     // Nothing to wait for: time passes.
+    let time = setting("SEMRING_IDLE_MS", 300);
     let clock = semring::any::Builder::new(format!("{}-clock", case.address()))
         .create()
         .unwrap();
     let mut nobody = clock.consumer().unwrap();
-    let passed = nobody.recv_timeout(Duration::from_millis(300)).unwrap_err();
+    let passed = nobody
+        .recv_timeout(Duration::from_millis(time))
+        .unwrap_err();
     assert_eq!(passed, RecvError::TimedOut);
     drop(nobody);
     clock.remove().unwrap();

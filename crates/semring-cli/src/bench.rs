@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use nix::sys::signal::{SigSet, Signal};
 use semring::GuardChoice;
 use semring_bench::{Options, Report, Sort, Way, Workload};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -15,6 +16,7 @@ use signal_hook::low_level::emulate_default_handler;
 use crate::args::Wait;
 use crate::exit::{self, Failure};
 use crate::output::print;
+use crate::signals::not_ignored;
 use crate::units::parse_bytes;
 
 /// The first argument of the second process of a measurement.
@@ -225,17 +227,25 @@ fn write(path: &Path, page: &str) -> Result<(), Failure> {
         .map_err(|error| Failure::run_time(format!("bench: {}: {error}", path.display())))
 }
 
-/// A signal removes what the run has made, and ends it.
+/// A signal removes what the run has made, and ends it; what the parent had us ignore stays ignored.
 fn sweep_on_signals() -> Result<(), Failure> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
-        .map_err(|error| Failure::run_time(format!("bench: signals: {error}")))?;
+    let wanted = not_ignored(&[SIGINT, SIGTERM, SIGHUP]);
+    let failed = |error| Failure::run_time(format!("bench: signals: {error}"));
+    let mut signals = Signals::new(&wanted).map_err(failed)?;
     std::thread::spawn(move || {
         for signal in signals.forever() {
             semring_bench::sweep();
             let _ = emulate_default_handler(signal);
         }
     });
-    Ok(())
+    // They come to that thread alone: a call of the one that measures would end with `EINTR`. The other
+    // processes inherit it, so that a Ctrl-C in the terminal does not end them before the rest is swept;
+    // they die with this one.
+    let mut here = SigSet::empty();
+    for signal in wanted {
+        here.add(Signal::try_from(signal).map_err(|error| failed(error.into()))?);
+    }
+    here.thread_block().map_err(|error| failed(error.into()))
 }
 
 fn json(report: &Report) -> Result<String, Failure> {

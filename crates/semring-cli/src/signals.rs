@@ -30,11 +30,7 @@ impl Signals {
     /// Begins to catch. What the parent had us ignore (`nohup`, a background job of a script) stays
     /// ignored.
     pub(crate) fn catch() -> io::Result<Self> {
-        let ignored = ignored_signals();
-        let wanted = [SIGINT, SIGTERM, SIGHUP]
-            .into_iter()
-            .filter(|signal| ignored & (1 << (signal - 1)) == 0);
-        let mut signals = Iterator::new(wanted)?;
+        let mut signals = Iterator::new(not_ignored(&[SIGINT, SIGTERM, SIGHUP]))?;
         let (woken, mut waker) = io::pipe()?;
         let shared = Arc::new(Shared::default());
         let caught = shared.clone();
@@ -95,6 +91,14 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Those of them that the parent did not have this process ignore.
+pub(crate) fn not_ignored(signals: &[i32]) -> Vec<i32> {
+    let ignored = ignored_signals();
+    let mut wanted = signals.to_vec();
+    wanted.retain(|signal| ignored & (1 << (signal - 1)) == 0);
+    wanted
 }
 
 /// The mask of ignored signals; none where /proc is not mounted.

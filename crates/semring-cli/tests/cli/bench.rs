@@ -88,6 +88,48 @@ fn a_signal_ends_a_run_and_nothing_stays() {
     });
 }
 
+/// Also in the middle of a round, when both processes sleep most of the time: the signal interrupts no call of
+/// the one that measures, which would end with an error of its own.
+#[test]
+fn a_signal_at_any_moment_is_the_end() {
+    alone(test_name!(a_signal_at_any_moment_is_the_end), || {
+        for moment in 0..12 {
+            for way in ["semring", "sysv-queue", "shared-semaphore"] {
+                let tool = Call::new(SEMRING, None)
+                    .args(&["bench", "--peer", way, "--workload", "wake-up"])
+                    .start();
+                wait_until("something is made", || !objects().is_empty());
+                // Nothing is awaited here: the moments just differ.
+                std::thread::sleep(std::time::Duration::from_millis(3 * moment));
+                tool.signal(Signal::SIGINT);
+                tool.finish().ended(Exit::Signal(Signal::SIGINT as i32));
+                wait_until("all of it is gone", || objects().is_empty());
+            }
+        }
+    });
+}
+
+#[test]
+fn an_ignored_signal_does_not_end_a_run() {
+    alone(test_name!(an_ignored_signal_does_not_end_a_run), || {
+        let tool = Call::new("sh", None)
+            .args(&["-c", "trap '' INT; exec \"$@\"", "sh", SEMRING])
+            .args(&[
+                "bench",
+                "--trial",
+                "--peer",
+                "fifo",
+                "--workload",
+                "wake-up",
+            ])
+            .start();
+        wait_until("something is made", || !objects().is_empty());
+        tool.signal(Signal::SIGINT);
+        tool.finish().quietly(DONE);
+        assert_eq!(objects(), Vec::<String>::new());
+    });
+}
+
 #[test]
 fn a_bench_of_each_guard_and_wait_strategy_works() {
     alone(
