@@ -28,11 +28,16 @@ pub enum WaitStrategy {
 /// is slightly faster than its producer sleeps again before the producer is back from waking it, and
 /// every message costs both sides a system call.
 const ADAPTIVE_SPIN: Duration = Duration::from_micros(25);
-/// After so many spins in a row that found nothing, most waits sleep at once: the other side is slow, or
-/// has to run on our CPU.
-const SPINS_IN_VAIN: u32 = 8;
-/// Then only one wait in so many tries a spin again.
-const WAITS_PER_TRIAL: u32 = 16;
+/// After so many spins in a row that found nothing, waits sleep at once: the other side is slow, or has to run
+/// on our CPU.
+const SPINS_IN_VAIN: u32 = 4;
+/// A sleep that was over so soon might have been a spin: what the sleeper sees includes waking up, which takes
+/// tens of microseconds in a virtual machine. After longer ones nobody tries.
+const SHORT_SLEEP: Duration = Duration::from_micros(200);
+/// So many short sleeps, and a spin is tried again; after each trial in vain twice as many, as sleeps are also
+/// short where the other side runs on our CPU.
+const SLEEPS_PER_TRIAL: u32 = 16;
+const MOST_SLEEPS_PER_TRIAL: u32 = 1024;
 /// How many looks in a row before the clock is read.
 const LOOKS_PER_CLOCK: u32 = 32;
 /// How many looks in a row before even a spinner asks the kernel who is still there.
@@ -56,7 +61,10 @@ pub(crate) struct Experience {
     alone: bool,
     /// Spins in a row that ended in a sleep.
     in_vain: u32,
-    waits: u32,
+    /// Short sleeps since the last spin.
+    short: u32,
+    /// How many of them it takes for a trial.
+    patience: u32,
 }
 
 impl Experience {
@@ -66,13 +74,48 @@ impl Experience {
         Self {
             alone: cpus == 1,
             in_vain: 0,
-            waits: 0,
+            short: 0,
+            patience: SLEEPS_PER_TRIAL,
         }
     }
 
-    fn advises_spinning(&mut self) -> bool {
-        self.waits = self.waits.wrapping_add(1);
-        !self.alone && (self.in_vain < SPINS_IN_VAIN || self.waits.is_multiple_of(WAITS_PER_TRIAL))
+    fn advises_spinning(&self) -> bool {
+        !self.alone && (self.in_vain < SPINS_IN_VAIN || self.short >= self.patience)
+    }
+
+    fn spun_in_vain(&mut self) {
+        if self.in_vain < SPINS_IN_VAIN {
+            self.in_vain += 1;
+        } else {
+            self.patience = (2 * self.patience).min(MOST_SLEEPS_PER_TRIAL);
+        }
+        self.short = 0;
+    }
+
+    fn spun_well(&mut self) {
+        self.in_vain = 0;
+        self.patience = SLEEPS_PER_TRIAL;
+    }
+
+    /// A wait that did not spin brought something after so long.
+    fn slept(&mut self, time: Duration) {
+        if time <= SHORT_SLEEP {
+            self.short = self.short.saturating_add(1);
+        }
+    }
+
+    /// Whether the length of a sleep matters to this strategy.
+    pub(crate) fn begin_sleep(&self, strategy: WaitStrategy) -> Option<Instant> {
+        let asks =
+            strategy == WaitStrategy::Adaptive && !self.alone && self.in_vain >= SPINS_IN_VAIN;
+        asks.then(clock::now)
+    }
+
+    /// The sleep that began then brought something.
+    pub(crate) fn end_sleep(&mut self, began: Option<Instant>) {
+        if let Some(began) = began {
+            self.slept(clock::now().duration_since(began));
+        }
     }
 }
 
@@ -134,7 +177,7 @@ impl<'a> Pace<'a> {
     /// The look that just came found something.
     pub(crate) fn found(&mut self) {
         if self.spinning && self.looks > 0 {
-            self.experience.in_vain = 0;
+            self.experience.spun_well();
         }
     }
 
@@ -146,7 +189,7 @@ impl<'a> Pace<'a> {
         let over = now.duration_since(*self.began.get_or_insert(now)) >= ADAPTIVE_SPIN;
         if over {
             self.spinning = false;
-            self.experience.in_vain = self.experience.in_vain.saturating_add(1);
+            self.experience.spun_in_vain();
         }
         over
     }
@@ -190,27 +233,51 @@ mod tests {
         );
     }
 
+    /// A wait in which nothing comes while it looks; true if it looked more than once.
+    fn waits_in_vain(experience: &mut Experience) -> bool {
+        let mut pace = Pace::new(WaitStrategy::Adaptive, experience);
+        let spun = pace.step() == Step::Look;
+        while spun && pace.step() != Step::Sleep {}
+        spun
+    }
+
     #[test]
-    fn spins_in_vain_become_rare_and_one_success_brings_them_back() {
+    fn after_spins_in_vain_waits_sleep_at_once_for_as_long_as_sleeps_are_long() {
         let mut experience = Experience::new(2);
-        let spins = |experience: &mut Experience| {
-            let mut pace = Pace::new(WaitStrategy::Adaptive, experience);
-            let spun = pace.step() == Step::Look;
-            while spun && pace.step() != Step::Sleep {}
-            spun
-        };
-        assert!((0..SPINS_IN_VAIN).all(|_| spins(&mut experience)));
-        let later = (0..10 * WAITS_PER_TRIAL)
-            .filter(|_| spins(&mut experience))
-            .count();
-        assert_eq!(later, 10);
-        loop {
-            let mut pace = Pace::new(WaitStrategy::Adaptive, &mut experience);
-            if pace.step() == Step::Look {
-                pace.found();
-                break;
-            }
+        assert!((0..SPINS_IN_VAIN).all(|_| waits_in_vain(&mut experience)));
+        for _ in 0..10 * MOST_SLEEPS_PER_TRIAL {
+            assert!(!waits_in_vain(&mut experience));
+            experience.slept(2 * SHORT_SLEEP);
         }
-        assert!(spins(&mut experience) && spins(&mut experience));
+    }
+
+    #[test]
+    fn short_sleeps_lead_to_trials_which_become_rarer_when_they_are_in_vain() {
+        let mut experience = Experience::new(2);
+        while waits_in_vain(&mut experience) {}
+        let mut sleeps_until_a_trial = || {
+            let sleeps = std::iter::from_fn(|| {
+                experience.slept(SHORT_SLEEP);
+                (!waits_in_vain(&mut experience)).then_some(())
+            });
+            sleeps.count() as u32 + 1
+        };
+        for doubled in 0..10 {
+            let expected = SLEEPS_PER_TRIAL << doubled;
+            assert_eq!(sleeps_until_a_trial(), expected.min(MOST_SLEEPS_PER_TRIAL));
+        }
+    }
+
+    #[test]
+    fn one_spin_that_finds_something_brings_spins_back() {
+        let mut experience = Experience::new(2);
+        while waits_in_vain(&mut experience) {}
+        for _ in 0..SLEEPS_PER_TRIAL {
+            experience.slept(SHORT_SLEEP);
+        }
+        let mut pace = Pace::new(WaitStrategy::Adaptive, &mut experience);
+        assert_eq!(pace.step(), Step::Look);
+        pace.found();
+        assert!((0..SPINS_IN_VAIN).all(|_| waits_in_vain(&mut experience)));
     }
 }

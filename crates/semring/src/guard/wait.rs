@@ -109,8 +109,10 @@ impl Waiter {
         if let Some(outcome) = self.look_out(side, deadline)? {
             return Ok(outcome);
         }
+        let began = self.experience.begin_sleep(self.strategy);
         loop {
             if side.is_ready() {
+                self.experience.end_sleep(began);
                 return Ok(Outcome::Ready);
             }
             if let Some(outcome) = self.sleep_once(side, deadline)? {
