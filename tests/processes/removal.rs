@@ -1,17 +1,29 @@
 //! A ring goes when nobody uses it, or by force; then everybody learns of it. Nothing that was sent goes
 //! with it unnoticed.
 
-use crate::case::{Case, Random, answer, ask, say_ok, setting};
+use crate::case::{Case, PEER, Random, answer, ask, run_to_marker, say_ok, setting};
+use nix::fcntl::{FcntlArg, fcntl};
 use semring::{OpenError, RecvError, RemoveError, SendError, any};
+use semring_testkit::keeper::Keeper;
 use semring_testkit::peer::Peer;
+use semring_testkit::process::SLEEPING_ON_A_RING;
+use semring_testkit::step::{CallStop, Stepper};
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::process::Command;
 
 over_both_backends! {
     a_ring_in_use_is_kept_and_its_users_are_named
     a_killed_user_keeps_no_ring
     force_ends_a_blocked_consumer_a_blocked_producer_and_a_running_pair
     a_guard_removed_from_outside_ends_everybody
+    a_guard_removed_on_the_way_to_a_first_sleep_is_not_slept_on
+    nobody_watches_a_directory_before_the_first_sleep
     a_ring_whose_guard_was_removed_goes_by_force_only
     a_removed_ring_stays_removed_for_its_producer
+    an_end_that_is_seen_while_the_last_producer_leaves_is_one_to_remove_at
+    a_process_of_which_only_the_lock_is_left_is_waited_for_by_who_removes
     a_late_producer_loses_nothing_when_the_consumer_removes
     a_late_producer_loses_nothing_when_an_idle_ring_is_removed
 }
@@ -109,6 +121,199 @@ fn a_guard_removed_from_outside_ends_everybody(case: Case) {
     // The name is still there: the next test says what becomes of it.
     semring::remove(&case.address().parse().unwrap(), true).unwrap();
     case.finish_removed();
+}
+
+/// Behind each system call of a consumer that has never slept before: pipes are watched from then on.
+fn a_guard_removed_on_the_way_to_a_first_sleep_is_not_slept_on(case: Case) {
+    let case = case.with_pipes();
+    let mut is_asleep = false;
+    for calls in 0.. {
+        case.ring(1);
+        let mut sleeper = Stepper::spawn(Command::new(PEER)).expect("a peer can be traced");
+        // Long, and not for ever: who sleeps on is to say so.
+        for line in [
+            "wait block",
+            &format!("open {}", case.address()),
+            "consumer",
+        ] {
+            sleeper.peer().say(line);
+        }
+        sleeper.peer().say("marked recv-timeout 20000");
+        run_to_marker(&mut sleeper);
+        for _ in 0..calls {
+            match sleeper.run_to_call().expect("it goes on") {
+                CallStop::Before { number } if SLEEPING_ON_A_RING.contains(&number) => {
+                    is_asleep = true;
+                    break;
+                }
+                CallStop::Before { .. } => {
+                    let behind = sleeper.run_to_call().expect("it goes on");
+                    assert!(matches!(behind, CallStop::Behind { .. }), "{behind:?}");
+                }
+                other => panic!("{other:?} behind {calls} calls, and it does not sleep"),
+            }
+        }
+        case.keeper().remove();
+        let mut sleeper = sleeper.resume().expect("it goes on");
+        assert_eq!(answer(&mut sleeper), "ok");
+        assert!(answer(&mut sleeper).starts_with("ok "), "open");
+        assert_eq!(answer(&mut sleeper), "ok");
+        assert_eq!(answer(&mut sleeper), "error Removed", "{calls} calls");
+        sleeper.wait();
+        case.guard.clean();
+        if is_asleep {
+            println!("{calls} system calls on the way");
+            break;
+        }
+    }
+    case.finish_removed();
+}
+
+/// The producer is stopped at each system call of its detach.
+fn an_end_that_is_seen_while_the_last_producer_leaves_is_one_to_remove_at(case: Case) {
+    let (mut has_left, mut ends) = (false, 0);
+    for calls in 0.. {
+        let ring = case.ring(1);
+        let mut consumer = ring.consumer().unwrap();
+        let mut leaver = Stepper::spawn(Command::new(PEER)).expect("a peer can be traced");
+        for line in [&format!("open {}", case.address()), "producer"] {
+            leaver.peer().say(line);
+        }
+        leaver.peer().say("marked detach");
+        run_to_marker(&mut leaver);
+        // In front of a call, and behind it.
+        for _ in 0..calls {
+            has_left = leaver.run_to_call().expect("it goes on") == CallStop::Marker;
+        }
+        match consumer.try_recv().map(|_| ()) {
+            Err(RecvError::Empty) => assert!(!has_left),
+            Err(RecvError::EndOfStream) => {
+                ends += 1;
+                let removed = consumer.remove_at_end().unwrap();
+                assert!(removed, "{calls} stops, has left: {has_left}");
+            }
+            other => panic!("{other:?} at {calls} stops"),
+        }
+        let mut leaver = leaver.resume().expect("it goes on");
+        leaver.wait();
+        drop((consumer, ring));
+        if has_left {
+            println!("{calls} stops, at {ends} of them the stream had ended");
+            break;
+        }
+        let _ = semring::remove(&case.address().parse().unwrap(), false);
+    }
+    case.finish_removed();
+}
+
+/// The kernel closes the files of the dead one after the other. The test holds what a producer would hold
+/// whose life is closed already.
+fn a_process_of_which_only_the_lock_is_left_is_waited_for_by_who_removes(case: Case) {
+    let case = case.with_pipes();
+    case.ring(1);
+    case.producer().kill();
+    let Keeper::Pipes(pipes) = case.keeper() else {
+        panic!("the ring has pipes")
+    };
+    let of_the_dead = File::open(pipes.join("lock")).unwrap();
+    // Shared, of the byte of removals.
+    let attached = libc::flock {
+        l_type: libc::F_RDLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 1,
+        l_pid: 0,
+    };
+    fcntl(&of_the_dead, FcntlArg::F_OFD_SETLK(&attached)).unwrap();
+    let mut remover = Stepper::spawn(Command::new(PEER)).expect("a peer can be traced");
+    for line in [&format!("open {}", case.address()), "consumer", "recv"] {
+        remover.peer().say(line);
+    }
+    remover.peer().say("marked remove-at-end");
+    run_to_marker(&mut remover);
+    let asks_again = CallStop::Before {
+        number: libc::SYS_clock_nanosleep,
+    };
+    for _ in 0..2 {
+        loop {
+            let stop = remover.run_to_call().expect("it goes on");
+            assert_ne!(stop, CallStop::Marker, "it does not wait");
+            if stop == asks_again {
+                break;
+            }
+        }
+    }
+    drop(of_the_dead);
+    let mut remover = remover.resume().expect("it goes on");
+    assert!(answer(&mut remover).starts_with("ok "), "open");
+    assert_eq!(answer(&mut remover), "ok");
+    assert_eq!(answer(&mut remover), "error EndOfStream");
+    assert_eq!(answer(&mut remover), "ok");
+    drop(remover);
+    case.finish_removed();
+}
+
+/// What the descriptors of a process lead to, in the order of their numbers.
+fn descriptors(peer: &Peer) -> Vec<PathBuf> {
+    let folder = PathBuf::from(format!("/proc/{}/fd", peer.pid()));
+    let entries = std::fs::read_dir(&folder).expect("it lives");
+    let numbers = entries.map(|entry| entry.expect("an entry").file_name());
+    let mut numbers: Vec<u32> = numbers
+        .map(|number| number.to_string_lossy().parse().expect("a number"))
+        .collect();
+    numbers.sort_unstable();
+    let links = numbers
+        .into_iter()
+        .map(|number| folder.join(number.to_string()));
+    links
+        .map(|link| std::fs::read_link(link).expect("it is open"))
+        .collect()
+}
+
+/// How many directories a process watches.
+fn watches(peer: &Peer) -> usize {
+    let entries = std::fs::read_dir(format!("/proc/{}/fdinfo", peer.pid())).expect("it lives");
+    let told = entries
+        .map(|entry| std::fs::read_to_string(entry.expect("an entry").path()).expect("it is open"));
+    told.map(|told| {
+        told.lines()
+            .filter(|line| line.starts_with("inotify "))
+            .count()
+    })
+    .sum()
+}
+
+/// Of a process that watches a directory the kernel takes milliseconds to close what it watches with: too
+/// long for those that come, leave a message and go.
+fn nobody_watches_a_directory_before_the_first_sleep(case: Case) {
+    let case = case.with_pipes();
+    case.ring(1);
+    let (mut producer, mut consumer) = (case.producer(), case.consumer());
+    say_ok(&mut producer, "send 1 0 3 64");
+    for _ in 0..3 {
+        assert!(ask(&mut consumer, "recv").starts_with("message "));
+    }
+    assert_eq!(ask(&mut consumer, "try-recv"), "error Empty");
+    assert_eq!((watches(&producer), watches(&consumer)), (0, 0));
+    consumer.say("recv");
+    consumer.wait_until_asleep_on_a_ring();
+    assert_eq!((watches(&producer), watches(&consumer)), (0, 1));
+    say_ok(&mut producer, "send 1 3 1 64");
+    assert!(answer(&mut consumer).starts_with("message "));
+    // What has the highest number is closed first when a process ends. Behind the watch, what certifies its
+    // death would be late. (Of the lives the consumer's own was opened last.)
+    let open = descriptors(&consumer);
+    let last = |end: &[u8]| {
+        open.iter()
+            .rposition(|path| path.as_os_str().as_bytes().ends_with(end))
+    };
+    assert!(
+        last(b"inotify").expect("a watch") < last(b"/consumer").expect("a life"),
+        "{open:?}"
+    );
+    say_ok(&mut consumer, "drop-consumer");
+    drop((producer, consumer));
+    case.finish();
 }
 
 fn a_ring_whose_guard_was_removed_goes_by_force_only(case: Case) {

@@ -24,6 +24,8 @@
 //!   lock of its life: then the successor is refused, and asks again. Stopped or killed in between, it
 //!   leaves nobody asleep who has something to find.
 //! * **REMOVAL comes last** in taking a seat: a remover that has it alone finds no life locked, or lets go.
+//!   Who leaves gives it back first; at a death it may go last, so a remover that is refused it while nobody
+//!   lives asks again.
 //! * **A remover is a life, too**: it opens `remover`, marks `lock`, and closes it, or is
 //!   killed: both hang up for every sleeper. No order of its steps leaves one asleep. Who takes the directory
 //!   away by other means does not ring; inotify does, as far as its limits go.
@@ -37,8 +39,9 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::site::{
@@ -58,6 +61,9 @@ const LANES: u64 = 8;
 
 /// Locks can't be waited for with a limit of time: so often they are asked for again.
 const AGAIN: Duration = Duration::from_micros(200);
+
+/// How long the kernel may take to close the other files of a process when the first is closed.
+const TEARING_DOWN: Duration = Duration::from_secs(1);
 
 fn os(call: &'static str) -> impl FnOnce(io::Error) -> GuardError {
     move |error| GuardError::Os {
@@ -95,6 +101,8 @@ struct Taken {
     /// What the poller listens to, and does no longer when the seat is given up.
     _bell: File,
     poller: Arc<Poller>,
+    /// From its first sleep on it listens to the directory, too.
+    watching: Once,
 }
 
 /// A removal that has begun.
@@ -144,10 +152,9 @@ impl PipeGuard {
 
     /// Sorts an error of a call with a name: names go with the guard.
     fn failed(&self, call: &'static str) -> impl FnOnce(io::Error) -> GuardError {
-        let removed = self.site.is_removed();
         move |error| {
             // Half of it is gone: somebody is just taking it away, file by file.
-            if removed || error.kind() == io::ErrorKind::NotFound {
+            if error.kind() == io::ErrorKind::NotFound || self.site.is_removed() {
                 GuardError::Removed
             } else {
                 os(call)(error)
@@ -188,8 +195,22 @@ impl PipeGuard {
         self.opened(&self.lives[0], Pipe::Remover, End::Read)
     }
 
-    fn watch(&self) -> Option<&Watch> {
-        self.watch.get_or_init(|| self.site.watch()).as_ref()
+    /// To be called before each sleep: has the poller listen to the directory. Only now, because a process that
+    /// ever listened to one takes milliseconds to end, and most that come for a moment never sleep.
+    fn watch(&self, taken: &Taken) -> Result<()> {
+        if taken.watching.is_completed() {
+            return Ok(());
+        }
+        taken.watching.call_once(|| {
+            let watch = self.watch.get_or_init(|| self.site.watch());
+            if let Some(watch) = watch {
+                // Without it, as where there is no watch to be had, a removal by hand shows when
+                // something else wakes the sleeper.
+                let _ = taken.poller.add(watch.as_fd(), Interest::News);
+            }
+        });
+        // What went before it is told by nobody.
+        self.check()
     }
 
     fn ring(&self, bell: Bell) -> Result<()> {
@@ -249,7 +270,6 @@ impl PipeGuard {
 
     /// What the holder of a seat sleeps on: its bell, and the lives of the others.
     fn listen(&self, seat: Seat) -> Result<(Poller, File)> {
-        use std::os::fd::AsFd;
         let poller = Poller::new().map_err(os("epoll_create1"))?;
         let add =
             |file: &dyn AsFd, interest| poller.add(file.as_fd(), interest).map_err(os("epoll_ctl"));
@@ -263,9 +283,6 @@ impl PipeGuard {
             .map_err(self.failed("openat"))?;
         add(&bell, Interest::Tokens)?;
         add(self.remover()?, Interest::HangUp)?;
-        if let Some(watch) = self.watch() {
-            add(watch, Interest::News)?;
-        }
         match seat {
             Seat::Producer { .. } => add(self.life(Seat::Consumer)?, Interest::HangUp)?,
             Seat::Consumer => {
@@ -287,13 +304,13 @@ impl PipeGuard {
         let life = self.remover_life()?;
         let by = if as_consumer {
             let seat = self.seated(Seat::Consumer)?;
-            if !Self::hold(&seat.lock, REMOVAL, Hold::Alone)? {
+            if !self.keep_everybody_out(&seat.lock, as_consumer)? {
                 return Ok(false);
             }
             Remover::Consumer(seat)
         } else {
             let lock = self.own_lock()?;
-            if !Self::hold(&lock, REMOVAL, Hold::Alone)? {
+            if !self.keep_everybody_out(&lock, as_consumer)? {
                 return Ok(false);
             }
             Remover::Other { _lock: lock }
@@ -310,6 +327,22 @@ impl PipeGuard {
                 Err(error)
             }
         }
+    }
+
+    /// Takes REMOVAL alone; false if somebody is attached, about to be, or removes the ring.
+    fn keep_everybody_out(&self, lock: &Private, as_consumer: bool) -> Result<bool> {
+        let mut is_refused = false;
+        let over = Self::until(TEARING_DOWN, || {
+            self.check()?;
+            if Self::hold(lock, REMOVAL, Hold::Alone)? {
+                return Ok(true);
+            }
+            // Who has it and does not live has died, and the kernel is still closing its files: whoever has
+            // seen it gone must not be told that it is in the way.
+            is_refused = self.is_being_removed()? || self.is_anybody_here(as_consumer)?;
+            Ok(is_refused)
+        })?;
+        Ok(over && !is_refused)
     }
 
     fn remover_life(&self) -> Result<Private> {
@@ -344,8 +377,8 @@ impl Guard for PipeGuard {
             return Ok(Claim::BeingRemoved);
         }
         // Before the life, because of the numbers of descriptors: when a process ends, the kernel closes the
-        // last ones first, and inotify takes it milliseconds.
-        self.watch();
+        // last ones first, and inotify, once there is a watch, takes it milliseconds.
+        self.site.prepare_watch();
         let lock = self.own_lock()?;
         if !Self::hold(&lock, Self::byte(seat), Hold::Alone)? {
             return Ok(Claim::Taken);
@@ -373,6 +406,7 @@ impl Guard for PipeGuard {
             life: Mutex::new(Some(life)),
             _bell: bell,
             poller: Arc::new(poller),
+            watching: Once::new(),
         }));
         Ok(Claim::Granted)
     }
@@ -382,7 +416,9 @@ impl Guard for PipeGuard {
             return Ok(());
         };
         let _ = site::note_holder(&taken.lock, self.index(seat), 0);
-        // The life first: who takes the byte after us must find it free.
+        // Who sees us gone may remove the ring at once.
+        let _ = Self::hold(&taken.lock, REMOVAL, Hold::Not);
+        // The life before the byte: who takes the byte after us must find it free.
         let life = taken
             .life
             .lock()
@@ -463,7 +499,9 @@ impl Guard for PipeGuard {
             Bell::Messages => Seat::Consumer,
             Bell::Room { lane } => Seat::Producer { lane },
         };
-        match self.seated(seat)?.poller.wait(timeout) {
+        let taken = self.seated(seat)?;
+        self.watch(&taken)?;
+        match taken.poller.wait(timeout) {
             Ok(true) => {
                 fifo::take_tokens(self.bell(bell)?).map_err(os("read"))?;
                 self.check()?;
@@ -583,7 +621,10 @@ impl Guard for PipeGuard {
     }
 
     fn poller(&self, seat: Seat) -> Option<Arc<Poller>> {
-        self.seated(seat).ok().map(|taken| taken.poller.clone())
+        let taken = self.seated(seat).ok()?;
+        // Whoever is to sleep on it asks first whether the ring is still there.
+        let _ = self.watch(&taken);
+        Some(taken.poller.clone())
     }
 }
 

@@ -259,6 +259,14 @@ impl Site {
         }
     }
 
+    /// Has [`watch`](Self::watch) open no descriptor.
+    pub(super) fn prepare_watch(&self) {
+        match self {
+            Self::Directory { .. } => Watch::prepare(),
+            Self::Inherited { .. } => {}
+        }
+    }
+
     /// From here on [`is_removed`](Self::is_removed) holds, for everybody.
     pub(super) fn mark_removed(&self) -> io::Result<()> {
         match self {

@@ -1,8 +1,9 @@
 //! Being told when a name in a directory goes (inotify).
 //!
-//! A user has few instances of inotify (`fs.inotify.max_user_instances`, 128 often), and closing one takes the
-//! kernel some milliseconds. So a process has one, until it ends, and in it a watch for each directory. Nobody
-//! reads what it tells: each sleeper looks for itself.
+//! A user has few instances of inotify (`fs.inotify.max_user_instances`, 128 often), and closing one that has or
+//! just had a watch takes the kernel some milliseconds: it waits until no CPU looks at it any more. So a process
+//! has one instance, until it ends, and in it a watch for each directory, from the first sleep on. Nobody reads
+//! what it tells: each sleeper looks for itself.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -91,6 +92,11 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
+    /// Opens what watches of this process need, if that can be had.
+    pub(crate) fn prepare() {
+        let _ = Instance::of_this_process();
+    }
+
     /// Of the names in this directory.
     ///
     /// # Errors
