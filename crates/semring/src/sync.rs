@@ -183,6 +183,6 @@ pub(crate) enum Twin {
     WakerClearsWord,
     /// A new sleeper starts its epochs at 1 again.
     EpochsRestart,
-    /// End-of-stream is probed after the last scan in place of before it.
+    /// That nobody is left is believed when it is learnt after the last scan, without another one.
     ProbeAfterScan,
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::guard::doorbell::{Waker, is_in_burst};
 use crate::guard::interrupt::InterruptFlag;
-use crate::guard::wait::Waiting;
+use crate::guard::wait::{Company, Waiting};
 use crate::guard::{Bell, GuardError, Seat, Waited};
 use crate::lifecycle::{ConsumerSeat, note_count};
 use crate::os::barrier;
@@ -151,10 +151,14 @@ impl Waiting for MessageWait<'_> {
         self.seat.ring().guard.post(Bell::Messages)
     }
 
-    fn sleep(&mut self, timeout: Option<Duration>) -> Result<Waited, GuardError> {
+    fn sleep(&mut self, company: Company, timeout: Option<Duration>) -> Result<Waited, GuardError> {
         // The last look may have found zeros, and nobody would wake us.
         self.seat.ring().check()?;
-        let waited = self.seat.ring().guard.wait(Bell::Messages, timeout)?;
+        let guard = &self.seat.ring().guard;
+        let waited = match company {
+            Company::Needed => guard.wait_in_company(Bell::Messages, timeout)?,
+            Company::AskedFor => guard.wait(Bell::Messages, timeout)?,
+        };
         self.woken = waited == Waited::Token;
         Ok(waited)
     }

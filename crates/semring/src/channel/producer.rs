@@ -13,7 +13,7 @@ use crate::error::{AttachError, SendError};
 use crate::guard::doorbell::ConsumerWaker;
 use crate::guard::interrupt::InterruptFlag;
 use crate::guard::strategy::cpus;
-use crate::guard::wait::{Deadline, Outcome, Waiter, Waiting};
+use crate::guard::wait::{Company, Deadline, Outcome, Waiter, Waiting};
 use crate::guard::{Bell, GuardError, Seat, Waited};
 use crate::layout::record::HEADER_BYTES;
 use crate::layout::{Meta, Position};
@@ -411,13 +411,17 @@ impl Waiting for RoomWait<'_> {
         self.seat.ring().guard.post(Bell::Room { lane })
     }
 
-    fn sleep(&mut self, timeout: Option<Duration>) -> Result<Waited, GuardError> {
+    fn sleep(&mut self, company: Company, timeout: Option<Duration>) -> Result<Waited, GuardError> {
         // The last look may have found zeros, and nobody would wake us.
         self.seat.ring().check()?;
         let bell = Bell::Room {
             lane: self.seat.lane(),
         };
-        self.seat.ring().guard.wait(bell, timeout)
+        let guard = &self.seat.ring().guard;
+        match company {
+            Company::Needed => guard.wait_in_company(bell, timeout),
+            Company::AskedFor => guard.wait(bell, timeout),
+        }
     }
 }
 

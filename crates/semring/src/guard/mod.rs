@@ -9,8 +9,8 @@
 //! sleeper                                waker
 //!   word = e      (never used before)      publish (a header, or `released`)
 //!   full fence                             full fence
-//!   peer gone?    (ask the kernel)         w = word
-//!   look again                             w ≠ 0 and w ≠ last:  post; last = w
+//!   look again                             w = word
+//!   peer gone?    (ask the kernel)         w ≠ 0 and w ≠ last:  post; last = w
 //!   wait on the semaphore
 //!   word = 0
 //! ```
@@ -27,9 +27,12 @@
 //!   epoch is not fooled by an equal one.
 //! * **Tokens left over** wake a sleeper for nothing; it looks, and sleeps again. A sleeper never
 //!   believes a token: only what it finds.
-//! * **End of stream.** The peer is probed *before* the last look: who is gone by then published
-//!   everything before, so the look finds it. Probed after the look, a message sent in between by a
-//!   producer that then left would be lost.
+//! * **Deaths.** Who is gone when the sleeper asks is not waited for; who goes later posts a token. The
+//!   question and the wait are one call where the guard can do that: a semaphore operation that fails if
+//!   nobody is attached, and else takes a token, or sleeps.
+//! * **End of stream.** The answer "gone" ends nothing yet: a message may have been sent after the last look,
+//!   by a producer that then left. So the sleeper goes round once more, and asks *before* it looks: who is gone
+//!   by then published everything before, so that look finds it.
 
 pub(crate) mod abandoned;
 #[cfg(all(test, not(semring_loom)))]
@@ -99,6 +102,8 @@ pub(crate) enum Waited {
     Signal,
     /// The time is over.
     TimedOut,
+    /// Nobody is there who could post: look, ask, look again.
+    Alone,
 }
 
 type Result<T> = std::result::Result<T, GuardError>;
@@ -133,6 +138,19 @@ pub(crate) trait Guard: Send + Sync {
     fn post(&self, bell: Bell) -> Result<()>;
     /// Takes one token, or waits for it.
     fn wait(&self, bell: Bell, timeout: Option<Duration>) -> Result<Waited>;
+    /// The same while those are there who post: [`Waited::Alone`] instead of a sleep if no producer (no
+    /// consumer, for a producer's bell) is attached. When the time is over it may be either.
+    fn wait_in_company(&self, bell: Bell, timeout: Option<Duration>) -> Result<Waited> {
+        // Who leaves or dies after the question posts a token.
+        let alone = match bell {
+            Bell::Messages => self.producers_gone()?,
+            Bell::Room { .. } => self.consumer_gone()?,
+        };
+        if alone {
+            return Ok(Waited::Alone);
+        }
+        self.wait(bell, timeout)
+    }
     /// Takes every token that is there, without waiting.
     fn drain(&self, bell: Bell) -> Result<()>;
     /// Begins a removal: succeeds if nobody is attached (but the caller, if it is the consumer) and

@@ -10,7 +10,7 @@ use loom::thread;
 
 use super::doorbell::{Epochs, Waker, arm, disarm};
 use super::strategy::WaitStrategy;
-use super::wait::{Deadline, Outcome, Waiter, Waiting};
+use super::wait::{Company, Deadline, Outcome, Waiter, Waiting};
 use super::{GuardError, Waited};
 use crate::model::{explore, fails_without};
 use crate::sync::{AtomicU64, Ordering, Twin};
@@ -93,7 +93,7 @@ impl Waiting for Side<'_> {
         unreachable!("nobody polls here")
     }
 
-    fn sleep(&mut self, _: Option<Duration>) -> Result<Waited, GuardError> {
+    fn sleep(&mut self, _: Company, _: Option<Duration>) -> Result<Waited, GuardError> {
         let mut tokens = self.shared.tokens.lock().unwrap();
         while *tokens == 0 {
             tokens = self.shared.posted.wait(tokens).unwrap();

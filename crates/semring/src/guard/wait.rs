@@ -28,8 +28,17 @@ pub(crate) trait Waiting {
     fn hush(&mut self) -> Result<(), GuardError>;
     /// Puts a token there for ourselves.
     fn ring(&mut self) -> Result<(), GuardError>;
-    /// Sleeps until a token comes.
-    fn sleep(&mut self, timeout: Option<Duration>) -> Result<Waited, GuardError>;
+    /// Sleeps until a token comes; in company: not if nobody is left who could bring something.
+    fn sleep(&mut self, company: Company, timeout: Option<Duration>) -> Result<Waited, GuardError>;
+}
+
+/// Whether a sleeper has asked who is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Company {
+    /// It has not: [`Waited::Alone`] if nobody is.
+    Needed,
+    /// It has: somebody is, or it waits for somebody to come.
+    AskedFor,
 }
 
 /// While spinning, so many looks include a complete one.
@@ -83,6 +92,8 @@ pub(crate) struct Waiter {
     experience: Experience,
     epochs: Epochs,
     sleeps: u64,
+    /// The last sleep was none, as nobody was there.
+    alone: bool,
 }
 
 impl Waiter {
@@ -92,6 +103,7 @@ impl Waiter {
             experience: Experience::new(cpus),
             epochs: Epochs::new(generation),
             sleeps: 0,
+            alone: false,
         }
     }
 
@@ -210,32 +222,38 @@ impl Waiter {
         deadline: Deadline,
     ) -> Result<Option<Outcome>, GuardError> {
         let summoned = side.summon();
-        // Asked before the last look: who is gone by now has published everything (see the argument).
-        let mut over = if weakened(Twin::ProbeAfterScan) {
-            false
+        let left = deadline.left();
+        // A guard can ask as it puts us to sleep, which saves a call: then nobody is asked here. Whoever learns
+        // so that it is alone looks again, and asks now.
+        let company = if self.alone || left.is_err() {
+            Company::AskedFor
         } else {
-            side.is_over()?
+            Company::Needed
         };
+        // Asked before the last look: who is gone by now has published everything (see the argument).
+        let over = company == Company::AskedFor && side.is_over()?;
         if side.is_ready() {
             return Ok(Some(Outcome::Ready));
-        }
-        if weakened(Twin::ProbeAfterScan) {
-            over = side.is_over()?;
         }
         if over {
             return Ok(Some(Outcome::Over));
         }
-        let Ok(left) = deadline.left() else {
+        let Ok(left) = left else {
             return Ok(Some(Outcome::TimedOut));
         };
         self.sleeps += 1;
         if !summoned {
             let nap = left.map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN));
-            side.sleep(Some(nap))?;
+            self.alone = side.sleep(company, Some(nap))? == Waited::Alone;
             return Ok(None);
         }
-        match side.sleep(left)? {
-            Waited::Token | Waited::Signal => Ok(None),
+        let waited = side.sleep(company, left)?;
+        self.alone = waited == Waited::Alone;
+        if self.alone && weakened(Twin::ProbeAfterScan) {
+            return Ok(side.is_over()?.then_some(Outcome::Over));
+        }
+        match waited {
+            Waited::Token | Waited::Signal | Waited::Alone => Ok(None),
             // One more look: a message may have come together with the end of the time.
             Waited::TimedOut if side.is_ready() => Ok(Some(Outcome::Ready)),
             Waited::TimedOut => Ok(deadline.left().is_err().then_some(Outcome::TimedOut)),
