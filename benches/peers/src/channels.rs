@@ -3,7 +3,7 @@
 use ipc_channel::ipc::{
     self, IpcBytesReceiver, IpcBytesSender, IpcOneShotServer, IpcSender, bytes_channel,
 };
-use semring_bench::{End, Link, Made, Result, Sort, Spec, Way, nothing_known, wrong_length};
+use semring_bench::{Bytes, End, Link, Made, Result, Sort, Spec, Way, nothing_known, wrong_length};
 use serde::{Deserialize, Serialize};
 
 pub(crate) const WAYS: [Way; 1] = [Way {
@@ -61,16 +61,16 @@ impl FirstLink {
     }
 }
 
-impl Link for FirstLink {
-    fn send(&mut self, bytes: &[u8]) -> Result<()> {
+impl<M: Bytes> Link<M> for FirstLink {
+    fn send(&mut self, message: &M) -> Result<()> {
         self.meet()?;
         let first = self.outputs.first().ok_or("nobody came")?;
-        Ok(first.send(bytes)?)
+        Ok(first.send(message.bytes())?)
     }
 
-    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
+    fn receive(&mut self, message: &mut M) -> Result<()> {
         self.meet()?;
-        take(&self.input, bytes)
+        take(&self.input, message.bytes_mut())
     }
 }
 
@@ -99,12 +99,12 @@ fn open(spec: &Spec, who: usize) -> Result<Box<dyn End>> {
     Ok(Box::new(SecondLink { output, input }))
 }
 
-impl Link for SecondLink {
-    fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        Ok(self.output.send(bytes)?)
+impl<M: Bytes> Link<M> for SecondLink {
+    fn send(&mut self, message: &M) -> Result<()> {
+        Ok(self.output.send(message.bytes())?)
     }
 
-    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
-        take(&self.input, bytes)
+    fn receive(&mut self, message: &mut M) -> Result<()> {
+        take(&self.input, message.bytes_mut())
     }
 }

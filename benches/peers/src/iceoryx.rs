@@ -12,10 +12,10 @@ use iceoryx2::port::subscriber::Subscriber;
 use iceoryx2::prelude::*;
 use iceoryx2::sample::Sample;
 use semring_bench::{
-    End, Link, Made, Result, Sort, Spec, Trash, Way, Workload, not_sent, nothing_known, word,
+    Bytes, End, Link, Made, Result, Sort, Spec, Trash, Way, Workload, check, not_sent,
+    nothing_known, word, wrong_length,
 };
 
-use crate::words::{all_are, copy_bytes};
 use crate::{capacity_bytes, until};
 
 pub(crate) const WAYS: [Way; 1] = [Way {
@@ -165,28 +165,41 @@ impl SampleLink {
     }
 }
 
-impl Link for SampleLink {
-    fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        let (words, _) = bytes.as_chunks::<8>();
+/// What came, if it is as long as this message.
+#[inline]
+fn as_many<'a>(message: &impl Bytes, words: &'a [u64]) -> Result<&'a [u64]> {
+    let found = 8 * words.len();
+    let as_many = message.as_many(words);
+    as_many.ok_or_else(|| wrong_length(found, message.bytes().len()))
+}
+
+impl<M: Bytes> Link<M> for SampleLink {
+    fn send(&mut self, message: &M) -> Result<()> {
+        let words = message.words();
         self.write(words.len(), |index| u64::from_le_bytes(words[index]))
     }
 
-    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
-        copy_bytes(self.read()?.payload(), bytes)
-    }
-
-    fn send_numbers(&mut self, numbers: Range<u64>, bytes: &mut [u8]) -> Result<()> {
-        for number in numbers {
-            self.write(bytes.len() / 8, |_| word(0, number))?;
+    fn receive(&mut self, message: &mut M) -> Result<()> {
+        let sample = self.read()?;
+        let words = as_many(message, sample.payload())?;
+        for (to, from) in message.words_mut().iter_mut().zip(words) {
+            *to = from.to_le_bytes();
         }
         Ok(())
     }
 
-    fn receive_numbers(&mut self, numbers: Range<u64>, bytes: &mut [u8]) -> Result<()> {
+    fn send_numbers(&mut self, numbers: Range<u64>, message: &mut M) -> Result<()> {
+        for number in numbers {
+            self.write(message.words().len(), |_| word(0, number))?;
+        }
+        Ok(())
+    }
+
+    fn receive_numbers(&mut self, numbers: Range<u64>, message: &mut M) -> Result<()> {
         for number in numbers {
             let sample = self.read()?;
-            let words = sample.payload();
-            if words.len() != bytes.len() / 8 || !all_are(words, word(0, number)) {
+            let words = as_many(message, sample.payload())?;
+            if !check(words, word(0, number)) {
                 return Err(not_sent(number));
             }
         }

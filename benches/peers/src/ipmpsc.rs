@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use ipmpsc::{Receiver, Sender, SharedRingBuffer};
-use semring_bench::{End, Link, Made, Result, Sort, Spec, Trash, Way, nothing_known, wrong_length};
-use serde_bytes::Bytes;
+use semring_bench::{
+    Bytes, End, Link, Made, Result, Sort, Spec, Trash, Way, nothing_known, wrong_length,
+};
 
 use crate::capacity_bytes;
 
@@ -58,18 +59,21 @@ fn open(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
     }))
 }
 
-impl Link for RingLink {
-    fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        Ok(self.output.send(&Bytes::new(bytes))?)
+impl<M: Bytes> Link<M> for RingLink {
+    fn send(&mut self, message: &M) -> Result<()> {
+        Ok(self
+            .output
+            .send(&serde_bytes::Bytes::new(message.bytes()))?)
     }
 
-    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
+    fn receive(&mut self, message: &mut M) -> Result<()> {
+        let bytes = message.bytes_mut();
         let mut context = self.input.zero_copy_context();
-        let message: &[u8] = context.recv()?;
-        if message.len() != bytes.len() {
-            return Err(wrong_length(message.len(), bytes.len()));
+        let received: &[u8] = context.recv()?;
+        if received.len() != bytes.len() {
+            return Err(wrong_length(received.len(), bytes.len()));
         }
-        bytes.copy_from_slice(message);
+        bytes.copy_from_slice(received);
         Ok(())
     }
 }

@@ -7,11 +7,12 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use semring_bench::{
-    End, Link, Made, Result, Sort, Spec, Trash, Way, Workload, not_sent, one_sender_only, word,
+    End, Link, Made, Result, Sort, Spec, Trash, Typed, Way, Workload, check, not_sent,
+    one_sender_only, word,
 };
 use shaq::{mpmc, spsc};
 
-use crate::words::{Words, all_are, by_size, copy_bytes, unusual_size, words};
+use crate::words::{Words, by_size, call_by_size, unusual_size};
 use crate::{capacity_bytes, until};
 
 pub(crate) const WAYS: [Way; 3] = [
@@ -97,7 +98,7 @@ fn make<const N: usize>(spec: Spec, batch: u64) -> Result<Made> {
         batch,
         _trash: vec![there_trash, back_trash],
     };
-    Ok(Made::named(spec, link))
+    Ok(Made::named(spec, Typed::new(link)))
 }
 
 fn open<const N: usize>(spec: &Spec, batch: u64) -> Result<Box<dyn End>> {
@@ -109,7 +110,7 @@ fn open<const N: usize>(spec: &Spec, batch: u64) -> Result<Box<dyn End>> {
         batch,
         _trash: Vec::new(),
     };
-    Ok(Box::new(link))
+    Ok(Box::new(Typed::new(link)))
 }
 
 impl<const N: usize> RingLink<N> {
@@ -144,15 +145,15 @@ impl<const N: usize> RingLink<N> {
     }
 }
 
-impl<const N: usize> Link for RingLink<N> {
-    fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        self.write(words(bytes)?);
+impl<const N: usize> Link<Words<N>> for RingLink<N> {
+    fn send(&mut self, message: &Words<N>) -> Result<()> {
+        self.write(*message);
         self.output.commit();
         Ok(())
     }
 
-    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
-        self.read(|message| copy_bytes(message, bytes))?;
+    fn receive(&mut self, message: &mut Words<N>) -> Result<()> {
+        self.read(|received| *message = *received);
         self.input.finalize();
         Ok(())
     }
@@ -162,7 +163,7 @@ impl<const N: usize> Link for RingLink<N> {
         Ok(())
     }
 
-    fn send_numbers(&mut self, numbers: Range<u64>, _: &mut [u8]) -> Result<()> {
+    fn send_numbers(&mut self, numbers: Range<u64>, _: &mut Words<N>) -> Result<()> {
         for number in numbers {
             self.write([word(0, number); N]);
             if (number + 1).is_multiple_of(self.batch) {
@@ -172,9 +173,9 @@ impl<const N: usize> Link for RingLink<N> {
         Ok(())
     }
 
-    fn receive_numbers(&mut self, numbers: Range<u64>, _: &mut [u8]) -> Result<()> {
+    fn receive_numbers(&mut self, numbers: Range<u64>, _: &mut Words<N>) -> Result<()> {
         for number in numbers {
-            if !self.read(|message| all_are(message, word(0, number))) {
+            if !self.read(|message| check(message, word(0, number))) {
                 return Err(not_sent(number));
             }
             if (number + 1).is_multiple_of(self.batch) {
@@ -202,7 +203,7 @@ fn make_mpmc<const N: usize>(spec: Spec) -> Result<Made> {
         input: unsafe { mpmc::Consumer::create(&back, bytes) }?,
         _trash: vec![there_trash, back_trash],
     };
-    Ok(Made::named(spec, link))
+    Ok(Made::named(spec, Typed::new(link)))
 }
 
 fn open_mpmc<const N: usize>(spec: &Spec) -> Result<Box<dyn End>> {
@@ -213,22 +214,21 @@ fn open_mpmc<const N: usize>(spec: &Spec) -> Result<Box<dyn End>> {
         input: unsafe { mpmc::Consumer::join(&file(spec, "there")?) }?,
         _trash: Vec::new(),
     };
-    Ok(Box::new(link))
+    Ok(Box::new(Typed::new(link)))
 }
 
-impl<const N: usize> Link for ManyLink<N> {
-    fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        let message = words(bytes)?;
-        until(|| self.output.try_write(message).ok());
+impl<const N: usize> Link<Words<N>> for ManyLink<N> {
+    fn send(&mut self, message: &Words<N>) -> Result<()> {
+        until(|| self.output.try_write(*message).ok());
         Ok(())
     }
 
-    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
-        let message: Words<N> = until(|| self.input.try_read());
-        copy_bytes(&message, bytes)
+    fn receive(&mut self, message: &mut Words<N>) -> Result<()> {
+        *message = until(|| self.input.try_read());
+        Ok(())
     }
 
-    fn send_numbers(&mut self, numbers: Range<u64>, _: &mut [u8]) -> Result<()> {
+    fn send_numbers(&mut self, numbers: Range<u64>, _: &mut Words<N>) -> Result<()> {
         for number in numbers {
             let message = [word(0, number); N];
             until(|| self.output.try_write(message).ok());
@@ -236,10 +236,10 @@ impl<const N: usize> Link for ManyLink<N> {
         Ok(())
     }
 
-    fn receive_numbers(&mut self, numbers: Range<u64>, _: &mut [u8]) -> Result<()> {
+    fn receive_numbers(&mut self, numbers: Range<u64>, _: &mut Words<N>) -> Result<()> {
         for number in numbers {
             let message: Words<N> = until(|| self.input.try_read());
-            if !all_are(&message, word(0, number)) {
+            if !check(&message, word(0, number)) {
                 return Err(not_sent(number));
             }
         }

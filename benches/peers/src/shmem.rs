@@ -7,13 +7,14 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 
 use semring_bench::{
-    End, Link, Made, Result, Sort, Spec, Way, Workload, not_sent, one_sender_only, word,
+    End, Link, Made, Message, Result, Sort, Spec, Typed, Way, Workload, check, fill, not_sent,
+    one_sender_only, word,
 };
 use shmem_ipc::sharedring::{Receiver, Sender};
 use zerocopy::{AsBytes, FromBytes};
 
 use crate::capacity_bytes;
-use crate::words::{all_are, copy_bytes, copy_words, unusual_size};
+use crate::words::unusual_size;
 
 pub(crate) const WAYS: [Way; 2] = [
     Way {
@@ -40,27 +41,12 @@ pub(crate) const WAYS: [Way; 2] = [
 ];
 
 /// A type whose bytes may be anything, as the crate wants it of what travels through its ring.
-trait Item: Copy + AsBytes + FromBytes + 'static {
-    fn all(word: u64) -> Self;
-    fn words(&self) -> &[u64];
-    fn words_mut(&mut self) -> &mut [u64];
-}
+trait Item: Message<Word = u64> + Copy + AsBytes + FromBytes + 'static {}
+impl<T: Message<Word = u64> + Copy + AsBytes + FromBytes + 'static> Item for T {}
 
 /// Of arrays only some are such types: those of up to 32, and larger ones that are powers of two.
 macro_rules! items {
     ($($size:literal [$row:literal; $rows:literal],)*) => {
-        $(impl Item for [[u64; $row]; $rows] {
-            fn all(word: u64) -> Self {
-                [[word; $row]; $rows]
-            }
-            fn words(&self) -> &[u64] {
-                self.as_flattened()
-            }
-            fn words_mut(&mut self) -> &mut [u64] {
-                self.as_flattened_mut()
-            }
-        })*
-
         fn make_sized(spec: Spec, batch: u64) -> Result<Made> {
             match spec.size {
                 $($size => make::<[[u64; $row]; $rows]>(spec, batch),)*
@@ -123,7 +109,7 @@ fn make<T: Item>(mut spec: Spec, batch: u64) -> Result<Made> {
         }
         spec.ids.push(fd);
     }
-    Ok(Made::named(spec, link))
+    Ok(Made::named(spec, Typed::new(link)))
 }
 
 fn open<T: Item>(spec: &Spec, batch: u64) -> Result<Box<dyn End>> {
@@ -140,7 +126,7 @@ fn open<T: Item>(spec: &Spec, batch: u64) -> Result<Box<dyn End>> {
         input: Receiver::open(capacity, file(memory), file(empty), file(full))?,
         batch,
     };
-    Ok(Box::new(link))
+    Ok(Box::new(Typed::new(link)))
 }
 
 impl<T: Item> RingLink<T> {
@@ -189,34 +175,44 @@ impl<T: Item> RingLink<T> {
     }
 }
 
-impl<T: Item> Link for RingLink<T> {
-    fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        let mut message = T::all(0);
-        copy_words(bytes, message.words_mut())?;
-        while self.write(1, |_| message)? == 0 {}
+/// A message of which every word is this one.
+#[inline]
+fn all<T: Item>(word: u64) -> T {
+    let mut message = T::zeroes(size_of::<T>());
+    fill(message.words_mut(), word);
+    message
+}
+
+impl<T: Item> Link<T> for RingLink<T> {
+    fn send(&mut self, message: &T) -> Result<()> {
+        while self.write(1, |_| *message)? == 0 {}
         Ok(())
     }
 
-    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
-        while self.read(1, |_, message| copy_bytes(message.words(), bytes))? == 0 {}
+    fn receive(&mut self, message: &mut T) -> Result<()> {
+        let mut take = |_, received: &T| {
+            *message = *received;
+            Ok(())
+        };
+        while self.read(1, &mut take)? == 0 {}
         Ok(())
     }
 
-    fn send_numbers(&mut self, numbers: Range<u64>, _: &mut [u8]) -> Result<()> {
+    fn send_numbers(&mut self, numbers: Range<u64>, _: &mut T) -> Result<()> {
         let mut next = numbers.start;
         while next < numbers.end {
             let most = self.batch.min(numbers.end - next);
-            next += self.write(most, |index| T::all(word(0, next + index)))?;
+            next += self.write(most, |index| all(word(0, next + index)))?;
         }
         Ok(())
     }
 
-    fn receive_numbers(&mut self, numbers: Range<u64>, _: &mut [u8]) -> Result<()> {
+    fn receive_numbers(&mut self, numbers: Range<u64>, _: &mut T) -> Result<()> {
         let mut next = numbers.start;
         while next < numbers.end {
             let most = self.batch.min(numbers.end - next);
             next += self.read(most, |index, message| {
-                if all_are(message.words(), word(0, next + index)) {
+                if check(message.words(), word(0, next + index)) {
                     Ok(())
                 } else {
                     Err(not_sent(next + index))

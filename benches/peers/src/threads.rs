@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_queue::ArrayQueue;
 use rtrb::{Consumer, Producer, RingBuffer};
 use semring_bench::{
-    End, Ends, Link, Made, Result, Sort, Spec, Way, Workload, not_sent, one_sender_only, word,
+    End, Ends, Link, Made, Result, Sort, Spec, Typed, Way, Workload, check, not_sent,
+    one_sender_only, word,
 };
 
 use crate::capacity_bytes;
-use crate::words::{Words, all_are, by_size, copy_bytes, unusual_size, words};
+use crate::words::{Words, by_size, call_by_size, unusual_size};
 
 pub(crate) const WAYS: [Way; 2] = [
     Way {
@@ -89,9 +90,6 @@ impl<const N: usize> Input<N> for Arc<ArrayQueue<Words<N>>> {
     }
 }
 
-/// Gives a link of `N` words its size, which the queues' types know and it does not.
-struct Sized<const N: usize, O, I>(QueueLink<O, I>);
-
 fn make_rtrb<const N: usize>(spec: Spec) -> Result<Made> {
     let capacity = capacity_bytes(spec.size) / spec.size;
     let stop = Arc::new(AtomicBool::new(false));
@@ -99,7 +97,7 @@ fn make_rtrb<const N: usize>(spec: Spec) -> Result<Made> {
     let (back, back_end) = RingBuffer::<Words<N>>::new(capacity);
     let link = |output, input| {
         let stop = stop.clone();
-        Sized::<N, _, _>(QueueLink {
+        Typed::<_, Words<N>>::new(QueueLink {
             output,
             input,
             stop,
@@ -117,7 +115,7 @@ fn make_array<const N: usize>(spec: Spec) -> Result<Made> {
     let stop = Arc::new(AtomicBool::new(false));
     let [there, back] = [(); 2].map(|()| Arc::new(ArrayQueue::<Words<N>>::new(capacity)));
     let link = |output: &Arc<_>, input: &Arc<_>| {
-        Sized::<N, _, _>(QueueLink {
+        Typed::<_, Words<N>>::new(QueueLink {
             output: Arc::clone(output),
             input: Arc::clone(input),
             stop: stop.clone(),
@@ -134,20 +132,20 @@ fn make_array<const N: usize>(spec: Spec) -> Result<Made> {
     Ok(Made::threads(spec, link(&there, &back), others))
 }
 
-impl<const N: usize, O: Output<N>, I: Input<N>> Sized<N, O, I> {
+impl<O, I> QueueLink<O, I> {
     /// Looks until there is something, or this end is stopped.
     #[inline]
     fn until<T>(&mut self, mut look: impl FnMut(&mut O, &mut I) -> Option<T>) -> Result<T> {
         const LOOKS: u32 = 1000;
         let mut looks = 0;
         loop {
-            if let Some(found) = look(&mut self.0.output, &mut self.0.input) {
+            if let Some(found) = look(&mut self.output, &mut self.input) {
                 return Ok(found);
             }
             if looks < LOOKS {
                 looks += 1;
                 std::hint::spin_loop();
-            } else if self.0.stop.load(Ordering::Acquire) {
+            } else if self.stop.load(Ordering::Acquire) {
                 return Err("stopped".into());
             } else {
                 std::thread::yield_now();
@@ -156,35 +154,42 @@ impl<const N: usize, O: Output<N>, I: Input<N>> Sized<N, O, I> {
     }
 
     #[inline]
-    fn write(&mut self, message: Words<N>) -> Result<()> {
+    fn write<const N: usize>(&mut self, message: Words<N>) -> Result<()>
+    where
+        O: Output<N>,
+    {
         self.until(|output, _| output.push(message).then_some(()))
     }
 
     #[inline]
-    fn read(&mut self) -> Result<Words<N>> {
+    fn read<const N: usize>(&mut self) -> Result<Words<N>>
+    where
+        I: Input<N>,
+    {
         self.until(|_, input| input.pop())
     }
 }
 
-impl<const N: usize, O: Output<N>, I: Input<N>> Link for Sized<N, O, I> {
-    fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        self.write(words(bytes)?)
+impl<const N: usize, O: Output<N>, I: Input<N>> Link<Words<N>> for QueueLink<O, I> {
+    fn send(&mut self, message: &Words<N>) -> Result<()> {
+        self.write(*message)
     }
 
-    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
-        copy_bytes(&self.read()?, bytes)
+    fn receive(&mut self, message: &mut Words<N>) -> Result<()> {
+        *message = self.read()?;
+        Ok(())
     }
 
-    fn send_numbers(&mut self, numbers: Range<u64>, _: &mut [u8]) -> Result<()> {
+    fn send_numbers(&mut self, numbers: Range<u64>, _: &mut Words<N>) -> Result<()> {
         for number in numbers {
             self.write([word(0, number); N])?;
         }
         Ok(())
     }
 
-    fn receive_numbers(&mut self, numbers: Range<u64>, _: &mut [u8]) -> Result<()> {
+    fn receive_numbers(&mut self, numbers: Range<u64>, _: &mut Words<N>) -> Result<()> {
         for number in numbers {
-            if !all_are(&self.read()?, word(0, number)) {
+            if !check(&self.read()?, word(0, number)) {
                 return Err(not_sent(number));
             }
         }

@@ -5,16 +5,16 @@ use std::time::{Duration, Instant};
 use crate::Result;
 use crate::machine::Places;
 use crate::pair::Pair;
-use crate::payload::{check, fill, sender, word};
+use crate::payload::{Message, check, fill, sender, word};
 use crate::task::{Found, Work};
 use crate::ways::{Link, Spec};
 
 /// A sender's part: until it is stopped.
-pub(crate) fn flood<L: Link>(link: &mut L, size: usize, who: u64) -> Result<()> {
-    let mut bytes = vec![0; size];
+pub(crate) fn flood<M: Message>(link: &mut impl Link<M>, size: usize, who: u64) -> Result<()> {
+    let mut message = M::zeroes(size);
     for number in 0.. {
-        fill(&mut bytes, word(who, number));
-        link.send(&bytes)?;
+        fill(message.words_mut(), word(who, number));
+        link.send(&message)?;
     }
     Ok(())
 }
@@ -29,19 +29,19 @@ pub(crate) struct Count {
 }
 
 /// Receives for so long, from when everybody was heard.
-pub(crate) fn listen<L: Link>(
-    link: &mut L,
+pub(crate) fn listen<M: Message>(
+    link: &mut impl Link<M>,
     size: usize,
     senders: usize,
     window: Duration,
 ) -> Result<Count> {
     let mut expected = vec![0u64; senders];
-    let mut bytes = vec![0; size];
+    let mut message = M::zeroes(size);
     let mut receive = |expected: &mut Vec<u64>| -> Result<()> {
-        link.receive(&mut bytes)?;
-        let (who, number) = sender(&bytes).ok_or("a message of less than 8 bytes")?;
+        link.receive(&mut message)?;
+        let (who, number) = sender(message.first());
         let next = expected.get_mut(who as usize).ok_or("nobody's message")?;
-        if number != *next || !check(&bytes, word(who, number)) {
+        if number != *next || !check(message.words(), word(who, number)) {
             return Err(format!("sender {who}: {number} in place of {next}").into());
         }
         *next += 1;

@@ -10,16 +10,16 @@ use nix::time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep};
 use crate::Result;
 use crate::machine::Places;
 use crate::pair::Pair;
-use crate::payload::{check, fill, sender, word};
+use crate::payload::{Message, check, fill, word};
 use crate::task::{Found, Work};
 use crate::ways::{Link, Spec};
 
 /// The other process's part of a round trip.
-pub(crate) fn echo<L: Link>(link: &mut L, size: usize, count: u64) -> Result<()> {
-    let mut bytes = vec![0; size];
+pub(crate) fn echo<M: Message>(link: &mut impl Link<M>, size: usize, count: u64) -> Result<()> {
+    let mut message = M::zeroes(size);
     for _ in 0..count {
-        link.receive(&mut bytes)?;
-        link.send(&bytes)?;
+        link.receive(&mut message)?;
+        link.send(&message)?;
     }
     Ok(())
 }
@@ -29,16 +29,21 @@ fn now_ns() -> Result<u64> {
 }
 
 /// The other process's part of waking a sleeper: the clock of this machine, at fixed times.
-pub(crate) fn tick<L: Link>(link: &mut L, size: usize, count: u64, interval_us: u64) -> Result<()> {
-    let mut bytes = vec![0; size];
+pub(crate) fn tick<M: Message>(
+    link: &mut impl Link<M>,
+    size: usize,
+    count: u64,
+    interval_us: u64,
+) -> Result<()> {
+    let mut message = M::zeroes(size);
     let start = now_ns()?;
     for number in 1..=count {
         let at = start + number * interval_us * 1000;
         let at = nix::sys::time::TimeSpec::nanoseconds(at as i64);
         let flags = ClockNanosleepFlags::TIMER_ABSTIME;
         while clock_nanosleep(ClockId::CLOCK_MONOTONIC, flags, &at).is_err() {}
-        fill(&mut bytes, now_ns()?);
-        link.send(&bytes)?;
+        fill(message.words_mut(), now_ns()?);
+        link.send(&message)?;
     }
     Ok(())
 }
@@ -49,17 +54,21 @@ fn histogram() -> Result<Histogram<u64>> {
 }
 
 /// Round trips from here.
-pub(crate) fn volley<L: Link>(link: &mut L, size: usize, count: u64) -> Result<Histogram<u64>> {
-    let mut bytes = vec![0; size];
+pub(crate) fn volley<M: Message>(
+    link: &mut impl Link<M>,
+    size: usize,
+    count: u64,
+) -> Result<Histogram<u64>> {
+    let mut message = M::zeroes(size);
     let mut times = histogram()?;
     let warm_up = count / 10;
     let mut last = Instant::now();
     for number in 0..count {
-        fill(&mut bytes, word(0, number));
-        link.send(&bytes)?;
-        bytes.fill(0);
-        link.receive(&mut bytes)?;
-        if !check(&bytes, word(0, number)) {
+        fill(message.words_mut(), word(0, number));
+        link.send(&message)?;
+        fill(message.words_mut(), 0);
+        link.receive(&mut message)?;
+        if !check(message.words(), word(0, number)) {
             return Err(format!("answer {number} is not what was sent").into());
         }
         let now = Instant::now();
@@ -72,12 +81,12 @@ pub(crate) fn volley<L: Link>(link: &mut L, size: usize, count: u64) -> Result<H
 }
 
 /// Latencies, and the CPU that one message costs who waits for it.
-pub(crate) fn awaken<L: Link>(
-    link: &mut L,
+pub(crate) fn awaken<M: Message>(
+    link: &mut impl Link<M>,
     size: usize,
     count: u64,
 ) -> Result<(Histogram<u64>, Duration)> {
-    let mut bytes = vec![0; size];
+    let mut message = M::zeroes(size);
     let mut times = histogram()?;
     let used = || -> Result<i64> {
         let usage = getrusage(UsageWho::RUSAGE_THREAD)?;
@@ -85,11 +94,10 @@ pub(crate) fn awaken<L: Link>(
     };
     let before = used()?;
     for number in 0..count {
-        link.receive(&mut bytes)?;
+        link.receive(&mut message)?;
         let now = now_ns()?;
-        let (high, low) = sender(&bytes).ok_or("a message of less than 8 bytes")?;
-        let sent = high << 48 | low;
-        if !check(&bytes, sent) || sent > now {
+        let sent = message.first();
+        if !check(message.words(), sent) || sent > now {
             return Err(format!("message {number} is not what was sent").into());
         }
         times.saturating_record(now - sent);

@@ -28,14 +28,15 @@ mod ways;
 
 pub use child::{CHILD, run_child};
 pub use machine::Machine;
-pub use payload::{check, fill, word};
+pub use payload::{Bytes, Message, Word, check, fill, word};
 pub use plan::{Options, Progress, Report, Row, Workload, run};
 pub use report::html;
 pub use task::{Outcome, Task};
 pub use text::text;
 pub use trash::{Trash, sweep};
 pub use ways::{
-    End, Ends, Link, Made, Sort, Spec, Way, not_sent, nothing_known, one_sender_only, wrong_length,
+    End, Ends, Link, Made, Sort, Spec, Typed, Way, not_sent, nothing_known, one_sender_only,
+    wrong_length,
 };
 
 /// Why something could not be measured.

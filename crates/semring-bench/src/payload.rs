@@ -8,40 +8,227 @@ pub fn word(who: u64, number: u64) -> u64 {
     who << 48 | number
 }
 
-/// Fills a message; a last part of less than a word stays as it is.
-#[inline]
-pub fn fill(bytes: &mut [u8], word: u64) {
-    bytes.as_chunks_mut::<8>().0.fill(word.to_le_bytes());
+/// Who sent it and which number it is.
+pub(crate) fn sender(word: u64) -> (u64, u64) {
+    (word >> 48, word & ((1 << 48) - 1))
+}
+
+/// A word of a message: a number where messages are of a type, bytes where they are bytes.
+pub trait Word: Copy {
+    /// The word of this value.
+    fn of(value: u64) -> Self;
+    /// Its value.
+    fn value(self) -> u64;
+}
+
+impl Word for u64 {
+    #[inline(always)]
+    fn of(value: u64) -> Self {
+        value
+    }
+
+    #[inline(always)]
+    fn value(self) -> u64 {
+        self
+    }
+}
+
+impl Word for [u8; 8] {
+    #[inline(always)]
+    fn of(value: u64) -> Self {
+        value.to_le_bytes()
+    }
+
+    #[inline(always)]
+    fn value(self) -> u64 {
+        u64::from_le_bytes(self)
+    }
+}
+
+/// Makes every word this one.
+#[inline(always)]
+pub fn fill<W: Word>(words: &mut [W], word: u64) {
+    words.fill(W::of(word));
 }
 
 /// True if every word is this one. All are looked at.
-#[inline]
+#[inline(always)]
 #[must_use]
-pub fn check(bytes: &[u8], word: u64) -> bool {
-    let words = bytes.as_chunks::<8>().0.iter();
-    let differing = words.fold(0, |bits, found| bits | (u64::from_le_bytes(*found) ^ word));
+pub fn check<W: Word>(words: &[W], word: u64) -> bool {
+    let differing = words
+        .iter()
+        .fold(0, |bits, found| bits | (found.value() ^ word));
     black_box(differing) == 0
 }
 
-/// Who sent it and which number it is.
-pub(crate) fn sender(bytes: &[u8]) -> Option<(u64, u64)> {
-    let first = bytes.first_chunk::<8>()?;
-    let word = u64::from_le_bytes(*first);
-    Some((word >> 48, word & ((1 << 48) - 1)))
+/// A message in memory of one process.
+///
+/// As an array its length is known when the program is built, as that of a message of some type; as a
+/// vector only when it runs. The difference is large where messages are small: a copy of known length is a
+/// few instructions, any other is a call. So what is compared must be given the same.
+pub trait Message: Sized {
+    /// What it is made of.
+    type Word: Word;
+
+    /// A message of so many bytes, all of them zero. An array has its own length.
+    fn zeroes(bytes: usize) -> Self;
+
+    /// All of it.
+    fn words(&self) -> &[Self::Word];
+
+    /// All of it, to be changed.
+    fn words_mut(&mut self) -> &mut [Self::Word];
+
+    /// Words that lie elsewhere, if they are as many as those of this message; then it is known as well
+    /// how many they are.
+    #[inline(always)]
+    fn as_many<'a, W>(&self, words: &'a [W]) -> Option<&'a [W]> {
+        let count = self.words().len();
+        (words.len() == count).then(|| &words[..count])
+    }
+
+    /// As [`as_many`](Self::as_many), to be changed.
+    #[inline(always)]
+    fn as_many_mut<'a, W>(&self, words: &'a mut [W]) -> Option<&'a mut [W]> {
+        let count = self.words().len();
+        (words.len() == count).then(|| &mut words[..count])
+    }
+
+    /// The first word.
+    #[inline(always)]
+    fn first(&self) -> u64 {
+        self.words().first().map_or(0, |word| word.value())
+    }
+}
+
+impl<W: Word, const N: usize> Message for [W; N] {
+    type Word = W;
+
+    #[inline(always)]
+    fn zeroes(_: usize) -> Self {
+        [W::of(0); N]
+    }
+
+    #[inline(always)]
+    fn words(&self) -> &[W] {
+        self
+    }
+
+    #[inline(always)]
+    fn words_mut(&mut self) -> &mut [W] {
+        self
+    }
+}
+
+/// What may travel as rows of words where arrays of so many may not.
+impl<W: Word, const ROW: usize, const ROWS: usize> Message for [[W; ROW]; ROWS] {
+    type Word = W;
+
+    #[inline(always)]
+    fn zeroes(_: usize) -> Self {
+        [[W::of(0); ROW]; ROWS]
+    }
+
+    #[inline(always)]
+    fn words(&self) -> &[W] {
+        self.as_flattened()
+    }
+
+    #[inline(always)]
+    fn words_mut(&mut self) -> &mut [W] {
+        self.as_flattened_mut()
+    }
+}
+
+impl<W: Word> Message for Vec<W> {
+    type Word = W;
+
+    fn zeroes(bytes: usize) -> Self {
+        vec![W::of(0); bytes / 8]
+    }
+
+    #[inline(always)]
+    fn words(&self) -> &[W] {
+        self
+    }
+
+    #[inline(always)]
+    fn words_mut(&mut self) -> &mut [W] {
+        self
+    }
+}
+
+/// A message for ways that carry bytes.
+pub trait Bytes: Message<Word = [u8; 8]> {
+    /// All of it.
+    #[inline(always)]
+    fn bytes(&self) -> &[u8] {
+        self.words().as_flattened()
+    }
+
+    /// All of it, to be changed.
+    #[inline(always)]
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self.words_mut().as_flattened_mut()
+    }
+}
+
+impl<M: Message<Word = [u8; 8]>> Bytes for M {}
+
+/// Expands another macro with what is in braces, and behind it, as `bytes => words`, the sizes for which
+/// messages are arrays.
+#[macro_export]
+macro_rules! usual_sizes {
+    ($then:ident! { $($with:tt)* }) => {
+        $then! {
+            { $($with)* }
+            8 => 1,
+            16 => 2,
+            32 => 4,
+            48 => 6,
+            64 => 8,
+            128 => 16,
+            256 => 32,
+            512 => 64,
+            1024 => 128,
+            2048 => 256,
+            4096 => 512,
+            16384 => 2048,
+            65536 => 8192,
+        }
+    };
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn shows_a_wrong_byte<M: Bytes>() {
+        let mut message = M::zeroes(64);
+        assert_eq!(message.bytes().len(), 64);
+        fill(message.words_mut(), word(3, 7));
+        assert!(check(message.words(), word(3, 7)) && !check(message.words(), word(3, 8)));
+        assert_eq!(sender(message.first()), (3, 7));
+        message.bytes_mut()[63] ^= 1;
+        assert!(!check(message.words(), word(3, 7)));
+    }
+
     #[test]
     fn a_wrong_byte_anywhere_shows() {
-        let mut bytes = [0; 64];
-        fill(&mut bytes, word(3, 7));
-        assert!(check(&bytes, word(3, 7)) && !check(&bytes, word(3, 8)));
-        assert_eq!(sender(&bytes), Some((3, 7)));
-        bytes[63] ^= 1;
-        assert!(!check(&bytes, word(3, 7)));
-        assert_eq!(sender(&[1, 2, 3]), None);
+        shows_a_wrong_byte::<[[u8; 8]; 8]>();
+        shows_a_wrong_byte::<Vec<[u8; 8]>>();
+        assert!(check(&[7u64; 9], 7) && !check(&[7u64, 7, 6], 7));
+    }
+
+    #[test]
+    fn a_place_is_as_long_as_the_message_or_is_none() {
+        let (array, vector) = ([0u64; 2], Vec::<u64>::zeroes(16));
+        for words in 1..4 {
+            let place = &mut [0u64; 4][..words];
+            assert_eq!(array.as_many(place).is_some(), words == 2);
+            assert_eq!(vector.as_many(place).is_some(), words == 2);
+            assert_eq!(array.as_many_mut(place).is_some(), words == 2);
+            assert_eq!(vector.as_many_mut(place).is_some(), words == 2);
+        }
     }
 }

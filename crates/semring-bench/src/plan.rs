@@ -38,9 +38,9 @@ pub struct Options {
     pub ways: Vec<Way>,
     /// Which workloads.
     pub workloads: Vec<Workload>,
-    /// Bytes of a message, one way. Several senders and wake-ups are measured with 64.
+    /// Bytes of a message, one way: multiples of 8. Several senders and wake-ups are measured with 64.
     pub sizes: Vec<usize>,
-    /// Bytes of a message that is answered.
+    /// Bytes of a message that is answered: multiples of 8.
     pub trip_sizes: Vec<usize>,
     /// How many senders there are at once.
     pub crowds: Vec<usize>,
@@ -199,6 +199,10 @@ struct Run<'a> {
 /// If a process can't be started, or a message is not what was sent. A way that can't carry something here
 /// is no error.
 pub fn run(options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<Report> {
+    let sizes = options.sizes.iter().chain(&options.trip_sizes);
+    if let Some(odd) = sizes.copied().find(|size| *size == 0 || size % 8 != 0) {
+        return Err(format!("messages are whole words of 8 bytes, and not {odd} bytes").into());
+    }
     let mut blocks = Vec::new();
     for &workload in &options.workloads {
         match workload {

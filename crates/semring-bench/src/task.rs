@@ -6,10 +6,11 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::crowd::Count;
+use crate::payload::Message;
 use crate::ways::Link;
 use crate::{Result, crowd, latency, one_way};
 
-/// Work for one end of a way. Opaque to a way: its end hands it a [`Link`] by [`Task::run`].
+/// Work for one end of a way. Opaque to a way: its [`End`](crate::End) does it over a [`Link`].
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Task {
     /// Bytes of each message.
@@ -53,10 +54,7 @@ pub(crate) enum Found {
 
 impl Task {
     /// Does the work over this link. Generic, so that nothing on the way is called through a table.
-    ///
-    /// # Errors
-    /// What the link says, and a message that is not what was sent.
-    pub fn run<L: Link>(&self, link: &mut L) -> Result<Outcome> {
+    pub(crate) fn run<M: Message>(&self, link: &mut impl Link<M>) -> Result<Outcome> {
         let size = self.size;
         Ok(Outcome(match self.work {
             Work::Send { count } => {

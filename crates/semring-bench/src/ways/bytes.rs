@@ -11,13 +11,13 @@ use crate::Result;
 use crate::trash::Trash;
 
 /// A System V segment.
-pub(super) struct Bytes {
+pub(super) struct Segment {
     attachment: Attachment,
     length: usize,
     _trash: Option<Trash>,
 }
 
-impl Bytes {
+impl Segment {
     /// A new one, full of zeroes, and its identifier.
     pub(super) fn make(length: usize) -> Result<(Self, i32)> {
         let (segment, trash) = Trash::segment(|| Ok(Shm::create(Key::PRIVATE, length, 0o600)?))?;

@@ -5,10 +5,10 @@ use std::hint::spin_loop;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
-use super::bytes::Bytes;
+use super::bytes::Segment;
 use super::{End, Link, Made, Sort, Spec, Way, not_sent};
 use crate::Result;
-use crate::payload::{check, fill, sender, word};
+use crate::payload::{Bytes, Message, check, fill, sender, word};
 use crate::plan::Workload;
 
 pub(super) const WAYS: [Way; 2] = [
@@ -38,14 +38,14 @@ const LINE: usize = 128;
 
 /// One line with a word for each direction.
 struct LineLink {
-    bytes: Bytes,
+    bytes: Segment,
     sends: usize,
     receives: usize,
     last: u64,
 }
 
 fn make_line(mut spec: Spec) -> Result<Made> {
-    let (bytes, id) = Bytes::make(LINE)?;
+    let (bytes, id) = Segment::make(LINE)?;
     spec.ids = vec![id];
     let link = LineLink {
         bytes,
@@ -59,18 +59,18 @@ fn make_line(mut spec: Spec) -> Result<Made> {
 fn open_line(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
     let id = spec.ids.first().ok_or("no segment was named")?;
     Ok(Box::new(LineLink {
-        bytes: Bytes::open(*id, LINE)?,
+        bytes: Segment::open(*id, LINE)?,
         sends: 8,
         receives: 0,
         last: 0,
     }))
 }
 
-impl Link for LineLink {
+impl<M: Message> Link<M> for LineLink {
     /// Only the first word travels.
     #[inline]
-    fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        let (_, number) = sender(bytes).ok_or("a message of less than 8 bytes")?;
+    fn send(&mut self, message: &M) -> Result<()> {
+        let (_, number) = sender(message.first());
         self.bytes
             .word(self.sends)
             .store(number + 1, Ordering::Release);
@@ -78,13 +78,13 @@ impl Link for LineLink {
     }
 
     #[inline]
-    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
+    fn receive(&mut self, message: &mut M) -> Result<()> {
         let found = self.bytes.word(self.receives);
         loop {
             let next = found.load(Ordering::Acquire);
             if next != self.last {
                 self.last = next;
-                fill(bytes, word(0, next - 1));
+                fill(message.words_mut(), word(0, next - 1));
                 return Ok(());
             }
             spin_loop();
@@ -95,7 +95,7 @@ impl Link for LineLink {
 /// Blocks in turn, each with a line that says how often it was filled and emptied. A block counts as the
 /// messages that would fill it: what they could be at best, if nothing had to be said about each.
 struct BlockLink {
-    bytes: Bytes,
+    bytes: Segment,
 }
 
 const BLOCK: usize = 64 << 10;
@@ -104,14 +104,14 @@ const BLOCKS: u64 = 16;
 const ALL_BYTES: usize = BLOCKS as usize * (BLOCK + LINE);
 
 fn make_blocks(mut spec: Spec) -> Result<Made> {
-    let (bytes, id) = Bytes::make(ALL_BYTES)?;
+    let (bytes, id) = Segment::make(ALL_BYTES)?;
     spec.ids = vec![id];
     Ok(Made::named(spec, BlockLink { bytes }))
 }
 
 fn open_blocks(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
     let id = spec.ids.first().ok_or("no segment was named")?;
-    let bytes = Bytes::open(*id, ALL_BYTES)?;
+    let bytes = Segment::open(*id, ALL_BYTES)?;
     Ok(Box::new(BlockLink { bytes }))
 }
 
@@ -144,29 +144,29 @@ impl BlockLink {
     }
 }
 
-impl Link for BlockLink {
-    fn send(&mut self, _: &[u8]) -> Result<()> {
+impl<M: Bytes> Link<M> for BlockLink {
+    fn send(&mut self, _: &M) -> Result<()> {
         Err("blocks are filled in place".into())
     }
 
-    fn receive(&mut self, _: &mut [u8]) -> Result<()> {
+    fn receive(&mut self, _: &mut M) -> Result<()> {
         Err("blocks are checked in place".into())
     }
 
-    fn send_numbers(&mut self, numbers: Range<u64>, bytes: &mut [u8]) -> Result<()> {
-        for number in blocks(numbers, bytes.len()) {
+    fn send_numbers(&mut self, numbers: Range<u64>, message: &mut M) -> Result<()> {
+        for number in blocks(numbers, message.bytes().len()) {
             self.pass(number, 0, |block| {
-                fill(block, word(0, number));
+                fill(block.as_chunks_mut::<8>().0, word(0, number));
                 Ok(())
             })?;
         }
         Ok(())
     }
 
-    fn receive_numbers(&mut self, numbers: Range<u64>, bytes: &mut [u8]) -> Result<()> {
-        for number in blocks(numbers, bytes.len()) {
+    fn receive_numbers(&mut self, numbers: Range<u64>, message: &mut M) -> Result<()> {
+        for number in blocks(numbers, message.bytes().len()) {
             self.pass(number, 1, |block| {
-                if check(block, word(0, number)) {
+                if check(block.as_chunks::<8>().0, word(0, number)) {
                     Ok(())
                 } else {
                     Err(not_sent(number))

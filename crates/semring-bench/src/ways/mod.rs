@@ -1,4 +1,4 @@
-//! The ways from one process to another. Each is a [`Link`]: both ends can send and receive.
+//! The ways from one process to another. Both ends of each are a [`Link`]: they can send and receive.
 
 mod bytes;
 mod limits;
@@ -9,6 +9,7 @@ mod slot;
 mod stream;
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::process::Stdio;
 use std::sync::atomic::AtomicBool;
@@ -16,25 +17,25 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::payload::{check, fill, word};
+use crate::payload::{Message, check, fill, word};
 use crate::plan::Workload;
 use crate::task::{Outcome, Task};
-use crate::{Error, Result};
+use crate::{Error, Result, usual_sizes};
 pub(crate) use ring::{Guard, Wait};
 
-/// One end of a way.
-pub trait Link {
+/// One end of a way, for messages of a type.
+pub trait Link<M: Message> {
     /// Sends one message.
     ///
     /// # Errors
     /// If it can't, now or ever.
-    fn send(&mut self, bytes: &[u8]) -> Result<()>;
+    fn send(&mut self, message: &M) -> Result<()>;
 
     /// Receives one message of exactly this length.
     ///
     /// # Errors
     /// If it can't, or the message is of another length.
-    fn receive(&mut self, bytes: &mut [u8]) -> Result<()>;
+    fn receive(&mut self, message: &mut M) -> Result<()>;
 
     /// Hands over what is still held back.
     ///
@@ -44,29 +45,29 @@ pub trait Link {
         Ok(())
     }
 
-    /// Sends messages of these numbers, as long as `bytes`. A way that fills its messages in place, or
+    /// Sends messages of these numbers, as long as this one. A way that fills its messages in place, or
     /// sends several at once, does it here.
     ///
     /// # Errors
     /// As [`send`](Self::send).
     #[inline]
-    fn send_numbers(&mut self, numbers: Range<u64>, bytes: &mut [u8]) -> Result<()> {
+    fn send_numbers(&mut self, numbers: Range<u64>, message: &mut M) -> Result<()> {
         for number in numbers {
-            fill(bytes, word(0, number));
-            self.send(bytes)?;
+            fill(message.words_mut(), word(0, number));
+            self.send(message)?;
         }
         Ok(())
     }
 
-    /// Receives messages of these numbers, as long as `bytes`, and looks at every word.
+    /// Receives messages of these numbers, as long as this one, and looks at every word.
     ///
     /// # Errors
     /// As [`receive`](Self::receive), and if a message is not what was sent.
     #[inline]
-    fn receive_numbers(&mut self, numbers: Range<u64>, bytes: &mut [u8]) -> Result<()> {
+    fn receive_numbers(&mut self, numbers: Range<u64>, message: &mut M) -> Result<()> {
         for number in numbers {
-            self.receive(bytes)?;
-            if !check(bytes, word(0, number)) {
+            self.receive(message)?;
+            if !check(message.words(), word(0, number)) {
                 return Err(not_sent(number));
             }
         }
@@ -74,18 +75,53 @@ pub trait Link {
     }
 }
 
-/// An end of any way. Every [`Link`] is one.
+/// An end of any way. Every [`Link`] for bytes of any length is one; others become one as [`Typed`].
 pub trait End {
     /// Does a task over it.
     ///
     /// # Errors
-    /// As [`Task::run`].
+    /// What the link says, and a message that is not what was sent.
     fn give(&mut self, task: &Task) -> Result<Outcome>;
 }
 
-impl<L: Link> End for L {
+macro_rules! ends_for_bytes {
+    ({} $($bytes:literal => $words:literal,)*) => {
+        impl<L> End for L
+        where
+            $(L: Link<[[u8; 8]; $words]>,)*
+            L: Link<Vec<[u8; 8]>>,
+        {
+            fn give(&mut self, task: &Task) -> Result<Outcome> {
+                match task.size {
+                    $($bytes => task.run::<[[u8; 8]; $words]>(self),)*
+                    _ => task.run::<Vec<[u8; 8]>>(self),
+                }
+            }
+        }
+    };
+}
+usual_sizes! { ends_for_bytes! {} }
+
+/// The end of a way that carries messages of one type.
+#[derive(Debug)]
+pub struct Typed<L, M> {
+    link: L,
+    messages: PhantomData<fn(M)>,
+}
+
+impl<L, M> Typed<L, M> {
+    /// The end of this link.
+    pub fn new(link: L) -> Self {
+        Self {
+            link,
+            messages: PhantomData,
+        }
+    }
+}
+
+impl<L: Link<M>, M: Message> End for Typed<L, M> {
     fn give(&mut self, task: &Task) -> Result<Outcome> {
-        task.run(self)
+        task.run(&mut self.link)
     }
 }
 

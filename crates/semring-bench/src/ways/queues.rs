@@ -9,6 +9,7 @@ use sysv_ipc::msg::{Queue, Selector};
 
 use super::{End, Link, Made, Sort, Spec, Way, nothing_known, wrong_length};
 use crate::Result;
+use crate::payload::Bytes;
 use crate::trash::Trash;
 
 pub(super) const WAYS: [Way; 2] = [
@@ -70,12 +71,14 @@ fn open_sysv(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
     }))
 }
 
-impl Link for SysvLink {
-    fn send(&mut self, bytes: &[u8]) -> Result<()> {
+impl<M: Bytes> Link<M> for SysvLink {
+    fn send(&mut self, message: &M) -> Result<()> {
+        let bytes = message.bytes();
         Ok(self.queue.send(self.sends, bytes)?)
     }
 
-    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
+    fn receive(&mut self, message: &mut M) -> Result<()> {
+        let bytes = message.bytes_mut();
         let expected = bytes.len();
         let got = self.queue.receive(bytes, Selector::Type(self.receives))?;
         if got.len == expected {
@@ -135,12 +138,14 @@ fn open_posix(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
     }))
 }
 
-impl Link for PosixLink {
-    fn send(&mut self, bytes: &[u8]) -> Result<()> {
+impl<M: Bytes> Link<M> for PosixLink {
+    fn send(&mut self, message: &M) -> Result<()> {
+        let bytes = message.bytes();
         Ok(mq_send(&self.output, bytes, 0)?)
     }
 
-    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
+    fn receive(&mut self, message: &mut M) -> Result<()> {
+        let bytes = message.bytes_mut();
         let mut priority = 0;
         let expected = bytes.len();
         let got = mq_receive(&self.input, bytes, &mut priority)?;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{End, Link, Made, Sort, Spec, Way, not_sent, nothing_known, wrong_length};
 use crate::Result;
-use crate::payload::{check, fill, word};
+use crate::payload::{Bytes, check, fill, word};
 use crate::trash::Trash;
 
 /// Messages that a batch publishes together.
@@ -217,7 +217,7 @@ fn builder(spec: &Spec, form: Form, direction: &str) -> mpsc::Builder {
     }
 }
 
-fn make<L: Link + 'static>(spec: Spec, form: Form, link: fn(RingLink) -> L) -> Result<Made> {
+fn make<L: End + 'static>(spec: Spec, form: Form, link: fn(RingLink) -> L) -> Result<Made> {
     // Enough for some of the largest messages, and otherwise what a cache can hold.
     let capacity = (spec.size as u64 * 16).max(256 << 10);
     let make = |direction, senders| {
@@ -236,7 +236,7 @@ fn make<L: Link + 'static>(spec: Spec, form: Form, link: fn(RingLink) -> L) -> R
     Ok(Made::named(spec, end))
 }
 
-fn open<L: Link + 'static>(
+fn open<L: End + 'static>(
     spec: &Spec,
     form: Form,
     link: fn(RingLink) -> L,
@@ -264,19 +264,20 @@ impl RingLink {
     }
 }
 
-impl Link for RingLink {
-    #[inline]
-    fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        Ok(self.producer.send(bytes)?)
+impl<M: Bytes> Link<M> for RingLink {
+    #[inline(always)]
+    fn send(&mut self, message: &M) -> Result<()> {
+        Ok(self.producer.send(message.bytes())?)
     }
 
-    #[inline]
-    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
-        let message = self.consumer()?.recv()?;
-        if message.len() != bytes.len() {
-            return Err(wrong_length(message.len(), bytes.len()));
+    #[inline(always)]
+    fn receive(&mut self, message: &mut M) -> Result<()> {
+        let bytes = message.bytes_mut();
+        let received = self.consumer()?.recv()?;
+        if received.len() != bytes.len() {
+            return Err(wrong_length(received.len(), bytes.len()));
         }
-        message.copy_to(bytes);
+        received.copy_to(bytes);
         Ok(())
     }
 }
@@ -284,23 +285,25 @@ impl Link for RingLink {
 /// Several messages at once.
 pub(crate) struct BatchLink(RingLink);
 
-impl Link for BatchLink {
-    fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        self.0.send(bytes)
+impl<M: Bytes> Link<M> for BatchLink {
+    #[inline(always)]
+    fn send(&mut self, message: &M) -> Result<()> {
+        self.0.send(message)
     }
 
-    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
-        self.0.receive(bytes)
+    #[inline(always)]
+    fn receive(&mut self, message: &mut M) -> Result<()> {
+        self.0.receive(message)
     }
 
-    fn send_numbers(&mut self, numbers: Range<u64>, bytes: &mut [u8]) -> Result<()> {
+    fn send_numbers(&mut self, numbers: Range<u64>, message: &mut M) -> Result<()> {
         let mut next = numbers.start;
         while next < numbers.end {
             let end = numbers.end.min(next + BATCH);
             let mut batch = self.0.producer.batch();
             for number in next..end {
-                fill(bytes, word(0, number));
-                batch.push(bytes)?;
+                fill(message.words_mut(), word(0, number));
+                batch.push(message.bytes())?;
             }
             batch.commit();
             next = end;
@@ -308,16 +311,21 @@ impl Link for BatchLink {
         Ok(())
     }
 
-    fn receive_numbers(&mut self, numbers: Range<u64>, bytes: &mut [u8]) -> Result<()> {
+    fn receive_numbers(&mut self, numbers: Range<u64>, message: &mut M) -> Result<()> {
         let consumer = self.0.consumer()?;
         let mut next = numbers.start;
         while next < numbers.end {
             let mut batch = consumer.recv_batch()?;
             let end = numbers.end.min(next + BATCH);
             while next < end
-                && let Some(message) = batch.next_message()
+                && let Some(received) = batch.next_message()
             {
-                if message.copy_to(bytes) != bytes.len() || !check(bytes, word(0, next)) {
+                let bytes = message.bytes_mut();
+                if received.len() != bytes.len() {
+                    return Err(wrong_length(received.len(), bytes.len()));
+                }
+                received.copy_to(bytes);
+                if !check(message.words(), word(0, next)) {
                     return Err(not_sent(next));
                 }
                 next += 1;
@@ -330,31 +338,40 @@ impl Link for BatchLink {
 /// Messages as slices.
 pub(crate) struct PlaceLink(RingLink);
 
-impl Link for PlaceLink {
-    fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        self.0.send(bytes)
+impl<M: Bytes> Link<M> for PlaceLink {
+    #[inline(always)]
+    fn send(&mut self, message: &M) -> Result<()> {
+        self.0.send(message)
     }
 
-    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
-        self.0.receive(bytes)
+    #[inline(always)]
+    fn receive(&mut self, message: &mut M) -> Result<()> {
+        self.0.receive(message)
     }
 
-    fn send_numbers(&mut self, numbers: Range<u64>, bytes: &mut [u8]) -> Result<()> {
+    fn send_numbers(&mut self, numbers: Range<u64>, message: &mut M) -> Result<()> {
         for number in numbers {
-            let mut reservation = self.0.producer.reserve(bytes.len())?;
+            let mut reservation = self.0.producer.reserve(message.bytes().len())?;
             let place = reservation.as_mut_slice().ok_or(NOT_TRUSTED)?;
-            fill(place, word(0, number));
+            let found = place.len();
+            let words = message
+                .as_many_mut(place.as_chunks_mut::<8>().0)
+                .ok_or_else(|| wrong_length(found, message.bytes().len()))?;
+            fill(words, word(0, number));
             reservation.commit();
         }
         Ok(())
     }
 
-    fn receive_numbers(&mut self, numbers: Range<u64>, bytes: &mut [u8]) -> Result<()> {
+    fn receive_numbers(&mut self, numbers: Range<u64>, message: &mut M) -> Result<()> {
         let consumer = self.0.consumer()?;
         for number in numbers {
-            let message = consumer.recv()?;
-            let place = message.as_slice().ok_or(NOT_TRUSTED)?;
-            if place.len() != bytes.len() || !check(place, word(0, number)) {
+            let received = consumer.recv()?;
+            let place = received.as_slice().ok_or(NOT_TRUSTED)?;
+            let words = message
+                .as_many(place.as_chunks::<8>().0)
+                .ok_or_else(|| wrong_length(place.len(), message.bytes().len()))?;
+            if !check(words, word(0, number)) {
                 return Err(not_sent(number));
             }
         }

@@ -9,6 +9,7 @@ use sysv_ipc::shm::{Attachment, Shm};
 
 use super::{End, Link, Made, Sort, Spec, Way, one_sender_only, wrong_length};
 use crate::Result;
+use crate::payload::Bytes;
 use crate::trash::Trash;
 
 pub(super) const WAYS: [Way; 1] = [Way {
@@ -84,8 +85,9 @@ impl SharedLink {
     }
 }
 
-impl Link for SharedLink {
-    fn send(&mut self, bytes: &[u8]) -> Result<()> {
+impl<M: Bytes> Link<M> for SharedLink {
+    fn send(&mut self, message: &M) -> Result<()> {
+        let bytes = message.bytes();
         self.fits(bytes.len())?;
         self.set.op(&[Op::new(self.sends, -1)])?;
         let slot = self.slot(self.sends).as_ptr();
@@ -94,7 +96,8 @@ impl Link for SharedLink {
         Ok(self.set.op(&[Op::new(self.sends + 1, 1)])?)
     }
 
-    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
+    fn receive(&mut self, message: &mut M) -> Result<()> {
+        let bytes = message.bytes_mut();
         self.fits(bytes.len())?;
         self.set.op(&[Op::new(self.receives + 1, -1)])?;
         let slot = self.slot(self.receives).as_ptr();

@@ -8,9 +8,10 @@ use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::bytes::Bytes;
+use super::bytes::Segment;
 use super::{End, Link, Made, Sort, Spec, Way, wrong_length};
 use crate::Result;
+use crate::payload::Bytes;
 use crate::plan::Workload;
 
 pub(super) const WAYS: [Way; 2] = [
@@ -55,7 +56,7 @@ trait Bell {
 }
 
 struct SlotLink<B> {
-    bytes: Bytes,
+    bytes: Segment,
     size: usize,
     /// Offsets of the two directions.
     sends: usize,
@@ -77,7 +78,7 @@ fn slot(number: u32, size: usize) -> usize {
 
 fn make<B: Bell + 'static>(mut spec: Spec, bell: B, stdio: Vec<(Stdio, Stdio)>) -> Result<Made> {
     let there = direction_bytes(spec.size);
-    let (bytes, id) = Bytes::make(2 * there)?;
+    let (bytes, id) = Segment::make(2 * there)?;
     spec.ids = vec![id];
     let link = SlotLink {
         bytes,
@@ -95,7 +96,7 @@ fn open<B: Bell + 'static>(spec: &Spec, bell: B) -> Result<Box<dyn End>> {
     let id = spec.ids.first().ok_or("no segment was named")?;
     let there = direction_bytes(spec.size);
     Ok(Box::new(SlotLink {
-        bytes: Bytes::open(*id, 2 * there)?,
+        bytes: Segment::open(*id, 2 * there)?,
         size: spec.size,
         sends: there,
         receives: 0,
@@ -105,8 +106,9 @@ fn open<B: Bell + 'static>(spec: &Spec, bell: B) -> Result<Box<dyn End>> {
     }))
 }
 
-impl<B: Bell> Link for SlotLink<B> {
-    fn send(&mut self, bytes: &[u8]) -> Result<()> {
+impl<M: Bytes, B: Bell> Link<M> for SlotLink<B> {
+    fn send(&mut self, message: &M) -> Result<()> {
+        let bytes = message.bytes();
         if bytes.len() != self.size {
             return Err(wrong_length(bytes.len(), self.size));
         }
@@ -121,7 +123,8 @@ impl<B: Bell> Link for SlotLink<B> {
         self.bell.ring(word, self.bytes.futex(self.sends + WAITERS))
     }
 
-    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
+    fn receive(&mut self, message: &mut M) -> Result<()> {
+        let bytes = message.bytes_mut();
         if bytes.len() != self.size {
             return Err(wrong_length(bytes.len(), self.size));
         }

@@ -15,6 +15,7 @@ use nix::unistd::mkfifo;
 
 use super::{End, Link, Made, Sort, Spec, Way, one_sender_only, wrong_length};
 use crate::Result;
+use crate::payload::Bytes;
 use crate::plan::Workload;
 use crate::trash::Trash;
 
@@ -216,9 +217,10 @@ impl Lent {
     }
 }
 
-impl Link for StreamLink {
+impl<M: Bytes> Link<M> for StreamLink {
     #[inline]
-    fn send(&mut self, bytes: &[u8]) -> Result<()> {
+    fn send(&mut self, message: &M) -> Result<()> {
+        let bytes = message.bytes();
         match &mut self.leaving {
             Leaving::Each => self.output.write_all(bytes)?,
             Leaving::Bulk(bulk, most) => {
@@ -234,7 +236,8 @@ impl Link for StreamLink {
     }
 
     #[inline]
-    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
+    fn receive(&mut self, message: &mut M) -> Result<()> {
+        let bytes = message.bytes_mut();
         if matches!(self.leaving, Leaving::Each) {
             return Ok(self.input.read_exact(bytes)?);
         }
@@ -373,8 +376,9 @@ fn open_seqpacket() -> Result<Box<dyn End>> {
     Ok(Box::new(PacketLink(own(io::stdin())?)))
 }
 
-impl Link for PacketLink {
-    fn send(&mut self, bytes: &[u8]) -> Result<()> {
+impl<M: Bytes> Link<M> for PacketLink {
+    fn send(&mut self, message: &M) -> Result<()> {
+        let bytes = message.bytes();
         let sent = send(self.0.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL)?;
         if sent == bytes.len() {
             Ok(())
@@ -383,7 +387,8 @@ impl Link for PacketLink {
         }
     }
 
-    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
+    fn receive(&mut self, message: &mut M) -> Result<()> {
+        let bytes = message.bytes_mut();
         let got = recv(self.0.as_raw_fd(), bytes, MsgFlags::empty())?;
         if got == bytes.len() {
             Ok(())
