@@ -96,7 +96,7 @@ impl ProducerCore {
     /// What every call begins with.
     #[inline]
     fn begin(&mut self) -> Result<(), SendError> {
-        if !self.seat.ring().is_intact() {
+        if !self.lane.view().is_intact() {
             return Err(self.unfit());
         }
         if let Some(trouble) = self.trouble {
@@ -133,6 +133,7 @@ impl ProducerCore {
     pub(super) fn probe(&mut self) -> Result<(), SendError> {
         // A pipe that is broken stays so: unless all is well, the next call asks again.
         self.next_probe = self.lane.tail();
+        self.lane.look_again();
         let fate = self.seat.consumer().map_err(|error| self.failed(error))?;
         self.check()?;
         match fate {
@@ -152,9 +153,15 @@ impl ProducerCore {
     fn failed(&mut self, error: GuardError) -> SendError {
         let error = send_error(error);
         if error == SendError::Removed {
-            self.trouble = Some(error);
+            self.note_trouble(error);
         }
         error
+    }
+
+    /// What the next call says.
+    fn note_trouble(&mut self, trouble: SendError) {
+        self.trouble = Some(trouble);
+        self.lane.look_again();
     }
 
     /// Ends a batch that was leaked (`mem::forget`): what comes now would be held back with it for ever.
@@ -176,11 +183,9 @@ impl ProducerCore {
     /// A place for a message of `len` bytes.
     #[inline(always)]
     pub(super) fn reserve(&mut self, len: usize, patience: Patience) -> Result<Slot, SendError> {
-        let ordinary = self.seat.ring().is_intact()
-            && self.trouble.is_none()
-            && !self.lane.tail().has_reached(self.next_probe)
-            && len as u64 <= self.lane.capacity().max_message();
-        if ordinary && let Some(slot) = self.lane.quick_slot(len) {
+        if self.lane.view().is_intact()
+            && let Some(slot) = self.lane.quick_slot(len)
+        {
             return Ok(slot);
         }
         self.reserve_thoroughly(len, patience)
@@ -194,10 +199,16 @@ impl ProducerCore {
         if len > max {
             return Err(SendError::TooLong { max });
         }
-        match self.lane.try_reserve(len) {
-            Ok(slot) => Ok(slot),
-            Err(no_slot) => self.reserve_slowly(len, patience, no_slot),
+        let slot = match self.lane.try_reserve(len) {
+            Ok(slot) => slot,
+            Err(no_slot) => self.reserve_slowly(len, patience, no_slot)?,
+        };
+        // From here on whatever gets into the way has the next message asked about.
+        if self.trouble.is_none() && !slot.position().has_reached(self.next_probe) {
+            let until_probe = self.next_probe.distance_from(slot.position());
+            self.lane.look_ahead(until_probe);
         }
+        Ok(slot)
     }
 
     #[cold]
@@ -310,7 +321,7 @@ impl ProducerCore {
     #[inline]
     pub(super) fn commit(&mut self, slot: Slot, meta: Meta) {
         // A reservation that was carried over a fork: the message is the parent's to commit.
-        if !self.seat.ring().is_forked() {
+        if !self.lane.view().is_forked() {
             self.lane.commit(slot, meta);
         }
     }
@@ -318,9 +329,13 @@ impl ProducerCore {
     /// K5, after something was published: wakes the consumer if it says that it sleeps.
     #[inline]
     pub(super) fn ring_bell(&mut self) {
-        if self.seat.ring().is_forked() {
-            return;
+        if !self.lane.view().is_forked() {
+            self.ring_bell_here();
         }
+    }
+
+    #[inline(always)]
+    fn ring_bell_here(&mut self) {
         if self.waker.is_due(self.lane.view()) {
             self.post();
         }
@@ -336,12 +351,12 @@ impl ProducerCore {
         self.posts += 1;
         note_count(&self.lane.view().producer().posts, self.posts);
         if let Err(error) = self.seat.ring().guard.post(Bell::Messages) {
-            self.trouble = Some(send_error(error));
+            self.note_trouble(send_error(error));
             return;
         }
         // It slept, or was killed in its sleep: ask which, the call is in the kernel anyway.
         if let Err(error) = self.probe() {
-            self.trouble = Some(error);
+            self.note_trouble(error);
         }
     }
 
@@ -349,9 +364,11 @@ impl ProducerCore {
     fn send(&mut self, bytes: &[u8], meta: Meta, patience: Patience) -> Result<(), SendError> {
         self.end_leaked_batch();
         let slot = self.reserve(bytes.len(), patience)?;
-        self.lane.view().write(slot.position(), HEADER_BYTES, bytes);
-        self.commit(slot, meta);
-        self.ring_bell();
+        // This is no forked child, and no batch is open: `reserve` and the line before it have looked.
+        let place = slot.position();
+        self.lane.view().write_here(place, HEADER_BYTES, bytes);
+        self.lane.commit_single(slot, meta);
+        self.ring_bell_here();
         Ok(())
     }
 }

@@ -136,6 +136,7 @@ impl<'a> Reservation<'a> {
 
     /// The bytes, if this process [trusts its peers](crate::Builder::trust_peers).
     #[must_use]
+    #[inline]
     pub fn as_mut_slice(&mut self) -> Option<&mut [u8]> {
         let len = self.len();
         let start = self
@@ -248,11 +249,10 @@ impl<'a> SendBatch<'a> {
     #[inline]
     fn add(&mut self, bytes: &[u8], meta: Meta, patience: Patience) -> Result<(), SendError> {
         let slot = self.core.reserve(bytes.len(), patience)?;
-        self.core
-            .lane
-            .view()
-            .write(slot.position(), HEADER_BYTES, bytes);
-        self.core.commit(slot, meta);
+        // This is no forked child: `reserve` has looked.
+        let lane = &mut self.core.lane;
+        lane.view().write_here(slot.position(), HEADER_BYTES, bytes);
+        lane.commit(slot, meta);
         Ok(())
     }
 

@@ -22,6 +22,8 @@ mod real {
     use crate::layout::superblock::{AT_MAGIC, AT_STATE};
     use crate::layout::{CONSUMER_PAGE_OFFSET, Capacity, Geometry, Position, SUPERBLOCK_BYTES};
     use crate::memory::{Segment, Span};
+    use crate::os::sentinel::{says_child, says_intact, says_torn};
+    use crate::sync::signals::SignalWord;
     use crate::sync::{AtomicU32, AtomicU64};
 
     /// A segment seen as a ring of a given geometry.
@@ -78,6 +80,7 @@ mod real {
                 ring: self.at(CONSUMER_PAGE_OFFSET),
                 data: self.at::<AtomicU64>(geometry.lane_data(lane)).cast(),
                 capacity: geometry.capacity(),
+                fate: NonNull::from(self.segment.sentinel().word()),
                 segment: self.segment.clone(),
             }
         }
@@ -118,7 +121,9 @@ mod real {
         ring: NonNull<ConsumerPage>,
         data: NonNull<u8>,
         capacity: Capacity,
-        // Keeps the mapping that the pointers point into.
+        /// The word of the segment's sentinel, one load away.
+        fate: NonNull<SignalWord>,
+        // Keeps the mapping that the pointers point into, and the sentinel.
         segment: Arc<Segment>,
     }
 
@@ -147,16 +152,29 @@ mod real {
             unsafe { self.consumer.as_ref() }
         }
 
+        #[inline(always)]
+        fn fate(&self) -> &SignalWord {
+            // SAFETY: the sentinel's page is mapped for as long as the segment exists, which is kept.
+            unsafe { self.fate.as_ref() }
+        }
+
+        /// True while the pages are there: not in a child forked since, and not once they were taken away.
+        #[inline(always)]
+        pub(crate) fn is_intact(&self) -> bool {
+            says_intact(self.fate())
+        }
+
         /// True in a child forked since: it does not have the pages.
+        #[inline(always)]
         pub(crate) fn is_forked(&self) -> bool {
-            self.segment.is_forked()
+            says_child(self.fate())
         }
 
         /// True if what was read last may have been zeros in place of the ring's bytes, which were taken
         /// away.
         #[inline(always)]
         pub(crate) fn is_torn(&self) -> bool {
-            self.segment.is_torn()
+            says_torn(self.fate())
         }
 
         /// The page of the ring's consumer.
@@ -190,11 +208,17 @@ mod real {
             within: u64,
             length: usize,
         ) -> NonNull<u8> {
-            let offset = self.capacity.offset_of(position).get() + within;
             assert!(
-                !self.segment.is_forked(),
+                !self.is_forked(),
                 "a forked child must open the ring itself"
             );
+            self.bytes_here(position, within, length)
+        }
+
+        /// The same for those who have just asked whether this is a forked child.
+        #[inline(always)]
+        fn bytes_here(&self, position: Position, within: u64, length: usize) -> NonNull<u8> {
+            let offset = self.capacity.offset_of(position).get() + within;
             assert!(
                 length as u64 <= self.capacity.get()
                     && offset <= self.capacity.get() - length as u64
@@ -217,6 +241,17 @@ mod real {
             // SAFETY: `bytes_at` checked the bounds; `bytes` can't overlap shared memory, to which no
             // safe code has a slice. A peer that breaks the protocol can make the bytes garbage,
             // nothing else.
+            unsafe {
+                to.as_ptr()
+                    .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
+            };
+        }
+
+        /// Copies bytes in, for those who have just seen that the lane [is intact](Self::is_intact).
+        #[inline(always)]
+        pub(crate) fn write_here(&self, position: Position, within: u64, bytes: &[u8]) {
+            let to = self.bytes_here(position, within, bytes.len());
+            // SAFETY: as for `write`.
             unsafe {
                 to.as_ptr()
                     .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
@@ -335,6 +370,10 @@ mod model {
             &self.ring
         }
 
+        pub(crate) fn is_intact(&self) -> bool {
+            true
+        }
+
         pub(crate) fn is_forked(&self) -> bool {
             false
         }
@@ -371,6 +410,11 @@ mod model {
                     .store(u64::from_le_bytes(value), Ordering::Relaxed);
                 word.payload.with_mut(|_| ());
             }
+        }
+
+        #[track_caller]
+        pub(crate) fn write_here(&self, position: Position, within: u64, bytes: &[u8]) {
+            self.write(position, within, bytes);
         }
 
         #[track_caller]

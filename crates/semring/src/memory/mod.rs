@@ -224,6 +224,11 @@ impl Segment {
         self.len
     }
 
+    /// What says whether the pages are there, for those who ask with each message.
+    pub(crate) fn sentinel(&self) -> &Sentinel {
+        &self.sentinel
+    }
+
     /// True while the pages are those of the ring: not in a forked child, and not once they are torn.
     #[inline(always)]
     pub(crate) fn is_intact(&self) -> bool {

@@ -51,7 +51,8 @@ impl Sentinel {
         Ok(sentinel)
     }
 
-    fn word(&self) -> &SignalWord {
+    /// The word itself, for those who look at it with each message.
+    pub(crate) fn word(&self) -> &SignalWord {
         // SAFETY: mapped until drop, aligned; zeros are a valid word. Another process never writes it; the
         // kernel does at fork, before the child runs.
         unsafe { self.page.as_ref() }
@@ -65,19 +66,19 @@ impl Sentinel {
     /// True while the memory is all there: neither a forked child nor torn.
     #[inline(always)]
     pub(crate) fn is_intact(&self) -> bool {
-        self.word().get() == INTACT
+        says_intact(self.word())
     }
 
     /// True in a process that was forked after the sentinel was made.
     #[inline(always)]
     pub(crate) fn is_child(&self) -> bool {
-        self.word().get() == FORKED
+        says_child(self.word())
     }
 
     /// True if the memory was taken away before the last byte that this thread has read of it.
     #[inline(always)]
     pub(crate) fn is_torn(&self) -> bool {
-        self.word().get_after_reads() == TORN
+        says_torn(self.word())
     }
 
     /// Notes that the memory was taken away.
@@ -86,6 +87,24 @@ impl Sentinel {
             self.word().set(TORN);
         }
     }
+}
+
+/// [`Sentinel::is_intact`] by the [word](Sentinel::word).
+#[inline(always)]
+pub(crate) fn says_intact(word: &SignalWord) -> bool {
+    word.get() == INTACT
+}
+
+/// [`Sentinel::is_child`] by the [word](Sentinel::word).
+#[inline(always)]
+pub(crate) fn says_child(word: &SignalWord) -> bool {
+    word.get() == FORKED
+}
+
+/// [`Sentinel::is_torn`] by the [word](Sentinel::word).
+#[inline(always)]
+pub(crate) fn says_torn(word: &SignalWord) -> bool {
+    word.get_after_reads() == TORN
 }
 
 /// [`Sentinel::is_child`] for a signal handler.

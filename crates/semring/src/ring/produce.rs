@@ -6,7 +6,8 @@
 use super::Damage;
 use crate::layout::control::LANE_NO_MORE;
 use crate::layout::record::{
-    Meta, Record, UNPUBLISHED, decode, message_header, pad_header, record_bytes,
+    HEADER_BYTES, Meta, RECORD_ALIGN, Record, UNPUBLISHED, decode, message_header, pad_header,
+    record_bytes,
 };
 use crate::layout::view::LaneView;
 use crate::layout::{Capacity, Position};
@@ -63,6 +64,8 @@ pub(crate) struct LaneProducer {
     tail: Position,
     /// `released` as last seen.
     released: Position,
+    /// A message shorter than this many bytes needs no question at all: see [`quick_slot`](Self::quick_slot).
+    quick: u64,
     sent: u64,
     held_back: Option<HeldBack>,
 }
@@ -116,6 +119,7 @@ impl LaneProducer {
             capacity,
             tail,
             released,
+            quick: 0,
             sent,
             held_back: None,
         })
@@ -140,17 +144,35 @@ impl LaneProducer {
         self.sent
     }
 
-    /// A place for a message of at most a quarter of the capacity, if there is room by what is known
-    /// already and no pad is needed; `None` says to ask [`try_reserve`](Self::try_reserve).
+    /// A place for a message if it is in the stretch that was [looked over](Self::look_ahead); `None` says to
+    /// ask [`try_reserve`](Self::try_reserve).
     #[inline(always)]
     pub(crate) fn quick_slot(&self, payload: usize) -> Option<Slot> {
-        let need = record_bytes(payload as u64);
-        let slack = if weakened(Twin::NoSlackWord) { 0 } else { 8 };
-        let room = self.tail.distance_from(self.released) + need + slack <= self.capacity.get();
-        (room && need <= self.capacity.bytes_to_end(self.tail)).then_some(Slot {
+        ((payload as u64) < self.quick).then_some(Slot {
             position: self.tail,
             payload: payload as u32,
         })
+    }
+
+    /// Looks over the bytes that are free by what is known already, up to the end of the data area and at most
+    /// this many, so that one comparison lets a message through. At most a quarter of the capacity: longer
+    /// messages are refused elsewhere.
+    pub(crate) fn look_ahead(&mut self, at_most: u64) {
+        let slack = if weakened(Twin::NoSlackWord) { 0 } else { 8 };
+        let taken = self.tail.distance_from(self.released) + slack;
+        let room = self.capacity.get().saturating_sub(taken);
+        let stretch = room
+            .min(self.capacity.bytes_to_end(self.tail))
+            .min(self.capacity.quarter())
+            .min(at_most)
+            & !(RECORD_ALIGN - 1);
+        // A record is its payload and a header, rounded up.
+        self.quick = stretch.saturating_sub(HEADER_BYTES - 1);
+    }
+
+    /// The next message is asked about.
+    pub(crate) fn look_again(&mut self) {
+        self.quick = 0;
     }
 
     /// A place for a message of `payload` bytes, which must not exceed a quarter of the capacity.
@@ -249,18 +271,20 @@ impl LaneProducer {
         }
     }
 
+    /// Publishes a slot that was filled, for those who have just seen that no batch is
+    /// [open](Self::is_in_batch).
+    #[inline(always)]
+    pub(crate) fn commit_single(&mut self, slot: Slot, meta: Meta) {
+        debug_assert_eq!(slot.position, self.tail);
+        debug_assert!(!self.is_in_batch());
+        let header = message_header(slot.payload, meta);
+        let position = self.append(record_bytes(u64::from(slot.payload)), 1);
+        self.publish_single(position, header);
+    }
+
     #[inline]
     fn publish(&mut self, header: u64, bytes: u64, messages: u64) {
-        let position = self.tail;
-        let next = position.advance(bytes);
-        // K1: the next header is 0 before anything in front of it can be seen (I1). Killed here:
-        // nothing is visible, the successor starts at `position` again.
-        if !weakened(Twin::NextHeaderClearedLate) {
-            self.lane.header(next).store(UNPUBLISHED, Ordering::Relaxed);
-        }
-        self.tail = next;
-        // Wrapping: it began with a word of the segment.
-        self.sent = self.sent.wrapping_add(messages);
+        let position = self.append(bytes, messages);
         if let Some(held) = &mut self.held_back {
             if held.header == UNPUBLISHED {
                 // The first of a batch. Its own header word stays 0 (I1), so a kill anywhere before
@@ -272,6 +296,28 @@ impl LaneProducer {
             }
             return;
         }
+        self.publish_single(position, header);
+    }
+
+    /// The tail moves on; gives where it was.
+    #[inline(always)]
+    fn append(&mut self, bytes: u64, messages: u64) -> Position {
+        let position = self.tail;
+        let next = position.advance(bytes);
+        // K1: the next header is 0 before anything in front of it can be seen (I1). Killed here:
+        // nothing is visible, the successor starts at `position` again.
+        if !weakened(Twin::NextHeaderClearedLate) {
+            self.lane.header(next).store(UNPUBLISHED, Ordering::Relaxed);
+        }
+        self.tail = next;
+        self.quick = self.quick.saturating_sub(bytes);
+        // Wrapping: it began with a word of the segment.
+        self.sent = self.sent.wrapping_add(messages);
+        position
+    }
+
+    #[inline(always)]
+    fn publish_single(&mut self, position: Position, header: u64) {
         if weakened(Twin::CommittedBeforeHeader) {
             self.store_committed();
         }
@@ -279,7 +325,8 @@ impl LaneProducer {
         // K3: the commit. Killed right behind it: the message counts, the successor walks over it.
         self.store_header(position, header);
         if weakened(Twin::NextHeaderClearedLate) {
-            self.lane.header(next).store(UNPUBLISHED, Ordering::Relaxed);
+            let next = self.lane.header(self.tail);
+            next.store(UNPUBLISHED, Ordering::Relaxed);
         }
         // K4: a hint for the successor.
         if !weakened(Twin::CommittedBeforeHeader) {
