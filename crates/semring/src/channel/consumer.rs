@@ -135,8 +135,14 @@ impl ConsumerCore {
     #[inline]
     fn put_leaked_batch_back(&mut self) {
         if std::mem::take(&mut self.in_batch) {
-            self.merge.step_back();
+            self.step_back();
         }
+    }
+
+    fn step_back(&mut self) {
+        self.merge.step_back();
+        // It may have gone on to another lane than that of the last message let go of.
+        self.merge.look_again();
     }
 
     fn batch(&mut self) -> Batch<'_> {
@@ -178,6 +184,7 @@ impl ConsumerCore {
     #[cold]
     fn note_damage(&mut self, damage: LaneDamage) {
         self.damaged.push_back(damage);
+        self.merge.look_again();
         let bell = Bell::Room { lane: damage.lane };
         // A failure is found again by the next call.
         let _ = self.seat.ring().guard.post(bell);
@@ -212,6 +219,7 @@ impl ConsumerCore {
     #[cold]
     fn failed(&mut self, error: GuardError) -> RecvError {
         self.removed |= error == GuardError::Removed;
+        self.merge.look_again();
         recv_error(error)
     }
 
@@ -295,6 +303,7 @@ impl ConsumerCore {
 
     fn end(&mut self, attachments: u64) -> RecvError {
         self.end_returned = Some(attachments);
+        self.merge.look_again();
         self.saw_messages = false;
         RecvError::EndOfStream
     }
@@ -309,18 +318,20 @@ impl ConsumerCore {
 
     /// The next message, if no more than that is to be done.
     #[inline(always)]
-    fn glance(&mut self) -> Option<Next> {
-        let ordinary = self.seat.ring().is_intact()
-            && !self.removed
-            && self.end_returned.is_none()
-            && !self.in_batch
-            && self.damaged.is_empty();
-        if !ordinary {
+    fn glance(&self) -> Option<Next> {
+        // Whatever else has to be done has the merge look again, which comes after `find` only.
+        if self.in_batch {
             return None;
         }
         let next = self.merge.glance()?;
-        self.saw_messages = true;
-        (next.lane == self.lane).then_some(next)
+        debug_assert!(
+            next.lane == self.lane
+                && self.saw_messages
+                && !self.removed
+                && self.end_returned.is_none()
+                && self.damaged.is_empty()
+        );
+        Some(next)
     }
 
     #[inline(never)]
@@ -404,7 +415,7 @@ impl ConsumerCore {
     /// Forgets what a batch stepped over: it is found again.
     pub(super) fn put_batch_back(&mut self) {
         self.in_batch = false;
-        self.merge.step_back();
+        self.step_back();
     }
 
     pub(super) fn view(&self, lane: usize) -> &LaneView {
@@ -628,6 +639,7 @@ impl<K: Kind> Consumer<K> {
         let ring = core.seat.ring().clone();
         let removal = remove_idle(&ring, true, || !core.merge.is_ready())?;
         core.removed |= removal == Removal::Removed;
+        core.merge.look_again();
         // Not gone: the stream has not ended after all. Its end is due again, also if whoever was in the
         // way is killed before it becomes a producer, and so never had a stream of its own.
         core.saw_messages |= removal != Removal::Removed;

@@ -185,6 +185,7 @@ impl<'a> View<'a> {
 
     /// The bytes, if this process [trusts its peers](crate::Builder::trust_peers).
     #[must_use]
+    #[inline]
     pub fn as_slice(&self) -> Option<&[u8]> {
         let start = self
             .lane
@@ -338,6 +339,7 @@ impl<'a> Message<'a> {
 
     /// The bytes, if this process [trusts its peers](crate::Builder::trust_peers).
     #[must_use]
+    #[inline]
     pub fn as_slice(&self) -> Option<&[u8]> {
         let start =
             self.core

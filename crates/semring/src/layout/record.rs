@@ -73,14 +73,22 @@ pub(crate) const fn pad_header(bytes: u64) -> u64 {
 pub(crate) struct MessageHeader(u64);
 
 impl MessageHeader {
+    /// Marker, reserved flags and the pad bit at once.
+    const FIXED: u64 =
+        (0xFF << MARKER_SHIFT) | ((!APPLICATION_FLAGS as u64) << FLAGS_SHIFT) | PAD_BIT;
+
+    /// `None` if the word is anything but a message of less than so many bytes.
+    #[inline(always)]
+    pub(crate) const fn check_short(word: u64, below: u64) -> Option<Self> {
+        let is_message = word & Self::FIXED == MARKER << MARKER_SHIFT && word & LENGTH_MASK < below;
+        if is_message { Some(Self(word)) } else { None }
+    }
+
     /// `None` if the word, found at `position`, is anything but a message.
     #[inline(always)]
     pub(crate) const fn check(word: u64, position: Position, capacity: Capacity) -> Option<Self> {
-        // Marker, reserved flags and the pad bit at once.
-        const FIXED: u64 =
-            (0xFF << MARKER_SHIFT) | ((!APPLICATION_FLAGS as u64) << FLAGS_SHIFT) | PAD_BIT;
         let header = Self(word);
-        let is_message = word & FIXED == MARKER << MARKER_SHIFT
+        let is_message = word & Self::FIXED == MARKER << MARKER_SHIFT
             && word & LENGTH_MASK <= capacity.max_message()
             && header.bytes() <= capacity.bytes_to_end(position);
         if is_message { Some(header) } else { None }

@@ -4,7 +4,7 @@
 //! believes nothing but one header word at a time, read once and checked.
 
 use super::Damage;
-use crate::layout::record::{MessageHeader, Record, decode};
+use crate::layout::record::{HEADER_BYTES, MessageHeader, RECORD_ALIGN, Record, decode};
 use crate::layout::view::LaneView;
 use crate::layout::{Capacity, Position};
 use crate::sync::{Ordering, Twin, weakened};
@@ -29,6 +29,9 @@ pub(crate) struct LaneConsumer {
     released: Position,
     /// No sound lane has a message behind this position, as far as was known when it was last asked.
     horizon: Position,
+    /// A message shorter than this many bytes is one that needs no other question: see
+    /// [`glance`](Self::glance).
+    quick: u64,
     /// Messages between `read` and the beginning, between `taken` and the beginning.
     read_messages: u64,
     taken_messages: u64,
@@ -58,6 +61,7 @@ impl LaneConsumer {
             taken: start,
             released: start,
             horizon: start,
+            quick: 0,
             read_messages: messages,
             taken_messages: messages,
             poisoned: None,
@@ -76,6 +80,7 @@ impl LaneConsumer {
             taken: start,
             released: start,
             horizon: start,
+            quick: 0,
             read_messages: 0,
             taken_messages: 0,
             poisoned: Some(start),
@@ -106,18 +111,43 @@ impl LaneConsumer {
         self.taken_messages
     }
 
-    /// The next message, if it is there and nothing else is to be done: no pad, no damage, not yet at
-    /// the horizon. What a consumer that is kept busy nearly always asks; `None` says to ask
-    /// [`find`](Self::find).
+    /// The next message, if it is there and in the stretch that was [looked over](Self::look_ahead). What a
+    /// consumer that is kept busy nearly always asks; `None` says to ask [`find`](Self::find).
     #[inline(always)]
     pub(crate) fn glance(&self) -> Option<Found> {
         // E1: if it is published, its payload is there.
         let word = self.lane.header(self.read).load(Ordering::Acquire);
-        let header = MessageHeader::check(word, self.read, self.capacity)?;
-        (!self.read.has_reached(self.horizon) && !self.is_at_poison()).then_some(Found {
+        let header = MessageHeader::check_short(word, self.quick)?;
+        Some(Found {
             position: self.read,
             header,
         })
+    }
+
+    /// Looks over the bytes up to the horizon, the end of the data area and whatever was damaged, and at most
+    /// this many, so that one comparison lets a message through. At most a quarter of the capacity: nothing
+    /// longer is a message.
+    pub(crate) fn look_ahead(&mut self, at_most: u64) {
+        let until = |end: Position| {
+            if self.read.has_reached(end) {
+                0
+            } else {
+                end.distance_from(self.read)
+            }
+        };
+        let stretch = until(self.horizon)
+            .min(self.poisoned.map_or(u64::MAX, until))
+            .min(self.capacity.bytes_to_end(self.read))
+            .min(self.capacity.quarter())
+            .min(at_most)
+            & !(RECORD_ALIGN - 1);
+        // A record is its payload and a header, rounded up.
+        self.quick = stretch.saturating_sub(HEADER_BYTES - 1);
+    }
+
+    /// The next message is asked about.
+    pub(crate) fn look_again(&mut self) {
+        self.quick = 0;
     }
 
     /// Looks for the next message. A pad is stepped over. `Err` poisons the lane: it is reported once
@@ -197,7 +227,9 @@ impl LaneConsumer {
     #[inline]
     pub(crate) fn step_over(&mut self, found: &Found) {
         debug_assert_eq!(found.position, self.read);
-        self.read = self.read.advance(found.header.bytes());
+        let bytes = found.header.bytes();
+        self.read = self.read.advance(bytes);
+        self.quick = self.quick.saturating_sub(bytes);
         // Wrapping: it began with a word of the segment.
         self.read_messages = self.read_messages.wrapping_add(1);
     }
@@ -213,6 +245,7 @@ impl LaneConsumer {
     pub(crate) fn step_back(&mut self) {
         self.read = self.taken;
         self.read_messages = self.taken_messages;
+        self.look_again();
     }
 
     /// Bytes taken and not yet released.

@@ -103,15 +103,31 @@ impl Merge {
         &self.lanes[lane]
     }
 
-    /// The next message of the current lane, if that lane's turn is not over and nothing but a message
-    /// is next; `None` says to ask [`find`](Self::find).
+    /// The next message of the current lane, if nothing but the look at its header is to be done; `None` says to
+    /// ask [`find`](Self::find).
     #[inline(always)]
     pub(crate) fn glance(&self) -> Option<Next> {
-        let lane = self.current;
-        if self.taken_here >= self.quarter && self.lanes.len() != 1 {
+        let index = self.current;
+        let lane = &self.lanes[index];
+        if !lane.view().is_intact() {
             return None;
         }
-        self.lanes[lane].glance().map(|found| Next { lane, found })
+        lane.glance().map(|found| Next { lane: index, found })
+    }
+
+    /// The next message is looked for with [`find`](Self::find).
+    pub(crate) fn look_again(&mut self) {
+        self.lanes[self.current].look_again();
+    }
+
+    /// For as long as the turn of the current lane lasts.
+    fn look_ahead(&mut self) {
+        let at_most = if self.lanes.len() == 1 {
+            u64::MAX
+        } else {
+            self.quarter.saturating_sub(self.taken_here)
+        };
+        self.lanes[self.current].look_ahead(at_most);
     }
 
     /// The next message; looks at every lane before it says that there is none.
@@ -120,7 +136,10 @@ impl Merge {
         let lane = self.current;
         if self.taken_here < self.quarter || self.lanes.len() == 1 {
             match self.lanes[lane].find() {
-                Ok(Some(found)) => return Ok(Some(Next { lane, found })),
+                Ok(Some(found)) => {
+                    self.look_ahead();
+                    return Ok(Some(Next { lane, found }));
+                }
                 Ok(None) => {}
                 Err(Damage { position }) => return Err(LaneDamage { lane, position }),
             }
@@ -188,6 +207,7 @@ impl Merge {
             Ok(Some(found)) => {
                 self.current = lane;
                 self.taken_here = 0;
+                self.look_ahead();
                 Ok(Some(Next { lane, found }))
             }
             Ok(None) => Ok(None),
