@@ -22,7 +22,6 @@ mod real {
     use crate::layout::superblock::{AT_MAGIC, AT_STATE};
     use crate::layout::{CONSUMER_PAGE_OFFSET, Capacity, Geometry, Position, SUPERBLOCK_BYTES};
     use crate::memory::{Segment, Span};
-    use crate::os::sentinel::{says_child, says_intact, says_torn};
     use crate::sync::signals::SignalWord;
     use crate::sync::{AtomicU32, AtomicU64};
 
@@ -80,7 +79,7 @@ mod real {
                 ring: self.at(CONSUMER_PAGE_OFFSET),
                 data: self.at::<AtomicU64>(geometry.lane_data(lane)).cast(),
                 capacity: geometry.capacity(),
-                fate: NonNull::from(self.segment.sentinel().word()),
+                fate: NonNull::from(self.segment.fate()),
                 segment: self.segment.clone(),
             }
         }
@@ -161,20 +160,20 @@ mod real {
         /// True while the pages are there: not in a child forked since, and not once they were taken away.
         #[inline(always)]
         pub(crate) fn is_intact(&self) -> bool {
-            says_intact(self.fate())
+            self.fate().says_intact()
         }
 
         /// True in a child forked since: it does not have the pages.
         #[inline(always)]
         pub(crate) fn is_forked(&self) -> bool {
-            says_child(self.fate())
+            self.fate().says_forked()
         }
 
         /// True if what was read last may have been zeros in place of the ring's bytes, which were taken
         /// away.
         #[inline(always)]
         pub(crate) fn is_torn(&self) -> bool {
-            says_torn(self.fate())
+            self.fate().says_torn()
         }
 
         /// The page of the ring's consumer.

@@ -46,6 +46,7 @@ use crate::os::mapping::{self, Mapping};
 use crate::os::sentinel::Sentinel;
 use crate::os::sysv::{Attachment, Key};
 use crate::os::{errno, process};
+use crate::sync::signals::SignalWord;
 use file::Sort;
 
 /// What can go wrong with memory, before it is known what for.
@@ -225,8 +226,8 @@ impl Segment {
     }
 
     /// What says whether the pages are there, for those who ask with each message.
-    pub(crate) fn sentinel(&self) -> &Sentinel {
-        &self.sentinel
+    pub(crate) fn fate(&self) -> &SignalWord {
+        self.sentinel.word()
     }
 
     /// True while the pages are those of the ring: not in a forked child, and not once they are torn.

@@ -4,14 +4,9 @@
 use std::io;
 use std::ptr::NonNull;
 
-use crate::sync::signals::SignalWord;
+use crate::sync::signals::{INTACT, SignalWord, TORN};
 
 const PAGE: usize = 4096;
-
-/// What the kernel leaves in a forked child.
-const FORKED: u64 = 0;
-const INTACT: u64 = 1;
-const TORN: u64 = 2;
 
 /// A private page that the kernel empties in a forked child (MADV_WIPEONFORK). Undo values are not
 /// inherited by fork, so a handle of the parent must not work in the child: each operation looks at
@@ -66,19 +61,19 @@ impl Sentinel {
     /// True while the memory is all there: neither a forked child nor torn.
     #[inline(always)]
     pub(crate) fn is_intact(&self) -> bool {
-        says_intact(self.word())
+        self.word().says_intact()
     }
 
     /// True in a process that was forked after the sentinel was made.
     #[inline(always)]
     pub(crate) fn is_child(&self) -> bool {
-        says_child(self.word())
+        self.word().says_forked()
     }
 
     /// True if the memory was taken away before the last byte that this thread has read of it.
     #[inline(always)]
     pub(crate) fn is_torn(&self) -> bool {
-        says_torn(self.word())
+        self.word().says_torn()
     }
 
     /// Notes that the memory was taken away.
@@ -89,24 +84,6 @@ impl Sentinel {
     }
 }
 
-/// [`Sentinel::is_intact`] by the [word](Sentinel::word).
-#[inline(always)]
-pub(crate) fn says_intact(word: &SignalWord) -> bool {
-    word.get() == INTACT
-}
-
-/// [`Sentinel::is_child`] by the [word](Sentinel::word).
-#[inline(always)]
-pub(crate) fn says_child(word: &SignalWord) -> bool {
-    word.get() == FORKED
-}
-
-/// [`Sentinel::is_torn`] by the [word](Sentinel::word).
-#[inline(always)]
-pub(crate) fn says_torn(word: &SignalWord) -> bool {
-    word.get_after_reads() == TORN
-}
-
 /// [`Sentinel::is_child`] for a signal handler.
 ///
 /// # Safety
@@ -114,7 +91,7 @@ pub(crate) fn says_torn(word: &SignalWord) -> bool {
 pub(super) unsafe fn is_forked_at(address: usize) -> bool {
     let word = std::ptr::with_exposed_provenance::<SignalWord>(address);
     // SAFETY: as the caller promises.
-    unsafe { (*word).get() == FORKED }
+    unsafe { (*word).says_forked() }
 }
 
 /// [`Sentinel::tear`] for a signal handler.

@@ -5,11 +5,34 @@
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::OnceLock;
 
-/// A word that a signal handler writes.
+/// A word that a signal handler writes: whether the memory that goes with it is there.
 #[repr(transparent)]
 pub(crate) struct SignalWord(AtomicU64);
 
+/// What the kernel leaves in a forked child.
+const FORKED: u64 = 0;
+pub(crate) const INTACT: u64 = 1;
+pub(crate) const TORN: u64 = 2;
+
 impl SignalWord {
+    /// The memory is there: this is no forked child, and nobody took it away.
+    #[inline(always)]
+    pub(crate) fn says_intact(&self) -> bool {
+        self.get() == INTACT
+    }
+
+    /// This is a child forked since.
+    #[inline(always)]
+    pub(crate) fn says_forked(&self) -> bool {
+        self.get() == FORKED
+    }
+
+    /// The memory was taken away before the last byte that this thread has read of it.
+    #[inline(always)]
+    pub(crate) fn says_torn(&self) -> bool {
+        self.get_after_reads() == TORN
+    }
+
     /// The value, by one plain load.
     #[inline(always)]
     pub(crate) fn get(&self) -> u64 {
