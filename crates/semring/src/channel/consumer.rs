@@ -376,25 +376,31 @@ impl ConsumerCore {
     }
 
     /// The next message, stepped over but not let go of: for a batch.
-    #[inline]
+    #[inline(always)]
     pub(super) fn step(&mut self) -> Option<Next> {
+        let next = match self.merge.glance() {
+            Some(next) => next,
+            None => self.find_for_batch()?,
+        };
+        self.merge.step_over(&next);
+        Some(next)
+    }
+
+    #[inline(never)]
+    fn find_for_batch(&mut self) -> Option<Next> {
         if self.seat.ring().is_forked() {
             return None;
         }
-        let found = match self.merge.glance() {
-            Some(next) => Ok(Some(next)),
-            None => self.merge.find(),
-        };
-        let next = match found {
-            Ok(next) => next?,
+        match self.merge.find() {
+            Ok(next) => {
+                self.saw_messages |= next.is_some();
+                next
+            }
             Err(damage) => {
                 self.note_damage(damage);
-                return None;
+                None
             }
-        };
-        self.saw_messages = true;
-        self.merge.step_over(&next);
-        Some(next)
+        }
     }
 
     /// Lets go of what a batch stepped over on these lanes, and releases each once; but the lane that it

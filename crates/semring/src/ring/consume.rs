@@ -102,6 +102,7 @@ impl LaneConsumer {
     }
 
     /// Position of the next header.
+    #[cfg(test)]
     pub(crate) fn position(&self) -> Position {
         self.read
     }
