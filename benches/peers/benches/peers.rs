@@ -9,26 +9,13 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use semring_bench::{CHILD, Options, Result, Way, html, run, run_child, text};
+use semring_bench::{Options, Result, Way, html, run, text};
 
 fn main() -> ExitCode {
-    semring_peers::add();
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let done = match &arguments[..] {
-        [first, assignment] if first == CHILD => run_child(assignment),
-        _ => compare(&arguments),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("peers: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    semring_peers::bench("peers", compare)
 }
 
 fn compare(arguments: &[String]) -> Result<()> {
-    semring_peers::sweep_on_signals()?;
     let mut options = Options {
         ways: Way::all(),
         ..Options::default()

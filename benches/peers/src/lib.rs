@@ -15,9 +15,10 @@ mod shmem;
 mod threads;
 mod words;
 
+use std::process::ExitCode;
 use std::thread;
 
-use semring_bench::{Result, Way};
+use semring_bench::{CHILD, Result, Way, run_child};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
@@ -33,11 +34,25 @@ pub fn add() {
     Way::add(&threads::WAYS);
 }
 
+/// A bench of this name: what it does with its arguments, unless it is the other process of one.
+pub fn bench(name: &str, measure: fn(&[String]) -> Result<()>) -> ExitCode {
+    add();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let done = match &arguments[..] {
+        [first, assignment] if first == CHILD => run_child(assignment),
+        _ => sweep_on_signals().and_then(|()| measure(&arguments)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{name}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Has a signal remove what the run has made before it ends this process.
-///
-/// # Errors
-/// If signals can't be waited for.
-pub fn sweep_on_signals() -> Result<()> {
+fn sweep_on_signals() -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     thread::spawn(move || {
         for signal in signals.forever() {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::{Machine, Places, has_no_time_slice, line_round_trip_ns};
 use crate::quiet::Watch;
+use crate::text::{bytes, senders};
 use crate::ways::{Guard, Spec, Wait, Way};
 use crate::{Result, crowd, latency, one_way};
 
@@ -29,6 +30,16 @@ pub enum Workload {
 impl Workload {
     /// All of them, in the order of the report.
     pub const ALL: [Self; 4] = [Self::OneWay, Self::RoundTrip, Self::WakeUp, Self::Producers];
+
+    /// As people call it.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::OneWay => "One way",
+            Self::RoundTrip => "There and back",
+            Self::WakeUp => "Waking a sleeper",
+            Self::Producers => "Several senders",
+        }
+    }
 }
 
 /// What to measure.
@@ -105,7 +116,7 @@ pub struct Row {
     /// The fastest round.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_max: Option<f64>,
-    /// Times the pipe of the same run: of the rate, or of the latency's median turned round.
+    /// Times the pipe of the same run: of the latency's median turned round, else of the rate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to_pipe: Option<f64>,
     /// Latency at 50, 90, 99 and 99.9 %, in nanoseconds.
@@ -278,7 +289,11 @@ impl Run<'_> {
     }
 
     fn step(&mut self, block: &Block, way: Way) {
-        let what = format!("{:?}, {} bytes, {}", block.workload, block.size, way.label);
+        let doing = match block.workload {
+            Workload::Producers => senders(block.senders),
+            other => other.title().into(),
+        };
+        let what = format!("{doing}, {}, {}", bytes(block.size), way.label);
         (self.progress)(Progress {
             done: self.done,
             total: self.total,
@@ -422,12 +437,9 @@ fn rows(block: &Block, columns: Vec<Column>) -> Vec<Row> {
     let pipe = rows.iter().find(|row| row.way.name == "pipe").cloned();
     for row in &mut rows {
         let Some(pipe) = &pipe else { continue };
-        row.to_pipe = match (row.rate, pipe.rate) {
-            (Some(rate), Some(pipe)) => Some(rate / pipe),
-            _ => match (row.latency_ns, pipe.latency_ns) {
-                (Some([mine, ..]), Some([pipe, ..])) => Some(pipe as f64 / mine as f64),
-                _ => None,
-            },
+        row.to_pipe = match (row.latency_ns, pipe.latency_ns) {
+            (Some([mine, ..]), Some([pipe, ..])) => Some(pipe as f64 / mine as f64),
+            _ => row.rate.zip(pipe.rate).map(|(rate, pipe)| rate / pipe),
         };
     }
     rows

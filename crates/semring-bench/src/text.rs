@@ -2,17 +2,21 @@
 
 use crate::plan::{Report, Row, Workload};
 
+const COLUMNS: usize = 80;
+/// Of a way's label, or of what is above it.
+const FIRST: usize = 27;
+
 /// All tables of a run, with what must be known about it on top.
 #[must_use]
 pub fn text(report: &Report) -> String {
     let machine = &report.machine;
-    let mut text = format!(
-        "{}\nrings in {}, waiting {}, guard {}\n",
-        machine.describe(),
+    let mut text = wrapped(&machine.describe());
+    text.push_str(&wrapped(&format!(
+        "rings in {}, waiting {}, guard {}",
         report.backend.trim_end_matches(':'),
         report.wait,
         report.guard,
-    );
+    )));
     if let Some(ns) = machine.line_round_trip_ns {
         text.push_str(&format!(
             "a cache line from one CPU to the other and back: {ns:.0} ns\n"
@@ -23,7 +27,7 @@ pub fn text(report: &Report) -> String {
         report.rounds
     ));
     for warning in &report.warnings {
-        text.push_str(&format!("warning: {warning}\n"));
+        text.push_str(&wrapped(&format!("warning: {warning}")));
     }
     let mut last = None;
     for row in &report.rows {
@@ -38,72 +42,121 @@ pub fn text(report: &Report) -> String {
     text
 }
 
+/// In lines that a terminal does not break; those behind the first begin further right.
+fn wrapped(text: &str) -> String {
+    let mut lines = String::new();
+    let mut column = 0;
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        if column > 0 && column + 1 + length > COLUMNS {
+            lines.push_str("\n   ");
+            column = 3;
+        }
+        if column > 0 {
+            lines.push(' ');
+            column += 1;
+        }
+        lines.push_str(word);
+        column += length;
+    }
+    lines.push('\n');
+    lines
+}
+
 fn heading(row: &Row) -> String {
     let size = bytes(row.size_bytes);
     match row.workload {
-        Workload::OneWay => {
-            format!("One way, {size:<28} M msg/s      min – max        GB/s  to pipe\n")
-        }
+        Workload::OneWay => rates(&format!("One way, {size}"), HEADS, "GB/s", "to pipe"),
         Workload::RoundTrip => {
-            format!("There and back, {size:<21}     50 %      90 %      99 %    99.9 %  to pipe\n")
+            let heads = ["50 %", "90 %", "99 %", "99.9 %"];
+            times(&format!("There and back, {size}"), heads, "to pipe")
         }
         Workload::WakeUp => {
-            format!(
-                "Sleeper woken each ms, {size:<14}     50 %      90 %      99 %  CPU, µs  to pipe\n"
-            )
+            let heads = ["50 %", "90 %", "99 %", "CPU"];
+            times(&format!("Sleeper woken each ms, {size}"), heads, "to pipe")
         }
-        _ => {
-            let senders = format!("{}, {size}", senders(row.senders));
-            format!("{senders:<37} M msg/s      min – max       share  to pipe\n")
+        Workload::Producers => {
+            let first = format!("{}, {size}", senders(row.senders));
+            rates(&first, HEADS, "share", "to pipe")
         }
     }
+}
+
+const HEADS: [&str; 2] = ["M msg/s", "min – max"];
+
+fn rates(first: &str, [rate, range]: [&str; 2], last: &str, to_pipe: &str) -> String {
+    format!("{first:<FIRST$} {rate:>8}  {range:>19} {last:>10} {to_pipe:>9}\n")
+}
+
+fn times(first: &str, [p50, p90, p99, last]: [&str; 4], to_pipe: &str) -> String {
+    format!("{first:<FIRST$} {p50:>9} {p90:>9} {p99:>9} {last:>9} {to_pipe:>9}\n")
 }
 
 fn line(row: &Row) -> String {
-    let label = row.way.label;
+    let label = format!("  {}", row.way.label);
     if let Some(reason) = &row.unavailable {
-        return format!("  {label:<34}– {reason}\n");
+        return format!("{label:<FIRST$} – {reason}\n");
     }
-    let ratio = row
+    let to_pipe = row
         .to_pipe
-        .map_or_else(String::new, |ratio| format!("{ratio:.1}x"));
-    let millions = |rate: Option<f64>| rate.unwrap_or_default() / 1e6;
-    let us = |ns: u64| match ns {
-        0..1000 => format!("{ns} ns"),
-        _ => format!("{:.1} µs", ns as f64 / 1e3),
-    };
-    let range = format!(
-        "{:.3} – {:.3}",
-        millions(row.rate_min),
-        millions(row.rate_max)
-    );
-    let [p50, p90, p99, p999] = row.latency_ns.unwrap_or_default();
-    let last = match row.workload {
-        Workload::OneWay => format!(
-            "{:.2}",
-            row.rate.unwrap_or_default() * row.size_bytes as f64 / 1e9
-        ),
-        Workload::RoundTrip => us(p999),
-        Workload::WakeUp => format!("{:.1}", row.receiver_cpu_us.unwrap_or_default()),
-        _ => row
-            .spread
-            .map_or_else(String::new, |spread| format!("{spread:.2}")),
-    };
+        .map_or_else(String::new, |of| format!("{}x", ratio(of)));
+    let rate = millions(row.rate);
+    let range = format!("{} – {}", millions(row.rate_min), millions(row.rate_max));
+    let [p50, p90, p99, p999] = row.latency_ns.unwrap_or_default().map(time);
     match row.workload {
-        Workload::RoundTrip | Workload::WakeUp => format!(
-            "  {label:<35}{:>9} {:>9} {:>9} {last:>9} {ratio:>8}\n",
-            us(p50),
-            us(p90),
-            us(p99),
-        ),
-        _ => format!(
-            "  {label:<34}{:>9.3}  {range:>17} {last:>10} {ratio:>8}\n",
-            millions(row.rate),
-        ),
+        Workload::OneWay => {
+            let bytes = row.rate.unwrap_or_default() * row.size_bytes as f64;
+            rates(
+                &label,
+                [&rate, &range],
+                &format!("{:.2}", bytes / 1e9),
+                &to_pipe,
+            )
+        }
+        Workload::RoundTrip => times(&label, [&p50, &p90, &p99, &p999], &to_pipe),
+        Workload::WakeUp => {
+            let cpu = format!("{:.1} µs", row.receiver_cpu_us.unwrap_or_default());
+            times(&label, [&p50, &p90, &p99, &cpu], &to_pipe)
+        }
+        Workload::Producers => {
+            let share = row
+                .spread
+                .map_or_else(String::new, |spread| format!("{spread:.2}"));
+            rates(&label, [&rate, &range], &share, &to_pipe)
+        }
     }
 }
 
-fn bytes(size: usize) -> String {
+/// Millions a second, to three digits or four.
+fn millions(rate: Option<f64>) -> String {
+    match rate.unwrap_or_default() / 1e6 {
+        of @ 100.0.. => format!("{of:.1}"),
+        of @ 10.0.. => format!("{of:.2}"),
+        of => format!("{of:.3}"),
+    }
+}
+
+/// Nanoseconds in a unit that suits them.
+pub(crate) fn time(ns: u64) -> String {
+    match ns {
+        0..1_000 => format!("{ns} ns"),
+        1_000..1_000_000 => format!("{:.1} µs", ns as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} ms", ns as f64 / 1e6),
+        _ => format!("{:.1} s", ns as f64 / 1e9),
+    }
+}
+
+/// A ratio, with more digits where it is small.
+pub(crate) fn ratio(of: f64) -> String {
+    match of {
+        100.0.. => format!("{of:.0}"),
+        0.95.. => format!("{of:.1}"),
+        0.095.. => format!("{of:.2}"),
+        _ => format!("{of:.3}"),
+    }
+}
+
+pub(crate) fn bytes(size: usize) -> String {
     match size {
         0..1024 => format!("{size} B"),
         _ if size.is_multiple_of(1 << 20) => format!("{} MiB", size >> 20),
@@ -112,6 +165,48 @@ fn bytes(size: usize) -> String {
     }
 }
 
-fn senders(count: usize) -> String {
+pub(crate) fn senders(count: usize) -> String {
     format!("{count} sender{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Machine;
+    use crate::ways::Way;
+
+    #[test]
+    fn no_line_is_too_long_for_80_columns() {
+        let mut rows = Vec::new();
+        for workload in Workload::ALL {
+            rows.extend(Way::all().into_iter().map(|way| Row {
+                workload,
+                way,
+                size_bytes: 65536,
+                senders: 16,
+                rate: Some(9999.9e6),
+                rate_min: Some(9999.9e6),
+                rate_max: Some(9999.9e6),
+                to_pipe: Some(99_999.0),
+                latency_ns: Some([999_949, 999_949_000, 999_949_000, 59_000_000_000]),
+                receiver_cpu_us: Some(99_999.9),
+                spread: Some(9999.99),
+                of_rounds: Vec::new(),
+                unavailable: None,
+            }));
+        }
+        let report = Report {
+            machine: Machine::new(),
+            rounds: 5,
+            wait: "adaptive".into(),
+            guard: "auto".into(),
+            backend: "posix:".into(),
+            warnings: vec!["words ".repeat(40)],
+            rows,
+        };
+        let text = text(&report);
+        let widths: Vec<usize> = text.lines().map(|line| line.chars().count()).collect();
+        assert!(widths.iter().all(|width| *width <= COLUMNS), "{text}");
+        assert!(text.matches("words").count() == 40 && text.contains("\n    words"));
+    }
 }

@@ -14,28 +14,15 @@ mod streams;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use semring_bench::{CHILD, Options, Report, Result, Way, Workload, run, run_child, text};
+use semring_bench::{Options, Report, Result, Way, Workload, run, text};
 
 use figures::{Figures, Source};
 
 fn main() -> ExitCode {
-    semring_peers::add();
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let done = match &arguments[..] {
-        [first, assignment] if first == CHILD => run_child(assignment),
-        _ => measure(&arguments),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("figures: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    semring_peers::bench("figures", measure)
 }
 
 fn measure(arguments: &[String]) -> Result<()> {
-    semring_peers::sweep_on_signals()?;
     let (mut rounds, mut round) = (7, Duration::from_millis(50));
     if !arguments.iter().any(|argument| argument == "--bench") {
         // Under `cargo test --benches`: whether everything works, not how fast.

@@ -52,11 +52,7 @@ pub trait Link<M: Message> {
     /// As [`send`](Self::send).
     #[inline]
     fn send_numbers(&mut self, numbers: Range<u64>, message: &mut M) -> Result<()> {
-        for number in numbers {
-            fill(message.words_mut(), word(0, number));
-            self.send(message)?;
-        }
-        Ok(())
+        send_each(self, numbers, message)
     }
 
     /// Receives messages of these numbers, as long as this one, and looks at every word.
@@ -65,14 +61,36 @@ pub trait Link<M: Message> {
     /// As [`receive`](Self::receive), and if a message is not what was sent.
     #[inline]
     fn receive_numbers(&mut self, numbers: Range<u64>, message: &mut M) -> Result<()> {
-        for number in numbers {
-            self.receive(message)?;
-            if !check(message.words(), word(0, number)) {
-                return Err(not_sent(number));
-            }
-        }
-        Ok(())
+        receive_each(self, numbers, message)
     }
+}
+
+#[inline]
+fn send_each<M: Message>(
+    link: &mut (impl Link<M> + ?Sized),
+    numbers: Range<u64>,
+    message: &mut M,
+) -> Result<()> {
+    for number in numbers {
+        fill(message.words_mut(), word(0, number));
+        link.send(message)?;
+    }
+    Ok(())
+}
+
+#[inline]
+fn receive_each<M: Message>(
+    link: &mut (impl Link<M> + ?Sized),
+    numbers: Range<u64>,
+    message: &mut M,
+) -> Result<()> {
+    for number in numbers {
+        link.receive(message)?;
+        if !check(message.words(), word(0, number)) {
+            return Err(not_sent(number));
+        }
+    }
+    Ok(())
 }
 
 /// An end of any way. Every [`Link`] for bytes of any length is one; others become one as [`Typed`].
@@ -195,8 +213,8 @@ impl Way {
     /// All of them, in the order of the tables.
     #[must_use]
     pub fn all() -> Vec<Self> {
-        let mut all = ring::WAYS.to_vec();
-        all.extend(stream::WAYS);
+        let mut all: Vec<Self> = ring::ways().collect();
+        all.extend(stream::ways());
         all.extend(queues::WAYS);
         all.extend(shared::WAYS);
         all.extend(slot::WAYS);

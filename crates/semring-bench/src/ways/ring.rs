@@ -6,7 +6,10 @@ use std::ops::Range;
 use semring::{GuardChoice, WaitStrategy, mpsc};
 use serde::{Deserialize, Serialize};
 
-use super::{End, Link, Made, Sort, Spec, Way, not_sent, nothing_known, wrong_length};
+use super::{
+    End, Link, Made, Sort, Spec, Way, not_sent, nothing_known, receive_each, send_each,
+    wrong_length,
+};
 use crate::Result;
 use crate::payload::{Bytes, check, fill, word};
 use crate::trash::Trash;
@@ -22,30 +25,23 @@ struct Form {
     guard: Option<Guard>,
     /// Without it, a fence after each message.
     asymmetric_barrier: bool,
-    /// Messages are slices.
-    trusted: bool,
+    many: Many,
+}
+
+/// How many messages are sent and received, one after the other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Many {
+    Single,
+    Batches,
+    /// As slices.
+    InPlace,
 }
 
 const PLAIN: Form = Form {
     wait: None,
     guard: None,
     asymmetric_barrier: true,
-    trusted: false,
-};
-const SPIN: Form = waits(Wait::Spin);
-const BLOCK: Form = waits(Wait::Block);
-const ADAPTIVE: Form = waits(Wait::Adaptive);
-const FENCED: Form = Form {
-    asymmetric_barrier: false,
-    ..PLAIN
-};
-const PIPES: Form = Form {
-    guard: Some(Guard::Pipe),
-    ..PLAIN
-};
-const TRUSTED: Form = Form {
-    trusted: true,
-    ..PLAIN
+    many: Many::Single,
 };
 
 const fn waits(wait: Wait) -> Form {
@@ -55,80 +51,104 @@ const fn waits(wait: Wait) -> Form {
     }
 }
 
-pub(super) const WAYS: [Way; 8] = [
+const fn variant(name: &'static str, label: &'static str, about: &'static str) -> Way {
     Way {
-        name: "semring",
-        label: "semring",
-        about: "A ring: one `send` and one `recv` for each message.",
-        sort: Sort::Usual,
-        obstacle: nothing_known,
-        make: |spec| make(spec, PLAIN, |link| link),
-        open: |spec, _| open(spec, PLAIN, |link| link),
-    },
-    Way {
-        name: "semring-adaptive",
-        label: "semring, Adaptive",
-        about: "The same, waiting as by default, whatever --wait says.",
+        name,
+        label,
+        about,
         sort: Sort::Variant,
         obstacle: nothing_known,
-        make: |spec| make(spec, ADAPTIVE, |link| link),
-        open: |spec, _| open(spec, ADAPTIVE, |link| link),
-    },
-    Way {
-        name: "semring-spin",
-        label: "semring, Spin",
-        about: "The same, spinning.",
-        sort: Sort::Variant,
-        obstacle: nothing_known,
-        make: |spec| make(spec, SPIN, |link| link),
-        open: |spec, _| open(spec, SPIN, |link| link),
-    },
-    Way {
-        name: "semring-block",
-        label: "semring, Block",
-        about: "The same, sleeping at once.",
-        sort: Sort::Variant,
-        obstacle: nothing_known,
-        make: |spec| make(spec, BLOCK, |link| link),
-        open: |spec, _| open(spec, BLOCK, |link| link),
-    },
-    Way {
-        name: "semring-pipes",
-        label: "semring, pipe guard",
-        about: "The same, sleeping and dying over FIFOs and locks instead of semaphores.",
-        sort: Sort::Variant,
-        obstacle: nothing_known,
-        make: |spec| make(spec, PIPES, |link| link),
-        open: |spec, _| open(spec, PIPES, |link| link),
-    },
-    Way {
-        name: "semring-fenced",
-        label: "semring, always a fence",
-        about: "The same, without the asymmetric barrier.",
-        sort: Sort::Variant,
-        obstacle: nothing_known,
-        make: |spec| make(spec, FENCED, |link| link),
-        open: |spec, _| open(spec, FENCED, |link| link),
-    },
-    Way {
-        name: "semring-batch",
-        label: "semring, batches of 32",
-        about: "A ring: 32 messages for each batch, received in batches.",
-        sort: Sort::Variant,
-        obstacle: nothing_known,
-        make: |spec| make(spec, PLAIN, BatchLink),
-        open: |spec, _| open(spec, PLAIN, BatchLink),
-    },
-    Way {
-        name: "semring-in-place",
-        label: "semring, in place",
-        about: "A ring: messages filled and checked where they are, as slices (`trust_peers`).",
-        sort: Sort::Variant,
-        obstacle: nothing_known,
-        make: |spec| make(spec, TRUSTED, PlaceLink),
-        open: |spec, _| open(spec, TRUSTED, PlaceLink),
-    },
+        make,
+        open,
+    }
+}
+
+const RINGS: [(Way, Form); 8] = [
+    (
+        Way {
+            sort: Sort::Usual,
+            ..variant(
+                "semring",
+                "semring",
+                "A ring: one `send` and one `recv` for each message.",
+            )
+        },
+        PLAIN,
+    ),
+    (
+        variant(
+            "semring-adaptive",
+            "semring, Adaptive",
+            "The same, waiting as by default, whatever --wait says.",
+        ),
+        waits(Wait::Adaptive),
+    ),
+    (
+        variant("semring-spin", "semring, Spin", "The same, spinning."),
+        waits(Wait::Spin),
+    ),
+    (
+        variant(
+            "semring-block",
+            "semring, Block",
+            "The same, sleeping at once.",
+        ),
+        waits(Wait::Block),
+    ),
+    (
+        variant(
+            "semring-pipes",
+            "semring, pipe guard",
+            "The same, sleeping and dying over FIFOs and locks instead of semaphores.",
+        ),
+        Form {
+            guard: Some(Guard::Pipe),
+            ..PLAIN
+        },
+    ),
+    (
+        variant(
+            "semring-fenced",
+            "semring, always a fence",
+            "The same, without the asymmetric barrier.",
+        ),
+        Form {
+            asymmetric_barrier: false,
+            ..PLAIN
+        },
+    ),
+    (
+        variant(
+            "semring-batch",
+            "semring, batches of 32",
+            "A ring: 32 messages for each batch, received in batches.",
+        ),
+        Form {
+            many: Many::Batches,
+            ..PLAIN
+        },
+    ),
+    (
+        variant(
+            "semring-in-place",
+            "semring, in place",
+            "A ring: messages filled and checked where they are, as slices (`trust_peers`).",
+        ),
+        Form {
+            many: Many::InPlace,
+            ..PLAIN
+        },
+    ),
 ];
+
+pub(super) fn ways() -> impl Iterator<Item = Way> {
+    RINGS.into_iter().map(|(way, _)| way)
+}
+
+fn form(way: Way) -> Form {
+    let form = RINGS.iter().find(|(ring, _)| *ring == way);
+    form.map_or(PLAIN, |(_, form)| *form)
+}
 
 /// A wait strategy that can be written down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -192,6 +212,7 @@ impl From<Guard> for GuardChoice {
 }
 
 pub(crate) struct RingLink {
+    many: Many,
     // In the order in which they go: attachments, then the names.
     producer: mpsc::Producer,
     /// Of several senders nobody receives.
@@ -208,7 +229,7 @@ fn builder(spec: &Spec, form: Form, direction: &str) -> mpsc::Builder {
         .wait(form.wait.unwrap_or(spec.wait).into())
         .guard(GuardChoice::from(form.guard.unwrap_or(spec.guard)))
         .asymmetric_barrier(form.asymmetric_barrier);
-    if form.trusted {
+    if form.many == Many::InPlace {
         // SAFETY: only the two sides of this bench know the ring's name, and neither writes into a message
         // after its commit.
         unsafe { builder.trust_peers() }
@@ -217,7 +238,8 @@ fn builder(spec: &Spec, form: Form, direction: &str) -> mpsc::Builder {
     }
 }
 
-fn make<L: End + 'static>(spec: Spec, form: Form, link: fn(RingLink) -> L) -> Result<Made> {
+fn make(spec: Spec) -> Result<Made> {
+    let form = form(spec.way);
     // Enough for some of the largest messages, and otherwise what a cache can hold.
     let capacity = (spec.size as u64 * 16).max(256 << 10);
     let make = |direction, senders| {
@@ -228,19 +250,17 @@ fn make<L: End + 'static>(spec: Spec, form: Form, link: fn(RingLink) -> L) -> Re
     };
     let (there, there_trash) = make("there", 1)?;
     let (back, back_trash) = make("back", spec.senders)?;
-    let end = link(RingLink {
+    let end = RingLink {
+        many: form.many,
         producer: there.producer()?,
         consumer: Some(back.consumer()?),
         _trash: vec![there_trash, back_trash],
-    });
+    };
     Ok(Made::named(spec, end))
 }
 
-fn open<L: End + 'static>(
-    spec: &Spec,
-    form: Form,
-    link: fn(RingLink) -> L,
-) -> Result<Box<dyn End>> {
+fn open(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
+    let form = form(spec.way);
     let there = builder(spec, form, "there").open()?;
     let consumer = if spec.senders == 1 {
         Some(there.consumer()?)
@@ -248,11 +268,12 @@ fn open<L: End + 'static>(
         None
     };
     let back = builder(spec, form, "back").open()?;
-    Ok(Box::new(link(RingLink {
+    Ok(Box::new(RingLink {
+        many: form.many,
         producer: back.producer()?,
         consumer,
         _trash: Vec::new(),
-    })))
+    }))
 }
 
 impl RingLink {
@@ -262,45 +283,12 @@ impl RingLink {
             .as_mut()
             .ok_or_else(|| "only one of the ring's senders can receive".into())
     }
-}
 
-impl<M: Bytes> Link<M> for RingLink {
-    #[inline(always)]
-    fn send(&mut self, message: &M) -> Result<()> {
-        Ok(self.producer.send(message.bytes())?)
-    }
-
-    #[inline(always)]
-    fn receive(&mut self, message: &mut M) -> Result<()> {
-        let bytes = message.bytes_mut();
-        let received = self.consumer()?.recv()?;
-        if received.len() != bytes.len() {
-            return Err(wrong_length(received.len(), bytes.len()));
-        }
-        received.copy_to(bytes);
-        Ok(())
-    }
-}
-
-/// Several messages at once.
-pub(crate) struct BatchLink(RingLink);
-
-impl<M: Bytes> Link<M> for BatchLink {
-    #[inline(always)]
-    fn send(&mut self, message: &M) -> Result<()> {
-        self.0.send(message)
-    }
-
-    #[inline(always)]
-    fn receive(&mut self, message: &mut M) -> Result<()> {
-        self.0.receive(message)
-    }
-
-    fn send_numbers(&mut self, numbers: Range<u64>, message: &mut M) -> Result<()> {
+    fn send_batches<M: Bytes>(&mut self, numbers: Range<u64>, message: &mut M) -> Result<()> {
         let mut next = numbers.start;
         while next < numbers.end {
             let end = numbers.end.min(next + BATCH);
-            let mut batch = self.0.producer.batch();
+            let mut batch = self.producer.batch();
             for number in next..end {
                 fill(message.words_mut(), word(0, number));
                 batch.push(message.bytes())?;
@@ -311,8 +299,8 @@ impl<M: Bytes> Link<M> for BatchLink {
         Ok(())
     }
 
-    fn receive_numbers(&mut self, numbers: Range<u64>, message: &mut M) -> Result<()> {
-        let consumer = self.0.consumer()?;
+    fn receive_batches<M: Bytes>(&mut self, numbers: Range<u64>, message: &mut M) -> Result<()> {
+        let consumer = self.consumer()?;
         let mut next = numbers.start;
         while next < numbers.end {
             let mut batch = consumer.recv_batch()?;
@@ -333,25 +321,10 @@ impl<M: Bytes> Link<M> for BatchLink {
         }
         Ok(())
     }
-}
 
-/// Messages as slices.
-pub(crate) struct PlaceLink(RingLink);
-
-impl<M: Bytes> Link<M> for PlaceLink {
-    #[inline(always)]
-    fn send(&mut self, message: &M) -> Result<()> {
-        self.0.send(message)
-    }
-
-    #[inline(always)]
-    fn receive(&mut self, message: &mut M) -> Result<()> {
-        self.0.receive(message)
-    }
-
-    fn send_numbers(&mut self, numbers: Range<u64>, message: &mut M) -> Result<()> {
+    fn send_in_place<M: Bytes>(&mut self, numbers: Range<u64>, message: &M) -> Result<()> {
         for number in numbers {
-            let mut reservation = self.0.producer.reserve(message.bytes().len())?;
+            let mut reservation = self.producer.reserve(message.bytes().len())?;
             let place = reservation.as_mut_slice().ok_or(NOT_TRUSTED)?;
             let found = place.len();
             let words = message
@@ -363,8 +336,8 @@ impl<M: Bytes> Link<M> for PlaceLink {
         Ok(())
     }
 
-    fn receive_numbers(&mut self, numbers: Range<u64>, message: &mut M) -> Result<()> {
-        let consumer = self.0.consumer()?;
+    fn receive_in_place<M: Bytes>(&mut self, numbers: Range<u64>, message: &M) -> Result<()> {
+        let consumer = self.consumer()?;
         for number in numbers {
             let received = consumer.recv()?;
             let place = received.as_slice().ok_or(NOT_TRUSTED)?;
@@ -376,6 +349,40 @@ impl<M: Bytes> Link<M> for PlaceLink {
             }
         }
         Ok(())
+    }
+}
+
+impl<M: Bytes> Link<M> for RingLink {
+    #[inline(always)]
+    fn send(&mut self, message: &M) -> Result<()> {
+        Ok(self.producer.send(message.bytes())?)
+    }
+
+    #[inline(always)]
+    fn receive(&mut self, message: &mut M) -> Result<()> {
+        let bytes = message.bytes_mut();
+        let received = self.consumer()?.recv()?;
+        if received.len() != bytes.len() {
+            return Err(wrong_length(received.len(), bytes.len()));
+        }
+        received.copy_to(bytes);
+        Ok(())
+    }
+
+    fn send_numbers(&mut self, numbers: Range<u64>, message: &mut M) -> Result<()> {
+        match self.many {
+            Many::Single => send_each(self, numbers, message),
+            Many::Batches => self.send_batches(numbers, message),
+            Many::InPlace => self.send_in_place(numbers, message),
+        }
+    }
+
+    fn receive_numbers(&mut self, numbers: Range<u64>, message: &mut M) -> Result<()> {
+        match self.many {
+            Many::Single => receive_each(self, numbers, message),
+            Many::Batches => self.receive_batches(numbers, message),
+            Many::InPlace => self.receive_in_place(numbers, message),
+        }
     }
 }
 

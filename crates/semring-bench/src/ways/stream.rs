@@ -26,52 +26,75 @@ const PIPE_BUF: usize = 4096;
 /// Bytes of a long pipe, which a user may set without privilege.
 const LONG: usize = 1 << 20;
 
-pub(super) const WAYS: [Way; 8] = [
+const fn pipe(
+    name: &'static str,
+    label: &'static str,
+    about: &'static str,
+    obstacle: fn(&Spec) -> Option<String>,
+) -> Way {
     Way {
-        name: "pipe",
-        label: "pipe",
-        about: "A pipe: one write(2) and one read(2) for each message.",
+        name,
+        label,
+        about,
         sort: Sort::Usual,
-        obstacle: mixed,
-        make: |spec| make_pipe(spec, Form::Each),
-        open: |_, _| open_pipe(Form::Each),
-    },
-    Way {
-        name: "pipe-packed",
-        label: "pipe, 64 KiB writes",
-        about: "A pipe: as many messages as go into 64 KiB for each write(2).",
-        sort: Sort::Usual,
-        obstacle: in_bulk,
-        make: |spec| make_pipe(spec, Form::Packed),
-        open: |_, _| open_pipe(Form::Packed),
-    },
-    Way {
-        name: "pipe-long",
-        label: "pipe of 1 MiB, packed",
-        about: "The same through a pipe of 1 MiB (F_SETPIPE_SZ).",
-        sort: Sort::Usual,
-        obstacle: in_bulk,
-        make: |spec| make_pipe(spec, Form::Long),
-        open: |_, _| open_pipe(Form::Long),
-    },
-    Way {
-        name: "pipe-vmsplice",
-        label: "pipe of 1 MiB, vmsplice",
-        about: "The same, its pages lent to the pipe instead of copied (vmsplice(2)).",
-        sort: Sort::Usual,
-        obstacle: in_bulk,
-        make: |spec| make_pipe(spec, Form::Lent),
-        open: |_, _| open_pipe(Form::Lent),
-    },
-    Way {
-        name: "pipe-4k",
-        label: "pipe, 4 KiB writes",
-        about: "As many messages as go into 4 KiB for each write(2): no other sender's comes in between.",
-        sort: Sort::Variant,
-        obstacle: |spec| (spec.workload != Workload::Producers).then(in_bulk_reason),
-        make: |spec| make_pipe(spec, Form::Pages),
-        open: |_, _| open_pipe(Form::Pages),
-    },
+        obstacle,
+        make: make_pipe,
+        open: open_pipe,
+    }
+}
+
+const PIPES: [(Way, Form); 5] = [
+    (
+        pipe(
+            "pipe",
+            "pipe",
+            "A pipe: one write(2) and one read(2) for each message.",
+            mixed,
+        ),
+        Form::Each,
+    ),
+    (
+        pipe(
+            "pipe-packed",
+            "pipe, 64 KiB writes",
+            "A pipe: as many messages as go into 64 KiB for each write(2).",
+            in_bulk,
+        ),
+        Form::Packed,
+    ),
+    (
+        pipe(
+            "pipe-long",
+            "pipe of 1 MiB, packed",
+            "The same through a pipe of 1 MiB (F_SETPIPE_SZ).",
+            in_bulk,
+        ),
+        Form::Long,
+    ),
+    (
+        pipe(
+            "pipe-vmsplice",
+            "pipe of 1 MiB, vmsplice",
+            "The same, its pages lent to the pipe instead of copied (vmsplice(2)).",
+            in_bulk,
+        ),
+        Form::Lent,
+    ),
+    (
+        Way {
+            sort: Sort::Variant,
+            ..pipe(
+                "pipe-4k",
+                "pipe, 4 KiB writes",
+                "As many messages as go into 4 KiB for each write(2): no other sender's comes in between.",
+                |spec| (spec.workload != Workload::Producers).then(in_bulk_reason),
+            )
+        },
+        Form::Pages,
+    ),
+];
+
+const OTHERS: [Way; 3] = [
     Way {
         name: "fifo",
         label: "FIFO",
@@ -100,6 +123,15 @@ pub(super) const WAYS: [Way; 8] = [
         open: |_, _| open_seqpacket(),
     },
 ];
+
+pub(super) fn ways() -> impl Iterator<Item = Way> {
+    PIPES.into_iter().map(|(way, _)| way).chain(OTHERS)
+}
+
+fn form(way: Way) -> Form {
+    let form = PIPES.iter().find(|(pipe, _)| *pipe == way);
+    form.map_or(Form::Each, |(_, form)| *form)
+}
 
 /// How messages become writes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -280,7 +312,8 @@ impl Drop for StreamLink {
     }
 }
 
-fn make_pipe(spec: Spec, form: Form) -> Result<Made> {
+fn make_pipe(spec: Spec) -> Result<Made> {
+    let form = form(spec.way);
     let (back_reader, back_writer) = io::pipe()?;
     let (there_reader, there_writer) = io::pipe()?;
     let mut stdio = Vec::new();
@@ -297,9 +330,9 @@ fn own(fd: impl AsFd) -> Result<OwnedFd> {
     Ok(fd.as_fd().try_clone_to_owned()?)
 }
 
-fn open_pipe(form: Form) -> Result<Box<dyn End>> {
+fn open_pipe(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
     let (input, output) = (own(io::stdin())?, own(io::stdout())?);
-    let link = StreamLink::new(form, input, output, Vec::new())?;
+    let link = StreamLink::new(form(spec.way), input, output, Vec::new())?;
     Ok(Box::new(link))
 }
 
