@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::machine::{Machine, Places, has_no_time_slice, line_round_trip_ns};
 use crate::quiet::Watch;
 use crate::text::{bytes, senders};
-use crate::ways::{Guard, Spec, Wait, Way};
+use crate::ways::{Spec, Way};
 use crate::{Result, crowd, latency, one_way};
 
 /// What the two processes do.
@@ -280,8 +280,8 @@ impl Run<'_> {
             name: format!("semring-bench-{}-{}", std::process::id(), self.number),
             backend: self.options.backend.clone(),
             size: block.size,
-            wait: Wait::from(self.options.wait),
-            guard: Guard::from(self.options.guard),
+            wait: self.options.wait,
+            guard: self.options.guard,
             senders: block.senders,
             ids: Vec::new(),
             names: Vec::new(),

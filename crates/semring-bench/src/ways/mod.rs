@@ -1,6 +1,7 @@
 //! The ways from one process to another. Both ends of each are a [`Link`]: they can send and receive.
 
 mod bytes;
+mod choice;
 mod limits;
 mod queues;
 mod ring;
@@ -15,13 +16,13 @@ use std::process::Stdio;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use semring::{GuardChoice, WaitStrategy};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::payload::{Message, check, fill, word};
 use crate::plan::Workload;
 use crate::task::{Outcome, Task};
 use crate::{Error, Result, usual_sizes};
-pub(crate) use ring::{Guard, Wait};
 
 /// One end of a way, for messages of a type.
 pub trait Link<M: Message> {
@@ -270,8 +271,10 @@ pub struct Spec {
     pub backend: String,
     /// Bytes of a message.
     pub size: usize,
-    pub(crate) wait: Wait,
-    pub(crate) guard: Guard,
+    #[serde(with = "choice")]
+    pub(crate) wait: WaitStrategy,
+    #[serde(with = "choice")]
+    pub(crate) guard: GuardChoice,
     /// How many processes send.
     pub senders: usize,
     /// Identifiers of kernel objects that have no name.

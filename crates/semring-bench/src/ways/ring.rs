@@ -4,7 +4,6 @@
 use std::ops::Range;
 
 use semring::{GuardChoice, WaitStrategy, mpsc};
-use serde::{Deserialize, Serialize};
 
 use super::{
     End, Link, Made, Sort, Spec, Way, not_sent, nothing_known, receive_each, send_each,
@@ -21,8 +20,8 @@ const BATCH: u64 = 32;
 #[derive(Clone, Copy)]
 struct Form {
     /// In place of what the run says.
-    wait: Option<Wait>,
-    guard: Option<Guard>,
+    wait: Option<WaitStrategy>,
+    guard: Option<GuardChoice>,
     /// Without it, a fence after each message.
     asymmetric_barrier: bool,
     many: Many,
@@ -44,7 +43,7 @@ const PLAIN: Form = Form {
     many: Many::Single,
 };
 
-const fn waits(wait: Wait) -> Form {
+const fn waits(wait: WaitStrategy) -> Form {
     Form {
         wait: Some(wait),
         ..PLAIN
@@ -81,11 +80,11 @@ const RINGS: [(Way, Form); 8] = [
             "semring, Adaptive",
             "The same, waiting as by default, whatever --wait says.",
         ),
-        waits(Wait::Adaptive),
+        waits(WaitStrategy::Adaptive),
     ),
     (
         variant("semring-spin", "semring, Spin", "The same, spinning."),
-        waits(Wait::Spin),
+        waits(WaitStrategy::Spin),
     ),
     (
         variant(
@@ -93,7 +92,7 @@ const RINGS: [(Way, Form); 8] = [
             "semring, Block",
             "The same, sleeping at once.",
         ),
-        waits(Wait::Block),
+        waits(WaitStrategy::Block),
     ),
     (
         variant(
@@ -102,7 +101,7 @@ const RINGS: [(Way, Form); 8] = [
             "The same, sleeping and dying over FIFOs and locks instead of semaphores.",
         ),
         Form {
-            guard: Some(Guard::Pipe),
+            guard: Some(GuardChoice::Pipe),
             ..PLAIN
         },
     ),
@@ -150,67 +149,6 @@ fn form(way: Way) -> Form {
     form.map_or(PLAIN, |(_, form)| *form)
 }
 
-/// A wait strategy that can be written down.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Wait {
-    Spin,
-    Yield,
-    Adaptive,
-    Block,
-}
-
-impl From<WaitStrategy> for Wait {
-    fn from(strategy: WaitStrategy) -> Self {
-        match strategy {
-            WaitStrategy::Spin => Self::Spin,
-            WaitStrategy::Yield => Self::Yield,
-            WaitStrategy::Block => Self::Block,
-            _ => Self::Adaptive,
-        }
-    }
-}
-
-impl From<Wait> for WaitStrategy {
-    fn from(wait: Wait) -> Self {
-        match wait {
-            Wait::Spin => Self::Spin,
-            Wait::Yield => Self::Yield,
-            Wait::Adaptive => Self::Adaptive,
-            Wait::Block => Self::Block,
-        }
-    }
-}
-
-/// A guard that can be written down.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Guard {
-    Auto,
-    Semaphore,
-    Pipe,
-}
-
-impl From<GuardChoice> for Guard {
-    fn from(choice: GuardChoice) -> Self {
-        match choice {
-            GuardChoice::Auto => Self::Auto,
-            GuardChoice::Semaphore => Self::Semaphore,
-            GuardChoice::Pipe => Self::Pipe,
-        }
-    }
-}
-
-impl From<Guard> for GuardChoice {
-    fn from(guard: Guard) -> Self {
-        match guard {
-            Guard::Auto => Self::Auto,
-            Guard::Semaphore => Self::Semaphore,
-            Guard::Pipe => Self::Pipe,
-        }
-    }
-}
-
 pub(crate) struct RingLink {
     many: Many,
     // In the order in which they go: attachments, then the names.
@@ -226,8 +164,8 @@ fn address(spec: &Spec, direction: &str) -> String {
 
 fn builder(spec: &Spec, form: Form, direction: &str) -> mpsc::Builder {
     let builder = mpsc::Builder::new(address(spec, direction))
-        .wait(form.wait.unwrap_or(spec.wait).into())
-        .guard(GuardChoice::from(form.guard.unwrap_or(spec.guard)))
+        .wait(form.wait.unwrap_or(spec.wait))
+        .guard(form.guard.unwrap_or(spec.guard))
         .asymmetric_barrier(form.asymmetric_barrier);
     if form.many == Many::InPlace {
         // SAFETY: only the two sides of this bench know the ring's name, and neither writes into a message
