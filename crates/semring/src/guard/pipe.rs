@@ -503,8 +503,9 @@ impl Guard for PipeGuard {
         self.watch(&taken)?;
         match taken.poller.wait(timeout) {
             Ok(true) => {
+                // Perhaps the ring was removed: then the next question says so, and it comes before the next
+                // sleep, or a message does, and is taken first.
                 fifo::take_tokens(self.bell(bell)?).map_err(os("read"))?;
-                self.check()?;
                 Ok(Waited::Token)
             }
             Ok(false) => Ok(Waited::TimedOut),
