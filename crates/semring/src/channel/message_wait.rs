@@ -95,6 +95,8 @@ pub(super) struct MessageWait<'a> {
 }
 
 impl Waiting for MessageWait<'_> {
+    const ASKS_ASLEEP: bool = true;
+
     fn word(&self) -> &AtomicU64 {
         &self.seat.page().wait_word
     }
@@ -156,7 +158,7 @@ impl Waiting for MessageWait<'_> {
         self.seat.ring().check()?;
         let guard = &self.seat.ring().guard;
         let waited = match company {
-            Company::Needed => guard.wait_in_company(Bell::Messages, timeout)?,
+            Company::Needed => guard.wait_for_producers(timeout)?,
             Company::AskedFor => guard.wait(Bell::Messages, timeout)?,
         };
         self.woken = waited == Waited::Token;

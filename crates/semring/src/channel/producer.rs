@@ -393,6 +393,9 @@ struct RoomWait<'a> {
 }
 
 impl Waiting for RoomWait<'_> {
+    /// A consumer may also be there and have closed, or given this lane up.
+    const ASKS_ASLEEP: bool = false;
+
     fn word(&self) -> &AtomicU64 {
         self.word
     }
@@ -428,17 +431,13 @@ impl Waiting for RoomWait<'_> {
         self.seat.ring().guard.post(Bell::Room { lane })
     }
 
-    fn sleep(&mut self, company: Company, timeout: Option<Duration>) -> Result<Waited, GuardError> {
+    fn sleep(&mut self, _: Company, timeout: Option<Duration>) -> Result<Waited, GuardError> {
         // The last look may have found zeros, and nobody would wake us.
         self.seat.ring().check()?;
         let bell = Bell::Room {
             lane: self.seat.lane(),
         };
-        let guard = &self.seat.ring().guard;
-        match company {
-            Company::Needed => guard.wait_in_company(bell, timeout),
-            Company::AskedFor => guard.wait(bell, timeout),
-        }
+        self.seat.ring().guard.wait(bell, timeout)
     }
 }
 

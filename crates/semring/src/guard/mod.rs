@@ -138,18 +138,14 @@ pub(crate) trait Guard: Send + Sync {
     fn post(&self, bell: Bell) -> Result<()>;
     /// Takes one token, or waits for it.
     fn wait(&self, bell: Bell, timeout: Option<Duration>) -> Result<Waited>;
-    /// The same while those are there who post: [`Waited::Alone`] instead of a sleep if no producer (no
-    /// consumer, for a producer's bell) is attached. When the time is over it may be either.
-    fn wait_in_company(&self, bell: Bell, timeout: Option<Duration>) -> Result<Waited> {
+    /// The same at the consumer's bell while producers are there: [`Waited::Alone`] instead of a sleep if none
+    /// is attached. When the time is over it may be either.
+    fn wait_for_producers(&self, timeout: Option<Duration>) -> Result<Waited> {
         // Who leaves or dies after the question posts a token.
-        let alone = match bell {
-            Bell::Messages => self.producers_gone()?,
-            Bell::Room { .. } => self.consumer_gone()?,
-        };
-        if alone {
+        if self.producers_gone()? {
             return Ok(Waited::Alone);
         }
-        self.wait(bell, timeout)
+        self.wait(Bell::Messages, timeout)
     }
     /// Takes every token that is there, without waiting.
     fn drain(&self, bell: Bell) -> Result<()>;

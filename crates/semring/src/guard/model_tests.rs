@@ -65,6 +65,8 @@ struct Side<'a> {
 }
 
 impl Waiting for Side<'_> {
+    const ASKS_ASLEEP: bool = false;
+
     fn word(&self) -> &AtomicU64 {
         &self.shared.word
     }

@@ -371,23 +371,18 @@ impl Guard for SemaphoreGuard {
         }
     }
 
-    fn wait_in_company(&self, bell: Bell, timeout: Option<Duration>) -> Result<Waited> {
-        match bell {
-            Bell::Messages => {
-                // One operation on both, done together or not at all: one less and one more on N is "not if it
-                // is zero". Each time that somebody posts, the kernel tries all of it again.
-                let operations = [sub(N).no_wait(), add(N), sub(W)];
-                match self.set.op_timeout(&operations, timeout) {
-                    Ok(()) => Ok(Waited::Token),
-                    Err(error) if error.is_interrupted() => Ok(Waited::Signal),
-                    // Or the time is over.
-                    Err(error) if error.is_would_block() => Ok(Waited::Alone),
-                    Err(error) => Err(guard_error(error)),
-                }
-            }
-            // Not so with C: who made the last operation on it is how its holder is known.
-            Bell::Room { .. } if self.consumer_gone()? => Ok(Waited::Alone),
-            Bell::Room { .. } => self.wait(bell, timeout),
+    fn wait_for_producers(&self, timeout: Option<Duration>) -> Result<Waited> {
+        // One operation on both, done together or not at all: one less and one more on N is "not if it is
+        // zero". Each time that somebody posts, the kernel tries all of it again.
+        match self
+            .set
+            .op_timeout(&[sub(N).no_wait(), add(N), sub(W)], timeout)
+        {
+            Ok(()) => Ok(Waited::Token),
+            Err(error) if error.is_interrupted() => Ok(Waited::Signal),
+            // Or the time is over.
+            Err(error) if error.is_would_block() => Ok(Waited::Alone),
+            Err(error) => Err(guard_error(error)),
         }
     }
 

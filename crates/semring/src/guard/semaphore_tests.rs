@@ -361,34 +361,29 @@ fn the_end_of_a_peer_wakes_the_sleeper() {
 }
 
 #[test]
-fn in_company_there_is_no_wait_for_those_who_are_not_there() {
+fn nobody_waits_for_producers_that_are_not_there() {
     let fixture = Fixture::new(2);
     let guard = fixture.guard();
-    for bell in BELLS {
-        // Nor is there with a token: it may be the last word of somebody.
-        guard.post(bell).unwrap();
-        for timeout in [None, Some(LONG)] {
-            assert_eq!(guard.wait_in_company(bell, timeout), Ok(Waited::Alone));
-        }
-        assert_eq!(guard.wait(bell, None), Ok(Waited::Token));
+    // Not with a token either: it may be the last word of somebody.
+    guard.post(Bell::Messages).unwrap();
+    for timeout in [None, Some(LONG)] {
+        assert_eq!(guard.wait_for_producers(timeout), Ok(Waited::Alone));
     }
+    assert_eq!(guard.wait(Bell::Messages, None), Ok(Waited::Token));
     assert_eq!(guard.claim(PRODUCER), Ok(Claim::Granted));
-    assert_eq!(guard.claim(Seat::Consumer), Ok(Claim::Granted));
-    for bell in BELLS {
-        let waited = while_asleep(
-            || guard.wait_in_company(bell, Some(LONG)),
-            |_| guard.post(bell).unwrap(),
-        );
-        assert_eq!(waited, Ok(Waited::Token));
-        let timed_out = guard.wait_in_company(bell, Some(NOT_AT_ALL));
-        assert!(matches!(timed_out, Ok(Waited::TimedOut | Waited::Alone)));
-    }
+    let waited = while_asleep(
+        || guard.wait_for_producers(Some(LONG)),
+        |_| guard.post(Bell::Messages).unwrap(),
+    );
+    assert_eq!(waited, Ok(Waited::Token));
+    let timed_out = guard.wait_for_producers(Some(NOT_AT_ALL));
+    assert!(matches!(timed_out, Ok(Waited::TimedOut | Waited::Alone)));
     let values = fixture.values();
-    assert_eq!((values[W], values[N], values[C]), (0, 1, 1));
+    assert_eq!((values[W], values[N]), (0, 1));
 }
 
 #[test]
-fn company_that_dies_ends_a_wait() {
+fn the_death_of_the_last_producer_ends_a_wait() {
     let fixture = Fixture::new(1);
     let guard = fixture.guard();
     // Whose life hangs on a pipe, and who says when it has the seat.
@@ -406,7 +401,7 @@ fn company_that_dies_ends_a_wait() {
         });
         taken.read_exact(&mut [0]).unwrap();
         let waited = while_asleep(
-            || guard.wait_in_company(Bell::Messages, None),
+            || guard.wait_for_producers(None),
             |_| (&release).write_all(&[0]).unwrap(),
         );
         assert_eq!(producer.join().unwrap(), Ended::Code(0));

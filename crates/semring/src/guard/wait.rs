@@ -17,8 +17,10 @@ pub(crate) trait Waiting {
     fn is_likely_ready(&mut self) -> bool {
         self.is_ready()
     }
-    /// Asks the kernel whether there is anybody left to wait for.
+    /// Asks whether there is anything left to wait for.
     fn is_over(&mut self) -> Result<bool, GuardError>;
+    /// Whether a [sleep](Self::sleep) in company asks all that [`is_over`](Self::is_over) does.
+    const ASKS_ASLEEP: bool;
     /// After the announcement: makes sure that a peer which publishes without a fence has either made its
     /// publication visible or will see the announcement. False if that can't be done: then looks must go on.
     fn summon(&mut self) -> bool;
@@ -32,7 +34,7 @@ pub(crate) trait Waiting {
     fn sleep(&mut self, company: Company, timeout: Option<Duration>) -> Result<Waited, GuardError>;
 }
 
-/// Whether a sleeper has asked who is there.
+/// Whether a sleeper has asked what there is to wait for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Company {
     /// It has not: [`Waited::Alone`] if nobody is.
@@ -216,19 +218,19 @@ impl Waiter {
         result
     }
 
-    fn announced(
+    fn announced<S: Waiting>(
         &mut self,
-        side: &mut impl Waiting,
+        side: &mut S,
         deadline: Deadline,
     ) -> Result<Option<Outcome>, GuardError> {
         let summoned = side.summon();
         let left = deadline.left();
         // A guard can ask as it puts us to sleep, which saves a call: then nobody is asked here. Whoever learns
         // so that it is alone looks again, and asks now.
-        let company = if self.alone || left.is_err() {
-            Company::AskedFor
-        } else {
+        let company = if S::ASKS_ASLEEP && !self.alone && left.is_ok() {
             Company::Needed
+        } else {
+            Company::AskedFor
         };
         // Asked before the last look: who is gone by now has published everything (see the argument).
         let over = company == Company::AskedFor && side.is_over()?;

@@ -171,24 +171,20 @@ impl Guard for Handle {
         Ok(Waited::Token)
     }
 
-    fn wait_in_company(&self, bell: Bell, timeout: Option<Duration>) -> Result<Waited> {
+    fn wait_for_producers(&self, timeout: Option<Duration>) -> Result<Waited> {
         assert_eq!(timeout, None, "loom has no time");
         if shared_operation() {
             let mut semaphores = self.0.lock();
             loop {
-                let alone = match bell {
-                    Bell::Messages => semaphores.producers == 0,
-                    Bell::Room { .. } => !semaphores.is_taken(Seat::Consumer),
-                };
-                if alone {
+                if semaphores.producers == 0 {
                     return Ok(Waited::Alone);
                 }
-                if *semaphores.bell(bell) > 0 {
+                if *semaphores.bell(Bell::Messages) > 0 {
                     break;
                 }
                 semaphores = self.0.posted.wait(semaphores).unwrap();
             }
-            *semaphores.bell(bell) -= 1;
+            *semaphores.bell(Bell::Messages) -= 1;
         }
         Ok(Waited::Token)
     }
