@@ -24,7 +24,7 @@ const ROUNDS: usize = 5;
 const WINDOW: Duration = Duration::from_millis(400);
 const CHECK_WINDOW: Duration = Duration::from_millis(5);
 /// What is measured beside what: the first is what the others are compared with.
-const CROWDS: [usize; 4] = [1, 2, 4, 16];
+const CROWDS: [usize; 5] = [1, 2, 4, 8, 16];
 const SIZES: [usize; 2] = [64, 1024];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
