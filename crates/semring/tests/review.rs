@@ -424,6 +424,34 @@ fn a_batch_that_met_damage_and_is_put_back_comes_again() {
 }
 
 #[test]
+fn damage_that_a_batch_met_is_told_before_the_next_message() {
+    let guard = RingGuard::new("review-damage-first");
+    let ring = mpsc::Builder::new(guard.posix())
+        .producers(2)
+        .create()
+        .unwrap();
+    let mut producers = [ring.producer().unwrap(), ring.producer().unwrap()];
+    let mut consumer = ring.consumer().unwrap();
+    for producer in &mut producers {
+        for message in [b"first", b"next!", b"third"] {
+            producer.send(message).unwrap();
+        }
+    }
+    overwrite(&guard, 0x6000 + 32, u64::MAX);
+    let mut batch = consumer.recv_batch().unwrap();
+    while batch.next_message().is_some() {}
+    // The other lane goes on.
+    assert!(batch.next_message().is_some());
+    assert_eq!(batch.messages(), 3);
+    batch.release();
+    assert!(matches!(
+        consumer.recv(),
+        Err(RecvError::Poisoned { lane: 0, .. })
+    ));
+    assert_eq!(consumer.recv().unwrap().to_vec(), b"next!");
+}
+
+#[test]
 fn a_message_in_a_forked_child_does_not_know_its_sender() {
     let guard = RingGuard::new("review-forked-message");
     let ring = spsc::Builder::new(guard.posix()).create().unwrap();

@@ -407,6 +407,10 @@ impl ConsumerCore {
     /// ended on only if a quarter lap waits there: more will follow.
     pub(super) fn end_batch(&mut self, lanes: RangeInclusive<usize>, last: usize) {
         self.in_batch = false;
+        if !self.damaged.is_empty() {
+            // It is told first, also if more was taken after it.
+            self.merge.look_again();
+        }
         let before = std::mem::replace(&mut self.lane, last);
         for lane in lanes.clone() {
             if self.merge.take(lane) || lane != last {

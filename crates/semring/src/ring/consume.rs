@@ -178,6 +178,8 @@ impl LaneConsumer {
                         self.taken = self.read.advance(bytes);
                     }
                     self.read = self.read.advance(bytes);
+                    // What was looked over ended where it began.
+                    self.look_again();
                 }
                 Ok(Record::Unpublished) => return Ok(None),
                 Err(_) => return Err(self.poison()),
@@ -218,6 +220,7 @@ impl LaneConsumer {
     #[cold]
     fn poison(&mut self) -> Damage {
         self.poisoned = Some(self.read);
+        self.look_again();
         note_poison(&self.lane, self.read);
         Damage {
             position: self.read,

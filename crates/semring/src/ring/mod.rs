@@ -41,6 +41,8 @@ mod merge_tests;
 #[cfg(test)]
 mod model_tests;
 pub(crate) mod produce;
+#[cfg(all(test, not(semring_loom)))]
+mod quick_tests;
 
 /// Bytes in a lane that no participant of this format can have written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,0 +1,190 @@
+//! What one comparison lets through: never anything that the questions which it spares would refuse.
+
+use proptest::prelude::*;
+
+use super::Damage;
+use super::consume::LaneConsumer;
+use super::lane_tests::{lanes, send};
+use super::produce::LaneProducer;
+use crate::layout::Position;
+use crate::layout::record::{Meta, message_header, pad_header};
+use crate::layout::view::LaneView;
+use crate::sync::Ordering;
+
+const CAPACITY: u64 = 4096;
+
+fn put(view: &LaneView, at: u64, word: u64) {
+    view.header(Position::new(at))
+        .store(word, Ordering::Relaxed);
+}
+
+fn message(len: u32) -> u64 {
+    message_header(len, Meta::default())
+}
+
+/// What the merge does when a glance found nothing: true if there is a message, which is stepped over.
+fn look(consumer: &mut LaneConsumer) -> bool {
+    let Ok(Some(found)) = consumer.find() else {
+        return false;
+    };
+    consumer.look_ahead(u64::MAX);
+    consumer.step_over(&found);
+    true
+}
+
+#[test]
+fn no_glance_goes_beyond_the_horizon_behind_a_pad() {
+    let view = lanes(1).remove(0);
+    let mut consumer = LaneConsumer::take_over(view.clone()).unwrap();
+    view.producer().committed.store(CAPACITY, Ordering::Relaxed);
+    let pad = CAPACITY - 512;
+    for at in (0..pad).step_by(512) {
+        put(&view, at, message(504));
+    }
+    put(&view, pad, pad_header(512));
+    // Stepped over without release, as in a batch: what is at the beginning again is not free.
+    assert_eq!(
+        (0..pad)
+            .step_by(512)
+            .filter(|_| look(&mut consumer))
+            .count(),
+        7
+    );
+    put(&view, 0, 0);
+    assert_eq!(consumer.find(), Ok(None));
+    put(&view, 0, message(8));
+    assert_eq!(consumer.glance(), None);
+    let position = Position::new(CAPACITY);
+    assert_eq!(consumer.find(), Err(Damage { position }));
+}
+
+#[test]
+fn a_glance_finds_nothing_at_poison_behind_a_pad() {
+    let view = lanes(1).remove(0);
+    let start = CAPACITY - 64;
+    view.consumer().released.store(start, Ordering::Relaxed);
+    view.producer().committed.store(CAPACITY, Ordering::Relaxed);
+    put(&view, start, message(8));
+    put(&view, start + 16, pad_header(48));
+    put(&view, 0, u64::MAX);
+    let mut consumer = LaneConsumer::take_over(view.clone()).unwrap();
+    assert!(look(&mut consumer));
+    assert!(consumer.find().is_err());
+    consumer.step_back();
+    // Sound up to there; whatever is put there later does not count.
+    assert!(look(&mut consumer));
+    put(&view, 0, message(8));
+    assert_eq!(consumer.find(), Ok(None));
+    assert_eq!(consumer.glance(), None);
+}
+
+/// What happens to a lane that is read, or is written by somebody who may write anything.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Glance,
+    Look { at_most: u64 },
+    Take,
+    Release,
+    StepBack,
+    Message { at: u64, len: u32 },
+    Pad { before_end: u64 },
+    Clear { at: u64 },
+    Anything { at: u64, word: u64 },
+    Committed { word: u64 },
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let at = || prop_oneof![0u64..8, 496u64..512, 0u64..512].prop_map(|slot| slot * 8);
+    let len = || prop_oneof![0u32..64, 0u32..1100];
+    prop_oneof![
+        8 => Just(Event::Glance),
+        4 => prop_oneof![Just(u64::MAX), 0u64..2048].prop_map(|at_most| Event::Look { at_most }),
+        2 => Just(Event::Take),
+        2 => Just(Event::Release),
+        1 => Just(Event::StepBack),
+        8 => (at(), len()).prop_map(|(at, len)| Event::Message { at, len }),
+        2 => (1u64..16).prop_map(|words| Event::Pad { before_end: 8 * words }),
+        1 => at().prop_map(|at| Event::Clear { at }),
+        1 => (at(), any::<u64>()).prop_map(|(at, word)| Event::Anything { at, word }),
+        1 => prop_oneof![0u64..3 * 4096, any::<u64>()].prop_map(|word| Event::Committed { word }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn what_a_glance_finds_a_look_finds(
+        start in prop_oneof![Just(0u64), 0u64..1024],
+        len in 0u32..200,
+        events in proptest::collection::vec(event(), 1..200),
+    ) {
+        let view = lanes(1).remove(0);
+        view.consumer().released.store(start * 8, Ordering::Relaxed);
+        view.producer().committed.store(start * 8, Ordering::Relaxed);
+        // Something to go on with nearly everywhere.
+        for at in (0..CAPACITY).step_by(8) {
+            put(&view, at, message(len));
+        }
+        let mut consumer = LaneConsumer::take_over(view.clone()).unwrap();
+        for event in events {
+            match event {
+                Event::Glance => {
+                    if let Some(found) = consumer.glance() {
+                        prop_assert_eq!(consumer.find(), Ok(Some(found)));
+                        consumer.step_over(&found);
+                    }
+                }
+                Event::Look { at_most } => {
+                    if let Ok(Some(found)) = consumer.find() {
+                        consumer.look_ahead(at_most);
+                        consumer.step_over(&found);
+                    }
+                }
+                Event::Take => consumer.take(),
+                Event::Release => {
+                    let _ = consumer.release();
+                },
+                Event::StepBack => consumer.step_back(),
+                Event::Message { at, len } => put(&view, at, message(len)),
+                Event::Pad { before_end } => {
+                    put(&view, CAPACITY - before_end, pad_header(before_end));
+                }
+                Event::Clear { at } => put(&view, at, 0),
+                Event::Anything { at, word } => put(&view, at, word),
+                Event::Committed { word } => view.producer().committed.store(word, Ordering::Relaxed),
+            }
+        }
+    }
+
+    #[test]
+    fn a_place_that_is_known_is_one_that_a_look_finds(
+        sends in proptest::collection::vec((0usize..=1024, 0u8..8, any::<u64>()), 1..400),
+    ) {
+        let view = lanes(1).remove(0);
+        let mut producer = LaneProducer::take_over(view.clone()).unwrap();
+        for (len, what, word) in sends {
+            match what {
+                // The consumer comes after, or lies.
+                0 => view.consumer().released.store(producer.tail().get(), Ordering::Relaxed),
+                1 => view.consumer().released.store(word, Ordering::Relaxed),
+                2 => producer.look_ahead(word % 2048),
+                3 => {
+                    let _ = send(&mut producer, &vec![7; len]);
+                }
+                4 if !producer.is_in_batch() => producer.begin_batch(),
+                4 => {
+                    let _ = producer.end_batch();
+                }
+                _ => {
+                    let len = if what == 5 { len } else { len % 32 };
+                    if let Some(slot) = producer.quick_slot(len) {
+                        let tail = producer.tail();
+                        let asked = producer.try_reserve(len);
+                        prop_assert_eq!(asked.map(|asked| (asked.position(), asked.len())), Ok((slot.position(), len)));
+                        prop_assert_eq!(producer.tail(), tail, "a pad was needed");
+                        producer.commit(slot.shortened(len - len / 2), Meta::default());
+                    }
+                }
+            }
+        }
+    }
+}
