@@ -424,6 +424,17 @@ fn a_batch_that_met_damage_and_is_put_back_comes_again() {
 }
 
 #[test]
+fn who_was_told_of_a_removal_sends_nothing_more() {
+    let guard = RingGuard::new("review-removed-await");
+    let ring = spsc::Builder::new(guard.posix()).create().unwrap();
+    let mut producer = ring.producer().unwrap();
+    producer.send(b"there is room for more").unwrap();
+    semring::remove(&guard.posix().parse().unwrap(), true).unwrap();
+    assert_eq!(producer.await_next_consumer(), Err(SendError::Removed));
+    assert_eq!(producer.send(b"to nobody"), Err(SendError::Removed));
+}
+
+#[test]
 fn damage_that_a_batch_met_is_told_before_the_next_message() {
     let guard = RingGuard::new("review-damage-first");
     let ring = mpsc::Builder::new(guard.posix())

@@ -633,8 +633,9 @@ impl<K: Kind> Producer<K> {
             return Err(SendError::Forked);
         }
         self.core.trouble = None;
-        let forgotten = self.core.seat.forget_consumer().map_err(send_error);
-        forgotten.and(self.core.check())
+        let forgotten = self.core.seat.forget_consumer();
+        forgotten.map_err(|error| self.core.failed(error))?;
+        self.core.check()
     }
 
     /// Says that this producer sends nothing more, and detaches. Dropping it does the same without
