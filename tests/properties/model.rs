@@ -33,13 +33,15 @@ enum Op {
         lane: usize,
         lens: Vec<usize>,
     },
-    TryRecv {
-        put_back: bool,
+    Recv {
+        waits: bool,
+        then: Then,
     },
     /// Takes out at most so many.
     RecvBatch {
+        waits: bool,
         count: usize,
-        put_back: bool,
+        then: Then,
     },
     Flush,
     DropProducer {
@@ -47,6 +49,23 @@ enum Op {
     },
     NewProducer,
     ReopenConsumer,
+}
+
+/// What becomes of what was received.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Then {
+    Release,
+    PutBack,
+    /// Never dropped (`mem::forget`), which puts it back as well.
+    Forget,
+}
+
+fn then() -> impl Strategy<Value = Then> {
+    prop_oneof![
+        4 => Just(Then::Release),
+        1 => Just(Then::PutBack),
+        1 => Just(Then::Forget),
+    ]
 }
 
 /// Lengths of every kind: empty, small, the longest, too long, any.
@@ -68,9 +87,9 @@ fn op() -> impl Strategy<Value = Op> {
             |(lane, len, keep, meta, commit)| Op::Reserve { lane, len, keep, meta, commit }
         ),
         3 => (lane.clone(), vec(len(), 0..20)).prop_map(|(lane, lens)| Op::Batch { lane, lens }),
-        8 => any::<bool>().prop_map(|put_back| Op::TryRecv { put_back }),
-        4 => (0usize..30, any::<bool>())
-            .prop_map(|(count, put_back)| Op::RecvBatch { count, put_back }),
+        12 => (any::<bool>(), then()).prop_map(|(waits, then)| Op::Recv { waits, then }),
+        4 => (any::<bool>(), 0usize..30, then())
+            .prop_map(|(waits, count, then)| Op::RecvBatch { waits, count, then }),
         1 => Just(Op::Flush),
         1 => lane.prop_map(|lane| Op::DropProducer { lane }),
         2 => Just(Op::NewProducer),
@@ -221,8 +240,8 @@ impl<K: Kind> World<K> {
                 self.reserve(lane % self.lanes.len(), len, keep, meta, commit)
             }
             Op::Batch { lane, lens } => self.batch(lane % self.lanes.len(), &lens),
-            Op::TryRecv { put_back } => self.try_recv(put_back),
-            Op::RecvBatch { count, put_back } => self.recv_batch(count, put_back),
+            Op::Recv { waits, then } => self.recv(waits, then),
+            Op::RecvBatch { waits, count, then } => self.recv_batch(waits, count, then),
             Op::Flush => {
                 self.consumer
                     .as_mut()
@@ -361,7 +380,7 @@ impl<K: Kind> World<K> {
         let unread: usize = self.lanes.iter().map(|lane| lane.unread.len()).sum();
         prop_assert_eq!(unread, 0, "{}", error);
         match error {
-            RecvError::Empty => {}
+            RecvError::Empty | RecvError::TimedOut => {}
             RecvError::EndOfStream => {
                 prop_assert!(self.producers.iter().all(Option::is_none));
                 prop_assert!(!self.ended, "the same end twice");
@@ -372,14 +391,19 @@ impl<K: Kind> World<K> {
         Ok(())
     }
 
-    fn try_recv(&mut self, put_back: bool) -> Check {
+    fn recv(&mut self, waits: bool, then: Then) -> Check {
         let consumer = self.consumer.as_mut().expect("there is one");
-        let received = consumer.try_recv().map(|message| {
+        let received = if waits {
+            consumer.recv_timeout(Duration::ZERO)
+        } else {
+            consumer.try_recv()
+        };
+        let received = received.map(|message| {
             let seen = Self::seen(&message.view());
-            if put_back {
-                message.put_back()
-            } else {
-                message.release()
+            match then {
+                Then::Release => message.release(),
+                Then::PutBack => message.put_back(),
+                Then::Forget => std::mem::forget(message),
             }
             seen
         });
@@ -388,16 +412,21 @@ impl<K: Kind> World<K> {
             Err(error) => return self.check_none(error),
         };
         self.check_message(lane, &sent)?;
-        if !put_back {
+        if then == Then::Release {
             self.lanes[lane].unread.pop_front();
             self.received += 1;
         }
         Ok(())
     }
 
-    fn recv_batch(&mut self, count: usize, put_back: bool) -> Check {
+    fn recv_batch(&mut self, waits: bool, count: usize, then: Then) -> Check {
         let consumer = self.consumer.as_mut().expect("there is one");
-        let received = consumer.try_recv_batch().map(|mut batch| {
+        let received = if waits {
+            consumer.recv_batch_timeout(Duration::ZERO)
+        } else {
+            consumer.try_recv_batch()
+        };
+        let received = received.map(|mut batch| {
             let mut out = Vec::new();
             while out.len() < count
                 && let Some(message) = batch.next_message()
@@ -405,10 +434,10 @@ impl<K: Kind> World<K> {
                 out.push(Self::seen(&message));
             }
             assert_eq!(batch.messages(), out.len());
-            if put_back {
-                batch.put_back()
-            } else {
-                batch.release()
+            match then {
+                Then::Release => batch.release(),
+                Then::PutBack => batch.put_back(),
+                Then::Forget => std::mem::forget(batch),
             }
             out
         });
@@ -425,7 +454,7 @@ impl<K: Kind> World<K> {
         let mut queues: Vec<_> = self.lanes.iter().map(|lane| lane.unread.clone()).collect();
         for (lane, sent) in out {
             prop_assert_eq!(Some(sent), queues[lane].pop_front(), "lane {}", lane);
-            if !put_back {
+            if then == Then::Release {
                 self.lanes[lane].unread.pop_front();
                 self.received += 1;
             }
