@@ -21,12 +21,13 @@ use crate::guard::wait::{Deadline, Outcome, Waiter};
 use crate::guard::{Bell, GuardError, Seat};
 use crate::layout::view::LaneView;
 use crate::lifecycle::{ConsumerSeat, Removal, note_count, remove_idle};
-use crate::os::{barrier, clock};
+use crate::os::barrier;
+use crate::os::clock::Rarely;
 use crate::ring::Damage;
 use crate::ring::consume::LaneConsumer;
 use crate::ring::merge::{LaneDamage, Merge, Next};
 
-/// How often a consumer that polls an empty ring asks the kernel whether the producers are gone.
+/// A consumer that polls an empty ring asks the kernel no more often whether the producers are gone.
 const POLL_PROBE: Duration = Duration::from_micros(50);
 
 /// The consumer: receives the messages of all lanes, each lane's in order.
@@ -74,7 +75,7 @@ pub(super) struct ConsumerCore {
     /// An end-of-stream was returned, for so many attachments; noted in the ring with the next call,
     /// so that a consumer that is killed before it acted on it gets it again.
     end_returned: Option<u64>,
-    last_poll_probe: Option<Instant>,
+    poll_probes: Rarely,
     removed: bool,
     /// A [`Batch`] is out, and may have stepped over messages.
     in_batch: bool,
@@ -241,14 +242,9 @@ impl ConsumerCore {
         if self.polled {
             return self.stand_by();
         }
-        let now = clock::now();
-        if self
-            .last_poll_probe
-            .is_some_and(|last| now.duration_since(last) < POLL_PROBE)
-        {
+        if !self.poll_probes.is_due(POLL_PROBE) {
             return Err(RecvError::Empty);
         }
-        self.last_poll_probe = Some(now);
         let ended = ended_attachments(&self.seat, self.saw_messages);
         let ended = ended.map_err(|error| self.failed(error))?;
         // Who is gone by now published before: look again, then believe the end.
@@ -460,6 +456,7 @@ impl<K: Kind> Consumer<K> {
                 wakers,
                 posts: 0,
                 since_probe: 0,
+                probes: Rarely::default(),
                 quarter: capacity.quarter(),
             },
             seat,
@@ -470,7 +467,7 @@ impl<K: Kind> Consumer<K> {
             damaged,
             saw_messages: false,
             end_returned: None,
-            last_poll_probe: None,
+            poll_probes: Rarely::default(),
             removed: false,
             in_batch: false,
             polled: false,
