@@ -243,14 +243,18 @@ impl Waiter {
         let Ok(left) = left else {
             return Ok(Some(Outcome::TimedOut));
         };
-        self.sleeps += 1;
+        // Who can't be sure to be woken looks again soon.
+        let nap = if summoned {
+            left
+        } else {
+            Some(left.map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN)))
+        };
+        let waited = side.sleep(company, nap)?;
+        self.alone = waited == Waited::Alone;
+        self.sleeps += u64::from(!self.alone);
         if !summoned {
-            let nap = left.map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN));
-            self.alone = side.sleep(company, Some(nap))? == Waited::Alone;
             return Ok(None);
         }
-        let waited = side.sleep(company, left)?;
-        self.alone = waited == Waited::Alone;
         if self.alone && weakened(Twin::ProbeAfterScan) {
             return Ok(side.is_over()?.then_some(Outcome::Over));
         }
