@@ -109,7 +109,7 @@ impl Waiter {
         }
     }
 
-    /// How often this handle went to sleep in the kernel.
+    /// How often this handle went to sleep in the kernel, or was told there that it is alone.
     pub(crate) fn sleeps(&self) -> u64 {
         self.sleeps
     }
@@ -243,6 +243,7 @@ impl Waiter {
         let Ok(left) = left else {
             return Ok(Some(Outcome::TimedOut));
         };
+        self.sleeps += 1;
         // Who can't be sure to be woken looks again soon.
         let nap = if summoned {
             left
@@ -251,7 +252,6 @@ impl Waiter {
         };
         let waited = side.sleep(company, nap)?;
         self.alone = waited == Waited::Alone;
-        self.sleeps += u64::from(!self.alone);
         if !summoned {
             return Ok(None);
         }
