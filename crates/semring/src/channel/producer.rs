@@ -139,16 +139,8 @@ impl ProducerCore {
     /// Asks the guard what became of the consumer.
     #[cold]
     pub(super) fn probe(&mut self) -> Result<(), SendError> {
-        let answer = self.ask();
-        if answer.is_err() {
-            // A pipe that is broken stays so: the next call asks again, however soon it comes.
-            self.next_probe = self.lane.tail();
-            self.probes.forget();
-        }
-        answer
-    }
-
-    fn ask(&mut self) -> Result<(), SendError> {
+        // A pipe that is broken stays so: unless all is well, the next call asks again.
+        self.next_probe = self.lane.tail();
         self.lane.look_again();
         let fate = self.seat.consumer().map_err(|error| self.failed(error))?;
         self.check()?;

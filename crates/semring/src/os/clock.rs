@@ -27,11 +27,6 @@ impl Rarely {
         }
         due
     }
-
-    /// As if it had never been done.
-    pub(crate) fn forget(&mut self) {
-        self.0 = None;
-    }
 }
 
 /// Lets some time pass, for those who can only ask again.
