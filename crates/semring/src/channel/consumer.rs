@@ -21,13 +21,12 @@ use crate::guard::wait::{Deadline, Outcome, Waiter};
 use crate::guard::{Bell, GuardError, Seat};
 use crate::layout::view::LaneView;
 use crate::lifecycle::{ConsumerSeat, Removal, note_count, remove_idle};
-use crate::os::barrier;
-use crate::os::clock::Rarely;
+use crate::os::{barrier, clock};
 use crate::ring::Damage;
 use crate::ring::consume::LaneConsumer;
 use crate::ring::merge::{LaneDamage, Merge, Next};
 
-/// A consumer that polls an empty ring asks the kernel no more often whether the producers are gone.
+/// How often a consumer that polls an empty ring asks the kernel whether the producers are gone.
 const POLL_PROBE: Duration = Duration::from_micros(50);
 
 /// The consumer: receives the messages of all lanes, each lane's in order.
@@ -75,7 +74,7 @@ pub(super) struct ConsumerCore {
     /// An end-of-stream was returned, for so many attachments; noted in the ring with the next call,
     /// so that a consumer that is killed before it acted on it gets it again.
     end_returned: Option<u64>,
-    poll_probes: Rarely,
+    last_poll_probe: Option<Instant>,
     removed: bool,
     /// A [`Batch`] is out, and may have stepped over messages.
     in_batch: bool,
@@ -242,9 +241,14 @@ impl ConsumerCore {
         if self.polled {
             return self.stand_by();
         }
-        if !self.poll_probes.is_due(POLL_PROBE) {
+        let now = clock::now();
+        if self
+            .last_poll_probe
+            .is_some_and(|last| now.duration_since(last) < POLL_PROBE)
+        {
             return Err(RecvError::Empty);
         }
+        self.last_poll_probe = Some(now);
         let ended = ended_attachments(&self.seat, self.saw_messages);
         let ended = ended.map_err(|error| self.failed(error))?;
         // Who is gone by now published before: look again, then believe the end.
@@ -456,7 +460,6 @@ impl<K: Kind> Consumer<K> {
                 wakers,
                 posts: 0,
                 since_probe: 0,
-                probes: Rarely::default(),
                 quarter: capacity.quarter(),
             },
             seat,
@@ -467,7 +470,7 @@ impl<K: Kind> Consumer<K> {
             damaged,
             saw_messages: false,
             end_returned: None,
-            poll_probes: Rarely::default(),
+            last_poll_probe: None,
             removed: false,
             in_batch: false,
             polled: false,

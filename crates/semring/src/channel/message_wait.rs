@@ -8,7 +8,6 @@ use crate::guard::wait::{Company, Waiting};
 use crate::guard::{Bell, GuardError, Seat, Waited};
 use crate::lifecycle::{ConsumerSeat, note_count};
 use crate::os::barrier;
-use crate::os::clock::Rarely;
 use crate::ring::merge::Merge;
 use crate::sync::AtomicU64;
 
@@ -19,12 +18,7 @@ pub(super) struct Bells {
     /// Bytes released since the guard was asked last.
     pub(super) since_probe: u64,
     pub(super) quarter: u64,
-    pub(super) probes: Rarely,
 }
-
-/// Busy ends ask the guard no more often than this: where a quarter lap takes a few microseconds, the question
-/// would cost as much as the messages.
-pub(super) const PROBE_INTERVAL: Duration = Duration::from_micros(100);
 
 impl Bells {
     /// Releases what was taken on a lane, and wakes its producer if it waits for room.
@@ -53,9 +47,7 @@ impl Bells {
         // How a busy consumer notices that the ring was removed.
         if self.since_probe >= self.quarter {
             self.since_probe = 0;
-            if self.probes.is_due(PROBE_INTERVAL) {
-                seat.ring().guard.producers_gone()?;
-            }
+            seat.ring().guard.producers_gone()?;
         }
         Ok(())
     }

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use super::builder::Habits;
 use super::interrupt::Interrupter;
 use super::kind::{Any, Kind, Mpsc};
-use super::message_wait::PROBE_INTERVAL;
 use super::pollable::{Pollable, pollable_error};
 use super::reservation::{Reservation, SendBatch};
 use crate::error::{AttachError, SendError};
@@ -20,7 +19,6 @@ use crate::layout::record::HEADER_BYTES;
 use crate::layout::{Meta, Position};
 use crate::lifecycle::{ConsumerFate, ProducerSeat, note_count};
 use crate::os::barrier;
-use crate::os::clock::Rarely;
 use crate::ring::produce::{LaneProducer, NoSlot, Slot};
 use crate::sync::AtomicU64;
 
@@ -71,7 +69,6 @@ pub(super) struct ProducerCore {
     pub(super) habits: Habits,
     /// The guard is asked again when the lane's tail is here.
     next_probe: Position,
-    probes: Rarely,
     /// What went wrong after a commit: the next call says it.
     trouble: Option<SendError>,
     posts: u64,
@@ -110,12 +107,7 @@ impl ProducerCore {
             return Err(trouble);
         }
         if self.lane.tail().has_reached(self.next_probe) {
-            // Too soon: a dead consumer's lane is full before long, and who waits for room asks.
-            if self.lane.is_poisoned() || self.probes.is_due(PROBE_INTERVAL) {
-                self.probe()?;
-            } else {
-                self.put_probe_off();
-            }
+            self.probe()?;
         }
         Ok(())
     }
@@ -152,12 +144,8 @@ impl ProducerCore {
         if self.lane.is_poisoned() {
             return Err(SendError::Poisoned);
         }
-        self.put_probe_off();
-        Ok(())
-    }
-
-    fn put_probe_off(&mut self) {
         self.next_probe = self.lane.tail().advance(self.lane.capacity().quarter());
+        Ok(())
     }
 
     /// A removed ring stays removed: what is sent into it from here on nobody would receive.
@@ -465,7 +453,6 @@ impl<K: Kind> Producer<K> {
             interrupt: InterruptFlag::new(),
             habits,
             next_probe,
-            probes: Rarely::default(),
             trouble: None,
             posts: 0,
             polled: false,
@@ -623,7 +610,7 @@ impl<K: Kind> Producer<K> {
     }
 
     /// Asks the kernel whether the consumer is still there: one call, about 0.2 µs. `send` does so by
-    /// itself once in a quarter lap (each 100 µs at most), and whenever it sleeps or wakes the consumer.
+    /// itself once in a quarter lap and whenever it sleeps or wakes the consumer.
     ///
     /// # Errors
     /// [`SendError::ConsumerGone`] or [`SendError::Closed`] if one was met and is gone,
