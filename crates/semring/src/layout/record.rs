@@ -52,6 +52,17 @@ pub(crate) const fn record_bytes(payload: u64) -> u64 {
     (HEADER_BYTES + payload + (RECORD_ALIGN - 1)) & !(RECORD_ALIGN - 1)
 }
 
+/// What one comparison needs: a message of fewer bytes than this, at `position`, neither takes more than `free`
+/// bytes nor crosses the end of the data area, and is not longer than messages may be.
+pub(crate) fn shorter_fit(position: Position, capacity: Capacity, free: u64) -> u64 {
+    let stretch = free
+        .min(capacity.bytes_to_end(position))
+        .min(capacity.quarter())
+        & !(RECORD_ALIGN - 1);
+    // A record is its payload and a header, rounded up.
+    stretch.saturating_sub(HEADER_BYTES - 1)
+}
+
 /// The header word of a message.
 #[inline]
 pub(crate) const fn message_header(payload: u32, meta: Meta) -> u64 {

@@ -207,11 +207,16 @@ mod real {
             within: u64,
             length: usize,
         ) -> NonNull<u8> {
+            self.assert_not_forked();
+            self.bytes_here(position, within, length)
+        }
+
+        #[inline(always)]
+        fn assert_not_forked(&self) {
             assert!(
                 !self.is_forked(),
                 "a forked child must open the ring itself"
             );
-            self.bytes_here(position, within, length)
         }
 
         /// The same for those who have just asked whether this is a forked child.
@@ -236,21 +241,17 @@ mod real {
         /// Copies bytes in.
         #[inline(always)]
         pub(crate) fn write(&self, position: Position, within: u64, bytes: &[u8]) {
-            let to = self.bytes_at(position, within, bytes.len());
-            // SAFETY: `bytes_at` checked the bounds; `bytes` can't overlap shared memory, to which no
-            // safe code has a slice. A peer that breaks the protocol can make the bytes garbage,
-            // nothing else.
-            unsafe {
-                to.as_ptr()
-                    .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
-            };
+            self.assert_not_forked();
+            self.write_here(position, within, bytes);
         }
 
         /// Copies bytes in, for those who have just seen that the lane [is intact](Self::is_intact).
         #[inline(always)]
         pub(crate) fn write_here(&self, position: Position, within: u64, bytes: &[u8]) {
             let to = self.bytes_here(position, within, bytes.len());
-            // SAFETY: as for `write`.
+            // SAFETY: `bytes_here` checked the bounds; `bytes` can't overlap shared memory, to which no
+            // safe code has a slice. A peer that breaks the protocol can make the bytes garbage,
+            // nothing else.
             unsafe {
                 to.as_ptr()
                     .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
@@ -261,7 +262,7 @@ mod real {
         #[inline(always)]
         pub(crate) fn read(&self, position: Position, within: u64, bytes: &mut [u8]) {
             let from = self.bytes_at(position, within, bytes.len());
-            // SAFETY: as for `write`, the other way round.
+            // SAFETY: as for `write_here`, the other way round.
             unsafe {
                 from.as_ptr()
                     .copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len())

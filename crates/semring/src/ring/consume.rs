@@ -4,7 +4,7 @@
 //! believes nothing but one header word at a time, read once and checked.
 
 use super::Damage;
-use crate::layout::record::{HEADER_BYTES, MessageHeader, RECORD_ALIGN, Record, decode};
+use crate::layout::record::{MessageHeader, Record, decode, shorter_fit};
 use crate::layout::view::LaneView;
 use crate::layout::{Capacity, Position};
 use crate::sync::{Ordering, Twin, weakened};
@@ -136,14 +136,10 @@ impl LaneConsumer {
                 end.distance_from(self.read)
             }
         };
-        let stretch = until(self.horizon)
+        let free = until(self.horizon)
             .min(self.poisoned.map_or(u64::MAX, until))
-            .min(self.capacity.bytes_to_end(self.read))
-            .min(self.capacity.quarter())
-            .min(at_most)
-            & !(RECORD_ALIGN - 1);
-        // A record is its payload and a header, rounded up.
-        self.quick = stretch.saturating_sub(HEADER_BYTES - 1);
+            .min(at_most);
+        self.quick = shorter_fit(self.read, self.capacity, free);
     }
 
     /// The next message is asked about.

@@ -6,8 +6,7 @@
 use super::Damage;
 use crate::layout::control::LANE_NO_MORE;
 use crate::layout::record::{
-    HEADER_BYTES, Meta, RECORD_ALIGN, Record, UNPUBLISHED, decode, message_header, pad_header,
-    record_bytes,
+    Meta, Record, UNPUBLISHED, decode, message_header, pad_header, record_bytes, shorter_fit,
 };
 use crate::layout::view::LaneView;
 use crate::layout::{Capacity, Position};
@@ -161,13 +160,7 @@ impl LaneProducer {
         let slack = if weakened(Twin::NoSlackWord) { 0 } else { 8 };
         let taken = self.tail.distance_from(self.released) + slack;
         let room = self.capacity.get().saturating_sub(taken);
-        let stretch = room
-            .min(self.capacity.bytes_to_end(self.tail))
-            .min(self.capacity.quarter())
-            .min(at_most)
-            & !(RECORD_ALIGN - 1);
-        // A record is its payload and a header, rounded up.
-        self.quick = stretch.saturating_sub(HEADER_BYTES - 1);
+        self.quick = shorter_fit(self.tail, self.capacity, room.min(at_most));
     }
 
     /// The next message is asked about.
