@@ -101,13 +101,14 @@ fn table(sums: &Sums, time: Duration) {
         audit,
         ..
     } = sums;
-    let rows: [(&str, u64); 22] = [
+    let rows: [(&str, u64); 23] = [
         ("seconds", time.as_secs()),
         ("rounds", *rounds),
         ("kills", weather.kills),
         ("  of consumers", weather.consumer_kills),
         ("  of stopped processes", weather.stopped_kills),
         ("  all at once", weather.massacres),
+        ("  missed by all", weather.bereavements),
         ("stops", weather.stops),
         ("calms", weather.calms),
         ("attachments refused", weather.refused),

@@ -25,6 +25,8 @@ const HERALD: usize = 1;
 const REFUSED: usize = 2;
 const BROKEN_PIPES: usize = 3;
 const ENDS: usize = 4;
+/// Whether a consumer is attached, by its own word.
+const CONSUMER: usize = 5;
 /// From here on two words for each producer's place: how often it did something, and how often it met
 /// with a broken pipe or attached anew.
 const PLACES: usize = 16;
@@ -62,6 +64,15 @@ impl Board {
 
     pub fn ends(&self) -> u64 {
         self.get(ENDS)
+    }
+
+    /// Whether the consumer that last said something of it was attached then.
+    pub fn has_consumer(&self) -> bool {
+        self.get(CONSUMER) != 0
+    }
+
+    fn note_consumer(&self, is_attached: bool) {
+        self.words[CONSUMER].store(is_attached.into(), Ordering::SeqCst);
     }
 
     /// How often the producers at this place did something.
@@ -278,6 +289,7 @@ impl Setting<'_> {
         let mut bytes = Vec::new();
         loop {
             let mut consumer = self.attached(|| ring.consumer())?;
+            self.board.note_consumer(true);
             let mut books = self.ledger.consumer();
             for _ in 0..1 + random.below(30_000) {
                 let got = receive(&mut consumer, &mut books, random, &mut bytes);
@@ -293,6 +305,7 @@ impl Setting<'_> {
                     Err(error) => return Err(format!("recv: {error}")),
                 }
             }
+            self.board.note_consumer(false);
             drop(consumer);
         }
     }
