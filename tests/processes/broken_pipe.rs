@@ -1,5 +1,5 @@
 //! A producer sees a broken pipe when the consumer that it has met is gone: at once when it sleeps, when
-//! it asks, and within a quarter lap when it runs.
+//! it asks, and within half a lap when it runs.
 
 use crate::case::{Case, SMALL, answer, ask, say_ok};
 use semring::SendError;
@@ -11,6 +11,7 @@ over_both_backends! {
     a_blocked_producer_learns_that_the_consumer_closed
     every_blocked_producer_learns_of_the_death
     a_running_producer_learns_of_it_within_a_quarter_lap
+    a_running_producer_whose_consumer_was_at_work_learns_of_it_within_half_a_lap
     a_producer_whose_consumer_died_asleep_learns_of_it_with_the_next_message
     an_idle_producer_learns_of_it_when_it_asks
     a_closed_ring_is_told_from_a_broken_one
@@ -102,6 +103,33 @@ fn a_running_producer_learns_of_it_within_a_quarter_lap(case: Case) {
             format!("drained {} EndOfStream", 10 + after)
         );
     }
+    case.finish();
+}
+
+/// What the consumer gave back just before it died looks like a sign of life for a quarter lap more.
+fn a_running_producer_whose_consumer_was_at_work_learns_of_it_within_half_a_lap(case: Case) {
+    let capacity: u64 = 1 << 20;
+    case.ring_of(1, capacity);
+    let mut producer = case.producer();
+    let mut consumer = case.consumer();
+    // 64 bytes each with the header.
+    let a_quarter = capacity / 4 / 64;
+    let sent = a_quarter - 96;
+    say_ok(&mut producer, &format!("send 1 0 {sent} 56"));
+    say_ok(&mut consumer, "skip 2000");
+    say_ok(&mut consumer, "flush");
+    consumer.kill();
+    let told = ask(&mut producer, &format!("send 1 {sent} 10000 56"));
+    let after = told.strip_prefix("error ConsumerGone after ");
+    let after: u64 = after.expect("it is told").parse().unwrap();
+    assert!(sent + after <= 2 * a_quarter, "told after {after} messages");
+    drop(producer);
+    let mut cleaner = case.consumer();
+    assert_eq!(
+        ask(&mut cleaner, "drain"),
+        format!("drained {} EndOfStream", sent + after - 2000)
+    );
+    drop(cleaner);
     case.finish();
 }
 

@@ -22,6 +22,7 @@ over_both_backends! {
     nobody_watches_a_directory_before_the_first_sleep
     a_ring_whose_guard_was_removed_goes_by_force_only
     a_removed_ring_stays_removed_for_its_producer
+    a_ring_removed_under_two_busy_ends_is_noticed_by_each
     an_end_that_is_seen_while_the_last_producer_leaves_is_one_to_remove_at
     a_process_of_which_only_the_lock_is_left_is_waited_for_by_who_removes
     a_late_producer_loses_nothing_when_the_consumer_removes
@@ -348,6 +349,42 @@ fn a_removed_ring_stays_removed_for_its_producer(case: Case) {
     assert_eq!(producer.probe(), Err(SendError::Removed));
     assert_eq!(producer.send(b"after"), Err(SendError::Removed));
     drop((producer, ring));
+    case.finish_removed();
+}
+
+/// Each end sees that the other one is at work, and all the same asks for the ring once in a MiB.
+fn a_ring_removed_under_two_busy_ends_is_noticed_by_each(case: Case) {
+    const MESSAGES_A_MIB: usize = 1 << 14;
+    for producer_first in [true, false] {
+        let ring = case.ring_of(1, 1 << 16);
+        let mut producer = ring.producer().unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        let mut exchange = |ask: bool, messages: usize| {
+            if ask {
+                producer.probe().unwrap();
+            }
+            for number in 0..messages {
+                // 64 bytes with the header.
+                if let Err(error) = producer.send(&[0; 56]) {
+                    return Some((number, true, error == SendError::Removed));
+                }
+                if let Err(error) = consumer.recv() {
+                    return Some((number, false, error == RecvError::Removed));
+                }
+            }
+            None
+        };
+        let most = MESSAGES_A_MIB / 8 * 7;
+        assert_eq!(exchange(false, most), None);
+        // Here the consumer asks. Whose question was longer ago is the first to ask again.
+        assert_eq!(exchange(producer_first, MESSAGES_A_MIB / 4), None);
+        assert_eq!(exchange(!producer_first, 1), None);
+        semring::remove(&case.address().parse().unwrap(), true).unwrap();
+        let (after, is_producer, is_removed) = exchange(false, 2 * MESSAGES_A_MIB).unwrap();
+        assert!(is_removed && is_producer == producer_first);
+        assert!(after <= MESSAGES_A_MIB, "noticed after {after} messages");
+        drop((producer, consumer, ring));
+    }
     case.finish_removed();
 }
 

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::ASK_BYTES;
 use super::batch::Batch;
 use super::builder::Habits;
 use super::interrupt::Interrupter;
@@ -460,7 +461,7 @@ impl<K: Kind> Consumer<K> {
                 wakers,
                 posts: 0,
                 since_probe: 0,
-                quarter: capacity.quarter(),
+                until_probe: capacity.quarter().max(ASK_BYTES),
             },
             seat,
             waiter,

@@ -17,7 +17,8 @@ pub(super) struct Bells {
     pub(super) posts: u64,
     /// Bytes released since the guard was asked last.
     pub(super) since_probe: u64,
-    pub(super) quarter: u64,
+    /// It is asked again after so many.
+    pub(super) until_probe: u64,
 }
 
 impl Bells {
@@ -45,7 +46,7 @@ impl Bells {
             seat.ring().guard.post(Bell::Room { lane })?;
         }
         // How a busy consumer notices that the ring was removed.
-        if self.since_probe >= self.quarter {
+        if self.since_probe >= self.until_probe {
             self.since_probe = 0;
             seat.ring().guard.producers_gone()?;
         }

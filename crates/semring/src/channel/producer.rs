@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::ASK_BYTES;
 use super::builder::Habits;
 use super::interrupt::Interrupter;
 use super::kind::{Any, Kind, Mpsc};
@@ -67,8 +68,12 @@ pub(super) struct ProducerCore {
     waiter: Waiter,
     interrupt: Arc<InterruptFlag>,
     pub(super) habits: Habits,
-    /// The guard is asked again when the lane's tail is here.
+    /// The next look at whether the consumer lives is made when the lane's tail is here.
     next_probe: Position,
+    /// Where the tail was when the guard was asked last.
+    asked_at: Position,
+    /// What the consumer had given back when it was looked at last.
+    sign_of_life: Position,
     /// What went wrong after a commit: the next call says it.
     trouble: Option<SendError>,
     posts: u64,
@@ -107,9 +112,26 @@ impl ProducerCore {
             return Err(trouble);
         }
         if self.lane.tail().has_reached(self.next_probe) {
-            self.probe()?;
+            self.look_for_life()?;
         }
         Ok(())
+    }
+
+    /// Once in a quarter lap: a consumer that has given something back since the last time lives, or died
+    /// just now; of any other the guard is asked. Of one that lives, too, now and then: the ring may have
+    /// been removed from under both.
+    #[cold]
+    fn look_for_life(&mut self) -> Result<(), SendError> {
+        let tail = self.lane.tail();
+        let quarter = self.lane.capacity().quarter();
+        let sign = self.lane.given_back();
+        let lives = sign != self.sign_of_life;
+        self.sign_of_life = sign;
+        if lives && tail.distance_from(self.asked_at) + quarter <= ASK_BYTES {
+            self.next_probe = tail.advance(quarter);
+            return Ok(());
+        }
+        self.probe()
     }
 
     /// Why the ring's pages are not there.
@@ -144,7 +166,9 @@ impl ProducerCore {
         if self.lane.is_poisoned() {
             return Err(SendError::Poisoned);
         }
-        self.next_probe = self.lane.tail().advance(self.lane.capacity().quarter());
+        let tail = self.lane.tail();
+        self.asked_at = tail;
+        self.next_probe = tail.advance(self.lane.capacity().quarter());
         Ok(())
     }
 
@@ -444,15 +468,17 @@ impl Waiting for RoomWait<'_> {
 impl<K: Kind> Producer<K> {
     pub(super) fn new(seat: ProducerSeat, lane: LaneProducer, habits: Habits) -> Self {
         let waiter = Waiter::new(habits.wait, cpus(), seat.generation());
-        let next_probe = lane.tail().advance(lane.capacity().quarter());
+        let tail = lane.tail();
         let core = ProducerCore {
+            next_probe: tail.advance(lane.capacity().quarter()),
+            asked_at: tail,
+            sign_of_life: lane.given_back(),
             lane,
             seat,
             waker: ConsumerWaker::new(habits.asymmetric_barrier && barrier::register()),
             waiter,
             interrupt: InterruptFlag::new(),
             habits,
-            next_probe,
             trouble: None,
             posts: 0,
             polled: false,
@@ -610,7 +636,7 @@ impl<K: Kind> Producer<K> {
     }
 
     /// Asks the kernel whether the consumer is still there: one call, about 0.2 µs. `send` does so by
-    /// itself once in a quarter lap and whenever it sleeps or wakes the consumer.
+    /// itself whenever it sleeps or wakes the consumer, and when half a lap went by without a sign of its life.
     ///
     /// # Errors
     /// [`SendError::ConsumerGone`] or [`SendError::Closed`] if one was met and is gone,

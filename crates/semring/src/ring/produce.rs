@@ -222,6 +222,11 @@ impl LaneProducer {
         Ok(fits)
     }
 
+    /// Up to where the consumer gave the lane back, by its own word: to be compared with an earlier one only.
+    pub(crate) fn given_back(&self) -> Position {
+        Position::new(self.lane.consumer().released.load(Ordering::Relaxed))
+    }
+
     /// Publishes a slot that was filled.
     #[inline]
     pub(crate) fn commit(&mut self, slot: Slot, meta: Meta) {
