@@ -70,24 +70,31 @@ pub(crate) fn would_be_refused(file: &File, byte: u64, hold: Hold) -> io::Result
     Ok(i32::from(lock.l_type) != libc::F_UNLCK)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(semring_loom)))]
 mod tests {
     use super::*;
+    use crate::os::testing::{Ended, in_child};
     use crate::os::{file, memfd};
 
+    /// In a process of its own: children that tests beside this one fork have copies of its descriptors
+    /// until they end, and so the locks.
     #[test]
     fn a_lock_belongs_to_the_description_and_not_to_the_process() {
-        let first = memfd::create(c"lock", 0o600, None).unwrap();
-        let double = first.try_clone().unwrap();
-        let second = file::reopen(&first, true).unwrap();
-        assert!(hold(&first, Hold::Shared).unwrap());
-        assert!(hold(&second, Hold::Shared).unwrap());
-        assert!(!hold(&second, Hold::Alone).unwrap());
-        drop(first);
-        assert!(!hold(&second, Hold::Alone).unwrap(), "the double holds it");
-        drop(double);
-        assert!(hold(&second, Hold::Alone).unwrap());
-        assert!(hold(&second, Hold::Not).unwrap());
+        let ended = in_child(|| {
+            let first = memfd::create(c"lock", 0o600, None).unwrap();
+            let double = first.try_clone().unwrap();
+            let second = file::reopen(&first, true).unwrap();
+            assert!(hold(&first, Hold::Shared).unwrap());
+            assert!(hold(&second, Hold::Shared).unwrap());
+            assert!(!hold(&second, Hold::Alone).unwrap());
+            drop(first);
+            assert!(!hold(&second, Hold::Alone).unwrap(), "the double holds it");
+            drop(double);
+            assert!(hold(&second, Hold::Alone).unwrap());
+            assert!(hold(&second, Hold::Not).unwrap());
+            0
+        });
+        assert_eq!(ended, Ended::Code(0));
     }
 
     #[test]
