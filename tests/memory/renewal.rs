@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::process::Command;
-use std::time::Duration;
 
 use crate::site::{Kind, PEER, Site, answer, ask, fresh_path, say_ok};
 use semring::{AttachError, OpenError, RingState, any};
@@ -235,10 +234,25 @@ fn a_role_is_not_lost_by_the_time_that_others_take() {
     let producer = ring.producer().unwrap();
     let known = site.keeper();
     site.keeper().remove();
-    let mut opener = site.idle_peer();
-    opener.say(&format!("open {}", site.address()));
-    std::thread::sleep(Duration::from_millis(50));
+    let mut opener = Stepper::spawn(Command::new(PEER)).expect("a peer can be traced");
+    site.guard.adopt(opener.peer().pid());
+    opener
+        .peer()
+        .say(&format!("marked open {}", site.address()));
+    opener.run_to_marker().expect("it begins");
+    // It has looked, has found somebody with a role, and is about to look again.
+    let waits = CallStop::Before {
+        number: libc::SYS_sched_yield,
+    };
+    loop {
+        let stop = opener.run_to_call().expect("it goes on");
+        assert_ne!(stop, CallStop::Marker, "it does not wait");
+        if stop == waits {
+            break;
+        }
+    }
     drop(producer);
+    let mut opener = opener.resume().expect("it goes on");
     assert!(answer(&mut opener).starts_with("ok "));
     // Sets have numbers; pipes are where they were.
     assert!(site.keeper().exists());
