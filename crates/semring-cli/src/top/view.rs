@@ -55,10 +55,12 @@ fn show(terminal: &mut DefaultTerminal, rhythm: Rhythm, signals: &Signals) -> io
                 return Ok(End::Signal(signal));
             }
             let left = next.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
+            // Keys are asked for also where no time is left: if a look takes longer than the interval, there
+            // never is.
             if !event::poll(left.min(SLICE))? {
+                if left.is_zero() {
+                    break;
+                }
                 continue;
             }
             match event::read()? {

@@ -99,6 +99,11 @@ struct OnTerminal {
 
 impl OnTerminal {
     fn start(columns: u16, no_color: bool) -> OnTerminal {
+        OnTerminal::start_behind(&[], columns, no_color)
+    }
+
+    /// With a command such as `env` in front of it.
+    fn start_behind(before: &[&str], columns: u16, no_color: bool) -> OnTerminal {
         let size = Winsize {
             ws_row: 24,
             ws_col: columns,
@@ -111,7 +116,9 @@ impl OnTerminal {
         // With the terminal as its own, so that it hears of a new size.
         let mut command = Command::new("setsid");
         command
-            .args(["--ctty", "--wait", SEMRING, "top", "-i", "50ms"])
+            .args(["--ctty", "--wait"])
+            .args(before)
+            .args([SEMRING, "top", "-i", "50ms"])
             .env("TERM", "xterm-256color")
             .env_remove("NO_COLOR")
             .stdin(stdio())
@@ -205,6 +212,21 @@ fn on_a_terminal_it_draws_until_q() {
         });
     }
     ring.semring("rm", &[]).run().quietly(DONE);
+}
+
+/// A look takes 60 ms here, as on a slow machine with many rings, and the interval is 50 ms.
+#[test]
+fn keys_are_heard_also_if_each_look_takes_longer_than_the_interval() {
+    let slowly = ["strace", "-qq", "-o", "/dev/null", "--seccomp-bpf", "-f"];
+    let slowly =
+        slowly
+            .into_iter()
+            .chain(["-e", "trace=openat", "-e", "inject=openat:delay_exit=60000"]);
+    let slowly: Vec<&str> = slowly.collect();
+    let mut live = OnTerminal::start_behind(&slowly, 80, false);
+    live.wait_for("semring top");
+    live.keys.write_all(b"q").expect("a key");
+    assert_eq!(live.end().0, Some(0));
 }
 
 #[test]
