@@ -12,8 +12,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::support::{
-    BROKEN_PIPE, Call, DONE, Ring, SEMRING, USAGE, number, one_object, over_both_backends, seq,
-    wait_until,
+    BROKEN_PIPE, Call, DONE, Ring, SEMRING, Tool, USAGE, number, one_object, over_both_backends,
+    seq, wait_until,
 };
 
 over_both_backends! {
@@ -30,7 +30,7 @@ fn json_has_one_object_for_each_ring_and_interval(ring: &Ring) {
     producer.run().quietly(DONE);
     let mut consumer = ring.consumer(&["--follow", "-q"]).start();
     consumer.wait_for_bytes(seq(10).len());
-    consumer.wait_until_asleep_on_the_ring();
+    stop_asleep(ring, &mut consumer);
     let output = top(&["--json", "-i", "20ms", "-n", "3"])
         .run()
         .quietly(DONE);
@@ -62,6 +62,21 @@ fn json_has_one_object_for_each_ring_and_interval(ring: &Ring) {
     assert_ne!(mine[0]["time"], mine[2]["time"]);
     consumer.kill();
     ring.semring("rm", &[]).run().quietly(DONE);
+}
+
+/// Stops a consumer in its sleep on the ring, so that it stays so: it looks after its reader twice a second.
+fn stop_asleep(ring: &Ring, consumer: &mut Tool) {
+    let address = ring.address().parse().expect("an address");
+    loop {
+        consumer.wait_until_asleep_on_the_ring();
+        consumer.stop();
+        let info = semring::inspect(&address).expect("the ring is there");
+        if info.consumer_sleeps {
+            return;
+        }
+        // It had just woken up.
+        consumer.cont();
+    }
 }
 
 /// `2026-11-21T07:55:25.724Z`

@@ -341,6 +341,11 @@ impl Tool {
         self.peer.stop();
     }
 
+    #[track_caller]
+    pub fn cont(&mut self) {
+        self.peer.cont();
+    }
+
     /// Closes its stdin and waits for its end.
     #[track_caller]
     pub fn finish(mut self) -> Output {
