@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use crate::support::{
     CONSUMER, Call, DONE, FAILED, PERMISSION, PRODUCER, Ring, SEMRING, Scratch, is_root,
@@ -39,9 +40,16 @@ impl<'r> Users<'r> {
         let scratch = Scratch::new();
         let open = || PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(scratch.directory(), open()).expect("our own directory");
-        for program in [PRODUCER, CONSUMER, SEMRING] {
+        // By another process: a program that somebody has open to write can't be run, and who is forked by a
+        // test beside this one has what this process has open, for as long as it takes to its exec.
+        let programs = [PRODUCER, CONSUMER, SEMRING];
+        let copied = Command::new("cp")
+            .args(programs)
+            .arg(scratch.directory())
+            .status();
+        assert!(copied.expect("cp runs").success(), "room for the commands");
+        for program in programs {
             let name = program.rsplit('/').next().expect("a path");
-            std::fs::copy(program, scratch.path(name)).expect("room for the commands");
             std::fs::set_permissions(scratch.path(name), open()).expect("our own file");
         }
         Some(Users { ring, scratch })
