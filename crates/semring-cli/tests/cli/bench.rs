@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::alone::{alone, test_name};
 use crate::support::{Call, DONE, SEMRING, USAGE, wait_until};
 
-/// What a run could leave: in this test's own namespaces there is nothing else.
+/// What a run could leave: in this test's own namespaces and folder there is nothing else.
 fn objects() -> Vec<String> {
     let mut found = Vec::new();
     for kind in ["shm", "sem", "msg"] {
@@ -20,22 +20,15 @@ fn objects() -> Vec<String> {
     let files = std::fs::read_dir(std::env::temp_dir()).expect("a folder");
     let names = files.map(|file| file.expect("a file").file_name());
     let names = names.map(|name| name.to_string_lossy().into_owned());
-    // Tests beside this one share the folder: what their running programs have there is not meant. What those
-    // have that ended would be left behind, whoever they were.
-    let is_ours_or_left = |name: &String| {
-        let pid = name.strip_prefix("semring-bench-");
-        let pid = pid.and_then(|rest| rest.split('-').next());
-        pid.is_some_and(|pid| parent_of(pid).is_none_or(|parent| parent == std::process::id()))
-    };
-    found.extend(names.filter(is_ours_or_left));
+    found.extend(names.filter(|name| name.starts_with("semring-bench-")));
     found
 }
 
-/// The parent of a process, if there is such a process.
-fn parent_of(pid: &str) -> Option<u32> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
-    parent.trim().parse().ok()
+/// A bench that goes on for longer than any test, unless it is ended.
+fn endless(way: &str) -> Call<'static> {
+    let wake_ups = ["bench", "--peer", way, "--workload", "wake-up"];
+    let call = Call::new(SEMRING, None).args(&wake_ups);
+    call.args(&["--rounds", "10000"])
 }
 
 #[test]
@@ -76,9 +69,7 @@ fn every_way_does_what_it_can() {
 fn a_signal_ends_a_run_and_nothing_stays() {
     alone(test_name!(a_signal_ends_a_run_and_nothing_stays), || {
         for way in ["semring", "fifo", "sysv-queue", "shared-semaphore"] {
-            let tool = Call::new(SEMRING, None)
-                .args(&["bench", "--peer", way, "--workload", "wake-up"])
-                .start();
+            let tool = endless(way).start();
             wait_until("something is made", || !objects().is_empty());
             tool.signal(Signal::SIGINT);
             let output = tool.finish();
@@ -95,9 +86,7 @@ fn a_signal_at_any_moment_is_the_end() {
     alone(test_name!(a_signal_at_any_moment_is_the_end), || {
         for moment in 0..12 {
             for way in ["semring", "sysv-queue", "shared-semaphore"] {
-                let tool = Call::new(SEMRING, None)
-                    .args(&["bench", "--peer", way, "--workload", "wake-up"])
-                    .start();
+                let tool = endless(way).start();
                 wait_until("something is made", || !objects().is_empty());
                 // Nothing is awaited here: the moments just differ.
                 std::thread::sleep(std::time::Duration::from_millis(3 * moment));
@@ -114,14 +103,9 @@ fn an_ignored_signal_does_not_end_a_run() {
     alone(test_name!(an_ignored_signal_does_not_end_a_run), || {
         let tool = Call::new("sh", None)
             .args(&["-c", "trap '' INT; exec \"$@\"", "sh", SEMRING])
-            .args(&[
-                "bench",
-                "--trial",
-                "--peer",
-                "fifo",
-                "--workload",
-                "wake-up",
-            ])
+            // Two seconds of it: a signal that comes later finds nothing to end.
+            .args(&["bench", "--peer", "fifo", "--workload", "wake-up"])
+            .args(&["--rounds", "10"])
             .start();
         wait_until("something is made", || !objects().is_empty());
         tool.signal(Signal::SIGINT);

@@ -1,7 +1,9 @@
 //! Tests that look at, or clear away, everything that is there: in IPC and mount namespaces of their own,
-//! with an empty /dev/shm, so that tests beside them neither see nor suffer it.
+//! with an empty /dev/shm and an empty folder for temporary files, so that tests beside them neither see nor suffer it.
 
 use std::process::Command;
+
+use super::Scratch;
 
 /// Set in the process that runs in the namespaces.
 const ALONE: &str = "SEMRING_TEST_IS_ALONE";
@@ -26,12 +28,15 @@ pub fn alone_with(test: &str, tmpfs: &str, prepare: &str, body: impl FnOnce()) {
         println!("skipped: namespaces are not permitted here");
         return;
     }
+    // Temporary files are found in no namespace: a folder of its own, which goes with the test.
+    let scratch = Scratch::new();
     let script = format!("mount -t tmpfs -o {tmpfs} tmpfs /dev/shm && {prepare} && exec \"$@\"");
     let output = unshare()
         .args(["sh", "-c", &script, "sh"])
         .arg(std::env::current_exe().expect("the path of this program"))
         .args(["--exact", test, "--nocapture"])
         .env(ALONE, "yes")
+        .env("TMPDIR", scratch.directory())
         .output()
         .expect("unshare runs");
     let stdout = String::from_utf8_lossy(&output.stdout);
