@@ -7,8 +7,8 @@ use semring_testkit::sandbox;
 
 use crate::support::alone::{alone, alone_with, test_name};
 use crate::support::{
-    BROKEN_PIPE, CONSUMER, Call, DONE, FAILED, KILLED, Output, PRODUCER, Ring, SEMRING, USAGE,
-    is_root, number, numbers, over_both_backends, seq, wait_until, whole_lines,
+    BROKEN_PIPE, CONSUMER, Call, DONE, Endless, FAILED, KILLED, Output, PRODUCER, Ring, SEMRING,
+    USAGE, is_root, number, numbers, over_both_backends, seq, wait_until, whole_lines,
 };
 
 over_both_backends! {
@@ -213,9 +213,10 @@ fn numbers_come_out_as_they_went_in_while_consumers_are_killed_over_pipes() {
     ring.semring("create", &["--guard", "pipe", "--capacity", "16K"])
         .run()
         .quietly(DONE);
+    let endless = Endless::new();
     let producer = ring
         .producer(&["-q", "--wait-for-consumer"])
-        .input(seq(50_000))
+        .feed(endless.clone().feed())
         .start();
     let mut all = Vec::new();
     for round in 0..5 {
@@ -227,11 +228,12 @@ fn numbers_come_out_as_they_went_in_while_consumers_are_killed_over_pipes() {
         all.extend(&killed.stdout[..end]);
     }
     let consumer = ring.consumer(&["-q"]).start();
+    endless.stop();
     producer.finish().quietly(DONE);
     all.extend(consumer.finish().quietly(DONE).stdout);
     // At most what a last write held comes twice: put in order, nothing is missing.
     let unique: BTreeSet<u64> = numbers(&all).into_iter().collect();
-    assert!(unique.into_iter().eq(1..=50_000));
+    assert!(unique.into_iter().eq(1..=endless.last()));
     ring.semring("rm", &[]).run().quietly(DONE);
     ring.assert_gone();
 }

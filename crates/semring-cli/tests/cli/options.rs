@@ -1,12 +1,15 @@
 //! What the options promise, and what signals do.
 
+use std::fs::File;
+use std::io::Write;
+
 use nix::sys::signal::Signal;
 use semring_testkit::peer::Exit;
 
 use crate::support::{
-    BROKEN_PIPE, CONSUMER, Call, DONE, NO_RING, PRODUCER, Ring, SEMRING, TIMED_OUT, Tool,
-    assert_same, number, numbers, one_object, over_both_backends, seq, seq_from, wait_until,
-    whole_lines,
+    BROKEN_PIPE, CONSUMER, Call, DONE, Endless, NO_RING, PRODUCER, Ring, SEMRING, Scratch,
+    TIMED_OUT, Tool, assert_same, number, numbers, one_object, over_both_backends, seq, seq_from,
+    wait_until, whole_lines,
 };
 
 over_both_backends! {
@@ -107,9 +110,13 @@ fn a_consumer_whose_reader_takes_nothing_ends_with_124(ring: &Ring) {
 }
 
 fn a_producer_in_a_full_ring_ends_with_124(ring: &Ring) {
+    // More than the ring holds, and at once: no producer waits for a file.
+    let scratch = Scratch::new();
+    let lines = scratch.path("lines");
+    std::fs::write(&lines, seq(100_000)).expect("room");
     let producer = ring
         .producer(&["--timeout", "50ms"])
-        .feed_endless_seq()
+        .stdin(File::open(lines).expect("our own file"))
         .run()
         .ended(TIMED_OUT);
     let stderr = &producer.stderr;
@@ -125,8 +132,11 @@ fn a_producer_in_a_full_ring_ends_with_124(ring: &Ring) {
 
 fn a_producer_to_whom_nothing_is_given_ends_with_124(ring: &Ring) {
     let mut consumer = ring.consumer(&[]).start();
-    let mut producer = ring.producer(&["--timeout", "100ms"]).stdin_open().start();
-    producer.write("1\n");
+    ring.wait_for_consumer(&consumer);
+    // The first line is there before it starts, so nothing is given to it from then on only.
+    let (input, mut feed) = std::io::pipe().expect("a pipe");
+    feed.write_all(b"1\n").expect("room for a line");
+    let producer = ring.producer(&["--timeout", "100ms"]).stdin(input).start();
     consumer.wait_for_stdout("1\n");
     producer
         .finish_with_stdin_open()
@@ -476,15 +486,19 @@ fn a_signal_ends_a_consumer_whose_reader_takes_nothing(ring: &Ring) {
 fn a_signal_ends_a_consumer_in_the_middle_and_its_successor_goes_on(ring: &Ring) {
     let mut first = ring.consumer(&["-q"]).start();
     ring.wait_for_consumer(&first);
+    let endless = Endless::new();
     let producer = ring
         .producer(&["--wait-for-consumer"])
-        .input(seq(1_000_000))
+        .feed(endless.clone().feed())
         .start();
     first.wait_for_bytes(1_000_000);
     first.signal(Signal::SIGINT);
     let got = first.finish().quietly(Exit::Signal(libc::SIGINT)).stdout;
-    let rest = ring.consumer(&["-q"]).run().quietly(DONE).stdout;
+    let mut next = ring.consumer(&["-q"]).start();
+    next.wait_for_bytes(1);
+    endless.stop();
     producer.finish().quietly(DONE);
+    let rest = next.finish().quietly(DONE).stdout;
     // The signal may have come in the middle of a write, which then was not released.
     let (end, lines) = whole_lines(&got);
     let read = lines.len() as u64;
@@ -497,7 +511,7 @@ fn a_signal_ends_a_consumer_in_the_middle_and_its_successor_goes_on(ring: &Ring)
         "{} lines came again",
         read + 1 - first
     );
-    assert_same(&rest, &seq_from(first, 1_000_000));
+    assert_same(&rest, &seq_from(first, endless.last()));
     ring.assert_gone();
 }
 

@@ -2,10 +2,8 @@
 //! twice belonged to its last write(2).
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::process::ChildStdin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -14,7 +12,7 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use crate::support::{
-    DONE, KILLED, Ring, numbers, over_both_backends, seq_from, wait_until, whole_lines,
+    DONE, Endless, KILLED, Ring, numbers, over_both_backends, wait_until, whole_lines,
 };
 
 over_both_backends! {
@@ -55,41 +53,6 @@ impl Random {
         while begin.elapsed() < span {
             std::hint::spin_loop();
         }
-    }
-}
-
-/// `seq` until the test has seen enough, and then how many lines that were.
-#[derive(Clone, Default)]
-struct Endless {
-    wanted: Arc<Mutex<bool>>,
-    last: Arc<AtomicU64>,
-}
-
-impl Endless {
-    fn new() -> Endless {
-        let endless = Endless::default();
-        *endless.wanted.lock().expect("no panic") = true;
-        endless
-    }
-
-    fn feed(self) -> impl FnOnce(&mut ChildStdin) -> std::io::Result<()> + Send {
-        move |stdin| {
-            let mut last = 0;
-            while *self.wanted.lock().expect("no panic") {
-                stdin.write_all(&seq_from(last + 1, last + 200))?;
-                last += 200;
-                self.last.store(last, Ordering::Relaxed);
-            }
-            Ok(())
-        }
-    }
-
-    fn stop(&self) {
-        *self.wanted.lock().expect("no panic") = false;
-    }
-
-    fn last(&self) -> u64 {
-        self.last.load(Ordering::Relaxed)
     }
 }
 

@@ -14,8 +14,10 @@ use serde_json::Value;
 
 pub mod alone;
 mod command;
+mod endless;
 
 pub use command::{Call, Output, Tool};
+pub use endless::Endless;
 
 /// After this a wait counts as a hang. Many times what anything here takes.
 const PATIENCE: Duration = Duration::from_secs(100);
