@@ -113,23 +113,27 @@ struct Lane {
 }
 
 impl Lane {
-    fn record(bytes: usize) -> u64 {
-        (8 + bytes as u64).next_multiple_of(8)
+    /// From the beginning of a record to its payload: a long one begins at a cache line.
+    fn lead(position: u64, len: usize) -> u64 {
+        if len >= 1024 { 64 - position % 64 } else { 8 }
     }
 
     /// Where a message of this length comes: behind a pad if it would cross the end of the lane.
     fn place(&self, len: usize) -> u64 {
         let rest = CAPACITY - self.tail % CAPACITY;
-        if Self::record(len) > rest {
+        if Self::lead(self.tail, len) + len as u64 > rest {
             self.tail + rest
         } else {
             self.tail
         }
     }
 
+    /// A message for which room of this length was reserved.
     fn commit(&mut self, len: usize, meta: Meta, bytes: Vec<u8>) {
         let position = self.place(len);
-        self.tail = position + Self::record(bytes.len());
+        // The payload stays where it was reserved if it became shorter.
+        let record = Self::lead(position, len) + bytes.len() as u64;
+        self.tail = position + record.next_multiple_of(8);
         self.committed += 1;
         self.unread.push_back(Sent {
             position: Position::new(position),
@@ -321,7 +325,7 @@ impl<K: Kind> World<K> {
         model.tail = model.place(len);
         if commit {
             reservation.commit();
-            model.commit(keep, meta, bytes);
+            model.commit(len, meta, bytes);
         } else {
             reservation.discard();
         }

@@ -7,7 +7,6 @@ use super::builder::Habits;
 use super::consumer::ConsumerCore;
 use super::trust;
 use crate::error::RecvError;
-use crate::layout::record::HEADER_BYTES;
 use crate::layout::view::LaneView;
 use crate::layout::{Meta, Position};
 use crate::lifecycle::generation_at;
@@ -102,8 +101,11 @@ impl<'a> View<'a> {
             end.is_some_and(|end| end <= self.len()),
             "the message is shorter"
         );
-        self.lane
-            .read(self.position(), HEADER_BYTES + offset as u64, to);
+        self.lane.read(
+            self.position(),
+            self.next.found.header.lead() + offset as u64,
+            to,
+        );
         self.check()
     }
 
@@ -146,8 +148,12 @@ impl<'a> View<'a> {
     #[inline]
     pub fn checked_append_to(&self, to: &mut Vec<u8>) -> Result<(), RecvError> {
         let before = to.len();
-        self.lane
-            .append(self.position(), HEADER_BYTES, self.len(), to);
+        self.lane.append(
+            self.position(),
+            self.next.found.header.lead(),
+            self.len(),
+            to,
+        );
         self.check().inspect_err(|_| to.truncate(before))
     }
 
@@ -175,9 +181,11 @@ impl<'a> View<'a> {
     pub fn write_to(&self, offset: usize, target: impl AsFd) -> io::Result<usize> {
         assert!(offset <= self.len(), "the message is shorter");
         let rest = self.len() - offset;
-        let span = self
-            .lane
-            .span(self.position(), HEADER_BYTES + offset as u64, rest);
+        let span = self.lane.span(
+            self.position(),
+            self.next.found.header.lead() + offset as u64,
+            rest,
+        );
         let written = span.drain_to(target.as_fd());
         self.check().map_err(io::Error::other)?;
         written
@@ -189,7 +197,7 @@ impl<'a> View<'a> {
     pub fn as_slice(&self) -> Option<&[u8]> {
         let start = self
             .lane
-            .bytes_at(self.position(), HEADER_BYTES, self.len());
+            .bytes_at(self.position(), self.next.found.header.lead(), self.len());
         self.habits
             .trusts_peers
             .then(|| trust::slice(start, self.len()))
@@ -341,10 +349,11 @@ impl<'a> Message<'a> {
     #[must_use]
     #[inline]
     pub fn as_slice(&self) -> Option<&[u8]> {
-        let start =
-            self.core
-                .view(self.next.lane)
-                .bytes_at(self.position(), HEADER_BYTES, self.len());
+        let start = self.core.view(self.next.lane).bytes_at(
+            self.position(),
+            self.next.found.header.lead(),
+            self.len(),
+        );
         self.core
             .habits
             .trusts_peers

@@ -16,7 +16,6 @@ use crate::guard::interrupt::InterruptFlag;
 use crate::guard::strategy::cpus;
 use crate::guard::wait::{Company, Deadline, Outcome, Waiter, Waiting};
 use crate::guard::{Bell, GuardError, Seat, Waited};
-use crate::layout::record::HEADER_BYTES;
 use crate::layout::{Meta, Position};
 use crate::lifecycle::{ConsumerFate, ProducerSeat, note_count};
 use crate::os::barrier;
@@ -212,12 +211,18 @@ impl ProducerCore {
         {
             return Ok(slot);
         }
-        self.reserve_thoroughly(len, patience)
+        // Made here, where the compiler may know the length.
+        let position = self.reserve_thoroughly(len, patience)?;
+        Ok(Slot::new(position, len))
     }
 
     /// The same with everything that it may need: a look at the guard, a pad, a wait.
     #[inline(never)]
-    fn reserve_thoroughly(&mut self, len: usize, patience: Patience) -> Result<Slot, SendError> {
+    fn reserve_thoroughly(
+        &mut self,
+        len: usize,
+        patience: Patience,
+    ) -> Result<Position, SendError> {
         self.begin()?;
         let max = self.lane.capacity().max_message() as usize;
         if len > max {
@@ -232,7 +237,7 @@ impl ProducerCore {
             let until_probe = self.next_probe.distance_from(slot.position());
             self.lane.look_ahead(until_probe);
         }
-        Ok(slot)
+        Ok(slot.position())
     }
 
     #[cold]
@@ -389,8 +394,9 @@ impl ProducerCore {
         self.end_leaked_batch();
         let slot = self.reserve(bytes.len(), patience)?;
         // This is no forked child, and no batch is open: `reserve` and the line before it have looked.
-        let place = slot.position();
-        self.lane.view().write_here(place, HEADER_BYTES, bytes);
+        self.lane
+            .view()
+            .write_here(slot.position(), slot.lead(), bytes);
         self.lane.commit_single(slot, meta);
         self.ring_bell_here();
         Ok(())

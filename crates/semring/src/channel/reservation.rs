@@ -8,7 +8,6 @@ use super::producer::{Patience, ProducerCore};
 use super::trust;
 use crate::error::SendError;
 use crate::guard::wait::Deadline;
-use crate::layout::record::HEADER_BYTES;
 use crate::layout::{Meta, Position};
 use crate::ring::produce::Slot;
 
@@ -78,10 +77,11 @@ impl<'a> Reservation<'a> {
             end.is_some_and(|end| end <= self.len()),
             "the bytes don't fit the reservation"
         );
-        self.core
-            .lane
-            .view()
-            .write(self.slot.position(), HEADER_BYTES + offset as u64, bytes);
+        self.core.lane.view().write(
+            self.slot.position(),
+            self.slot.lead() + offset as u64,
+            bytes,
+        );
     }
 
     /// Bytes written by [`io::Write`] and [`fill_from`](Self::fill_from), which go on one behind the
@@ -104,7 +104,7 @@ impl<'a> Reservation<'a> {
         }
         let span = self.core.lane.view().span(
             self.slot.position(),
-            HEADER_BYTES + self.written as u64,
+            self.slot.lead() + self.written as u64,
             left,
         );
         let got = span.fill_from(source.as_fd());
@@ -143,7 +143,7 @@ impl<'a> Reservation<'a> {
             .core
             .lane
             .view()
-            .bytes_at(self.slot.position(), HEADER_BYTES, len);
+            .bytes_at(self.slot.position(), self.slot.lead(), len);
         self.core
             .habits
             .trusts_peers
@@ -251,7 +251,7 @@ impl<'a> SendBatch<'a> {
         let slot = self.core.reserve(bytes.len(), patience)?;
         // This is no forked child: `reserve` has looked.
         let lane = &mut self.core.lane;
-        lane.view().write_here(slot.position(), HEADER_BYTES, bytes);
+        lane.view().write_here(slot.position(), slot.lead(), bytes);
         lane.commit(slot, meta);
         Ok(())
     }

@@ -1,14 +1,14 @@
 //! The record: one header word, then the payload, rounded up to eight bytes.
 //!
 //! ```text
-//!  63      56 55    48 47            32 31 30                              0
-//! ┌──────────┬────────┬────────────────┬──┬────────────────────────────────┐
-//! │ 0xA5     │ flags  │ kind           │P │ payload length in bytes        │
-//! └──────────┴────────┴────────────────┴──┴────────────────────────────────┘
+//!  63      56 55 54  52 51    48 47            32 31 30                              0
+//! ┌──────────┬──┬──────┬────────┬────────────────┬──┬────────────────────────────────┐
+//! │ 0xA5     │0 │ gap  │ flags  │ kind           │P │ payload length in bytes        │
+//! └──────────┴──┴──────┴────────┴────────────────┴──┴────────────────────────────────┘
 //! ```
 //! The word `0` means *not published yet*. `P` marks a pad: it fills the bytes up to the end of the
-//! data area, so that no record ever wraps. The low four flag bits belong to the application, the
-//! high four are reserved and must be zero.
+//! data area, so that no record ever wraps. So many words of the `gap` lie unused between the header and
+//! the payload. The flags belong to the application.
 
 use super::position::{Capacity, Position};
 
@@ -16,6 +16,8 @@ use super::position::{Capacity, Position};
 pub(crate) const HEADER_BYTES: u64 = 8;
 /// Records begin at multiples of this.
 pub(crate) const RECORD_ALIGN: u64 = 8;
+/// Bytes of a cache line. Data areas begin at one, and a capacity is a multiple of it.
+const LINE: u64 = 64;
 
 const MARKER: u64 = 0xA5;
 const MARKER_SHIFT: u32 = 56;
@@ -24,6 +26,9 @@ const KIND_SHIFT: u32 = 32;
 const PAD_BIT: u64 = 1 << 31;
 const LENGTH_MASK: u64 = PAD_BIT - 1;
 const APPLICATION_FLAGS: u8 = 0x0F;
+const GAP_SHIFT: u32 = 52;
+const GAP_MASK: u64 = 0b111;
+const RESERVED_BIT: u64 = 1 << 55;
 
 /// What an application may say about a message beside its bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -46,27 +51,34 @@ impl Meta {
 /// The header word of a record that is not published.
 pub(crate) const UNPUBLISHED: u64 = 0;
 
-/// Bytes that a message of this length takes in a lane.
-#[inline]
-pub(crate) const fn record_bytes(payload: u64) -> u64 {
-    (HEADER_BYTES + payload + (RECORD_ALIGN - 1)) & !(RECORD_ALIGN - 1)
+/// Bytes from the beginning of a record at `position` to the next cache line behind its header: where a
+/// payload may begin instead of right behind it. 8 to 64.
+#[inline(always)]
+pub(crate) const fn lead_to_line(position: Position) -> u64 {
+    LINE - position.get() % LINE
 }
 
-/// What one comparison needs: a message of fewer bytes than this, at `position`, neither takes more than `free`
-/// bytes nor crosses the end of the data area, and is not longer than messages may be.
+/// Bytes that a record takes in a lane: its lead, and the payload, rounded up.
+#[inline(always)]
+pub(crate) const fn record_bytes(lead: u64, payload: u64) -> u64 {
+    (lead + payload + (RECORD_ALIGN - 1)) & !(RECORD_ALIGN - 1)
+}
+
+/// What one comparison needs: a message of fewer bytes than this, at `position` or as many bytes behind it as are
+/// taken off this number, neither takes more than `free` bytes nor crosses the end of the data area, and is not
+/// longer than messages may be.
 pub(crate) fn shorter_fit(position: Position, capacity: Capacity, free: u64) -> u64 {
-    let stretch = free
-        .min(capacity.bytes_to_end(position))
-        .min(capacity.quarter())
-        & !(RECORD_ALIGN - 1);
-    // A record is its payload and a header, rounded up.
-    stretch.saturating_sub(HEADER_BYTES - 1)
+    let stretch = free.min(capacity.bytes_to_end(position)) & !(RECORD_ALIGN - 1);
+    // With the longest lead that there is, wherever the record begins.
+    let fits = stretch.saturating_sub(LINE - 1);
+    fits.min(capacity.max_message() + 1)
 }
 
 /// The header word of a message.
 #[inline]
-pub(crate) const fn message_header(payload: u32, meta: Meta) -> u64 {
+pub(crate) const fn message_header(lead: u64, payload: u32, meta: Meta) -> u64 {
     MARKER << MARKER_SHIFT
+        | (lead / HEADER_BYTES - 1) << GAP_SHIFT
         | (meta.flags as u64) << FLAGS_SHIFT
         | (meta.kind as u64) << KIND_SHIFT
         | payload as u64
@@ -84,9 +96,8 @@ pub(crate) const fn pad_header(bytes: u64) -> u64 {
 pub(crate) struct MessageHeader(u64);
 
 impl MessageHeader {
-    /// Marker, reserved flags and the pad bit at once.
-    const FIXED: u64 =
-        (0xFF << MARKER_SHIFT) | ((!APPLICATION_FLAGS as u64) << FLAGS_SHIFT) | PAD_BIT;
+    /// Marker, reserved bits and the pad bit at once.
+    const FIXED: u64 = (0xFF << MARKER_SHIFT) | RESERVED_BIT | PAD_BIT;
 
     /// `None` if the word is anything but a message of less than so many bytes.
     #[inline(always)]
@@ -115,14 +126,20 @@ impl MessageHeader {
     pub(crate) const fn meta(self) -> Meta {
         Meta {
             kind: (self.0 >> KIND_SHIFT) as u16,
-            flags: (self.0 >> FLAGS_SHIFT) as u8,
+            flags: (self.0 >> FLAGS_SHIFT) as u8 & APPLICATION_FLAGS,
         }
+    }
+
+    /// Bytes from the beginning of the record to its payload.
+    #[inline(always)]
+    pub(crate) const fn lead(self) -> u64 {
+        HEADER_BYTES + (self.0 >> GAP_SHIFT & GAP_MASK) * HEADER_BYTES
     }
 
     /// Bytes that the record takes in the lane.
     #[inline(always)]
     pub(crate) const fn bytes(self) -> u64 {
-        record_bytes(self.0 & LENGTH_MASK)
+        record_bytes(self.lead(), self.0 & LENGTH_MASK)
     }
 }
 
@@ -157,34 +174,30 @@ pub(crate) fn decode(
         return Ok(Record::Unpublished);
     }
     let payload = word & LENGTH_MASK;
-    let flags = (word >> FLAGS_SHIFT) as u8;
     if word >> MARKER_SHIFT != MARKER
-        || flags & !APPLICATION_FLAGS != 0
+        || word & RESERVED_BIT != 0
         || payload > capacity.max_message()
     {
         return Err(BadHeader);
     }
     let to_end = capacity.bytes_to_end(position);
     if word & PAD_BIT != 0 {
-        let bytes = HEADER_BYTES + payload;
         // At offset 0 this can't hold: the whole lane is longer than a quarter of it. So two pads
         // never follow each other, and a walk over pads ends.
-        return if bytes == to_end && word >> KIND_SHIFT & 0xFF_FFFF == 0 {
-            Ok(Record::Pad { bytes })
+        return if word == pad_header(to_end) {
+            Ok(Record::Pad { bytes: to_end })
         } else {
             Err(BadHeader)
         };
     }
-    let bytes = record_bytes(payload);
+    let header = MessageHeader(word);
+    let bytes = header.bytes();
     if bytes > to_end {
         return Err(BadHeader);
     }
     Ok(Record::Message {
         payload: payload as u32,
-        meta: Meta {
-            kind: (word >> KIND_SHIFT) as u16,
-            flags,
-        },
+        meta: header.meta(),
         bytes,
     })
 }
@@ -202,7 +215,7 @@ mod tests {
             kind: 0xBEEF,
             flags: 0x0F,
         };
-        let word = message_header(1024, meta);
+        let word = message_header(8, 1024, meta);
         assert_eq!(
             decode(word, Position::new(0), CAPACITY),
             Ok(Record::Message {
@@ -228,7 +241,7 @@ mod tests {
     fn a_record_may_not_cross_the_end_or_exceed_a_quarter() {
         assert_eq!(
             decode(
-                message_header(1025, Meta::default()),
+                message_header(8, 1025, Meta::default()),
                 Position::new(0),
                 CAPACITY
             ),
@@ -236,7 +249,7 @@ mod tests {
         );
         assert_eq!(
             decode(
-                message_header(96, Meta::default()),
+                message_header(8, 96, Meta::default()),
                 Position::new(4000),
                 CAPACITY
             ),
@@ -244,7 +257,7 @@ mod tests {
         );
         assert!(
             decode(
-                message_header(88, Meta::default()),
+                message_header(8, 88, Meta::default()),
                 Position::new(4000),
                 CAPACITY
             )
@@ -252,7 +265,37 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_payload_may_begin_at_the_next_line() {
+        for (at, lead) in [(0, 64), (8, 56), (48, 16), (56, 8), (64, 64), (4032, 64)] {
+            assert_eq!(lead_to_line(Position::new(at)), lead);
+            let word = message_header(lead, 96, Meta::default());
+            // Up to the end exactly, and a word less.
+            let last = Position::new(4096 - lead - 96);
+            let header = MessageHeader::check(word, last, CAPACITY).unwrap();
+            assert_eq!((header.lead(), header.bytes()), (lead, lead + 96));
+            assert_eq!((header.payload(), header.meta()), (96, Meta::default()));
+            let behind = last.advance(8);
+            assert_eq!(MessageHeader::check(word, behind, CAPACITY), None);
+            assert_eq!(decode(word, behind, CAPACITY), Err(BadHeader));
+        }
+    }
+
     proptest! {
+        #[test]
+        fn what_is_shorter_fits(
+            slot in 0u64..512, free in 0u64..5000, taken in 0u64..512, gap in 0u64..8,
+            less in prop_oneof![1u64..64, 1u64..2000],
+        ) {
+            let fit = shorter_fit(Position::new(slot * 8), CAPACITY, free);
+            if let Some(below) = fit.checked_sub(taken * 8) && let Some(payload) = below.checked_sub(less) {
+                let bytes = record_bytes(8 + gap * 8, payload);
+                prop_assert!(taken * 8 + bytes <= free);
+                prop_assert!(bytes <= CAPACITY.bytes_to_end(Position::new(slot * 8)) - taken * 8);
+                prop_assert!(payload <= CAPACITY.max_message());
+            }
+        }
+
         #[test]
         fn any_word_at_any_place_is_refused_or_stays_inside(word: u64, slot in 0u64..512) {
             let position = Position::new(slot * 8);

@@ -37,7 +37,7 @@ pub(super) fn content(number: usize, len: usize) -> Vec<u8> {
 
 fn reserve(producer: &mut LaneProducer, bytes: &[u8]) -> Result<Slot, NoSlot> {
     let slot = producer.try_reserve(bytes.len())?;
-    producer.view().write(slot.position(), HEADER_BYTES, bytes);
+    producer.view().write(slot.position(), slot.lead(), bytes);
     Ok(slot)
 }
 
@@ -49,7 +49,7 @@ pub(super) fn send(producer: &mut LaneProducer, bytes: &[u8]) -> Result<Position
 
 pub(super) fn bytes_of(view: &LaneView, found: &Found) -> Vec<u8> {
     let mut bytes = vec![0; found.header.payload() as usize];
-    view.read(found.position, HEADER_BYTES, &mut bytes);
+    view.read(found.position, found.header.lead(), &mut bytes);
     bytes
 }
 
@@ -133,9 +133,48 @@ fn a_shortened_reservation_takes_only_what_it_needs() {
         producer.commit(slot, Meta::default());
         assert_eq!(
             producer.tail().distance_from(before),
-            record_bytes(shorter as u64)
+            record_bytes(HEADER_BYTES, shorter as u64)
         );
         assert_eq!(recv(&mut consumer).unwrap(), content(len, len)[..shorter]);
+    }
+}
+
+#[test]
+fn long_payloads_begin_at_a_line_wherever_the_record_does() {
+    let view = lane();
+    let (mut producer, mut consumer) = both(&view);
+    for round in 0..300 {
+        // Both sides of the length from which it is so, and records that begin at every word of a line.
+        for len in [round % 70, 1016 + round % 9, 1023, 1024] {
+            let bytes = content(round, len);
+            let at = send(&mut producer, &bytes).unwrap();
+            let found = consumer.find().unwrap().unwrap();
+            assert_eq!(found.position, at);
+            let payload = at.get() + found.header.lead();
+            if len >= 1024 {
+                assert!(payload.is_multiple_of(64) && (8..=64).contains(&found.header.lead()));
+            } else {
+                assert_eq!(found.header.lead(), HEADER_BYTES);
+            }
+            assert_eq!(recv(&mut consumer).unwrap(), bytes);
+            consumer.release();
+        }
+    }
+}
+
+#[test]
+fn a_long_reservation_that_becomes_short_stays_where_it_was_written() {
+    let (mut producer, mut consumer) = both(&lane());
+    for len in [0, 1, 300, 1023, 1024] {
+        for _ in 0..9 {
+            let bytes = content(len, 1024);
+            let slot = reserve(&mut producer, &bytes).unwrap().shortened(len);
+            producer.commit(slot, Meta::default());
+            assert_eq!(recv(&mut consumer).unwrap(), bytes[..len]);
+            consumer.release();
+            send(&mut producer, b"").unwrap();
+            recv(&mut consumer).unwrap();
+        }
     }
 }
 
@@ -178,7 +217,7 @@ fn a_message_that_does_not_fit_the_end_begins_anew_behind_a_pad() {
         // Up to `rest` bytes before the end, without leaving anything unread.
         let mut left = CAPACITY - rest;
         while left > 0 {
-            let record = left.min(1032);
+            let record = left.min(1024);
             let record = if left - record == 0 {
                 record
             } else {
@@ -329,6 +368,7 @@ impl Before {
 /// Bytes that look like a message, where an older lap left them.
 fn old_header() -> u64 {
     message_header(
+        HEADER_BYTES,
         16,
         Meta {
             kind: 0xDEAD,
@@ -355,7 +395,9 @@ fn kill_and_take_over(lead: usize, point: usize, messages: &[Vec<u8>], batch: bo
         if point == 0 && index + 1 == messages.len() {
             // Reserved and filled, nothing cleared yet: an old header lies behind the reservation.
             let slot = reserve(&mut producer, message).unwrap();
-            let next = slot.position().advance(record_bytes(message.len() as u64));
+            let next = slot
+                .position()
+                .advance(record_bytes(HEADER_BYTES, message.len() as u64));
             view.header(next).store(old_header(), Ordering::Relaxed);
         } else {
             send(&mut producer, message).unwrap();
@@ -688,8 +730,10 @@ fn a_message_across_the_end_of_the_lane_is_damage() {
         view.consumer()
             .released
             .store(start.get(), Ordering::Relaxed);
-        view.header(start)
-            .store(message_header(len, Meta::default()), Ordering::Relaxed);
+        view.header(start).store(
+            message_header(HEADER_BYTES, len, Meta::default()),
+            Ordering::Relaxed,
+        );
         let damage = Damage { position: start };
         assert_eq!(LaneProducer::take_over(view.clone()).err(), Some(damage));
         let mut consumer = LaneConsumer::take_over(view).unwrap();
@@ -705,8 +749,10 @@ fn a_message_across_the_end_of_the_lane_is_damage() {
 fn endless() -> LaneView {
     let view = lane();
     for at in (0..CAPACITY).step_by(8) {
-        view.header(Position::new(at))
-            .store(message_header(0, Meta::default()), Ordering::Relaxed);
+        view.header(Position::new(at)).store(
+            message_header(HEADER_BYTES, 0, Meta::default()),
+            Ordering::Relaxed,
+        );
     }
     view
 }
@@ -754,7 +800,7 @@ proptest! {
         let view = lane();
         let put = |at: u64, word| view.header(Position::new(at * 8)).store(word, Ordering::Relaxed);
         for (at, len) in likely {
-            put(at, message_header(len, Meta::default()));
+            put(at, message_header(HEADER_BYTES, len, Meta::default()));
         }
         for at in (0..512).filter(|_| pads) {
             if 512 - at <= 128 {
@@ -770,7 +816,7 @@ proptest! {
         // Something that can pass where the walks begin, or they end there.
         let place = view.consumer().released.load(Ordering::Relaxed) & !7;
         if let Some(first) = first {
-            view.header(Position::new(place)).store(message_header(first, Meta::default()), Ordering::Relaxed);
+            view.header(Position::new(place)).store(message_header(HEADER_BYTES, first, Meta::default()), Ordering::Relaxed);
         }
         if let Ok(mut producer) = LaneProducer::take_over(view.clone()) {
             for number in 0..50 {

@@ -4,7 +4,7 @@ use super::consume::LaneConsumer;
 use super::lane_tests::{bytes_of, content, lanes, send};
 use super::merge::{LaneDamage, Merge, Next};
 use super::produce::{LaneProducer, NoSlot};
-use crate::layout::record::record_bytes;
+use crate::layout::record::{HEADER_BYTES, record_bytes};
 use crate::layout::view::LaneView;
 use crate::layout::{Capacity, Position};
 use crate::sync::Ordering;
@@ -96,7 +96,7 @@ fn bytes_before_the_other(others: usize, len: usize) -> Vec<u64> {
             assert_eq!(message, b"the one");
             return taken;
         }
-        taken[lane] += record_bytes(len as u64);
+        taken[lane] += record_bytes(HEADER_BYTES, len as u64);
         for lane in 0..others {
             merge.release(lane);
         }
@@ -118,7 +118,7 @@ fn a_lane_with_one_message_waits_at_most_a_quarter_lap_of_each_other() {
         // Others: the message that passes the quarter is the last.
         for len in [1, 100, 333, 700, 1023, 1024] {
             for taken in bytes_before_the_other(others, len) {
-                let record = record_bytes(len as u64);
+                let record = record_bytes(HEADER_BYTES, len as u64);
                 assert!(
                     taken >= QUARTER && taken < QUARTER + record,
                     "length {len}: {taken}"

@@ -6,22 +6,61 @@
 use super::Damage;
 use crate::layout::control::LANE_NO_MORE;
 use crate::layout::record::{
-    Meta, Record, UNPUBLISHED, decode, message_header, pad_header, record_bytes, shorter_fit,
+    HEADER_BYTES, Meta, Record, UNPUBLISHED, decode, lead_to_line, message_header, pad_header,
+    record_bytes, shorter_fit,
 };
 use crate::layout::view::LaneView;
 use crate::layout::{Capacity, Position};
 use crate::sync::{Ordering, Twin, weakened};
+
+/// A payload of so many bytes begins at a cache line. Shorter ones are not worth the bytes that this costs:
+/// 28 on the average.
+const ALIGNED_FROM: u64 = 1024;
 
 /// Bytes that belong to the producer until it commits: a place in the lane for one message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slot {
     position: Position,
     payload: u32,
+    lead: u32,
 }
 
 impl Slot {
+    /// For a message of so many bytes, by its length alone: to be made where that is known.
+    #[inline(always)]
+    pub(crate) fn new(position: Position, payload: usize) -> Self {
+        let lead = if payload as u64 >= ALIGNED_FROM {
+            lead_to_line(position)
+        } else {
+            HEADER_BYTES
+        };
+        Self {
+            position,
+            payload: payload as u32,
+            lead: lead as u32,
+        }
+    }
+
+    #[inline(always)]
     pub(crate) fn position(self) -> Position {
         self.position
+    }
+
+    /// Bytes from the position to the payload.
+    #[inline(always)]
+    pub(crate) fn lead(self) -> u64 {
+        u64::from(self.lead)
+    }
+
+    /// Bytes that its record takes.
+    #[inline(always)]
+    fn bytes(self) -> u64 {
+        record_bytes(self.lead(), u64::from(self.payload))
+    }
+
+    #[inline(always)]
+    fn header(self, meta: Meta) -> u64 {
+        message_header(self.lead(), self.payload, meta)
     }
 
     pub(crate) fn len(self) -> usize {
@@ -147,15 +186,12 @@ impl LaneProducer {
     /// ask [`try_reserve`](Self::try_reserve).
     #[inline(always)]
     pub(crate) fn quick_slot(&self, payload: usize) -> Option<Slot> {
-        ((payload as u64) < self.quick).then_some(Slot {
-            position: self.tail,
-            payload: payload as u32,
-        })
+        ((payload as u64) < self.quick).then(|| Slot::new(self.tail, payload))
     }
 
     /// Looks over the bytes that are free by what is known already, up to the end of the data area and at most
-    /// this many, so that one comparison lets a message through. At most a quarter of the capacity: longer
-    /// messages are refused elsewhere.
+    /// this many, so that one comparison lets a message through. Longer messages than may be are refused
+    /// elsewhere.
     pub(crate) fn look_ahead(&mut self, at_most: u64) {
         let slack = if weakened(Twin::NoSlackWord) { 0 } else { 8 };
         let taken = self.tail.distance_from(self.released) + slack;
@@ -173,29 +209,27 @@ impl LaneProducer {
     #[inline]
     pub(crate) fn try_reserve(&mut self, payload: usize) -> Result<Slot, NoSlot> {
         debug_assert!(payload as u64 <= self.capacity.max_message());
-        let need = record_bytes(payload as u64);
+        let mut slot = Slot::new(self.tail, payload);
         let rest = self.capacity.bytes_to_end(self.tail);
         let mut padded = false;
-        if need > rest {
+        if slot.bytes() > rest {
             if !self.has_room(rest).map_err(NoSlot::Damaged)? {
                 return Err(NoSlot::Full { padded });
             }
             self.publish(pad_header(rest), rest, 0);
             padded = self.held_back.is_none();
+            slot = Slot::new(self.tail, payload);
         }
-        if !self.has_room(need).map_err(NoSlot::Damaged)? {
+        if !self.has_room(slot.bytes()).map_err(NoSlot::Damaged)? {
             return Err(NoSlot::Full { padded });
         }
-        Ok(Slot {
-            position: self.tail,
-            payload: payload as u32,
-        })
+        Ok(slot)
     }
 
     /// Whether a message of this many bytes has room now, pad included. Looks at `released` afresh;
     /// publishes nothing.
     pub(crate) fn has_room_for(&mut self, payload: usize) -> Result<bool, Damage> {
-        let need = record_bytes(payload as u64);
+        let need = Slot::new(self.tail, payload).bytes();
         let rest = self.capacity.bytes_to_end(self.tail);
         // With a pad in front it is enough that the pad fits: the rest is decided after it.
         self.has_room(if need > rest { rest } else { need })
@@ -231,8 +265,7 @@ impl LaneProducer {
     #[inline]
     pub(crate) fn commit(&mut self, slot: Slot, meta: Meta) {
         debug_assert_eq!(slot.position, self.tail);
-        let header = message_header(slot.payload, meta);
-        self.publish(header, record_bytes(u64::from(slot.payload)), 1);
+        self.publish(slot.header(meta), slot.bytes(), 1);
     }
 
     /// Begins to hold back: what is committed from here on appears all at once, at
@@ -275,9 +308,8 @@ impl LaneProducer {
     pub(crate) fn commit_single(&mut self, slot: Slot, meta: Meta) {
         debug_assert_eq!(slot.position, self.tail);
         debug_assert!(!self.is_in_batch());
-        let header = message_header(slot.payload, meta);
-        let position = self.append(record_bytes(u64::from(slot.payload)), 1);
-        self.publish_single(position, header);
+        let position = self.append(slot.bytes(), 1);
+        self.publish_single(position, slot.header(meta));
     }
 
     #[inline]

@@ -7,7 +7,7 @@ use super::consume::LaneConsumer;
 use super::lane_tests::{lanes, send};
 use super::produce::LaneProducer;
 use crate::layout::Position;
-use crate::layout::record::{Meta, message_header, pad_header};
+use crate::layout::record::{HEADER_BYTES, Meta, message_header, pad_header};
 use crate::layout::view::LaneView;
 use crate::sync::Ordering;
 
@@ -19,7 +19,7 @@ fn put(view: &LaneView, at: u64, word: u64) {
 }
 
 fn message(len: u32) -> u64 {
-    message_header(len, Meta::default())
+    message_header(HEADER_BYTES, len, Meta::default())
 }
 
 /// What the merge does when a glance found nothing: true if there is a message, which is stepped over.
@@ -86,7 +86,7 @@ enum Event {
     Take,
     Release,
     StepBack,
-    Message { at: u64, len: u32 },
+    Message { at: u64, len: u32, gap: u64 },
     Pad { before_end: u64 },
     Clear { at: u64 },
     Anything { at: u64, word: u64 },
@@ -102,7 +102,8 @@ fn event() -> impl Strategy<Value = Event> {
         2 => Just(Event::Take),
         2 => Just(Event::Release),
         1 => Just(Event::StepBack),
-        8 => (at(), len()).prop_map(|(at, len)| Event::Message { at, len }),
+        8 => (at(), len(), 0u64..8)
+            .prop_map(|(at, len, gap)| Event::Message { at, len, gap }),
         2 => (1u64..16).prop_map(|words| Event::Pad { before_end: 8 * words }),
         1 => at().prop_map(|at| Event::Clear { at }),
         1 => (at(), any::<u64>()).prop_map(|(at, word)| Event::Anything { at, word }),
@@ -144,7 +145,9 @@ proptest! {
                     let _ = consumer.release();
                 },
                 Event::StepBack => consumer.step_back(),
-                Event::Message { at, len } => put(&view, at, message(len)),
+                Event::Message { at, len, gap } => {
+                    put(&view, at, message_header(8 + gap * 8, len, Meta::default()));
+                }
                 Event::Pad { before_end } => {
                     put(&view, CAPACITY - before_end, pad_header(before_end));
                 }

@@ -10,7 +10,6 @@ use loom::thread;
 
 use super::{number_of, payload, receive, send, used_lane};
 use crate::layout::Meta;
-use crate::layout::record::HEADER_BYTES;
 use crate::model::{explore, fails_without, for_each_death, victim};
 use crate::ring::consume::LaneConsumer;
 use crate::ring::produce::LaneProducer;
@@ -41,7 +40,7 @@ fn as_batch(producer: &mut LaneProducer, lengths: &[usize], diary: &Diary) {
         let slot = producer.try_reserve(length).expect("room for the batch");
         producer
             .view()
-            .write(slot.position(), HEADER_BYTES, &payload(number, length));
+            .write(slot.position(), slot.lead(), &payload(number, length));
         producer.commit(slot, Meta::default());
     }
     producer.end_batch();

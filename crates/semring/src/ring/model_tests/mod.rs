@@ -12,7 +12,6 @@ mod publication;
 
 use super::consume::LaneConsumer;
 use super::produce::{LaneProducer, NoSlot};
-use crate::layout::record::HEADER_BYTES;
 use crate::layout::view::LaneView;
 use crate::layout::{Capacity, Meta, Position};
 
@@ -36,7 +35,7 @@ fn number_of(bytes: &[u8]) -> u64 {
 fn try_send(producer: &mut LaneProducer, bytes: &[u8]) -> bool {
     match producer.try_reserve(bytes.len()) {
         Ok(slot) => {
-            producer.view().write(slot.position(), HEADER_BYTES, bytes);
+            producer.view().write(slot.position(), slot.lead(), bytes);
             producer.commit(slot, Meta::default());
             true
         }
@@ -58,7 +57,7 @@ fn try_receive(consumer: &mut LaneConsumer) -> Option<(Position, Vec<u8>)> {
     let mut bytes = vec![0; found.header.payload() as usize];
     consumer
         .view()
-        .read(found.position, HEADER_BYTES, &mut bytes);
+        .read(found.position, found.header.lead(), &mut bytes);
     consumer.step_over(&found);
     Some((found.position, bytes))
 }

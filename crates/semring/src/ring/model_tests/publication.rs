@@ -5,7 +5,6 @@ use loom::thread;
 
 use super::{number_of, payload, receive, send, try_receive, try_send, used_lane};
 use crate::layout::Meta;
-use crate::layout::record::HEADER_BYTES;
 use crate::model::{explore, fails_without};
 use crate::sync::Twin;
 
@@ -62,7 +61,7 @@ fn model_a_batch_appears_all_at_once() {
                 let slot = producer.try_reserve(8).expect("the lane is empty");
                 producer
                     .view()
-                    .write(slot.position(), HEADER_BYTES, &payload(number, 8));
+                    .write(slot.position(), slot.lead(), &payload(number, 8));
                 producer.commit(slot, Meta::default());
             }
             producer.end_batch();
