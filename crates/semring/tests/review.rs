@@ -192,14 +192,18 @@ fn what_the_consumer_refused_is_no_reason_to_keep_the_ring() {
 fn a_creation_without_a_descriptor_left_leaves_nothing() {
     let guard = RingGuard::new("review-descriptors");
     let refused = in_child(|| {
-        // All descriptors but one: enough to make the file, and not for a second handle of it.
+        // All descriptors but one: enough to make the file, and not for a second handle of it. Those that
+        // tests beside this one have open are no part of it.
+        let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let numbers = open.filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok());
+        let highest = numbers.max().unwrap();
         let mut limit = libc::rlimit {
             rlim_cur: 0,
             rlim_max: 0,
         };
         // SAFETY: the structure is ours.
         unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-        limit.rlim_cur = 64;
+        limit.rlim_cur = highest + 64;
         // SAFETY: as above.
         unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
         let mut files = Vec::new();
