@@ -116,43 +116,54 @@ mod tests {
     use super::*;
     use crate::os::lock::{Hold, hold, would_be_refused};
     use crate::os::poll::{Interest, Poller};
+    use crate::os::testing::{Ended, in_child};
     use std::os::fd::AsFd;
     use std::time::Duration;
 
+    /// In a process of its own, as the next one: children that tests beside these fork have copies of their
+    /// ends until they end themselves.
     #[test]
     fn a_pipe_hangs_up_for_its_readers_once_and_not_while_it_has_a_writer() {
-        let pipe = anonymous().unwrap();
-        let reader = reopen(&pipe, End::Read).unwrap();
-        let poller = Poller::new().unwrap();
-        poller.add(reader.as_fd(), Interest::HangUp).unwrap();
-        let now = || poller.wait(Some(Duration::ZERO)).unwrap();
-        // A pipe without a name, which nobody has opened yet, counts as hung up.
-        now();
-        for _ in 0..3 {
-            let writer = reopen(&pipe, End::Both).unwrap();
-            let second = reopen(&pipe, End::Both).unwrap();
-            assert!(!now());
-            drop(writer);
-            assert!(!now());
-            drop(second);
-            assert!(now());
-            assert!(!now(), "told once");
-        }
+        let ended = in_child(|| {
+            let pipe = anonymous().unwrap();
+            let reader = reopen(&pipe, End::Read).unwrap();
+            let poller = Poller::new().unwrap();
+            poller.add(reader.as_fd(), Interest::HangUp).unwrap();
+            let now = || poller.wait(Some(Duration::ZERO)).unwrap();
+            // A pipe without a name, which nobody has opened yet, counts as hung up.
+            now();
+            for _ in 0..3 {
+                let writer = reopen(&pipe, End::Both).unwrap();
+                let second = reopen(&pipe, End::Both).unwrap();
+                assert!(!now());
+                drop(writer);
+                assert!(!now());
+                drop(second);
+                assert!(now());
+                assert!(!now(), "told once");
+            }
+            0
+        });
+        assert_eq!(ended, Ended::Code(0));
     }
 
     #[test]
     fn the_lock_of_a_pipe_goes_with_its_end() {
-        let pipe = anonymous().unwrap();
-        let reader = reopen(&pipe, End::Read).unwrap();
-        let held = || would_be_refused(&reader, 0, Hold::Alone).unwrap();
-        assert!(!held());
-        let writer = reopen(&pipe, End::Both).unwrap();
-        assert!(hold(&writer, Hold::Alone).unwrap());
-        let other = reopen(&pipe, End::Both).unwrap();
-        assert!(!hold(&other, Hold::Alone).unwrap());
-        assert!(held());
-        drop(writer);
-        assert!(!held());
+        let ended = in_child(|| {
+            let pipe = anonymous().unwrap();
+            let reader = reopen(&pipe, End::Read).unwrap();
+            let held = || would_be_refused(&reader, 0, Hold::Alone).unwrap();
+            assert!(!held());
+            let writer = reopen(&pipe, End::Both).unwrap();
+            assert!(hold(&writer, Hold::Alone).unwrap());
+            let other = reopen(&pipe, End::Both).unwrap();
+            assert!(!hold(&other, Hold::Alone).unwrap());
+            assert!(held());
+            drop(writer);
+            assert!(!held());
+            0
+        });
+        assert_eq!(ended, Ended::Code(0));
     }
 
     #[test]
