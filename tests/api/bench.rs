@@ -16,6 +16,8 @@ pub const MAX: usize = 1024;
 pub const SOON: Duration = Duration::from_millis(2);
 /// For waits that must not.
 pub const LONG: Duration = Duration::from_secs(60);
+/// Time after which a test must hang: many times what it needs, where two that spin share a processor, too.
+pub const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A ring's address, its clean-up, its watchdog.
 pub struct Bench {
@@ -31,7 +33,7 @@ impl Bench {
         Self {
             guard,
             address,
-            _watchdog: Watchdog::new(LONG, label),
+            _watchdog: Watchdog::new(PATIENCE, label),
         }
     }
 

@@ -7,11 +7,11 @@ use semring::duplex::{Builder, CallId, Client, Endpoint, Server};
 use semring::{CallError, Meta, RecvError, SendError};
 use semring_testkit::watchdog::Watchdog;
 
-use crate::bench::{CAPACITY, LONG, SOON, while_asleep};
+use crate::bench::{CAPACITY, PATIENCE, SOON, while_asleep};
 
 fn ends() -> (Endpoint, Endpoint, Watchdog) {
     let pair = Builder::memfd().capacity(CAPACITY).create().unwrap();
-    let watchdog = Watchdog::new(LONG, "calls");
+    let watchdog = Watchdog::new(PATIENCE, "calls");
     (
         pair.server_end().unwrap(),
         pair.client_end().unwrap(),

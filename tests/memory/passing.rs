@@ -29,7 +29,7 @@ fn through_a_socket_to_another_process() {
         ring.producer().unwrap().send(b"from afar").unwrap();
         return;
     }
-    let _watchdog = Watchdog::new(Duration::from_secs(60), "a socket");
+    let _watchdog = Watchdog::new(Duration::from_secs(600), "a socket");
     let path = fresh_path("socket");
     let listener = UnixListener::bind(&path).unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap())
@@ -155,7 +155,7 @@ fn ended(pid: libc::pid_t) -> Exit {
 
 #[test]
 fn forked_children_attach_through_the_ring_that_they_inherited() {
-    let _watchdog = Watchdog::new(Duration::from_secs(60), "anonymous");
+    let _watchdog = Watchdog::new(Duration::from_secs(600), "anonymous");
     for ring in [
         mpsc::Builder::anonymous().producers(4).create().unwrap(),
         mpsc::Builder::memfd().producers(4).create().unwrap(),
@@ -203,7 +203,7 @@ fn forked_children_attach_through_the_ring_that_they_inherited() {
 
 #[test]
 fn a_killed_child_is_an_end_of_stream_and_a_broken_pipe() {
-    let _watchdog = Watchdog::new(Duration::from_secs(60), "anonymous, killed");
+    let _watchdog = Watchdog::new(Duration::from_secs(600), "anonymous, killed");
     let kill = || {
         let this = nix::unistd::Pid::this();
         nix::sys::signal::kill(this, nix::sys::signal::Signal::SIGKILL).unwrap();

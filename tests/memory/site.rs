@@ -21,7 +21,7 @@ use semring_testkit::watchdog::Watchdog;
 pub const PEER: &str = env!("CARGO_BIN_EXE_peer");
 
 /// Time after which a test must hang; many times what it needs.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A kind of memory that other programs find.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -13,7 +13,7 @@ use semring_testkit::watchdog::Watchdog;
 
 use crate::case::{PEER, SMALL};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 fn command(part: &[&str]) -> Command {
     let mut command = Command::new(PEER);

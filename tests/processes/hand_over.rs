@@ -26,7 +26,7 @@ fn handovers() -> u64 {
 
 fn patient(case: Case, label: &'static str) -> Case {
     // A time for each message, far beyond what it needs.
-    let patience = Duration::from_secs(120) + Duration::from_millis(1) * handovers() as u32;
+    let patience = Duration::from_secs(600) + Duration::from_millis(10) * handovers() as u32;
     Case::with_patience(case.backend, label, patience)
 }
 

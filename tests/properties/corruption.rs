@@ -21,7 +21,7 @@ use crate::superblock::{
 };
 
 const CAPACITY: u64 = 4096;
-const PATIENCE: Duration = Duration::from_secs(100);
+const PATIENCE: Duration = Duration::from_secs(600);
 const MOMENT: Duration = Duration::from_micros(200);
 
 /// A ring with something in each lane, and another way to its bytes.

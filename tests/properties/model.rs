@@ -534,7 +534,7 @@ fn config() -> ProptestConfig {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(100);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 macro_rules! against_a_queue {
     ($test:ident, $kind:ident, $backend:ident $(, $producers:literal)?) => {

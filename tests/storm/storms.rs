@@ -14,7 +14,7 @@ const STORMS: u64 = 6;
 fn storm(what: &str, options: &[&str]) {
     let kills = setting("SEMRING_KILLS", KILLS).div_ceil(STORMS);
     // The program itself ends when nothing moves for a minute, and says what hangs.
-    let patience = Duration::from_secs(600 + kills / 10);
+    let patience = Duration::from_secs(600 + kills);
     let _watchdog = Watchdog::new(patience, what);
     let kills_text = kills.to_string();
     let mut arguments = vec!["--kills", &kills_text, "--progress", "60"];

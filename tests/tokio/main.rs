@@ -23,7 +23,7 @@ impl Site {
         Self {
             address: guard.name().to_owned(),
             _guard: guard,
-            _watchdog: Watchdog::new(Duration::from_secs(120), label),
+            _watchdog: Watchdog::new(Duration::from_secs(600), label),
         }
     }
 

@@ -7,7 +7,7 @@ use semring::{RecvError, SendError, any, mpsc, spsc};
 use semring_testkit::names::RingGuard;
 use semring_testkit::watchdog::Watchdog;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Runs `child` in a forked copy of this process; true if it ended with true.
 fn in_child(child: impl FnOnce() -> bool) -> bool {

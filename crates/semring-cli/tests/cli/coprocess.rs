@@ -8,7 +8,7 @@ use semring::process::{self, Child};
 use semring_testkit::watchdog::Watchdog;
 
 /// Time after which a test must hang.
-const PATIENCE: Duration = Duration::from_secs(100);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Starts a filter between the two programs.
 fn start(consumer: &str, filter: &str, producer: &str) -> Child {

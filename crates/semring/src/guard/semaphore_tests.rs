@@ -29,6 +29,8 @@ const S0: usize = 9;
 
 const FULL: u16 = 32767;
 const LONG: Duration = Duration::from_secs(60);
+/// Time after which a test must hang; many times what it needs.
+const PATIENCE: Duration = Duration::from_secs(600);
 const NOT_AT_ALL: Duration = Duration::from_millis(1);
 
 /// A set under a key of its own, removed with it.
@@ -40,7 +42,7 @@ struct Fixture {
 
 impl Fixture {
     fn new(lanes: usize) -> Self {
-        let watchdog = Watchdog::new(LONG, "a test of the semaphore guard");
+        let watchdog = Watchdog::new(PATIENCE, "a test of the semaphore guard");
         let set = SemSet::create(free_key(), count_for(lanes), 0o600).unwrap();
         Self {
             set,
@@ -613,7 +615,7 @@ impl KeyGuard {
     fn of(key: Key) -> Self {
         Self {
             key,
-            _watchdog: Watchdog::new(LONG, "a test of the creation lock"),
+            _watchdog: Watchdog::new(PATIENCE, "a test of the creation lock"),
         }
     }
 
@@ -812,7 +814,7 @@ fn a_creator_survives_that_its_set_is_taken_for_left_behind() {
     use crate::sync::{AtomicU32, Ordering};
     // So many lanes that no other test has such a set.
     const LANES: usize = 177;
-    let _watchdog = Watchdog::new(LONG, "creators and those who clear away");
+    let _watchdog = Watchdog::new(PATIENCE, "creators and those who clear away");
     let over = AtomicU32::new(0);
     let taken = thread::scope(|scope| {
         let clearing = scope.spawn(|| {

@@ -20,7 +20,7 @@ pub use command::{Call, Output, Tool};
 pub use endless::Endless;
 
 /// After this a wait counts as a hang. Many times what anything here takes.
-const PATIENCE: Duration = Duration::from_secs(100);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The codes of the contract.
 pub const DONE: Exit = Exit::Code(0);
