@@ -19,6 +19,9 @@ use super::roles::{Board, Setting};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// One kill in so many is a consumer's whom all producers miss.
 const KILLS_A_BEREAVEMENT: u64 = 25;
+/// What everybody gets on by before it: more messages than there were kills since the last one, so that the ring
+/// is in use however the machine divides its time.
+const STEPS_A_BEREAVEMENT: u64 = 40;
 const SIGKILL: i32 = 9;
 
 /// SIGINT and SIGTERM end the storm behind its current round.
@@ -366,7 +369,7 @@ impl Storm<'_> {
     /// learned of it: those that send, and those that wait for room.
     fn bereave(&mut self) -> Result<(), String> {
         self.weather.bereavements += 1;
-        self.calm(1)?;
+        self.calm(STEPS_A_BEREAVEMENT)?;
         let board = self.setting.board;
         let producers = self.round.producers;
         let before: Vec<u64> = (0..producers).map(|place| board.news(place)).collect();
