@@ -421,7 +421,7 @@ mod tests {
     use crate::watchdog::Watchdog;
 
     fn watchdog() -> Watchdog {
-        Watchdog::new(Duration::from_secs(60), "a test of the peers")
+        Watchdog::new(Duration::from_secs(600), "a test of the peers")
     }
 
     fn shell(script: &str) -> Peer {

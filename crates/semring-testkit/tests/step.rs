@@ -16,7 +16,7 @@ use semring_testkit::step::{CallStop, Stepper};
 use semring_testkit::watchdog::Watchdog;
 
 fn watchdog() -> Watchdog {
-    Watchdog::new(Duration::from_secs(120), "a test of the stepper")
+    Watchdog::new(Duration::from_secs(600), "a test of the stepper")
 }
 
 fn command(what: &str) -> Command {
