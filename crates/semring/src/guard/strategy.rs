@@ -83,6 +83,15 @@ impl Experience {
         !self.alone && (self.in_vain < SPINS_IN_VAIN || self.short >= self.patience)
     }
 
+    /// Whether a wait begins with looks that leave the CPU to nobody.
+    pub(crate) fn spins(&self, strategy: WaitStrategy) -> bool {
+        match strategy {
+            WaitStrategy::Spin => true,
+            WaitStrategy::Adaptive => self.advises_spinning(),
+            WaitStrategy::Yield | WaitStrategy::Block => false,
+        }
+    }
+
     fn spun_in_vain(&mut self) {
         if self.in_vain < SPINS_IN_VAIN {
             self.in_vain += 1;
@@ -92,7 +101,7 @@ impl Experience {
         self.short = 0;
     }
 
-    fn spun_well(&mut self) {
+    pub(crate) fn spun_well(&mut self) {
         self.in_vain = 0;
         self.patience = SLEEPS_PER_TRIAL;
     }

@@ -114,6 +114,16 @@ impl Waiter {
         self.sleeps
     }
 
+    /// Whether the next wait begins with looks that leave the CPU to nobody.
+    pub(crate) fn spins(&self) -> bool {
+        self.experience.spins(self.strategy)
+    }
+
+    /// Such looks found something.
+    pub(crate) fn spun_well(&mut self) {
+        self.experience.spun_well();
+    }
+
     /// Waits until there is something, nobody is left, or the time is over.
     pub(crate) fn wait(
         &mut self,

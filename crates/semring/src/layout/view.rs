@@ -195,6 +195,19 @@ mod real {
             unsafe { word.as_ref() }
         }
 
+        /// Has the CPU fetch the cache line of a position, where it can be told to. A hint: nothing is read.
+        #[inline(always)]
+        pub(crate) fn prefetch(&self, position: Position) {
+            let word: *const AtomicU64 = self.header(position);
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: SSE is part of x86-64; a prefetch has no effect that a program can see.
+            unsafe {
+                std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(word.cast());
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            let _ = word;
+        }
+
         /// Where the byte `within` bytes behind `position` lies; the next `length` bytes must not
         /// cross the end of the data area.
         ///
@@ -391,6 +404,8 @@ mod model {
         pub(crate) fn header(&self, position: Position) -> &AtomicU64 {
             &self.words(position, 0, 8)[0].value
         }
+
+        pub(crate) fn prefetch(&self, _: Position) {}
 
         pub(crate) fn bytes_at(&self, _: Position, _: u64, _: usize) -> NonNull<u8> {
             unreachable!("models copy words")

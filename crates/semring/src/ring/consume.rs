@@ -142,6 +142,17 @@ impl LaneConsumer {
         self.quick = shorter_fit(self.read, self.capacity, free);
     }
 
+    /// Whether the records of this lane were longer than so many bytes on the average, since it was made.
+    pub(crate) fn mean_record_is_longer_than(&self, bytes: u64) -> bool {
+        self.read.get() > self.read_messages.saturating_mul(bytes)
+    }
+
+    /// Has the CPU fetch the cache line so many bytes behind the next header. A hint: nothing is read.
+    #[inline]
+    pub(crate) fn prefetch(&self, behind: u64) {
+        self.lane.prefetch(self.read.advance(behind));
+    }
+
     /// The next message is asked about.
     pub(crate) fn look_again(&mut self) {
         self.quick = 0;
