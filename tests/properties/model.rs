@@ -118,10 +118,16 @@ impl Lane {
         if len >= 1024 { 64 - position % 64 } else { 8 }
     }
 
+    /// Nearly full lines are filled up.
+    fn record(lead: u64, bytes: usize) -> u64 {
+        let record = (lead + bytes as u64).next_multiple_of(8);
+        record + if record % 64 == 56 { 8 } else { 0 }
+    }
+
     /// Where a message of this length comes: behind a pad if it would cross the end of the lane.
     fn place(&self, len: usize) -> u64 {
         let rest = CAPACITY - self.tail % CAPACITY;
-        if Self::lead(self.tail, len) + len as u64 > rest {
+        if Self::record(Self::lead(self.tail, len), len) > rest {
             self.tail + rest
         } else {
             self.tail
@@ -132,8 +138,7 @@ impl Lane {
     fn commit(&mut self, len: usize, meta: Meta, bytes: Vec<u8>) {
         let position = self.place(len);
         // The payload stays where it was reserved if it became shorter.
-        let record = Self::lead(position, len) + bytes.len() as u64;
-        self.tail = position + record.next_multiple_of(8);
+        self.tail = position + Self::record(Self::lead(position, len), bytes.len());
         self.committed += 1;
         self.unread.push_back(Sent {
             position: Position::new(position),

@@ -19,7 +19,7 @@ use crate::guard::{Bell, GuardError, Seat, Waited};
 use crate::layout::{Meta, Position};
 use crate::lifecycle::{ConsumerFate, ProducerSeat, note_count};
 use crate::os::barrier;
-use crate::ring::produce::{LaneProducer, NoSlot, Slot};
+use crate::ring::produce::{ALIGNED_FROM, LaneProducer, NoSlot, Slot};
 use crate::sync::AtomicU64;
 
 /// A producer: sends messages on a lane of its own. Dropping it detaches; what was committed stays.
@@ -392,14 +392,37 @@ impl ProducerCore {
     #[inline(always)]
     fn send(&mut self, bytes: &[u8], meta: Meta, patience: Patience) -> Result<(), SendError> {
         self.end_leaked_batch();
+        // What follows is compiled into the caller, for messages whose payload comes right behind the header.
+        if bytes.len() < ALIGNED_FROM
+            && self.lane.view().is_intact()
+            && let Some(slot) = self.lane.quick_slot(bytes.len())
+        {
+            self.send_here(slot, bytes, meta);
+            return Ok(());
+        }
+        self.send_thoroughly(bytes, meta, patience)
+    }
+
+    #[inline(never)]
+    fn send_thoroughly(
+        &mut self,
+        bytes: &[u8],
+        meta: Meta,
+        patience: Patience,
+    ) -> Result<(), SendError> {
         let slot = self.reserve(bytes.len(), patience)?;
-        // This is no forked child, and no batch is open: `reserve` and the line before it have looked.
+        self.send_here(slot, bytes, meta);
+        Ok(())
+    }
+
+    /// For those who have just seen that this is no forked child, and that no batch is open.
+    #[inline(always)]
+    fn send_here(&mut self, slot: Slot, bytes: &[u8], meta: Meta) {
         self.lane
             .view()
             .write_here(slot.position(), slot.lead(), bytes);
         self.lane.commit_single(slot, meta);
         self.ring_bell_here();
-        Ok(())
     }
 }
 

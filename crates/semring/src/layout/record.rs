@@ -3,12 +3,12 @@
 //! ```text
 //!  63      56 55 54  52 51    48 47            32 31 30                              0
 //! ┌──────────┬──┬──────┬────────┬────────────────┬──┬────────────────────────────────┐
-//! │ 0xA5     │0 │ gap  │ flags  │ kind           │P │ payload length in bytes        │
+//! │ 0xA5     │T │ gap  │ flags  │ kind           │P │ payload length in bytes        │
 //! └──────────┴──┴──────┴────────┴────────────────┴──┴────────────────────────────────┘
 //! ```
 //! The word `0` means *not published yet*. `P` marks a pad: it fills the bytes up to the end of the
 //! data area, so that no record ever wraps. So many words of the `gap` lie unused between the header and
-//! the payload. The flags belong to the application.
+//! the payload, and one behind it if `T` is set. The flags belong to the application.
 
 use super::position::{Capacity, Position};
 
@@ -28,7 +28,8 @@ const LENGTH_MASK: u64 = PAD_BIT - 1;
 const APPLICATION_FLAGS: u8 = 0x0F;
 const GAP_SHIFT: u32 = 52;
 const GAP_MASK: u64 = 0b111;
-const RESERVED_BIT: u64 = 1 << 55;
+const TRAIL_SHIFT: u32 = 55;
+const TRAIL_BIT: u64 = 1 << TRAIL_SHIFT;
 
 /// What an application may say about a message beside its bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -58,10 +59,28 @@ pub(crate) const fn lead_to_line(position: Position) -> u64 {
     LINE - position.get() % LINE
 }
 
-/// Bytes that a record takes in a lane: its lead, and the payload, rounded up.
+/// Bytes up to the end of a payload, rounded up.
+#[inline(always)]
+const fn content_bytes(lead: u64, payload: u64) -> u64 {
+    (lead + payload + (RECORD_ALIGN - 1)) & !(RECORD_ALIGN - 1)
+}
+
+/// Whether a producer lets a word lie unused behind a payload: where that makes whole lines of the record, so that
+/// of others like it each begins at a line.
+#[inline(always)]
+const fn has_trail(lead: u64, payload: u64) -> bool {
+    content_bytes(lead, payload) % LINE == LINE - RECORD_ALIGN
+}
+
+/// Bytes that a producer takes for a record: its lead, the payload, rounded up, and a word more for some.
 #[inline(always)]
 pub(crate) const fn record_bytes(lead: u64, payload: u64) -> u64 {
-    (lead + payload + (RECORD_ALIGN - 1)) & !(RECORD_ALIGN - 1)
+    content_bytes(lead, payload)
+        + if has_trail(lead, payload) {
+            RECORD_ALIGN
+        } else {
+            0
+        }
 }
 
 /// What one comparison needs: a message of fewer bytes than this, at `position` or as many bytes behind it as are
@@ -69,8 +88,8 @@ pub(crate) const fn record_bytes(lead: u64, payload: u64) -> u64 {
 /// longer than messages may be.
 pub(crate) fn shorter_fit(position: Position, capacity: Capacity, free: u64) -> u64 {
     let stretch = free.min(capacity.bytes_to_end(position)) & !(RECORD_ALIGN - 1);
-    // With the longest lead that there is, wherever the record begins.
-    let fits = stretch.saturating_sub(LINE - 1);
+    // With the longest lead that there is, and a word behind.
+    let fits = stretch.saturating_sub(LINE + RECORD_ALIGN - 1);
     fits.min(capacity.max_message() + 1)
 }
 
@@ -78,7 +97,8 @@ pub(crate) fn shorter_fit(position: Position, capacity: Capacity, free: u64) -> 
 #[inline]
 pub(crate) const fn message_header(lead: u64, payload: u32, meta: Meta) -> u64 {
     MARKER << MARKER_SHIFT
-        | (lead / HEADER_BYTES - 1) << GAP_SHIFT
+        | (lead - HEADER_BYTES) << (GAP_SHIFT - 3)
+        | (has_trail(lead, payload as u64) as u64) << TRAIL_SHIFT
         | (meta.flags as u64) << FLAGS_SHIFT
         | (meta.kind as u64) << KIND_SHIFT
         | payload as u64
@@ -96,8 +116,8 @@ pub(crate) const fn pad_header(bytes: u64) -> u64 {
 pub(crate) struct MessageHeader(u64);
 
 impl MessageHeader {
-    /// Marker, reserved bits and the pad bit at once.
-    const FIXED: u64 = (0xFF << MARKER_SHIFT) | RESERVED_BIT | PAD_BIT;
+    /// Marker and the pad bit at once.
+    const FIXED: u64 = (0xFF << MARKER_SHIFT) | PAD_BIT;
 
     /// `None` if the word is anything but a message of less than so many bytes.
     #[inline(always)]
@@ -139,7 +159,8 @@ impl MessageHeader {
     /// Bytes that the record takes in the lane.
     #[inline(always)]
     pub(crate) const fn bytes(self) -> u64 {
-        record_bytes(self.lead(), self.0 & LENGTH_MASK)
+        let trail = (self.0 & TRAIL_BIT) >> (TRAIL_SHIFT - 3);
+        content_bytes(self.lead(), self.0 & LENGTH_MASK) + trail
     }
 }
 
@@ -174,10 +195,7 @@ pub(crate) fn decode(
         return Ok(Record::Unpublished);
     }
     let payload = word & LENGTH_MASK;
-    if word >> MARKER_SHIFT != MARKER
-        || word & RESERVED_BIT != 0
-        || payload > capacity.max_message()
-    {
+    if word >> MARKER_SHIFT != MARKER || payload > capacity.max_message() {
         return Err(BadHeader);
     }
     let to_end = capacity.bytes_to_end(position);
@@ -284,12 +302,12 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_shorter_fits(
-            slot in 0u64..512, free in 0u64..5000, taken in 0u64..512, gap in 0u64..8,
+            slot in 0u64..512, free in 0u64..5000, taken in 0u64..512, gap in 0u64..8, trail in prop_oneof![Just(0u64), Just(8)],
             less in prop_oneof![1u64..64, 1u64..2000],
         ) {
             let fit = shorter_fit(Position::new(slot * 8), CAPACITY, free);
             if let Some(below) = fit.checked_sub(taken * 8) && let Some(payload) = below.checked_sub(less) {
-                let bytes = record_bytes(8 + gap * 8, payload);
+                let bytes = content_bytes(8 + gap * 8, payload) + trail;
                 prop_assert!(taken * 8 + bytes <= free);
                 prop_assert!(bytes <= CAPACITY.bytes_to_end(Position::new(slot * 8)) - taken * 8);
                 prop_assert!(payload <= CAPACITY.max_message());

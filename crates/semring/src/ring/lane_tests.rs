@@ -140,6 +140,23 @@ fn a_shortened_reservation_takes_only_what_it_needs() {
 }
 
 #[test]
+fn records_that_nearly_fill_lines_fill_them() {
+    let (mut producer, mut consumer) = both(&lane());
+    for len in 0..1024 {
+        let before = producer.tail();
+        send(&mut producer, &content(1, len)).unwrap();
+        let record = producer.tail().distance_from(before) % CAPACITY;
+        let bare = (8 + len as u64).next_multiple_of(8);
+        // What a pad in front of it takes is not counted.
+        if before.get() / CAPACITY == producer.tail().get() / CAPACITY {
+            assert_eq!(record, bare + if bare % 64 == 56 { 8 } else { 0 }, "{len}");
+        }
+        assert_eq!(recv(&mut consumer).unwrap(), content(1, len));
+        consumer.release();
+    }
+}
+
+#[test]
 fn long_payloads_begin_at_a_line_wherever_the_record_does() {
     let view = lane();
     let (mut producer, mut consumer) = both(&view);
@@ -217,12 +234,7 @@ fn a_message_that_does_not_fit_the_end_begins_anew_behind_a_pad() {
         // Up to `rest` bytes before the end, without leaving anything unread.
         let mut left = CAPACITY - rest;
         while left > 0 {
-            let record = left.min(1024);
-            let record = if left - record == 0 {
-                record
-            } else {
-                record.min(left - 8)
-            };
+            let record = if left.is_multiple_of(16) { 16 } else { 8 };
             send(&mut producer, &content(0, record as usize - 8)).unwrap();
             recv(&mut consumer).unwrap();
             left -= record;

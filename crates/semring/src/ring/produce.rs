@@ -15,7 +15,7 @@ use crate::sync::{Ordering, Twin, weakened};
 
 /// A payload of so many bytes begins at a cache line. Shorter ones are not worth the bytes that this costs:
 /// 28 on the average.
-const ALIGNED_FROM: u64 = 1024;
+pub(crate) const ALIGNED_FROM: usize = 1024;
 
 /// Bytes that belong to the producer until it commits: a place in the lane for one message.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,7 @@ impl Slot {
     /// For a message of so many bytes, by its length alone: to be made where that is known.
     #[inline(always)]
     pub(crate) fn new(position: Position, payload: usize) -> Self {
-        let lead = if payload as u64 >= ALIGNED_FROM {
+        let lead = if payload >= ALIGNED_FROM {
             lead_to_line(position)
         } else {
             HEADER_BYTES
