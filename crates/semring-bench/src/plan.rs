@@ -170,7 +170,7 @@ impl Report {
 /// Bytes of a message where the size is not what is looked at.
 const SMALL: usize = 64;
 /// How often a sleeper is woken in a round.
-const WAKE_UPS: u64 = 200;
+pub(crate) const WAKE_UPS: u64 = 200;
 const WAKE_INTERVAL: Duration = Duration::from_millis(1);
 
 /// One comparison: all ways do the same.

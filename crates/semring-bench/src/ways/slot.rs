@@ -12,7 +12,7 @@ use super::bytes::Segment;
 use super::{End, Link, Made, Sort, Spec, Way, wrong_length};
 use crate::Result;
 use crate::payload::Bytes;
-use crate::plan::Workload;
+use crate::plan::{WAKE_UPS, Workload};
 
 pub(super) const WAYS: [Way; 2] = [
     Way {
@@ -46,8 +46,9 @@ fn one_at_a_time(spec: &Spec) -> Option<String> {
 const WORD: usize = 0;
 const WAITERS: usize = 4;
 const FIRST_SLOT: usize = 128;
-/// A sleeper may wake some milliseconds late.
-const SLOTS: u32 = 64;
+/// However late a sleeper wakes: a whole round of wake-ups has room.
+const SLOTS: u32 = 256;
+const _: () = assert!(SLOTS as u64 >= WAKE_UPS);
 
 /// Says that there is one message more, and waits for it.
 trait Bell {
