@@ -266,10 +266,10 @@ impl Peer {
         self.await_change(WaitPidFlag::WSTOPPED);
     }
 
-    /// Lets it go on with SIGCONT, and waits until it does.
+    /// Lets it go on with SIGCONT, and waits until it does. It may have come to its end by then.
     ///
     /// # Panics
-    /// If it has ended.
+    /// If it has been reaped.
     #[track_caller]
     pub fn cont(&mut self) {
         self.signal(Signal::SIGCONT);
@@ -283,6 +283,11 @@ impl Peer {
             // Looking also for its end, or the wait for a dead one would never return.
             let flags = change | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
             match waitid(Id::Pid(self.pid), flags) {
+                Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..))
+                    if change == WaitPidFlag::WCONTINUED =>
+                {
+                    return;
+                }
                 Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => {
                     let exit = self.reap_at_its_end();
                     panic!("{} has ended: {exit}", self.what);
@@ -491,6 +496,20 @@ mod tests {
         }
         peer.stop();
         assert_eq!(peer.kill(), Exit::Signal(libc::SIGKILL));
+    }
+
+    #[test]
+    fn one_that_has_gone_on_to_its_end_has_gone_on() {
+        let _watchdog = watchdog();
+        let mut peer = shell("kill -STOP $$");
+        peer.await_stop();
+        // As if it were so fast that it has ended when it is waited for.
+        peer.signal(Signal::SIGCONT);
+        while process::state(peer.pid()).unwrap() != 'Z' {
+            thread::yield_now();
+        }
+        peer.cont();
+        assert_eq!(peer.wait(), Exit::Code(0));
     }
 
     #[test]
