@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use crate::objects::{self, Object, Snapshot};
+use crate::process;
 
 /// The longest label, in bytes, so that the name stays within a ring's 200.
 pub const MAX_LABEL_BYTES: usize = 100;
@@ -85,7 +86,25 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     seen: BTreeSet<Object>,
-    adopted: Vec<u32>,
+    adopted: Vec<Adopted>,
+}
+
+/// A process that a guard takes charge of.
+#[derive(Debug)]
+struct Adopted {
+    pid: u32,
+    /// Known of those that were started through this crate.
+    started: Option<process::Entry>,
+}
+
+impl Adopted {
+    /// Whether it is, as far as can be known, among the users of the object and not one who got its number.
+    fn has_used(&self, object: &Object) -> bool {
+        let end = self.started.and_then(process::Entry::end);
+        let since = end.zip(object.last_touched());
+        object.known_users().contains(&self.pid)
+            && since.is_none_or(|(end, touched)| touched <= end)
+    }
 }
 
 /// The guards that live, for the watchdog, whose abort runs no destructors.
@@ -128,12 +147,16 @@ impl RingGuard {
     /// set that it was the last to use, if they have come since the guard was made; so a process that
     /// works on the rings of two guards is adopted by neither.
     pub fn adopt(&self, pid: u32) {
-        lock(&self.inner.state).adopted.push(pid);
+        let started = process::Entry::of(pid);
+        lock(&self.inner.state)
+            .adopted
+            .push(Adopted { pid, started });
     }
 
     /// Adopted processes are not looked for any more. The kernel gives the number of a dead process to
-    /// a new one when it has gone through all of them (32 768, often), so a test that adopts many is to
-    /// forget those it has cleaned up behind.
+    /// a new one when it has gone through all of them (32 768, often), so a test that adopts many which
+    /// were not started through this crate is to forget those it has cleaned up behind: of the others it
+    /// is known when they ended.
     pub fn forget_adopted(&self) {
         lock(&self.inner.state).adopted.clear();
     }
@@ -180,10 +203,9 @@ impl Inner {
         let mut found = objects::of_ring(&self.name, &candidates);
         found.extend(state.seen.intersection(&existing).cloned());
         if !state.adopted.is_empty() {
-            let nameless = candidates.iter().filter(|object| {
-                let users = object.known_users();
-                users.iter().any(|pid| state.adopted.contains(pid))
-            });
+            let nameless = candidates
+                .iter()
+                .filter(|object| state.adopted.iter().any(|process| process.has_used(object)));
             found.extend(nameless.cloned());
         }
         state.seen.extend(found.iter().cloned());
@@ -350,7 +372,10 @@ mod tests {
         assert_eq!(guard.objects(), []);
         // This process is the user here. (Other tests of it run beside this one, so nothing may be
         // removed before it is known to be the two.)
-        lock(&guard.inner.state).adopted = vec![std::process::id()];
+        lock(&guard.inner.state).adopted = vec![Adopted {
+            pid: std::process::id(),
+            started: None,
+        }];
         let found = guard.objects();
         let key = set.stat().unwrap().key.bits();
         assert!(found.contains(&Object::Semaphores { id: set.id(), key }));
@@ -369,5 +394,39 @@ mod tests {
         drop(state);
         drop(guard);
         assert!(is_gone(segment) && set.stat().unwrap_err().is_removed());
+    }
+
+    #[test]
+    fn what_the_next_one_with_the_number_of_an_adopted_process_makes_is_its_own() {
+        let me = std::process::id();
+        // As if this were the second process of its number.
+        process::note_started(me);
+        let guard = RingGuard::new("number");
+        guard.adopt(me);
+        let set = SemSet::create(free_key(), 1, 0o600).unwrap();
+        set.op(&[sem::Op::new(0, 1)]).unwrap();
+        let key = set.stat().unwrap().key.bits();
+        let object = Object::Semaphores { id: set.id(), key };
+        let adopted = || {
+            let state = lock(&guard.inner.state);
+            state.adopted[0].has_used(&object)
+        };
+        assert!(adopted());
+        process::note_reaped(me);
+        assert!(adopted(), "it may have been before its end");
+        // The kernel notes seconds.
+        while object.last_touched() <= state_end(&guard) {
+            set.op(&[sem::Op::new(0, 1), sem::Op::new(0, -1)]).unwrap();
+            std::thread::yield_now();
+        }
+        assert!(!adopted());
+        lock(&guard.inner.state).adopted.clear();
+        set.remove().unwrap();
+    }
+
+    fn state_end(guard: &RingGuard) -> Option<std::time::SystemTime> {
+        lock(&guard.inner.state).adopted[0]
+            .started
+            .and_then(process::Entry::end)
     }
 }

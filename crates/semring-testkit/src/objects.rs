@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek};
+use std::time::{Duration, SystemTime};
 
 use sysv_ipc::msg::Queue;
 use sysv_ipc::sem::SemSet;
@@ -146,6 +147,29 @@ impl Object {
         };
         let positive = pids.into_iter().filter(|pid| *pid > 0);
         positive.map(i32::cast_unsigned).collect()
+    }
+
+    /// When, to the second, something was done to it last that makes one of its [known
+    /// users](Object::known_users): it was made, there was an operation on a semaphore, somebody wrote its
+    /// number into the file to lock.
+    pub(crate) fn last_touched(&self) -> Option<SystemTime> {
+        let seconds = match self {
+            Object::Posix { name } => {
+                let path = format!("{POSIX_DIRECTORY}/{name}");
+                let made = fs::symlink_metadata(&path).and_then(|file| file.created());
+                let lock = fs::metadata(format!("{path}/lock"));
+                let written = lock.and_then(|lock| lock.modified());
+                return made.ok().max(written.ok());
+            }
+            Object::Segment { id, .. } => Shm::from_id(*id).stat().ok()?.ctime,
+            Object::Semaphores { id, .. } => {
+                let stat = SemSet::from_id(*id).stat().ok()?;
+                stat.ctime.max(stat.otime)
+            }
+            Object::Queue { id, .. } => Queue::from_id(*id).stat().ok()?.ctime,
+        };
+        let seconds = u64::try_from(seconds).ok()?;
+        Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
     }
 
     /// A semaphore set on which nobody has done an operation: what a creator leaves that was killed

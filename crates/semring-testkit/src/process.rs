@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -118,7 +118,8 @@ fn of_threads(pid: u32, file: &str) -> io::Result<Vec<String>> {
 /// A process that was started through this crate.
 struct Started {
     pid: u32,
-    reaped: bool,
+    /// When it was, if it was: from then on the number may be another's.
+    reaped: Option<SystemTime>,
 }
 
 static STARTED: Mutex<Vec<Started>> = Mutex::new(Vec::new());
@@ -128,7 +129,7 @@ pub(crate) fn note_started(pid: u32) {
     let mut started = STARTED
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner());
-    started.push(Started { pid, reaped: false });
+    started.push(Started { pid, reaped: None });
 }
 
 /// Notes that the number may belong to another process from now on.
@@ -138,7 +139,32 @@ pub(crate) fn note_reaped(pid: u32) {
         .unwrap_or_else(|poisoned| poisoned.into_inner());
     let last = started.iter_mut().rev().find(|child| child.pid == pid);
     if let Some(child) = last {
-        child.reaped = true;
+        child.reaped = Some(SystemTime::now());
+    }
+}
+
+/// One that was started through this crate, whoever gets its number behind it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry(usize);
+
+impl Entry {
+    /// The last one with this number.
+    pub(crate) fn of(pid: u32) -> Option<Entry> {
+        let started = STARTED
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        started
+            .iter()
+            .rposition(|child| child.pid == pid)
+            .map(Entry)
+    }
+
+    /// When it was reaped.
+    pub(crate) fn end(self) -> Option<SystemTime> {
+        let started = STARTED
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        started[self.0].reaped
     }
 }
 
@@ -157,7 +183,7 @@ pub fn living() -> Vec<u32> {
     let started = STARTED
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner());
-    let living = started.iter().filter(|child| !child.reaped);
+    let living = started.iter().filter(|child| child.reaped.is_none());
     living.map(|child| child.pid).collect()
 }
 
