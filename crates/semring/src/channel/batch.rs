@@ -11,65 +11,69 @@ use super::message::View;
 #[derive(Debug)]
 pub struct Batch<'a> {
     core: &'a mut ConsumerCore,
-    messages: usize,
-    /// The lanes between which the messages came, and the one that the last came from.
-    lanes: Option<(RangeInclusive<usize>, usize)>,
-    put_back: bool,
+    /// The lanes between which the messages came.
+    first: usize,
+    last: usize,
 }
 
 impl<'a> Batch<'a> {
     pub(super) fn new(core: &'a mut ConsumerCore) -> Self {
+        let here = core.current();
         Self {
             core,
-            messages: 0,
-            lanes: None,
-            put_back: false,
+            first: here,
+            last: here,
         }
+    }
+
+    fn lanes(&self) -> RangeInclusive<usize> {
+        self.first..=self.last
     }
 
     /// The next message that is there now. `None` when there is none left; damage met on the way is
     /// reported by the consumer's next call.
     #[inline]
     pub fn next_message(&mut self) -> Option<BatchMessage<'_>> {
-        let next = self.core.step()?;
-        self.messages += 1;
-        match &mut self.lanes {
-            Some((_, last)) if *last == next.lane => {}
-            Some((lanes, last)) => {
-                *lanes = next.lane.min(*lanes.start())..=next.lane.max(*lanes.end());
-                *last = next.lane;
-            }
-            none => *none = Some((next.lane..=next.lane, next.lane)),
+        // Twice, so that the compiler knows in the first case which lane it is.
+        let core = &mut *self.core;
+        let lane = core.current();
+        if let Some(found) = core.glance_for_batch() {
+            let view = core.step(lane, found);
+            return Some(BatchMessage { view });
         }
-        Some(BatchMessage {
-            view: View::new(self.core.view(next.lane), next, self.core.habits),
-        })
+        let found = core.find_for_batch()?;
+        // Perhaps of another lane.
+        let lane = core.current();
+        self.first = self.first.min(lane);
+        self.last = self.last.max(lane);
+        let view = core.step(lane, found);
+        Some(BatchMessage { view })
     }
 
     /// Messages taken out so far.
     #[must_use]
     pub fn messages(&self) -> usize {
-        self.messages
+        self.core.stepped(self.lanes())
     }
 
     /// Releases everything taken out, as dropping does.
     pub fn release(self) {}
 
     /// Puts everything taken out back: the consumer's next calls deliver it again.
-    pub fn put_back(mut self) {
-        self.put_back = true;
+    pub fn put_back(self) {
+        self.core.put_batch_back();
+        // Ended already.
+        std::mem::forget(self);
     }
 }
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
-        if self.put_back || std::thread::panicking() {
+        // Nothing was taken out: pads at most.
+        if std::thread::panicking() || self.messages() == 0 {
             self.core.put_batch_back();
-        } else if let Some((lanes, last)) = self.lanes.take() {
-            self.core.end_batch(lanes, last);
         } else {
-            // Nothing was taken out; pads at most.
-            self.core.put_batch_back();
+            self.core.end_batch(self.lanes());
         }
     }
 }

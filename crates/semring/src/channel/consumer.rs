@@ -11,7 +11,7 @@ use super::batch::Batch;
 use super::builder::Habits;
 use super::interrupt::Interrupter;
 use super::kind::Kind;
-use super::message::Message;
+use super::message::{Message, View};
 use super::message_wait::{Bells, MessageWait, ended_attachments};
 use super::pollable::{Pollable, pollable_error};
 use crate::error::{RecvError, RemoveError};
@@ -20,12 +20,11 @@ use crate::guard::interrupt::InterruptFlag;
 use crate::guard::strategy::cpus;
 use crate::guard::wait::{Deadline, Outcome, Waiter};
 use crate::guard::{Bell, GuardError, Seat};
-use crate::layout::view::LaneView;
 use crate::lifecycle::{ConsumerSeat, Removal, note_count, remove_idle};
 use crate::os::{barrier, clock};
 use crate::ring::Damage;
-use crate::ring::consume::LaneConsumer;
-use crate::ring::merge::{LaneDamage, Merge, Next};
+use crate::ring::consume::{Found, LaneConsumer};
+use crate::ring::merge::{LaneDamage, Merge};
 use crate::sync::spin_hint;
 
 /// How often a consumer that polls an empty ring asks the kernel whether the producers are gone.
@@ -68,13 +67,9 @@ pub struct Consumer<K> {
 
 pub(super) struct ConsumerCore {
     merge: Merge,
-    bells: Bells,
-    seat: ConsumerSeat,
+    rest: Rest,
     waiter: Waiter,
     interrupt: Arc<InterruptFlag>,
-    pub(super) habits: Habits,
-    /// The lane of the last message.
-    lane: usize,
     /// Damage found and not yet reported.
     damaged: VecDeque<LaneDamage>,
     /// An end-of-stream is due although nobody attached since the last one: messages were found, or a
@@ -84,16 +79,25 @@ pub(super) struct ConsumerCore {
     /// so that a consumer that is killed before it acted on it gets it again.
     end_returned: Option<u64>,
     last_poll_probe: Option<Instant>,
-    removed: bool,
     /// A [`Batch`] is out, and may have stepped over messages.
     in_batch: bool,
     /// Somebody has our descriptor: it must be readable unless there was nothing at the last look.
     polled: bool,
 }
 
+/// What a message needs beside its lane, of which it has the only reference.
+pub(super) struct Rest {
+    bells: Bells,
+    seat: ConsumerSeat,
+    pub(super) habits: Habits,
+    /// The lane of the last message.
+    pub(super) lane: usize,
+    removed: bool,
+}
+
 /// A message that is there.
 #[cfg(feature = "tokio")]
-pub(crate) struct Found(Next);
+pub(crate) struct FoundMessage(Found);
 
 pub(super) fn recv_error(error: GuardError) -> RecvError {
     match error {
@@ -102,13 +106,38 @@ pub(super) fn recv_error(error: GuardError) -> RecvError {
     }
 }
 
+impl Rest {
+    /// Gives back what was taken on the lane of this number.
+    #[inline]
+    fn release(&mut self, lane: &mut LaneConsumer, number: usize) -> Result<(), RecvError> {
+        let released = self.bells.release(lane, &self.seat, number);
+        released.map_err(|error| {
+            lane.look_again();
+            self.failed(error)
+        })
+    }
+
+    /// The same for the last message's.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn release_quietly(&mut self, lane: &mut LaneConsumer) {
+        // A failure is found again by the next call.
+        let _ = self.release(lane, self.lane);
+    }
+
+    fn failed(&mut self, error: GuardError) -> RecvError {
+        self.removed |= error == GuardError::Removed;
+        recv_error(error)
+    }
+}
+
 impl ConsumerCore {
     #[inline]
     fn begin(&mut self) -> Result<(), RecvError> {
-        if !self.seat.ring().is_intact() {
+        if !self.rest.seat.ring().is_intact() {
             return Err(self.unfit());
         }
-        if self.removed {
+        if self.rest.removed {
             return Err(RecvError::Removed);
         }
         if self.end_returned.is_some() {
@@ -121,18 +150,18 @@ impl ConsumerCore {
     /// Why the ring's pages are not there.
     #[cold]
     fn unfit(&mut self) -> RecvError {
-        if self.seat.ring().is_forked() {
+        if self.rest.seat.ring().is_forked() {
             return RecvError::Forked;
         }
         // Lets the others know.
-        let _ = self.seat.ring().check();
+        let _ = self.rest.seat.ring().check();
         self.failed(GuardError::Removed)
     }
 
     /// An answer other than a message may come of zeros in place of the ring's bytes.
     fn honest<T>(&mut self, answer: Result<T, RecvError>) -> Result<T, RecvError> {
         if answer.is_err() {
-            let check = self.seat.ring().check();
+            let check = self.rest.seat.ring().check();
             check.map_err(|error| self.failed(error))?;
         }
         answer
@@ -159,26 +188,34 @@ impl ConsumerCore {
         Batch::new(self)
     }
 
+    /// The message that was found last.
+    #[inline(always)]
+    fn message(&mut self, found: Found) -> Message<'_> {
+        let lane = self.merge.current();
+        debug_assert_eq!(lane, self.rest.lane);
+        Message::new(self.merge.lane_mut(lane), &mut self.rest, found)
+    }
+
     #[cold]
     fn note_end(&mut self) {
         if let Some(attachments) = self.end_returned.take() {
-            self.seat.note_end(attachments);
+            self.rest.seat.note_end(attachments);
         }
     }
 
     /// The next message, if there is one.
     #[inline]
-    fn find(&mut self) -> Result<Option<Next>, RecvError> {
+    fn find(&mut self) -> Result<Option<Found>, RecvError> {
         if !self.damaged.is_empty() {
             return Err(self.next_damage());
         }
         match self.merge.find() {
             Ok(Some(next)) => {
-                if next.lane != self.lane {
+                if next.lane != self.rest.lane {
                     self.change_lane(next.lane)?;
                 }
                 self.saw_messages = true;
-                Ok(Some(next))
+                Ok(Some(next.found))
             }
             Ok(None) => Ok(None),
             Err(damage) => {
@@ -196,7 +233,7 @@ impl ConsumerCore {
         self.merge.look_again();
         let bell = Bell::Room { lane: damage.lane };
         // A failure is found again by the next call.
-        let _ = self.seat.ring().guard.post(bell);
+        let _ = self.rest.seat.ring().guard.post(bell);
     }
 
     #[cold]
@@ -210,36 +247,38 @@ impl ConsumerCore {
 
     #[cold]
     fn change_lane(&mut self, lane: usize) -> Result<(), RecvError> {
-        let left = std::mem::replace(&mut self.lane, lane);
+        let left = std::mem::replace(&mut self.rest.lane, lane);
         self.release(left)
     }
 
     #[inline]
     fn release(&mut self, lane: usize) -> Result<(), RecvError> {
-        let result = self.bells.release(&mut self.merge, &self.seat, lane);
-        result.map_err(|error| self.failed(error))
+        let released = self.rest.release(self.merge.lane_mut(lane), lane);
+        released.inspect_err(|_| self.merge.look_again())
     }
 
     fn release_all(&mut self) -> Result<(), RecvError> {
-        let result = self.bells.release_all(&mut self.merge, &self.seat);
+        let result = self
+            .rest
+            .bells
+            .release_all(&mut self.merge, &self.rest.seat);
         result.map_err(|error| self.failed(error))
     }
 
     #[cold]
     fn failed(&mut self, error: GuardError) -> RecvError {
-        self.removed |= error == GuardError::Removed;
         self.merge.look_again();
-        recv_error(error)
+        self.rest.failed(error)
     }
 
-    fn try_next(&mut self) -> Result<Next, RecvError> {
+    fn try_next(&mut self) -> Result<Found, RecvError> {
         self.begin()?;
         let answer = self.look_around();
         self.honest(answer)
     }
 
     #[inline]
-    fn look_around(&mut self) -> Result<Next, RecvError> {
+    fn look_around(&mut self) -> Result<Found, RecvError> {
         if let Some(next) = self.find()? {
             return Ok(next);
         }
@@ -258,7 +297,7 @@ impl ConsumerCore {
             return Err(RecvError::Empty);
         }
         self.last_poll_probe = Some(now);
-        let ended = ended_attachments(&self.seat, self.saw_messages);
+        let ended = ended_attachments(&self.rest.seat, self.saw_messages);
         let ended = ended.map_err(|error| self.failed(error))?;
         // Who is gone by now published before: look again, then believe the end.
         match (self.find()?, ended) {
@@ -275,8 +314,8 @@ impl ConsumerCore {
     ) -> (R, Option<u64>) {
         let mut side = MessageWait {
             merge: &mut self.merge,
-            bells: &mut self.bells,
-            seat: &self.seat,
+            bells: &mut self.rest.bells,
+            seat: &self.rest.seat,
             interrupt: &self.interrupt,
             saw_messages: self.saw_messages,
             ended: None,
@@ -288,7 +327,7 @@ impl ConsumerCore {
 
     /// The rest of a look in vain by a consumer that is polled.
     #[cold]
-    fn stand_by(&mut self) -> Result<Next, RecvError> {
+    fn stand_by(&mut self) -> Result<Found, RecvError> {
         let (outcome, ended) = self.as_waiting(|waiter, side| waiter.stand_by(side));
         match outcome.map_err(|error| self.failed(error))? {
             Some(Outcome::Ready) => match self.find()? {
@@ -304,7 +343,7 @@ impl ConsumerCore {
     /// After a wait, which takes tokens and ends the announcement.
     fn stay_readable(&mut self) -> Result<(), RecvError> {
         if self.polled {
-            let posted = self.seat.ring().guard.post(Bell::Messages);
+            let posted = self.rest.seat.ring().guard.post(Bell::Messages);
             posted.map_err(|error| self.failed(error))?;
         }
         Ok(())
@@ -318,33 +357,39 @@ impl ConsumerCore {
     }
 
     #[inline(always)]
-    fn next(&mut self, deadline: Deadline) -> Result<Next, RecvError> {
+    fn next(&mut self, deadline: Deadline) -> Result<Found, RecvError> {
         match self.glance() {
-            Some(next) => Ok(next),
+            Some(found) => Ok(found),
             None => self.next_slowly(deadline),
         }
     }
 
+    #[inline(always)]
+    fn next_message(&mut self, deadline: Deadline) -> Result<Message<'_>, RecvError> {
+        let found = self.next(deadline)?;
+        Ok(self.message(found))
+    }
+
     /// The next message, if no more than that is to be done.
     #[inline(always)]
-    fn glance(&self) -> Option<Next> {
+    fn glance(&self) -> Option<Found> {
         // Whatever else has to be done has the merge look again, which comes after `find` only.
         if self.in_batch {
             return None;
         }
-        let next = self.merge.glance()?;
+        let found = self.merge.glance()?;
         debug_assert!(
-            next.lane == self.lane
+            self.merge.current() == self.rest.lane
                 && self.saw_messages
-                && !self.removed
+                && !self.rest.removed
                 && self.end_returned.is_none()
                 && self.damaged.is_empty()
         );
-        Some(next)
+        Some(found)
     }
 
     #[inline(never)]
-    fn next_slowly(&mut self, deadline: Deadline) -> Result<Next, RecvError> {
+    fn next_slowly(&mut self, deadline: Deadline) -> Result<Found, RecvError> {
         self.begin()?;
         loop {
             let found = self.find();
@@ -359,11 +404,11 @@ impl ConsumerCore {
     }
 
     /// Before all that a wait takes: what is about to come is found with no more than a glance.
-    fn glance_for_a_while(&mut self) -> Option<Next> {
+    fn glance_for_a_while(&mut self) -> Option<Found> {
         if self.merge.lanes().len() > 1 || !self.waiter.spins() {
             return None;
         }
-        let lane = self.merge.lane(0);
+        let lane = &self.merge.lanes()[0];
         let goes_on_behind_the_line = lane.mean_record_is_longer_than(LINE);
         for _ in 0..GLANCES {
             if let Some(next) = self.glance() {
@@ -381,7 +426,7 @@ impl ConsumerCore {
     #[cold]
     fn wait(&mut self, deadline: Deadline) -> Result<(), RecvError> {
         let (outcome, ended) = self.as_waiting(|waiter, side| waiter.wait(side, deadline));
-        note_count(&self.seat.page().sleeps, self.waiter.sleeps());
+        note_count(&self.rest.seat.page().sleeps, self.waiter.sleeps());
         self.stay_readable()?;
         if self.interrupt.take() {
             return Err(RecvError::Interrupted);
@@ -393,40 +438,44 @@ impl ConsumerCore {
         }
     }
 
-    /// Lets go of a message.
+    /// The next message of the lane that the last one came from, for a batch, if no more than a look is to be
+    /// done.
     #[inline(always)]
-    pub(super) fn take(&mut self, next: &Next) {
-        if self.merge.take_one(next) {
-            self.release_quietly(next.lane);
-        }
+    pub(super) fn glance_for_batch(&self) -> Option<Found> {
+        self.merge.glance()
     }
 
-    #[cold]
-    fn release_quietly(&mut self, lane: usize) {
-        // A failure is found again by the next call.
-        let _ = self.release(lane);
+    /// The message that was found last, stepped over but not let go of: for a batch.
+    #[inline(always)]
+    pub(super) fn step(&mut self, number: usize, found: Found) -> View<'_> {
+        debug_assert_eq!(number, self.merge.current());
+        let lane = self.merge.lane_mut(number);
+        lane.step_over(&found);
+        View::new(lane.view(), number, found, &self.rest.habits)
     }
 
-    /// The next message, stepped over but not let go of: for a batch.
+    /// The lane of the last message.
     #[inline(always)]
-    pub(super) fn step(&mut self) -> Option<Next> {
-        let next = match self.merge.glance() {
-            Some(next) => next,
-            None => self.find_for_batch()?,
-        };
-        self.merge.step_over(&next);
-        Some(next)
+    pub(super) fn current(&self) -> usize {
+        self.merge.current()
+    }
+
+    /// Messages that a batch stepped over on these lanes.
+    pub(super) fn stepped(&self, lanes: RangeInclusive<usize>) -> usize {
+        let lanes = &self.merge.lanes()[lanes];
+        let messages = lanes.iter().map(LaneConsumer::stepped_messages);
+        messages.sum::<u64>() as usize
     }
 
     #[inline(never)]
-    fn find_for_batch(&mut self) -> Option<Next> {
-        if self.seat.ring().is_forked() {
+    pub(super) fn find_for_batch(&mut self) -> Option<Found> {
+        if self.rest.seat.ring().is_forked() {
             return None;
         }
         match self.merge.find() {
             Ok(next) => {
                 self.saw_messages |= next.is_some();
-                next
+                next.map(|next| next.found)
             }
             Err(damage) => {
                 self.note_damage(damage);
@@ -437,20 +486,24 @@ impl ConsumerCore {
 
     /// Lets go of what a batch stepped over on these lanes, and releases each once; but the lane that it
     /// ended on only if a quarter lap waits there: more will follow.
-    pub(super) fn end_batch(&mut self, lanes: RangeInclusive<usize>, last: usize) {
+    pub(super) fn end_batch(&mut self, lanes: RangeInclusive<usize>) {
         self.in_batch = false;
         if !self.damaged.is_empty() {
             // It is told first, also if more was taken after it.
             self.merge.look_again();
         }
-        let before = std::mem::replace(&mut self.lane, last);
-        for lane in lanes.clone() {
-            if self.merge.take(lane) || lane != last {
-                self.release_quietly(lane);
+        let last = self.merge.current();
+        let before = std::mem::replace(&mut self.rest.lane, last);
+        for number in lanes.clone() {
+            let lane = self.merge.lane_mut(number);
+            lane.take();
+            if lane.is_due() || number != last {
+                // A failure is found again by the next call.
+                let _ = self.release(number);
             }
         }
         if before != last && !lanes.contains(&before) {
-            self.release_quietly(before);
+            let _ = self.release(before);
         }
     }
 
@@ -458,10 +511,6 @@ impl ConsumerCore {
     pub(super) fn put_batch_back(&mut self) {
         self.in_batch = false;
         self.step_back();
-    }
-
-    pub(super) fn view(&self, lane: usize) -> &LaneView {
-        self.merge.lane(lane).view()
     }
 }
 
@@ -488,22 +537,24 @@ impl<K: Kind> Consumer<K> {
         }
         let core = ConsumerCore {
             merge: Merge::new(lanes, capacity),
-            bells: Bells {
-                wakers,
-                posts: 0,
-                since_probe: 0,
-                until_probe: capacity.quarter().max(ASK_BYTES),
+            rest: Rest {
+                bells: Bells {
+                    wakers,
+                    posts: 0,
+                    since_probe: 0,
+                    until_probe: capacity.quarter().max(ASK_BYTES),
+                },
+                seat,
+                habits,
+                lane: 0,
+                removed: false,
             },
-            seat,
             waiter,
             interrupt: InterruptFlag::new(),
-            habits,
-            lane: 0,
             damaged,
             saw_messages: false,
             end_returned: None,
             last_poll_probe: None,
-            removed: false,
             in_batch: false,
             polled: false,
         };
@@ -521,8 +572,7 @@ impl<K: Kind> Consumer<K> {
     /// [`Poisoned`](RecvError::Poisoned) once for each damaged lane, [`Removed`](RecvError::Removed).
     #[inline(always)]
     pub fn recv(&mut self) -> Result<Message<'_>, RecvError> {
-        let next = self.core.next(Deadline::NEVER)?;
-        Ok(Message::new(&mut self.core, next))
+        self.core.next_message(Deadline::NEVER)
     }
 
     /// The next message if there is one now.
@@ -532,21 +582,21 @@ impl<K: Kind> Consumer<K> {
     /// late, because the kernel is not asked more often.
     #[inline]
     pub fn try_recv(&mut self) -> Result<Message<'_>, RecvError> {
-        let next = self.core.try_next()?;
-        Ok(Message::new(&mut self.core, next))
+        let found = self.core.try_next()?;
+        Ok(self.core.message(found))
     }
 
     /// What [`try_recv`](Self::try_recv) would give; [`found`](Self::found) makes a message of it. In two
     /// steps, so that nothing is borrowed while a task waits.
     #[cfg(feature = "tokio")]
-    pub(crate) fn try_find(&mut self) -> Result<Found, RecvError> {
-        self.core.try_next().map(Found)
+    pub(crate) fn try_find(&mut self) -> Result<FoundMessage, RecvError> {
+        self.core.try_next().map(FoundMessage)
     }
 
     /// The message that was found; nothing must have been called in between.
     #[cfg(feature = "tokio")]
-    pub(crate) fn found(&mut self, found: Found) -> Message<'_> {
-        Message::new(&mut self.core, found.0)
+    pub(crate) fn found(&mut self, found: FoundMessage) -> Message<'_> {
+        self.core.message(found.0)
     }
 
     /// As [`recv`](Self::recv), but waits no longer than this.
@@ -554,8 +604,7 @@ impl<K: Kind> Consumer<K> {
     /// # Errors
     /// [`RecvError::TimedOut`], and those of [`recv`](Self::recv).
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message<'_>, RecvError> {
-        let next = self.core.next(Deadline::after(timeout))?;
-        Ok(Message::new(&mut self.core, next))
+        self.core.next_message(Deadline::after(timeout))
     }
 
     /// As [`recv`](Self::recv), but waits no longer than until this moment: for several calls that share
@@ -585,8 +634,7 @@ impl<K: Kind> Consumer<K> {
     /// # Errors
     /// [`RecvError::TimedOut`], and those of [`recv`](Self::recv).
     pub fn recv_deadline(&mut self, deadline: Instant) -> Result<Message<'_>, RecvError> {
-        let next = self.core.next(Deadline::at(deadline))?;
-        Ok(Message::new(&mut self.core, next))
+        self.core.next_message(Deadline::at(deadline))
     }
 
     /// Waits until there is at least one message, then gives all that can be had as a batch that is
@@ -652,18 +700,18 @@ impl<K: Kind> Consumer<K> {
     pub fn flush_released(&mut self) -> Result<(), RecvError> {
         self.core.begin()?;
         let released = self.core.release_all();
-        let check = self.core.seat.ring().check();
+        let check = self.core.rest.seat.ring().check();
         released.and_then(|()| check.map_err(|error| self.core.failed(error)))
     }
 
     /// Takes nothing more, on purpose: producers see [`SendError::Closed`](crate::SendError::Closed),
     /// at once if they wait for room. Detaches. What is unread stays in the ring.
     pub fn close(mut self) {
-        if self.core.seat.ring().is_forked() {
+        if self.core.rest.seat.ring().is_forked() {
             return;
         }
         let _ = self.flush_released();
-        let _ = self.core.seat.close();
+        let _ = self.core.rest.seat.close();
     }
 
     /// Removes the ring if its stream has ended: no producer is attached and nothing is unread. True if
@@ -673,14 +721,14 @@ impl<K: Kind> Consumer<K> {
     /// [`RemoveError::Permission`] if the ring is another user's, and the others.
     pub fn remove_at_end(&mut self) -> Result<bool, RemoveError> {
         let core = &mut self.core;
-        if core.seat.ring().is_forked() {
+        if core.rest.seat.ring().is_forked() {
             return Ok(false);
         }
         core.put_leaked_batch_back();
         let _ = core.release_all();
-        let ring = core.seat.ring().clone();
+        let ring = core.rest.seat.ring().clone();
         let removal = remove_idle(&ring, true, || !core.merge.is_ready())?;
-        core.removed |= removal == Removal::Removed;
+        core.rest.removed |= removal == Removal::Removed;
         core.merge.look_again();
         // Not gone: the stream has not ended after all. Its end is due again, also if whoever was in the
         // way is killed before it becomes a producer, and so never had a stream of its own.
@@ -692,10 +740,10 @@ impl<K: Kind> Consumer<K> {
     /// a stream had several writers. 0 in a forked child, which does not have the ring's pages.
     #[must_use]
     pub fn attached_producers(&self) -> u64 {
-        if self.core.seat.ring().is_forked() {
+        if self.core.rest.seat.ring().is_forked() {
             return 0;
         }
-        self.core.seat.attachments()
+        self.core.rest.seat.attachments()
     }
 
     /// Messages released since the ring was made, those of predecessors included.
@@ -759,9 +807,9 @@ impl<K: Kind> Consumer<K> {
     /// be polled (make it with [`GuardChoice::Pipe`](crate::GuardChoice::Pipe)), or in a forked child.
     pub fn as_fd(&mut self) -> std::io::Result<Pollable> {
         let core = &mut self.core;
-        let pollable = Pollable::of(core.seat.ring(), Seat::Consumer)?;
+        let pollable = Pollable::of(core.rest.seat.ring(), Seat::Consumer)?;
         core.polled = true;
-        let posted = core.seat.ring().guard.post(Bell::Messages);
+        let posted = core.rest.seat.ring().guard.post(Bell::Messages);
         posted.map_err(pollable_error)?;
         Ok(pollable)
     }
@@ -771,7 +819,7 @@ impl<K: Kind> Consumer<K> {
     pub fn interrupter(&self) -> Interrupter {
         let core = &self.core;
         Interrupter::new(
-            core.seat.ring().clone(),
+            core.rest.seat.ring().clone(),
             core.interrupt.clone(),
             Bell::Messages,
         )
@@ -780,14 +828,14 @@ impl<K: Kind> Consumer<K> {
     /// How often this consumer slept, and how often it woke a producer, in the kernel.
     #[must_use]
     pub fn kernel_calls(&self) -> (u64, u64) {
-        (self.core.waiter.sleeps(), self.core.bells.posts)
+        (self.core.waiter.sleeps(), self.core.rest.bells.posts)
     }
 }
 
 impl<K> Drop for Consumer<K> {
     fn drop(&mut self) {
         let core = &mut self.core;
-        if core.seat.ring().is_forked() || core.removed {
+        if core.rest.seat.ring().is_forked() || core.rest.removed {
             return;
         }
         core.note_end();
@@ -798,7 +846,7 @@ impl<K> Drop for Consumer<K> {
 impl<K> std::fmt::Debug for Consumer<K> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Consumer")
-            .field("address", &self.core.seat.ring().address)
+            .field("address", &self.core.rest.seat.ring().address)
             .finish_non_exhaustive()
     }
 }
@@ -806,7 +854,7 @@ impl<K> std::fmt::Debug for Consumer<K> {
 impl std::fmt::Debug for ConsumerCore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ConsumerCore")
-            .field("lane", &self.lane)
+            .field("lane", &self.rest.lane)
             .finish_non_exhaustive()
     }
 }

@@ -4,32 +4,39 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::builder::Habits;
-use super::consumer::ConsumerCore;
+use super::consumer::Rest;
 use super::trust;
 use crate::error::RecvError;
 use crate::layout::view::LaneView;
 use crate::layout::{Meta, Position};
 use crate::lifecycle::generation_at;
-use crate::ring::merge::Next;
+use crate::ring::consume::{Found, LaneConsumer};
 
 /// The bytes of one message in the ring, to be copied out, and where it came from.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     lane: &'a LaneView,
-    next: Next,
-    habits: Habits,
+    number: usize,
+    found: Found,
+    habits: &'a Habits,
 }
 
 impl<'a> View<'a> {
-    pub(super) fn new(lane: &'a LaneView, next: Next, habits: Habits) -> Self {
-        Self { lane, next, habits }
+    #[inline(always)]
+    pub(super) fn new(lane: &'a LaneView, number: usize, found: Found, habits: &'a Habits) -> Self {
+        Self {
+            lane,
+            number,
+            found,
+            habits,
+        }
     }
 
     /// Bytes of the message.
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
-        self.next.found.header.payload() as usize
+        self.found.header.payload() as usize
     }
 
     /// True for a message of 0 bytes.
@@ -41,13 +48,13 @@ impl<'a> View<'a> {
     /// What the producer said about the message beside its bytes.
     #[must_use]
     pub fn meta(&self) -> Meta {
-        self.next.found.header.meta()
+        self.found.header.meta()
     }
 
     /// Which lane it came on, from 0: which producer it is from, as long as that one is attached.
     #[must_use]
     pub fn lane(&self) -> usize {
-        self.next.lane
+        self.number
     }
 
     /// Which holder of the lane sent it: the first producer that ever attached there is 1, the next one 2.
@@ -62,7 +69,7 @@ impl<'a> View<'a> {
     /// no other ever has.
     #[must_use]
     pub fn position(&self) -> Position {
-        self.next.found.position
+        self.found.position
     }
 
     /// False if somebody took the ring's memory away before the message was let go of, by truncating the
@@ -103,7 +110,7 @@ impl<'a> View<'a> {
         );
         self.lane.read(
             self.position(),
-            self.next.found.header.lead() + offset as u64,
+            self.found.header.lead() + offset as u64,
             to,
         );
         self.check()
@@ -122,10 +129,15 @@ impl<'a> View<'a> {
     ///
     /// # Panics
     /// If the buffer is shorter than the message, and as [`read_at`](Self::read_at).
-    #[inline]
+    #[inline(always)]
     pub fn copy_to(&self, to: &mut [u8]) -> usize {
         let len = self.len();
-        self.read_at(0, &mut to[..len]);
+        // Into an array that the message fills, it is copied without a call of `memcpy`.
+        if len == to.len() {
+            self.read_at(0, to);
+        } else {
+            self.read_at(0, &mut to[..len]);
+        }
         len
     }
 
@@ -148,12 +160,8 @@ impl<'a> View<'a> {
     #[inline]
     pub fn checked_append_to(&self, to: &mut Vec<u8>) -> Result<(), RecvError> {
         let before = to.len();
-        self.lane.append(
-            self.position(),
-            self.next.found.header.lead(),
-            self.len(),
-            to,
-        );
+        self.lane
+            .append(self.position(), self.found.header.lead(), self.len(), to);
         self.check().inspect_err(|_| to.truncate(before))
     }
 
@@ -183,7 +191,7 @@ impl<'a> View<'a> {
         let rest = self.len() - offset;
         let span = self.lane.span(
             self.position(),
-            self.next.found.header.lead() + offset as u64,
+            self.found.header.lead() + offset as u64,
             rest,
         );
         let written = span.drain_to(target.as_fd());
@@ -197,7 +205,7 @@ impl<'a> View<'a> {
     pub fn as_slice(&self) -> Option<&[u8]> {
         let start = self
             .lane
-            .bytes_at(self.position(), self.next.found.header.lead(), self.len());
+            .bytes_at(self.position(), self.found.header.lead(), self.len());
         self.habits
             .trusts_peers
             .then(|| trust::slice(start, self.len()))
@@ -240,21 +248,21 @@ impl std::fmt::Debug for View<'_> {
 /// # drop(message); drop((producer, consumer)); ring.remove()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug)]
 pub struct Message<'a> {
-    core: &'a mut ConsumerCore,
-    next: Next,
+    lane: &'a mut LaneConsumer,
+    rest: &'a mut Rest,
+    found: Found,
     read: usize,
-    put_back: bool,
 }
 
 impl<'a> Message<'a> {
-    pub(super) fn new(core: &'a mut ConsumerCore, next: Next) -> Self {
+    #[inline(always)]
+    pub(super) fn new(lane: &'a mut LaneConsumer, rest: &'a mut Rest, found: Found) -> Self {
         Self {
-            core,
-            next,
+            lane,
+            rest,
+            found,
             read: 0,
-            put_back: false,
         }
     }
 
@@ -262,7 +270,12 @@ impl<'a> Message<'a> {
     #[must_use]
     #[inline]
     pub fn view(&self) -> View<'_> {
-        View::new(self.core.view(self.next.lane), self.next, self.core.habits)
+        View::new(
+            self.lane.view(),
+            self.rest.lane,
+            self.found,
+            &self.rest.habits,
+        )
     }
 
     /// Bytes of the message.
@@ -322,7 +335,7 @@ impl<'a> Message<'a> {
     ///
     /// # Panics
     /// If the buffer is shorter than the message, or that is not [intact](View::is_intact).
-    #[inline]
+    #[inline(always)]
     pub fn copy_to(&self, to: &mut [u8]) -> usize {
         self.view().copy_to(to)
     }
@@ -349,12 +362,11 @@ impl<'a> Message<'a> {
     #[must_use]
     #[inline]
     pub fn as_slice(&self) -> Option<&[u8]> {
-        let start = self.core.view(self.next.lane).bytes_at(
-            self.position(),
-            self.next.found.header.lead(),
-            self.len(),
-        );
-        self.core
+        let start =
+            self.lane
+                .view()
+                .bytes_at(self.position(), self.found.header.lead(), self.len());
+        self.rest
             .habits
             .trusts_peers
             .then(|| trust::slice(start, self.len()))
@@ -364,8 +376,9 @@ impl<'a> Message<'a> {
     pub fn release(self) {}
 
     /// Does not release the message: the consumer's next call delivers it again.
-    pub fn put_back(mut self) {
-        self.put_back = true;
+    pub fn put_back(self) {
+        // Nothing was stepped over yet.
+        std::mem::forget(self);
     }
 }
 
@@ -380,11 +393,20 @@ impl io::Read for Message<'_> {
     }
 }
 
+impl std::fmt::Debug for Message<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.view().fmt(f)
+    }
+}
+
 impl Drop for Message<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if !self.put_back && !std::thread::panicking() {
-            self.core.take(&self.next);
+        if !std::thread::panicking() {
+            self.lane.take_one(&self.found);
+            if self.lane.is_due_after_one() {
+                self.rest.release_quietly(self.lane);
+            }
         }
     }
 }

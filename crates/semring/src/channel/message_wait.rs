@@ -8,6 +8,7 @@ use crate::guard::wait::{Company, Waiting};
 use crate::guard::{Bell, GuardError, Seat, Waited};
 use crate::lifecycle::{ConsumerSeat, note_count};
 use crate::os::barrier;
+use crate::ring::consume::LaneConsumer;
 use crate::ring::merge::Merge;
 use crate::sync::AtomicU64;
 
@@ -22,28 +23,28 @@ pub(super) struct Bells {
 }
 
 impl Bells {
-    /// Releases what was taken on a lane, and wakes its producer if it waits for room.
+    /// Releases what was taken on the lane of this number, and wakes its producer if it waits for room.
     #[inline]
     pub(super) fn release(
         &mut self,
-        merge: &mut Merge,
+        lane: &mut LaneConsumer,
         seat: &ConsumerSeat,
-        lane: usize,
+        number: usize,
     ) -> Result<(), GuardError> {
         // A message that is dropped in a forked child: its pages are not there.
         if seat.ring().is_forked() {
             return Ok(());
         }
-        let bytes = merge.lane(lane).unreleased();
-        if !merge.release(lane) {
+        let bytes = lane.unreleased();
+        if !lane.release() {
             return Ok(());
         }
         self.since_probe += bytes;
-        let word = &merge.lane(lane).view().producer().wait_word;
-        if self.wakers[lane].is_due(word) {
+        let word = &lane.view().producer().wait_word;
+        if self.wakers[number].is_due(word) {
             self.posts += 1;
             note_count(&seat.page().posts, self.posts);
-            seat.ring().guard.post(Bell::Room { lane })?;
+            seat.ring().guard.post(Bell::Room { lane: number })?;
         }
         // How a busy consumer notices that the ring was removed.
         if self.since_probe >= self.until_probe {
@@ -58,7 +59,8 @@ impl Bells {
         merge: &mut Merge,
         seat: &ConsumerSeat,
     ) -> Result<(), GuardError> {
-        (0..self.wakers.len()).try_for_each(|lane| self.release(merge, seat, lane))
+        (0..self.wakers.len())
+            .try_for_each(|number| self.release(merge.lane_mut(number), seat, number))
     }
 }
 

@@ -24,7 +24,7 @@ pub use batch::{Batch, BatchMessage};
 pub use builder::{Builder, HugePages};
 pub use consumer::Consumer;
 #[cfg(feature = "tokio")]
-pub(crate) use consumer::Found;
+pub(crate) use consumer::FoundMessage;
 pub use interrupt::Interrupter;
 pub use kind::{Any, Kind, Mpsc, Spsc};
 pub use message::{Message, View};

@@ -252,7 +252,7 @@ impl<'a> SendBatch<'a> {
         // This is no forked child: `reserve` has looked.
         let lane = &mut self.core.lane;
         lane.view().write_here(slot.position(), slot.lead(), bytes);
-        lane.commit(slot, meta);
+        lane.commit_to_batch(slot, meta);
         Ok(())
     }
 

@@ -35,6 +35,13 @@ impl Position {
         Self(self.0.wrapping_add(bytes))
     }
 
+    /// How far `self` is ahead of `other`, less than 0 if it lies behind. For positions of which one was made
+    /// from the other and neither moved by more than some laps: no hostile value lies between them.
+    #[inline]
+    pub(crate) const fn ahead_of(self, other: Self) -> i64 {
+        self.0.wrapping_sub(other.0).cast_signed()
+    }
+
     /// How far `self` is ahead of `earlier`, modulo 2^64: a hostile value that lies behind shows as
     /// a huge distance, which every caller compares with the capacity.
     #[inline]

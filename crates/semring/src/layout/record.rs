@@ -119,10 +119,14 @@ impl MessageHeader {
     /// Marker and the pad bit at once.
     const FIXED: u64 = (0xFF << MARKER_SHIFT) | PAD_BIT;
 
-    /// `None` if the word is anything but a message of less than so many bytes.
+    /// `None` if the word is anything but a message of less than so many bytes (at most 2^31), and always if
+    /// that is not above 0.
     #[inline(always)]
-    pub(crate) const fn check_short(word: u64, below: u64) -> Option<Self> {
-        let is_message = word & Self::FIXED == MARKER << MARKER_SHIFT && word & LENGTH_MASK < below;
+    pub(crate) const fn check_short(word: u64, below: i64) -> Option<Self> {
+        debug_assert!(below <= PAD_BIT.cast_signed());
+        // The length with the pad bit in front of it: a pad is too long.
+        let is_message = word >> MARKER_SHIFT == MARKER
+            && (word & (LENGTH_MASK | PAD_BIT)).cast_signed() < below;
         if is_message { Some(Self(word)) } else { None }
     }
 

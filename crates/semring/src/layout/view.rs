@@ -235,11 +235,9 @@ mod real {
         /// The same for those who have just asked whether this is a forked child.
         #[inline(always)]
         fn bytes_here(&self, position: Position, within: u64, length: usize) -> NonNull<u8> {
+            let end = within.checked_add(length as u64);
+            assert!(end.is_some_and(|end| end <= self.capacity.bytes_to_end(position)));
             let offset = self.capacity.offset_of(position).get() + within;
-            assert!(
-                length as u64 <= self.capacity.get()
-                    && offset <= self.capacity.get() - length as u64
-            );
             // SAFETY: the assertion: offset + length stays inside the data area.
             unsafe { self.data.byte_add(offset as usize) }
         }

@@ -4,9 +4,9 @@
 //! believes nothing but one header word at a time, read once and checked.
 
 use super::Damage;
+use crate::layout::Position;
 use crate::layout::record::{MessageHeader, Record, decode, shorter_fit};
 use crate::layout::view::LaneView;
-use crate::layout::{Capacity, Position};
 use crate::sync::{Ordering, Twin, weakened};
 
 /// A published message that was found but not yet taken.
@@ -20,20 +20,20 @@ pub(crate) struct Found {
 /// The consumer's half of a lane.
 pub(crate) struct LaneConsumer {
     lane: LaneView,
-    capacity: Capacity,
     /// The next header to look at.
     read: Position,
-    /// Everything before it may be released.
-    taken: Position,
+    /// So many messages before it were stepped over and not let go of: a batch's.
+    stepped_messages: u64,
+    /// If there are any, everything before this may be released; if there are none, everything before `read`.
+    stepped_from: Position,
     /// `released` as last stored.
     released: Position,
     /// No sound lane has a message behind this position, as far as was known when it was last asked.
     horizon: Position,
-    /// A message shorter than this many bytes is one that needs no other question: see
-    /// [`glance`](Self::glance).
-    quick: u64,
-    /// Messages between `read` and the beginning, between `taken` and the beginning.
-    read_messages: u64,
+    /// A message that has fewer bytes than `read` is away from here needs no other question: see
+    /// [`glance`](Self::glance). Behind `read` when none is such.
+    quick: Position,
+    /// Messages let go of, those of predecessors included.
     taken_messages: u64,
     /// Where impossible bytes were found: nothing from there on is looked at.
     poisoned: Option<Position>,
@@ -56,13 +56,12 @@ impl LaneConsumer {
         lane.consumer().poisoned.store(0, Ordering::Relaxed);
         Ok(Self {
             lane,
-            capacity,
             read: start,
-            taken: start,
+            stepped_messages: 0,
+            stepped_from: start,
             released: start,
             horizon: start,
-            quick: 0,
-            read_messages: messages,
+            quick: start,
             taken_messages: messages,
             poisoned: None,
         })
@@ -70,18 +69,16 @@ impl LaneConsumer {
 
     /// A lane whose control words are impossible: it is skipped for good, and says so to its producer.
     pub(crate) fn poisoned(lane: LaneView, damage: Damage) -> Self {
-        let capacity = lane.capacity();
         note_poison(&lane, damage.position);
         let start = Position::new(0);
         Self {
             lane,
-            capacity,
             read: start,
-            taken: start,
+            stepped_messages: 0,
+            stepped_from: start,
             released: start,
             horizon: start,
-            quick: 0,
-            read_messages: 0,
+            quick: start,
             taken_messages: 0,
             poisoned: Some(start),
         }
@@ -102,7 +99,7 @@ impl LaneConsumer {
     }
 
     /// Position of the next header.
-    #[cfg(test)]
+    #[inline(always)]
     pub(crate) fn position(&self) -> Position {
         self.read
     }
@@ -112,17 +109,31 @@ impl LaneConsumer {
         self.taken_messages
     }
 
+    /// Messages stepped over and not let go of.
+    pub(crate) fn stepped_messages(&self) -> u64 {
+        self.stepped_messages
+    }
+
+    /// Everything before it may be released.
+    #[inline(always)]
+    fn taken(&self) -> Position {
+        if self.stepped_messages == 0 {
+            self.read
+        } else {
+            self.stepped_from
+        }
+    }
+
     /// The next message, if it is there and in the stretch that was [looked over](Self::look_ahead). What a
     /// consumer that is kept busy nearly always asks; `None` says to ask [`find`](Self::find).
     #[inline(always)]
     pub(crate) fn glance(&self) -> Option<Found> {
+        // Read once: nothing is known any more behind a load that acquires.
+        let (position, below) = (self.read, self.quick.ahead_of(self.read));
         // E1: if it is published, its payload is there.
-        let word = self.lane.header(self.read).load(Ordering::Acquire);
-        let header = MessageHeader::check_short(word, self.quick)?;
-        Some(Found {
-            position: self.read,
-            header,
-        })
+        let word = self.lane.header(position).load(Ordering::Acquire);
+        let header = MessageHeader::check_short(word, below)?;
+        Some(Found { position, header })
     }
 
     /// Looks over the bytes up to the horizon, the end of the data area and whatever was damaged, and at most
@@ -139,12 +150,15 @@ impl LaneConsumer {
         let free = until(self.horizon)
             .min(self.poisoned.map_or(u64::MAX, until))
             .min(at_most);
-        self.quick = shorter_fit(self.read, self.capacity, free);
+        self.quick = self
+            .read
+            .advance(shorter_fit(self.read, self.lane.capacity(), free));
     }
 
     /// Whether the records of this lane were longer than so many bytes on the average, since it was made.
     pub(crate) fn mean_record_is_longer_than(&self, bytes: u64) -> bool {
-        self.read.get() > self.read_messages.saturating_mul(bytes)
+        let messages = self.taken_messages.wrapping_add(self.stepped_messages);
+        self.read.get() > messages.saturating_mul(bytes)
     }
 
     /// Has the CPU fetch the cache line so many bytes behind the next header. A hint: nothing is read.
@@ -155,7 +169,7 @@ impl LaneConsumer {
 
     /// The next message is asked about.
     pub(crate) fn look_again(&mut self) {
-        self.quick = 0;
+        self.quick = self.read;
     }
 
     /// Looks for the next message. A pad is stepped over. `Err` poisons the lane: it is reported once
@@ -168,22 +182,19 @@ impl LaneConsumer {
             if word == 0 || self.is_at_poison() {
                 return Ok(None);
             }
-            match decode(word, self.read, self.capacity) {
+            match decode(word, self.read, self.lane.capacity()) {
                 Ok(Record::Message { .. }) => {
                     if self.read.has_reached(self.horizon) {
                         self.look_further()?;
                     }
-                    let header = MessageHeader::check(word, self.read, self.capacity);
+                    let header = MessageHeader::check(word, self.read, self.lane.capacity());
                     return Ok(header.map(|header| Found {
                         position: self.read,
                         header,
                     }));
                 }
                 Ok(Record::Pad { bytes }) => {
-                    // Nobody holds a pad: what was taken before it, it joins.
-                    if self.taken == self.read {
-                        self.taken = self.read.advance(bytes);
-                    }
+                    // Nobody holds a pad: if everything before it was taken, it is, too.
                     self.read = self.read.advance(bytes);
                     // What was looked over ended where it began.
                     self.look_again();
@@ -204,7 +215,7 @@ impl LaneConsumer {
     /// the next would have messages for ever.
     #[cold]
     fn look_further(&mut self) -> Result<(), Damage> {
-        let capacity = self.capacity.get();
+        let capacity = self.lane.capacity().get();
         // I3: what is published ends within a capacity of `committed`, also if a batch was published
         // and its producer has not come to K4. It was stored before the header that we just saw (E1).
         let committed = Position::new(self.lane.producer().committed.load(Ordering::Acquire));
@@ -235,41 +246,65 @@ impl LaneConsumer {
     }
 
     /// Steps over a message that was found, without letting go of its bytes.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn step_over(&mut self, found: &Found) {
         debug_assert_eq!(found.position, self.read);
-        let bytes = found.header.bytes();
-        self.read = self.read.advance(bytes);
-        self.quick = self.quick.saturating_sub(bytes);
-        // Wrapping: it began with a word of the segment.
-        self.read_messages = self.read_messages.wrapping_add(1);
+        if self.stepped_messages == 0 {
+            self.stepped_from = found.position;
+        }
+        self.stepped_messages += 1;
+        self.read = found.position.advance(found.header.bytes());
     }
 
     /// Lets go of everything stepped over; the store to the producer may come later.
     #[inline]
     pub(crate) fn take(&mut self) {
-        self.taken = self.read;
-        self.taken_messages = self.read_messages;
+        // Wrapping: it began with a word of the segment.
+        let messages = std::mem::take(&mut self.stepped_messages);
+        self.taken_messages = self.taken_messages.wrapping_add(messages);
+    }
+
+    /// Both for a single message, on a lane of which nothing else is stepped over.
+    #[inline(always)]
+    pub(crate) fn take_one(&mut self, found: &Found) {
+        debug_assert_eq!(found.position, self.read);
+        debug_assert_eq!(self.stepped_messages, 0);
+        self.read = found.position.advance(found.header.bytes());
+        self.taken_messages = self.taken_messages.wrapping_add(1);
     }
 
     /// Goes back to what was let go of last: the messages stepped over since are found again.
     pub(crate) fn step_back(&mut self) {
-        self.read = self.taken;
-        self.read_messages = self.taken_messages;
+        self.read = self.taken();
+        self.stepped_messages = 0;
         self.look_again();
     }
 
     /// Bytes taken and not yet released.
     #[inline]
     pub(crate) fn unreleased(&self) -> u64 {
-        self.taken.distance_from(self.released)
+        self.taken().distance_from(self.released)
+    }
+
+    /// True when a quarter of the capacity waits to be released: the caller then releases it.
+    #[inline]
+    pub(crate) fn is_due(&self) -> bool {
+        self.unreleased() >= self.lane.capacity().quarter()
+    }
+
+    /// The same right behind [`take_one`](Self::take_one).
+    #[inline(always)]
+    pub(crate) fn is_due_after_one(&self) -> bool {
+        debug_assert_eq!(self.stepped_messages, 0);
+        self.read.distance_from(self.released) >= self.lane.capacity().quarter()
     }
 
     /// Gives the bytes of everything taken back to the producer. False if there is nothing to give.
     /// After true, the producer's wait word must be looked at.
     #[inline]
     pub(crate) fn release(&mut self) -> bool {
-        if self.taken == self.released {
+        let taken = self.taken();
+        if taken == self.released {
             return false;
         }
         let page = self.lane.consumer();
@@ -280,8 +315,8 @@ impl LaneConsumer {
         } else {
             Ordering::Release
         };
-        page.released.store(self.taken.get(), order);
-        self.released = self.taken;
+        page.released.store(taken.get(), order);
+        self.released = taken;
         true
     }
 }

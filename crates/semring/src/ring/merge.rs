@@ -42,8 +42,10 @@ pub(crate) struct LaneDamage {
 pub(crate) struct Merge {
     lanes: Vec<LaneConsumer>,
     current: usize,
-    /// Bytes taken since the merge came to the current lane.
-    taken_here: u64,
+    /// Bytes taken of the current lane since the merge came to it: so many, and what was read since it was
+    /// here (see [`taken_here`](Self::taken_here)).
+    taken_before: u64,
+    since: Position,
     quarter: u64,
     /// Where something was found lately; for few lanes: nowhere.
     recent: Recent,
@@ -85,11 +87,12 @@ impl LaneSet {
 
 impl Merge {
     pub(crate) fn new(lanes: Vec<LaneConsumer>, capacity: Capacity) -> Self {
-        assert!(!lanes.is_empty());
+        let since = lanes[0].position();
         Self {
             lanes,
             current: 0,
-            taken_here: 0,
+            taken_before: 0,
+            since,
             quarter: capacity.quarter(),
             recent: Recent::default(),
         }
@@ -99,20 +102,32 @@ impl Merge {
         &self.lanes
     }
 
-    pub(crate) fn lane(&self, lane: usize) -> &LaneConsumer {
-        &self.lanes[lane]
+    #[inline(always)]
+    pub(crate) fn lane_mut(&mut self, lane: usize) -> &mut LaneConsumer {
+        &mut self.lanes[lane]
+    }
+
+    /// The lane of the message that was found last.
+    #[inline(always)]
+    pub(crate) fn current(&self) -> usize {
+        self.current
     }
 
     /// The next message of the current lane, if nothing but the look at its header is to be done; `None` says to
     /// ask [`find`](Self::find).
     #[inline(always)]
-    pub(crate) fn glance(&self) -> Option<Next> {
-        let index = self.current;
-        let lane = &self.lanes[index];
+    pub(crate) fn glance(&self) -> Option<Found> {
+        let lane = &self.lanes[self.current];
         if !lane.view().is_intact() {
             return None;
         }
-        lane.glance().map(|found| Next { lane: index, found })
+        lane.glance()
+    }
+
+    /// Bytes taken of the current lane in this turn, pads and what was stepped back over included.
+    fn taken_here(&self) -> u64 {
+        let read = self.lanes[self.current].position();
+        self.taken_before + read.distance_from(self.since)
     }
 
     /// The next message is looked for with [`find`](Self::find).
@@ -125,7 +140,7 @@ impl Merge {
         let at_most = if self.lanes.len() == 1 {
             u64::MAX
         } else {
-            self.quarter.saturating_sub(self.taken_here)
+            self.quarter.saturating_sub(self.taken_here())
         };
         self.lanes[self.current].look_ahead(at_most);
     }
@@ -134,7 +149,7 @@ impl Merge {
     #[inline]
     pub(crate) fn find(&mut self) -> Result<Option<Next>, LaneDamage> {
         let lane = self.current;
-        if self.taken_here < self.quarter || self.lanes.len() == 1 {
+        if self.lanes.len() == 1 || self.taken_here() < self.quarter {
             match self.lanes[lane].find() {
                 Ok(Some(found)) => {
                     self.look_ahead();
@@ -165,7 +180,7 @@ impl Merge {
 
     fn find_among_many(&mut self) -> Result<Option<Next>, LaneDamage> {
         self.recent.turns += 1;
-        self.recent.bytes = self.recent.bytes.saturating_add(self.taken_here);
+        self.recent.bytes = self.recent.bytes.saturating_add(self.taken_here());
         if self.recent.turns < TURNS_PER_SWEEP
             && self.recent.bytes < BYTES_PER_SWEEP
             && let Some(next) = self.find_among_recent()?
@@ -206,7 +221,8 @@ impl Merge {
         match self.lanes[lane].find() {
             Ok(Some(found)) => {
                 self.current = lane;
-                self.taken_here = 0;
+                self.taken_before = 0;
+                self.since = found.position;
                 self.look_ahead();
                 Ok(Some(Next { lane, found }))
             }
@@ -235,42 +251,13 @@ impl Merge {
         false
     }
 
-    /// Steps over the message without letting go of its bytes.
-    #[inline(always)]
-    pub(crate) fn step_over(&mut self, next: &Next) {
-        self.lanes[next.lane].step_over(&next.found);
-        self.taken_here += next.found.header.bytes();
-    }
-
-    /// Steps over a message and lets go of it; true as for [`take`](Self::take).
-    #[inline(always)]
-    pub(crate) fn take_one(&mut self, next: &Next) -> bool {
-        let lane = &mut self.lanes[next.lane];
-        lane.step_over(&next.found);
-        self.taken_here += next.found.header.bytes();
-        lane.take();
-        lane.unreleased() >= self.quarter
-    }
-
-    /// Lets go of what was stepped over on one lane. True when a quarter of the capacity waits there
-    /// to be released: the caller then releases it.
-    #[inline]
-    pub(crate) fn take(&mut self, lane: usize) -> bool {
-        let lane = &mut self.lanes[lane];
-        lane.take();
-        lane.unreleased() >= self.quarter
-    }
-
     /// Forgets what was stepped over on every lane since it was last let go of.
     pub(crate) fn step_back(&mut self) {
+        // Put back again and again, one lane keeps no other one waiting.
+        self.taken_before = self.taken_here();
         for lane in &mut self.lanes {
             lane.step_back();
         }
-    }
-
-    /// Releases one lane; true if its producer's wait word must be looked at.
-    #[inline]
-    pub(crate) fn release(&mut self, lane: usize) -> bool {
-        self.lanes[lane].release()
+        self.since = self.lanes[self.current].position();
     }
 }

@@ -87,11 +87,17 @@ pub(crate) enum NoSlot {
     Damaged(Damage),
 }
 
-/// The first record of a batch: written but not published, so that all appear at once.
-#[derive(Clone, Copy, Debug)]
-struct HeldBack {
-    position: Position,
-    header: u64,
+/// What a batch holds back, so that all of it appears at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum HeldBack {
+    /// No batch is open.
+    NoBatch,
+    Nothing,
+    /// The header of its first record.
+    First {
+        position: Position,
+        header: u64,
+    },
 }
 
 /// The producer's half of a lane. One at a time exists per lane: the guard sees to that.
@@ -102,10 +108,11 @@ pub(crate) struct LaneProducer {
     tail: Position,
     /// `released` as last seen.
     released: Position,
-    /// A message shorter than this many bytes needs no question at all: see [`quick_slot`](Self::quick_slot).
-    quick: u64,
+    /// A message that has fewer bytes than the tail is away from here needs no question at all: see
+    /// [`quick_slot`](Self::quick_slot). Behind the tail when none is such.
+    quick: Position,
     sent: u64,
-    held_back: Option<HeldBack>,
+    held_back: HeldBack,
 }
 
 impl LaneProducer {
@@ -157,9 +164,9 @@ impl LaneProducer {
             capacity,
             tail,
             released,
-            quick: 0,
+            quick: tail,
             sent,
-            held_back: None,
+            held_back: HeldBack::NoBatch,
         })
     }
 
@@ -186,7 +193,9 @@ impl LaneProducer {
     /// ask [`try_reserve`](Self::try_reserve).
     #[inline(always)]
     pub(crate) fn quick_slot(&self, payload: usize) -> Option<Slot> {
-        ((payload as u64) < self.quick).then(|| Slot::new(self.tail, payload))
+        let below = self.quick.ahead_of(self.tail);
+        (below > 0 && (payload as u64) < below.cast_unsigned())
+            .then(|| Slot::new(self.tail, payload))
     }
 
     /// Looks over the bytes that are free by what is known already, up to the end of the data area and at most
@@ -196,12 +205,13 @@ impl LaneProducer {
         let slack = if weakened(Twin::NoSlackWord) { 0 } else { 8 };
         let taken = self.tail.distance_from(self.released) + slack;
         let room = self.capacity.get().saturating_sub(taken);
-        self.quick = shorter_fit(self.tail, self.capacity, room.min(at_most));
+        let below = shorter_fit(self.tail, self.capacity, room.min(at_most));
+        self.quick = self.tail.advance(below);
     }
 
     /// The next message is asked about.
     pub(crate) fn look_again(&mut self) {
-        self.quick = 0;
+        self.quick = self.tail;
     }
 
     /// A place for a message of `payload` bytes, which must not exceed a quarter of the capacity.
@@ -217,7 +227,7 @@ impl LaneProducer {
                 return Err(NoSlot::Full { padded });
             }
             self.publish(pad_header(rest), rest, 0);
-            padded = self.held_back.is_none();
+            padded = !self.is_in_batch();
             slot = Slot::new(self.tail, payload);
         }
         if !self.has_room(slot.bytes()).map_err(NoSlot::Damaged)? {
@@ -271,34 +281,42 @@ impl LaneProducer {
     /// Begins to hold back: what is committed from here on appears all at once, at
     /// [`end_batch`](Self::end_batch).
     pub(crate) fn begin_batch(&mut self) {
-        debug_assert!(self.held_back.is_none());
-        // A header of 0 stands for "nothing yet".
-        self.held_back = Some(HeldBack {
-            position: self.tail,
-            header: UNPUBLISHED,
-        });
+        debug_assert!(!self.is_in_batch());
+        self.held_back = HeldBack::Nothing;
     }
 
     /// True between the begin and the end of a batch.
     #[inline]
     pub(crate) fn is_in_batch(&self) -> bool {
-        self.held_back.is_some()
+        self.held_back != HeldBack::NoBatch
     }
 
     /// Whether nothing is held back.
     pub(crate) fn batch_is_empty(&self) -> bool {
-        self.held_back.is_none_or(|held| held.header == UNPUBLISHED)
+        !matches!(self.held_back, HeldBack::First { .. })
     }
 
     /// Publishes the batch with one store; false if there was nothing in it.
     pub(crate) fn end_batch(&mut self) -> bool {
-        match self.held_back.take() {
-            Some(HeldBack { position, header }) if header != UNPUBLISHED => {
+        match std::mem::replace(&mut self.held_back, HeldBack::NoBatch) {
+            HeldBack::First { position, header } => {
                 self.store_header(position, header);
                 self.store_committed();
                 true
             }
-            _ => false,
+            HeldBack::NoBatch | HeldBack::Nothing => false,
+        }
+    }
+
+    /// The same where a batch is open: most often it holds something back already.
+    #[inline(always)]
+    pub(crate) fn commit_to_batch(&mut self, slot: Slot, meta: Meta) {
+        debug_assert_eq!(slot.position, self.tail);
+        if self.batch_is_empty() {
+            self.commit(slot, meta);
+        } else {
+            self.append(slot.position, slot.bytes(), 1);
+            self.store_unseen(slot.position, slot.header(meta));
         }
     }
 
@@ -308,31 +326,33 @@ impl LaneProducer {
     pub(crate) fn commit_single(&mut self, slot: Slot, meta: Meta) {
         debug_assert_eq!(slot.position, self.tail);
         debug_assert!(!self.is_in_batch());
-        let position = self.append(slot.bytes(), 1);
-        self.publish_single(position, slot.header(meta));
+        self.append(slot.position, slot.bytes(), 1);
+        self.publish_single(slot.position, slot.header(meta));
     }
 
     #[inline]
     fn publish(&mut self, header: u64, bytes: u64, messages: u64) {
-        let position = self.append(bytes, messages);
-        if let Some(held) = &mut self.held_back {
-            if held.header == UNPUBLISHED {
-                // The first of a batch. Its own header word stays 0 (I1), so a kill anywhere before
-                // the end of the batch leaves nothing of it.
-                *held = HeldBack { position, header };
-            } else {
-                // Behind the one that is held back nobody looks yet; end_batch publishes.
-                self.lane.header(position).store(header, Ordering::Relaxed);
-            }
-            return;
+        let position = self.tail;
+        self.append(position, bytes, messages);
+        match self.held_back {
+            // The first of a batch. Its own header word stays 0 (I1), so a kill anywhere before
+            // the end of the batch leaves nothing of it.
+            HeldBack::Nothing => self.held_back = HeldBack::First { position, header },
+            HeldBack::First { .. } => self.store_unseen(position, header),
+            HeldBack::NoBatch => self.publish_single(position, header),
         }
-        self.publish_single(position, header);
     }
 
-    /// The tail moves on; gives where it was.
+    /// Behind the one that is held back nobody looks yet; end_batch publishes.
     #[inline(always)]
-    fn append(&mut self, bytes: u64, messages: u64) -> Position {
-        let position = self.tail;
+    fn store_unseen(&self, position: Position, header: u64) {
+        self.lane.header(position).store(header, Ordering::Relaxed);
+    }
+
+    /// The tail moves on from where it is.
+    #[inline(always)]
+    fn append(&mut self, position: Position, bytes: u64, messages: u64) {
+        debug_assert_eq!(position, self.tail);
         let next = position.advance(bytes);
         // K1: the next header is 0 before anything in front of it can be seen (I1). Killed here:
         // nothing is visible, the successor starts at `position` again.
@@ -340,10 +360,8 @@ impl LaneProducer {
             self.lane.header(next).store(UNPUBLISHED, Ordering::Relaxed);
         }
         self.tail = next;
-        self.quick = self.quick.saturating_sub(bytes);
         // Wrapping: it began with a word of the segment.
         self.sent = self.sent.wrapping_add(messages);
-        position
     }
 
     #[inline(always)]

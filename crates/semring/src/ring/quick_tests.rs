@@ -82,6 +82,7 @@ fn a_glance_finds_nothing_at_poison_behind_a_pad() {
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Glance,
+    GlanceAndTake,
     Look { at_most: u64 },
     Take,
     Release,
@@ -93,11 +94,21 @@ enum Event {
     Committed { word: u64 },
 }
 
+/// No header, or nearly one: one bit is wrong, or it is a pad of which only the length is.
+fn word() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        any::<u64>(),
+        (0u32..64, 0u32..64).prop_map(|(len, bit)| message(len) ^ 1 << bit),
+        (1u64..16).prop_map(|words| pad_header(8 * words)),
+    ]
+}
+
 fn event() -> impl Strategy<Value = Event> {
     let at = || prop_oneof![0u64..8, 496u64..512, 0u64..512].prop_map(|slot| slot * 8);
     let len = || prop_oneof![0u32..64, 0u32..1100];
     prop_oneof![
         8 => Just(Event::Glance),
+        8 => Just(Event::GlanceAndTake),
         4 => prop_oneof![Just(u64::MAX), 0u64..2048].prop_map(|at_most| Event::Look { at_most }),
         2 => Just(Event::Take),
         2 => Just(Event::Release),
@@ -106,7 +117,7 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(at, len, gap)| Event::Message { at, len, gap }),
         2 => (1u64..16).prop_map(|words| Event::Pad { before_end: 8 * words }),
         1 => at().prop_map(|at| Event::Clear { at }),
-        1 => (at(), any::<u64>()).prop_map(|(at, word)| Event::Anything { at, word }),
+        2 => (at(), word()).prop_map(|(at, word)| Event::Anything { at, word }),
         1 => prop_oneof![0u64..3 * 4096, any::<u64>()].prop_map(|word| Event::Committed { word }),
     ]
 }
@@ -134,6 +145,18 @@ proptest! {
                         consumer.step_over(&found);
                     }
                 }
+                Event::GlanceAndTake => {
+                    if let Some(found) = consumer.glance() {
+                        prop_assert_eq!(consumer.find(), Ok(Some(found)));
+                        // As the channel does it: a single message is taken when no batch is out.
+                        consumer.take();
+                        let taken = consumer.taken_messages();
+                        consumer.take_one(&found);
+                        prop_assert_eq!(consumer.taken_messages(), taken.wrapping_add(1));
+                        prop_assert_eq!(consumer.is_due_after_one(), consumer.is_due());
+                        prop_assert_eq!(consumer.position(), found.position.advance(found.header.bytes()));
+                    }
+                }
                 Event::Look { at_most } => {
                     if let Ok(Some(found)) = consumer.find() {
                         consumer.look_ahead(at_most);
@@ -144,7 +167,13 @@ proptest! {
                 Event::Release => {
                     let _ = consumer.release();
                 },
-                Event::StepBack => consumer.step_back(),
+                Event::StepBack => {
+                    let stepped = consumer.stepped_messages();
+                    let read = consumer.position();
+                    consumer.step_back();
+                    prop_assert!(stepped > 0 || consumer.position() == read);
+                    prop_assert_eq!(consumer.stepped_messages(), 0);
+                }
                 Event::Message { at, len, gap } => {
                     put(&view, at, message_header(8 + gap * 8, len, Meta::default()));
                 }

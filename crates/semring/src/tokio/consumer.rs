@@ -9,7 +9,7 @@ use ::tokio::task::coop::consume_budget;
 use futures_core::Stream;
 
 use super::readiness::register;
-use crate::channel::{Batch, Consumer, Found, Kind, Message, Pollable};
+use crate::channel::{Batch, Consumer, FoundMessage, Kind, Message, Pollable};
 use crate::error::RecvError;
 
 /// A [`Consumer`] that a task waits for. As a [`Stream`] it gives each message as a vector of its own,
@@ -52,7 +52,7 @@ impl<K: Kind> AsyncConsumer<K> {
         Ok(Self { consumer, pollable })
     }
 
-    async fn find(&mut self) -> Result<Found, RecvError> {
+    async fn find(&mut self) -> Result<FoundMessage, RecvError> {
         consume_budget().await;
         loop {
             match self.consumer.try_find() {
