@@ -118,10 +118,11 @@ impl Lane {
         if len >= 1024 { 64 - position % 64 } else { 8 }
     }
 
-    /// Nearly full lines are filled up.
+    /// Nearly full lines are filled up, unless a payload begins at one anyway.
     fn record(lead: u64, bytes: usize) -> u64 {
         let record = (lead + bytes as u64).next_multiple_of(8);
-        record + if record % 64 == 56 { 8 } else { 0 }
+        let trail = if lead == 8 && record % 64 == 56 { 8 } else { 0 };
+        record + trail
     }
 
     /// Where a message of this length comes: behind a pad if it would cross the end of the lane.

@@ -66,10 +66,11 @@ const fn content_bytes(lead: u64, payload: u64) -> u64 {
 }
 
 /// Whether a producer lets a word lie unused behind a payload: where that makes whole lines of the record, so that
-/// of others like it each begins at a line.
+/// of others like it each begins at a line. Not where a payload begins at a line anyway: the pad in front of the
+/// longest message would be longer than one may be.
 #[inline(always)]
 const fn has_trail(lead: u64, payload: u64) -> bool {
-    content_bytes(lead, payload) % LINE == LINE - RECORD_ALIGN
+    lead == HEADER_BYTES && content_bytes(lead, payload) % LINE == LINE - RECORD_ALIGN
 }
 
 /// Bytes that a producer takes for a record: its lead, the payload, rounded up, and a word more for some.

@@ -157,6 +157,23 @@ fn records_that_nearly_fill_lines_fill_them() {
 }
 
 #[test]
+fn the_longest_message_goes_behind_a_pad_from_wherever_it_does_not_fit() {
+    for rest in (8..=1200).step_by(8) {
+        let (mut producer, mut consumer) = both(&lane());
+        let mut left = CAPACITY - rest;
+        while left > 0 {
+            let record = if left.is_multiple_of(16) { 16 } else { 8 };
+            send(&mut producer, &content(0, record as usize - 8)).unwrap();
+            recv(&mut consumer).unwrap();
+            left -= record;
+        }
+        consumer.release();
+        send(&mut producer, &content(1, 1024)).unwrap();
+        assert_eq!(recv(&mut consumer).unwrap(), content(1, 1024), "{rest}");
+    }
+}
+
+#[test]
 fn long_payloads_begin_at_a_line_wherever_the_record_does() {
     let view = lane();
     let (mut producer, mut consumer) = both(&view);
