@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::ASK_BYTES;
 use super::batch::Batch;
 use super::builder::Habits;
+use super::chase::Chase;
 use super::interrupt::Interrupter;
 use super::kind::Kind;
 use super::message::{Message, View};
@@ -79,6 +80,7 @@ pub(super) struct ConsumerCore {
     /// so that a consumer that is killed before it acted on it gets it again.
     end_returned: Option<u64>,
     last_poll_probe: Option<Instant>,
+    chase: Chase,
     /// A [`Batch`] is out, and may have stepped over messages.
     in_batch: bool,
     /// Somebody has our descriptor: it must be readable unless there was nothing at the last look.
@@ -410,9 +412,13 @@ impl ConsumerCore {
         }
         let lane = &self.merge.lanes()[0];
         let goes_on_behind_the_line = lane.mean_record_is_longer_than(LINE);
-        for _ in 0..GLANCES {
+        for _ in 0..self.chase.pauses(lane.taken_messages()) {
+            spin_hint();
+        }
+        for glances in 0..GLANCES {
             if let Some(next) = self.glance() {
                 self.waiter.spun_well();
+                self.chase.found(glances);
                 return Some(next);
             }
             if goes_on_behind_the_line {
@@ -555,6 +561,7 @@ impl<K: Kind> Consumer<K> {
             saw_messages: false,
             end_returned: None,
             last_poll_probe: None,
+            chase: Chase::default(),
             in_batch: false,
             polled: false,
         };

@@ -3,6 +3,7 @@
 
 mod batch;
 mod builder;
+mod chase;
 mod consumer;
 mod interrupt;
 mod kind;
