@@ -7,6 +7,9 @@ use crate::sync::{spin_hint, yield_now};
 
 /// What a blocking call does while there is nothing to do. Chosen per handle; the two sides need not
 /// agree.
+///
+/// A consumer of one lane that looks, and finds a stream of some ten million messages a second or more as fast as
+/// it comes, stays up to 0.7 µs behind it: at its heels it would slow the producer down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum WaitStrategy {
