@@ -13,6 +13,7 @@ over_both_backends! {
     a_running_producer_learns_of_it_within_a_quarter_lap
     a_running_producer_whose_consumer_was_at_work_learns_of_it_within_half_a_lap
     a_producer_whose_consumer_died_asleep_learns_of_it_with_the_next_message
+    who_was_told_of_it_is_told_again_whatever_the_consumer_gave_back_before
     an_idle_producer_learns_of_it_when_it_asks
     a_closed_ring_is_told_from_a_broken_one
     a_producer_that_never_met_a_consumer_waits
@@ -146,6 +147,29 @@ fn a_producer_whose_consumer_died_asleep_learns_of_it_with_the_next_message(case
         "error ConsumerGone after 1"
     );
     drop(producer);
+    case.finish();
+}
+
+fn who_was_told_of_it_is_told_again_whatever_the_consumer_gave_back_before(case: Case) {
+    case.ring_of(1, 1 << 20);
+    let mut producer = case.producer();
+    let mut consumer = case.consumer();
+    say_ok(&mut producer, "send 1 0 10 56");
+    consumer.say("drain");
+    consumer.wait_until_asleep_on_a_ring();
+    consumer.kill();
+    let told = ask(&mut producer, "send 1 10 10 56");
+    assert_eq!(told, "error ConsumerGone after 1");
+    for _ in 0..2 {
+        let told = ask(&mut producer, "send 1 11 10 56");
+        assert_eq!(told, "error ConsumerGone after 0");
+    }
+    // The next one is met without a word.
+    let mut consumer = case.consumer();
+    say_ok(&mut producer, "send 1 11 10 56");
+    drop(producer);
+    assert_eq!(ask(&mut consumer, "drain"), "drained 11 EndOfStream");
+    drop(consumer);
     case.finish();
 }
 

@@ -577,6 +577,7 @@ fn word() -> impl Strategy<Value = u64> {
         2 => any::<u64>(),
         2 => (0..WORDS.len()).prop_map(|word| WORDS[word]),
         2 => (0u64..1200).prop_map(|len| 0xA5 << 56 | len),
+        2 => (0u64..1 << 8, 0u64..1200).prop_map(|(fields, len)| 0xA5 << 56 | fields << 48 | len),
         1 => (0u64..1024).prop_map(|len| 0xA5 << 56 | 1 << 31 | len),
         2 => (0u64..2048).prop_map(|position| position * 8),
         1 => 0u64..300,

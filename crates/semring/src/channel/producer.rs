@@ -69,8 +69,8 @@ pub(super) struct ProducerCore {
     pub(super) habits: Habits,
     /// The next look at whether the consumer lives is made when the lane's tail is here.
     next_probe: Position,
-    /// Where the tail was when the guard was asked last.
-    asked_at: Position,
+    /// Where the tail was when the guard was asked last, if all was well then.
+    asked_at: Option<Position>,
     /// What the consumer had given back when it was looked at last.
     sign_of_life: Position,
     /// What went wrong after a commit: the next call says it.
@@ -126,7 +126,8 @@ impl ProducerCore {
         let sign = self.lane.given_back();
         let lives = sign != self.sign_of_life;
         self.sign_of_life = sign;
-        if lives && tail.distance_from(self.asked_at) + quarter <= ASK_BYTES {
+        let asked_lately = |at| tail.distance_from(at) + quarter <= ASK_BYTES;
+        if lives && self.asked_at.is_some_and(asked_lately) {
             self.next_probe = tail.advance(quarter);
             return Ok(());
         }
@@ -152,8 +153,10 @@ impl ProducerCore {
     /// Asks the guard what became of the consumer.
     #[cold]
     pub(super) fn probe(&mut self) -> Result<(), SendError> {
-        // A pipe that is broken stays so: unless all is well, the next call asks again.
+        // A pipe that is broken stays so: unless all is well, the next call asks again, whatever the dead gave
+        // back before.
         self.next_probe = self.lane.tail();
+        self.asked_at = None;
         self.lane.look_again();
         let fate = self.seat.consumer().map_err(|error| self.failed(error))?;
         self.check()?;
@@ -166,7 +169,7 @@ impl ProducerCore {
             return Err(SendError::Poisoned);
         }
         let tail = self.lane.tail();
-        self.asked_at = tail;
+        self.asked_at = Some(tail);
         self.next_probe = tail.advance(self.lane.capacity().quarter());
         Ok(())
     }
@@ -500,7 +503,7 @@ impl<K: Kind> Producer<K> {
         let tail = lane.tail();
         let core = ProducerCore {
             next_probe: tail.advance(lane.capacity().quarter()),
-            asked_at: tail,
+            asked_at: Some(tail),
             sign_of_life: lane.given_back(),
             lane,
             seat,
