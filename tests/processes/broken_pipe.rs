@@ -48,6 +48,9 @@ fn a_blocked_producer_learns_that_the_consumer_was_killed(case: Case) {
     let (mut producer, mut consumer) = blocked(&case);
     consumer.kill();
     assert_eq!(answer(&mut producer), "error ConsumerGone after 0");
+    // Also for what there is room for.
+    let told = ask(&mut producer, "send 1 1000 1 8");
+    assert_eq!(told, "error ConsumerGone after 0");
     drop(producer);
     case.finish();
 }

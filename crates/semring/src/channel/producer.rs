@@ -150,14 +150,26 @@ impl ProducerCore {
         check.map_err(|error| self.failed(error))
     }
 
-    /// Asks the guard what became of the consumer.
+    /// A pipe that is broken stays so: the next call asks the guard, whatever the dead gave back before.
     #[cold]
-    pub(super) fn probe(&mut self) -> Result<(), SendError> {
-        // A pipe that is broken stays so: unless all is well, the next call asks again, whatever the dead gave
-        // back before.
+    fn ask_again(&mut self) {
         self.next_probe = self.lane.tail();
         self.asked_at = None;
         self.lane.look_again();
+    }
+
+    /// There is nothing to wait for.
+    #[cold]
+    fn left(&mut self, fate: ConsumerFate) -> SendError {
+        self.ask_again();
+        left_by(fate)
+    }
+
+    /// Asks the guard what became of the consumer.
+    #[cold]
+    pub(super) fn probe(&mut self) -> Result<(), SendError> {
+        // Unless all is well.
+        self.ask_again();
         let fate = self.seat.consumer().map_err(|error| self.failed(error))?;
         self.check()?;
         match fate {
@@ -319,7 +331,7 @@ impl ProducerCore {
         }
         match outcome.map_err(|error| self.failed(error))? {
             Some(Outcome::Ready) => Ok(true),
-            Some(Outcome::Over) => Err(left_by(fate)),
+            Some(Outcome::Over) => Err(self.left(fate)),
             Some(Outcome::TimedOut) | None => Ok(false),
         }
     }
@@ -345,7 +357,7 @@ impl ProducerCore {
         match outcome.map_err(|error| self.failed(error))? {
             Outcome::Ready => Ok(()),
             Outcome::TimedOut => self.check().and(Err(SendError::TimedOut)),
-            Outcome::Over => Err(left_by(fate)),
+            Outcome::Over => Err(self.left(fate)),
         }
     }
 
