@@ -426,6 +426,7 @@ impl ConsumerCore {
             }
             spin_hint();
         }
+        self.chase.found(GLANCES);
         None
     }
 
