@@ -156,17 +156,22 @@ fn records_that_nearly_fill_lines_fill_them() {
     }
 }
 
+/// Sends and takes messages that are so many bytes long together, headers included.
+fn go_on(producer: &mut LaneProducer, consumer: &mut LaneConsumer, bytes: u64) {
+    let mut left = bytes;
+    while left > 0 {
+        let record = if left.is_multiple_of(16) { 16 } else { 8 };
+        send(producer, &content(0, record as usize - 8)).unwrap();
+        recv(consumer).unwrap();
+        left -= record;
+    }
+}
+
 #[test]
 fn the_longest_message_goes_behind_a_pad_from_wherever_it_does_not_fit() {
     for rest in (8..=1200).step_by(8) {
         let (mut producer, mut consumer) = both(&lane());
-        let mut left = CAPACITY - rest;
-        while left > 0 {
-            let record = if left.is_multiple_of(16) { 16 } else { 8 };
-            send(&mut producer, &content(0, record as usize - 8)).unwrap();
-            recv(&mut consumer).unwrap();
-            left -= record;
-        }
+        go_on(&mut producer, &mut consumer, CAPACITY - rest);
         consumer.release();
         send(&mut producer, &content(1, 1024)).unwrap();
         assert_eq!(recv(&mut consumer).unwrap(), content(1, 1024), "{rest}");
@@ -249,13 +254,7 @@ fn a_message_that_does_not_fit_the_end_begins_anew_behind_a_pad() {
         let view = lane();
         let (mut producer, mut consumer) = both(&view);
         // Up to `rest` bytes before the end, without leaving anything unread.
-        let mut left = CAPACITY - rest;
-        while left > 0 {
-            let record = if left.is_multiple_of(16) { 16 } else { 8 };
-            send(&mut producer, &content(0, record as usize - 8)).unwrap();
-            recv(&mut consumer).unwrap();
-            left -= record;
-        }
+        go_on(&mut producer, &mut consumer, CAPACITY - rest);
         let pad = producer.tail();
         let bytes = content(rest as usize, rest as usize);
         assert_eq!(
