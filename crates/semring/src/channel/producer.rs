@@ -516,7 +516,7 @@ impl<K: Kind> Producer<K> {
         let core = ProducerCore {
             next_probe: tail.advance(lane.capacity().quarter()),
             asked_at: Some(tail),
-            sign_of_life: lane.given_back(),
+            sign_of_life: lane.last_given_back(),
             lane,
             seat,
             waker: ConsumerWaker::new(habits.asymmetric_barrier && barrier::register()),

@@ -266,6 +266,11 @@ impl LaneProducer {
         Ok(fits)
     }
 
+    /// The same as it was when room was last looked for: no look of its own.
+    pub(crate) fn last_given_back(&self) -> Position {
+        self.released
+    }
+
     /// Up to where the consumer gave the lane back, by its own word: to be compared with an earlier one only.
     pub(crate) fn given_back(&self) -> Position {
         Position::new(self.lane.consumer().released.load(Ordering::Relaxed))
