@@ -34,9 +34,6 @@ const POLL_PROBE: Duration = Duration::from_micros(50);
 /// How often a consumer that spins glances at its only lane before it looks at everything: for a microsecond
 /// or less.
 const GLANCES: u32 = 32;
-/// Bytes of a cache line. The header of a message comes with the line that it is in; of a longer one the next line
-/// is asked for at the same time, not only when the header is there: two transfers that overlap.
-const LINE: u64 = 64;
 
 /// The consumer: receives the messages of all lanes, each lane's in order.
 ///
@@ -411,7 +408,7 @@ impl ConsumerCore {
             return None;
         }
         let lane = &self.merge.lanes()[0];
-        let goes_on_behind_the_line = lane.mean_record_is_longer_than(LINE);
+        let records_are_long = lane.mean_record_is_longer_than_a_line();
         for _ in 0..self.chase.pauses(lane.taken_messages()) {
             spin_hint();
         }
@@ -421,8 +418,8 @@ impl ConsumerCore {
                 self.chase.found(glances);
                 return Some(next);
             }
-            if goes_on_behind_the_line {
-                lane.prefetch(LINE);
+            if records_are_long {
+                lane.prefetch_second_line();
             }
             spin_hint();
         }

@@ -17,7 +17,7 @@ pub(crate) const HEADER_BYTES: u64 = 8;
 /// Records begin at multiples of this.
 pub(crate) const RECORD_ALIGN: u64 = 8;
 /// Bytes of a cache line. Data areas begin at one, and a capacity is a multiple of it.
-const LINE: u64 = 64;
+pub(crate) const LINE: u64 = 64;
 
 const MARKER: u64 = 0xA5;
 const MARKER_SHIFT: u32 = 56;

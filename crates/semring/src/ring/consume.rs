@@ -5,7 +5,7 @@
 
 use super::Damage;
 use crate::layout::Position;
-use crate::layout::record::{MessageHeader, Record, decode, shorter_fit};
+use crate::layout::record::{LINE, MessageHeader, Record, decode, shorter_fit};
 use crate::layout::view::LaneView;
 use crate::sync::{Ordering, Twin, weakened};
 
@@ -155,16 +155,17 @@ impl LaneConsumer {
             .advance(shorter_fit(self.read, self.lane.capacity(), free));
     }
 
-    /// Whether the records of this lane were longer than so many bytes on the average, since it was made.
-    pub(crate) fn mean_record_is_longer_than(&self, bytes: u64) -> bool {
+    /// Whether the records of this lane were longer than a cache line on the average, since it was made.
+    pub(crate) fn mean_record_is_longer_than_a_line(&self) -> bool {
         let messages = self.taken_messages.wrapping_add(self.stepped_messages);
-        self.read.get() > messages.saturating_mul(bytes)
+        self.read.get() > messages.saturating_mul(LINE)
     }
 
-    /// Has the CPU fetch the cache line so many bytes behind the next header. A hint: nothing is read.
+    /// Has the CPU fetch the cache line behind that of the next header, so that both are on their way at the same
+    /// time. A hint: nothing is read.
     #[inline]
-    pub(crate) fn prefetch(&self, behind: u64) {
-        self.lane.prefetch(self.read.advance(behind));
+    pub(crate) fn prefetch_second_line(&self) {
+        self.lane.prefetch(self.read.advance(LINE));
     }
 
     /// The next message is asked about.
