@@ -6,6 +6,7 @@ mod create;
 mod guards;
 mod inspect;
 mod leftovers;
+mod limits;
 mod open;
 mod pass;
 mod remove;

@@ -165,7 +165,7 @@ fn set_error(name: &str, lanes: usize, trouble: SetTrouble) -> OpenError {
     match trouble {
         SetTrouble::Failed(error) if error.no_space() => OpenError::MemoryLimit {
             name,
-            limit: super::create::no_room_for(count_for(lanes) as u64),
+            limit: super::limits::no_room_for(count_for(lanes) as u64),
         },
         SetTrouble::Failed(error) if error.permission_denied() => OpenError::Permission {
             name,

@@ -1,0 +1,65 @@
+//! A ring that gets its name, if it has one, when it is complete.
+
+use super::super::guards::NewGuard;
+use super::{New, fill, finish, make_memory, memory_error, pipes, set_error, uuid};
+use crate::error::CreateError;
+use crate::guard::set::NewSet;
+use crate::layout::set_record::SetRecord;
+use crate::layout::superblock::{STATE_READY, SetIdentity};
+use crate::lifecycle::{Plan, SharedRing};
+use crate::memory::{Access, Address, MemoryError, NewObject, Object, Place};
+use crate::sync::Ordering;
+
+pub(super) fn create_unnamed(
+    address: &Address,
+    name: &str,
+    place: &Place,
+    plan: &Plan,
+) -> Result<SharedRing, CreateError> {
+    // A look first, so that no gigabyte is allocated only to find the name taken. The link decides.
+    match Object::open(place, Access::ReadOnly) {
+        Err(MemoryError::NotFound) => {}
+        // (What may not be looked at falls to the last arm: whether it is a ring is not ours to know.)
+        Ok(_) | Err(MemoryError::WrongType(_)) => {
+            return Err(CreateError::Exists {
+                name: name.to_owned(),
+            });
+        }
+        Err(error) => return Err(memory_error(name, error)),
+    }
+    let (object, segment) = make_memory(name, place, plan)?;
+    let new = New::beside(name, place, plan, &object, &uuid(name)?)?;
+    let (mut superblock, view) = fill(address, place, plan, &new, segment, &object)?;
+    if object.outlives_its_guard() && superblock.set != SetIdentity::NONE {
+        let inode = object.inode().map_err(|error| memory_error(name, error))?;
+        let record = SetRecord::of(1, superblock.set, inode);
+        view.write_record(&record);
+        superblock.record = Some(record);
+    }
+    view.state().store(STATE_READY, Ordering::Release);
+    // Dropping `new` on the way out removes the guard; the unnamed file goes by itself.
+    let object = object
+        .publish()
+        .map_err(|error| memory_error(name, error))?;
+    finish(address, superblock, view, new, object)
+}
+
+impl New {
+    /// For memory that has no name yet.
+    fn beside(
+        name: &str,
+        place: &Place,
+        plan: &Plan,
+        object: &NewObject,
+        uuid: &[u8; 16],
+    ) -> Result<Self, CreateError> {
+        let lanes = plan.geometry.lanes();
+        let set = || {
+            NewSet::create(lanes, plan.mode)
+                .map(NewGuard::Set)
+                .map_err(|trouble| set_error(name, plan, trouble))
+        };
+        let pipes = || pipes(name, place, plan, object, uuid);
+        Self::choose(name, plan, *uuid, set, pipes)
+    }
+}

@@ -1,0 +1,241 @@
+//! What killed programs leave behind, found and removed without harm to the living.
+//!
+//! ```text
+//! what                        proof that nobody needs it                         removed under
+//! ring that was made because  no producer, no consumer, no creator, no remover,  its tombstone
+//!   it was missing              by its semaphores; nothing unread
+//! such a ring without its     its superblock names our IPC namespace, and the    a lock on the file;
+//!   semaphores                  set is not there                                   a segment's id
+//! unfinished System V ring    its creation lock is free, nobody has it mapped    lock and tombstone
+//! set without a ring          lock and tombstone free, nobody attached, and no   lock and tombstone
+//!                               ring names it where the set says that it would
+//!                               be
+//! directory of pipes          nobody holds any of its locks, and the ring that   its lock of creators
+//!                               it names is not there
+//! file that locked a key      nobody holds it                                    itself
+//! ```
+//! A look ([`leftovers`]) changes nothing. A [removal](Leftover::remove) decides anew, with the kernel's
+//! locks held: a creator between set and name holds the creation lock, an opener that attaches at the
+//! same moment is either refused by the tombstone or makes us let go. Killed in between, the kernel gives
+//! the locks back.
+//!
+//! A ring that somebody asked for by `create` is never touched, and neither is what can't be read, what
+//! another format version made, or a set whose ring may be somewhere else (a file, a memfd, the /dev/shm
+//! of another mount namespace).
+
+mod pipes;
+mod ring;
+mod set;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::open::{memory_error, plausible_length};
+use super::remove::sysv_error;
+use crate::error::RemoveError;
+use crate::guard::abandoned::{SeizedSet, SetFacts};
+use crate::layout::superblock::{GuardKind, Superblock, SuperblockError};
+use crate::memory::{self, Access, Address, MemoryError, Object, Place};
+use crate::os::process;
+use crate::os::sysv::Key;
+pub(super) use set::{home, home_of};
+
+/// Which kind of thing was left behind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum LeftoverKind {
+    /// A ring that a program made because it was missing, and that nobody uses any more.
+    Ring,
+    /// Such a ring whose semaphores or pipes are gone, so that nobody can use it.
+    Unguarded,
+    /// A ring whose creator died before it was ready.
+    Unfinished,
+    /// Semaphores whose ring is gone or never came.
+    Semaphores,
+    /// Pipes whose ring is gone or never came.
+    Pipes,
+}
+
+/// Something that killed programs left behind.
+#[derive(Clone, Debug)]
+pub struct Leftover {
+    name: String,
+    unread_messages: u64,
+    unread: bool,
+    what: What,
+}
+
+#[derive(Clone, Debug)]
+enum What {
+    Ring {
+        address: Address,
+        uuid: [u8; 16],
+    },
+    Unguarded {
+        place: Place,
+        uuid: [u8; 16],
+        guard: GuardKind,
+    },
+    Unfinished {
+        key: Key,
+        set: Option<i32>,
+    },
+    Semaphores {
+        id: i32,
+    },
+    Pipes {
+        directory: PathBuf,
+    },
+    KeyFile {
+        key: Key,
+    },
+}
+
+/// What came of a removal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Pruned {
+    /// It is gone.
+    Removed,
+    /// It stays: so many messages are unread, and they were not to be discarded.
+    Unread {
+        /// How many can be read; 0 if there are none before damaged bytes.
+        messages: u64,
+    },
+    /// It stays: somebody uses it by now.
+    InUse,
+}
+
+impl Leftover {
+    /// The ring's address, or what else it is called.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Which kind of thing it is.
+    #[must_use]
+    pub fn kind(&self) -> LeftoverKind {
+        match self.what {
+            What::Ring { .. } => LeftoverKind::Ring,
+            What::Unguarded { .. } => LeftoverKind::Unguarded,
+            What::Unfinished { .. } => LeftoverKind::Unfinished,
+            What::Semaphores { .. } => LeftoverKind::Semaphores,
+            What::Pipes { .. } => LeftoverKind::Pipes,
+            What::KeyFile { .. } => LeftoverKind::Unfinished,
+        }
+    }
+
+    /// What a ring that is [`Unguarded`](LeftoverKind::Unguarded) had.
+    #[must_use]
+    pub fn lost_guard(&self) -> Option<GuardKind> {
+        match self.what {
+            What::Unguarded { guard, .. } => Some(guard),
+            _ => None,
+        }
+    }
+
+    /// Messages that nobody has read.
+    #[must_use]
+    pub fn unread_messages(&self) -> u64 {
+        self.unread_messages
+    }
+
+    /// True if it holds messages that nobody has read, or bytes that nobody can read.
+    #[must_use]
+    pub fn is_unread(&self) -> bool {
+        self.unread
+    }
+
+    /// Removes it, if it is still what it was when it was found. Without `discard_unread` a ring with
+    /// unread messages stays.
+    ///
+    /// # Errors
+    /// [`RemoveError::Permission`] and the others. Something that is gone already is no error.
+    pub fn remove(&self, discard_unread: bool) -> Result<Pruned, RemoveError> {
+        match &self.what {
+            What::Ring { address, uuid } => ring::remove_ring(address, uuid, discard_unread),
+            What::Unguarded { place, uuid, .. } => {
+                self.remove_unguarded(place, uuid, discard_unread)
+            }
+            What::Unfinished { key, set } => self.remove_unfinished(*key, *set),
+            What::Semaphores { id } => self.remove_set(*id),
+            What::Pipes { directory } => self.remove_pipes(directory),
+            What::KeyFile { key } => self.remove_key_file(*key),
+        }
+    }
+
+    fn seize(&self, id: i32) -> Result<Option<SeizedSet>, RemoveError> {
+        SeizedSet::seize(id).map_err(|error| self.sysv(error))
+    }
+
+    fn remove_seized(&self, held: &SeizedSet) -> Result<(), RemoveError> {
+        held.remove().map_err(|error| self.sysv(error))
+    }
+
+    fn sysv(&self, error: crate::os::sysv::Error) -> RemoveError {
+        sysv_error(&self.name, error)
+    }
+
+    fn memory(&self, error: MemoryError) -> RemoveError {
+        memory_error(&self.name, error).into()
+    }
+}
+
+/// Everything of this user (of all users for root) that killed programs left in this IPC namespace and in
+/// /dev/shm, rings first. Looks only.
+///
+/// ```
+/// for leftover in semring::leftovers() {
+///     println!("{} could be removed", leftover.name());
+/// }
+/// ```
+#[must_use]
+pub fn leftovers() -> Vec<Leftover> {
+    let mut found = Vec::new();
+    let mut sets = BTreeSet::new();
+    for place in memory::places() {
+        let Ok(object) = Object::open(&place, Access::ReadOnly) else {
+            continue;
+        };
+        let mine = object.ownership().is_ok_and(|owner| is_ours(owner.uid));
+        let plausible = object.len().is_ok_and(plausible_length);
+        if !mine || !plausible {
+            continue;
+        }
+        let Ok(head) = object.head() else { continue };
+        match Superblock::decode(&head) {
+            Ok(superblock) if superblock.implicit => {
+                found.extend(ring::abandoned_ring(&place, &object, &superblock));
+            }
+            Err(SuperblockError::NotReady) => {
+                let Some(key) = memory::sysv_key(&place) else {
+                    continue;
+                };
+                let Some((object, set)) = set::unfinished(key) else {
+                    continue;
+                };
+                let idle = set.is_none_or(|id| SetFacts::of(id).is_some_and(|set| set.is_idle()));
+                if idle && !object.is_attached() {
+                    sets.extend(set);
+                    found.push(Leftover {
+                        name: format!("sysv:0x{:08x}", key.raw()),
+                        unread_messages: 0,
+                        unread: false,
+                        what: What::Unfinished { key, set },
+                    });
+                }
+            }
+            _ => {}
+        }
+    }
+    found.extend(set::sets_left_behind(&sets));
+    found.extend(pipes::pipes_left_behind());
+    found
+}
+
+/// Whether this user may remove what that one owns.
+fn is_ours(uid: u32) -> bool {
+    let us = process::effective_uid();
+    us == 0 || us == uid
+}

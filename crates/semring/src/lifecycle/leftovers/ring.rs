@@ -1,0 +1,189 @@
+//! Rings that nobody uses any more, and rings whose guard is gone.
+
+use super::super::RingCore;
+use super::super::create;
+use super::super::guards::find_guard;
+use super::super::inspect::{look, unread};
+use super::super::open::{memory_error, open};
+use super::super::remove::{self, take_away_or_leave, unlink_error};
+use super::{Leftover, Pruned, What, set};
+use crate::error::{OpenError, RemoveError};
+use crate::guard::abandoned::SetFacts;
+use crate::guard::semaphore::SemaphoreGuard;
+use crate::guard::{GuardError, Mismatch};
+use crate::layout::Geometry;
+use crate::layout::superblock::{GuardKind, Superblock};
+use crate::layout::view::RingView;
+use crate::memory::{self, Access, Address, MemoryError, Object, Place};
+use crate::os::process;
+use crate::os::sysv::SemSet;
+
+impl Leftover {
+    pub(super) fn remove_unguarded(
+        &self,
+        place: &Place,
+        uuid: &[u8; 16],
+        discard_unread: bool,
+    ) -> Result<Pruned, RemoveError> {
+        let object = match Object::open(place, Access::ReadWrite) {
+            Ok(object) => object,
+            Err(MemoryError::NotFound) => return Ok(Pruned::Removed),
+            Err(error) => return Err(memory_error(&self.name, error).into()),
+        };
+        // Somebody else is just removing it; what comes under the name afterwards is not meant.
+        if !object.try_lock().map_err(|error| self.memory(error))? {
+            return Ok(Pruned::InUse);
+        }
+        let head = object.head().map_err(|error| self.memory(error))?;
+        match Superblock::decode(&head) {
+            Ok(superblock) if superblock.uuid == *uuid => {
+                if !is_unguarded(place, &object, &superblock) || create::stays_attached(&object) {
+                    return Ok(Pruned::InUse);
+                }
+                let (messages, unread) = unread_of(&object, &superblock);
+                if unread && !discard_unread {
+                    return Ok(Pruned::Unread { messages });
+                }
+            }
+            _ => return Ok(Pruned::Removed),
+        }
+        object
+            .unlink()
+            .map_err(|error| unlink_error(&self.name, error))?;
+        Ok(Pruned::Removed)
+    }
+
+    fn of_ring(ring: &RingCore, name: String, address: Address) -> Self {
+        let (unread_messages, unread) =
+            unread_in(&ring.object, &ring.view, ring.superblock.geometry);
+        Self {
+            name,
+            unread_messages,
+            unread,
+            what: What::Ring {
+                address,
+                uuid: ring.superblock.uuid,
+            },
+        }
+    }
+}
+
+pub(super) fn remove_ring(
+    address: &Address,
+    uuid: &[u8; 16],
+    discard_unread: bool,
+) -> Result<Pruned, RemoveError> {
+    let ring = match open(address, Access::ReadWrite) {
+        Ok(ring) if ring.superblock.uuid == *uuid => ring,
+        // Another one by now: not the one that was found.
+        Ok(_) | Err(OpenError::NotFound { .. }) => return Ok(Pruned::Removed),
+        Err(error) => return Err(error.into()),
+    };
+    let place = address.place().map_err(|source| RemoveError::Os {
+        name: address.to_string(),
+        call: "ftok",
+        source,
+    })?;
+    if !owns_its_set(&place, &ring.object, &ring.superblock) {
+        return Ok(Pruned::InUse);
+    }
+    match ring.guard.begin_pruning() {
+        Ok(true) => {}
+        Ok(false) => return Ok(Pruned::InUse),
+        Err(GuardError::Removed) => return Ok(Pruned::Removed),
+        Err(error) => return Err(remove::guard_error(&ring, error)),
+    }
+    // Nobody can attach and send any more.
+    let (messages, unread) = unread_in(&ring.object, &ring.view, ring.superblock.geometry);
+    if unread && !discard_unread {
+        ring.guard
+            .abort_removal()
+            .map_err(|error| remove::guard_error(&ring, error))?;
+        return Ok(Pruned::Unread { messages });
+    }
+    take_away_or_leave(&ring).map(|()| Pruned::Removed)
+}
+
+/// How many messages are unread, and whether anything is: impossible bytes may hide more.
+fn unread_in(object: &Object, view: &RingView, geometry: Geometry) -> (u64, bool) {
+    let each = (0..geometry.lanes()).map(|lane| unread(object, view, geometry, lane));
+    each.fold((0, false), |(messages, any), lane| {
+        (
+            messages + lane.messages,
+            any || lane.messages > 0 || lane.damaged,
+        )
+    })
+}
+
+/// The same for an object that is not mapped; one that can't be mapped is as good as unread.
+fn unread_of(object: &Object, superblock: &Superblock) -> (u64, bool) {
+    let geometry = superblock.geometry;
+    look(object, geometry).map_or((0, true), |view| unread_in(object, &view, geometry))
+}
+
+/// True if the ring's semaphores would have to be in our IPC namespace, and are not.
+fn is_unguarded(place: &Place, object: &Object, superblock: &Superblock) -> bool {
+    if superblock.guard == GuardKind::Pipe {
+        // Those of a ring in /dev/shm are there, too.
+        return matches!(place, Place::Posix(_))
+            && matches!(find_guard(object, superblock), Err(Mismatch::Missing));
+    }
+    let here = memory::sysv_key(place).is_some()
+        || (superblock.ipc_namespace != 0
+            && process::ipc_namespace() == Some(superblock.ipc_namespace));
+    here && matches!(
+        SemaphoreGuard::open(&superblock.set, superblock.geometry.lanes()),
+        Err(Mismatch::Missing | Mismatch::Other)
+    )
+}
+
+/// True if a superblock's set is surely its ring's: made by the same user, for a ring of this place. A
+/// ring is what its owner wrote, and root, who clears away for all, must not be led to the semaphores of
+/// another one.
+fn owns_its_set(place: &Place, object: &Object, superblock: &Superblock) -> bool {
+    if superblock.guard == GuardKind::Pipe {
+        // Found by the ring's identity only if the ring's owner has them.
+        return find_guard(object, superblock).is_ok();
+    }
+    let id = superblock.set.id;
+    let same_home = SetFacts::of(id).is_some_and(|set| set.home() == Some(set::home(place)));
+    let owners = object.ownership().ok().zip(SemSet::from_id(id).stat().ok());
+    let same_owner = owners.is_some_and(|(object, set)| object.uid == set.uid);
+    same_home && same_owner
+}
+
+pub(super) fn abandoned_ring(
+    place: &Place,
+    object: &Object,
+    superblock: &Superblock,
+) -> Option<Leftover> {
+    let address = Address::of_place(place, &superblock.name);
+    if !address.is_valid() {
+        return None; // made by nobody of ours
+    }
+    let name = address.to_string();
+    let uuid = superblock.uuid;
+    match open(&address, Access::ReadOnly) {
+        Ok(ring) => {
+            let same = ring.superblock.uuid == uuid && owns_its_set(place, object, superblock);
+            let idle = matches!(ring.guard.is_idle(), Ok(true));
+            (same && idle).then(|| Leftover::of_ring(&ring, name, address))
+        }
+        Err(OpenError::GuardLost { .. })
+            if is_unguarded(place, object, superblock) && !object.is_attached() =>
+        {
+            let (unread_messages, unread) = unread_of(object, superblock);
+            Some(Leftover {
+                name,
+                unread_messages,
+                unread,
+                what: What::Unguarded {
+                    place: place.clone(),
+                    uuid,
+                    guard: superblock.guard,
+                },
+            })
+        }
+        Err(_) => None,
+    }
+}

@@ -1,0 +1,58 @@
+//! Limits of the system that are in the way of a new ring's semaphores.
+
+use super::Plan;
+use crate::error::CreateError;
+use crate::guard::semaphore::{count_for, operations_for};
+use crate::os::{process, sysv};
+
+/// Refuses a ring that no consumer could attach to, with the limit that is in the way.
+pub(super) fn check_limits(name: &str, plan: &Plan) -> Result<(), CreateError> {
+    let Some(limits) = process::semaphore_limits() else {
+        return Ok(());
+    };
+    let lanes = plan.geometry.lanes();
+    let needed = count_for(lanes) as u64;
+    let operations = operations_for(lanes) as u64;
+    let limit = if needed > limits.per_set {
+        format!(
+            "{lanes} lanes need a set of {needed} semaphores, and the first value of kernel.sem (SEMMSL) is {}: \
+             raise it (sysctl -w kernel.sem=…) or use fewer producers",
+            limits.per_set
+        )
+    } else if operations > limits.operations {
+        format!(
+            "{lanes} lanes need {operations} semaphore operations in one call, and the third value of kernel.sem \
+             (SEMOPM) is {}: raise it (sysctl -w kernel.sem=…) or use fewer producers",
+            limits.operations
+        )
+    } else {
+        return Ok(());
+    };
+    Err(CreateError::SemaphoreLimit {
+        name: name.to_owned(),
+        limit,
+    })
+}
+
+/// Which limit is in the way of one more set of so many semaphores.
+pub(super) fn no_room_for(count: u64) -> String {
+    const RAISE: &str =
+        "raise it (sysctl -w kernel.sem=…), or remove unused sets (ipcs -s, semring prune)";
+    let used = sysv::sem::list().unwrap_or_default();
+    let Some(limits) = process::semaphore_limits() else {
+        return format!("no room for a set of {count} semaphores in kernel.sem: {RAISE}");
+    };
+    if used.len() as u64 >= limits.sets {
+        return format!(
+            "there are {} semaphore sets, and the fourth value of kernel.sem (SEMMNI) is {}: {RAISE}",
+            used.len(),
+            limits.sets
+        );
+    }
+    let semaphores: usize = used.iter().map(|set| set.stat.count).sum();
+    format!(
+        "all sets have {semaphores} semaphores, {count} more are needed, and the second value of kernel.sem (SEMMNS) is \
+         {}: {RAISE}",
+        limits.total
+    )
+}
