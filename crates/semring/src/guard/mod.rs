@@ -35,6 +35,7 @@
 //!   by then published everything before, so that look finds it.
 
 pub(crate) mod abandoned;
+pub(crate) mod abandoned_pipes;
 #[cfg(all(test, not(semring_loom)))]
 mod burst_model_tests;
 pub(crate) mod doorbell;

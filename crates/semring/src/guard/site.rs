@@ -29,13 +29,12 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::os::fifo::{self, End};
 use crate::os::fork::Private;
-use crate::os::lock::{Hold, hold_byte, would_be_refused};
+use crate::os::lock::{Hold, hold_byte};
 use crate::os::watch::Watch;
-use crate::os::{clock, errno, file, memfd};
+use crate::os::{errno, file, memfd};
 
 /// Bytes of the file to lock: see `pipe`.
 pub(super) const REMOVAL: u64 = 0;
@@ -47,12 +46,12 @@ pub(super) const USERS: u64 = 3;
 /// What the name of every such directory begins with.
 pub(crate) const PREFIX: &str = ".semring-";
 
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 /// Where the mark is that it was removed.
-const REMOVED_AT: u64 = 0;
+pub(super) const REMOVED_AT: u64 = 0;
 /// Where the mark is that all of it was made.
 const COMPLETE_AT: u64 = 1;
-const HOME_AT: u64 = 4096;
+pub(super) const HOME_AT: u64 = 4096;
 
 /// One pipe of a ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -317,12 +316,12 @@ impl Site {
     }
 }
 
-fn is_complete(lock: &File) -> io::Result<bool> {
+pub(super) fn is_complete(lock: &File) -> io::Result<bool> {
     let mut mark = [0];
     Ok(lock.read_at(&mut mark, COMPLETE_AT)? == 1 && mark != [0])
 }
 
-fn is_marked(lock: &File, at: u64) -> bool {
+pub(super) fn is_marked(lock: &File, at: u64) -> bool {
     let mut mark = [0];
     matches!(lock.read_at(&mut mark, at), Ok(1)) && mark != [0]
 }
@@ -493,268 +492,9 @@ fn give(to: &File, owner: Owner) -> io::Result<()> {
     Ok(())
 }
 
-/// What a directory with our kind of name is.
-#[derive(Debug)]
-pub(crate) enum Found {
-    /// Somebody has a role, makes, removes or holds it.
-    Used,
-    /// It never was finished, or a removal was not.
-    Unfinished,
-    /// Complete and idle; its ring would have to be where this text says.
-    Idle {
-        home: String,
-        /// The owner of the directory.
-        uid: u32,
-    },
-}
-
-/// Looks at a directory of our kind of name; `None` if it is not ours.
-pub(crate) fn look(path: &Path) -> Option<Found> {
-    let directory = file::open_directory(path).ok()?;
-    match file::open_in(&directory, &fifo::name(LOCK), false) {
-        Ok(lock) => look_at(&directory, &lock),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Found::Unfinished),
-        Err(_) => None,
-    }
-}
-
-/// What the lock of a directory says, and what it says where.
-fn look_at(directory: &File, lock: &File) -> Option<Found> {
-    // Everybody's bytes.
-    for byte in 0..512 {
-        if would_be_refused(lock, byte, Hold::Alone).ok()? {
-            return Some(Found::Used);
-        }
-    }
-    let complete = is_complete(lock).ok()? && !is_marked(lock, REMOVED_AT);
-    let mut home = vec![0; 4096 + 512];
-    let got = lock.read_at(&mut home, HOME_AT).ok()?;
-    home.truncate(got);
-    let home = String::from_utf8(home).ok()?;
-    let uid = directory.metadata().ok()?.uid();
-    Some(if complete && !home.is_empty() {
-        Found::Idle { home, uid }
-    } else {
-        Found::Unfinished
-    })
-}
-
-/// A directory that was found without anybody, kept so until this is dropped.
-pub(crate) struct Seized {
-    path: PathBuf,
-    directory: File,
-    lock: Option<Private>,
-}
-
-impl Seized {
-    /// Keeps away all others: who makes, holds, takes a seat, and who removes. `None` if somebody is there, or
-    /// has just been.
-    pub(crate) fn seize(path: &Path) -> Option<Self> {
-        let directory = file::open_directory(path).ok()?;
-        let open = || Private::open(|| file::open_in(&directory, &fifo::name(LOCK), true));
-        let lock = match open() {
-            Ok(lock) => {
-                let alone = |byte| matches!(hold_byte(lock.file(), byte, Hold::Alone), Ok(true));
-                if ![CREATION, USERS, REMOVAL, FORCED].into_iter().all(alone) {
-                    return None;
-                }
-                // Somebody else took it away meanwhile.
-                if file::links(lock.file()).ok()? == 0 {
-                    return None;
-                }
-                Some(lock)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(_) => return None,
-        };
-        Some(Self {
-            path: path.to_owned(),
-            directory,
-            lock,
-        })
-    }
-
-    /// What it is, now that nobody changes it any more.
-    pub(crate) fn look(&self) -> Option<Found> {
-        match &self.lock {
-            Some(lock) => look_at(&self.directory, lock.file()),
-            None => Some(Found::Unfinished),
-        }
-    }
-
-    /// Takes it away; false if somebody has begun to use it.
-    pub(crate) fn remove(self) -> io::Result<bool> {
-        // Names first, then another look for the lock: makers link it before they make any pipe, so pipes
-        // without it are what somebody left who cleared away, and an empty directory goes as such only.
-        let names = pipes_in(&self.path)?;
-        if self.lock.is_none() && !names.is_empty() {
-            match file::open_in(&self.directory, &fifo::name(LOCK), false) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                _ => return Ok(false),
-            }
-        }
-        if let Some(lock) = &self.lock {
-            lock.file().write_at(&[1], REMOVED_AT)?;
-        }
-        for name in names {
-            file::unlink_in(&self.directory, &name)?;
-        }
-        if self.lock.is_some() {
-            file::unlink_in(&self.directory, &fifo::name(LOCK))?;
-        }
-        match unless_gone(std::fs::remove_dir(&self.path)) {
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
-            other => other.map(|()| true),
-        }
-    }
-}
-
-/// The names in a directory that a ring's pipes can have.
-fn pipes_in(path: &Path) -> io::Result<Vec<CString>> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(path)? {
-        let name = entry?.file_name();
-        let name = name.to_string_lossy();
-        let ours = matches!(&*name, "messages" | "consumer" | "remover")
-            || name.starts_with("producer.")
-            || name.starts_with("room.");
-        if ours {
-            names.push(fifo::name(&name));
-        }
-    }
-    Ok(names)
-}
-
-/// Takes away the directory of a ring's former pipes, which nobody else does at the same time. One of
-/// another user than these stays, and is an error.
-pub(crate) fn sweep(path: &Path, owners: [u32; 2]) -> io::Result<()> {
-    let directory = file::open_directory(path)?;
-    if !owners.contains(&directory.metadata()?.uid()) {
-        return Err(io::ErrorKind::PermissionDenied.into());
-    }
-    file::unlink_in(&directory, &fifo::name(LOCK))?;
-    for name in pipes_in(path)? {
-        file::unlink_in(&directory, &name)?;
-    }
-    unless_gone(std::fs::remove_dir(path))
-}
-
-fn unless_gone(result: io::Result<()>) -> io::Result<()> {
+pub(super) fn unless_gone(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
-    }
-}
-
-/// Keeps others from making a ring with pipes under a System V key: a file that is there for as long as one is
-/// made. Whoever is killed leaves it, unlocked.
-#[derive(Debug)]
-pub(crate) struct KeyLock {
-    path: PathBuf,
-    _lock: Private,
-    stays: bool,
-}
-
-/// What the names of these files begin with.
-pub(crate) const KEY_PREFIX: &str = ".semring-key-";
-
-const SHARED_MEMORY: &str = "/dev/shm";
-
-fn key_path(key: i32) -> PathBuf {
-    Path::new(SHARED_MEMORY).join(format!("{KEY_PREFIX}{key:08x}"))
-}
-
-impl KeyLock {
-    /// Waits for others; `None` when the time is over.
-    pub(crate) fn take(key: i32, mode: u32, patience: Duration) -> Result<Option<Self>, Trouble> {
-        let path = key_path(key);
-        let end = clock::now() + patience;
-        loop {
-            match Self::try_take(&path, Some(mode)) {
-                Ok(Some(lock)) => return Ok(Some(lock)),
-                Ok(None) if clock::now() >= end => return Ok(None),
-                Ok(None) => clock::nap(Duration::from_micros(200)),
-                Err(source) => {
-                    let call = "open (/dev/shm)";
-                    return Err(Trouble { call, source });
-                }
-            }
-        }
-    }
-
-    /// Takes the lock that a creator left who was killed; `None` if it is there no more, or in use.
-    pub(crate) fn of_the_dead(key: i32) -> Option<Self> {
-        Self::try_take(&key_path(key), None).ok().flatten()
-    }
-
-    fn try_take(path: &Path, make: Option<u32>) -> io::Result<Option<Self>> {
-        let lock = Private::open(|| match file::open(path, true) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => match make {
-                Some(mode) => match file::create_named(path, mode) {
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                        file::open(path, true)
-                    }
-                    other => other,
-                },
-                None => Err(error),
-            },
-            other => other,
-        });
-        let lock = match lock {
-            // Its holder took it away in between.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other?,
-        };
-        if !hold_byte(lock.file(), 0, Hold::Alone)? {
-            return Ok(None);
-        }
-        // Whoever had it before took its name away.
-        let ours = file::identity(lock.file())?;
-        if file::path_identity(path).is_ok_and(|there| there == ours) {
-            let path = path.to_owned();
-            Ok(Some(Self {
-                path,
-                _lock: lock,
-                stays: false,
-            }))
-        } else {
-            Ok(None)
-        }
-    }
-
-    /// True if a creator left the file who was killed. Changes nothing.
-    pub(crate) fn is_dead(key: i32) -> bool {
-        let held = file::open(&key_path(key), false)
-            .and_then(|lock| would_be_refused(&lock, 0, Hold::Alone));
-        matches!(held, Ok(false))
-    }
-
-    /// Lets go of the lock, and leaves the file.
-    pub(crate) fn keep(mut self) {
-        self.stays = true;
-    }
-
-    /// Waits until nobody makes a ring with pipes under this key; false when the time is over. Changes
-    /// nothing.
-    pub(crate) fn is_free(key: i32, patience: Duration) -> bool {
-        let end = clock::now() + patience;
-        loop {
-            let held = file::open(&key_path(key), false)
-                .and_then(|lock| would_be_refused(&lock, 0, Hold::Alone));
-            match held {
-                Ok(true) if clock::now() < end => clock::nap(Duration::from_micros(200)),
-                Ok(true) => return false,
-                _ => return true,
-            }
-        }
-    }
-}
-
-impl Drop for KeyLock {
-    fn drop(&mut self) {
-        // Still locked: nobody else takes it for theirs.
-        if !self.stays {
-            let _ = std::fs::remove_file(&self.path);
-        }
     }
 }

@@ -6,10 +6,11 @@
 use std::path::{Path, PathBuf};
 
 use super::leftovers;
+use crate::guard::abandoned_pipes;
 use crate::guard::pipe::{NewPipes, PipeGuard};
 use crate::guard::semaphore::{KEY_PREFIX, SemaphoreGuard};
 use crate::guard::set::{NewSet, SetTrouble};
-use crate::guard::site::{self, NoSite, Owner, PREFIX, Trouble};
+use crate::guard::site::{NoSite, Owner, PREFIX, Trouble};
 use crate::guard::{Guard, GuardError, Mismatch, Refusal};
 use crate::layout::superblock::{GuardKind, SetIdentity, Superblock};
 use crate::memory::{Address, NewObject, Object, Ownership, POSIX_DIRECTORY, Place};
@@ -249,7 +250,7 @@ pub(super) fn renew_pipes(
         source: std::io::Error::last_os_error(),
     };
     let path = pipes_of(object, &superblock.uuid).map_err(io)?;
-    match site::sweep(&path, [owner.uid, process::effective_uid()]) {
+    match abandoned_pipes::sweep(&path, [owner.uid, process::effective_uid()]) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
             return Err(Trouble {
                 call: "rmdir",

@@ -5,6 +5,7 @@ mod attach;
 mod create;
 mod guards;
 mod inspect;
+mod key_lock;
 mod leftovers;
 mod limits;
 mod open;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::guards::{find_guard, pipes_of};
+use super::key_lock::KeyLock;
 use super::renew::{self, Renewal};
 use super::{RingCore, SharedRing, inspect};
 use crate::error::OpenError;
 use crate::guard::set::creation_ended;
-use crate::guard::site::KeyLock;
 use crate::guard::{GuardError, Mismatch};
 use crate::layout::superblock::{ABI_MAJOR, GuardKind, Superblock, SuperblockError};
 use crate::layout::view::RingView;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::guards::NewGuard;
+use super::super::key_lock::KeyLock;
 use super::super::open::plausible_length;
 use super::{
     New, fill, finish, make_memory, memory_error, pipe_error, pipes, semaphores_work, set_error,
@@ -10,7 +11,6 @@ use super::{
 };
 use crate::error::CreateError;
 use crate::guard::set::{NewSet, creation_ended};
-use crate::guard::site::KeyLock;
 use crate::layout::superblock::{STATE_READY, Superblock, SuperblockError};
 use crate::lifecycle::{GuardChoice, Plan, SharedRing};
 use crate::memory::{Access, Address, MemoryError, NewObject, Object, Place, sysv_key};

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use super::super::create;
 use super::super::guards::{place_of, uuid_of};
+use super::super::key_lock::{self, KeyLock};
 use super::super::remove::unlink_error;
 use super::set::{Under, under};
 use super::{Leftover, Pruned, What, is_ours};
 use crate::error::RemoveError;
-use crate::guard::site::{self, Found, KeyLock, Seized};
+use crate::guard::abandoned_pipes::{self, Found, Seized};
 use crate::layout::superblock::{Superblock, SuperblockError};
 use crate::memory::{self, Access, MemoryError, Object, POSIX_DIRECTORY};
 use crate::os::sandbox;
@@ -78,14 +79,14 @@ pub(super) fn pipes_left_behind() -> Vec<Leftover> {
                 return None;
             }
             let name = entry.file_name().into_string().ok()?;
-            if let Some(key) = name.strip_prefix(site::KEY_PREFIX) {
+            if let Some(key) = name.strip_prefix(key_lock::KEY_PREFIX) {
                 let key = Key::from_raw(u32::from_str_radix(key, 16).ok()?);
                 // Somebody may be at work; whoever removes it will see.
                 return KeyLock::is_dead(key.raw())
                     .then(|| leftover(format!("sysv:0x{:08x}", key.raw()), What::KeyFile { key }));
             }
             uuid_of(&path)?;
-            let orphans = are_orphans(&path, &site::look(&path)?);
+            let orphans = are_orphans(&path, &abandoned_pipes::look(&path)?);
             orphans.then(|| {
                 leftover(
                     format!("pipes {}", path.display()),

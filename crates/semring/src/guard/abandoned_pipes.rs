@@ -1,0 +1,163 @@
+//! Directories of pipes that nobody uses any more: how they are known, and how they are held while one
+//! decides. What is in such a directory is in [`site`](super::site).
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use super::site::{
+    CREATION, FORCED, HOME_AT, LOCK, REMOVAL, REMOVED_AT, USERS, is_complete, is_marked,
+    unless_gone,
+};
+use crate::os::fifo;
+use crate::os::file;
+use crate::os::fork::Private;
+use crate::os::lock::{Hold, hold_byte, would_be_refused};
+
+/// What a directory with our kind of name is.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// Somebody has a role, makes, removes or holds it.
+    Used,
+    /// It never was finished, or a removal was not.
+    Unfinished,
+    /// Complete and idle; its ring would have to be where this text says.
+    Idle {
+        home: String,
+        /// The owner of the directory.
+        uid: u32,
+    },
+}
+
+/// Looks at a directory of our kind of name; `None` if it is not ours.
+pub(crate) fn look(path: &Path) -> Option<Found> {
+    let directory = file::open_directory(path).ok()?;
+    match file::open_in(&directory, &fifo::name(LOCK), false) {
+        Ok(lock) => look_at(&directory, &lock),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Found::Unfinished),
+        Err(_) => None,
+    }
+}
+
+/// What the lock of a directory says, and what it says where.
+fn look_at(directory: &File, lock: &File) -> Option<Found> {
+    // Everybody's bytes.
+    for byte in 0..512 {
+        if would_be_refused(lock, byte, Hold::Alone).ok()? {
+            return Some(Found::Used);
+        }
+    }
+    let complete = is_complete(lock).ok()? && !is_marked(lock, REMOVED_AT);
+    let mut home = vec![0; 4096 + 512];
+    let got = lock.read_at(&mut home, HOME_AT).ok()?;
+    home.truncate(got);
+    let home = String::from_utf8(home).ok()?;
+    let uid = directory.metadata().ok()?.uid();
+    Some(if complete && !home.is_empty() {
+        Found::Idle { home, uid }
+    } else {
+        Found::Unfinished
+    })
+}
+
+/// A directory that was found without anybody, kept so until this is dropped.
+pub(crate) struct Seized {
+    path: PathBuf,
+    directory: File,
+    lock: Option<Private>,
+}
+
+impl Seized {
+    /// Keeps away all others: who makes, holds, takes a seat, and who removes. `None` if somebody is there, or
+    /// has just been.
+    pub(crate) fn seize(path: &Path) -> Option<Self> {
+        let directory = file::open_directory(path).ok()?;
+        let open = || Private::open(|| file::open_in(&directory, &fifo::name(LOCK), true));
+        let lock = match open() {
+            Ok(lock) => {
+                let alone = |byte| matches!(hold_byte(lock.file(), byte, Hold::Alone), Ok(true));
+                if ![CREATION, USERS, REMOVAL, FORCED].into_iter().all(alone) {
+                    return None;
+                }
+                // Somebody else took it away meanwhile.
+                if file::links(lock.file()).ok()? == 0 {
+                    return None;
+                }
+                Some(lock)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(_) => return None,
+        };
+        Some(Self {
+            path: path.to_owned(),
+            directory,
+            lock,
+        })
+    }
+
+    /// What it is, now that nobody changes it any more.
+    pub(crate) fn look(&self) -> Option<Found> {
+        match &self.lock {
+            Some(lock) => look_at(&self.directory, lock.file()),
+            None => Some(Found::Unfinished),
+        }
+    }
+
+    /// Takes it away; false if somebody has begun to use it.
+    pub(crate) fn remove(self) -> io::Result<bool> {
+        // Names first, then another look for the lock: makers link it before they make any pipe, so pipes
+        // without it are what somebody left who cleared away, and an empty directory goes as such only.
+        let names = pipes_in(&self.path)?;
+        if self.lock.is_none() && !names.is_empty() {
+            match file::open_in(&self.directory, &fifo::name(LOCK), false) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                _ => return Ok(false),
+            }
+        }
+        if let Some(lock) = &self.lock {
+            lock.file().write_at(&[1], REMOVED_AT)?;
+        }
+        for name in names {
+            file::unlink_in(&self.directory, &name)?;
+        }
+        if self.lock.is_some() {
+            file::unlink_in(&self.directory, &fifo::name(LOCK))?;
+        }
+        match unless_gone(std::fs::remove_dir(&self.path)) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+}
+
+/// The names in a directory that a ring's pipes can have.
+fn pipes_in(path: &Path) -> io::Result<Vec<CString>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(path)? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        let ours = matches!(&*name, "messages" | "consumer" | "remover")
+            || name.starts_with("producer.")
+            || name.starts_with("room.");
+        if ours {
+            names.push(fifo::name(&name));
+        }
+    }
+    Ok(names)
+}
+
+/// Takes away the directory of a ring's former pipes, which nobody else does at the same time. One of
+/// another user than these stays, and is an error.
+pub(crate) fn sweep(path: &Path, owners: [u32; 2]) -> io::Result<()> {
+    let directory = file::open_directory(path)?;
+    if !owners.contains(&directory.metadata()?.uid()) {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    file::unlink_in(&directory, &fifo::name(LOCK))?;
+    for name in pipes_in(path)? {
+        file::unlink_in(&directory, &name)?;
+    }
+    unless_gone(std::fs::remove_dir(path))
+}
