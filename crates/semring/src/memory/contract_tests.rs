@@ -8,8 +8,8 @@ use std::ptr::NonNull;
 use semring_testkit::names;
 
 use super::*;
-use crate::os::sysv::Shm;
 use crate::os::testing::{self, Ended, in_child};
+use crate::os::{errno, sysv::Shm};
 
 const LEN: usize = 5 * 4096;
 

@@ -1,0 +1,308 @@
+//! A memory object that exists, found by its place.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use super::file::Sort;
+use super::{
+    Address, MemoryError, POSIX_DIRECTORY, Place, Result, Segment, anonymous, file, posix, sysv,
+};
+use crate::os::sysv::Key;
+
+/// Whether a segment is to be written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Access {
+    ReadWrite,
+    ReadOnly,
+}
+
+/// Who owns an object and who may use it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Ownership {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Permission bits.
+    pub(crate) mode: u32,
+}
+
+/// A memory object that exists: opened, and not yet mapped.
+pub(crate) enum Object {
+    File(file::FileObject),
+    Sysv(sysv::SysvObject),
+    Anonymous(anonymous::AnonymousObject),
+}
+
+impl Object {
+    /// No object at all, for models: they never ask for its name, size or owner.
+    #[cfg(all(test, semring_loom))]
+    pub(crate) fn nowhere() -> Self {
+        Self::Sysv(sysv::SysvObject::nowhere())
+    }
+
+    /// Opens the object at a place. What has no name is not found by one.
+    pub(crate) fn open(place: &Place, access: Access) -> Result<Self> {
+        match place {
+            Place::Posix(path) => file::FileObject::open(path, access, Sort::Posix).map(Self::File),
+            Place::File(path) => file::FileObject::open(path, access, Sort::File).map(Self::File),
+            Place::Descriptor(link) => {
+                file::FileObject::of_descriptor(link, access).map(Self::File)
+            }
+            Place::Sysv(key) => sysv::SysvObject::open(*key).map(Self::Sysv),
+            Place::Memfd(_) | Place::Anonymous => Err(MemoryError::NotFound),
+        }
+    }
+
+    /// Bytes of the object.
+    pub(crate) fn len(&self) -> Result<u64> {
+        match self {
+            Self::File(object) => object.len(),
+            Self::Sysv(object) => object.len(),
+            Self::Anonymous(object) => Ok(object.len()),
+        }
+    }
+
+    /// True if some process has the object mapped, as far as the kernel tells (System V only).
+    pub(crate) fn is_attached(&self) -> bool {
+        match self {
+            Self::Sysv(object) => object.is_attached(),
+            Self::File(_) | Self::Anonymous(_) => false,
+        }
+    }
+
+    /// The first 4096 bytes, zero-filled where the object is shorter. Never faults. (Nobody opens
+    /// anonymous memory, so nobody asks for the head of it.)
+    pub(crate) fn head(&self) -> Result<Box<[u8; 4096]>> {
+        match self {
+            Self::File(object) => object.head(),
+            Self::Sysv(object) => object.head(),
+            Self::Anonymous(_) => Err(MemoryError::NotFound),
+        }
+    }
+
+    /// Maps the first `len` bytes, which the object must have.
+    pub(crate) fn map(&self, len: usize, access: Access) -> Result<Segment> {
+        match self {
+            Self::File(object) => object.map(len, access),
+            Self::Sysv(object) => object.map(len, access),
+            Self::Anonymous(_) => Err(MemoryError::NotFound),
+        }
+    }
+
+    /// A segment for looking at the first `len` bytes. Of what can be truncated it is a private copy,
+    /// into which each part has to be [read](Self::look_at) before it is looked at.
+    pub(crate) fn map_to_look(&self, len: usize) -> Result<Segment> {
+        match self {
+            Self::File(object) if object.sort() != Sort::Memfd => Segment::private(len),
+            _ => self.map(len, Access::ReadOnly),
+        }
+    }
+
+    /// Brings a part of a segment [for looking](Self::map_to_look) up to date, if it is a copy; beyond the
+    /// end of the object it stays as it is.
+    pub(crate) fn look_at(&self, segment: &Segment, offset: usize, len: usize) -> Result<()> {
+        match self {
+            Self::File(object) if segment.is_private() => object.copy_into(segment, offset, len),
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps others who ask for it from removing an object whose guard is gone, until this is dropped;
+    /// false if somebody does so to us. A System V segment is removed by its id, which needs no lock.
+    pub(crate) fn try_lock(&self) -> Result<bool> {
+        match self {
+            Self::File(object) => object.try_lock(),
+            _ => Ok(true),
+        }
+    }
+
+    pub(crate) fn ownership(&self) -> Result<Ownership> {
+        match self {
+            Self::File(object) => object.ownership(),
+            Self::Sysv(object) => object.ownership(),
+            Self::Anonymous(object) => Ok(object.ownership()),
+        }
+    }
+
+    /// The inode of a file, which its copy does not have; 0 for other memory.
+    pub(crate) fn inode(&self) -> Result<u64> {
+        match self {
+            Self::File(object) => object.inode(),
+            Self::Sysv(_) | Self::Anonymous(_) => Ok(0),
+        }
+    }
+
+    /// What tells this object from others, copies among them, in a file's name.
+    pub(crate) fn mark(&self) -> Result<String> {
+        match self {
+            Self::File(object) => Ok(object.sort().mark(object.inode()?)),
+            Self::Sysv(object) => Ok(object.mark()),
+            Self::Anonymous(_) => Ok("a".to_owned()),
+        }
+    }
+
+    /// Takes the name away if it still means this object; gone already is fine.
+    pub(crate) fn unlink(&self) -> Result<()> {
+        match self {
+            Self::File(object) => object.unlink(),
+            Self::Sysv(object) => object.unlink(),
+            Self::Anonymous(_) => Ok(()),
+        }
+    }
+
+    /// True if the name, where there is one, still means this object.
+    pub(crate) fn has_its_name(&self) -> Result<bool> {
+        match self {
+            Self::File(object) => object.has_its_name(),
+            Self::Sysv(_) | Self::Anonymous(_) => Ok(true),
+        }
+    }
+
+    /// The directory that other files of the ring are to be in: the ring's own, where it is a file.
+    pub(crate) fn folder(&self) -> Result<PathBuf> {
+        match self {
+            Self::File(object) if object.sort() == Sort::File => object.folder(),
+            _ => Ok(PathBuf::from(POSIX_DIRECTORY)),
+        }
+    }
+
+    /// True if the object had a name and has none any more: nobody else will find it.
+    pub(crate) fn is_unlinked(&self) -> bool {
+        match self {
+            Self::File(object) => object.is_unlinked(),
+            Self::Sysv(object) => object.key().is_none(),
+            Self::Anonymous(_) => false,
+        }
+    }
+
+    /// The key of a System V segment; nothing for other memory.
+    pub(crate) fn key(&self) -> Option<Key> {
+        match self {
+            Self::Sysv(object) => object.key(),
+            Self::File(_) | Self::Anonymous(_) => None,
+        }
+    }
+
+    /// True for a System V segment.
+    pub(crate) fn is_sysv(&self) -> bool {
+        matches!(self, Self::Sysv(_))
+    }
+
+    /// True if the object was opened by the name of a file, and that name still means it.
+    pub(crate) fn is_still_there(&self) -> bool {
+        matches!(self, Self::File(object) if !object.is_nameless() && matches!(object.has_its_name(), Ok(true)))
+    }
+
+    /// True if the memory outlives its guard: then the guard is made anew when it is missing.
+    pub(crate) fn outlives_its_guard(&self) -> bool {
+        matches!(self, Self::File(object) if object.sort() != Sort::Posix)
+    }
+
+    /// True if the memory goes with the last process that has it.
+    pub(crate) fn goes_with_its_users(&self) -> bool {
+        match self {
+            Self::File(object) => object.sort() == Sort::Memfd,
+            Self::Sysv(_) => false,
+            Self::Anonymous(_) => true,
+        }
+    }
+
+    /// Notes one more role of this process; false while somebody makes the guard anew.
+    pub(crate) fn enter(&self) -> Result<bool> {
+        match self {
+            Self::File(object) => object.enter(),
+            Self::Sysv(_) | Self::Anonymous(_) => Ok(true),
+        }
+    }
+
+    /// Notes one role less.
+    pub(crate) fn leave(&self) {
+        if let Self::File(object) = self {
+            object.leave();
+        }
+    }
+
+    /// Keeps everybody from taking a role; false if somebody has one. Only for memory that
+    /// [outlives its guard](Self::outlives_its_guard).
+    pub(crate) fn take_over(&self) -> Result<bool> {
+        match self {
+            Self::File(object) => object.take_over(),
+            Self::Sysv(_) | Self::Anonymous(_) => Ok(false),
+        }
+    }
+
+    /// Ends what [`take_over`](Self::take_over) began.
+    pub(crate) fn end_take_over(&self) {
+        if let Self::File(object) = self {
+            object.end_take_over();
+        }
+    }
+
+    /// What to call an object that came without an address; the label is what its ring says.
+    pub(crate) fn address(&self, label: &str) -> Address {
+        match self {
+            Self::File(object) if object.sort() != Sort::Memfd => {
+                Address::of_descriptor(object.number())
+            }
+            _ => Address::of_label(label),
+        }
+    }
+
+    /// A descriptor to pass on, of a description of its own; `None` for memory that has none.
+    pub(crate) fn descriptor(&self) -> Result<Option<OwnedFd>> {
+        match self {
+            Self::File(object) => object.passable().map(Some),
+            Self::Sysv(_) | Self::Anonymous(_) => Ok(None),
+        }
+    }
+
+    /// In a forked child: the same memory as its own. `None` for named memory, which a child opens by
+    /// its name.
+    pub(crate) fn adopt(&self, parents: &Segment) -> Result<Option<(Self, Segment)>> {
+        match self {
+            Self::File(object) if object.is_nameless() => {
+                let object = object.reopen()?;
+                let segment = object.map(parents.len(), Access::ReadWrite)?;
+                Ok(Some((Self::File(object), segment)))
+            }
+            Self::Anonymous(object) => {
+                let adopted = parents.adopt()?;
+                Ok(adopted.map(|segment| (Self::Anonymous(object.clone()), segment)))
+            }
+            Self::File(_) | Self::Sysv(_) => Ok(None),
+        }
+    }
+}
+
+/// The object behind a descriptor that was received.
+pub(crate) fn received(file: &std::fs::File) -> Result<Object> {
+    file::FileObject::of_received(file).map(Object::File)
+}
+
+/// A place found by looking around, for listings.
+pub(crate) fn places() -> Vec<Place> {
+    let mut places = posix::places();
+    places.extend(sysv::places());
+    places
+}
+
+/// Who owns what is at a place of POSIX or System V memory. Opens and attaches nothing.
+pub(crate) fn owner_of(place: &Place) -> Result<u32> {
+    match place {
+        Place::Posix(path) => posix::owner_of(path),
+        Place::Sysv(key) => {
+            let owner = sysv::SysvObject::open(*key)?.ownership()?;
+            Ok(owner.uid)
+        }
+        _ => Err(MemoryError::WrongType(
+            "neither a POSIX nor a System V name",
+        )),
+    }
+}
+
+/// The key of a System V place.
+pub(crate) fn sysv_key(place: &Place) -> Option<Key> {
+    match place {
+        Place::Sysv(key) => Some(*key),
+        _ => None,
+    }
+}

@@ -1,0 +1,205 @@
+//! Memory that a ring lies in, mapped into this process, whatever backs it.
+
+use std::io;
+use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+#[cfg(test)]
+use super::heap;
+use super::{MemoryError, Result};
+use crate::os::fault::Watch;
+use crate::os::mapping::{self, Mapping};
+use crate::os::sentinel::Sentinel;
+use crate::os::sysv::Attachment;
+use crate::os::{errno, process};
+use crate::sync::signals::SignalWord;
+
+pub(super) enum Backing {
+    Mapping(Mapping),
+    /// Of a file that whoever may write it may truncate.
+    Truncatable(Mapping),
+    Attached(Attachment),
+    /// Shared with the handles of the process that this one was forked from, too.
+    Anonymous(Arc<Mapping>),
+    /// A copy of our own, for looking.
+    Private(Mapping),
+    #[cfg(test)]
+    Heap(heap::HeapPages),
+}
+
+/// Memory that a ring lies in, mapped into this process.
+pub(crate) struct Segment {
+    backing: ManuallyDrop<Backing>,
+    base: NonNull<u8>,
+    len: usize,
+    /// The process outlives the loss of the pages.
+    watch: Option<Watch>,
+    sentinel: Sentinel,
+}
+
+// SAFETY: the bytes are shared between processes anyway; all that is done with them goes through the
+// views of `layout`, which use atomics and copies.
+unsafe impl Send for Segment {}
+// SAFETY: as above.
+unsafe impl Sync for Segment {}
+
+impl Segment {
+    pub(super) fn new(backing: Backing) -> Result<Self> {
+        let (base, len) = match &backing {
+            Backing::Mapping(mapping) | Backing::Truncatable(mapping) => {
+                (mapping.base(), mapping.len())
+            }
+            Backing::Attached(attachment) => (attachment.as_ptr(), attachment.len()),
+            Backing::Anonymous(mapping) => (mapping.base(), mapping.len()),
+            Backing::Private(mapping) => (mapping.base(), mapping.len()),
+            #[cfg(test)]
+            Backing::Heap(pages) => (pages.base(), pages.len()),
+        };
+        let sentinel = Sentinel::new().map_err(|source| MemoryError::Os {
+            call: "madvise(MADV_WIPEONFORK)",
+            source,
+        })?;
+        if matches!(
+            backing,
+            Backing::Mapping(_) | Backing::Truncatable(_) | Backing::Attached(_)
+        ) {
+            mapping::dont_fork(base, len).map_err(|source| MemoryError::Os {
+                call: "madvise(MADV_DONTFORK)",
+                source,
+            })?;
+        }
+        Ok(Self {
+            backing: ManuallyDrop::new(backing),
+            base,
+            len,
+            watch: None,
+            sentinel,
+        })
+    }
+
+    /// A mapping of a file, which nobody can truncate if it is `sealed`. That of another one becomes
+    /// [torn](Self::is_torn) then.
+    pub(super) fn of_file(mapping: Mapping, sealed: bool) -> Result<Self> {
+        if sealed {
+            return Self::new(Backing::Mapping(mapping));
+        }
+        let mut segment = Self::new(Backing::Truncatable(mapping))?;
+        // SAFETY: `drop` ends the watch before it unmaps the pages; the sentinel goes after them.
+        let watch = unsafe { Watch::new(segment.base, segment.len, &segment.sentinel) };
+        // Where the program or the system wants no handler, the ring works all the same.
+        segment.watch = watch.ok();
+        Ok(segment)
+    }
+
+    /// Private zeroed memory of this process, for models and tests of the upper layers.
+    #[cfg(test)]
+    pub(crate) fn heap(len: usize) -> Self {
+        Self::new(Backing::Heap(heap::HeapPages::new(len))).expect("a page for the sentinel")
+    }
+
+    /// Zeroed memory of this process alone; real where it is touched.
+    pub(crate) fn private(len: usize) -> Result<Self> {
+        let mapping = Mapping::private(len).map_err(|error| MemoryError::of("mmap", error))?;
+        Self::new(Backing::Private(mapping))
+    }
+
+    pub(super) fn is_private(&self) -> bool {
+        matches!(*self.backing, Backing::Private(_))
+    }
+
+    /// In a forked child, which still has the pages of anonymous memory: a handle of its own to them.
+    /// `None` for other memory.
+    pub(crate) fn adopt(&self) -> Result<Option<Self>> {
+        match &*self.backing {
+            Backing::Anonymous(mapping) => Self::new(Backing::Anonymous(mapping.clone())).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Keeps every page in memory for as long as it is mapped here.
+    pub(crate) fn lock(&self) -> Result<()> {
+        mapping::lock(self.base, self.len).map_err(|source| match source.raw_os_error() {
+            Some(errno::EPERM | errno::ENOMEM | errno::EAGAIN) => MemoryError::Limit(format!(
+                "{} bytes can't be locked in memory: RLIMIT_MEMLOCK is {} (for all that a process locks); raise it \
+                 (ulimit -l, LimitMEMLOCK= of a service, --ulimit memlock= of a container), or don't lock",
+                self.len,
+                process::memory_lock_limit()
+                    .map_or_else(|| "unlimited".to_owned(), |bytes| format!("{bytes} bytes")),
+            )),
+            _ => MemoryError::of("mlock", source),
+        })
+    }
+
+    /// The first byte.
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// Bytes mapped.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// What says whether the pages are there, for those who ask with each message.
+    pub(crate) fn fate(&self) -> &SignalWord {
+        self.sentinel.word()
+    }
+
+    /// True while the pages are those of the ring: not in a forked child, and not once they are torn.
+    #[inline(always)]
+    pub(crate) fn is_intact(&self) -> bool {
+        self.sentinel.is_intact()
+    }
+
+    /// True if what this thread read of the segment last may have been zeros in place of the ring's bytes,
+    /// because they were taken away.
+    #[inline(always)]
+    pub(crate) fn is_torn(&self) -> bool {
+        self.sentinel.is_torn()
+    }
+
+    /// The kernel found no page there.
+    pub(super) fn note_fault(&self) {
+        if matches!(*self.backing, Backing::Truncatable(_)) {
+            self.sentinel.tear();
+        }
+    }
+
+    /// True in a process forked since the segment was mapped: it does not have the pages.
+    #[inline(always)]
+    pub(crate) fn is_forked(&self) -> bool {
+        self.sentinel.is_child()
+    }
+
+    /// Makes every page real now.
+    pub(super) fn populate(&self) -> io::Result<()> {
+        match mapping::populate(self.base, self.len) {
+            // Before Linux 5.14 there is no such advice: touch the pages.
+            Err(error) if error.raw_os_error() == Some(errno::EINVAL) => {
+                for page in (0..self.len).step_by(4096) {
+                    // SAFETY: page < len, so inside the mapping.
+                    let at = unsafe { self.base.byte_add(page) };
+                    // SAFETY: a fresh segment that only its creator knows; the byte is 0 and stays.
+                    unsafe { at.as_ptr().write_volatile(0) };
+                }
+                Ok(())
+            }
+            other => other,
+        }
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // Before the pages go, and in a forked child, too.
+        drop(self.watch.take());
+        if self.is_forked() {
+            // The child never had these pages; the addresses may belong to something else by now. (Those of
+            // anonymous memory it has; they go with it.)
+            return;
+        }
+        // SAFETY: dropped once, here.
+        unsafe { ManuallyDrop::drop(&mut self.backing) };
+    }
+}
