@@ -6,6 +6,7 @@ use std::process::Command;
 use crate::site::{Kind, PEER, Site, answer, ask, fresh_path, say_ok};
 use semring::{AttachError, OpenError, RingState, any};
 use semring_testkit::keeper::Keeper;
+use semring_testkit::needs_root;
 use semring_testkit::peer::{Exit, Peer};
 use semring_testkit::step::{CallStop, Stepper};
 use sysv_ipc::sem::SemSet;
@@ -206,10 +207,7 @@ fn a_copy_is_a_ring_of_its_own_and_a_renamed_file_is_the_same() {
 
 #[test]
 fn a_guard_that_a_stranger_put_in_the_place_of_the_rings_is_not_used() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: only root can become somebody else");
-        return;
-    }
+    needs_root!("to give objects to another user");
     let mut site = Site::new(Kind::Posix, "stranger");
     drop(site.ring(1, 4096));
     // As if another user had made one with the same key, id and check value; or the directory.

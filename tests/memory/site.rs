@@ -7,11 +7,12 @@ pub use talk::{answer, ask, say_ok};
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use semring::{Address, GuardChoice, GuardKind, any};
 use semring_testkit::keeper::Keeper;
+use semring_testkit::left_out;
 use semring_testkit::names::{self, RingGuard};
 use semring_testkit::objects::POSIX_DIRECTORY;
 use semring_testkit::peer::Peer;
@@ -225,20 +226,13 @@ pub fn fresh_path(label: &str) -> PathBuf {
     std::env::temp_dir().join(names::unique(label))
 }
 
-/// A peer that runs behind a command such as `unshare -i`. `None` if the kernel refuses that here.
+/// A peer that runs behind a command such as `unshare -i`. `None` where that is not permitted: the
+/// calling test is then noted as left out.
 pub fn peer_behind(command: &[&str]) -> Option<Peer> {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: {} needs root", command.join(" "));
-        return None;
-    }
     let (program, arguments) = command.split_first().expect("a command");
     // Without input a peer ends at once.
-    let mut probe = Command::new(program);
-    probe.args(arguments).arg(PEER).stdin(Stdio::null());
-    let probe = probe.output().expect("util-linux is installed");
-    if !probe.status.success() {
-        let why = String::from_utf8_lossy(&probe.stderr);
-        eprintln!("skipped: {}: {why}", command.join(" "));
+    let probe = [command, &[PEER]].concat();
+    if !left_out::is_root(&format!("for {program}")) || !left_out::can_run(&probe) {
         return None;
     }
     let mut command = Command::new(program);

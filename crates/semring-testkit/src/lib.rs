@@ -9,6 +9,7 @@
 //! * [`keeper`]: the semaphores or pipes of a ring.
 //! * [`watchdog`]: turns a hang into a failure that says what hung.
 //! * [`peer`]: second processes: started, talked to, stopped, killed, never left behind.
+//! * [`left_out`]: tests that need root, a tool or a kernel feature, and say so where they can't run.
 //! * [`process`](mod@process): what `/proc` says about a process.
 //! * [`message`]: messages that show damage.
 //! * [`record`] and [`audit`]: what was committed against what arrived.
@@ -46,3 +47,6 @@ pub mod sandbox;
 pub mod shared;
 pub mod step;
 pub mod watchdog;
+
+pub use tests_left_out as left_out;
+pub use tests_left_out::{leave_out, needs_root, needs_tool};

@@ -3,9 +3,8 @@
 use serde_json::Value;
 
 use crate::support::alone::{alone, alone_with, test_name};
-use crate::support::{
-    Call, DONE, FAILED, Output, PRODUCER, SEMRING, is_root, one_object, over_pipes,
-};
+use crate::support::{Call, DONE, FAILED, Output, PRODUCER, SEMRING, one_object, over_pipes};
+use semring_testkit::needs_root;
 
 fn doctor(args: &[&str]) -> Output {
     Call::new(SEMRING, None).args(&["doctor"]).args(args).run()
@@ -76,11 +75,8 @@ fn leftovers_are_a_warning_with_their_fix() {
 /// Limits are root's to set, also in a namespace.
 #[track_caller]
 fn with_limits(test: &str, tmpfs: &str, set: &str, body: impl FnOnce()) {
-    if is_root() {
-        alone_with(test, tmpfs, set, body);
-    } else {
-        println!("skipped: to set limits needs root");
-    }
+    needs_root!("to set limits");
+    alone_with(test, tmpfs, set, body);
 }
 
 #[test]

@@ -8,8 +8,9 @@ use semring_testkit::sandbox;
 use crate::support::alone::{alone, alone_with, test_name};
 use crate::support::{
     BROKEN_PIPE, CONSUMER, Call, DONE, Endless, FAILED, KILLED, Output, PRODUCER, Ring, SEMRING,
-    USAGE, is_root, number, numbers, over_both_backends, seq, wait_until, whole_lines,
+    USAGE, number, numbers, over_both_backends, seq, wait_until, whole_lines,
 };
+use semring_testkit::needs_root;
 
 over_both_backends! {
     the_guard_that_was_asked_for_is_made_shown_and_held_to,
@@ -132,10 +133,7 @@ fn all_goes_on_with_pipes(why: &str, sandboxed: bool) {
 
 #[test]
 fn where_no_semaphore_set_can_be_had_rings_have_pipes() {
-    if !is_root() {
-        println!("skipped: to set limits needs root");
-        return;
-    }
+    needs_root!("to set limits");
     alone_with(
         test_name!(where_no_semaphore_set_can_be_had_rings_have_pipes),
         "size=64m",

@@ -309,10 +309,7 @@ impl<F: Fn()> Drop for OnDrop<F> {
 #[test]
 fn root_is_not_led_to_the_semaphores_of_another_user() {
     use std::os::unix::process::CommandExt;
-    if !crate::support::is_root() {
-        println!("skipped: only root clears away for others");
-        return;
-    }
+    semring_testkit::needs_root!("to give files to another user");
     alone(
         test_name!(root_is_not_led_to_the_semaphores_of_another_user),
         || {

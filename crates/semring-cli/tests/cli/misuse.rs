@@ -11,8 +11,9 @@ use sysv_ipc::{Created, Key};
 
 use crate::support::{
     BROKEN_PIPE, CONSUMER, Call, DONE, FAILED, KILLED, NO_RING, NOT_A_RING, PRODUCER, Ring,
-    SEMRING, USAGE, is_root, over_both_backends, seq, seq_from, wait_until,
+    SEMRING, USAGE, over_both_backends, seq, seq_from, wait_until,
 };
+use semring_testkit::needs_root;
 
 over_both_backends! {
     a_capacity_outside_the_limits_is_refused_and_a_small_one_is_rounded_up,
@@ -405,10 +406,7 @@ fn a_segment_of_another_program_is_refused_and_left_alone() {
 
 #[test]
 fn a_full_dev_shm_is_told_with_the_size_asked_and_the_size_free_and_a_way_out() {
-    if !is_root() {
-        println!("skipped: a small /dev/shm needs root");
-        return;
-    }
+    needs_root!("for a small /dev/shm");
     let ring = Ring::posix("full");
     let script = r#"mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@""#;
     let in_small = |program: &str, args: &[&str]| {

@@ -4,9 +4,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use semring_testkit::left_out;
+
 use crate::support::{
-    CONSUMER, Call, DONE, FAILED, PERMISSION, PRODUCER, Ring, SEMRING, Scratch, is_root,
-    over_both_backends, seq,
+    CONSUMER, Call, DONE, FAILED, PERMISSION, PRODUCER, Ring, SEMRING, Scratch, over_both_backends,
+    seq,
 };
 
 over_both_backends! {
@@ -31,10 +33,9 @@ struct Users<'r> {
 }
 
 impl<'r> Users<'r> {
-    /// Nothing if this is not root, who alone can be others.
+    /// `None` if this is not root: the calling test is then noted as left out.
     fn new(ring: &'r Ring) -> Option<Users<'r>> {
-        if !is_root() {
-            println!("skipped: to be another user needs root");
+        if !left_out::is_root("to become another user") {
             return None;
         }
         let scratch = Scratch::new();

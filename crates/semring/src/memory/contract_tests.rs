@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::ptr::NonNull;
 
-use semring_testkit::names;
+use semring_testkit::{names, needs_root};
 
 use super::*;
 use crate::os::testing::{self, Ended, in_child};
@@ -248,10 +248,7 @@ fn mode_and_owner_are_what_was_asked_whatever_the_umask() {
 
 #[test]
 fn what_the_mode_forbids_is_denied() {
-    if !testing::is_root() {
-        eprintln!("skipped: only root can become somebody else");
-        return;
-    }
+    needs_root!("to become another user");
     over_each("denied", |site| {
         let (_object, _segment) = site.create();
         let refused = in_child(|| {
@@ -444,10 +441,7 @@ fn a_size_beyond_all_memory_is_refused_with_both_numbers() {
 fn a_full_file_system_answers_at_creation() {
     const INSIDE: &str = "SEMRING_TEST_SMALL_SHM";
     if std::env::var_os(INSIDE).is_none() {
-        if !testing::is_root() {
-            eprintln!("skipped: a mount namespace needs root");
-            return;
-        }
+        needs_root!("for a mount namespace");
         let path = std::thread::current()
             .name()
             .expect("tests run in named threads")
@@ -700,10 +694,7 @@ fn huge_pages_and_locked_memory_are_given_or_the_limit_is_named() {
         smaps(segment.base(), "Locked"),
         format!("{} kB", LEN / 1024)
     );
-    if !testing::is_root() {
-        eprintln!("skipped: only root can become somebody whom the limit binds");
-        return;
-    }
+    needs_root!("to become another user, whom the limit binds");
     let (_object, segment) = NewObject::create(&Place::Anonymous, &request(LEN)).unwrap();
     let ended = in_child(|| {
         testing::limit_locked_memory(8192);

@@ -70,11 +70,6 @@ pub(crate) fn limit_locked_memory(bytes: u64) {
     assert_eq!(result, 0);
 }
 
-/// True if this process may do what only root may.
-pub(crate) fn is_root() -> bool {
-    super::process::effective_uid() == 0
-}
-
 /// Puts a private page of zeros at an address where nothing is mapped.
 pub(crate) fn map_page_at(address: NonNull<u8>) {
     // SAFETY: NOREPLACE: fails where anything is mapped already.

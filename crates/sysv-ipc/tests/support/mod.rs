@@ -117,14 +117,9 @@ pub fn until(mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Whether the test can become another user, make a namespace, and the like.
+/// True if the test can become another user, make a namespace, and the like. Otherwise it is noted as left out.
 pub fn is_root() -> bool {
-    // SAFETY: the call takes nothing and cannot fail.
-    let root = unsafe { libc::geteuid() } == 0;
-    if !root {
-        println!("skipped: this test needs root");
-    }
-    root
+    tests_left_out::is_root("to become another user or to set limits")
 }
 
 fn syscall(number: libc::c_long, a: u32, b: u32, c: u32) -> std::io::Result<()> {
@@ -154,11 +149,11 @@ pub fn leave_namespace() -> std::io::Result<()> {
     syscall(libc::SYS_unshare, libc::CLONE_NEWIPC.cast_unsigned(), 0, 0)
 }
 
-/// As [`leave_namespace`]; says why if it cannot.
+/// As [`leave_namespace`]; where that is not permitted the calling test is noted as left out.
 pub fn enter_new_namespace() -> bool {
     let left = leave_namespace();
     if let Err(error) = &left {
-        println!("skipped: no IPC namespace of its own: {error}");
+        tests_left_out::note(format_args!("needs an IPC namespace of its own: {error}"));
     }
     left.is_ok()
 }

@@ -3,6 +3,8 @@
 
 use std::process::Command;
 
+use semring_testkit::left_out;
+
 use super::Scratch;
 
 /// Set in the process that runs in the namespaces.
@@ -25,13 +27,16 @@ pub fn alone_with(test: &str, tmpfs: &str, prepare: &str, body: impl FnOnce()) {
         return body();
     }
     if !can_be_alone() {
-        println!("skipped: namespaces are not permitted here");
         return;
     }
     // Temporary files are found in no namespace: a folder of its own, which goes with the test.
     let scratch = Scratch::new();
     let script = format!("mount -t tmpfs -o {tmpfs} tmpfs /dev/shm && {prepare} && exec \"$@\"");
-    let output = unshare()
+    let [unshare, options @ ..] = &unshare()[..] else {
+        unreachable!("a command");
+    };
+    let output = Command::new(unshare)
+        .args(options)
         .args(["sh", "-c", &script, "sh"])
         .arg(std::env::current_exe().expect("the path of this program"))
         .args(["--exact", test, "--nocapture"])
@@ -50,20 +55,18 @@ pub fn alone_with(test: &str, tmpfs: &str, prepare: &str, body: impl FnOnce()) {
 }
 
 /// `unshare` with what this user needs for it.
-fn unshare() -> Command {
-    let mut command = Command::new("unshare");
-    command.args(["--ipc", "--mount"]);
-    if !super::is_root() {
-        command.args(["--user", "--map-root-user"]);
+fn unshare() -> Vec<&'static str> {
+    let mut command = vec!["unshare", "--ipc", "--mount"];
+    if !nix::unistd::geteuid().is_root() {
+        command.extend(["--user", "--map-root-user"]);
     }
-    command.arg("--");
+    command.push("--");
     command
 }
 
-/// Containers may forbid it; on a plain machine root always can.
+/// Containers may forbid it; on a plain machine root always can. Otherwise the calling test is noted as left out.
 fn can_be_alone() -> bool {
-    let tried = unshare().arg("true").output();
-    tried.is_ok_and(|output| output.status.success())
+    left_out::can_run(&[&unshare()[..], &["true"]].concat())
 }
 
 /// The whole name of a test function in this file, for [`alone`].

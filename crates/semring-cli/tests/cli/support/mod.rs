@@ -321,8 +321,3 @@ impl Drop for Scratch {
 pub fn over_pipes() -> bool {
     std::env::var_os("SEMRING_GUARD").is_some_and(|guard| guard == "pipe")
 }
-
-/// Whether the tests run as root, without which another user can't be had.
-pub fn is_root() -> bool {
-    nix::unistd::geteuid().is_root()
-}
