@@ -15,4 +15,5 @@ mod receiving;
 mod removing;
 mod sending;
 mod slices;
+mod unwinding;
 mod waiting;

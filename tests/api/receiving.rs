@@ -128,29 +128,6 @@ over_each_backend! {
         assert_eq!(consumer.received_messages(), 4);
     }
 
-    fn a_panic_while_a_message_is_held_brings_it_again(bench) {
-        let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
-        for number in 0..3u8 {
-            producer.send(&[number]).unwrap();
-        }
-        let panicked = catch_unwind(AssertUnwindSafe(|| {
-            let message = consumer.recv().unwrap();
-            assert_eq!(message.to_vec(), [9], "this panic belongs to the test");
-        }));
-        assert!(panicked.is_err());
-        assert_eq!(consumer.recv().unwrap().to_vec(), [0]);
-        let panicked = catch_unwind(AssertUnwindSafe(|| {
-            let mut batch = consumer.recv_batch().unwrap();
-            while batch.next_message().is_some() {}
-            panic!("this panic belongs to the test");
-        }));
-        assert!(panicked.is_err());
-        assert_eq!(consumer.recv().unwrap().to_vec(), [1]);
-        assert_eq!(consumer.recv().unwrap().to_vec(), [2]);
-    }
-
     fn what_a_consumer_took_with_it_unreleased_its_successor_gets(bench) {
         let ring = bench.spsc();
         let mut producer = ring.producer().unwrap();

@@ -34,6 +34,22 @@
 //! What a producer did before it committed a message *happens before* what the consumer does after it
 //! received the message, across processes as between threads.
 //!
+//! # Panics
+//! A panic that unwinds a thread drops its handles, and that does not count as using them to their end:
+//!
+//! | dropped by a panic | what happens |
+//! |---|---|
+//! | [`Message`], [`Batch`] | not released: received again, by the next call or the next consumer |
+//! | [`Producer`], [`duplex::Sender`] | the stream ends, and the producer counts as died ([`RingInfo::died_producers`]) |
+//! | [`Consumer`], [`duplex::Receiver`] | a broken pipe, as after any drop; an end-of-stream that it received last comes again to its successor |
+//! | [`Reservation`] | discarded |
+//! | [`SendBatch`] | committed: each of its messages is complete |
+//! | [`duplex::Request`] | reported to the client as unanswered |
+//!
+//! What the program says counts, also while it unwinds: `release`, `commit`, `close`, `reply`. So does the use
+//! of a handle that a destructor makes during the unwinding: it is dropped as usual. With `panic = "abort"`
+//! the process dies, as by any other signal.
+//!
 //! # Limits
 //! Linux 5.10 or newer, 64-bit little-endian. A lane holds 4 KiB to 4 GiB, a message at most a quarter
 //! of it, a ring at most 240 lanes. All processes of a ring share one IPC

@@ -4,16 +4,22 @@ use std::ops::RangeInclusive;
 
 use super::consumer::ConsumerCore;
 use super::message::View;
+use crate::lifecycle::UnwindMark;
 
 /// Messages that are released together, each lane with one store. Dropping it releases all that was taken
 /// out (but on the lane that it ended on, less than a quarter lap may wait for what follows, as after
-/// single messages), except while panicking: then they are delivered again.
+/// single messages).
+///
+/// If a panic drops it, its messages were not handled and are delivered again;
+/// [`release`](Self::release) releases them in any case. A batch that was received while the thread was
+/// unwinding already (in a destructor) is released by dropping it, as usual.
 #[derive(Debug)]
 pub struct Batch<'a> {
     core: &'a mut ConsumerCore,
     /// The lanes between which the messages came.
     first: usize,
     last: usize,
+    mark: UnwindMark,
 }
 
 impl<'a> Batch<'a> {
@@ -23,6 +29,7 @@ impl<'a> Batch<'a> {
             core,
             first: here,
             last: here,
+            mark: UnwindMark::now(),
         }
     }
 
@@ -56,8 +63,21 @@ impl<'a> Batch<'a> {
         self.core.stepped(self.lanes())
     }
 
-    /// Releases everything taken out, as dropping does.
-    pub fn release(self) {}
+    /// Releases everything taken out, as dropping does; also while a panic unwinds the thread.
+    pub fn release(mut self) {
+        self.end();
+        // Ended already.
+        std::mem::forget(self);
+    }
+
+    fn end(&mut self) {
+        // Nothing was taken out: pads at most.
+        if self.messages() == 0 {
+            self.core.put_batch_back();
+        } else {
+            self.core.end_batch(self.lanes());
+        }
+    }
 
     /// Puts everything taken out back: the consumer's next calls deliver it again.
     pub fn put_back(self) {
@@ -69,11 +89,10 @@ impl<'a> Batch<'a> {
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
-        // Nothing was taken out: pads at most.
-        if std::thread::panicking() || self.messages() == 0 {
+        if self.mark.is_interrupted() {
             self.core.put_batch_back();
         } else {
-            self.core.end_batch(self.lanes());
+            self.end();
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::guard::interrupt::InterruptFlag;
 use crate::guard::strategy::cpus;
 use crate::guard::wait::{Deadline, Outcome, Waiter};
 use crate::guard::{Bell, GuardError, Seat};
-use crate::lifecycle::{ConsumerSeat, Removal, note_count, remove_idle};
+use crate::lifecycle::{ConsumerSeat, Removal, UnwindMark, note_count, remove_idle};
 use crate::os::{barrier, clock};
 use crate::ring::Damage;
 use crate::ring::consume::{Found, LaneConsumer};
@@ -73,9 +73,10 @@ pub(super) struct ConsumerCore {
     /// An end-of-stream is due although nobody attached since the last one: messages were found, or a
     /// removal at the last end did not succeed.
     saw_messages: bool,
-    /// An end-of-stream was returned, for so many attachments; noted in the ring with the next call,
-    /// so that a consumer that is killed before it acted on it gets it again.
-    end_returned: Option<u64>,
+    /// An end-of-stream was returned, for this number of attachments. It is noted in the ring with the next
+    /// call, or when the consumer is dropped: the successor of a consumer that is killed, or dropped by a
+    /// panic, before it acted on the end gets it again.
+    end_returned: Option<(u64, UnwindMark)>,
     last_poll_probe: Option<Instant>,
     chase: Chase,
     /// A [`Batch`] is out, and may have stepped over messages.
@@ -197,7 +198,7 @@ impl ConsumerCore {
 
     #[cold]
     fn note_end(&mut self) {
-        if let Some(attachments) = self.end_returned.take() {
+        if let Some((attachments, _)) = self.end_returned.take() {
             self.rest.seat.note_end(attachments);
         }
     }
@@ -349,7 +350,7 @@ impl ConsumerCore {
     }
 
     fn end(&mut self, attachments: u64) -> RecvError {
-        self.end_returned = Some(attachments);
+        self.end_returned = Some((attachments, UnwindMark::now()));
         self.merge.look_again();
         self.saw_messages = false;
         RecvError::EndOfStream
@@ -643,7 +644,7 @@ impl<K: Kind> Consumer<K> {
     }
 
     /// Waits until there is at least one message, then gives all that can be had as a batch that is
-    /// released as one. Dropped while panicking, or [put back](Batch::put_back), all come again.
+    /// released as one. Dropped by a panic, or [put back](Batch::put_back), all come again.
     ///
     /// ```
     /// # let name = format!("doc-recv-batch-{}", std::process::id());
@@ -843,7 +844,12 @@ impl<K> Drop for Consumer<K> {
         if core.rest.seat.ring().is_forked() || core.rest.removed {
             return;
         }
-        core.note_end();
+        if core
+            .end_returned
+            .is_some_and(|(_, mark)| !mark.is_interrupted())
+        {
+            core.note_end();
+        }
         let _ = core.release_all();
     }
 }

@@ -9,7 +9,7 @@ use super::trust;
 use crate::error::RecvError;
 use crate::layout::view::LaneView;
 use crate::layout::{Meta, Position};
-use crate::lifecycle::generation_at;
+use crate::lifecycle::{UnwindMark, generation_at};
 use crate::ring::consume::{Found, LaneConsumer};
 
 /// The bytes of one message in the ring, to be copied out, and where it came from.
@@ -231,8 +231,11 @@ impl std::fmt::Debug for View<'_> {
     }
 }
 
-/// A received message, in place. Dropping it releases it; while panicking it is not released and comes
-/// again.
+/// A received message, in place. Dropping it releases it.
+///
+/// A message that is dropped by a panic was not handled: it is not released, and the next call, or the next
+/// consumer, receives it again. [`release`](Self::release) releases it in any case. A message that was received
+/// while the thread was unwinding already (in a destructor) is released by dropping it, as usual.
 ///
 /// ```
 /// use std::io::Read;
@@ -253,6 +256,7 @@ pub struct Message<'a> {
     rest: &'a mut Rest,
     found: Found,
     read: usize,
+    mark: UnwindMark,
 }
 
 impl<'a> Message<'a> {
@@ -263,6 +267,7 @@ impl<'a> Message<'a> {
             rest,
             found,
             read: 0,
+            mark: UnwindMark::now(),
         }
     }
 
@@ -372,8 +377,21 @@ impl<'a> Message<'a> {
             .then(|| trust::slice(start, self.len()))
     }
 
-    /// Releases the message, as dropping does.
-    pub fn release(self) {}
+    /// Releases the message, as dropping does; also while a panic unwinds the thread.
+    #[inline]
+    pub fn release(mut self) {
+        self.give_back();
+        // Released already.
+        std::mem::forget(self);
+    }
+
+    #[inline(always)]
+    fn give_back(&mut self) {
+        self.lane.take_one(&self.found);
+        if self.lane.is_due_after_one() {
+            self.rest.release_quietly(self.lane);
+        }
+    }
 
     /// Does not release the message: the consumer's next call delivers it again.
     pub fn put_back(self) {
@@ -402,11 +420,8 @@ impl std::fmt::Debug for Message<'_> {
 impl Drop for Message<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.lane.take_one(&self.found);
-            if self.lane.is_due_after_one() {
-                self.rest.release_quietly(self.lane);
-            }
+        if !self.mark.is_interrupted() {
+            self.give_back();
         }
     }
 }

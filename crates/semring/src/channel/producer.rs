@@ -24,6 +24,9 @@ use crate::sync::AtomicU64;
 
 /// A producer: sends messages on a lane of its own. Dropping it detaches; what was committed stays.
 ///
+/// A producer that is dropped by a panic has not finished its stream: it counts as died
+/// ([`RingInfo::died_producers`](crate::RingInfo::died_producers)), unless it is [closed](Self::close).
+///
 /// Messages of one producer arrive in the order in which they were committed. One thread at a time
 /// uses a producer (`&mut self`); a second producer of the same process has a lane of its own.
 ///
@@ -709,7 +712,7 @@ impl<K: Kind> Producer<K> {
     }
 
     /// Says that this producer sends nothing more, and detaches. Dropping it does the same without
-    /// the word.
+    /// the word. A producer that is closed has finished, also while a panic unwinds the thread.
     pub fn close(mut self) {
         if !self.core.seat.ring().is_forked() {
             let core = &mut self.core;
@@ -717,6 +720,7 @@ impl<K: Kind> Producer<K> {
             // Before the word, which stands where the flag does.
             core.waker.end_burst(core.lane.view());
             core.lane.say_no_more();
+            core.seat.finish();
         }
     }
 

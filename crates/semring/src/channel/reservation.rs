@@ -12,7 +12,7 @@ use crate::layout::{Meta, Position};
 use crate::ring::produce::Slot;
 
 /// Room for one message, written in place. Nobody sees it before [`commit`](Self::commit); dropped
-/// without, it is discarded as if it had never been.
+/// without, also by a panic, it is discarded as if it had never been.
 ///
 /// The bytes are whatever was there before until they are written.
 ///
@@ -176,8 +176,9 @@ impl io::Write for Reservation<'_> {
     }
 }
 
-/// Messages that become visible together. Dropped without a [`commit`](Self::commit), the batch is
-/// committed as well: its messages are complete.
+/// Messages that become visible together. Dropped without a [`commit`](Self::commit), also by a panic, the
+/// batch is committed as well: each of its messages is complete. (A producer that is dropped by the panic
+/// then counts as died, so its consumer can tell that the stream is not.)
 #[derive(Debug)]
 pub struct SendBatch<'a> {
     core: &'a mut ProducerCore,

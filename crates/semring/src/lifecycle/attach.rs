@@ -15,7 +15,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{RingCore, SharedRing};
+use super::{RingCore, SharedRing, UnwindMark};
 use crate::error::AttachError;
 use crate::guard::{Bell, Claim, GuardError, Seat};
 use crate::layout::Position;
@@ -109,7 +109,7 @@ fn is_nameless(ring: &RingCore) -> bool {
     !cfg!(semring_loom) && ring.object.is_unlinked()
 }
 
-/// A producer's role on one lane. Dropping it is a clean detach.
+/// A producer's role on one lane. Dropping it is a clean detach, unless a panic drops it.
 pub(crate) struct ProducerSeat {
     ring: SharedRing,
     lane: usize,
@@ -117,6 +117,9 @@ pub(crate) struct ProducerSeat {
     /// The consumer's generation when this producer attached.
     consumer_generation: u64,
     consumer_seen: bool,
+    /// The stream is complete: a panic takes nothing away from it any more.
+    finished: bool,
+    mark: UnwindMark,
 }
 
 impl ProducerSeat {
@@ -229,6 +232,8 @@ impl ProducerSeat {
             generation,
             consumer_generation: ring.view.consumer().generation.load(Ordering::SeqCst),
             consumer_seen: false,
+            finished: false,
+            mark: UnwindMark::now(),
         };
         // A consumer that is here now counts as met; whether it is removed shows at the first call.
         seat.consumer_seen = matches!(ring.guard.consumer_gone(), Ok(false));
@@ -241,6 +246,11 @@ impl ProducerSeat {
 
     pub(crate) fn lane(&self) -> usize {
         self.lane
+    }
+
+    /// Nothing more is to come, whatever the seat is dropped by.
+    pub(crate) fn finish(&mut self) {
+        self.finished = true;
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -305,7 +315,7 @@ impl Drop for ProducerSeat {
         let page_done = |page: &ProducerPage| {
             page.wait_word.store(0, Ordering::Relaxed);
             // A panic is no clean end: what was to come after it is missing.
-            if !std::thread::panicking() {
+            if self.finished || !self.mark.is_interrupted() {
                 let finished = page.finished.load(Ordering::Relaxed).wrapping_add(1);
                 page.finished.store(finished, Ordering::Relaxed);
             }

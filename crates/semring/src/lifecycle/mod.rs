@@ -13,6 +13,7 @@ mod pass;
 mod remove;
 mod renew;
 mod torn;
+mod unwinding;
 
 use std::sync::Arc;
 
@@ -28,6 +29,7 @@ pub(crate) use pass::{descriptor, inheritable, receive, send};
 pub(crate) use remove::{
     Removal, consumer_left_on_purpose, has_unread, remove_idle, remove_now, remove_open,
 };
+pub(crate) use unwinding::UnwindMark;
 
 use crate::error::AttachError;
 use crate::guard::semaphore::SemaphoreGuard;
