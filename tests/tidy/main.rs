@@ -5,6 +5,7 @@
 //! Each rule is a function from texts to findings, with a test that feeds it a bad sample; the tests
 //! here feed it the repository.
 
+mod circles;
 mod documents;
 mod layers;
 mod manifests;
@@ -87,6 +88,13 @@ fn manifest_files() -> Vec<Source> {
 #[test]
 fn nothing_points_up() {
     expect_none(&layers::nothing_points_up(&crates()));
+}
+
+#[test]
+fn imports_of_the_bench_have_one_direction() {
+    let crates = crates();
+    expect_none(&circles::modules_have_an_order(&crates));
+    expect_none(&circles::files_have_no_circles(&crates));
 }
 
 #[test]

@@ -3,15 +3,15 @@
 use ipc_channel::ipc::{
     self, IpcBytesReceiver, IpcBytesSender, IpcOneShotServer, IpcSender, bytes_channel,
 };
-use semring_bench::{Bytes, End, Link, Made, Result, Sort, Spec, Way, nothing_known, wrong_length};
+use semring_bench::{Bytes, End, Link, Setup, Result, Category, Spec, Way, no_obstacle, wrong_length};
 use serde::{Deserialize, Serialize};
 
 pub(crate) const WAYS: [Way; 1] = [Way {
     name: "ipc-channel",
     label: "ipc-channel",
     about: "A channel of bytes over a Unix socket.",
-    sort: Sort::Library,
-    obstacle: nothing_known,
+    category: Category::Library,
+    obstacle: no_obstacle,
     make,
     open,
 }];
@@ -32,7 +32,7 @@ struct FirstLink {
     outputs: Vec<IpcBytesSender>,
 }
 
-fn make(mut spec: Spec) -> Result<Made> {
+fn make(mut spec: Spec) -> Result<Setup> {
     let mut expected = Vec::new();
     for _ in 0..spec.senders {
         let (server, name) = IpcOneShotServer::new()?;
@@ -46,7 +46,7 @@ fn make(mut spec: Spec) -> Result<Made> {
         input,
         outputs: Vec::new(),
     };
-    Ok(Made::named(spec, link))
+    Ok(Setup::named(spec, link))
 }
 
 impl FirstLink {

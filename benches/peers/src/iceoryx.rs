@@ -12,8 +12,8 @@ use iceoryx2::port::subscriber::Subscriber;
 use iceoryx2::prelude::*;
 use iceoryx2::sample::Sample;
 use semring_bench::{
-    Bytes, End, Link, Made, Result, Sort, Spec, Trash, Way, Workload, check, not_sent,
-    nothing_known, word, wrong_length,
+    Bytes, End, Link, Setup, Result, Category, Spec, CleanupGuard, Way, Workload, check, wrong_content,
+    no_obstacle, word, wrong_length,
 };
 
 use crate::{capacity_bytes, until};
@@ -22,8 +22,8 @@ pub(crate) const WAYS: [Way; 1] = [Way {
     name: "iceoryx2",
     label: "iceoryx2",
     about: "Publish and subscribe without loss: loaned, filled and checked in place; an event wakes.",
-    sort: Sort::Library,
-    obstacle: nothing_known,
+    category: Category::Library,
+    obstacle: no_obstacle,
     make,
     open,
 }];
@@ -42,7 +42,7 @@ struct SampleLink {
     /// Where the receiver sleeps.
     bell: Option<(Notifier<Service>, Listener<Service>)>,
     _node: Node<Service>,
-    _trash: Option<Trash>,
+    _cleanup: Option<CleanupGuard>,
 }
 
 fn folder(spec: &Spec) -> PathBuf {
@@ -67,7 +67,7 @@ fn prefix(spec: &Spec) -> String {
 }
 
 /// One end: it sends in one direction and receives in the other.
-fn end(spec: &Spec, sends: &str, receives: &str, trash: Option<Trash>) -> Result<SampleLink> {
+fn end(spec: &Spec, sends: &str, receives: &str, cleanup: Option<CleanupGuard>) -> Result<SampleLink> {
     set_log_level(LogLevel::Error);
     let node = NodeBuilder::new()
         .config(&config(spec)?)
@@ -116,17 +116,17 @@ fn end(spec: &Spec, sends: &str, receives: &str, trash: Option<Trash>) -> Result
         input,
         bell,
         _node: node,
-        _trash: trash,
+        _cleanup: cleanup,
     })
 }
 
-fn make(spec: Spec) -> Result<Made> {
-    let trash = Trash::beginning_with(vec![
+fn make(spec: Spec) -> Result<Setup> {
+    let cleanup = CleanupGuard::path_prefixes(vec![
         folder(&spec),
         PathBuf::from("/dev/shm").join(prefix(&spec)),
     ]);
-    let link = end(&spec, "there", "back", Some(trash))?;
-    Ok(Made::named(spec, link))
+    let link = end(&spec, "there", "back", Some(cleanup))?;
+    Ok(Setup::named(spec, link))
 }
 
 fn open(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
@@ -200,7 +200,7 @@ impl<M: Bytes> Link<M> for SampleLink {
             let sample = self.read()?;
             let words = as_many(message, sample.payload())?;
             if !check(words, word(0, number)) {
-                return Err(not_sent(number));
+                return Err(wrong_content(number));
             }
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use ipmpsc::{Receiver, Sender, SharedRingBuffer};
 use semring_bench::{
-    Bytes, End, Link, Made, Result, Sort, Spec, Trash, Way, nothing_known, wrong_length,
+    Bytes, End, Link, Setup, Result, Category, Spec, CleanupGuard, Way, no_obstacle, wrong_length,
 };
 
 use crate::capacity_bytes;
@@ -13,8 +13,8 @@ pub(crate) const WAYS: [Way; 1] = [Way {
     name: "ipmpsc",
     label: "ipmpsc",
     about: "A ring for many senders: `send` of bytes, received without a copy.",
-    sort: Sort::Library,
-    obstacle: nothing_known,
+    category: Category::Library,
+    obstacle: no_obstacle,
     make,
     open,
 }];
@@ -22,40 +22,40 @@ pub(crate) const WAYS: [Way; 1] = [Way {
 struct RingLink {
     output: Sender,
     input: Receiver,
-    _trash: Vec<Trash>,
+    _cleanup: Vec<CleanupGuard>,
 }
 
 fn path(spec: &Spec, direction: &str) -> String {
     format!("/dev/shm/{}-{direction}", spec.name)
 }
 
-fn new_ring(spec: &Spec, direction: &str) -> Result<(SharedRingBuffer, Trash)> {
+fn new_ring(spec: &Spec, direction: &str) -> Result<(SharedRingBuffer, CleanupGuard)> {
     let path = path(spec, direction);
     let mut made = None;
-    let trash = Trash::file(PathBuf::from(&path), || {
+    let cleanup = CleanupGuard::file(PathBuf::from(&path), || {
         let bytes = u32::try_from(capacity_bytes(spec.size))?;
         made = Some(SharedRingBuffer::create(&path, bytes)?);
         Ok(())
     })?;
-    Ok((made.ok_or("a ring was made")?, trash))
+    Ok((made.ok_or("a ring was made")?, cleanup))
 }
 
-fn make(spec: Spec) -> Result<Made> {
-    let (there, there_trash) = new_ring(&spec, "there")?;
-    let (back, back_trash) = new_ring(&spec, "back")?;
+fn make(spec: Spec) -> Result<Setup> {
+    let (there, there_cleanup) = new_ring(&spec, "there")?;
+    let (back, back_cleanup) = new_ring(&spec, "back")?;
     let link = RingLink {
         output: Sender::new(there),
         input: Receiver::new(back),
-        _trash: vec![there_trash, back_trash],
+        _cleanup: vec![there_cleanup, back_cleanup],
     };
-    Ok(Made::named(spec, link))
+    Ok(Setup::named(spec, link))
 }
 
 fn open(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
     Ok(Box::new(RingLink {
         output: Sender::new(SharedRingBuffer::open(&path(spec, "back"))?),
         input: Receiver::new(SharedRingBuffer::open(&path(spec, "there"))?),
-        _trash: Vec::new(),
+        _cleanup: Vec::new(),
     }))
 }
 

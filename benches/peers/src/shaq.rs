@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use semring_bench::{
-    End, Link, Made, Result, Sort, Spec, Trash, Typed, Way, Workload, check, not_sent,
+    End, Link, Setup, Result, Category, Spec, CleanupGuard, Typed, Way, Workload, check, wrong_content,
     one_sender_only, word,
 };
 use shaq::{mpmc, spsc};
@@ -20,7 +20,7 @@ pub(crate) const WAYS: [Way; 3] = [
         name: "shaq",
         label: "shaq",
         about: "A ring for one sender: each message published by itself, filled and checked in place.",
-        sort: Sort::Library,
+        category: Category::Library,
         obstacle: |spec| never_sleeps(spec).or_else(|| one_sender_only(spec)),
         make: |spec| by_size!(spec.size, make(spec, 1)),
         open: |spec, _| by_size!(spec.size, open(spec, 1)),
@@ -29,7 +29,7 @@ pub(crate) const WAYS: [Way; 3] = [
         name: "shaq-batch",
         label: "shaq, batches of 32",
         about: "The same, 32 messages published and released together.",
-        sort: Sort::Library,
+        category: Category::Library,
         obstacle: |spec| never_sleeps(spec).or_else(|| one_way_only(spec)),
         make: |spec| by_size!(spec.size, make(spec, 32)),
         open: |spec, _| by_size!(spec.size, open(spec, 32)),
@@ -38,7 +38,7 @@ pub(crate) const WAYS: [Way; 3] = [
         name: "shaq-mpmc",
         label: "shaq, MPMC",
         about: "A ring for many senders: `try_write` and `try_read`.",
-        sort: Sort::Library,
+        category: Category::Library,
         obstacle: never_sleeps,
         make: |spec| by_size!(spec.size, make_mpmc(spec)),
         open: |spec, _| by_size!(spec.size, open_mpmc(spec)),
@@ -60,13 +60,13 @@ fn path(spec: &Spec, direction: &str) -> PathBuf {
     PathBuf::from(format!("/dev/shm/{}-{direction}", spec.name))
 }
 
-fn new_file(spec: &Spec, direction: &str) -> Result<(File, Trash)> {
+fn new_file(spec: &Spec, direction: &str) -> Result<(File, CleanupGuard)> {
     let path = path(spec, direction);
-    let trash = Trash::file(path.clone(), || {
+    let cleanup = CleanupGuard::file(path.clone(), || {
         File::create_new(&path)?;
         Ok(())
     })?;
-    Ok((file(spec, direction)?, trash))
+    Ok((file(spec, direction)?, cleanup))
 }
 
 fn file(spec: &Spec, direction: &str) -> Result<File> {
@@ -83,22 +83,22 @@ struct RingLink<const N: usize> {
     input: spsc::Consumer<Words<N>>,
     /// How many messages are published together.
     batch: u64,
-    _trash: Vec<Trash>,
+    _cleanup: Vec<CleanupGuard>,
 }
 
-fn make<const N: usize>(spec: Spec, batch: u64) -> Result<Made> {
+fn make<const N: usize>(spec: Spec, batch: u64) -> Result<Setup> {
     let bytes = file_bytes(spec.size);
-    let (there, there_trash) = new_file(&spec, "there")?;
-    let (back, back_trash) = new_file(&spec, "back")?;
+    let (there, there_cleanup) = new_file(&spec, "there")?;
+    let (back, back_cleanup) = new_file(&spec, "back")?;
     let link: RingLink<N> = RingLink {
         // SAFETY: a new file that nobody else makes a queue of; words are valid everywhere.
         output: unsafe { spsc::Producer::create(&there, bytes) }?,
         // SAFETY: as above.
         input: unsafe { spsc::Consumer::create(&back, bytes) }?,
         batch,
-        _trash: vec![there_trash, back_trash],
+        _cleanup: vec![there_cleanup, back_cleanup],
     };
-    Ok(Made::named(spec, Typed::new(link)))
+    Ok(Setup::named(spec, Typed::new(link)))
 }
 
 fn open<const N: usize>(spec: &Spec, batch: u64) -> Result<Box<dyn End>> {
@@ -108,7 +108,7 @@ fn open<const N: usize>(spec: &Spec, batch: u64) -> Result<Box<dyn End>> {
         // SAFETY: as above.
         input: unsafe { spsc::Consumer::join(&file(spec, "there")?) }?,
         batch,
-        _trash: Vec::new(),
+        _cleanup: Vec::new(),
     };
     Ok(Box::new(Typed::new(link)))
 }
@@ -176,7 +176,7 @@ impl<const N: usize> Link<Words<N>> for RingLink<N> {
     fn receive_numbers(&mut self, numbers: Range<u64>, _: &mut Words<N>) -> Result<()> {
         for number in numbers {
             if !self.read(|message| check(message, word(0, number))) {
-                return Err(not_sent(number));
+                return Err(wrong_content(number));
             }
             if (number + 1).is_multiple_of(self.batch) {
                 self.input.finalize();
@@ -189,21 +189,21 @@ impl<const N: usize> Link<Words<N>> for RingLink<N> {
 struct ManyLink<const N: usize> {
     output: mpmc::Producer<Words<N>>,
     input: mpmc::Consumer<Words<N>>,
-    _trash: Vec<Trash>,
+    _cleanup: Vec<CleanupGuard>,
 }
 
-fn make_mpmc<const N: usize>(spec: Spec) -> Result<Made> {
+fn make_mpmc<const N: usize>(spec: Spec) -> Result<Setup> {
     let bytes = file_bytes(spec.size);
-    let (there, there_trash) = new_file(&spec, "there")?;
-    let (back, back_trash) = new_file(&spec, "back")?;
+    let (there, there_cleanup) = new_file(&spec, "there")?;
+    let (back, back_cleanup) = new_file(&spec, "back")?;
     let link: ManyLink<N> = ManyLink {
         // SAFETY: a new file that nobody else makes a queue of; words are valid everywhere.
         output: unsafe { mpmc::Producer::create(&there, bytes) }?,
         // SAFETY: as above.
         input: unsafe { mpmc::Consumer::create(&back, bytes) }?,
-        _trash: vec![there_trash, back_trash],
+        _cleanup: vec![there_cleanup, back_cleanup],
     };
-    Ok(Made::named(spec, Typed::new(link)))
+    Ok(Setup::named(spec, Typed::new(link)))
 }
 
 fn open_mpmc<const N: usize>(spec: &Spec) -> Result<Box<dyn End>> {
@@ -212,7 +212,7 @@ fn open_mpmc<const N: usize>(spec: &Spec) -> Result<Box<dyn End>> {
         output: unsafe { mpmc::Producer::join(&file(spec, "back")?) }?,
         // SAFETY: as above.
         input: unsafe { mpmc::Consumer::join(&file(spec, "there")?) }?,
-        _trash: Vec::new(),
+        _cleanup: Vec::new(),
     };
     Ok(Box::new(Typed::new(link)))
 }
@@ -240,7 +240,7 @@ impl<const N: usize> Link<Words<N>> for ManyLink<N> {
         for number in numbers {
             let message: Words<N> = until(|| self.input.try_read());
             if !check(&message, word(0, number)) {
-                return Err(not_sent(number));
+                return Err(wrong_content(number));
             }
         }
         Ok(())

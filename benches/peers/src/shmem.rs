@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 
 use semring_bench::{
-    End, Link, Made, Message, Result, Sort, Spec, Typed, Way, Workload, check, fill, not_sent,
+    End, Link, Setup, Message, Result, Category, Spec, Typed, Way, Workload, check, fill, wrong_content,
     one_sender_only, word,
 };
 use shmem_ipc::sharedring::{Receiver, Sender};
@@ -21,7 +21,7 @@ pub(crate) const WAYS: [Way; 2] = [
         name: "shmem-ipc",
         label: "shmem-ipc",
         about: "A ring in a memfd with eventfds: one `send_raw` and one `receive_raw` for each message.",
-        sort: Sort::Library,
+        category: Category::Library,
         obstacle: |spec| unusual_size(spec).or_else(|| one_sender_only(spec)),
         make: |spec| make_sized(spec, 1),
         open: |spec, _| open_sized(spec, 1),
@@ -30,7 +30,7 @@ pub(crate) const WAYS: [Way; 2] = [
         name: "shmem-ipc-batch",
         label: "shmem-ipc, batches of 32",
         about: "The same, up to 32 messages a call.",
-        sort: Sort::Library,
+        category: Category::Library,
         obstacle: |spec| {
             let bulk = spec.workload != Workload::OneWay;
             unusual_size(spec).or_else(|| bulk.then(|| "messages leave in bulk".into()))
@@ -47,7 +47,7 @@ impl<T: Message<Word = u64> + Copy + AsBytes + FromBytes + 'static> Item for T {
 /// Of arrays only some are such types: those of up to 32, and larger ones that are powers of two.
 macro_rules! items {
     ($($size:literal [$row:literal; $rows:literal],)*) => {
-        fn make_sized(spec: Spec, batch: u64) -> Result<Made> {
+        fn make_sized(spec: Spec, batch: u64) -> Result<Setup> {
             match spec.size {
                 $($size => make::<[[u64; $row]; $rows]>(spec, batch),)*
                 other => Err(format!("not built for messages of {other} bytes").into()),
@@ -85,7 +85,7 @@ struct RingLink<T> {
     batch: u64,
 }
 
-fn make<T: Item>(mut spec: Spec, batch: u64) -> Result<Made> {
+fn make<T: Item>(mut spec: Spec, batch: u64) -> Result<Setup> {
     let capacity = capacity_bytes(spec.size) / spec.size;
     let link: RingLink<T> = RingLink {
         output: Sender::new(capacity)?,
@@ -109,7 +109,7 @@ fn make<T: Item>(mut spec: Spec, batch: u64) -> Result<Made> {
         }
         spec.ids.push(fd);
     }
-    Ok(Made::named(spec, Typed::new(link)))
+    Ok(Setup::named(spec, Typed::new(link)))
 }
 
 fn open<T: Item>(spec: &Spec, batch: u64) -> Result<Box<dyn End>> {
@@ -215,7 +215,7 @@ impl<T: Item> Link<T> for RingLink<T> {
                 if check(message.words(), word(0, next + index)) {
                     Ok(())
                 } else {
-                    Err(not_sent(next + index))
+                    Err(wrong_content(next + index))
                 }
             })?;
         }

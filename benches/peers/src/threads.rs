@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_queue::ArrayQueue;
 use rtrb::{Consumer, Producer, RingBuffer};
 use semring_bench::{
-    End, Ends, Link, Made, Result, Sort, Spec, Typed, Way, Workload, check, not_sent,
+    End, ThreadEnds, Link, Setup, Result, Category, Spec, Typed, Way, Workload, check, wrong_content,
     one_sender_only, word,
 };
 
@@ -20,7 +20,7 @@ pub(crate) const WAYS: [Way; 2] = [
         name: "rtrb",
         label: "rtrb (threads)",
         about: "Threads of one process: a ring for one sender, `push` and `pop`.",
-        sort: Sort::Threads,
+        category: Category::Threads,
         obstacle: |spec| never_sleeps(spec).or_else(|| one_sender_only(spec)),
         make: |spec| by_size!(spec.size, make_rtrb(spec)),
         open: no_process,
@@ -29,7 +29,7 @@ pub(crate) const WAYS: [Way; 2] = [
         name: "array-queue",
         label: "ArrayQueue (threads)",
         about: "Threads of one process: crossbeam's queue for many senders, `push` and `pop`.",
-        sort: Sort::Threads,
+        category: Category::Threads,
         obstacle: never_sleeps,
         make: |spec| by_size!(spec.size, make_array(spec)),
         open: no_process,
@@ -90,7 +90,7 @@ impl<const N: usize> Input<N> for Arc<ArrayQueue<Words<N>>> {
     }
 }
 
-fn make_rtrb<const N: usize>(spec: Spec) -> Result<Made> {
+fn make_rtrb<const N: usize>(spec: Spec) -> Result<Setup> {
     let capacity = capacity_bytes(spec.size) / spec.size;
     let stop = Arc::new(AtomicBool::new(false));
     let (there, there_end) = RingBuffer::<Words<N>>::new(capacity);
@@ -103,14 +103,14 @@ fn make_rtrb<const N: usize>(spec: Spec) -> Result<Made> {
             stop,
         })
     };
-    let others = Ends {
+    let others = ThreadEnds {
         ends: vec![Box::new(link(back, there_end))],
         stop: stop.clone(),
     };
-    Ok(Made::threads(spec, link(there, back_end), others))
+    Ok(Setup::threads(spec, link(there, back_end), others))
 }
 
-fn make_array<const N: usize>(spec: Spec) -> Result<Made> {
+fn make_array<const N: usize>(spec: Spec) -> Result<Setup> {
     let capacity = capacity_bytes(spec.size) / spec.size;
     let stop = Arc::new(AtomicBool::new(false));
     let [there, back] = [(); 2].map(|()| Arc::new(ArrayQueue::<Words<N>>::new(capacity)));
@@ -125,11 +125,11 @@ fn make_array<const N: usize>(spec: Spec) -> Result<Made> {
     for _ in 0..spec.senders {
         ends.push(Box::new(link(&back, &there)));
     }
-    let others = Ends {
+    let others = ThreadEnds {
         ends,
         stop: stop.clone(),
     };
-    Ok(Made::threads(spec, link(&there, &back), others))
+    Ok(Setup::threads(spec, link(&there, &back), others))
 }
 
 impl<O, I> QueueLink<O, I> {
@@ -190,7 +190,7 @@ impl<const N: usize, O: Output<N>, I: Input<N>> Link<Words<N>> for QueueLink<O, 
     fn receive_numbers(&mut self, numbers: Range<u64>, _: &mut Words<N>) -> Result<()> {
         for number in numbers {
             if !check(&self.read()?, word(0, number)) {
-                return Err(not_sent(number));
+                return Err(wrong_content(number));
             }
         }
         Ok(())

@@ -1,45 +1,49 @@
 //! Measures message rings beside the kernel's own ways from one process to another: pipes, FIFOs, Unix
 //! sockets, System V and POSIX queues, shared memory with a semaphore for each message.
 //!
-//! Everything that is compared is measured in one run, in interleaved rounds, by two processes that fill
-//! and check every word; what counts is the ratio within the run. The second process is this program
-//! again: whoever uses the crate must give [`run_child`] a chance first.
+//! All ways of a comparison are measured in one run, in interleaved rounds, by two processes that fill and
+//! check every word; compare the ratios within a run. The second process is this program again: a program
+//! that uses the crate calls [`run_child`] at its beginning if its first argument is [`CHILD`].
 //!
-//! Left out: rivals that are libraries of their own (another crate may [add](Way::add) them: each is a
-//! [`Link`]), and time-outs. A way that can't carry a message of
-//! some size here (a limit of the kernel) is reported as such, with the reason.
+//! Layers, from the top; `tests/tidy` holds their order:
+//!
+//! ```text
+//! report      tables and pages
+//! plan        what is measured, in which order → results
+//! runner      processes and threads of a round
+//! ways        pipes, queues, rings, …: both ends of each are a `Link`
+//! work        what an end does: sending and receiving halves of the workloads
+//! link, payload, workload, machine, units, cleanup, error
+//! ```
+//!
+//! Left out: rivals that are libraries of their own (another crate may [add](Way::add) them), and time-outs. If
+//! a limit of the kernel keeps a way from carrying a message, the report has the reason.
 #![deny(unsafe_code)]
 
-mod child;
-mod crowd;
-mod latency;
+mod cleanup;
+mod error;
+mod link;
 mod machine;
-mod one_way;
-mod pair;
 mod payload;
 mod plan;
-mod quiet;
 mod report;
-mod task;
-mod text;
-mod threads;
-mod trash;
+mod results;
+mod runner;
+mod units;
 mod ways;
+mod work;
+mod workload;
 
-pub use child::{CHILD, run_child};
+pub use cleanup::{CleanupGuard, sweep};
+pub use error::{Error, Result, wrong_content, wrong_length};
+pub use link::Link;
 pub use machine::Machine;
 pub use payload::{Bytes, Message, Word, check, fill, word};
-pub use plan::{Options, Progress, Report, Row, Workload, run};
-pub use report::html;
-pub use task::{Outcome, Task};
-pub use text::text;
-pub use trash::{Trash, sweep};
-pub use ways::{
-    End, Ends, Link, Made, Sort, Spec, Typed, Way, not_sent, nothing_known, one_sender_only,
-    wrong_length,
-};
-
-/// Why something could not be measured.
-pub type Error = Box<dyn std::error::Error + Send + Sync>;
-/// What measuring gives.
-pub type Result<T> = std::result::Result<T, Error>;
+pub use plan::{Options, Progress, run};
+pub use report::{html, text};
+pub use results::{Report, Row};
+pub use runner::{CHILD, run_child};
+pub use units::{exact_bytes, human_bytes};
+pub use ways::{Category, End, Setup, Spec, ThreadEnds, Typed, Way, no_obstacle, one_sender_only};
+pub use work::{Outcome, Task};
+pub use workload::Workload;

@@ -1,15 +1,15 @@
-//! What a message holds: its number and who sent it, in every word.
+//! The content of a message: its number and its sender, in every word.
 
 use std::hint::black_box;
 
-/// The word that fills message `number` of sender `who`.
+/// The word that fills message `number` of a sender.
 #[must_use]
-pub fn word(who: u64, number: u64) -> u64 {
-    who << 48 | number
+pub fn word(sender: u64, number: u64) -> u64 {
+    sender << 48 | number
 }
 
-/// Who sent it and which number it is.
-pub(crate) fn sender(word: u64) -> (u64, u64) {
+/// The sender and the number of a message with this word.
+pub(crate) fn origin(word: u64) -> (u64, u64) {
     (word >> 48, word & ((1 << 48) - 1))
 }
 
@@ -45,13 +45,13 @@ impl Word for [u8; 8] {
     }
 }
 
-/// Makes every word this one.
+/// Sets every word to this one.
 #[inline(always)]
 pub fn fill<W: Word>(words: &mut [W], word: u64) {
     words.fill(W::of(word));
 }
 
-/// True if every word is this one. All are looked at.
+/// True if every word is this one. All words are read.
 #[inline(always)]
 #[must_use]
 pub fn check<W: Word>(words: &[W], word: u64) -> bool {
@@ -63,31 +63,31 @@ pub fn check<W: Word>(words: &[W], word: u64) -> bool {
 
 /// A message in memory of one process.
 ///
-/// As an array its length is known when the program is built, as that of a message of some type; as a
-/// vector only when it runs. The difference is large where messages are small: a copy of known length is a
-/// few instructions, any other is a call. So what is compared must be given the same.
+/// The length of an array is known at compile time, like that of a message with a type; the length of a
+/// vector is known at run time. For small messages the difference is large: a copy of known length is a few
+/// instructions, any other copy is a call. So ways that are compared get the same kind of message.
 pub trait Message: Sized {
-    /// What it is made of.
+    /// The type of its words.
     type Word: Word;
 
-    /// A message of so many bytes, all of them zero. An array has its own length.
+    /// A message of this length, filled with zeroes. An array ignores `bytes`.
     fn zeroes(bytes: usize) -> Self;
 
-    /// All of it.
+    /// All words.
     fn words(&self) -> &[Self::Word];
 
-    /// All of it, to be changed.
+    /// All words, mutable.
     fn words_mut(&mut self) -> &mut [Self::Word];
 
-    /// Words that lie elsewhere, if they are as many as those of this message; then it is known as well
-    /// how many they are.
+    /// `words`, if they are as many as those of this message. For an array the compiler then knows their
+    /// number, too.
     #[inline(always)]
     fn as_many<'a, W>(&self, words: &'a [W]) -> Option<&'a [W]> {
         let count = self.words().len();
         (words.len() == count).then(|| &words[..count])
     }
 
-    /// As [`as_many`](Self::as_many), to be changed.
+    /// As [`as_many`](Self::as_many), mutable.
     #[inline(always)]
     fn as_many_mut<'a, W>(&self, words: &'a mut [W]) -> Option<&'a mut [W]> {
         let count = self.words().len();
@@ -120,7 +120,7 @@ impl<W: Word, const N: usize> Message for [W; N] {
     }
 }
 
-/// What may travel as rows of words where arrays of so many may not.
+/// For queues whose messages are rows of words, because they do not accept long arrays.
 impl<W: Word, const ROW: usize, const ROWS: usize> Message for [[W; ROW]; ROWS] {
     type Word = W;
 
@@ -160,13 +160,13 @@ impl<W: Word> Message for Vec<W> {
 
 /// A message for ways that carry bytes.
 pub trait Bytes: Message<Word = [u8; 8]> {
-    /// All of it.
+    /// All bytes.
     #[inline(always)]
     fn bytes(&self) -> &[u8] {
         self.words().as_flattened()
     }
 
-    /// All of it, to be changed.
+    /// All bytes, mutable.
     #[inline(always)]
     fn bytes_mut(&mut self) -> &mut [u8] {
         self.words_mut().as_flattened_mut()
@@ -175,8 +175,8 @@ pub trait Bytes: Message<Word = [u8; 8]> {
 
 impl<M: Message<Word = [u8; 8]>> Bytes for M {}
 
-/// Expands another macro with what is in braces, and behind it, as `bytes => words`, the sizes for which
-/// messages are arrays.
+/// Expands another macro with the tokens in braces, followed by the sizes for which messages are arrays, as
+/// `bytes => words`.
 #[macro_export]
 macro_rules! usual_sizes {
     ($then:ident! { $($with:tt)* }) => {
@@ -199,29 +199,31 @@ macro_rules! usual_sizes {
     };
 }
 
+pub(crate) use usual_sizes;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn shows_a_wrong_byte<M: Bytes>() {
+    fn detects_a_wrong_byte<M: Bytes>() {
         let mut message = M::zeroes(64);
         assert_eq!(message.bytes().len(), 64);
         fill(message.words_mut(), word(3, 7));
         assert!(check(message.words(), word(3, 7)) && !check(message.words(), word(3, 8)));
-        assert_eq!(sender(message.first()), (3, 7));
+        assert_eq!(origin(message.first()), (3, 7));
         message.bytes_mut()[63] ^= 1;
         assert!(!check(message.words(), word(3, 7)));
     }
 
     #[test]
-    fn a_wrong_byte_anywhere_shows() {
-        shows_a_wrong_byte::<[[u8; 8]; 8]>();
-        shows_a_wrong_byte::<Vec<[u8; 8]>>();
+    fn a_wrong_byte_is_detected() {
+        detects_a_wrong_byte::<[[u8; 8]; 8]>();
+        detects_a_wrong_byte::<Vec<[u8; 8]>>();
         assert!(check(&[7u64; 9], 7) && !check(&[7u64, 7, 6], 7));
     }
 
     #[test]
-    fn a_place_is_as_long_as_the_message_or_is_none() {
+    fn words_of_another_number_are_refused() {
         let (array, vector) = ([0u64; 2], Vec::<u64>::zeroes(16));
         for words in 1..4 {
             let place = &mut [0u64; 4][..words];

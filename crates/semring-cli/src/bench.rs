@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nix::sys::signal::{SigSet, Signal};
 use semring::GuardChoice;
-use semring_bench::{Options, Report, Sort, Way, Workload};
+use semring_bench::{Category, Options, Report, Way, Workload};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
@@ -133,7 +133,7 @@ pub(crate) fn ways_help() -> String {
          machine. About a minute.\n\nWays for --peer:",
     );
     for way in Way::all() {
-        let asked = if matches!(way.sort, Sort::Variant | Sort::Limit) {
+        let asked = if matches!(way.category, Category::Variant | Category::Limit) {
             "* "
         } else {
             "  "

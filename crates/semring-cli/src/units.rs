@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+pub(crate) use semring_bench::human_bytes;
+
 /// Bytes: plain, `64K` or `64KiB` (1024-based), `64KB` (1000-based); K, M, G, T in either case.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -49,23 +51,6 @@ pub(crate) fn parse_mode(text: &str) -> Result<u32, String> {
         Ok(mode) if octal && mode <= 0o777 => Ok(mode),
         _ => Err("write octal permission bits such as 0600 or 0660".to_owned()),
     }
-}
-
-/// A size for people: at most four digits and a 1024-based unit.
-pub(crate) fn human_bytes(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= 1023.95 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    let whole = bytes.is_multiple_of(1 << (10 * (unit + 1)));
-    let digits = usize::from(!whole && value < 100.0);
-    format!("{value:.digits$} {}", UNITS[unit])
 }
 
 /// `1 message`, `2 messages`.
@@ -126,21 +111,5 @@ mod tests {
                 .iter()
                 .all(|text| parse_mode(text).is_err())
         );
-    }
-
-    #[test]
-    fn sizes_are_short_for_people() {
-        for (bytes, text) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1 KiB"),
-            (1536, "1.5 KiB"),
-            (262_144, "256 KiB"),
-            (262_145, "256 KiB"),
-            (1_048_575, "1.0 MiB"),
-            (5 << 30, "5 GiB"),
-        ] {
-            assert_eq!(human_bytes(bytes), text);
-        }
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use semring_bench::{Result, Trash};
+use semring_bench::{Result, CleanupGuard};
 
 /// Long enough that starting the programs does not count.
 const FILE_BYTES: usize = 1 << 30;
@@ -21,7 +21,7 @@ pub struct Streams {
 pub fn measure(rounds: usize) -> Result<Streams> {
     let name = format!("semring-bench-{}-stream", std::process::id());
     let path = std::env::temp_dir().join(&name);
-    let _trash = Trash::file(path.clone(), || write(&path))?;
+    let _trash = CleanupGuard::file(path.clone(), || write(&path))?;
     let mut streams = Streams {
         ring: Vec::new(),
         cat: Vec::new(),

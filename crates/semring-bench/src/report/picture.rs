@@ -2,55 +2,42 @@
 
 use std::fmt::Write;
 
-use super::{escape, short, time};
-use crate::plan::Row;
+use super::escape::escape;
+use super::frame::{FRAMES, Frame, TOP};
+use crate::results::Row;
+use crate::units::{short, time};
 use crate::ways::Way;
 
-const WIDTH: f64 = 960.0;
-/// Of lines; more where the legend is longer.
-const HEIGHT: f64 = 420.0;
-const LEFT: f64 = 76.0;
-const RIGHT: f64 = 240.0;
-const TOP: f64 = 20.0;
-const BOTTOM: f64 = 48.0;
-/// Of a line of the legend.
-const ENTRY: f64 = 19.0;
-/// Of a bar, with what is between it and the next one.
-const BAR: f64 = 26.0;
-/// What the names of bars need, and what the median between a name and its bar needs.
-const NAMES: f64 = 190.0;
-const MEDIAN: f64 = 70.0;
-
-/// Each can be seen on white and on black.
+/// Visible on white and on black.
 const COLOURS: [&str; 14] = [
     "#e0384c", "#3f6fd8", "#2e9e4f", "#f08a24", "#9a4fd0", "#16a5a5", "#a2673f", "#e76fb1",
     "#858585", "#a8a012", "#4fb3e8", "#7cb518", "#c2185b", "#c9a66b",
 ];
-/// Where the colours begin again, lines differ by their dashes.
+/// Lines with the same colour differ by their dashes.
 const DASHES: [&str; 3] = ["", "7 4", "2 3"];
 
-/// Which colour and dashes each way of a page has, the same in all its pictures.
-pub(super) struct Looks {
+/// The colour and dashes of each way, the same in all pictures of a page.
+pub(super) struct Styles {
     ways: Vec<Way>,
 }
 
-struct Look {
+struct Style {
     colour: &'static str,
     dashes: &'static str,
     width: f64,
 }
 
-impl Looks {
+impl Styles {
     pub(super) fn new(rows: &[Row]) -> Self {
         Self {
             ways: ways(rows.iter()),
         }
     }
 
-    fn of(&self, way: Way) -> Look {
+    fn of(&self, way: Way) -> Style {
         let index = self.ways.iter().position(|other| *other == way);
         let index = index.unwrap_or(0);
-        Look {
+        Style {
             colour: COLOURS[index % COLOURS.len()],
             dashes: DASHES[index / COLOURS.len() % DASHES.len()],
             width: if way.name == "semring" { 3.5 } else { 1.8 },
@@ -71,7 +58,7 @@ pub(super) fn ways<'a>(rows: impl Iterator<Item = &'a Row>) -> Vec<Way> {
 
 /// A logarithmic scale.
 struct Scale {
-    /// Logarithms of both ends, and where those are.
+    /// The logarithms of both ends, and their positions.
     from: f64,
     to: f64,
     start: f64,
@@ -84,7 +71,7 @@ impl Scale {
         self.start + part * (self.end - self.start)
     }
 
-    /// From the first of these figures to the last, or a little further if there is only one.
+    /// From the smallest figure to the largest; a decade if there is only one.
     fn between(figures: &[f64], start: f64, end: f64) -> Self {
         let (low, high) = ends(figures);
         Self {
@@ -118,15 +105,18 @@ fn ends(figures: &[f64]) -> (f64, f64) {
     (least.log10(), most.log10())
 }
 
-/// A round number without its zeroes behind the point.
+/// A round number without its zeroes after the point.
 fn round(number: &str) -> String {
     number.replace(".00", "").replace(".0", "")
 }
 
-fn open(page: &mut String, height: f64, name: &str) {
+fn open(page: &mut String, frame: &Frame, height: f64, name: &str) {
     let _ = write!(
         page,
-        "<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{name}\">"
+        "<svg class=\"{}\" viewBox=\"0 0 {} {height}\" role=\"img\" aria-label=\"{}\">",
+        frame.class,
+        frame.width,
+        escape(name),
     );
 }
 
@@ -138,10 +128,10 @@ fn text(page: &mut String, x: f64, y: f64, anchor: &str, text: &str) {
     );
 }
 
-/// Rates over what `at` says of a row, whose marks are called as `mark` says.
+/// Rates over the value that `at` returns for a row; `mark` is its name on the axis.
 pub(super) fn lines(
     page: &mut String,
-    looks: &Looks,
+    styles: &Styles,
     rows: &[&Row],
     axis: &str,
     at: fn(&Row) -> usize,
@@ -154,79 +144,112 @@ pub(super) fn lines(
     if figures.is_empty() {
         return;
     }
-    let shown = ways(figures.iter().map(|(row, _)| *row));
-    let height = HEIGHT.max(TOP + ENTRY * shown.len() as f64 + BOTTOM);
-    let mut marks: Vec<usize> = figures.iter().map(|(row, _)| at(row)).collect();
-    marks.sort_unstable();
-    marks.dedup();
-    let places: Vec<f64> = marks.iter().map(|mark| *mark as f64).collect();
-    let rates: Vec<f64> = figures.iter().map(|(_, rate)| *rate).collect();
-    let x = Scale::between(&places, LEFT, WIDTH - RIGHT);
-    let y = Scale::decades(&rates, height - BOTTOM, TOP);
-    open(page, height, axis);
-    for decade in y.marks() {
-        let at = y.at(decade);
-        let _ = write!(
-            page,
-            "<line class=\"axis\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>",
-            WIDTH - RIGHT,
-        );
-        text(
-            page,
-            LEFT - 8.0,
-            at + 4.0,
-            "end",
-            &format!("{}/s", round(&short(decade))),
-        );
+    for frame in &FRAMES {
+        let lines = Lines {
+            frame,
+            styles,
+            figures: &figures,
+            at,
+            mark,
+        };
+        lines.draw(page, axis);
     }
-    for (value, place) in marks.iter().zip(&places) {
-        let under = height - BOTTOM + 18.0;
-        text(page, x.at(*place), under, "middle", &mark(*value));
+}
+
+struct Lines<'a> {
+    frame: &'a Frame,
+    styles: &'a Styles,
+    /// Rows and their rates.
+    figures: &'a [(&'a Row, f64)],
+    at: fn(&Row) -> usize,
+    mark: fn(usize) -> String,
+}
+
+impl Lines<'_> {
+    fn draw(&self, page: &mut String, axis: &str) {
+        let frame = self.frame;
+        let mut shown: Vec<(usize, Way)> = ways(self.figures.iter().map(|(row, _)| *row))
+            .into_iter()
+            .enumerate()
+            .collect();
+        let (height, bottom) = frame.lines_height(shown.len());
+        let mut marks: Vec<usize> = self.figures.iter().map(|(row, _)| (self.at)(row)).collect();
+        marks.sort_unstable();
+        marks.dedup();
+        let places: Vec<f64> = marks.iter().map(|mark| *mark as f64).collect();
+        let rates: Vec<f64> = self.figures.iter().map(|(_, rate)| *rate).collect();
+        let x = Scale::between(&places, frame.left, frame.right);
+        let y = Scale::decades(&rates, bottom, TOP);
+        open(page, frame, height, axis);
+        for decade in y.marks() {
+            let at = y.at(decade);
+            let _ = write!(
+                page,
+                "<line class=\"axis\" x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>",
+                frame.left, frame.right,
+            );
+            let rate = format!("{}/s", round(&short(decade)));
+            text(page, frame.left - 8.0, at + 4.0, "end", &rate);
+        }
+        for (value, place) in marks.iter().zip(&places) {
+            text(
+                page,
+                x.at(*place),
+                bottom + 18.0,
+                "middle",
+                &(self.mark)(*value),
+            );
+        }
+        let middle = f64::midpoint(frame.left, frame.right);
+        text(page, middle, bottom + 38.0, "middle", axis);
+        // The thickest line is drawn last, on top.
+        shown.sort_by(|(_, one), (_, other)| {
+            let width = |way| self.styles.of(way).width;
+            width(*one).total_cmp(&width(*other))
+        });
+        for (index, way) in shown {
+            self.way(page, way, (&x, &y), frame.entry(index, bottom));
+        }
+        page.push_str("</svg>");
     }
-    let middle = (LEFT + WIDTH - RIGHT) / 2.0;
-    text(page, middle, height - 8.0, "middle", axis);
-    // What is thickest lies on top.
-    let mut shown: Vec<(usize, Way)> = shown.into_iter().enumerate().collect();
-    shown.sort_by(|(_, one), (_, other)| looks.of(*one).width.total_cmp(&looks.of(*other).width));
-    for (index, way) in shown {
-        let Look {
+
+    /// The line of a way, and its entry in the legend.
+    fn way(&self, page: &mut String, way: Way, (x, y): (&Scale, &Scale), (left, down): (f64, f64)) {
+        let Style {
             colour,
             dashes,
             width,
-        } = looks.of(way);
+        } = self.styles.of(way);
+        let label = escape(way.label);
         let _ = write!(page, "<g class=\"way\" fill=\"{colour}\">");
         let mut path = String::new();
-        for (row, rate) in figures.iter().filter(|(row, _)| row.way == way) {
-            let (x, y) = (x.at(at(row) as f64), y.at(*rate));
+        for (row, rate) in self.figures.iter().filter(|(row, _)| row.way == way) {
+            let value = (self.at)(row);
+            let (x, y) = (x.at(value as f64), y.at(*rate));
             let step = if path.is_empty() { 'M' } else { 'L' };
             let _ = write!(path, "{step}{x:.1} {y:.1}");
             let _ = write!(
                 page,
-                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{:.1}\"><title>{}, {}: {}/s</title></circle>",
+                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{:.1}\"><title>{label}, {}: {}/s</title></circle>",
                 width + 1.5,
-                way.label,
-                mark(at(row)),
+                (self.mark)(value),
                 short(*rate),
             );
         }
-        let entry = TOP + ENTRY * index as f64 + 6.0;
-        let left = WIDTH - RIGHT + 16.0;
-        let _ = write!(path, "M{left:.1} {entry:.1}L{:.1} {entry:.1}", left + 30.0);
+        let _ = write!(path, "M{left:.1} {down:.1}L{:.1} {down:.1}", left + 30.0);
         let _ = write!(
             page,
             "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"{width}\" \
-             stroke-dasharray=\"{dashes}\"><title>{}</title></path>",
-            way.label,
+             stroke-dasharray=\"{dashes}\"><title>{label}</title></path>",
         );
-        text(page, left + 38.0, entry + 4.0, "start", way.label);
+        text(page, left + 38.0, down + 4.0, "start", way.label);
         page.push_str("</g>");
     }
-    page.push_str("</svg>");
 }
 
 /// Latencies on a logarithmic scale: for each way its median as a number, a bar from there to 99 %, and a
 /// line to 99.9 %.
-pub(super) fn bars(page: &mut String, looks: &Looks, rows: &[&Row]) {
+pub(super) fn bars(page: &mut String, styles: &Styles, rows: &[&Row]) {
     let shown: Vec<(&Row, [u64; 4])> = rows
         .iter()
         .filter_map(|row| Some((*row, row.latency_ns?)))
@@ -234,12 +257,18 @@ pub(super) fn bars(page: &mut String, looks: &Looks, rows: &[&Row]) {
     if shown.is_empty() {
         return;
     }
+    for frame in &FRAMES {
+        draw_bars(page, frame, styles, &shown);
+    }
+}
+
+fn draw_bars(page: &mut String, frame: &Frame, styles: &Styles, shown: &[(&Row, [u64; 4])]) {
     let figure = |ns: u64| ns.max(1) as f64;
     let figures: Vec<f64> = shown.iter().flat_map(|(_, ns)| ns.map(figure)).collect();
-    let scale = Scale::decades(&figures, NAMES + MEDIAN, WIDTH - 30.0);
+    let scale = Scale::decades(&figures, frame.bars_left, frame.width - 24.0);
     let x = |ns| scale.at(figure(ns));
-    let height = 40.0 + BAR * shown.len() as f64;
-    open(page, height, "latency");
+    let height = 40.0 + frame.bar_step * shown.len() as f64;
+    open(page, frame, height, "latency");
     for decade in scale.marks() {
         let at = scale.at(decade);
         let _ = write!(
@@ -247,18 +276,13 @@ pub(super) fn bars(page: &mut String, looks: &Looks, rows: &[&Row]) {
             "<line class=\"axis\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"8\" y2=\"{:.1}\"/>",
             height - 26.0,
         );
-        text(
-            page,
-            at,
-            height - 8.0,
-            "middle",
-            &round(&time(decade as u64)),
-        );
+        let mark = round(&time(decade as u64));
+        text(page, at, height - 8.0, "middle", &mark);
     }
     for (index, (row, [p50, p90, p99, p999])) in shown.iter().enumerate() {
-        let top = 12.0 + BAR * index as f64;
+        let top = frame.bar_step * (index + 1) as f64 - 14.0;
         let middle = top + 7.0;
-        let colour = looks.of(row.way).colour;
+        let colour = styles.of(row.way).colour;
         let (start, end, last) = (x(*p50), x(*p99), x(*p999));
         let _ = write!(
             page,
@@ -266,7 +290,7 @@ pub(super) fn bars(page: &mut String, looks: &Looks, rows: &[&Row]) {
              <line x1=\"{start:.1}\" x2=\"{last:.1}\" y1=\"{middle:.1}\" y2=\"{middle:.1}\" stroke=\"{colour}\"/>\
              <rect x=\"{start:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"14\" fill=\"{colour}\" opacity=\".55\"/>\
              <rect x=\"{:.1}\" y=\"{top:.1}\" width=\"3\" height=\"14\" fill=\"{colour}\"/>",
-            row.way.label,
+            escape(row.way.label),
             time(*p50),
             time(*p90),
             time(*p99),
@@ -274,7 +298,17 @@ pub(super) fn bars(page: &mut String, looks: &Looks, rows: &[&Row]) {
             (end - start).max(1.0),
             start - 1.0,
         );
-        text(page, NAMES - 10.0, middle + 4.0, "end", row.way.label);
+        if frame.is_narrow {
+            text(page, 8.0, top - 6.0, "start", row.way.label);
+        } else {
+            text(
+                page,
+                frame.bars_left - 80.0,
+                middle + 4.0,
+                "end",
+                row.way.label,
+            );
+        }
         text(page, start - 7.0, middle + 4.0, "end", &time(*p50));
         page.push_str("</g>");
     }

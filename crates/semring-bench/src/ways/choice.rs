@@ -1,4 +1,4 @@
-//! What users of a ring choose, as text for the other process.
+//! Options of rings as text, for the other process.
 
 use std::fmt::Debug;
 
@@ -6,7 +6,7 @@ use semring::{GuardChoice, WaitStrategy};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serializer};
 
-/// A choice that is written as its `Debug`.
+/// An option that is written as its `Debug`.
 pub(super) trait Choice: Debug + Copy + 'static {
     const ALL: &[Self];
 }
@@ -32,7 +32,7 @@ pub(super) fn deserialize<'de, C: Choice, D: Deserializer<'de>>(
     let name = String::deserialize(deserializer)?;
     let named = |choice: &&C| format!("{choice:?}") == name;
     let choice = C::ALL.iter().find(named).copied();
-    choice.ok_or_else(|| D::Error::custom(format!("{name} can't be chosen")))
+    choice.ok_or_else(|| D::Error::custom(format!("{name} is not an option")))
 }
 
 #[cfg(test)]

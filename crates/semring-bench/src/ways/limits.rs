@@ -1,22 +1,23 @@
-//! What two CPUs of this machine can do at best, with no queue in between.
+//! Limits of the machine: what two CPUs can do at best, without a queue.
 #![allow(unsafe_code)]
 
 use std::hint::spin_loop;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
-use super::bytes::Segment;
-use super::{End, Link, Made, Sort, Spec, Way, not_sent};
-use crate::Result;
-use crate::payload::{Bytes, Message, check, fill, sender, word};
-use crate::plan::Workload;
+use super::segment::Segment;
+use super::way::{Category, End, Setup, Spec, Way};
+use crate::error::{Result, wrong_content};
+use crate::link::Link;
+use crate::payload::{Bytes, Message, check, fill, origin, word};
+use crate::workload::Workload;
 
 pub(super) const WAYS: [Way; 2] = [
     Way {
         name: "limit-line",
         label: "limit: one cache line",
-        about: "What no way can be faster than: one cache line that both sides write, there and back.",
-        sort: Sort::Limit,
+        about: "The least possible latency: one cache line that both sides write, there and back.",
+        category: Category::Limit,
         obstacle: |spec| {
             (spec.workload != Workload::RoundTrip).then(|| "a limit of round trips".into())
         },
@@ -26,8 +27,8 @@ pub(super) const WAYS: [Way; 2] = [
     Way {
         name: "limit-blocks",
         label: "limit: fill and check",
-        about: "What the machine can do: blocks of 64 KiB that one CPU fills and the other checks, in place.",
-        sort: Sort::Limit,
+        about: "The highest possible rate: blocks of 64 KiB that one CPU fills and the other checks, in place.",
+        category: Category::Limit,
         obstacle: |spec| (spec.workload != Workload::OneWay).then(|| "a limit of one way".into()),
         make: make_blocks,
         open: open_blocks,
@@ -44,7 +45,7 @@ struct LineLink {
     last: u64,
 }
 
-fn make_line(mut spec: Spec) -> Result<Made> {
+fn make_line(mut spec: Spec) -> Result<Setup> {
     let (bytes, id) = Segment::make(LINE)?;
     spec.ids = vec![id];
     let link = LineLink {
@@ -53,7 +54,7 @@ fn make_line(mut spec: Spec) -> Result<Made> {
         receives: 8,
         last: 0,
     };
-    Ok(Made::named(spec, link))
+    Ok(Setup::named(spec, link))
 }
 
 fn open_line(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
@@ -70,7 +71,7 @@ impl<M: Message> Link<M> for LineLink {
     /// Only the first word travels.
     #[inline]
     fn send(&mut self, message: &M) -> Result<()> {
-        let (_, number) = sender(message.first());
+        let (_, number) = origin(message.first());
         self.bytes
             .word(self.sends)
             .store(number + 1, Ordering::Release);
@@ -92,21 +93,21 @@ impl<M: Message> Link<M> for LineLink {
     }
 }
 
-/// Blocks in turn, each with a line that says how often it was filled and emptied. A block counts as the
-/// messages that would fill it: what they could be at best, if nothing had to be said about each.
+/// Blocks in turn, each with a counter of how often it was filled and emptied. A block counts as the messages
+/// that would fill it: the rate without any cost for each message.
 struct BlockLink {
     bytes: Segment,
 }
 
 const BLOCK: usize = 64 << 10;
-/// How many there are: what a ring for messages of this size holds.
+/// Number of blocks: together they are as large as a ring for messages of this size.
 const BLOCKS: u64 = 16;
 const ALL_BYTES: usize = BLOCKS as usize * (BLOCK + LINE);
 
-fn make_blocks(mut spec: Spec) -> Result<Made> {
+fn make_blocks(mut spec: Spec) -> Result<Setup> {
     let (bytes, id) = Segment::make(ALL_BYTES)?;
     spec.ids = vec![id];
-    Ok(Made::named(spec, BlockLink { bytes }))
+    Ok(Setup::named(spec, BlockLink { bytes }))
 }
 
 fn open_blocks(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
@@ -115,14 +116,14 @@ fn open_blocks(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
     Ok(Box::new(BlockLink { bytes }))
 }
 
-/// The blocks of which these messages are the last.
+/// The blocks that these messages complete.
 fn blocks(numbers: Range<u64>, size: usize) -> Range<u64> {
     let block = |number: u64| number * size as u64 / BLOCK as u64;
     block(numbers.start)..block(numbers.end)
 }
 
 impl BlockLink {
-    /// Waits until the block of this number is on `side`, works on it, and hands it over.
+    /// Waits until it is the turn of `side` at this block, works on it, and passes it on.
     #[inline]
     fn pass(
         &self,
@@ -137,7 +138,7 @@ impl BlockLink {
             spin_loop();
         }
         let offset = BLOCKS as usize * LINE + index * BLOCK;
-        // SAFETY: by the turn, this side's.
+        // SAFETY: the turn gives this side exclusive access.
         work(unsafe { self.bytes.own(offset, BLOCK) })?;
         turn.store(mine + 1, Ordering::Release);
         Ok(())
@@ -169,7 +170,7 @@ impl<M: Bytes> Link<M> for BlockLink {
                 if check(block.as_chunks::<8>().0, word(0, number)) {
                     Ok(())
                 } else {
-                    Err(not_sent(number))
+                    Err(wrong_content(number))
                 }
             })?;
         }

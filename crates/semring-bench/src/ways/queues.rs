@@ -7,17 +7,18 @@ use nix::sys::stat::Mode;
 use sysv_ipc::Key;
 use sysv_ipc::msg::{Queue, Selector};
 
-use super::{End, Link, Made, Sort, Spec, Way, nothing_known, wrong_length};
-use crate::Result;
+use super::way::{Category, End, Setup, Spec, Way, no_obstacle};
+use crate::cleanup::CleanupGuard;
+use crate::error::{Result, wrong_length};
+use crate::link::Link;
 use crate::payload::Bytes;
-use crate::trash::Trash;
 
 pub(super) const WAYS: [Way; 2] = [
     Way {
         name: "sysv-queue",
         label: "System V queue",
         about: "A System V message queue: msgsnd(2) and msgrcv(2).",
-        sort: Sort::Usual,
+        category: Category::Usual,
         obstacle: too_long,
         make: make_sysv,
         open: open_sysv,
@@ -26,39 +27,38 @@ pub(super) const WAYS: [Way; 2] = [
         name: "posix-queue",
         label: "POSIX queue",
         about: "A POSIX message queue: mq_send(3) and mq_receive(3).",
-        sort: Sort::Usual,
-        obstacle: nothing_known,
+        category: Category::Usual,
+        obstacle: no_obstacle,
         make: make_posix,
         open: open_posix,
     },
 ];
 
 fn too_long(spec: &Spec) -> Option<String> {
-    let max = std::fs::read_to_string("/proc/sys/kernel/msgmax").ok()?;
-    let max = max.trim().parse().unwrap_or(8192);
-    (spec.size > max).then(|| format!("kernel.msgmax is {max}"))
+    let max = sysv_ipc::limits::msg().ok()?.message_bytes;
+    (spec.size as u64 > max).then(|| format!("kernel.msgmax is {max}"))
 }
 
-/// Messages to the child bear this type in the System V queue, those from it the next one.
+/// Type of the messages to the other process in the System V queue; those from it have the next type.
 const THERE: i64 = 1;
 
 pub(crate) struct SysvLink {
     queue: Queue,
     sends: i64,
     receives: i64,
-    _trash: Option<Trash>,
+    _cleanup: Option<CleanupGuard>,
 }
 
-fn make_sysv(mut spec: Spec) -> Result<Made> {
-    let (queue, trash) = Trash::queue(|| Ok(Queue::create(Key::PRIVATE, 0o600)?))?;
+fn make_sysv(mut spec: Spec) -> Result<Setup> {
+    let (queue, cleanup) = CleanupGuard::queue(|| Ok(Queue::create(Key::PRIVATE, 0o600)?))?;
     spec.ids = vec![queue.id()];
     let link = SysvLink {
         queue,
         sends: THERE,
         receives: THERE + 1,
-        _trash: Some(trash),
+        _cleanup: Some(cleanup),
     };
-    Ok(Made::named(spec, link))
+    Ok(Setup::named(spec, link))
 }
 
 fn open_sysv(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
@@ -67,7 +67,7 @@ fn open_sysv(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
         queue: Queue::from_id(*id),
         sends: THERE + 1,
         receives: THERE,
-        _trash: None,
+        _cleanup: None,
     }))
 }
 
@@ -92,27 +92,27 @@ impl<M: Bytes> Link<M> for SysvLink {
 pub(crate) struct PosixLink {
     input: MqdT,
     output: MqdT,
-    _trash: Vec<Trash>,
+    _cleanup: Vec<CleanupGuard>,
 }
 
 fn queue_name(spec: &Spec, direction: &str) -> String {
     format!("/{}-{direction}", spec.name)
 }
 
-fn make_posix(spec: Spec) -> Result<Made> {
-    // As many messages as a user may have without privilege.
+fn make_posix(spec: Spec) -> Result<Setup> {
+    // The most messages that an unprivileged user may have.
     let attributes = MqAttr::new(0, 10, spec.size as i64, 0);
-    let mut trash = Vec::new();
+    let mut cleanup = Vec::new();
     let mut made = Vec::new();
     for direction in ["there", "back"] {
         let name = queue_name(&spec, direction);
         let flags = MQ_OFlag::O_CREAT | MQ_OFlag::O_EXCL | MQ_OFlag::O_RDWR;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
         let make = || Ok(mq_open(name.as_str(), flags, mode, Some(&attributes))?);
-        let (queue, removal) = Trash::posix_queue(&name, make)
+        let (queue, removal) = CleanupGuard::posix_queue(&name, make)
             .map_err(|error| format!("{error}: see fs.mqueue.msgsize_max"))?;
         made.push(queue);
-        trash.push(removal);
+        cleanup.push(removal);
     }
     let (input, output) = match (made.pop(), made.pop()) {
         (Some(back), Some(there)) => (back, there),
@@ -121,9 +121,9 @@ fn make_posix(spec: Spec) -> Result<Made> {
     let link = PosixLink {
         input,
         output,
-        _trash: trash,
+        _cleanup: cleanup,
     };
-    Ok(Made::named(spec, link))
+    Ok(Setup::named(spec, link))
 }
 
 fn open_posix(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
@@ -134,7 +134,7 @@ fn open_posix(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
     Ok(Box::new(PosixLink {
         input: open("there")?,
         output: open("back")?,
-        _trash: Vec::new(),
+        _cleanup: Vec::new(),
     }))
 }
 
@@ -159,7 +159,7 @@ impl<M: Bytes> Link<M> for PosixLink {
 
 impl Drop for PosixLink {
     fn drop(&mut self) {
-        // nix leaves them open.
+        // nix does not close them.
         for queue in [&self.input, &self.output] {
             let _ = nix::unistd::close(queue.as_raw_fd());
         }

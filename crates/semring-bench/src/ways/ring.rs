@@ -1,33 +1,31 @@
-//! Rings: one there and one back.
+//! Rings: one for each direction.
 #![allow(unsafe_code)]
 
 use std::ops::Range;
 
 use semring::{GuardChoice, WaitStrategy, mpsc};
 
-use super::{
-    End, Link, Made, Sort, Spec, Way, not_sent, nothing_known, receive_each, send_each,
-    wrong_length,
-};
-use crate::Result;
+use super::way::{Category, End, Setup, Spec, Way, no_obstacle};
+use crate::cleanup::CleanupGuard;
+use crate::error::{Result, wrong_content, wrong_length};
+use crate::link::{Link, receive_each, send_each};
 use crate::payload::{Bytes, check, fill, word};
-use crate::trash::Trash;
 
 /// Messages that a batch publishes together.
 const BATCH: u64 = 32;
 
-/// What a ring's users chose.
+/// The options of both ends of a ring.
 #[derive(Clone, Copy)]
 struct Form {
-    /// In place of what the run says.
+    /// Replaces the option of the run.
     wait: Option<WaitStrategy>,
     guard: Option<GuardChoice>,
-    /// Without it, a fence after each message.
+    /// If false, there is a fence after each message.
     asymmetric_barrier: bool,
     many: Many,
 }
 
-/// How many messages are sent and received, one after the other.
+/// How messages are sent and received.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Many {
     Single,
@@ -55,8 +53,8 @@ const fn variant(name: &'static str, label: &'static str, about: &'static str) -
         name,
         label,
         about,
-        sort: Sort::Variant,
-        obstacle: nothing_known,
+        category: Category::Variant,
+        obstacle: no_obstacle,
         make,
         open,
     }
@@ -65,7 +63,7 @@ const fn variant(name: &'static str, label: &'static str, about: &'static str) -
 const RINGS: [(Way, Form); 8] = [
     (
         Way {
-            sort: Sort::Usual,
+            category: Category::Usual,
             ..variant(
                 "semring",
                 "semring",
@@ -78,19 +76,19 @@ const RINGS: [(Way, Form); 8] = [
         variant(
             "semring-adaptive",
             "semring, Adaptive",
-            "The same, waiting as by default, whatever --wait says.",
+            "The same with the default strategy, whatever --wait is.",
         ),
         waits(WaitStrategy::Adaptive),
     ),
     (
-        variant("semring-spin", "semring, Spin", "The same, spinning."),
+        variant("semring-spin", "semring, Spin", "The same; both ends spin."),
         waits(WaitStrategy::Spin),
     ),
     (
         variant(
             "semring-block",
             "semring, Block",
-            "The same, sleeping at once.",
+            "The same; both ends sleep without spinning.",
         ),
         waits(WaitStrategy::Block),
     ),
@@ -98,7 +96,7 @@ const RINGS: [(Way, Form); 8] = [
         variant(
             "semring-pipes",
             "semring, pipe guard",
-            "The same, sleeping and dying over FIFOs and locks instead of semaphores.",
+            "The same, guarded by FIFOs and locks instead of semaphores.",
         ),
         Form {
             guard: Some(GuardChoice::Pipe),
@@ -151,11 +149,11 @@ fn form(way: Way) -> Form {
 
 pub(crate) struct RingLink {
     many: Many,
-    // In the order in which they go: attachments, then the names.
+    // Dropped in this order: attachments, then the objects.
     producer: mpsc::Producer,
-    /// Of several senders nobody receives.
+    /// Absent if there are several senders: none of them receives.
     consumer: Option<mpsc::Consumer>,
-    _trash: Vec<Trash>,
+    _cleanup: Vec<CleanupGuard>,
 }
 
 fn address(spec: &Spec, direction: &str) -> String {
@@ -168,33 +166,33 @@ fn builder(spec: &Spec, form: Form, direction: &str) -> mpsc::Builder {
         .guard(form.guard.unwrap_or(spec.guard))
         .asymmetric_barrier(form.asymmetric_barrier);
     if form.many == Many::InPlace {
-        // SAFETY: only the two sides of this bench know the ring's name, and neither writes into a message
-        // after its commit.
+        // SAFETY: only the two sides of this bench use the ring, and neither writes into a message after its
+        // commit.
         unsafe { builder.trust_peers() }
     } else {
         builder
     }
 }
 
-fn make(spec: Spec) -> Result<Made> {
+fn make(spec: Spec) -> Result<Setup> {
     let form = form(spec.way);
-    // Enough for some of the largest messages, and otherwise what a cache can hold.
+    // Room for some of the largest messages, and at least 256 KiB, which fit into a cache.
     let capacity = (spec.size as u64 * 16).max(256 << 10);
     let make = |direction, senders| {
         let builder = builder(&spec, form, direction)
             .capacity(capacity)
             .producers(senders);
-        Trash::ring(&address(&spec, direction), || Ok(builder.create()?))
+        CleanupGuard::ring(&address(&spec, direction), || Ok(builder.create()?))
     };
-    let (there, there_trash) = make("there", 1)?;
-    let (back, back_trash) = make("back", spec.senders)?;
+    let (there, there_cleanup) = make("there", 1)?;
+    let (back, back_cleanup) = make("back", spec.senders)?;
     let end = RingLink {
         many: form.many,
         producer: there.producer()?,
         consumer: Some(back.consumer()?),
-        _trash: vec![there_trash, back_trash],
+        _cleanup: vec![there_cleanup, back_cleanup],
     };
-    Ok(Made::named(spec, end))
+    Ok(Setup::named(spec, end))
 }
 
 fn open(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
@@ -210,7 +208,7 @@ fn open(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
         many: form.many,
         producer: back.producer()?,
         consumer,
-        _trash: Vec::new(),
+        _cleanup: Vec::new(),
     }))
 }
 
@@ -252,7 +250,7 @@ impl RingLink {
                 }
                 received.copy_to(bytes);
                 if !check(message.words(), word(0, next)) {
-                    return Err(not_sent(next));
+                    return Err(wrong_content(next));
                 }
                 next += 1;
             }
@@ -283,7 +281,7 @@ impl RingLink {
                 .as_many(place.as_chunks::<8>().0)
                 .ok_or_else(|| wrong_length(place.len(), message.bytes().len()))?;
             if !check(words, word(0, number)) {
-                return Err(not_sent(number));
+                return Err(wrong_content(number));
             }
         }
         Ok(())

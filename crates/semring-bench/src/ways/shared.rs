@@ -1,4 +1,4 @@
-//! What textbooks show: a slot of shared memory, and two semaphores that every message goes through.
+//! The textbook example: a slot of shared memory, and two semaphores for every message.
 #![allow(unsafe_code)]
 
 use std::ptr::NonNull;
@@ -7,16 +7,17 @@ use sysv_ipc::Key;
 use sysv_ipc::sem::{Op, SemSet};
 use sysv_ipc::shm::{Attachment, Shm};
 
-use super::{End, Link, Made, Sort, Spec, Way, one_sender_only, wrong_length};
-use crate::Result;
+use super::way::{Category, End, Setup, Spec, Way, one_sender_only};
+use crate::cleanup::CleanupGuard;
+use crate::error::{Result, wrong_length};
+use crate::link::Link;
 use crate::payload::Bytes;
-use crate::trash::Trash;
 
 pub(super) const WAYS: [Way; 1] = [Way {
     name: "shared-semaphore",
     label: "shm + semaphores",
     about: "One slot of shared memory, two semop(2) for each message on each side.",
-    sort: Sort::Usual,
+    category: Category::Usual,
     obstacle: one_sender_only,
     make,
     open,
@@ -32,13 +33,14 @@ pub(crate) struct SharedLink {
     size: usize,
     sends: u16,
     receives: u16,
-    _trash: Vec<Trash>,
+    _cleanup: Vec<CleanupGuard>,
 }
 
-fn make(mut spec: Spec) -> Result<Made> {
+fn make(mut spec: Spec) -> Result<Setup> {
     let bytes = 2 * spec.size;
-    let (segment, its_trash) = Trash::segment(|| Ok(Shm::create(Key::PRIVATE, bytes, 0o600)?))?;
-    let (set, trash) = Trash::semaphores(|| Ok(SemSet::create(Key::PRIVATE, 4, 0o600)?))?;
+    let (segment, segment_cleanup) =
+        CleanupGuard::segment(|| Ok(Shm::create(Key::PRIVATE, bytes, 0o600)?))?;
+    let (set, cleanup) = CleanupGuard::semaphores(|| Ok(SemSet::create(Key::PRIVATE, 4, 0o600)?))?;
     for direction in [THERE, BACK] {
         set.op(&[Op::new(direction, 1)])?;
     }
@@ -49,9 +51,9 @@ fn make(mut spec: Spec) -> Result<Made> {
         size: spec.size,
         sends: THERE,
         receives: BACK,
-        _trash: vec![its_trash, trash],
+        _cleanup: vec![segment_cleanup, cleanup],
     };
-    Ok(Made::named(spec, link))
+    Ok(Setup::named(spec, link))
 }
 
 fn open(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
@@ -64,7 +66,7 @@ fn open(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
         size: spec.size,
         sends: BACK,
         receives: THERE,
-        _trash: Vec::new(),
+        _cleanup: Vec::new(),
     }))
 }
 
@@ -91,7 +93,7 @@ impl<M: Bytes> Link<M> for SharedLink {
         self.fits(bytes.len())?;
         self.set.op(&[Op::new(self.sends, -1)])?;
         let slot = self.slot(self.sends).as_ptr();
-        // SAFETY: the slot is as long as the message, and by the semaphore ours.
+        // SAFETY: the slot is as long as the message, and the semaphore gives this side exclusive access.
         unsafe { slot.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
         Ok(self.set.op(&[Op::new(self.sends + 1, 1)])?)
     }

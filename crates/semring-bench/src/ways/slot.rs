@@ -1,5 +1,5 @@
-//! A few slots of shared memory for each direction, and one call of the kernel to wake who waits: the least
-//! that a wake-up can cost. Nothing keeps a sender from overtaking who never reads; it is noticed.
+//! A few slots of shared memory for each direction, and one system call to wake the receiver: the cheapest
+//! possible wake-up. A sender may overtake a receiver that does not read; the receiver then reports an error.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -8,18 +8,19 @@ use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::bytes::Segment;
-use super::{End, Link, Made, Sort, Spec, Way, wrong_length};
-use crate::Result;
+use super::segment::Segment;
+use super::way::{Category, End, Setup, Spec, Way};
+use crate::error::{Result, wrong_length};
+use crate::link::Link;
 use crate::payload::Bytes;
-use crate::plan::{WAKE_UPS, Workload};
+use crate::workload::{WAKE_UPS, Workload};
 
 pub(super) const WAYS: [Way; 2] = [
     Way {
         name: "eventfd",
         label: "shm + eventfd",
-        about: "Slots of shared memory, eventfd(2) to say that one is full.",
-        sort: Sort::Usual,
+        about: "Slots of shared memory; eventfd(2) reports a full one.",
+        category: Category::Usual,
         obstacle: one_at_a_time,
         make: make_eventfd,
         open: open_eventfd,
@@ -27,36 +28,36 @@ pub(super) const WAYS: [Way; 2] = [
     Way {
         name: "futex",
         label: "shm + futex",
-        about: "Slots of shared memory, futex(2) to say that one is full, if somebody waits for it.",
-        sort: Sort::Usual,
+        about: "Slots of shared memory; futex(2) reports a full one if the receiver sleeps.",
+        category: Category::Usual,
         obstacle: one_at_a_time,
         make: make_futex,
         open: open_futex,
     },
 ];
 
-/// For who sends on and on there is no room.
+/// Refuses workloads whose sender does not wait for answers: it would overtake the receiver.
 fn one_at_a_time(spec: &Spec) -> Option<String> {
     let answered = matches!(spec.workload, Workload::RoundTrip | Workload::WakeUp);
     (!answered).then(|| "a few messages at a time".into())
 }
 
-// Each direction has a word with the number of its messages, how many wait for it, and, a line further, its
-// slots.
+// Each direction has a word with the number of messages sent, a word with the number of sleepers, and, in the
+// next cache line, its slots.
 const WORD: usize = 0;
 const WAITERS: usize = 4;
 const FIRST_SLOT: usize = 128;
-/// However late a sleeper wakes: a whole round of wake-ups has room.
+/// A whole round of wake-ups has room, however late the receiver wakes.
 const SLOTS: u32 = 256;
 const _: () = assert!(SLOTS as u64 >= WAKE_UPS);
 
-/// Says that there is one message more, and waits for it.
-trait Bell {
-    fn ring(&mut self, word: &AtomicU32, waiters: &AtomicU32) -> Result<()>;
+/// Wakes the receiver, and waits for the next message.
+trait WakeUp {
+    fn wake(&mut self, word: &AtomicU32, waiters: &AtomicU32) -> Result<()>;
     fn wait(&mut self, word: &AtomicU32, waiters: &AtomicU32, received: u32) -> Result<()>;
 }
 
-struct SlotLink<B> {
+struct SlotLink<W> {
     bytes: Segment,
     size: usize,
     /// Offsets of the two directions.
@@ -65,7 +66,7 @@ struct SlotLink<B> {
     /// Messages sent, and messages received.
     sent: u32,
     received: u32,
-    bell: B,
+    wake_up: W,
 }
 
 fn direction_bytes(size: usize) -> usize {
@@ -77,7 +78,11 @@ fn slot(number: u32, size: usize) -> usize {
     FIRST_SLOT + (number % SLOTS) as usize * size.next_multiple_of(64)
 }
 
-fn make<B: Bell + 'static>(mut spec: Spec, bell: B, stdio: Vec<(Stdio, Stdio)>) -> Result<Made> {
+fn make<W: WakeUp + 'static>(
+    mut spec: Spec,
+    wake_up: W,
+    stdio: Vec<(Stdio, Stdio)>,
+) -> Result<Setup> {
     let there = direction_bytes(spec.size);
     let (bytes, id) = Segment::make(2 * there)?;
     spec.ids = vec![id];
@@ -88,12 +93,12 @@ fn make<B: Bell + 'static>(mut spec: Spec, bell: B, stdio: Vec<(Stdio, Stdio)>) 
         receives: there,
         sent: 0,
         received: 0,
-        bell,
+        wake_up,
     };
-    Ok(Made::inherited(spec, link, stdio))
+    Ok(Setup::inherited(spec, link, stdio))
 }
 
-fn open<B: Bell + 'static>(spec: &Spec, bell: B) -> Result<Box<dyn End>> {
+fn open<W: WakeUp + 'static>(spec: &Spec, wake_up: W) -> Result<Box<dyn End>> {
     let id = spec.ids.first().ok_or("no segment was named")?;
     let there = direction_bytes(spec.size);
     Ok(Box::new(SlotLink {
@@ -103,25 +108,26 @@ fn open<B: Bell + 'static>(spec: &Spec, bell: B) -> Result<Box<dyn End>> {
         receives: 0,
         sent: 0,
         received: 0,
-        bell,
+        wake_up,
     }))
 }
 
-impl<M: Bytes, B: Bell> Link<M> for SlotLink<B> {
+impl<M: Bytes, W: WakeUp> Link<M> for SlotLink<W> {
     fn send(&mut self, message: &M) -> Result<()> {
         let bytes = message.bytes();
         if bytes.len() != self.size {
             return Err(wrong_length(bytes.len(), self.size));
         }
         let slot = slot(self.sent, self.size);
-        // SAFETY: the other side reads only after the word below has changed, and looks whether it was
-        // overtaken; both are this program.
+        // SAFETY: the other side, which is this program too, reads only after the word below has changed, and
+        // checks whether it was overtaken.
         let slot = unsafe { self.bytes.own(self.sends + slot, self.size) };
         slot.copy_from_slice(bytes);
         self.sent = self.sent.wrapping_add(1);
         let word = self.bytes.futex(self.sends + WORD);
         word.store(self.sent, Ordering::SeqCst);
-        self.bell.ring(word, self.bytes.futex(self.sends + WAITERS))
+        self.wake_up
+            .wake(word, self.bytes.futex(self.sends + WAITERS))
     }
 
     fn receive(&mut self, message: &mut M) -> Result<()> {
@@ -131,27 +137,27 @@ impl<M: Bytes, B: Bell> Link<M> for SlotLink<B> {
         }
         let word = self.bytes.futex(self.receives + WORD);
         let waiters = self.bytes.futex(self.receives + WAITERS);
-        self.bell.wait(word, waiters, self.received)?;
+        self.wake_up.wait(word, waiters, self.received)?;
         let slot = slot(self.received, self.size);
-        // SAFETY: full, and not written again unless this side is overtaken, which is looked at below.
+        // SAFETY: full, and not written again unless this side is overtaken, which is checked below.
         let slot = unsafe { self.bytes.own(self.receives + slot, self.size) };
         bytes.copy_from_slice(slot);
         if word.load(Ordering::SeqCst).wrapping_sub(self.received) > SLOTS {
-            return Err("a sleeper was overtaken: this machine is too busy".into());
+            return Err("the receiver was overtaken: this machine is too busy".into());
         }
         self.received = self.received.wrapping_add(1);
         Ok(())
     }
 }
 
-/// The kernel counts, and wakes who reads.
+/// The kernel counts messages, and wakes the reader.
 struct EventFd {
     output: File,
     input: File,
 }
 
-impl Bell for EventFd {
-    fn ring(&mut self, _: &AtomicU32, _: &AtomicU32) -> Result<()> {
+impl WakeUp for EventFd {
+    fn wake(&mut self, _: &AtomicU32, _: &AtomicU32) -> Result<()> {
         Ok(self.output.write_all(&1u64.to_ne_bytes())?)
     }
 
@@ -170,32 +176,32 @@ fn eventfd() -> Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error().into());
     }
-    // SAFETY: just made, and nobody else's.
+    // SAFETY: just made, and owned by nothing else.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn make_eventfd(spec: Spec) -> Result<Made> {
+fn make_eventfd(spec: Spec) -> Result<Setup> {
     let (there, back) = (eventfd()?, eventfd()?);
     let stdio = vec![(
         Stdio::from(there.try_clone()?),
         Stdio::from(back.try_clone()?),
     )];
-    let bell = EventFd {
+    let wake_up = EventFd {
         output: there.into(),
         input: back.into(),
     };
-    make(spec, bell, stdio)
+    make(spec, wake_up, stdio)
 }
 
 fn open_eventfd(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
-    let bell = EventFd {
+    let wake_up = EventFd {
         output: io::stdout().as_fd().try_clone_to_owned()?.into(),
         input: io::stdin().as_fd().try_clone_to_owned()?.into(),
     };
-    open(spec, bell)
+    open(spec, wake_up)
 }
 
-/// The kernel is called only if somebody waits.
+/// The kernel is called only if the receiver sleeps.
 struct Futex;
 
 fn futex(word: &AtomicU32, operation: i32, value: u32) {
@@ -204,8 +210,8 @@ fn futex(word: &AtomicU32, operation: i32, value: u32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, no_timeout) };
 }
 
-impl Bell for Futex {
-    fn ring(&mut self, word: &AtomicU32, waiters: &AtomicU32) -> Result<()> {
+impl WakeUp for Futex {
+    fn wake(&mut self, word: &AtomicU32, waiters: &AtomicU32) -> Result<()> {
         if waiters.load(Ordering::SeqCst) > 0 {
             futex(word, libc::FUTEX_WAKE, 1);
         }
@@ -218,7 +224,7 @@ impl Bell for Futex {
         }
         waiters.fetch_add(1, Ordering::SeqCst);
         while word.load(Ordering::SeqCst) == received {
-            // Woken, changed meanwhile, or interrupted: it is looked at again in any case.
+            // Woken, changed meanwhile, or interrupted: the loop checks the word in any case.
             futex(word, libc::FUTEX_WAIT, received);
         }
         waiters.fetch_sub(1, Ordering::SeqCst);
@@ -226,7 +232,7 @@ impl Bell for Futex {
     }
 }
 
-fn make_futex(spec: Spec) -> Result<Made> {
+fn make_futex(spec: Spec) -> Result<Setup> {
     make(spec, Futex, vec![(Stdio::null(), Stdio::null())])
 }
 

@@ -1,4 +1,4 @@
-//! What has a descriptor at each end: pipes, FIFOs, sockets.
+//! Ways with a descriptor at each end: pipes, FIFOs, sockets.
 #![allow(unsafe_code)]
 
 use std::fs::{File, OpenOptions};
@@ -13,17 +13,18 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use super::{End, Link, Made, Sort, Spec, Way, one_sender_only, wrong_length};
-use crate::Result;
+use super::way::{Category, End, Setup, Spec, Way, no_obstacle, one_sender_only};
+use crate::cleanup::CleanupGuard;
+use crate::error::{Result, wrong_length};
+use crate::link::Link;
 use crate::payload::Bytes;
-use crate::plan::Workload;
-use crate::trash::Trash;
+use crate::workload::Workload;
 
-/// Bytes for each call where messages leave in bulk: what a pipe holds.
+/// Bytes for each call where messages are packed: the capacity of a pipe.
 const BULK: usize = 64 << 10;
-/// What several may write at once without mixing.
+/// The most bytes that a pipe keeps together when several processes write.
 const PIPE_BUF: usize = 4096;
-/// Bytes of a long pipe, which a user may set without privilege.
+/// Bytes of a long pipe: the most that an unprivileged user may set.
 const LONG: usize = 1 << 20;
 
 const fn pipe(
@@ -36,7 +37,7 @@ const fn pipe(
         name,
         label,
         about,
-        sort: Sort::Usual,
+        category: Category::Usual,
         obstacle,
         make: make_pipe,
         open: open_pipe,
@@ -57,7 +58,7 @@ const PIPES: [(Way, Form); 5] = [
         pipe(
             "pipe-packed",
             "pipe, 64 KiB writes",
-            "A pipe: as many messages as go into 64 KiB for each write(2).",
+            "A pipe: as many messages as fit into 64 KiB for each write(2).",
             in_bulk,
         ),
         Form::Packed,
@@ -75,18 +76,18 @@ const PIPES: [(Way, Form); 5] = [
         pipe(
             "pipe-vmsplice",
             "pipe of 1 MiB, vmsplice",
-            "The same, its pages lent to the pipe instead of copied (vmsplice(2)).",
+            "The same; the pages are lent to the pipe instead of copied (vmsplice(2)).",
             in_bulk,
         ),
         Form::Lent,
     ),
     (
         Way {
-            sort: Sort::Variant,
+            category: Category::Variant,
             ..pipe(
                 "pipe-4k",
                 "pipe, 4 KiB writes",
-                "As many messages as go into 4 KiB for each write(2): no other sender's comes in between.",
+                "As many messages as fit into 4 KiB for each write(2), which the kernel keeps together.",
                 |spec| (spec.workload != Workload::Producers).then(in_bulk_reason),
             )
         },
@@ -99,7 +100,7 @@ const OTHERS: [Way; 3] = [
         name: "fifo",
         label: "FIFO",
         about: "A named pipe: one write(2) and one read(2) for each message.",
-        sort: Sort::Usual,
+        category: Category::Usual,
         obstacle: mixed,
         make: make_fifo,
         open: open_fifo,
@@ -108,7 +109,7 @@ const OTHERS: [Way; 3] = [
         name: "unix-stream",
         label: "Unix stream socket",
         about: "A Unix stream socket: one write(2) and one read(2) for each message.",
-        sort: Sort::Usual,
+        category: Category::Usual,
         obstacle: one_sender_only,
         make: make_socket,
         open: |_, _| open_socket(),
@@ -116,9 +117,9 @@ const OTHERS: [Way; 3] = [
     Way {
         name: "unix-seqpacket",
         label: "Unix seqpacket",
-        about: "A Unix socket that keeps messages apart: one send(2) and one recv(2) for each.",
-        sort: Sort::Usual,
-        obstacle: super::nothing_known,
+        about: "A Unix socket with message boundaries: one send(2) and one recv(2) for each message.",
+        category: Category::Usual,
+        obstacle: no_obstacle,
         make: make_seqpacket,
         open: |_, _| open_seqpacket(),
     },
@@ -137,21 +138,21 @@ fn form(way: Way) -> Form {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Each,
-    /// 4 KiB.
+    /// Packed into 4 KiB.
     Pages,
-    /// 64 KiB.
+    /// Packed into 64 KiB.
     Packed,
-    /// The same, in a pipe of 1 MiB.
+    /// Packed, in a pipe of 1 MiB.
     Long,
-    /// The same, without a copy.
+    /// As `Long`, without a copy.
     Lent,
 }
 
 fn in_bulk_reason() -> String {
-    "messages leave in bulk".into()
+    "messages are packed".into()
 }
 
-/// No way to answer a message, and longer than what several may write without mixing.
+/// Packed messages can't be answered one by one, and writes of several senders would mix.
 fn in_bulk(spec: &Spec) -> Option<String> {
     match spec.workload {
         Workload::OneWay => None,
@@ -160,22 +161,23 @@ fn in_bulk(spec: &Spec) -> Option<String> {
     }
 }
 
-/// Writes longer than PIPE_BUF of several senders mix.
+/// Writes of several senders mix if they are longer than PIPE_BUF.
 fn mixed(spec: &Spec) -> Option<String> {
     (spec.size > PIPE_BUF).then(|| one_sender_only(spec))?
 }
 
-/// How bytes leave.
+/// How bytes are written.
 enum Leaving {
     /// One call for each message.
     Each,
-    /// So much at once, copied.
+    /// This many bytes at once, copied.
     Bulk(Vec<u8>, usize),
-    /// In bulk, lent to the pipe.
+    /// Packed, and lent to the pipe.
     Lent(Lent),
 }
 
-/// Buffers whose pages are in the pipe: one is used again only when the pipe can't hold it any more.
+/// Buffers whose pages are in the pipe. There are more of them than the pipe holds, so that a buffer is used
+/// again only after it was read.
 struct Lent {
     buffers: Vec<Vec<u8>>,
     current: usize,
@@ -186,14 +188,19 @@ pub(crate) struct StreamLink {
     output: File,
     input: File,
     leaving: Leaving,
-    /// Where messages come in bulk: what was read, and which part of it is not yet taken.
+    /// For packed messages: the bytes that were read, and the part of them that is not yet returned.
     held: Vec<u8>,
     rest: Range<usize>,
-    _trash: Vec<Trash>,
+    _cleanup: Vec<CleanupGuard>,
 }
 
 impl StreamLink {
-    fn new(form: Form, input: OwnedFd, output: OwnedFd, trash: Vec<Trash>) -> Result<Self> {
+    fn new(
+        form: Form,
+        input: OwnedFd,
+        output: OwnedFd,
+        cleanup: Vec<CleanupGuard>,
+    ) -> Result<Self> {
         let leaving = match form {
             Form::Each => Leaving::Each,
             Form::Pages => Leaving::Bulk(Vec::with_capacity(PIPE_BUF), PIPE_BUF),
@@ -213,7 +220,7 @@ impl StreamLink {
             leaving,
             held: Vec::new(),
             rest: 0..0,
-            _trash: trash,
+            _cleanup: cleanup,
         })
     }
 }
@@ -305,14 +312,14 @@ impl<M: Bytes> Link<M> for StreamLink {
 
 impl Drop for StreamLink {
     fn drop(&mut self) {
-        // Lent pages may still be in the pipe: they must stay as they are until they were read.
+        // Lent pages may still be in the pipe: they must not change until they were read.
         if let Leaving::Lent(lent) = &mut self.leaving {
             std::mem::forget(std::mem::take(&mut lent.buffers));
         }
     }
 }
 
-fn make_pipe(spec: Spec) -> Result<Made> {
+fn make_pipe(spec: Spec) -> Result<Setup> {
     let form = form(spec.way);
     let (back_reader, back_writer) = io::pipe()?;
     let (there_reader, there_writer) = io::pipe()?;
@@ -322,10 +329,10 @@ fn make_pipe(spec: Spec) -> Result<Made> {
         stdio.push((Stdio::from(stdin), Stdio::from(back_writer.try_clone()?)));
     }
     let link = StreamLink::new(form, back_reader.into(), there_writer.into(), Vec::new())?;
-    Ok(Made::inherited(spec, link, stdio))
+    Ok(Setup::inherited(spec, link, stdio))
 }
 
-/// A descriptor of this process that nobody else closes.
+/// A copy of a descriptor, owned by the caller.
 fn own(fd: impl AsFd) -> Result<OwnedFd> {
     Ok(fd.as_fd().try_clone_to_owned()?)
 }
@@ -340,27 +347,27 @@ fn fifo(spec: &Spec, direction: &str) -> PathBuf {
     std::env::temp_dir().join(format!("{}-{direction}", spec.name))
 }
 
-/// Both ways open at once: neither side waits for the other to open.
+/// Opens a FIFO for reading and writing, which does not wait for the other side.
 fn open_both_ways(path: &PathBuf) -> Result<OwnedFd> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     Ok(file.into())
 }
 
-fn make_fifo(spec: Spec) -> Result<Made> {
+fn make_fifo(spec: Spec) -> Result<Setup> {
     let paths = ["there", "back"].map(|direction| fifo(&spec, direction));
-    let mut trash = Vec::new();
+    let mut cleanup = Vec::new();
     for path in &paths {
         let make = || Ok(mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)?);
-        trash.push(Trash::file(path.clone(), make)?);
+        cleanup.push(CleanupGuard::file(path.clone(), make)?);
     }
     let [there, back] = &paths;
     let link = StreamLink::new(
         Form::Each,
         open_both_ways(back)?,
         open_both_ways(there)?,
-        trash,
+        cleanup,
     )?;
-    Ok(Made::named(spec, link))
+    Ok(Setup::named(spec, link))
 }
 
 fn open_fifo(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
@@ -383,11 +390,11 @@ fn stdio_of(spec: &Spec, theirs: &OwnedFd) -> Result<Vec<(Stdio, Stdio)>> {
     Ok(stdio)
 }
 
-fn make_socket(spec: Spec) -> Result<Made> {
+fn make_socket(spec: Spec) -> Result<Setup> {
     let (ours, theirs) = sockets(SockType::Stream)?;
     let link = StreamLink::new(Form::Each, own(&ours)?, ours, Vec::new())?;
     let stdio = stdio_of(&spec, &theirs)?;
-    Ok(Made::inherited(spec, link, stdio))
+    Ok(Setup::inherited(spec, link, stdio))
 }
 
 fn open_socket() -> Result<Box<dyn End>> {
@@ -396,13 +403,13 @@ fn open_socket() -> Result<Box<dyn End>> {
     Ok(Box::new(link))
 }
 
-/// A socket that keeps messages apart.
+/// A socket with message boundaries.
 pub(crate) struct PacketLink(OwnedFd);
 
-fn make_seqpacket(spec: Spec) -> Result<Made> {
+fn make_seqpacket(spec: Spec) -> Result<Setup> {
     let (ours, theirs) = sockets(SockType::SeqPacket)?;
     let stdio = stdio_of(&spec, &theirs)?;
-    Ok(Made::inherited(spec, PacketLink(ours), stdio))
+    Ok(Setup::inherited(spec, PacketLink(ours), stdio))
 }
 
 fn open_seqpacket() -> Result<Box<dyn End>> {

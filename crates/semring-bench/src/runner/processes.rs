@@ -1,4 +1,4 @@
-//! The other process: this program again, with one task.
+//! The other side as processes: this program again, with one task.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -9,50 +9,52 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
+use crate::cleanup;
+use crate::error::Result;
 use crate::machine::pin;
-use crate::task::Task;
-use crate::ways::{Spec, open};
+use crate::ways::Spec;
+use crate::work::Task;
 
-/// First argument of a process that a run starts; the second is for [`run_child`].
+/// First argument of a process that a run starts. The second argument is for [`run_child`].
 pub const CHILD: &str = "__bench-child";
 
 #[derive(Serialize, Deserialize)]
 struct Assignment {
     spec: Spec,
-    /// Which of the other processes this is.
-    who: usize,
+    /// The number of this process among those of the other side.
+    sender: usize,
     task: Task,
     cpu: Option<usize>,
 }
 
-/// Does what a run asked this process to do.
+/// Runs the task that the parent put on the command line.
 ///
 /// # Errors
-/// What went wrong: the parent reports it and ends.
+/// Those of the way, and a message that is not what was sent. The caller prints the error and exits with a
+/// failure; the parent then ends, too.
 pub fn run_child(assignment: &str) -> Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
     let Assignment {
         spec,
-        who,
+        sender,
         task,
         cpu,
     } = serde_json::from_str(assignment)?;
     if let Some(cpu) = cpu {
         pin(cpu)?;
     }
-    open(&spec, who)?.give(&task).map(drop)
+    spec.open(sender)?.run(&task).map(drop)
 }
 
-/// Processes that a run started. Dropped, they are killed.
-pub(crate) struct Children {
+/// The processes of one round. Dropping kills them.
+pub(super) struct Children {
     children: Vec<Child>,
     expected: Arc<AtomicBool>,
 }
 
 impl Children {
     /// Starts one process for each pair of descriptors.
-    pub(crate) fn start(
+    pub(super) fn start(
         spec: &Spec,
         stdio: Vec<(Stdio, Stdio)>,
         cpu: Option<usize>,
@@ -62,11 +64,11 @@ impl Children {
             children: Vec::new(),
             expected: Arc::new(AtomicBool::new(false)),
         };
-        for (who, (stdin, stdout)) in stdio.into_iter().enumerate() {
+        for (sender, (stdin, stdout)) in stdio.into_iter().enumerate() {
             let assignment = Assignment {
                 spec: spec.clone(),
-                who,
-                task: task(who as u64),
+                sender,
+                task: task(sender as u64),
                 cpu,
             };
             let child = Command::new(std::env::current_exe()?)
@@ -81,13 +83,12 @@ impl Children {
         Ok(all)
     }
 
-    /// A process that fails leaves us waiting for what it would have sent: then there is nothing to go on
-    /// with.
+    /// Ends this process when the child fails: it would otherwise wait for ever for the child's messages.
     fn watch(&self, pid: u32) {
         let expected = self.expected.clone();
         let pid = Pid::from_raw(pid.cast_signed());
         std::thread::spawn(move || {
-            // The status stays there for whoever waits.
+            // WNOWAIT leaves the status for `end` and `drop`.
             let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
             let failed = match waitid(Id::Pid(pid), flags) {
                 Ok(WaitStatus::Exited(_, code)) => code != 0,
@@ -95,15 +96,15 @@ impl Children {
                 _ => false,
             };
             if failed && !expected.load(Ordering::Acquire) {
-                // It has said itself what went wrong.
-                crate::sweep();
+                // The child has printed its error.
+                cleanup::sweep();
                 std::process::exit(1);
             }
         });
     }
 
-    /// Waits until all have done what they had to do.
-    pub(crate) fn end(mut self) -> Result<()> {
+    /// Waits until all have finished.
+    pub(super) fn end(mut self) -> Result<()> {
         for mut child in self.children.drain(..) {
             let status = child.wait()?;
             if !status.success() {

@@ -1,16 +1,19 @@
 //! Tables for a terminal of 80 columns.
 
-use crate::plan::{Report, Row, Workload};
+use crate::results::{Report, Row};
+use crate::units::{exact_bytes, ratio, senders, time};
+use crate::workload::Workload;
 
 const COLUMNS: usize = 80;
-/// Of a way's label, or of what is above it.
+/// Width of the first column: the labels of ways.
 const FIRST: usize = 27;
 
-/// All tables of a run, with what must be known about it on top.
+/// All tables of a run, after the conditions under which it was made.
 #[must_use]
 pub fn text(report: &Report) -> String {
     let machine = &report.machine;
-    let mut text = wrapped(&machine.describe());
+    let mut text = wrapped(&machine.origin());
+    text.push_str(&wrapped(&machine.describe()));
     text.push_str(&wrapped(&format!(
         "rings in {}, waiting {}, guard {}",
         report.backend.trim_end_matches(':'),
@@ -42,7 +45,7 @@ pub fn text(report: &Report) -> String {
     text
 }
 
-/// In lines that a terminal does not break; those behind the first begin further right.
+/// Wrapped to the width of the terminal; lines after the first are indented.
 fn wrapped(text: &str) -> String {
     let mut lines = String::new();
     let mut column = 0;
@@ -64,7 +67,7 @@ fn wrapped(text: &str) -> String {
 }
 
 fn heading(row: &Row) -> String {
-    let size = bytes(row.size_bytes);
+    let size = exact_bytes(row.size_bytes as u64);
     match row.workload {
         Workload::OneWay => rates(&format!("One way, {size}"), HEADS, "GB/s", "to pipe"),
         Workload::RoundTrip => {
@@ -134,39 +137,6 @@ fn millions(rate: Option<f64>) -> String {
         of @ 10.0.. => format!("{of:.2}"),
         of => format!("{of:.3}"),
     }
-}
-
-/// Nanoseconds in a unit that suits them.
-pub(crate) fn time(ns: u64) -> String {
-    match ns {
-        0..1_000 => format!("{ns} ns"),
-        1_000..1_000_000 => format!("{:.1} µs", ns as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} ms", ns as f64 / 1e6),
-        _ => format!("{:.1} s", ns as f64 / 1e9),
-    }
-}
-
-/// A ratio, with more digits where it is small.
-pub(crate) fn ratio(of: f64) -> String {
-    match of {
-        100.0.. => format!("{of:.0}"),
-        0.95.. => format!("{of:.1}"),
-        0.095.. => format!("{of:.2}"),
-        _ => format!("{of:.3}"),
-    }
-}
-
-pub(crate) fn bytes(size: usize) -> String {
-    match size {
-        0..1024 => format!("{size} B"),
-        _ if size.is_multiple_of(1 << 20) => format!("{} MiB", size >> 20),
-        _ if size.is_multiple_of(1 << 10) => format!("{} KiB", size >> 10),
-        _ => format!("{size} B"),
-    }
-}
-
-pub(crate) fn senders(count: usize) -> String {
-    format!("{count} sender{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

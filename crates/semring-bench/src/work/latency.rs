@@ -1,4 +1,4 @@
-//! There and back, and waking a sleeper.
+//! Round trips, and waking a sleeper.
 
 use std::time::{Duration, Instant};
 
@@ -7,14 +7,11 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use nix::time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep};
 
-use crate::Result;
-use crate::machine::Places;
-use crate::pair::Pair;
+use crate::error::{Result, wrong_content};
+use crate::link::Link;
 use crate::payload::{Message, check, fill, word};
-use crate::task::{Found, Work};
-use crate::ways::{Link, Spec};
 
-/// The other process's part of a round trip.
+/// Sends each message back.
 pub(crate) fn echo<M: Message>(link: &mut impl Link<M>, size: usize, count: u64) -> Result<()> {
     let mut message = M::zeroes(size);
     for _ in 0..count {
@@ -28,7 +25,7 @@ fn now_ns() -> Result<u64> {
     Ok(clock_gettime(ClockId::CLOCK_MONOTONIC)?.num_nanoseconds() as u64)
 }
 
-/// The other process's part of waking a sleeper: the clock of this machine, at fixed times.
+/// Sends this machine's clock at fixed times.
 pub(crate) fn tick<M: Message>(
     link: &mut impl Link<M>,
     size: usize,
@@ -48,12 +45,12 @@ pub(crate) fn tick<M: Message>(
     Ok(())
 }
 
-/// Nanoseconds up to a minute, to three digits.
+/// For nanoseconds up to a minute, with three digits.
 fn histogram() -> Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, 60_000_000_000, 3)?)
 }
 
-/// Round trips from here.
+/// Sends a message and receives the answer, `count` times. The first tenth is not recorded.
 pub(crate) fn volley<M: Message>(
     link: &mut impl Link<M>,
     size: usize,
@@ -80,7 +77,7 @@ pub(crate) fn volley<M: Message>(
     Ok(times)
 }
 
-/// Latencies, and the CPU that one message costs who waits for it.
+/// Receives the clocks of [`tick`]: their latencies, and the CPU time of this thread for each message.
 pub(crate) fn awaken<M: Message>(
     link: &mut impl Link<M>,
     size: usize,
@@ -98,34 +95,10 @@ pub(crate) fn awaken<M: Message>(
         let now = now_ns()?;
         let sent = message.first();
         if !check(message.words(), sent) || sent > now {
-            return Err(format!("message {number} is not what was sent").into());
+            return Err(wrong_content(number));
         }
         times.saturating_record(now - sent);
     }
     let micros = (used()? - before).max(0) as u64;
     Ok((times, Duration::from_micros(micros) / count as u32))
-}
-
-/// Round trips.
-pub(crate) fn round_trips(spec: Spec, places: &Places, count: u64) -> Result<Histogram<u64>> {
-    let pair = Pair::pinned(spec, places, |_| Work::Echo { count })?;
-    match pair.measure(Work::Volley { count })? {
-        Found::Times(times) => Ok(times),
-        other => Err(format!("no times, but {other:?}").into()),
-    }
-}
-
-/// A message at each interval to somebody who sleeps.
-pub(crate) fn wake_ups(
-    spec: Spec,
-    places: &Places,
-    count: u64,
-    interval: Duration,
-) -> Result<(Histogram<u64>, Duration)> {
-    let interval_us = interval.as_micros() as u64;
-    let pair = Pair::pinned(spec, places, |_| Work::Tick { count, interval_us })?;
-    match pair.measure(Work::Awaken { count })? {
-        Found::Awoken(times, cpu) => Ok((times, cpu)),
-        other => Err(format!("no times, but {other:?}").into()),
-    }
 }

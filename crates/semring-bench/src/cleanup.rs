@@ -1,4 +1,5 @@
-//! What a run makes in the kernel and on disk, so that it is gone at the end, however that comes.
+//! Removes what a run makes in the kernel and on disk: when its guard is dropped, or when a signal ends the
+//! process.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -8,14 +9,14 @@ use sysv_ipc::msg::Queue;
 use sysv_ipc::sem::SemSet;
 use sysv_ipc::shm::Shm;
 
-use crate::Result;
+use crate::error::Result;
 
 /// Something to remove.
 #[derive(Clone, Debug)]
 enum Item {
     Ring(String),
     File(PathBuf),
-    Beginnings(Vec<PathBuf>),
+    PathPrefixes(Vec<PathBuf>),
     PosixQueue(String),
     Queue(Queue),
     Semaphores(SemSet),
@@ -27,10 +28,10 @@ static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0)
 
 /// Removes its object when it is dropped.
 #[derive(Debug)]
-pub struct Trash(u64);
+pub struct CleanupGuard(u64);
 
-impl Trash {
-    /// Makes something, and notes it for removal before a signal can come in between.
+impl CleanupGuard {
+    /// Makes an object, and registers it for removal before [`sweep`] can run in between.
     fn make<T>(
         make: impl FnOnce() -> Result<T>,
         item: impl FnOnce(&T) -> Item,
@@ -46,7 +47,7 @@ impl Trash {
         Self::make(make, |_| Item::Ring(address.to_string()))
     }
 
-    /// Makes a file of this path.
+    /// Makes a file with this path.
     ///
     /// # Errors
     /// Those of `make`.
@@ -54,12 +55,13 @@ impl Trash {
         Self::make(make, |()| Item::File(path)).map(|((), trash)| trash)
     }
 
-    /// Everything whose path begins so, folders with all that is in them: for what is made later, by others.
+    /// For objects that another process makes later: removes every file and folder whose path begins like one
+    /// of these.
     #[must_use]
-    pub fn beginning_with(paths: Vec<PathBuf>) -> Self {
+    pub fn path_prefixes(paths: Vec<PathBuf>) -> Self {
         let mut items = items();
         let id = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        items.push((id, Item::Beginnings(paths)));
+        items.push((id, Item::PathPrefixes(paths)));
         Self(id)
     }
 
@@ -83,7 +85,7 @@ impl Trash {
     }
 }
 
-impl Drop for Trash {
+impl Drop for CleanupGuard {
     fn drop(&mut self) {
         let mut items = items();
         if let Some(index) = items.iter().position(|(id, _)| *id == self.0) {
@@ -97,7 +99,7 @@ fn items() -> std::sync::MutexGuard<'static, Vec<(u64, Item)>> {
 }
 
 fn remove(item: &Item) {
-    // What is gone already needs no removal.
+    // Errors are ignored: the object may be gone already.
     match item {
         Item::Ring(address) => {
             if let Ok(address) = address.parse() {
@@ -107,9 +109,9 @@ fn remove(item: &Item) {
         Item::File(path) => {
             let _ = std::fs::remove_file(path);
         }
-        Item::Beginnings(paths) => {
+        Item::PathPrefixes(paths) => {
             for path in paths {
-                remove_beginning(path);
+                remove_prefix(path);
             }
         }
         Item::PosixQueue(name) => {
@@ -127,8 +129,8 @@ fn remove(item: &Item) {
     }
 }
 
-fn remove_beginning(path: &Path) {
-    let (Some(folder), Some(beginning)) = (path.parent(), path.file_name()) else {
+fn remove_prefix(path: &Path) {
+    let (Some(folder), Some(prefix)) = (path.parent(), path.file_name()) else {
         return;
     };
     let Ok(entries) = std::fs::read_dir(folder) else {
@@ -136,22 +138,22 @@ fn remove_beginning(path: &Path) {
     };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        if name.as_bytes().starts_with(beginning.as_bytes()) {
+        if name.as_bytes().starts_with(prefix.as_bytes()) {
             let path = entry.path();
-            // Either a folder or not.
+            // One of the two calls fits the kind of the entry.
             let _ = std::fs::remove_dir_all(&path);
             let _ = std::fs::remove_file(&path);
         }
     }
 }
 
-/// Removes everything that a run has made so far, and keeps it from making more: for a signal, right before
-/// the process ends.
+/// Removes everything that a run has made so far, and blocks threads that make more. Call it when a signal
+/// arrives, right before the process ends.
 pub fn sweep() {
     let mut items = items();
     for (_, item) in items.drain(..) {
         remove(&item);
     }
-    // Locked for good: who is about to make something waits for the end.
+    // Locked for good: a thread that is about to make something waits until the process ends.
     std::mem::forget(items);
 }

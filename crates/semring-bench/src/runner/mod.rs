@@ -1,0 +1,10 @@
+//! Runs a way: starts the processes or threads of the other side, gives both sides their work, and returns
+//! what was measured.
+
+mod measure;
+mod pair;
+mod processes;
+mod threads;
+
+pub(crate) use measure::{count_for, latencies, producers, rate, wake_ups};
+pub use processes::{CHILD, run_child};
