@@ -135,7 +135,7 @@ enum Command {
         json: bool,
     },
     /// Measure rings beside pipes, sockets and queues, on this machine
-    #[command(long_about = bench::ways_help())]
+    #[command(long_about = bench::ABOUT)]
     Bench(#[command(flatten)] BenchArgs),
     /// Print completions for a shell
     Completions {

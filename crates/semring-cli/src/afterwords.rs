@@ -1,6 +1,8 @@
 //! What follows the options in `--help` and in the man pages: sections whose heading ends with a colon
 //! and stands at the margin; what is indented stays as it is.
 
+use crate::bench;
+
 const STATUS: &str = "\
 Exit status:
   0    done, end of stream
@@ -149,6 +151,15 @@ Examples:
 
 "
         }
+        "bench" => {
+            "\
+Examples:
+  semring bench --report bench.html
+  semring bench --peer semring,pipe --size 64 --workload one-way
+  semring bench --trial --json | jq -r .way
+
+"
+        }
         "doctor" => {
             "\
 Examples:
@@ -183,5 +194,10 @@ pub(crate) fn of(page: &str) -> String {
         "semring-doctor" => DOCTOR_STATUS,
         _ => COMMAND_STATUS,
     };
-    format!("{own}{status}{ENVIRONMENT}")
+    let ways = if page == "semring-bench" {
+        bench::ways_section()
+    } else {
+        String::new()
+    };
+    format!("{own}{ways}{status}{ENVIRONMENT}")
 }

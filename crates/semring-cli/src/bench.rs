@@ -22,9 +22,9 @@ use crate::units::parse_bytes;
 /// The first argument of the second process of a measurement.
 pub(crate) const CHILD: &str = semring_bench::CHILD;
 
-/// About how long a round of one way takes.
+/// Approximate time of a round of one way.
 const ROUND: Duration = Duration::from_millis(50);
-/// In the time of a round that is only there to see whether everything works.
+/// The same for `--trial`.
 const TRIAL: Duration = Duration::from_millis(2);
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
@@ -60,16 +60,16 @@ impl From<Guard> for GuardChoice {
     }
 }
 
-/// A workload as it is asked for.
+/// A workload, as an option.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
 enum Work {
     /// As many messages as possible, one way
     OneWay,
     /// One message there and back
     RoundTrip,
-    /// A message each millisecond to somebody who sleeps
+    /// A message each millisecond to a process that sleeps
     WakeUp,
-    /// 1, 4 and 16 senders, nobody pinned
+    /// 1, 4 and 16 senders, no process pinned
     Producers,
 }
 
@@ -86,10 +86,10 @@ impl From<Work> for Workload {
 
 #[derive(Args, Debug)]
 pub(crate) struct BenchArgs {
-    /// Which ways, separated by commas; all if nothing is said
+    /// Ways to measure, separated by commas (default: all without a * in the list below)
     #[arg(long = "peer", value_name = "WAYS", value_delimiter = ',', value_parser = parse_way)]
     peers: Vec<Way>,
-    /// Which workloads, separated by commas; all if nothing is said
+    /// Workloads, separated by commas (default: all)
     #[arg(
         long = "workload",
         value_name = "WORKLOADS",
@@ -97,55 +97,69 @@ pub(crate) struct BenchArgs {
         value_enum
     )]
     workloads: Vec<Work>,
-    /// Bytes of a message, one way, separated by commas; at least 8
+    /// Bytes of a message in the workload one-way, separated by commas; multiples of 8
     #[arg(long = "size", value_name = "SIZES", value_delimiter = ',', value_parser = parse_size,
           default_value = "8,64,256,1K,4K,64K")]
     sizes: Vec<usize>,
-    /// How the ends of a ring wait
+    /// Wait strategy of both ends of a ring
     #[arg(long, value_enum, default_value_t = Wait::Adaptive)]
     wait: Wait,
-    /// What rings are guarded by
+    /// Mechanism that detects dead peers and wakes sleepers
     #[arg(long, value_enum, default_value_t = Guard::Auto)]
     guard: Guard,
-    /// Where rings are
+    /// Shared memory of rings
     #[arg(long, value_enum, default_value_t = Backend::Posix)]
     backend: Backend,
-    /// Interleaved rounds; the median counts
+    /// Interleaved rounds, whose median is printed
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// One round of very few messages: whether everything works, not how fast
+    /// One short round of each: tests whether all ways work, measures nothing
     #[arg(long)]
     trial: bool,
-    /// One JSON object a line
+    /// Print one JSON object a line
     #[arg(long)]
     json: bool,
-    /// Also write a page with pictures to this file
+    /// Also write an HTML page with pictures to this file
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 }
 
-/// Ways by name, for the help.
-pub(crate) fn ways_help() -> String {
-    let mut help = String::from(
-        "Measures rings beside pipes, FIFOs, Unix sockets, message queues and shared memory with a semaphore \
-         for each message: two processes, each on a CPU of its own, which write and check every word. Rounds are \
-         interleaved, so only the ratios of one run mean something; run it where you will use it, on a quiet \
-         machine. About a minute.\n\nWays for --peer:",
-    );
+/// What `--help` says first.
+pub(crate) const ABOUT: &str = "Measures rings beside pipes, FIFOs, Unix sockets, message queues and shared memory \
+    with a semaphore for each message: two processes, each on a CPU of its own, which write and check every word. \
+    Rounds are interleaved and their median is printed (of an even number of rounds the mean of the two in the \
+    middle). Compare ratios within a run; run it where you will use it, on a quiet machine. Takes about a minute.";
+
+/// The section of the help and of the man page with the ways: a name a line, and what it does.
+pub(crate) fn ways_section() -> String {
+    /// A man page indents by five columns more than this text.
+    const COLUMNS: usize = 75;
+    const NAMES: usize = 22;
+    let mut section =
+        String::from("Ways:\n  Those with a * are measured only if --peer names them.\n\n");
     for way in Way::all() {
-        let asked = if matches!(way.category, Category::Variant | Category::Limit) {
-            "* "
-        } else {
-            "  "
-        };
-        help.push_str(&format!(
-            "\n{asked}{:17}{}",
-            way.name,
-            way.about.replace('`', "")
-        ));
+        let is_optional = matches!(way.category, Category::Variant | Category::Limit);
+        let name = format!("  {} {}", if is_optional { '*' } else { ' ' }, way.name);
+        let mut line = format!("{name:<NAMES$}");
+        let mut is_empty = true;
+        for word in way.about.replace('`', "").split(' ') {
+            if !is_empty && line.chars().count() + 1 + word.chars().count() > COLUMNS {
+                section.push_str(&line);
+                section.push('\n');
+                line = " ".repeat(NAMES);
+                is_empty = true;
+            }
+            if !is_empty {
+                line.push(' ');
+            }
+            line.push_str(word);
+            is_empty = false;
+        }
+        section.push_str(&line);
+        section.push('\n');
     }
-    help.push_str("\n\nThose with a * only if they are named.");
-    help
+    section.push('\n');
+    section
 }
 
 fn parse_way(text: &str) -> Result<Way, String> {
@@ -169,11 +183,11 @@ pub(crate) fn child(assignment: &str) -> Result<u8, Failure> {
         .map_err(|error| Failure::run_time(format!("bench: the other process: {error}")))
 }
 
-/// Measures, and says what came of it.
+/// Measures, and prints the result.
 pub(crate) fn run(args: BenchArgs) -> Result<u8, Failure> {
     sweep_on_signals()?;
     if let Some(path) = &args.report {
-        // Before a minute of work, not after it.
+        // Fails here if the file can't be written, and not after a minute of work.
         write(path, "")?;
     }
     let workloads: Vec<Workload> = if args.workloads.is_empty() {
@@ -227,7 +241,8 @@ fn write(path: &Path, page: &str) -> Result<(), Failure> {
         .map_err(|error| Failure::run_time(format!("bench: {}: {error}", path.display())))
 }
 
-/// A signal removes what the run has made, and ends it; what the parent had us ignore stays ignored.
+/// A signal removes what the run has made, and ends the process. Signals that the parent had ignored stay
+/// ignored.
 fn sweep_on_signals() -> Result<(), Failure> {
     let wanted = not_ignored(&[SIGINT, SIGTERM, SIGHUP]);
     let failed = |error| Failure::run_time(format!("bench: signals: {error}"));
@@ -238,9 +253,9 @@ fn sweep_on_signals() -> Result<(), Failure> {
             let _ = emulate_default_handler(signal);
         }
     });
-    // They come to that thread alone: a call of the one that measures would end with `EINTR`. The other
-    // processes inherit it, so that a Ctrl-C in the terminal does not end them before the rest is swept;
-    // they die with this one.
+    // Blocked in this thread, they are delivered to that one only: otherwise a system call of this thread would
+    // fail with EINTR. The other processes inherit the mask, so that a Ctrl-C in the terminal does not end them
+    // before their objects are removed; they are killed when this process ends.
     let mut here = SigSet::empty();
     for signal in wanted {
         here.add(Signal::try_from(signal).map_err(|error| failed(error.into()))?);

@@ -130,6 +130,27 @@ fn sections(text: &str) -> Roff {
 mod tests {
     use super::*;
 
+    /// A list in a paragraph would flow into one: each way has a line of its own, which does not wrap.
+    #[test]
+    fn the_page_of_bench_lists_one_way_a_line() {
+        let page = man("semring-bench").unwrap();
+        let (_, list) = page.split_once("\n.SH WAYS").unwrap();
+        assert!(list.lines().nth(1) == Some(".nf"), "{page}");
+        for way in semring_bench::Way::all() {
+            let name = way.name.replace('-', "\\-");
+            let is_own = |line: &str| {
+                line.trim_start_matches(['*', ' '])
+                    .starts_with(&format!("{name} "))
+            };
+            assert!(list.lines().any(is_own), "{}: {page}", way.name);
+        }
+        let text = crate::bench::ways_section();
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 75),
+            "{text}"
+        );
+    }
+
     #[test]
     fn each_page_and_each_completion_can_be_made() {
         for page in [
