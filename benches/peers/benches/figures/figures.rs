@@ -79,7 +79,7 @@ fn fastest<'a>(report: &'a Report, like: &Row, wanted: impl Fn(&Row) -> bool) ->
 /// Whether it carries messages between processes, and is not this library's.
 fn is_peer(row: &Row) -> bool {
     let ours = row.way.name.starts_with("semring");
-    !ours && matches!(row.way.sort, Category::Usual | Category::Variant | Category::Library)
+    !ours && matches!(row.way.category, Category::Usual | Category::Variant | Category::Library)
 }
 
 /// The same, with a call for each message.
@@ -162,7 +162,7 @@ impl<'a> Figures<'a> {
         for size in [64, 256, 1024] {
             let ring = source.one_way("semring", size)?;
             let peer = fastest(&source.one_way, ring, is_peer)?;
-            let threads = fastest(&source.one_way, ring, |row| row.way.sort == Category::Threads)?;
+            let threads = fastest(&source.one_way, ring, |row| row.way.category == Category::Threads)?;
             let limit = source.one_way("limit-blocks", size)?;
             // The machine's limit counts in place of what would be above it.
             let rate = |row: &Row| row.rate.unwrap_or_default();
