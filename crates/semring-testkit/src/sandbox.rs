@@ -1,4 +1,4 @@
-//! Programs that are killed for certain system calls, as in a sandbox (seccomp).
+//! Programs that are killed for certain system calls, or refused them, as in a sandbox (seccomp).
 #![allow(unsafe_code)]
 
 use std::io;
@@ -7,6 +7,19 @@ use std::process::Command;
 
 /// Has the kernel kill the program, and whatever it starts, as soon as it makes one of these calls.
 pub fn kill_for(command: &mut Command, calls: &[i64]) {
+    filter(command, calls, libc::SECCOMP_RET_KILL_PROCESS);
+}
+
+/// Has the kernel answer these calls of the program, and of whatever it starts, with an error number.
+pub fn refuse(command: &mut Command, calls: &[i64], errno: i32) {
+    filter(
+        command,
+        calls,
+        libc::SECCOMP_RET_ERRNO | errno.cast_unsigned(),
+    );
+}
+
+fn filter(command: &mut Command, calls: &[i64], verdict: u32) {
     let statement = |code: u32, yes: u8, k: u32| libc::sock_filter {
         code: code as u16,
         jt: yes,
@@ -23,7 +36,7 @@ pub fn kill_for(command: &mut Command, calls: &[i64]) {
     }
     let answer = libc::BPF_RET | libc::BPF_K;
     program.push(statement(answer, 0, libc::SECCOMP_RET_ALLOW));
-    program.push(statement(answer, 0, libc::SECCOMP_RET_KILL_PROCESS));
+    program.push(statement(answer, 0, verdict));
     let install = move || {
         let filter = libc::sock_fprog {
             len: program.len() as u16,
@@ -60,5 +73,17 @@ mod tests {
         let died = run(&forbidden).signal().map(Exit::Signal);
         assert_eq!(died, Some(Exit::Signal(libc::SIGSYS)));
         assert!(run(&[libc::SYS_semget]).success());
+    }
+
+    #[test]
+    fn a_refused_call_gives_its_error_number() {
+        let mut command = Command::new("uname");
+        refuse(&mut command, &[libc::SYS_uname], libc::EXDEV);
+        let output = command.output().expect("it runs");
+        assert_eq!(output.status.code(), Some(1));
+        let error = io::Error::from_raw_os_error(libc::EXDEV).to_string();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(error.starts_with("Invalid cross-device link"), "{error}");
+        assert!(stderr.contains("Invalid cross-device link"), "{stderr}");
     }
 }

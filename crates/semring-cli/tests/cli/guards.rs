@@ -15,6 +15,7 @@ use semring_testkit::needs_root;
 over_both_backends! {
     the_guard_that_was_asked_for_is_made_shown_and_held_to,
     a_stream_with_pipes_is_the_stream,
+    a_stream_needs_no_advice_about_memory,
 }
 
 fn the_guard_that_was_asked_for_is_made_shown_and_held_to(ring: &Ring) {
@@ -46,6 +47,23 @@ fn a_stream_with_pipes_is_the_stream(ring: &Ring) {
         .quietly(DONE);
     consumer.finish().quietly(DONE).wrote(input);
     ring.assert_gone();
+}
+
+/// As in gVisor, which does not know all of madvise(2).
+fn a_stream_needs_no_advice_about_memory(ring: &Ring) {
+    let refused = |command: &mut std::process::Command| {
+        sandbox::refuse(command, &[libc::SYS_madvise], libc::EINVAL);
+    };
+    for guard in ["pipe", "semaphore"] {
+        let create = ring.semring("create", &["--guard", guard]);
+        create.with(refused).run().quietly(DONE);
+        let producer = ring.producer(&["-q"]).input(seq(5000));
+        producer.with(refused).run().quietly(DONE);
+        let consumer = ring.consumer(&["-q"]).with(refused).run();
+        consumer.quietly(DONE).wrote(seq(5000));
+        ring.semring("rm", &[]).with(refused).run().quietly(DONE);
+        ring.assert_gone();
+    }
 }
 
 /// A call for which the environment does not choose.

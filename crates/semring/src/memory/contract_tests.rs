@@ -11,9 +11,9 @@ use super::*;
 use crate::os::testing::{self, Ended, in_child};
 use crate::os::{errno, sysv::Shm};
 
-const LEN: usize = 5 * 4096;
+pub(super) const LEN: usize = 5 * 4096;
 
-fn request(len: usize) -> Request {
+pub(super) fn request(len: usize) -> Request {
     Request {
         len,
         mode: 0o600,
@@ -24,12 +24,12 @@ fn request(len: usize) -> Request {
 }
 
 /// The places where memory has no name.
-fn nameless() -> [Place; 2] {
+pub(super) fn nameless() -> [Place; 2] {
     [Place::Memfd("contract".to_owned()), Place::Anonymous]
 }
 
 /// A place that no other test uses; what is made there is removed with it.
-struct Site {
+pub(super) struct Site {
     place: Place,
 }
 
@@ -41,7 +41,7 @@ impl Site {
         }
     }
 
-    fn posix(label: &str) -> Self {
+    pub(super) fn posix(label: &str) -> Self {
         Self::new(&names::posix(&names::unique(label)))
     }
 
@@ -66,7 +66,7 @@ impl Site {
         matches!(self.place, Place::Posix(_) | Place::File(_))
     }
 
-    fn create(&self) -> (Object, Segment) {
+    pub(super) fn create(&self) -> (Object, Segment) {
         let (new, segment) = NewObject::create(&self.place, &request(LEN)).unwrap();
         (new.publish().unwrap(), segment)
     }
@@ -99,7 +99,7 @@ impl Drop for Site {
 }
 
 /// Runs a test of the contract over each backend.
-fn over_each(label: &str, test: impl Fn(&Site)) {
+pub(super) fn over_each(label: &str, test: impl Fn(&Site)) {
     test(&Site::posix(label));
     test(&Site::sysv(label));
     test(&Site::file(label));
@@ -123,7 +123,7 @@ fn set(segment: &Segment, offset: usize, value: u8) {
 }
 
 /// What the kernel says about the mapping at an address: the value of one field of smaps.
-fn smaps(base: NonNull<u8>, field: &str) -> String {
+pub(super) fn smaps(base: NonNull<u8>, field: &str) -> String {
     let text = std::fs::read_to_string("/proc/self/smaps").unwrap();
     let start = format!("{:x}-", base.addr());
     let mapping = text
@@ -321,28 +321,6 @@ fn an_object_that_is_never_published_leaves_nothing() {
         assert!(!site.exists());
         // The mapping is good for as long as it is held.
         set(&segment, 0, 1);
-    });
-}
-
-#[test]
-fn a_child_does_not_have_the_pages() {
-    over_each("fork", |site| {
-        let (_object, segment) = site.create();
-        let flags = smaps(segment.base(), "VmFlags");
-        assert!(flags.split(' ').any(|flag| flag == "dc"), "{flags}");
-        let base = segment.base();
-        // Whatever the child maps where the segment was, dropping its copy of the handle leaves alone.
-        let ended = in_child(move || {
-            testing::map_page_at(base);
-            // SAFETY: the page was just mapped here.
-            unsafe { base.as_ptr().write_volatile(7) };
-            let forked = segment.is_forked();
-            drop(segment);
-            // SAFETY: still mapped, or the child ends with SIGSEGV: that is the question.
-            let byte = unsafe { base.as_ptr().read_volatile() };
-            u8::from(!forked || byte != 7)
-        });
-        assert_eq!(ended, Ended::Code(0));
     });
 }
 

@@ -10,6 +10,7 @@
 //! * Removing takes the name away; mappings stay valid until they are dropped.
 //! * A forked child does not have the pages (those of anonymous memory it has), and dropping its copy of
 //!   the handle does nothing.
+//! * A core dump does not have the pages.
 //!
 //! # Who can take the memory away under its users
 //! Nobody, where its size can't change: System V segments, sealed memfds, anonymous memory. The file of a
@@ -19,6 +20,8 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod address;
+#[cfg(all(test, not(semring_loom)))]
+mod advice_tests;
 mod anonymous;
 #[cfg(all(test, not(semring_loom)))]
 mod contract_tests;

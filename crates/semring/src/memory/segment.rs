@@ -56,19 +56,17 @@ impl Segment {
             #[cfg(test)]
             Backing::Heap(pages) => (pages.base(), pages.len()),
         };
-        let sentinel = Sentinel::new().map_err(|source| MemoryError::Os {
-            call: "madvise(MADV_WIPEONFORK)",
-            source,
-        })?;
-        if matches!(
+        let sentinel = Sentinel::new().map_err(|error| MemoryError::of("mmap", error))?;
+        let is_inherited = matches!(
             backing,
             Backing::Mapping(_) | Backing::Truncatable(_) | Backing::Attached(_)
-        ) {
-            mapping::dont_fork(base, len).map_err(|source| MemoryError::Os {
-                call: "madvise(MADV_DONTFORK)",
-                source,
-            })?;
+        );
+        if is_inherited && mapping::dont_fork(base, len).is_err() {
+            sentinel.keep_from_children(base, len);
         }
+        // The messages of others are not for the core dump of this process. Where the kernel does not know the
+        // advice it is a matter of /proc/PID/coredump_filter.
+        let _ = mapping::dont_dump(base, len);
         Ok(Self {
             backing: ManuallyDrop::new(backing),
             base,
@@ -199,6 +197,7 @@ impl Drop for Segment {
             // anonymous memory it has; they go with it.)
             return;
         }
+        self.sentinel.end_of_pages();
         // SAFETY: dropped once, here.
         unsafe { ManuallyDrop::drop(&mut self.backing) };
     }

@@ -1,4 +1,4 @@
-//! Descriptors that a forked child does not keep.
+//! What a forked child does not keep: descriptors, and the pages of rings.
 //!
 //! The kernel takes a process for gone when the last descriptor of its locks and pipes is closed, so a
 //! child that inherits them keeps its dead parent alive to everybody else. `O_CLOEXEC` helps those that
@@ -7,6 +7,11 @@
 //! else. A child made by a bare `clone(2)` call is not seen, and neither is one that is about to exec
 //! (`posix_spawn`): for that moment it keeps pipes from hanging up, and locks held unless they are
 //! [given back](Private::release).
+//!
+//! The same handler writes into each [sentinel](super::sentinel) that this is a child, and unmaps the ring's
+//! pages where the kernel would not keep them from children. The kernel is asked for both first (it sees
+//! the children of a bare `clone`, too), but gVisor and user-mode emulators refuse it, or only say that they
+//! do it.
 
 use std::cell::UnsafeCell;
 use std::fs::File;
@@ -15,6 +20,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Once;
 
 use super::lock::release;
+use crate::sync::signals::SignalWord;
 
 /// A descriptor of this process only.
 #[derive(Debug)]
@@ -28,16 +34,26 @@ pub(crate) struct Private {
 struct Registry {
     lock: UnsafeCell<libc::pthread_mutex_t>,
     numbers: UnsafeCell<Vec<RawFd>>,
+    sentinels: UnsafeCell<Vec<Marked>>,
     /// What is put there, while there are numbers.
     null: UnsafeCell<Option<OwnedFd>>,
 }
 
-// SAFETY: `numbers` and `null` are touched with the lock held only (in a child: by its only thread).
+/// A sentinel, and the pages that a child does not keep.
+struct Marked {
+    /// The address of its word. The page is never unmapped while it stands here.
+    word: usize,
+    /// Start and length.
+    pages: Option<(usize, usize)>,
+}
+
+// SAFETY: the cells are touched with the lock held only (in a child: by its only thread).
 unsafe impl Sync for Registry {}
 
 static REGISTRY: Registry = Registry {
     lock: UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER),
     numbers: UnsafeCell::new(Vec::new()),
+    sentinels: UnsafeCell::new(Vec::new()),
     null: UnsafeCell::new(None),
 };
 
@@ -64,6 +80,20 @@ extern "C" fn in_child() {
     }
     // Only forgets them: frees nothing, as nothing else here does.
     numbers.clear();
+    // SAFETY: as above.
+    let sentinels = unsafe { &mut *REGISTRY.sentinels.get() };
+    for Marked { word, pages } in sentinels.iter() {
+        let word = std::ptr::with_exposed_provenance::<SignalWord>(*word);
+        // SAFETY: a sentinel's page is mapped for as long as it is in the list.
+        unsafe { (*word).set_forked() };
+        if let Some((start, len)) = *pages {
+            let start = std::ptr::with_exposed_provenance_mut(start);
+            // SAFETY: a mapping of the parent's, of which this child has a copy that nobody uses: the sentinel
+            // says so.
+            unsafe { libc::munmap(start, len) };
+        }
+    }
+    sentinels.clear();
     unlock();
 }
 
@@ -75,14 +105,52 @@ fn nothing() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Does something with the lock held.
-fn locked<R>(action: impl FnOnce(&mut Vec<RawFd>, &mut Option<OwnedFd>) -> R) -> R {
+/// Takes the lock, with the handlers in place.
+fn enter() {
     static HANDLERS: Once = Once::new();
     HANDLERS.call_once(|| {
         // SAFETY: three functions that live as long as the program.
         unsafe { libc::pthread_atfork(Some(lock), Some(unlock), Some(in_child)) };
     });
     lock();
+}
+
+/// Does something to the sentinels with the lock held.
+fn with_sentinels<R>(action: impl FnOnce(&mut Vec<Marked>) -> R) -> R {
+    enter();
+    // SAFETY: the lock is held, and nothing else has a reference.
+    let result = action(unsafe { &mut *REGISTRY.sentinels.get() });
+    unlock();
+    result
+}
+
+/// Has a forked child find its copy of a sentinel's word changed.
+pub(super) fn mark_in_children(word: usize) {
+    with_sentinels(|sentinels| sentinels.push(Marked { word, pages: None }));
+}
+
+/// Has a forked child not keep these pages (start and length), which go with a sentinel that was given to
+/// [`mark_in_children`]; with `None`, no longer so.
+pub(super) fn unmap_in_children(word: usize, pages: Option<(usize, usize)>) {
+    with_sentinels(|sentinels| {
+        if let Some(entry) = sentinels.iter_mut().find(|entry| entry.word == word) {
+            entry.pages = pages;
+        }
+    });
+}
+
+/// Takes a sentinel out of the list.
+pub(super) fn forget(word: usize) {
+    with_sentinels(|sentinels| {
+        if let Some(at) = sentinels.iter().position(|entry| entry.word == word) {
+            sentinels.swap_remove(at);
+        }
+    });
+}
+
+/// Does something to the descriptors with the lock held.
+fn locked<R>(action: impl FnOnce(&mut Vec<RawFd>, &mut Option<OwnedFd>) -> R) -> R {
+    enter();
     // SAFETY: the lock is held, and nothing else has a reference.
     let numbers = unsafe { &mut *REGISTRY.numbers.get() };
     // SAFETY: as above.

@@ -95,6 +95,13 @@ pub(crate) fn dont_fork(base: NonNull<u8>, len: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// A core dump of this process does not have these pages.
+pub(crate) fn dont_dump(base: NonNull<u8>, len: usize) -> io::Result<()> {
+    // SAFETY: changes no byte; the range is a mapping that the caller holds.
+    super::check(unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_DONTDUMP) })?;
+    Ok(())
+}
+
 /// Makes every page of the range real and writable now. `Err` if memory is short: nothing faults
 /// later.
 pub(crate) fn populate(base: NonNull<u8>, len: usize) -> io::Result<()> {

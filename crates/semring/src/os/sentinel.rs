@@ -4,14 +4,15 @@
 use std::io;
 use std::ptr::NonNull;
 
+use super::fork;
 use crate::sync::signals::{INTACT, SignalWord, TORN};
 
 const PAGE: usize = 4096;
 
-/// A private page that the kernel empties in a forked child (MADV_WIPEONFORK). Undo values are not
-/// inherited by fork, so a handle of the parent must not work in the child: each operation looks at
-/// this page first. The [handler of SIGBUS](super::fault) writes into it as well, so that one look tells
-/// both.
+/// A private page that is empty in a forked child: the kernel empties it (MADV_WIPEONFORK), and so does a
+/// [handler](super::fork) of ours, where the kernel does not. Undo values are not inherited by fork, so a
+/// handle of the parent must not work in the child: each operation looks at this page first. The
+/// [handler of SIGBUS](super::fault) writes into it as well, so that one look tells both.
 pub(crate) struct Sentinel {
     page: NonNull<SignalWord>,
 }
@@ -40,10 +41,24 @@ impl Sentinel {
         let sentinel = Self {
             page: NonNull::new(page.cast()).expect("mmap gives no null page"),
         };
+        // Refused, the handler of forks has to do; children of a bare clone(2) are not seen then.
         // SAFETY: the page was just mapped, one page long.
-        super::check(unsafe { libc::madvise(page, PAGE, libc::MADV_WIPEONFORK) })?;
+        let _ = unsafe { libc::madvise(page, PAGE, libc::MADV_WIPEONFORK) };
         sentinel.word().set(INTACT);
+        fork::mark_in_children(sentinel.address());
         Ok(sentinel)
+    }
+
+    /// Children forked from now on do not keep the pages that go with this sentinel, until
+    /// [`end_of_pages`](Self::end_of_pages).
+    pub(crate) fn keep_from_children(&self, base: NonNull<u8>, len: usize) {
+        let start = base.expose_provenance().get();
+        fork::unmap_in_children(self.address(), Some((start, len)));
+    }
+
+    /// To be called before the pages are unmapped: something else may lie there afterwards.
+    pub(crate) fn end_of_pages(&self) {
+        fork::unmap_in_children(self.address(), None);
     }
 
     /// The word itself, for those who look at it with each message.
@@ -106,7 +121,12 @@ pub(super) unsafe fn tear_at(address: usize) {
 
 impl Drop for Sentinel {
     fn drop(&mut self) {
-        // SAFETY: our own mapping, in the child as well: it has a copy of it.
+        if self.is_child() {
+            // The page stays with the child: in one of a bare clone(2) it is in the list of sentinels still.
+            return;
+        }
+        fork::forget(self.address());
+        // SAFETY: our own mapping.
         unsafe { libc::munmap(self.page.as_ptr().cast(), PAGE) };
     }
 }

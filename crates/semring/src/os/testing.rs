@@ -70,6 +70,37 @@ pub(crate) fn limit_locked_memory(bytes: u64) {
     assert_eq!(result, 0);
 }
 
+/// From now on madvise(2) gives this error number to the calling thread and does nothing; 0: it says that all
+/// went well. For children: it can't be undone.
+pub(crate) fn answer_advice_with(errno: i32) {
+    let statement = |code: u32, jf: u8, k: u32| libc::sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf,
+        k,
+    };
+    let answer = libc::BPF_RET | libc::BPF_K;
+    let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    let mut program = [
+        // The number of the call is the first word of what a filter looks at.
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+        statement(equal, 1, libc::SYS_madvise as u32),
+        statement(answer, 0, libc::SECCOMP_RET_ERRNO | errno.cast_unsigned()),
+        statement(answer, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let filter = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
+    // SAFETY: takes numbers only.
+    let asked = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    assert_eq!(asked, 0);
+    let mode = libc::SECCOMP_MODE_FILTER;
+    // SAFETY: the filter lives through the call, which copies it.
+    let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const filter, 0, 0) };
+    assert_eq!(set, 0, "{}", io::Error::last_os_error());
+}
+
 /// Puts a private page of zeros at an address where nothing is mapped.
 pub(crate) fn map_page_at(address: NonNull<u8>) {
     // SAFETY: NOREPLACE: fails where anything is mapped already.

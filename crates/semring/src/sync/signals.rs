@@ -47,6 +47,11 @@ impl SignalWord {
         self.0.load(Ordering::Relaxed)
     }
 
+    /// For a forked child, by its only thread.
+    pub(crate) fn set_forked(&self) {
+        self.set(FORKED);
+    }
+
     /// Stores a value ahead of everything that follows.
     pub(crate) fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);

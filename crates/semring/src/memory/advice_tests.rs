@@ -1,0 +1,111 @@
+//! What the kernel is advised about a segment's pages, and what holds where it refuses the advice.
+
+use std::ptr::NonNull;
+
+use super::contract_tests::{LEN, Site, nameless, over_each, request, smaps};
+use super::*;
+use crate::os::errno;
+use crate::os::testing::{self, Ended, in_child};
+
+/// Whether the kernel has noted a flag (two letters) for the mapping at an address.
+fn has_flag(base: NonNull<u8>, flag: &str) -> bool {
+    let flags = smaps(base, "VmFlags");
+    flags.split(' ').any(|other| other == flag)
+}
+
+/// Forks. Whatever the child maps where the segment was, dropping its copy of the handle leaves alone. Ends
+/// with 0 if the child knows that it is one, and does not have the pages.
+fn fork_with(segment: Segment) -> Ended {
+    let base = segment.base();
+    in_child(move || {
+        testing::map_page_at(base);
+        // SAFETY: the page was just mapped here.
+        unsafe { base.as_ptr().write_volatile(7) };
+        let forked = segment.is_forked();
+        drop(segment);
+        // SAFETY: still mapped, or the child ends with SIGSEGV: that is the question.
+        let byte = unsafe { base.as_ptr().read_volatile() };
+        u8::from(!forked || byte != 7)
+    })
+}
+
+#[test]
+fn a_child_does_not_have_the_pages() {
+    over_each("fork", |site| {
+        let (_object, segment) = site.create();
+        assert!(has_flag(segment.base(), "dc"));
+        assert_eq!(fork_with(segment), Ended::Code(0));
+    });
+}
+
+#[test]
+fn a_child_does_not_have_the_pages_where_advice_is_refused() {
+    over_each("refused", |site| {
+        let ended = in_child(|| {
+            testing::answer_advice_with(errno::EINVAL);
+            let (_object, segment) = site.create();
+            assert!(!has_flag(segment.base(), "dc"), "it was not refused");
+            u8::from(fork_with(segment) != Ended::Code(0))
+        });
+        assert_eq!(ended, Ended::Code(0));
+    });
+}
+
+#[test]
+fn a_child_of_anonymous_memory_is_known_where_advice_is_refused() {
+    let ended = in_child(|| {
+        testing::answer_advice_with(errno::EINVAL);
+        let (_, segment) = NewObject::create(&Place::Anonymous, &request(LEN)).unwrap();
+        let ended = in_child(|| {
+            let mine = segment.adopt().unwrap().expect("the pages are there");
+            u8::from(!segment.is_forked() || mine.is_forked())
+        });
+        u8::from(ended != Ended::Code(0))
+    });
+    assert_eq!(ended, Ended::Code(0));
+}
+
+/// As in emulators that take every advice and follow none.
+#[test]
+fn a_child_is_known_where_advice_has_no_effect() {
+    let ended = in_child(|| {
+        testing::answer_advice_with(0);
+        let (_object, segment) = Site::posix("ignored").create();
+        let ended = in_child(|| u8::from(!segment.is_forked()));
+        u8::from(ended != Ended::Code(0) || segment.is_forked())
+    });
+    assert_eq!(ended, Ended::Code(0));
+}
+
+/// What a child unmaps is the ring, not what lies at its place by the time of the fork.
+#[test]
+fn pages_that_were_unmapped_before_a_fork_are_not_unmapped_in_the_child() {
+    let ended = in_child(|| {
+        testing::answer_advice_with(errno::EINVAL);
+        let (_object, segment) = Site::posix("unmapped").create();
+        let base = segment.base();
+        drop(segment);
+        testing::map_page_at(base);
+        let ended = in_child(|| {
+            // SAFETY: mapped before the fork, or the child ends with SIGSEGV: that is the question.
+            unsafe { base.as_ptr().read_volatile() }
+        });
+        u8::from(ended != Ended::Code(0))
+    });
+    assert_eq!(ended, Ended::Code(0));
+}
+
+#[test]
+fn a_core_dump_does_not_have_the_pages() {
+    over_each("dump", |site| {
+        let (object, segment) = site.create();
+        assert!(has_flag(segment.base(), "dd"));
+        let looking = object.map(LEN, Access::ReadOnly).unwrap();
+        assert!(has_flag(looking.base(), "dd"));
+    });
+    for place in nameless() {
+        let (_, segment) = NewObject::create(&place, &request(LEN)).unwrap();
+        assert!(has_flag(segment.base(), "dd"), "{place:?}");
+    }
+    assert!(has_flag(Segment::private(LEN).unwrap().base(), "dd"));
+}
