@@ -14,6 +14,7 @@ mod bursts;
 mod coprocesses;
 mod creation;
 mod end_of_stream;
+mod force;
 mod fork;
 mod full_bells;
 mod hand_over;

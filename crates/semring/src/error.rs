@@ -512,6 +512,9 @@ pub enum RemoveError {
 
 fn users_text(producers: &[u32], consumer: Option<u32>) -> String {
     let mut text = String::new();
+    if producers.is_empty() && consumer.is_none() {
+        text += " (or marked as used) by a process that nothing tells about";
+    }
     if let Some(pid) = consumer {
         text += &format!(" by the consumer (pid {pid})");
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::site::{
     CREATION, FORCED, HOME_AT, LOCK, REMOVAL, REMOVED_AT, USERS, is_complete, is_marked,
-    unless_gone,
+    mark_removed, unless_gone,
 };
 use crate::os::fifo;
 use crate::os::file;
@@ -117,7 +117,7 @@ impl Seized {
             }
         }
         if let Some(lock) = &self.lock {
-            lock.file().write_at(&[1], REMOVED_AT)?;
+            mark_removed(lock.file())?;
         }
         for name in names {
             file::unlink_in(&self.directory, &name)?;

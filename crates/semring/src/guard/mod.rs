@@ -165,6 +165,10 @@ pub(crate) trait Guard: Send + Sync {
     /// not end in time. Two at once could each take away what the other one, or a creator behind it,
     /// has just put there.
     fn begin_forced_removal(&self, timeout: Duration) -> Result<bool>;
+    /// Begins a removal although the flag or the locks of another one stay as they are: that one was stopped, or
+    /// a process that may write the guard has set them, which the kernel undoes only if it asked for that.
+    /// Only for a caller that [may destroy](Self::may_destroy) the guard.
+    fn override_removal(&self) -> Result<()>;
     /// Ends a removal without removing.
     fn abort_removal(&self) -> Result<()>;
     /// Whether [`destroy`](Self::destroy) is permitted to us; changes nothing.

@@ -37,6 +37,8 @@
 //! A wait is one `epoll_wait` on the bell and the lives of the others; lives are told once each time they
 //! hang up. All of it can be polled: see [`Guard::poller`].
 
+mod removal;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -44,6 +46,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError};
 use std::time::Duration;
 
+use self::removal::{Remover, Removing};
 use super::site::{
     self, CREATION, FORCED, NewSite, NoSite, Owner, Pipe, REMOVAL, Site, Trouble, USERS,
 };
@@ -61,9 +64,6 @@ const LANES: u64 = 8;
 
 /// Locks can't be waited for with a limit of time: so often they are asked for again.
 const AGAIN: Duration = Duration::from_micros(200);
-
-/// How long the kernel may take to close the other files of a process when the first is closed.
-const TEARING_DOWN: Duration = Duration::from_secs(1);
 
 fn os(call: &'static str) -> impl FnOnce(io::Error) -> GuardError {
     move |error| GuardError::Os {
@@ -103,23 +103,6 @@ struct Taken {
     poller: Arc<Poller>,
     /// From its first sleep on it listens to the directory, too.
     watching: Once,
-}
-
-/// A removal that has begun.
-#[derive(Debug)]
-struct Removing {
-    by: Remover,
-    /// The life of the remover, opened before anything is taken away: there may be no descriptor then.
-    _life: Private,
-}
-
-#[derive(Debug)]
-enum Remover {
-    Consumer(Arc<Taken>),
-    /// Only to be held.
-    Other {
-        _lock: Private,
-    },
 }
 
 impl PipeGuard {
@@ -297,60 +280,6 @@ impl PipeGuard {
     /// Whether anybody but us is attached or about to be, with REMOVAL held alone.
     fn is_anybody_here(&self, as_consumer: bool) -> Result<bool> {
         Ok(!self.producers_gone()? || (!as_consumer && self.lives(Seat::Consumer)?))
-    }
-
-    fn begin_removal_as(&self, as_consumer: bool) -> Result<bool> {
-        self.check()?;
-        let life = self.remover_life()?;
-        let by = if as_consumer {
-            let seat = self.seated(Seat::Consumer)?;
-            if !self.keep_everybody_out(&seat.lock, as_consumer)? {
-                return Ok(false);
-            }
-            Remover::Consumer(seat)
-        } else {
-            let lock = self.own_lock()?;
-            if !self.keep_everybody_out(&lock, as_consumer)? {
-                return Ok(false);
-            }
-            Remover::Other { _lock: lock }
-        };
-        let begun = self
-            .check()
-            .and_then(|()| self.is_anybody_here(as_consumer));
-        *self.removing() = Some(Removing { by, _life: life });
-        match begun {
-            Ok(false) => Ok(true),
-            Ok(true) => self.abort_removal().map(|()| false),
-            Err(error) => {
-                self.abort_removal()?;
-                Err(error)
-            }
-        }
-    }
-
-    /// Takes REMOVAL alone; false if somebody is attached, about to be, or removes the ring.
-    fn keep_everybody_out(&self, lock: &Private, as_consumer: bool) -> Result<bool> {
-        let mut is_refused = false;
-        let over = Self::until(TEARING_DOWN, || {
-            self.check()?;
-            if Self::hold(lock, REMOVAL, Hold::Alone)? {
-                return Ok(true);
-            }
-            // Who has it and does not live has died, and the kernel is still closing its files: whoever has
-            // seen it gone must not be told that it is in the way.
-            is_refused = self.is_being_removed()? || self.is_anybody_here(as_consumer)?;
-            Ok(is_refused)
-        })?;
-        Ok(over && !is_refused)
-    }
-
-    fn remover_life(&self) -> Result<Private> {
-        Private::open(|| self.site.pipe(Pipe::Remover, End::Both)).map_err(self.failed("openat"))
-    }
-
-    fn removing(&self) -> MutexGuard<'_, Option<Removing>> {
-        self.removal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks again and again until the answer is yes; false when the time is over.
@@ -548,32 +477,15 @@ impl Guard for PipeGuard {
     }
 
     fn begin_forced_removal(&self, timeout: Duration) -> Result<bool> {
-        let lock = self.own_lock()?;
-        let both =
-            || {
-                self.check()?;
-                // Shared, it keeps away those who want it alone.
-                Ok(Self::hold(&lock, FORCED, Hold::Alone)?
-                    && Self::hold(&lock, REMOVAL, Hold::Shared)?)
-            };
-        let life = self.remover_life()?;
-        let begun = Self::until(timeout, both)?;
-        if begun {
-            self.check()?;
-            let by = Remover::Other { _lock: lock };
-            *self.removing() = Some(Removing { by, _life: life });
-        }
-        Ok(begun)
+        self.begin_by_force(timeout)
+    }
+
+    fn override_removal(&self) -> Result<()> {
+        self.begin_regardless()
     }
 
     fn abort_removal(&self) -> Result<()> {
-        match self.removing().take() {
-            Some(Removing {
-                by: Remover::Consumer(seat),
-                ..
-            }) => Self::hold(&seat.lock, REMOVAL, Hold::Shared).map(drop),
-            _ => Ok(()),
-        }
+        self.end_removal()
     }
 
     fn may_destroy(&self) -> Result<()> {
@@ -588,20 +500,7 @@ impl Guard for PipeGuard {
     }
 
     fn destroy(&self) -> Result<()> {
-        // Its life was opened when the removal began; it ends with this function, or with the process.
-        let removing = self.removing().take();
-        let life = removing.is_none().then(|| self.remover_life());
-        match &life {
-            Some(Err(GuardError::Removed)) => return Ok(()), // somebody else was faster
-            Some(Err(error)) => return Err(*error),
-            _ => {}
-        }
-        self.site.mark_removed().map_err(os("unlinkat"))?;
-        // For those who wait, should somebody have a copy of the remover's descriptor just now (`leave`).
-        let _ = self.ring_others(Seat::Consumer);
-        let _ = self.ring(Bell::Messages);
-        drop((removing, life));
-        self.site.clear(self.lanes).map_err(os("rmdir"))
+        self.take_away()
     }
 
     fn hold(&mut self) -> Result<()> {
@@ -671,8 +570,13 @@ impl NewPipes {
     pub(crate) fn finish(self, goes_with_its_users: bool) -> Result<PipeGuard> {
         let (site, creation) = self.new.finish();
         let mut guard = PipeGuard::new(site, self.lanes);
-        if goes_with_its_users {
-            guard.hold()?;
+        if goes_with_its_users && let Err(error) = guard.hold() {
+            // Nobody knows of the ring yet.
+            if let Some(lock) = &creation {
+                let _ = site::mark_removed(lock.file());
+            }
+            let _ = guard.site.clear(self.lanes);
+            return Err(error);
         }
         // Until here it kept away whoever clears away what nobody uses.
         drop(creation);

@@ -120,6 +120,13 @@ impl SemaphoreGuard {
         Ok(Self::new(set, lanes))
     }
 
+    /// The set with this key and id, if it is as large as that of the ring, whatever its check value is.
+    pub(crate) fn open_changed(identity: &SetIdentity, lanes: usize) -> Option<Self> {
+        let set = SemSet::open(Key::new(identity.key)).ok()?;
+        let fits = set.id() == identity.id && set.stat().ok()?.count == count_for(lanes);
+        fits.then(|| Self::new(set, lanes))
+    }
+
     /// True if the set has this owner, and was made by the owner, by root or by this maker: nobody else
     /// can have put it there in place of the ring's.
     pub(crate) fn belongs_to(
@@ -440,6 +447,14 @@ impl Guard for SemaphoreGuard {
                 Err(error) if error.is_interrupted() => {}
                 Err(error) => return Err(guard_error(error)),
             }
+        }
+    }
+
+    fn override_removal(&self) -> Result<()> {
+        match self.op(&[add(T).undo().no_wait()]) {
+            // Raised as often as it can be: nobody attaches.
+            Err(error) if error.is_overflow() => Ok(()),
+            other => other.map_err(guard_error),
         }
     }
 

@@ -83,10 +83,7 @@ impl Pipe {
     /// takes who is not meant is a lost wake-up.
     const fn mode(self, ring: u32) -> u32 {
         match self {
-            Self::Messages | Self::Room(_) => {
-                let writers = ring & 0o222;
-                writers | writers << 1
-            }
+            Self::Messages | Self::Room(_) => writers_only(ring),
             Self::Consumer | Self::Remover | Self::Producer(_) => ring,
         }
     }
@@ -107,6 +104,12 @@ impl Pipe {
             .into_iter()
             .chain(lanes)
     }
+}
+
+/// Permission bits that let in those who may write a ring of this mode, and nobody else.
+pub(crate) const fn writers_only(ring: u32) -> u32 {
+    let writers = ring & 0o222;
+    writers | writers << 1
 }
 
 /// A call that was refused.
@@ -266,20 +269,7 @@ impl Site {
         }
     }
 
-    /// From here on [`is_removed`](Self::is_removed) holds, for everybody.
-    pub(super) fn mark_removed(&self) -> io::Result<()> {
-        match self {
-            Self::Directory { directory, .. } => {
-                match file::open_in(directory, &fifo::name(LOCK), true) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                    lock => lock?.write_at(&[1], REMOVED_AT).map(drop),
-                }
-            }
-            Self::Inherited { lock, .. } => lock.write_at(&[1], REMOVED_AT).map(drop),
-        }
-    }
-
-    /// Takes the rest away, once it is [marked](Self::mark_removed).
+    /// Takes the rest away, once it is [marked](mark_removed). Needs no descriptor.
     pub(super) fn clear(&self, lanes: usize) -> io::Result<()> {
         match self {
             Self::Inherited { .. } => Ok(()),
@@ -324,6 +314,12 @@ pub(super) fn is_complete(lock: &File) -> io::Result<bool> {
 pub(super) fn is_marked(lock: &File, at: u64) -> bool {
     let mut mark = [0];
     matches!(lock.read_at(&mut mark, at), Ok(1)) && mark != [0]
+}
+
+/// From here on [`Site::is_removed`] holds, for everybody. The lock is one that the remover has had open from
+/// the beginning: at the limit of descriptors there is no other.
+pub(super) fn mark_removed(lock: &File) -> io::Result<()> {
+    lock.write_at(&[1], REMOVED_AT).map(drop)
 }
 
 /// Notes who has a seat.
@@ -475,7 +471,9 @@ impl NewSite {
 impl Drop for NewSite {
     fn drop(&mut self) {
         if let Some(site) = &self.site {
-            let _ = site.mark_removed();
+            if let Some(lock) = &self.creation {
+                let _ = mark_removed(lock.file());
+            }
             let _ = site.clear(self.lanes);
         }
     }

@@ -281,6 +281,27 @@ pub(super) fn renew_pipes(
 }
 
 fn find_set(object: &Object, superblock: &Superblock) -> Result<SemaphoreGuard, Mismatch> {
+    may_be_here(object, superblock)?;
+    let guard = SemaphoreGuard::open(&superblock.set, superblock.geometry.lanes())?;
+    check_owner(object, superblock, &guard)?;
+    Ok(guard)
+}
+
+/// The set with the key and the id that the superblock names, of the same owner, whatever its values are by now:
+/// those can be changed by any process that may write the ring. For a removal by force only.
+pub(super) fn find_changed_set(object: &Object, superblock: &Superblock) -> Option<SemaphoreGuard> {
+    if superblock.guard != GuardKind::Semaphore {
+        return None;
+    }
+    may_be_here(object, superblock).ok()?;
+    let lanes = superblock.geometry.lanes();
+    let guard = SemaphoreGuard::open_changed(&superblock.set, lanes)?;
+    check_owner(object, superblock, &guard).ok()?;
+    Some(guard)
+}
+
+/// Refuses a set that can't be the ring's, by what the superblock says of it.
+fn may_be_here(object: &Object, superblock: &Superblock) -> Result<(), Mismatch> {
     if !sandbox::may_ask() {
         let (call, errno) = ("semget", errno::EPERM);
         return Err(Mismatch::Denied(Refusal { call, errno }));
@@ -309,7 +330,15 @@ fn find_set(object: &Object, superblock: &Superblock) -> Result<SemaphoreGuard, 
     if !fits {
         return Err(Mismatch::Other);
     }
-    let guard = SemaphoreGuard::open(&superblock.set, superblock.geometry.lanes())?;
+    Ok(())
+}
+
+/// Refuses a set of another owner than the ring's.
+fn check_owner(
+    object: &Object,
+    superblock: &Superblock,
+    guard: &SemaphoreGuard,
+) -> Result<(), Mismatch> {
     let maker = superblock
         .record
         .map_or(superblock.creator_uid, |record| record.maker_uid);
@@ -322,5 +351,5 @@ fn find_set(object: &Object, superblock: &Superblock) -> Result<SemaphoreGuard, 
             Err(error) => return Err(Mismatch::Failed(error.into())),
         }
     }
-    Ok(guard)
+    Ok(())
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::guard::site::Trouble;
+use crate::guard::site::{Trouble, writers_only};
 use crate::memory::POSIX_DIRECTORY;
 use crate::os::fork::Private;
 use crate::os::lock::{Hold, hold_byte, would_be_refused};
@@ -27,12 +27,13 @@ fn key_path(key: i32) -> PathBuf {
 }
 
 impl KeyLock {
-    /// Waits for others; `None` when the time is over.
+    /// Waits for others; `None` when the time is over. The file can be opened by those who may write a ring of
+    /// this mode, and by nobody else: a shared lock would keep creators away.
     pub(crate) fn take(key: i32, mode: u32, patience: Duration) -> Result<Option<Self>, Trouble> {
         let path = key_path(key);
         let end = clock::now() + patience;
         loop {
-            match Self::try_take(&path, Some(mode)) {
+            match Self::try_take(&path, Some(writers_only(mode))) {
                 Ok(Some(lock)) => return Ok(Some(lock)),
                 Ok(None) if clock::now() >= end => return Ok(None),
                 Ok(None) => clock::nap(Duration::from_micros(200)),
@@ -86,9 +87,14 @@ impl KeyLock {
 
     /// True if a creator left the file who was killed. Changes nothing.
     pub(crate) fn is_dead(key: i32) -> bool {
-        let held = file::open(&key_path(key), false)
-            .and_then(|lock| would_be_refused(&lock, 0, Hold::Alone));
-        matches!(held, Ok(false))
+        matches!(Self::is_held(key), Ok(false))
+    }
+
+    /// Whether a creator holds the lock: it takes the permission to write, so the shared lock of a reader is
+    /// none.
+    fn is_held(key: i32) -> io::Result<bool> {
+        let lock = file::open(&key_path(key), false)?;
+        would_be_refused(&lock, 0, Hold::Shared)
     }
 
     /// Lets go of the lock, and leaves the file.
@@ -101,9 +107,7 @@ impl KeyLock {
     pub(crate) fn is_free(key: i32, patience: Duration) -> bool {
         let end = clock::now() + patience;
         loop {
-            let held = file::open(&key_path(key), false)
-                .and_then(|lock| would_be_refused(&lock, 0, Hold::Alone));
-            match held {
+            match Self::is_held(key) {
                 Ok(true) if clock::now() < end => clock::nap(Duration::from_micros(200)),
                 Ok(true) => return false,
                 _ => return true,

@@ -3,6 +3,7 @@
 
 mod attach;
 mod create;
+mod force;
 mod guards;
 mod inspect;
 mod key_lock;

@@ -7,9 +7,7 @@
 //! 4 the set goes: everybody gets EIDRM         the next creator under a System V key, or a prune,
 //!                                              removes it
 //! ```
-//! By force the same happens with users attached. Killed between 3 and 4 they go on, in a ring that
-//! nobody finds any more, until they leave. The other order would be worse: without the tombstone,
-//! which goes with the set, the unlink could hit a new ring of the same name.
+//! A removal by force is in [`force`](super::force).
 //!
 //! Without the look in 2, what a late producer sent between the consumer's end-of-stream and T would
 //! go with the ring.
@@ -22,15 +20,14 @@ use crate::error::OpenError;
 use crate::error::RemoveError;
 use crate::guard::{GuardError, Seat};
 use crate::layout::superblock::STATE_REMOVED;
-use crate::lifecycle::guards::find_guard;
-use crate::lifecycle::open::{memory_error, open, read_superblock};
-use crate::lifecycle::{attach, inspect, torn};
-use crate::memory::{Access, Address, MemoryError, Object};
+use crate::lifecycle::open::{memory_error, open};
+use crate::lifecycle::{attach, force, inspect, torn};
+use crate::memory::{Access, Address, MemoryError};
 use crate::os::clock;
 use crate::sync::Ordering;
 
 /// How long another remover may take before we call the ring used.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What came of a removal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,7 +72,9 @@ pub(crate) fn remove_idle(
 }
 
 pub(super) fn take_away_or_leave(ring: &RingCore) -> Result<(), RemoveError> {
-    let result = take_away(ring);
+    // A removal flag in semaphores that are not the ring's any more would keep nobody away.
+    let member = Membership::enter(ring, clock::now()).map_err(|_| lost(ring));
+    let result = member.and_then(|_member| take_away(ring));
     if result.is_err() {
         // Not ours to remove: leave it as it was.
         let _ = ring.guard.abort_removal();
@@ -83,9 +82,8 @@ pub(super) fn take_away_or_leave(ring: &RingCore) -> Result<(), RemoveError> {
     result
 }
 
-fn take_away(ring: &RingCore) -> Result<(), RemoveError> {
-    // A tombstone by semaphores that are not the ring's any more would keep nobody away.
-    let _member = Membership::enter(ring, clock::now()).map_err(|_| lost(ring))?;
+/// With the removal begun: the name, then the guard.
+pub(super) fn take_away(ring: &RingCore) -> Result<(), RemoveError> {
     // Before the name goes: a ring without a name whose set stays is of no use to anybody.
     ring.guard
         .may_destroy()
@@ -103,7 +101,7 @@ fn take_away(ring: &RingCore) -> Result<(), RemoveError> {
 }
 
 /// The ring is there, and its semaphores are not, or are others by now.
-fn lost(ring: &RingCore) -> RemoveError {
+pub(super) fn lost(ring: &RingCore) -> RemoveError {
     RemoveError::Open(OpenError::GuardLost {
         name: ring.address.to_string(),
         why: "its semaphores were removed since it was opened here: open it again, or remove it by its name"
@@ -149,31 +147,12 @@ fn users(ring: &RingCore, end: Instant) -> Option<RemoveError> {
 /// Removes the ring at an address. Refuses while somebody is attached, unless forced: then all of
 /// them end with their `Removed` error.
 pub(crate) fn remove_now(address: &Address, force: bool) -> Result<(), RemoveError> {
-    let name = address.to_string();
+    if force {
+        return force::remove(address);
+    }
     let end = clock::now() + PATIENCE;
-    let mut overtaken = false;
     loop {
-        let ring = match open(address, Access::ReadWrite) {
-            // The one that was to go is gone; a new one is not meant.
-            Ok(_) | Err(OpenError::NotFound { .. }) if overtaken => return Ok(()),
-            Ok(ring) => ring,
-            // Nothing but the name is left: that can go, if it is asked for.
-            Err(OpenError::GuardLost { .. }) if force => {
-                return remove_without_guard(address, &name);
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let left = || end.saturating_duration_since(clock::now());
-        if force {
-            match ring.guard.begin_forced_removal(left()) {
-                Ok(true) => return take_away_or_leave(&ring),
-                Ok(false) => return Err(RemoveError::Open(OpenError::Busy { name })),
-                // Somebody else took the set: together with the name, or without it (ipcrm).
-                Err(GuardError::Removed) => overtaken = true,
-                Err(error) => return Err(guard_error(&ring, error)),
-            }
-            continue;
-        }
+        let ring = open(address, Access::ReadWrite)?;
         if remove_idle(&ring, false, || true)? != Removal::InUse {
             return Ok(());
         }
@@ -181,35 +160,6 @@ pub(crate) fn remove_now(address: &Address, force: bool) -> Result<(), RemoveErr
             return Err(error);
         }
     }
-}
-
-fn remove_without_guard(address: &Address, name: &str) -> Result<(), RemoveError> {
-    let place = address.place().map_err(|source| RemoveError::Os {
-        name: name.to_owned(),
-        call: "ftok",
-        source,
-    })?;
-    let object =
-        Object::open(&place, Access::ReadWrite).map_err(|error| memory_error(name, error))?;
-    let superblock = read_superblock(name, &object)?;
-    // Without a tombstone: two who remove it at once could each take away what a creator behind the other
-    // has just put there.
-    let alone = object
-        .try_lock()
-        .map_err(|error| memory_error(name, error))?;
-    if !alone {
-        return Err(RemoveError::Open(OpenError::Busy {
-            name: name.to_owned(),
-        }));
-    }
-    // Another remover and a creator may have been here since we looked.
-    if superblock.is_some_and(|superblock| find_guard(&object, &superblock).is_ok()) {
-        return Err(RemoveError::Open(OpenError::Busy {
-            name: name.to_owned(),
-        }));
-    }
-    // The set that it names is not its own, or is gone.
-    object.unlink().map_err(|error| unlink_error(name, error))
 }
 
 /// True if a message was published and not released, on any lane.

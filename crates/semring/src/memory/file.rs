@@ -6,7 +6,7 @@
 //! Whoever takes a role in the ring holds the file's lock, shared, for as long. Alone it is held by who
 //! makes the ring's guard anew: then nobody has a role, in whatever namespace, by the kernel's word.
 
-use std::fs::{File, Metadata, TryLockError};
+use std::fs::{File, Metadata};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -15,9 +15,12 @@ use std::sync::{Mutex, PoisonError};
 use super::{
     Access, MemoryError, Ownership, Pages, Request, Result, Segment, memfd, posix, prepare,
 };
-use crate::os::lock::{Hold, hold};
+use crate::os::lock::{Hold, hold, hold_byte, would_be_refused};
 use crate::os::mapping::{self, Mapping};
 use crate::os::{errno, file, process};
+
+/// The byte that a remover of a ring without a guard locks. (Roles lock byte 0.)
+const REMOVER_BYTE: u64 = 1;
 
 /// What kind of file it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -230,14 +233,16 @@ impl FileObject {
         }
     }
 
-    /// Keeps other removers away until this is dropped; false if one is there. (Another kind of lock than
-    /// that of the roles.)
+    /// Keeps other removers away until this is dropped; false if one is there. A shared lock, which a
+    /// process that may only read the file can hold, keeps nobody away: beside such locks the answer is true
+    /// without a lock of our own.
     pub(super) fn try_lock(&self) -> Result<bool> {
-        match self.file.try_lock() {
-            Ok(()) => Ok(true),
-            Err(TryLockError::WouldBlock) => Ok(false),
-            Err(TryLockError::Error(error)) => Err(MemoryError::of("flock", error)),
+        let call = |error| MemoryError::of("fcntl(F_OFD_SETLK)", error);
+        if hold_byte(&self.file, REMOVER_BYTE, Hold::Alone).map_err(call)? {
+            return Ok(true);
         }
+        let refused_by_a_writer = would_be_refused(&self.file, REMOVER_BYTE, Hold::Shared);
+        refused_by_a_writer.map(|refused| !refused).map_err(call)
     }
 
     /// Holds the lock, shared, for one more role; false while somebody makes the guard anew.

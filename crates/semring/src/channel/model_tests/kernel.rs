@@ -204,6 +204,10 @@ impl Guard for Handle {
         unreachable!("no model removes its ring")
     }
 
+    fn override_removal(&self) -> Result<()> {
+        unreachable!("no model removes its ring")
+    }
+
     fn abort_removal(&self) -> Result<()> {
         unreachable!("no model removes its ring")
     }

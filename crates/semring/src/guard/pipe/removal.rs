@@ -1,0 +1,158 @@
+//! Taking the pipes of a ring away. Everything that a removal needs is opened when it begins, so that at the limit
+//! of descriptors it does not begin, in place of ending half-way.
+
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::{PipeGuard, Taken, os};
+use crate::guard::site::{self, FORCED, Pipe, REMOVAL};
+use crate::guard::{Bell, GuardError, Result, Seat};
+use crate::os::fifo::End;
+use crate::os::fork::Private;
+use crate::os::lock::Hold;
+
+/// How long the kernel may take to close the other files of a process when the first is closed.
+const TEARING_DOWN: Duration = Duration::from_secs(1);
+
+/// A removal that has begun.
+#[derive(Debug)]
+pub(super) struct Removing {
+    pub(super) by: Remover,
+    /// The life of the remover, opened before anything is taken away: there may be no descriptor then.
+    _life: Private,
+}
+
+#[derive(Debug)]
+pub(super) enum Remover {
+    Consumer(Arc<Taken>),
+    Other { lock: Private },
+}
+
+impl Removing {
+    /// The description of `lock` that the remover has had open from the beginning.
+    fn lock(&self) -> &Private {
+        match &self.by {
+            Remover::Consumer(seat) => &seat.lock,
+            Remover::Other { lock } => lock,
+        }
+    }
+}
+
+impl PipeGuard {
+    pub(super) fn begin_removal_as(&self, as_consumer: bool) -> Result<bool> {
+        self.check()?;
+        let life = self.remover_life()?;
+        let by = if as_consumer {
+            let seat = self.seated(Seat::Consumer)?;
+            if !self.keep_everybody_out(&seat.lock, as_consumer)? {
+                return Ok(false);
+            }
+            Remover::Consumer(seat)
+        } else {
+            let lock = self.own_lock()?;
+            if !self.keep_everybody_out(&lock, as_consumer)? {
+                return Ok(false);
+            }
+            Remover::Other { lock }
+        };
+        let begun = self
+            .check()
+            .and_then(|()| self.is_anybody_here(as_consumer));
+        *self.removing() = Some(Removing { by, _life: life });
+        match begun {
+            Ok(false) => Ok(true),
+            Ok(true) => self.end_removal().map(|()| false),
+            Err(error) => {
+                self.end_removal()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes REMOVAL alone; false if somebody is attached, about to be, or removes the ring.
+    fn keep_everybody_out(&self, lock: &Private, as_consumer: bool) -> Result<bool> {
+        let mut is_refused = false;
+        let over = Self::until(TEARING_DOWN, || {
+            self.check()?;
+            if Self::hold(lock, REMOVAL, Hold::Alone)? {
+                return Ok(true);
+            }
+            // Who has it and does not live has died, and the kernel is still closing its files: whoever has
+            // seen it gone must not be told that it is in the way.
+            is_refused = self.is_being_removed()? || self.is_anybody_here(as_consumer)?;
+            Ok(is_refused)
+        })?;
+        Ok(over && !is_refused)
+    }
+
+    fn remover_life(&self) -> Result<Private> {
+        Private::open(|| self.site.pipe(Pipe::Remover, End::Both)).map_err(self.failed("openat"))
+    }
+
+    pub(super) fn removing(&self) -> MutexGuard<'_, Option<Removing>> {
+        self.removal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`Guard::begin_forced_removal`](crate::guard::Guard::begin_forced_removal).
+    pub(super) fn begin_by_force(&self, timeout: Duration) -> Result<bool> {
+        let lock = self.own_lock()?;
+        let both =
+            || {
+                self.check()?;
+                // Shared, it keeps away those who want it alone.
+                Ok(Self::hold(&lock, FORCED, Hold::Alone)?
+                    && Self::hold(&lock, REMOVAL, Hold::Shared)?)
+            };
+        let life = self.remover_life()?;
+        let begun = Self::until(timeout, both)?;
+        if begun {
+            self.check()?;
+            let by = Remover::Other { lock };
+            *self.removing() = Some(Removing { by, _life: life });
+        }
+        Ok(begun)
+    }
+
+    /// As [`Guard::override_removal`](crate::guard::Guard::override_removal).
+    pub(super) fn begin_regardless(&self) -> Result<()> {
+        self.check()?;
+        let by = Remover::Other {
+            lock: self.own_lock()?,
+        };
+        let life = self.remover_life()?;
+        *self.removing() = Some(Removing { by, _life: life });
+        Ok(())
+    }
+
+    /// Ends a removal without removing.
+    pub(super) fn end_removal(&self) -> Result<()> {
+        match self.removing().take() {
+            Some(Removing {
+                by: Remover::Consumer(seat),
+                ..
+            }) => Self::hold(&seat.lock, REMOVAL, Hold::Shared).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    /// As [`Guard::destroy`](crate::guard::Guard::destroy).
+    pub(super) fn take_away(&self) -> Result<()> {
+        if self.removing().is_none() {
+            match self.begin_regardless() {
+                Err(GuardError::Removed) => return Ok(()), // somebody else was faster
+                other => other?,
+            }
+        }
+        // Its life and its lock were opened when the removal began: there may be no descriptor now. The life
+        // ends with this function, or with the process.
+        let Some(removing) = self.removing().take() else {
+            return Ok(());
+        };
+        site::mark_removed(removing.lock().file()).map_err(os("pwrite"))?;
+        // For those who wait, should somebody have a copy of the remover's descriptor just now (`leave`).
+        let _ = self.ring_others(Seat::Consumer);
+        let _ = self.ring(Bell::Messages);
+        drop(removing);
+        self.site.clear(self.lanes).map_err(os("rmdir"))
+    }
+}

@@ -1,0 +1,115 @@
+//! The owner of a ring can always remove it by force, whatever other processes have set in its guard or locked.
+
+use std::fs::File;
+use std::path::Path;
+
+use crate::case::Case;
+use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
+use semring::RemoveError;
+use semring_testkit::keeper::Keeper;
+use semring_testkit::objects::Object;
+use sysv_ipc::sem::{MAX_VALUE, Op};
+
+over_both_backends! {
+    a_semaphore_raised_without_undo_stops_no_forced_removal
+    a_full_semaphore_stops_no_forced_removal
+    a_writers_lock_on_the_pipes_stops_no_forced_removal
+    a_readers_lock_on_a_ring_without_guard_stops_no_forced_removal
+}
+
+/// One lane: eight semaphores of the ring, two of the lane.
+const SEMAPHORES: u16 = 10;
+/// The removal flag.
+const REMOVAL: u16 = 3;
+
+/// Locks all bytes of a file, for as long as the description is open.
+fn lock_all(file: &File, kind: i32) {
+    let lock = libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    fcntl(file, FcntlArg::F_OFD_SETLK(&lock)).expect("nobody else has a lock");
+}
+
+fn force(case: &Case) {
+    semring::remove(&case.address().parse().unwrap(), true).unwrap();
+    case.guard.assert_clean();
+}
+
+fn raised_semaphores(case: Case, value: i16) {
+    let case = case.with_semaphores();
+    for index in 0..SEMAPHORES {
+        case.ring(1);
+        let Keeper::Semaphores(set) = case.keeper() else {
+            panic!("the ring has semaphores")
+        };
+        let already = set.value(index).unwrap();
+        // No undo; and adding nothing would be waiting for 0.
+        if already < MAX_VALUE {
+            let more = (value - already as i16).max(1);
+            set.op(&[Op::new(index, more)]).unwrap();
+        }
+        if index == REMOVAL {
+            let refused = semring::remove(&case.address().parse().unwrap(), false).unwrap_err();
+            assert!(matches!(refused, RemoveError::InUse { .. }), "{refused}");
+        }
+        force(&case);
+    }
+    // And the name can be used again.
+    case.ring(1);
+    case.finish();
+}
+
+fn a_semaphore_raised_without_undo_stops_no_forced_removal(case: Case) {
+    raised_semaphores(case, 1);
+}
+
+fn a_full_semaphore_stops_no_forced_removal(case: Case) {
+    raised_semaphores(case, MAX_VALUE as i16);
+}
+
+fn a_writers_lock_on_the_pipes_stops_no_forced_removal(case: Case) {
+    let case = case.with_pipes();
+    case.ring(1);
+    let Keeper::Pipes(pipes) = case.keeper() else {
+        panic!("the ring has pipes")
+    };
+    let lock = File::options()
+        .read(true)
+        .write(true)
+        .open(pipes.join("lock"));
+    let lock = lock.unwrap();
+    lock_all(&lock, libc::F_WRLCK);
+    let refused = semring::remove(&case.address().parse().unwrap(), false).unwrap_err();
+    assert!(matches!(refused, RemoveError::InUse { .. }), "{refused}");
+    force(&case);
+    drop(lock);
+    case.ring(1);
+    case.finish();
+}
+
+fn a_readers_lock_on_a_ring_without_guard_stops_no_forced_removal(case: Case) {
+    case.ring(1);
+    case.keeper().remove();
+    let name = case
+        .guard
+        .objects()
+        .into_iter()
+        .find_map(|object| match object {
+            Object::Posix { name } => Some(name),
+            _ => None,
+        });
+    // A System V segment has no locks.
+    let _locks = name.map(|name| {
+        let path = Path::new("/dev/shm").join(name);
+        let reader = File::open(&path).unwrap();
+        lock_all(&reader, libc::F_RDLCK);
+        let alone = Flock::lock(File::open(&path).unwrap(), FlockArg::LockExclusive).unwrap();
+        (reader, alone)
+    });
+    force(&case);
+    case.finish_removed();
+}
