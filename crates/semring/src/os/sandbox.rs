@@ -37,7 +37,13 @@ impl Unfit {
 /// Whether semaphores do; asked of the kernel once.
 pub(crate) fn semaphores() -> Result<(), Unfit> {
     static ANSWER: OnceLock<Result<(), Unfit>> = OnceLock::new();
-    *ANSWER.get_or_init(|| if is_filtered() { probe() } else { Ok(()) })
+    *ANSWER.get_or_init(|| {
+        if is_filtered() {
+            probe(&mut Report::default())
+        } else {
+            Ok(())
+        }
+    })
 }
 
 /// Whether a call that only asks comes back.
@@ -55,11 +61,15 @@ fn is_filtered() -> bool {
     mode != Some("0")
 }
 
-fn probe() -> Result<(), Unfit> {
-    let mut report = Report::default();
+/// The children write into the report.
+fn probe(report: &mut Report) -> Result<(), Unfit> {
     let _no_core = NoCore::new();
     // First the operation that is to be undone, by a process that ends; then a look at what is left.
-    if !in_child(take, &mut report) {
+    if !in_child(take, report) {
+        // Killed for the operation, it has left its set.
+        if report.set.is_some() {
+            in_child(remove, report);
+        }
         return Err(Unfit::Forbidden);
     }
     match report.errno {
@@ -68,7 +78,7 @@ fn probe() -> Result<(), Unfit> {
         // A limit, say: whoever makes a set is told.
         _ => return Ok(()),
     }
-    if !in_child(look, &mut report) || !report.looked {
+    if !in_child(look, report) || !report.looked {
         return Err(Unfit::Forbidden);
     }
     if report.value == 0 {
@@ -109,13 +119,13 @@ impl Drop for NoCore {
 struct Report {
     errno: i32,
     looked: bool,
-    id: i32,
+    set: Option<SemSet>,
     value: u16,
 }
 
 fn take(report: &mut Report) {
     let made = SemSet::create(Key::PRIVATE, 1, 0o600).and_then(|set| {
-        report.id = set.id();
+        report.set = Some(set);
         set.op(&[Op::new(0, 1).undo()]).inspect_err(|_| {
             let _ = set.remove();
         })
@@ -124,12 +134,17 @@ fn take(report: &mut Report) {
 }
 
 fn look(report: &mut Report) {
-    let set = SemSet::from_id(report.id);
-    if let Ok(value) = set.value(0) {
+    if let Some(Ok(value)) = report.set.map(|set| set.value(0)) {
         report.value = value;
         report.looked = true;
     }
-    let _ = set.remove();
+    remove(report);
+}
+
+fn remove(report: &mut Report) {
+    if let Some(set) = report.set {
+        let _ = set.remove();
+    }
 }
 
 /// What a child is to do.
@@ -174,13 +189,54 @@ fn in_child(action: fn(&mut Report), report: &mut Report) -> bool {
 
 #[cfg(all(test, not(semring_loom)))]
 mod tests {
+    use std::process::Command;
+
+    use semring_testkit::sandbox;
+
     use super::*;
+
+    fn is_gone(set: SemSet) -> bool {
+        set.stat().is_err_and(|error| error.is_removed())
+    }
 
     #[test]
     fn semaphores_work_where_nothing_forbids_them_and_the_probe_leaves_nothing() {
-        let before = super::super::sysv::sem::list().unwrap_or_default().len();
-        assert_eq!(probe(), Ok(()));
-        let _ = before;
+        let mut report = Report::default();
+        assert_eq!(probe(&mut report), Ok(()));
+        assert!(report.looked);
+        assert!(is_gone(report.set.expect("the probe makes a set")));
+    }
+
+    #[test]
+    fn a_child_that_is_killed_is_reported() {
         assert!(!in_child(|_| std::process::abort(), &mut Report::default()));
+    }
+
+    /// This test starts itself under a filter that allows to make a set and kills for operations on it.
+    #[test]
+    fn a_probe_that_is_killed_for_the_operation_leaves_nothing() {
+        const INSIDE: &str = "SEMRING_TEST_FILTERED";
+        const SET: &str = "the set was ";
+        if std::env::var_os(INSIDE).is_some() {
+            let mut report = Report::default();
+            assert_eq!(probe(&mut report), Err(Unfit::Forbidden));
+            println!("{SET}{}", report.set.expect("the probe makes a set").id());
+            return;
+        }
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let test = concat!(
+            module_path!(),
+            "::a_probe_that_is_killed_for_the_operation_leaves_nothing"
+        );
+        let (_crate, test) = test.split_once("::").unwrap();
+        command.args(["--exact", test, "--nocapture"]);
+        sandbox::kill_for(&mut command, &[libc::SYS_semop, libc::SYS_semtimedop]);
+        let output = command.env(INSIDE, "1").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{output:?}");
+        // With one test thread the harness writes the test's name on the same line.
+        let (_, after) = text.split_once(SET).expect("the test ran inside");
+        let id = after.lines().next().and_then(|id| id.parse().ok());
+        assert!(is_gone(SemSet::from_id(id.expect("a number"))));
     }
 }
