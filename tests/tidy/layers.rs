@@ -1,5 +1,5 @@
-//! The layer table of semring, and the rules that hold it. docs/architecture.md has the same table in
-//! words: change both together.
+//! The layer table of semring, and the rules that hold it. docs/architecture.md has the same table: a rule
+//! compares them.
 
 use std::collections::BTreeSet;
 
@@ -79,11 +79,10 @@ const SYSTEM_CALLS: &str = "os";
 const ORDERINGS: [&str; 4] = ["sync", "ring", "guard", "lifecycle"];
 
 /// Files and folders of semring that may contain `unsafe`.
-const UNSAFE: [&str; 6] = [
+const UNSAFE: [&str; 5] = [
     "os/",
     "memory/",
     "layout/view.rs",
-    "ring/",
     "channel/trust.rs",
     "tokio/readiness.rs",
 ];
@@ -95,6 +94,79 @@ const UNSAFE_FUNCTION: &str = "trust_peers";
 const SAFE_CRATE: &str = "crates/semring-cli/";
 
 const TABLE: &str = "the table is in tests/tidy/layers.rs and docs/architecture.md";
+
+/// What a layer may use that is in no layer: other crates.
+const CRATES: [&str; 2] = ["libc", "sysv-ipc"];
+
+/// The rows of the table in docs/architecture.md say of each layer what the constants here say.
+pub fn the_document_has_the_table(document: &Source) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let lines = || document.text.lines().enumerate();
+    let heading = |line: &str| line.starts_with("| layer ");
+    let table = lines().skip_while(|(_, line)| !heading(line));
+    let rows = table.take_while(|(_, line)| line.starts_with('|'));
+    let rows: Vec<(usize, Vec<&str>)> = rows
+        .map(|(at, line)| (at + 1, line.split('|').map(str::trim).collect()))
+        .collect();
+    for layer in &LAYERS {
+        if ANYBODY_MAY_USE.contains(&layer.name) {
+            continue;
+        }
+        let names = |row: &&(usize, Vec<&str>)| {
+            row.1[1].split(' ').next() == Some(&format!("`{}`", layer.name))
+        };
+        let Some((line, row)) = rows.iter().find(names) else {
+            let text = format!("layer {} has no row in the table", layer.name);
+            findings.push(Finding::new(document, 1, text));
+            continue;
+        };
+        let [_, _, _, uses, unsafe_files, system_calls, orderings, ..] = row[..] else {
+            let text = "a row of the table has too few columns".to_owned();
+            findings.push(Finding::new(document, *line, text));
+            continue;
+        };
+        let mut find = |column: &str, said: &str, held: String| {
+            let name = layer.name;
+            let text = format!("{name}: {column}: the table says {said:?}, tests/tidy {held:?}");
+            findings.push(Finding::new(document, *line, text));
+        };
+        let said: BTreeSet<&str> = uses
+            .split(", ")
+            .filter(|name| !name.is_empty())
+            .filter(|name| !ANYBODY_MAY_USE.contains(name) && !CRATES.contains(name))
+            .collect();
+        if said != layer.uses.iter().copied().collect() {
+            find("may use", uses, layer.uses.join(", "));
+        }
+        let held = unsafe_cell(layer.name);
+        if unsafe_files != held {
+            find("unsafe", unsafe_files, held);
+        }
+        let held = layer.name == SYSTEM_CALLS;
+        if (system_calls == "only here") != held {
+            find("system calls", system_calls, held.to_string());
+        }
+        let held = ORDERINGS.contains(&layer.name);
+        if (orderings != "no") != held {
+            find("orderings", orderings, held.to_string());
+        }
+    }
+    findings
+}
+
+/// The files of a layer that may contain `unsafe`, as the document names them.
+fn unsafe_cell(layer: &str) -> String {
+    let below = |place: &'static str| place.strip_prefix(layer)?.strip_prefix('/');
+    let files: Vec<&str> = UNSAFE.into_iter().filter_map(below).collect();
+    match files[..] {
+        [] => "no".to_owned(),
+        [""] => "yes".to_owned(),
+        _ => {
+            let names: Vec<String> = files.iter().map(|file| format!("`{file}`")).collect();
+            names.join(", ")
+        }
+    }
+}
 
 /// A file of semring: the path below `src/`, and its module path. `lib.rs` is in no layer.
 fn place(source: &Source) -> Option<(&str, Vec<String>)> {
@@ -349,6 +421,47 @@ mod tests {
         let model = semring("model.rs", "");
         let root = semring("lib.rs", "#[cfg(all(test, semring_loom))] mod model;");
         assert_eq!(nothing_points_up(&[root, model]).len(), 0);
+    }
+
+    #[test]
+    fn a_row_that_differs_is_found() {
+        let rows = |replace: &str, by: &str| {
+            let mut text =
+                String::from("| layer | owns | may use | unsafe | calls | orderings |\n");
+            for layer in &LAYERS {
+                let yes = |is| if is { "yes" } else { "no" };
+                text += &format!(
+                    "| `{}` | bytes | {} | {} | {} | {} |\n",
+                    layer.name,
+                    layer.uses.join(", "),
+                    unsafe_cell(layer.name),
+                    ["no", "only here"][usize::from(layer.name == SYSTEM_CALLS)],
+                    yes(ORDERINGS.contains(&layer.name)),
+                );
+            }
+            let document = Source::new("docs/architecture.md", &text.replace(replace, by));
+            the_document_has_the_table(&document).len()
+        };
+        let ring = "| `ring` | bytes | layout | no | no | yes |";
+        assert_eq!(
+            rows(ring, "| `ring` | bytes | layout, sync | no | no | words |"),
+            0
+        );
+        assert_eq!(
+            rows(ring, "| `ring` | bytes | layout, os | no | no | yes |"),
+            1
+        );
+        assert_eq!(
+            rows(ring, "| `ring` | bytes | layout | yes | no | yes |"),
+            1
+        );
+        assert_eq!(
+            rows(ring, "| `ring` | bytes | layout | no | only here | yes |"),
+            1
+        );
+        assert_eq!(rows(ring, "| `ring` | bytes | layout | no | no | no |"), 1);
+        assert_eq!(rows(ring, "| `ring` | bytes | layout |"), 1);
+        assert_eq!(rows(ring, ""), 7, "the table ends at an empty line");
     }
 
     #[test]

@@ -98,6 +98,15 @@ fn imports_of_the_bench_have_one_direction() {
 }
 
 #[test]
+fn the_document_has_the_table() {
+    let documents = read("md", &["docs"]);
+    let document = documents.iter().find(|d| d.path == "docs/architecture.md");
+    expect_none(&layers::the_document_has_the_table(
+        document.expect("the document of the layers"),
+    ));
+}
+
+#[test]
 fn system_calls_have_one_place() {
     expect_none(&layers::system_calls_have_one_place(&crates()));
 }
@@ -127,7 +136,7 @@ fn every_crate_has_the_lints() {
 
 #[test]
 fn no_file_is_long() {
-    expect_none(&sources::no_file_is_long(&everything()));
+    expect_none(&sources::no_file_is_long(&everything(), &sources::TOO_LONG));
 }
 
 #[test]
