@@ -13,11 +13,25 @@ use semring::spsc;
 use sysv_ipc::Key;
 use sysv_ipc::sem::{Created, Op, SemSet};
 
-mod support;
-use support::Name;
-
 /// Messages that are sent before they are received: all fit the default ring.
 const RUN: u64 = 100;
+
+/// The name of a ring that is removed at the end.
+struct Name(String);
+
+impl Name {
+    fn new(what: &str) -> Self {
+        Self(format!("bench-{what}-{}", std::process::id()))
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        if let Ok(address) = self.0.parse() {
+            let _ = semring::remove(&address, true);
+        }
+    }
+}
 
 fn ring(what: &str, capacity: u64) -> (Name, spsc::Ring) {
     let name = Name::new(what);

@@ -61,6 +61,23 @@ pub fn check<W: Word>(words: &[W], word: u64) -> bool {
     black_box(differing) == 0
 }
 
+/// Fills a message so that each word of each message is different. Slower than [`fill`].
+pub(crate) fn scramble<W: Word>(words: &mut [W], number: u64) {
+    for (index, word) in words.iter_mut().enumerate() {
+        *word = W::of(scrambled(index, number));
+    }
+}
+
+/// True if [`scramble`] has filled all these words.
+pub(crate) fn is_scrambled<W: Word>(words: &[W], number: u64) -> bool {
+    let mut words = words.iter().enumerate();
+    words.all(|(index, word)| word.value() == scrambled(index, number))
+}
+
+fn scrambled(index: usize, number: u64) -> u64 {
+    (number ^ (index as u64) << 40).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
 /// A message in memory of one process.
 ///
 /// The length of an array is known at compile time, like that of a message with a type; the length of a

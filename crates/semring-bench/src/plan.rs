@@ -9,7 +9,7 @@ use crate::machine::{Cpus, Disturbance, Machine, has_no_time_slice, line_round_t
 use crate::results::{Block, Column, Report, Row, median, rows};
 use crate::runner;
 use crate::units::{exact_bytes, senders};
-use crate::ways::{Spec, Way};
+use crate::ways::{Category, Spec, Way};
 use crate::workload::{SMALL_BYTES, WAKE_INTERVAL, WAKE_UPS, Workload};
 
 /// What to measure.
@@ -19,10 +19,10 @@ pub struct Options {
     pub ways: Vec<Way>,
     /// The workloads.
     pub workloads: Vec<Workload>,
-    /// Bytes of a message, one way: multiples of 8. Several senders and wake-ups are measured with 64.
+    /// Bytes of a message, one way: multiples of 8.
     pub sizes: Vec<usize>,
-    /// Bytes of a message that is answered: multiples of 8.
-    pub trip_sizes: Vec<usize>,
+    /// Bytes of a message in the other workloads: multiples of 8.
+    pub small_sizes: Vec<usize>,
     /// Numbers of senders at once.
     pub sender_counts: Vec<usize>,
     /// The wait strategy of rings.
@@ -44,7 +44,7 @@ impl Default for Options {
             ways: Way::usual(),
             workloads: Workload::ALL.to_vec(),
             sizes: vec![8, 64, 256, 1024, 4096, 65536],
-            trip_sizes: vec![SMALL_BYTES],
+            small_sizes: vec![SMALL_BYTES],
             sender_counts: vec![1, 4, 16],
             wait: WaitStrategy::Adaptive,
             guard: GuardChoice::Auto,
@@ -86,37 +86,11 @@ struct Run<'a> {
 /// If a process can't be started, or a message is not what was sent. A way that can't run a workload here is
 /// not an error: its row has the reason.
 pub fn run(options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<Report> {
-    let sizes = options.sizes.iter().chain(&options.trip_sizes);
+    let sizes = options.sizes.iter().chain(&options.small_sizes);
     if let Some(odd) = sizes.copied().find(|size| *size == 0 || size % 8 != 0) {
         return Err(format!("messages are whole words of 8 bytes, and not {odd} bytes").into());
     }
-    let mut blocks = Vec::new();
-    for &workload in &options.workloads {
-        match workload {
-            Workload::OneWay => blocks.extend(options.sizes.iter().map(|&size| Block {
-                workload,
-                size,
-                senders: 1,
-            })),
-            Workload::RoundTrip => blocks.extend(options.trip_sizes.iter().map(|&size| Block {
-                workload,
-                size,
-                senders: 1,
-            })),
-            Workload::Producers => {
-                blocks.extend(options.sender_counts.iter().map(|&senders| Block {
-                    workload,
-                    size: SMALL_BYTES,
-                    senders,
-                }))
-            }
-            Workload::WakeUp => blocks.push(Block {
-                workload,
-                size: SMALL_BYTES,
-                senders: 1,
-            }),
-        }
-    }
+    let blocks = blocks(options);
     let mut run = Run {
         cpus: Cpus::find()?,
         machine: Machine::new(),
@@ -147,6 +121,29 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<Repo
         warnings,
         rows,
     })
+}
+
+/// The comparisons of a run, in their order.
+fn blocks(options: &Options) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    for &workload in &options.workloads {
+        let sizes = match workload {
+            Workload::OneWay => &options.sizes,
+            _ => &options.small_sizes,
+        };
+        let sender_counts = match workload {
+            Workload::Producers => &options.sender_counts[..],
+            _ => &[1],
+        };
+        for &size in sizes {
+            blocks.extend(sender_counts.iter().map(|&senders| Block {
+                workload,
+                size,
+                senders,
+            }));
+        }
+    }
+    blocks
 }
 
 impl Run<'_> {
@@ -207,6 +204,10 @@ impl Run<'_> {
         let spec = self.spec(way, block);
         match block.workload {
             Workload::OneWay => {
+                if way.category != Category::Limit {
+                    runner::verify(spec.clone(), &self.cpus)?;
+                }
+                let spec = self.spec(way, block);
                 column.count = runner::count_for(&spec, &self.cpus, self.options.round)?;
             }
             Workload::RoundTrip => {
@@ -259,5 +260,32 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_senders_make_blocks() {
+        let options = Options {
+            sizes: vec![8, 64],
+            small_sizes: vec![64, 1024],
+            sender_counts: vec![1, 4],
+            ..Options::default()
+        };
+        let blocks = blocks(&options);
+        let of = |workload| {
+            let blocks = blocks.iter().filter(|block| block.workload == workload);
+            blocks
+                .map(|block| (block.size, block.senders))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of(Workload::OneWay), [(8, 1), (64, 1)]);
+        assert_eq!(of(Workload::RoundTrip), [(64, 1), (1024, 1)]);
+        assert_eq!(of(Workload::WakeUp), [(64, 1), (1024, 1)]);
+        let producers = [(64, 1), (64, 4), (1024, 1), (1024, 4)];
+        assert_eq!(of(Workload::Producers), producers);
     }
 }

@@ -156,6 +156,7 @@ Examples:
 Examples:
   semring bench --report bench.html
   semring bench --peer semring,pipe --size 64 --workload one-way
+  semring bench --workload producers --senders 1,2,4,8,16 --small-size 64,1K
   semring bench --trial --json | jq -r .way
 
 "

@@ -69,7 +69,7 @@ enum Work {
     RoundTrip,
     /// A message each millisecond to a process that sleeps
     WakeUp,
-    /// 1, 4 and 16 senders, no process pinned
+    /// Several senders, no process pinned
     Producers,
 }
 
@@ -101,6 +101,14 @@ pub(crate) struct BenchArgs {
     #[arg(long = "size", value_name = "SIZES", value_delimiter = ',', value_parser = parse_size,
           default_value = "8,64,256,1K,4K,64K")]
     sizes: Vec<usize>,
+    /// Bytes of a message in the other workloads, separated by commas; multiples of 8
+    #[arg(long = "small-size", value_name = "SIZES", value_delimiter = ',', value_parser = parse_size,
+          default_value = "64")]
+    small_sizes: Vec<usize>,
+    /// Numbers of senders in the workload producers, separated by commas; at most 64
+    #[arg(long = "senders", value_name = "NUMBERS", value_delimiter = ',', default_value = "1,4,16",
+          value_parser = clap::value_parser!(u16).range(1..=64))]
+    senders: Vec<u16>,
     /// Wait strategy of both ends of a ring
     #[arg(long, value_enum, default_value_t = Wait::Adaptive)]
     wait: Wait,
@@ -203,6 +211,8 @@ pub(crate) fn run(args: BenchArgs) -> Result<u8, Failure> {
         },
         workloads,
         sizes: args.sizes,
+        small_sizes: args.small_sizes,
+        sender_counts: args.senders.into_iter().map(usize::from).collect(),
         wait: args.wait.into(),
         guard: args.guard.into(),
         backend: args.backend.prefix().to_owned(),

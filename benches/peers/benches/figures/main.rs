@@ -52,7 +52,7 @@ fn measure(arguments: &[String]) -> Result<()> {
     let source = Source {
         one_way: go(&options(Workload::OneWay, &ONE_WAY)?)?,
         trips: go(&Options {
-            trip_sizes: vec![48, 64],
+            small_sizes: vec![48, 64],
             ..options(Workload::RoundTrip, &TRIPS)?
         })?,
         wake_ups: go(&options(Workload::WakeUp, &WAKE_UPS)?)?,

@@ -72,8 +72,20 @@ pub fn html(report: &Report) -> String {
             .iter()
             .filter(|row| row.workload == workload)
             .collect();
-        if !rows.is_empty() {
+        if workload == Workload::OneWay {
             section(&mut page, &styles, workload, &rows);
+            continue;
+        }
+        let mut sizes: Vec<usize> = rows.iter().map(|row| row.size_bytes).collect();
+        sizes.dedup();
+        for size in sizes {
+            let rows = rows.iter().filter(|row| row.size_bytes == size);
+            section(
+                &mut page,
+                &styles,
+                workload,
+                &rows.copied().collect::<Vec<_>>(),
+            );
         }
     }
     let _ = writeln!(
@@ -84,23 +96,29 @@ pub fn html(report: &Report) -> String {
 }
 
 fn section(page: &mut String, styles: &Styles, workload: Workload, rows: &[&Row]) {
+    let Some(first) = rows.first() else { return };
+    let size = exact_bytes(first.size_bytes as u64);
+    let heading = match workload {
+        Workload::OneWay => workload.title().to_owned(),
+        _ => format!("{}, {size}", workload.title()),
+    };
     let about = match workload {
         Workload::OneWay => {
             "Messages a second over the size of a message; both scales are logarithmic."
         }
         Workload::RoundTrip => {
-            "Latency of a round trip of 64 bytes: the median as a number, a bar from there to 99 %, a line to 99.9 %. \
+            "Latency of a round trip: the median as a number, a bar from there to 99 %, a line to 99.9 %. \
              The scale is logarithmic."
         }
         Workload::WakeUp => {
-            "From the clock of the sender to the receiver, with a message of 64 bytes each millisecond: the median as a \
+            "From the clock of the sender to the receiver, with a message each millisecond: the median as a \
              number, a bar from there to 99 %, a line to 99.9 %; and the CPU that each costs the receiver."
         }
         Workload::Producers => {
-            "All on the same CPUs, no process pinned; 64 bytes. Share: the largest of any sender divided by the smallest."
+            "All on the same CPUs, no process pinned. Share: the largest of any sender divided by the smallest."
         }
     };
-    let _ = write!(page, "<h2>{}</h2><p>{about}</p>", workload.title());
+    let _ = write!(page, "<h2>{heading}</h2><p>{about}</p>");
     match workload {
         Workload::OneWay => {
             let size = |row: &Row| row.size_bytes;

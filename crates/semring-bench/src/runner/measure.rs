@@ -10,11 +10,24 @@ use crate::machine::Cpus;
 use crate::ways::Spec;
 use crate::work::{Count, Measured, Work};
 
+/// Messages that a way must carry before it is measured.
+const VERIFIED: u64 = 2000;
+
 /// One way: messages a second.
 pub(crate) fn rate(spec: Spec, cpus: &Cpus, count: u64) -> Result<f64> {
     let pair = Pair::pinned(spec, cpus, |_| Work::Send { count })?;
     match pair.measure(Work::Receive { count })? {
         Measured::Duration(took) => Ok(count as f64 / took.as_secs_f64()),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Fails unless a way carries [`VERIFIED`] messages in order whose words all differ.
+pub(crate) fn verify(spec: Spec, cpus: &Cpus) -> Result<()> {
+    let count = VERIFIED;
+    let pair = Pair::pinned(spec, cpus, |_| Work::SendScrambled { count })?;
+    match pair.measure(Work::ReceiveScrambled { count })? {
+        Measured::Nothing => Ok(()),
         other => Err(unexpected(&other)),
     }
 }

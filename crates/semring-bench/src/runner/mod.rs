@@ -6,5 +6,5 @@ mod pair;
 mod processes;
 mod threads;
 
-pub(crate) use measure::{count_for, latencies, producers, rate, wake_ups};
+pub(crate) use measure::{count_for, latencies, producers, rate, verify, wake_ups};
 pub use processes::{CHILD, run_child};

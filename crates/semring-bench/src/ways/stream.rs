@@ -44,7 +44,7 @@ const fn pipe(
     }
 }
 
-const PIPES: [(Way, Form); 5] = [
+const PIPES: [(Way, Form); 6] = [
     (
         pipe(
             "pipe",
@@ -93,6 +93,18 @@ const PIPES: [(Way, Form); 5] = [
         },
         Form::Pages,
     ),
+    (
+        Way {
+            category: Category::Variant,
+            ..pipe(
+                "pipe-large-reads",
+                "pipe, 64 KiB reads",
+                "One write(2) for each message, and as many messages as there are for each read(2).",
+                mixed,
+            )
+        },
+        Form::LargeReads,
+    ),
 ];
 
 const OTHERS: [Way; 3] = [
@@ -138,6 +150,8 @@ fn form(way: Way) -> Form {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Each,
+    /// One write for each message; reads are large.
+    LargeReads,
     /// Packed into 4 KiB.
     Pages,
     /// Packed into 64 KiB.
@@ -188,7 +202,9 @@ pub(crate) struct StreamLink {
     output: File,
     input: File,
     leaving: Leaving,
-    /// For packed messages: the bytes that were read, and the part of them that is not yet returned.
+    /// Whether a read may return several messages.
+    reads_are_large: bool,
+    /// For large reads: the bytes that were read, and the part of them that is not yet returned.
     held: Vec<u8>,
     rest: Range<usize>,
     _cleanup: Vec<CleanupGuard>,
@@ -202,7 +218,7 @@ impl StreamLink {
         cleanup: Vec<CleanupGuard>,
     ) -> Result<Self> {
         let leaving = match form {
-            Form::Each => Leaving::Each,
+            Form::Each | Form::LargeReads => Leaving::Each,
             Form::Pages => Leaving::Bulk(Vec::with_capacity(PIPE_BUF), PIPE_BUF),
             Form::Packed | Form::Long => Leaving::Bulk(Vec::with_capacity(BULK), BULK),
             Form::Lent => Leaving::Lent(Lent {
@@ -218,6 +234,7 @@ impl StreamLink {
             output: output.into(),
             input: input.into(),
             leaving,
+            reads_are_large: form != Form::Each,
             held: Vec::new(),
             rest: 0..0,
             _cleanup: cleanup,
@@ -277,7 +294,7 @@ impl<M: Bytes> Link<M> for StreamLink {
     #[inline]
     fn receive(&mut self, message: &mut M) -> Result<()> {
         let bytes = message.bytes_mut();
-        if matches!(self.leaving, Leaving::Each) {
+        if !self.reads_are_large {
             return Ok(self.input.read_exact(bytes)?);
         }
         while self.rest.len() < bytes.len() {

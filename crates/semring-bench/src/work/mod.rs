@@ -29,6 +29,10 @@ pub(crate) enum Work {
     Send { count: u64 },
     /// One way: receives `count` messages.
     Receive { count: u64 },
+    /// Sends `count` messages whose words all differ.
+    SendScrambled { count: u64 },
+    /// Receives `count` messages of `SendScrambled`.
+    ReceiveScrambled { count: u64 },
     /// Round trip: sends `count` messages back.
     Echo { count: u64 },
     /// Round trip: sends `count` messages, and waits for the answer to each.
@@ -68,6 +72,14 @@ impl Task {
                 Measured::Nothing
             }
             Work::Receive { count } => Measured::Duration(one_way::receive(link, size, count)?),
+            Work::SendScrambled { count } => {
+                one_way::send_scrambled(link, size, count)?;
+                Measured::Nothing
+            }
+            Work::ReceiveScrambled { count } => {
+                one_way::receive_scrambled(link, size, count)?;
+                Measured::Nothing
+            }
             Work::Echo { count } => {
                 latency::echo(link, size, count)?;
                 Measured::Nothing
