@@ -9,7 +9,7 @@
 //! | [`shm`] | segments of memory | `shmget` `shmat` `shmdt` `shmctl` |
 //! | [`sem`] | sets of semaphores | `semget` `semop` `semtimedop` `semctl` |
 //! | [`msg`] | queues of messages | `msgget` `msgsnd` `msgrcv` `msgctl` |
-//! | [`limits`] | what the namespace allows | `/proc/sys/kernel/…` |
+//! | [`limits`] | what the namespace allows | `/proc/sys/kernel/…`, `IPC_INFO` |
 //!
 //! An object is found by its [`Key`] (agreed on beforehand, or made from a file by [`ftok`]) and
 //! used by its id. It lives in the IPC namespace until someone removes it, so the handles
@@ -37,8 +37,8 @@
 //! # Not here
 //!
 //! Attaching over a mapping or for execution (`SHM_REMAP`, `SHM_EXEC`), rounded addresses
-//! (`SHM_RND`), and the commands that walk the kernel's tables by index (`SHM_STAT`, `SEM_INFO` and
-//! the like): `list` and [`limits`] read the same from `/proc`.
+//! (`SHM_RND`), and the commands that walk the kernel's tables by index (`SHM_STAT_ANY` and the like):
+//! `list` and [`limits`] read `/proc`, and use those commands themselves where it can't be read.
 
 #![deny(unsafe_code)]
 

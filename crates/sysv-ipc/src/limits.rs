@@ -1,4 +1,5 @@
-//! The limits of this IPC namespace, from `/proc/sys/kernel`.
+//! The limits of this IPC namespace, from `/proc/sys/kernel`, or from the kernel by `IPC_INFO` where that
+//! can't be read.
 //!
 //! Each new IPC namespace begins with the kernel's defaults, and root may change them there. They
 //! bound creation; what exists stays.
@@ -12,6 +13,8 @@
 
 use std::io;
 use std::str::FromStr;
+
+use crate::sys;
 
 /// The limits of semaphores, from `/proc/sys/kernel/sem`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,7 +41,7 @@ pub struct Shm {
     /// Segments, from `/proc/sys/kernel/shmmni`.
     pub segments: u64,
     /// Whether segments without attachments are removed at the exit of their creator, from
-    /// `/proc/sys/kernel/shm_rmid_forced`.
+    /// `/proc/sys/kernel/shm_rmid_forced`; false where that can't be read.
     pub removed_when_unattached: bool,
 }
 
@@ -57,8 +60,12 @@ pub struct Msg {
 /// Reads the limits of semaphores.
 ///
 /// # Errors
-/// What reading gives; `NotFound` without `/proc` or without System V IPC.
+/// What reading gives, if the kernel has no System V IPC.
 pub fn sem() -> io::Result<Sem> {
+    sem_from_proc().or_else(|error| sem_from_kernel().ok_or(error))
+}
+
+fn sem_from_proc() -> io::Result<Sem> {
     let [per_set, in_all, ops_per_call, sets] = numbers("/proc/sys/kernel/sem")?;
     Ok(Sem {
         per_set,
@@ -73,6 +80,10 @@ pub fn sem() -> io::Result<Sem> {
 /// # Errors
 /// As [`sem`].
 pub fn shm() -> io::Result<Shm> {
+    shm_from_proc().or_else(|error| shm_from_kernel().ok_or(error))
+}
+
+fn shm_from_proc() -> io::Result<Shm> {
     let [max_bytes] = numbers("/proc/sys/kernel/shmmax")?;
     let [pages_in_all] = numbers("/proc/sys/kernel/shmall")?;
     let [segments] = numbers("/proc/sys/kernel/shmmni")?;
@@ -90,6 +101,10 @@ pub fn shm() -> io::Result<Shm> {
 /// # Errors
 /// As [`sem`].
 pub fn msg() -> io::Result<Msg> {
+    msg_from_proc().or_else(|error| msg_from_kernel().ok_or(error))
+}
+
+fn msg_from_proc() -> io::Result<Msg> {
     let [message_bytes] = numbers("/proc/sys/kernel/msgmax")?;
     let [queue_bytes] = numbers("/proc/sys/kernel/msgmnb")?;
     let [queues] = numbers("/proc/sys/kernel/msgmni")?;
@@ -98,6 +113,39 @@ pub fn msg() -> io::Result<Msg> {
         queue_bytes,
         queues,
     })
+}
+
+fn sem_from_kernel() -> Option<Sem> {
+    let (info, _) = sys::sem_info().ok()?;
+    Some(Sem {
+        per_set: number(info.semmsl)?,
+        in_all: number(info.semmns)?,
+        ops_per_call: number(info.semopm)?,
+        sets: number(info.semmni)?,
+    })
+}
+
+fn shm_from_kernel() -> Option<Shm> {
+    let (info, _) = sys::shm_info().ok()?;
+    Some(Shm {
+        max_bytes: info.shmmax,
+        pages_in_all: info.shmall,
+        segments: info.shmmni,
+        removed_when_unattached: false,
+    })
+}
+
+fn msg_from_kernel() -> Option<Msg> {
+    let (info, _) = sys::msg_info().ok()?;
+    Some(Msg {
+        message_bytes: number(info.msgmax)?,
+        queue_bytes: number(info.msgmnb)?,
+        queues: number(info.msgmni)?,
+    })
+}
+
+fn number(value: i32) -> Option<u64> {
+    u64::try_from(value).ok()
 }
 
 /// The `N` numbers in a file.
@@ -122,6 +170,18 @@ fn parse<const N: usize>(text: &str) -> Option<[u64; N]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_kernel_gives_the_same_as_proc() {
+        assert_eq!(sem_from_kernel(), sem_from_proc().ok());
+        assert_eq!(msg_from_kernel(), msg_from_proc().ok());
+        let of_proc = shm_from_proc().unwrap();
+        let of_kernel = Shm {
+            removed_when_unattached: of_proc.removed_when_unattached,
+            ..shm_from_kernel().unwrap()
+        };
+        assert_eq!(of_kernel, of_proc);
+    }
 
     #[test]
     fn as_many_numbers_as_expected_are_read() {

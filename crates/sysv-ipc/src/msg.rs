@@ -118,6 +118,28 @@ pub struct Stat {
     pub ctime: i64,
 }
 
+impl From<&libc::msqid_ds> for Stat {
+    fn from(data: &libc::msqid_ds) -> Self {
+        let perm = Perm::from(&data.msg_perm);
+        Stat {
+            key: Key::new(perm.key),
+            uid: perm.uid,
+            gid: perm.gid,
+            cuid: perm.cuid,
+            cgid: perm.cgid,
+            mode: perm.mode & 0o777,
+            messages: data.msg_qnum,
+            bytes: data.__msg_cbytes,
+            max_bytes: data.msg_qbytes,
+            last_send_pid: data.msg_lspid,
+            last_receive_pid: data.msg_lrpid,
+            stime: data.msg_stime,
+            rtime: data.msg_rtime,
+            ctime: data.msg_ctime,
+        }
+    }
+}
+
 /// A line of the listing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -276,23 +298,7 @@ impl Queue {
     /// * `EINVAL`, `EIDRM`: the queue has been removed.
     pub fn stat(&self) -> Result<Stat> {
         let data = sys::msg_stat(self.id).map_err(|errno| self.error(Call::MsgStat, errno))?;
-        let perm = Perm::from(&data.msg_perm);
-        Ok(Stat {
-            key: Key::new(perm.key),
-            uid: perm.uid,
-            gid: perm.gid,
-            cuid: perm.cuid,
-            cgid: perm.cgid,
-            mode: perm.mode & 0o777,
-            messages: data.msg_qnum,
-            bytes: data.__msg_cbytes,
-            max_bytes: data.msg_qbytes,
-            last_send_pid: data.msg_lspid,
-            last_receive_pid: data.msg_lrpid,
-            stime: data.msg_stime,
-            rtime: data.msg_rtime,
-            ctime: data.msg_ctime,
-        })
+        Ok(Stat::from(&data))
     }
 
     /// Changes owner, group, mode and size, all together (`IPC_SET`).
@@ -375,10 +381,11 @@ fn get(key: Key, flags: i32, mode: u32) -> Result<Queue> {
     }
 }
 
-/// The queues of this IPC namespace, from `/proc/sysvipc/msg`, whoever owns them.
+/// The queues of this IPC namespace, whoever owns them: from `/proc/sysvipc/msg`, or from
+/// the kernel's table, an index at a time, where that can't be read.
 ///
 /// # Errors
-/// What reading the file gives; `NotFound` without `/proc` or without System V IPC.
+/// What reading the file gives, if the kernel has no System V IPC.
 ///
 /// ```
 /// use sysv_ipc::{Key, msg::{self, Created, Queue}};
@@ -388,6 +395,10 @@ fn get(key: Key, flags: i32, mode: u32) -> Result<Queue> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn list() -> io::Result<Vec<Entry>> {
+    from_proc().or_else(|error| from_kernel().ok_or(error))
+}
+
+fn from_proc() -> io::Result<Vec<Entry>> {
     table::read("/proc/sysvipc/msg", |row| {
         let stat = Stat {
             key: row.key()?,
@@ -410,4 +421,30 @@ pub fn list() -> io::Result<Vec<Entry>> {
             stat,
         })
     })
+}
+
+/// The same where `/proc` can't be read, by an index at a time.
+fn from_kernel() -> Option<Vec<Entry>> {
+    let (_, highest) = sys::msg_info().ok()?;
+    let at = |index| {
+        let (id, data) = sys::msg_at(index).ok()?;
+        let stat = Stat {
+            max_bytes: 0,
+            ..Stat::from(&data)
+        };
+        Some(Entry { id, stat })
+    };
+    Some((0..=highest).filter_map(at).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_gives_the_same_as_proc() {
+        let object = Created::new(Queue::create(Key::PRIVATE, 0o640).unwrap());
+        let of = |entries: Vec<Entry>| entries.into_iter().find(|entry| entry.id == object.id());
+        assert_eq!(of(from_kernel().unwrap()), of(from_proc().unwrap()));
+    }
 }

@@ -165,6 +165,23 @@ pub struct Stat {
     pub ctime: i64,
 }
 
+impl From<&libc::semid_ds> for Stat {
+    fn from(data: &libc::semid_ds) -> Self {
+        let perm = Perm::from(&data.sem_perm);
+        Stat {
+            key: Key::new(perm.key),
+            uid: perm.uid,
+            gid: perm.gid,
+            cuid: perm.cuid,
+            cgid: perm.cgid,
+            mode: perm.mode & 0o777,
+            count: data.sem_nsems as usize,
+            otime: data.sem_otime,
+            ctime: data.sem_ctime,
+        }
+    }
+}
+
 /// A line of the listing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -355,18 +372,7 @@ impl SemSet {
     /// * `EINVAL`, `EIDRM`: the set has been removed.
     pub fn stat(&self) -> Result<Stat> {
         let data = sys::sem_stat(self.id).map_err(|errno| self.error(Call::SemStat, errno))?;
-        let perm = Perm::from(&data.sem_perm);
-        Ok(Stat {
-            key: Key::new(perm.key),
-            uid: perm.uid,
-            gid: perm.gid,
-            cuid: perm.cuid,
-            cgid: perm.cgid,
-            mode: perm.mode & 0o777,
-            count: data.sem_nsems as usize,
-            otime: data.sem_otime,
-            ctime: data.sem_ctime,
-        })
+        Ok(Stat::from(&data))
     }
 
     /// Changes owner, group and mode (`IPC_SET`).
@@ -433,10 +439,11 @@ fn get(key: Key, count: usize, flags: i32, mode: u32) -> Result<SemSet> {
     }
 }
 
-/// The sets of this IPC namespace, from `/proc/sysvipc/sem`, whoever owns them.
+/// The sets of this IPC namespace, whoever owns them: from `/proc/sysvipc/sem`, or from
+/// the kernel's table, an index at a time, where that can't be read.
 ///
 /// # Errors
-/// What reading the file gives; `NotFound` without `/proc` or without System V IPC.
+/// What reading the file gives, if the kernel has no System V IPC.
 ///
 /// ```
 /// use sysv_ipc::{Key, sem::{self, Created, SemSet}};
@@ -448,6 +455,10 @@ fn get(key: Key, count: usize, flags: i32, mode: u32) -> Result<SemSet> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn list() -> io::Result<Vec<Entry>> {
+    from_proc().or_else(|error| from_kernel().ok_or(error))
+}
+
+fn from_proc() -> io::Result<Vec<Entry>> {
     table::read("/proc/sysvipc/sem", |row| {
         let stat = Stat {
             key: row.key()?,
@@ -465,4 +476,27 @@ pub fn list() -> io::Result<Vec<Entry>> {
             stat,
         })
     })
+}
+
+/// The same where `/proc` can't be read, by an index at a time.
+fn from_kernel() -> Option<Vec<Entry>> {
+    let (_, highest) = sys::sem_info().ok()?;
+    let at = |index| {
+        let (id, data) = sys::sem_at(index).ok()?;
+        let stat = Stat::from(&data);
+        Some(Entry { id, stat })
+    };
+    Some((0..=highest).filter_map(at).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_gives_the_same_as_proc() {
+        let object = Created::new(SemSet::create(Key::PRIVATE, 3, 0o640).unwrap());
+        let of = |entries: Vec<Entry>| entries.into_iter().find(|entry| entry.id == object.id());
+        assert_eq!(of(from_kernel().unwrap()), of(from_proc().unwrap()));
+    }
 }

@@ -146,6 +146,29 @@ pub struct Stat {
     pub locked: bool,
 }
 
+impl From<&libc::shmid_ds> for Stat {
+    fn from(data: &libc::shmid_ds) -> Self {
+        let perm = Perm::from(&data.shm_perm);
+        Stat {
+            key: Key::new(perm.key),
+            uid: perm.uid,
+            gid: perm.gid,
+            cuid: perm.cuid,
+            cgid: perm.cgid,
+            mode: perm.mode & 0o777,
+            bytes: data.shm_segsz,
+            creator_pid: data.shm_cpid,
+            last_pid: data.shm_lpid,
+            attached: data.shm_nattch,
+            atime: data.shm_atime,
+            dtime: data.shm_dtime,
+            ctime: data.shm_ctime,
+            marked_for_removal: perm.mode & SHM_DEST != 0,
+            locked: perm.mode & SHM_LOCKED != 0,
+        }
+    }
+}
+
 /// A line of the listing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -154,9 +177,9 @@ pub struct Entry {
     pub id: i32,
     /// The rest.
     pub stat: Stat,
-    /// How much of it is in memory, in bytes.
+    /// How much of it is in memory, in bytes; 0 where `/proc` can't be read.
     pub resident_bytes: u64,
-    /// How much of it is swapped out, in bytes.
+    /// How much of it is swapped out, in bytes; 0 where `/proc` can't be read.
     pub swapped_bytes: u64,
 }
 
@@ -283,24 +306,7 @@ impl Shm {
     /// * `EINVAL`, `EIDRM`: the segment has been removed.
     pub fn stat(&self) -> Result<Stat> {
         let data = sys::shm_stat(self.id).map_err(|errno| self.error(Call::ShmStat, errno))?;
-        let perm = Perm::from(&data.shm_perm);
-        Ok(Stat {
-            key: Key::new(perm.key),
-            uid: perm.uid,
-            gid: perm.gid,
-            cuid: perm.cuid,
-            cgid: perm.cgid,
-            mode: perm.mode & 0o777,
-            bytes: data.shm_segsz,
-            creator_pid: data.shm_cpid,
-            last_pid: data.shm_lpid,
-            attached: data.shm_nattch,
-            atime: data.shm_atime,
-            dtime: data.shm_dtime,
-            ctime: data.shm_ctime,
-            marked_for_removal: perm.mode & SHM_DEST != 0,
-            locked: perm.mode & SHM_LOCKED != 0,
-        })
+        Ok(Stat::from(&data))
     }
 
     /// Changes owner, group and mode (`IPC_SET`). What is attached stays attached.
@@ -472,10 +478,11 @@ pub unsafe fn detach_raw(pointer: NonNull<u8>) -> Result<()> {
     unsafe { sys::shmdt(pointer) }.map_err(|errno| Error::new(Call::ShmDt, Subject::None, errno))
 }
 
-/// The segments of this IPC namespace, from `/proc/sysvipc/shm`, whoever owns them.
+/// The segments of this IPC namespace, whoever owns them: from `/proc/sysvipc/shm`, or from
+/// the kernel's table, an index at a time, where that can't be read.
 ///
 /// # Errors
-/// What reading the file gives; `NotFound` without `/proc` or without System V IPC.
+/// What reading the file gives, if the kernel has no System V IPC.
 ///
 /// ```
 /// use sysv_ipc::{Key, shm::{self, Created, Shm}};
@@ -488,6 +495,10 @@ pub unsafe fn detach_raw(pointer: NonNull<u8>) -> Result<()> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn list() -> io::Result<Vec<Entry>> {
+    from_proc().or_else(|error| from_kernel().ok_or(error))
+}
+
+fn from_proc() -> io::Result<Vec<Entry>> {
     table::read("/proc/sysvipc/shm", |row| {
         let mode = row.mode()?;
         let stat = Stat {
@@ -514,4 +525,31 @@ pub fn list() -> io::Result<Vec<Entry>> {
             swapped_bytes: row.number("swap")?,
         })
     })
+}
+
+/// The same where `/proc` can't be read, by an index at a time.
+fn from_kernel() -> Option<Vec<Entry>> {
+    let (_, highest) = sys::shm_info().ok()?;
+    let at = |index| {
+        let (id, data) = sys::shm_at(index).ok()?;
+        Some(Entry {
+            id,
+            stat: Stat::from(&data),
+            resident_bytes: 0,
+            swapped_bytes: 0,
+        })
+    };
+    Some((0..=highest).filter_map(at).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_gives_the_same_as_proc() {
+        let object = Created::new(Shm::create(Key::PRIVATE, 4096, 0o640).unwrap());
+        let of = |entries: Vec<Entry>| entries.into_iter().find(|entry| entry.id == object.id());
+        assert_eq!(of(from_kernel().unwrap()), of(from_proc().unwrap()));
+    }
 }

@@ -28,6 +28,13 @@ fn check(result: c_int) -> Result<c_int, Errno> {
     if result < 0 { Err(errno()) } else { Ok(result) }
 }
 
+// Not in the libc crate for every C library. The commands that end in ANY are those of Linux 4.17, which need
+// no read permission, as the tables in /proc.
+const IPC_INFO: c_int = 3;
+const SEM_STAT_ANY: c_int = 20;
+const SHM_STAT_ANY: c_int = 15;
+const MSG_STAT_ANY: c_int = 13;
+
 /// The key of an object. It is the first field of `ipc_perm` on every architecture, under names
 /// that differ between the C libraries.
 fn key_of(perm: &libc::ipc_perm) -> i32 {
@@ -121,6 +128,34 @@ pub(crate) fn shm_command(id: i32, command: c_int) -> Result<(), Errno> {
     debug_assert!([libc::IPC_RMID, libc::SHM_LOCK, libc::SHM_UNLOCK].contains(&command));
     // SAFETY: these commands ignore the pointer.
     check(unsafe { libc::shmctl(id, command, std::ptr::null_mut()) }).map(drop)
+}
+
+/// The limits of the namespace, as `IPC_INFO` of shared memory gives them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ShmInfo {
+    pub shmmax: libc::c_ulong,
+    pub shmmin: libc::c_ulong,
+    pub shmmni: libc::c_ulong,
+    pub shmseg: libc::c_ulong,
+    pub shmall: libc::c_ulong,
+    unused: [libc::c_ulong; 4],
+}
+
+/// The limits, and the highest index in use.
+pub(crate) fn shm_info() -> Result<(ShmInfo, i32), Errno> {
+    let mut info = zeroed!(ShmInfo);
+    // SAFETY: IPC_INFO writes a `shminfo64` to `info`, which has its layout.
+    let highest = check(unsafe { libc::shmctl(0, IPC_INFO, (&raw mut info).cast()) })?;
+    Ok((info, highest))
+}
+
+/// The id and the data of the segment at an index of the kernel's table.
+pub(crate) fn shm_at(index: i32) -> Result<(i32, libc::shmid_ds), Errno> {
+    let mut data = zeroed!(libc::shmid_ds);
+    // SAFETY: `data` is a valid `shmid_ds` to write to.
+    let id = check(unsafe { libc::shmctl(index, SHM_STAT_ANY, &raw mut data) })?;
+    Ok((id, data))
 }
 
 // ------------------------------------------------------------------------------------- semaphores
@@ -241,6 +276,44 @@ pub(crate) fn sem_set_all(id: i32, values: &[u16]) -> Result<(), Errno> {
     check(unsafe { libc::semctl(id, 0, libc::SETALL, argument) }).map(drop)
 }
 
+/// The limits of the namespace, as `IPC_INFO` of semaphores gives them (`struct seminfo`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SemInfo {
+    pub semmap: c_int,
+    pub semmni: c_int,
+    pub semmns: c_int,
+    pub semmnu: c_int,
+    pub semmsl: c_int,
+    pub semopm: c_int,
+    pub semume: c_int,
+    pub semusz: c_int,
+    pub semvmx: c_int,
+    pub semaem: c_int,
+}
+
+/// The limits, and the highest index in use.
+pub(crate) fn sem_info() -> Result<(SemInfo, i32), Errno> {
+    let mut info = zeroed!(SemInfo);
+    let argument = SemUn {
+        data: (&raw mut info).cast(),
+    };
+    // SAFETY: IPC_INFO writes a `seminfo` to `info`, which has its layout.
+    let highest = check(unsafe { libc::semctl(0, 0, IPC_INFO, argument) })?;
+    Ok((info, highest))
+}
+
+/// The id and the data of the set at an index of the kernel's table.
+pub(crate) fn sem_at(index: i32) -> Result<(i32, libc::semid_ds), Errno> {
+    let mut data = zeroed!(libc::semid_ds);
+    let argument = SemUn {
+        data: &raw mut data,
+    };
+    // SAFETY: SEM_STAT_ANY writes to `data`, a valid `semid_ds`.
+    let id = check(unsafe { libc::semctl(index, 0, SEM_STAT_ANY, argument) })?;
+    Ok((id, data))
+}
+
 // --------------------------------------------------------------------------------- message queues
 
 /// Messages up to this many bytes take a buffer on the stack. It is the kernel's default for the
@@ -320,4 +393,34 @@ pub(crate) fn msg_set(id: i32, settings: &Settings) -> Result<(), Errno> {
 pub(crate) fn msg_remove(id: i32) -> Result<(), Errno> {
     // SAFETY: IPC_RMID ignores the pointer.
     check(unsafe { libc::msgctl(id, libc::IPC_RMID, std::ptr::null_mut()) }).map(drop)
+}
+
+/// The limits of the namespace, as `IPC_INFO` of message queues gives them (`struct msginfo`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MsgInfo {
+    pub msgpool: c_int,
+    pub msgmap: c_int,
+    pub msgmax: c_int,
+    pub msgmnb: c_int,
+    pub msgmni: c_int,
+    pub msgssz: c_int,
+    pub msgtql: c_int,
+    pub msgseg: u16,
+}
+
+/// The limits, and the highest index in use.
+pub(crate) fn msg_info() -> Result<(MsgInfo, i32), Errno> {
+    let mut info = zeroed!(MsgInfo);
+    // SAFETY: IPC_INFO writes a `msginfo` to `info`, which has its layout.
+    let highest = check(unsafe { libc::msgctl(0, IPC_INFO, (&raw mut info).cast()) })?;
+    Ok((info, highest))
+}
+
+/// The id and the data of the queue at an index of the kernel's table.
+pub(crate) fn msg_at(index: i32) -> Result<(i32, libc::msqid_ds), Errno> {
+    let mut data = zeroed!(libc::msqid_ds);
+    // SAFETY: MSG_STAT_ANY writes to `data`, a valid `msqid_ds`.
+    let id = check(unsafe { libc::msgctl(index, MSG_STAT_ANY, &raw mut data) })?;
+    Ok((id, data))
 }
