@@ -33,10 +33,10 @@ const LAYERS: [Layer; 12] = [
         name: "layout",
         uses: &["memory"],
     },
-    // The errors name positions and addresses.
+    // The errors name positions and addresses, and say which limit an error number stands for.
     Layer {
         name: "error",
-        uses: &["layout", "memory"],
+        uses: &["layout", "memory", "os"],
     },
     Layer {
         name: "ring",

@@ -1,8 +1,11 @@
 //! Every public error, one enum an operation. Those of the data path are small and `Copy`; those of
 //! set-up keep the name and the cause.
 
+mod advice;
+
 use std::io;
 
+use self::advice::{refusal, refusal_of};
 use crate::layout::Position;
 use crate::memory::address::AddressError;
 
@@ -49,7 +52,8 @@ pub enum CreateError {
         /// The way out.
         hint: &'static str,
     },
-    /// A limit on memory is in the way: of System V segments, of huge pages, of locked memory.
+    /// A limit on memory is in the way: of System V segments, huge pages, locked memory, file sizes, inodes, address
+    /// space, or of the memory control group of this process.
     #[error("{name}: {limit}")]
     MemoryLimit {
         /// The address.
@@ -82,7 +86,7 @@ pub enum CreateError {
         name: String,
     },
     /// Any other refusal by the system.
-    #[error("{name}: {call}: {source}")]
+    #[error("{name}: {}", refusal(.call, .source))]
     Os {
         /// The address.
         name: String,
@@ -193,7 +197,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// Any other refusal by the system.
-    #[error("{name}: {call}: {source}")]
+    #[error("{name}: {}", refusal(.call, .source))]
     Os {
         /// The address.
         name: String,
@@ -256,25 +260,13 @@ pub enum AttachError {
     #[error("permission denied: the semaphores of the ring are not writable for this user")]
     Permission,
     /// A limit or any other refusal by the system.
-    #[error("{call}: {}{}", io::Error::from_raw_os_error(*.errno), attach_hint(*.errno))]
+    #[error("{}", refusal_of(.call, *.errno))]
     Os {
         /// The call that failed.
         call: &'static str,
         /// What the kernel said.
         errno: i32,
     },
-}
-
-fn attach_hint(errno: i32) -> &'static str {
-    const ENOSPC: i32 = 28;
-    const E2BIG: i32 = 7;
-    match errno {
-        ENOSPC => " (no undo structure left: too many processes use semaphores)",
-        E2BIG => {
-            " (the third value of kernel.sem is too small for so many lanes: raise it or use fewer producers)"
-        }
-        _ => "",
-    }
 }
 
 /// Why an end of a pair was not taken.
@@ -311,7 +303,7 @@ pub enum SpawnError {
     #[error(transparent)]
     Attach(#[from] AttachError),
     /// The memory of a ring could not be passed on.
-    #[error("a descriptor for the child: {0}")]
+    #[error("{}", refusal("a descriptor for the child", .0))]
     Descriptor(io::Error),
     /// There can be no thread that waits for the child.
     #[error("a thread to wait for the child: {0}")]
@@ -384,7 +376,7 @@ pub enum CallError {
     #[error("this client belongs to the parent process")]
     Forked,
     /// Any other refusal by the system.
-    #[error("semop: {}", io::Error::from_raw_os_error(*.errno))]
+    #[error("{}", refusal_of("semop", *.errno))]
     Os {
         /// What the kernel said.
         errno: i32,
@@ -428,7 +420,7 @@ pub enum SendError {
     #[error("this handle belongs to the parent process; a forked child must attach itself")]
     Forked,
     /// Any other refusal by the system.
-    #[error("semop: {}", io::Error::from_raw_os_error(*.errno))]
+    #[error("{}", refusal_of("semop", *.errno))]
     Os {
         /// What the kernel said.
         errno: i32,
@@ -466,7 +458,7 @@ pub enum RecvError {
     #[error("this handle belongs to the parent process; a forked child must attach itself")]
     Forked,
     /// Any other refusal by the system.
-    #[error("semop: {}", io::Error::from_raw_os_error(*.errno))]
+    #[error("{}", refusal_of("semop", *.errno))]
     Os {
         /// What the kernel said.
         errno: i32,
@@ -499,7 +491,7 @@ pub enum RemoveError {
         source: io::Error,
     },
     /// Any other refusal by the system.
-    #[error("{name}: {call}: {source}")]
+    #[error("{name}: {}", refusal(.call, .source))]
     Os {
         /// The address.
         name: String,

@@ -62,7 +62,8 @@ pub enum HugePages {
     /// Transparent huge pages, as far as the kernel finds some: for memfd, System V and anonymous rings,
     /// if `/sys/kernel/mm/transparent_hugepage/shmem_enabled` allows it.
     Transparent,
-    /// Pages of 2 MiB out of the pool that the machine has reserved (`vm.nr_hugepages`): for memfd rings.
+    /// Pages of 2 MiB out of the pool that the machine has reserved (`vm.nr_hugepages`): for memfd and
+    /// anonymous rings.
     Reserved,
 }
 

@@ -26,7 +26,6 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -256,7 +255,9 @@ impl Site {
     /// somebody who does not ring (`rm -r`, systemd's RemoveIPC).
     pub(super) fn watch(&self) -> Option<Watch> {
         match self {
-            Self::Directory { directory, .. } => Watch::names_in(directory).ok(),
+            Self::Directory {
+                directory, path, ..
+            } => Watch::names_in(directory, path).ok(),
             Self::Inherited { .. } => None,
         }
     }
@@ -319,13 +320,13 @@ pub(super) fn is_marked(lock: &File, at: u64) -> bool {
 /// From here on [`Site::is_removed`] holds, for everybody. The lock is one that the remover has had open from
 /// the beginning: at the limit of descriptors there is no other.
 pub(super) fn mark_removed(lock: &File) -> io::Result<()> {
-    lock.write_at(&[1], REMOVED_AT).map(drop)
+    file::write_at(lock, &[1], REMOVED_AT)
 }
 
 /// Notes who has a seat.
 pub(super) fn note_holder(lock: &Private, seat: usize, pid: u32) -> io::Result<()> {
     let at = 8 + 8 * seat as u64;
-    lock.file().write_at(&pid.to_le_bytes(), at).map(drop)
+    file::write_at(lock.file(), &pid.to_le_bytes(), at)
 }
 
 /// Pipes that are being made, with the byte of creators locked. Dropped unfinished, they are taken away.
@@ -376,8 +377,7 @@ impl NewSite {
             }
         };
         // From here on by the directory itself, whatever its name means by then.
-        let link = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
-        let made = Self::fill(&link, &directory, lanes, owner, home);
+        let made = Self::fill(&directory, lanes, owner, home);
         if made.is_err() {
             // As far as it came; by names, because descriptors may be what there are none of.
             let _ = file::unlink_in(&directory, &fifo::name(LOCK));
@@ -400,41 +400,42 @@ impl NewSite {
 
     /// Gives the lock for asking, and the one that holds the byte of creators.
     fn fill(
-        path: &Path,
         directory: &File,
         lanes: usize,
         owner: Owner,
         home: &str,
     ) -> Result<(File, Private), Trouble> {
         let creation = Private::open(|| {
-            let name = path.join(LOCK);
+            let name = fifo::name(LOCK);
             // Everything in it that says whose it is, before it is there for others.
             let begin = |lock: &File| {
                 hold_byte(lock, CREATION, Hold::Alone)?;
                 // What is written here later finds its place also on a full disk.
-                lock.write_at(&[0; HOME_AT as usize], 0)?;
-                lock.write_at(home.as_bytes(), HOME_AT)?;
+                file::write_at(lock, &[0; HOME_AT as usize], 0)?;
+                file::write_at(lock, home.as_bytes(), HOME_AT)?;
                 give(lock, owner)
             };
-            match file::create_unnamed(path, owner.mode) {
-                Ok(lock) => {
-                    begin(&lock)?;
-                    file::link(&lock, &name)?;
-                    Ok(lock)
-                }
+            let unnamed = match file::create_unnamed_in(directory, owner.mode) {
+                Ok(lock) => file::is_linkable(&lock).then_some(lock),
                 // A file system without unnamed files.
                 Err(error)
                     if matches!(
                         error.raw_os_error(),
-                        Some(errno::EOPNOTSUPP | errno::EISDIR)
+                        Some(errno::EOPNOTSUPP | errno::EISDIR | errno::EINVAL)
                     ) =>
                 {
-                    let lock = file::create_named(&name, owner.mode)?;
-                    begin(&lock)?;
-                    Ok(lock)
+                    None
                 }
-                Err(error) => Err(error),
+                Err(error) => return Err(error),
+            };
+            if let Some(lock) = unnamed {
+                begin(&lock)?;
+                file::link_in(&lock, directory, &name)?;
+                return Ok(lock);
             }
+            let lock = file::create_named_in(directory, &name, owner.mode)?;
+            begin(&lock)?;
+            Ok(lock)
         })
         .map_err(trouble("open (lock)"))?;
         for pipe in Pipe::all(lanes) {
@@ -455,7 +456,7 @@ impl NewSite {
         file::set_mode(directory, 0o700 | others[0] | others[1]).map_err(trouble("fchmod"))?;
         give(directory, owner).map_err(trouble("fchown"))?;
         let lock = file::open_in(directory, &fifo::name(LOCK), false).map_err(trouble("openat"))?;
-        let mark = creation.file().write_at(&[1], COMPLETE_AT);
+        let mark = file::write_at(creation.file(), &[1], COMPLETE_AT);
         mark.map_err(trouble("pwrite"))?;
         Ok((lock, creation))
     }

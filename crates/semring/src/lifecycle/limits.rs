@@ -3,11 +3,11 @@
 use super::Plan;
 use crate::error::CreateError;
 use crate::guard::semaphore::{count_for, operations_for};
-use crate::os::{process, sysv};
+use crate::os::sysv;
 
 /// Refuses a ring that no consumer could attach to, with the limit that is in the way.
 pub(super) fn check_limits(name: &str, plan: &Plan) -> Result<(), CreateError> {
-    let Some(limits) = process::semaphore_limits() else {
+    let Ok(limits) = sysv::limits::sem() else {
         return Ok(());
     };
     let lanes = plan.geometry.lanes();
@@ -19,11 +19,11 @@ pub(super) fn check_limits(name: &str, plan: &Plan) -> Result<(), CreateError> {
              raise it (sysctl -w kernel.sem=…) or use fewer producers",
             limits.per_set
         )
-    } else if operations > limits.operations {
+    } else if operations > limits.ops_per_call {
         format!(
             "{lanes} lanes need {operations} semaphore operations in one call, and the third value of kernel.sem \
              (SEMOPM) is {}: raise it (sysctl -w kernel.sem=…) or use fewer producers",
-            limits.operations
+            limits.ops_per_call
         )
     } else {
         return Ok(());
@@ -39,7 +39,7 @@ pub(super) fn no_room_for(count: u64) -> String {
     const RAISE: &str =
         "raise it (sysctl -w kernel.sem=…), or remove unused sets (ipcs -s, semring prune)";
     let used = sysv::sem::list().unwrap_or_default();
-    let Some(limits) = process::semaphore_limits() else {
+    let Ok(limits) = sysv::limits::sem() else {
         return format!("no room for a set of {count} semaphores in kernel.sem: {RAISE}");
     };
     if used.len() as u64 >= limits.sets {
@@ -53,6 +53,6 @@ pub(super) fn no_room_for(count: u64) -> String {
     format!(
         "all sets have {semaphores} semaphores, {count} more are needed, and the second value of kernel.sem (SEMMNS) is \
          {}: {RAISE}",
-        limits.total
+        limits.in_all
     )
 }

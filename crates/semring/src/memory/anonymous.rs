@@ -5,8 +5,10 @@
 
 use std::sync::Arc;
 
-use super::{Backing, MemoryError, Ownership, Request, Result, Segment, prepare};
+use super::new_object::{check_available, check_huge_pages};
+use super::{Backing, MemoryError, Ownership, Pages, Request, Result, Segment, prepare};
 use crate::os::mapping::Mapping;
+use crate::os::memfd::{HUGE_PAGE_BYTES, Huge};
 use crate::os::process;
 
 const NO_SPACE: &str = "choose a smaller capacity or fewer producers";
@@ -24,8 +26,16 @@ impl AnonymousObject {
                 "anonymous memory has no owner: whoever was forked has it".to_owned(),
             ));
         }
-        let pages =
-            Mapping::anonymous(request.len).map_err(|error| MemoryError::of("mmap", error))?;
+        let huge = request.pages == Pages::Reserved;
+        let len = if huge {
+            check_huge_pages(request.len)?;
+            request.len.next_multiple_of(HUGE_PAGE_BYTES)
+        } else {
+            check_available(request.len as u64)?;
+            request.len
+        };
+        let pages = Mapping::anonymous(len, huge.then_some(Huge))
+            .map_err(|error| MemoryError::of_mapping("mmap", len as u64, error))?;
         let segment = Segment::new(Backing::Anonymous(Arc::new(pages)))?;
         prepare(&segment, request, NO_SPACE)?;
         let new = Self {

@@ -12,12 +12,14 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use super::error::{has_no_links, quota_text};
+use super::new_object::check_available;
 use super::{
     Access, MemoryError, Ownership, Pages, Request, Result, Segment, memfd, posix, prepare,
 };
 use crate::os::lock::{Hold, hold, hold_byte, would_be_refused};
 use crate::os::mapping::{self, Mapping};
-use crate::os::{errno, file, process};
+use crate::os::{errno, file, limits, process};
 
 /// The byte that a remover of a ring without a guard locks. (Roles lock byte 0.)
 const REMOVER_BYTE: u64 = 1;
@@ -314,8 +316,9 @@ fn check_type(file: &File) -> Result<()> {
 fn map(file: &File, len: usize, writable: bool) -> Result<Mapping> {
     // The kernel maps reserved huge pages whole, and unmaps them whole only.
     let page = file::huge_page_bytes(file).unwrap_or(1);
-    Mapping::shared(file, len.next_multiple_of(page), writable)
-        .map_err(|error| MemoryError::of("mmap", error))
+    let len = len.next_multiple_of(page);
+    Mapping::shared(file, len, writable)
+        .map_err(|error| MemoryError::of_mapping("mmap", len as u64, error))
 }
 
 /// A new file that is no ring yet.
@@ -332,30 +335,31 @@ impl NewFile {
     pub(super) fn create(path: &Path, request: &Request, sort: Sort) -> Result<(Self, Segment)> {
         if request.pages != Pages::Ordinary {
             return Err(MemoryError::Limit(
-                "huge pages are for memfd:, sysv: and anonymous: rings; a file has those of its file system"
+                "huge pages are for memfd: and anonymous rings, transparent ones for sysv: rings, too; a file has the pages of \
+                 its file system (mount -o huge=… of a tmpfs, a hugetlbfs): leave the option out"
                     .to_owned(),
             ));
         }
         let directory = directory_of(path);
-        let (file, temporary) = match file::create_unnamed(directory, request.mode) {
-            Ok(file) => (file, None),
+        let unnamed = match file::create_unnamed(directory, request.mode) {
+            // Its name will be a link to that in /proc.
+            Ok(file) => file::is_linkable(&file).then_some(file),
             Err(error)
                 if matches!(
                     error.raw_os_error(),
-                    Some(errno::EOPNOTSUPP | errno::EISDIR)
+                    Some(errno::EOPNOTSUPP | errno::EISDIR | errno::EINVAL)
                 ) =>
             {
+                None
+            }
+            Err(error) => return Err(MemoryError::of_new_file(directory, error)),
+        };
+        let (file, temporary) = match unnamed {
+            Some(file) => (file, None),
+            None => {
                 let (file, temporary) = create_temporary(directory, request.mode)?;
                 (file, Some(temporary))
             }
-            // The directory is missing: that is not "no such ring".
-            Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
-                return Err(MemoryError::Os {
-                    call: "open (its folder)",
-                    source,
-                });
-            }
-            Err(error) => return Err(MemoryError::of("open (its folder)", error)),
         };
         let new = Self {
             file,
@@ -363,7 +367,8 @@ impl NewFile {
             sort,
             temporary,
         };
-        new.fill(request, file::free_bytes(directory).ok())
+        let free = file::space(directory).ok().and_then(|space| space.bytes);
+        new.fill(request, free)
     }
 
     /// A file that never has a name.
@@ -387,19 +392,28 @@ impl NewFile {
             free,
             hint,
         };
+        if limits::file_size().is_some_and(|limit| len > limit) {
+            return Err(too_large(len));
+        }
+        let in_memory = file::is_in_memory(&self.file);
+        if in_memory && page == 1 {
+            check_available(len)?;
+        }
         // A disk would be filled up to the last byte before it says no.
         if free.is_some_and(|free| len > free) {
             return Err(no_space());
         }
         file::allocate(&self.file, len).map_err(|source| match source.raw_os_error() {
-            Some(errno::ENOSPC | errno::EDQUOT | errno::EFBIG | errno::ENOMEM) => no_space(),
-            _ => MemoryError::of("posix_fallocate", source),
+            Some(errno::ENOSPC | errno::ENOMEM) => no_space(),
+            Some(errno::EDQUOT) => MemoryError::Limit(quota_text(&self.folder())),
+            Some(errno::EFBIG) => too_large(len),
+            _ => MemoryError::of("fallocate", source),
         })?;
         file::set_owner(&self.file, request.uid, request.gid)
             .map_err(|error| MemoryError::of("fchown", error))?;
         let mapping = map(&self.file, request.len, true)?;
         let segment = Segment::of_file(mapping, self.sort == Sort::Memfd)?;
-        if file::is_in_memory(&self.file) {
+        if in_memory {
             prepare(&segment, request, hint)?;
         } else {
             // The blocks are there. To make all pages dirty would only have zeros written to the disk;
@@ -443,13 +457,20 @@ impl NewFile {
             file.sync_all()
                 .map_err(|error| MemoryError::of("fsync", error))?;
         }
-        match &self.temporary {
-            None => {
-                file::link(&file, &path).map_err(|error| MemoryError::of("linkat", error))?;
-            }
-            Some(temporary) => std::fs::hard_link(temporary, &path)
-                .map_err(|error| MemoryError::of("link", error))?,
-        }
+        let named = match &self.temporary {
+            None => file::link(&file, &path),
+            Some(temporary) => match std::fs::hard_link(temporary, &path) {
+                // As on vfat.
+                Err(error) if has_no_links(&error) => {
+                    file::rename_new(temporary, &path).map_err(|refused| match refused.kind() {
+                        std::io::ErrorKind::AlreadyExists => refused,
+                        _ => error,
+                    })
+                }
+                other => other,
+            },
+        };
+        named.map_err(|error| MemoryError::of_link(&path, error))?;
         if self.sort == Sort::File {
             // The ring is there; at worst its name is not after a power failure.
             let _ = file::sync_directory(directory_of(&path));
@@ -467,9 +488,22 @@ fn create_temporary(directory: &Path, mode: u32) -> Result<(File, PathBuf)> {
     let unique =
         u64::from_le_bytes(process::random().map_err(|error| MemoryError::of("getrandom", error))?);
     let temporary = directory.join(format!(".semring-{unique:016x}"));
-    let file =
-        file::create_named(&temporary, mode).map_err(|error| MemoryError::of("open", error))?;
+    let file = file::create_named(&temporary, mode)
+        .map_err(|error| MemoryError::of_new_file(directory, error))?;
     Ok((file, temporary))
+}
+
+fn too_large(len: u64) -> MemoryError {
+    MemoryError::Limit(match limits::file_size() {
+        Some(limit) if len > limit => format!(
+            "no room for {len} bytes: this process may make files of {limit} bytes (RLIMIT_FSIZE), which holds for rings \
+             in files and in /dev/shm, and for memfd; raise it (ulimit -f, LimitFSIZE= of a service), choose a smaller \
+             capacity, or use a sysv: or anonymous ring, which it does not bound"
+        ),
+        _ => format!(
+            "the file system has no files of {len} bytes: put the ring on another one, or choose a smaller capacity"
+        ),
+    })
 }
 
 impl Drop for NewFile {

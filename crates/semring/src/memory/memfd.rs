@@ -5,9 +5,9 @@ use std::ffi::CString;
 use std::fs::File;
 
 use super::file::NewFile;
+use super::new_object::check_huge_pages;
 use super::{MemoryError, Pages, Request, Result, Segment};
-use crate::os::memfd::{self, HUGE_PAGE_BYTES, Huge, Seals};
-use crate::os::process;
+use crate::os::memfd::{self, Huge, Seals};
 
 pub(super) const NO_SPACE: &str =
     "the machine, or the limit of this container, has no more memory: choose a smaller capacity";
@@ -18,7 +18,7 @@ const LABEL: &str = "semring";
 pub(super) fn create(name: &str, request: &Request) -> Result<(NewFile, Segment)> {
     let huge = (request.pages == Pages::Reserved).then_some(Huge);
     if huge.is_some() {
-        check_pool(request.len)?;
+        check_huge_pages(request.len)?;
     }
     let label = if name.is_empty() {
         LABEL.to_owned()
@@ -29,23 +29,6 @@ pub(super) fn create(name: &str, request: &Request) -> Result<(NewFile, Segment)
     let file = memfd::create(&label, request.mode, huge)
         .map_err(|error| MemoryError::of("memfd_create", error))?;
     NewFile::nameless(file, request)
-}
-
-/// Refuses more reserved huge pages than there are.
-fn check_pool(len: usize) -> Result<()> {
-    let needed = len.div_ceil(HUGE_PAGE_BYTES) as u64;
-    let Some(free) = process::free_huge_pages() else {
-        return Err(MemoryError::Limit(
-            "this kernel has no reserved huge pages of 2 MiB: leave the option out".to_owned(),
-        ));
-    };
-    if free < needed {
-        return Err(MemoryError::Limit(format!(
-            "the ring needs {needed} reserved huge pages of 2 MiB, and {free} are free: reserve more \
-             (sysctl -w vm.nr_hugepages=…) or leave the option out"
-        )));
-    }
-    Ok(())
 }
 
 pub(super) fn seal(file: &File) -> Result<()> {

@@ -7,10 +7,23 @@ use super::{
     MemoryError, Object, Ownership, POSIX_DIRECTORY, Place, Result, Segment, anonymous, file,
     memfd, sysv,
 };
+use crate::os::cgroup::{self, Room};
+use crate::os::memfd::HUGE_PAGE_BYTES;
 use crate::os::{mapping, process};
 
-/// Refuses what would wake the out-of-memory killer when it is populated.
-fn check_available(asked: u64) -> Result<()> {
+/// Refuses ordinary memory that would wake the out-of-memory killer when it is populated. Others may take what was
+/// free between this and populating: then the killer comes all the same.
+pub(super) fn check_available(asked: u64) -> Result<()> {
+    if let Some(Room { free, limit, file }) = cgroup::room()
+        && asked > free
+    {
+        return Err(MemoryError::Limit(format!(
+            "no room for {asked} bytes: the memory control group of this process has {free} of {limit} bytes left ({}); \
+             raise its limit (MemoryMax= of a service, --memory of a container), or choose a smaller capacity or fewer \
+             producers",
+            file.display()
+        )));
+    }
     match process::available_memory() {
         Some(free) if asked > free => Err(MemoryError::NoSpace {
             asked,
@@ -19,6 +32,23 @@ fn check_available(asked: u64) -> Result<()> {
         }),
         _ => Ok(()),
     }
+}
+
+/// Refuses more huge pages of the pool than there are. (They are no part of the memory that is available.)
+pub(super) fn check_huge_pages(len: usize) -> Result<()> {
+    let needed = len.div_ceil(HUGE_PAGE_BYTES) as u64;
+    let Some(free) = process::free_huge_pages() else {
+        return Err(MemoryError::Limit(
+            "this kernel has no reserved huge pages of 2 MiB, or /sys is not mounted: leave the option out".to_owned(),
+        ));
+    };
+    if free < needed {
+        return Err(MemoryError::Limit(format!(
+            "the ring needs {needed} reserved huge pages of 2 MiB, and {free} are free: reserve more \
+             (sysctl -w vm.nr_hugepages=…) or leave the option out"
+        )));
+    }
+    Ok(())
 }
 
 /// What pages a new ring gets.
@@ -63,6 +93,15 @@ pub(super) fn prepare(segment: &Segment, request: &Request, hint: &'static str) 
         mapping::advise_huge(segment.base(), segment.len())
             .map_err(|error| MemoryError::of("madvise(MADV_HUGEPAGE)", error))?;
     }
+    if request.pages == Pages::Reserved {
+        return segment.populate().map_err(|_| {
+            MemoryError::Limit(format!(
+                "{} bytes of reserved huge pages can't be had: others have taken them, or the hugetlb control group of this \
+                 process has no more (hugetlb.2MB.*); reserve more (sysctl -w vm.nr_hugepages=…) or leave the option out",
+                segment.len()
+            ))
+        });
+    }
     segment.populate().map_err(|_| MemoryError::NoSpace {
         asked: segment.len() as u64,
         free: process::available_memory(),
@@ -81,9 +120,6 @@ impl NewObject {
     /// Makes an object. A System V segment is visible under its key from this moment; others only when
     /// they are [published](Self::publish).
     pub(crate) fn create(place: &Place, request: &Request) -> Result<(Self, Segment)> {
-        if !matches!(place, Place::File(_)) {
-            check_available(request.len as u64)?;
-        }
         let of_file = |(new, segment)| (Self::File(new), segment);
         match place {
             Place::Posix(path) => file::NewFile::create(path, request, Sort::Posix).map(of_file),

@@ -5,14 +5,15 @@ use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::error::locked_memory_text;
 #[cfg(test)]
 use super::heap;
 use super::{MemoryError, Result};
+use crate::os::errno;
 use crate::os::fault::Watch;
 use crate::os::mapping::{self, Mapping};
 use crate::os::sentinel::Sentinel;
 use crate::os::sysv::Attachment;
-use crate::os::{errno, process};
 use crate::sync::signals::SignalWord;
 
 pub(super) enum Backing {
@@ -98,7 +99,8 @@ impl Segment {
 
     /// Zeroed memory of this process alone; real where it is touched.
     pub(crate) fn private(len: usize) -> Result<Self> {
-        let mapping = Mapping::private(len).map_err(|error| MemoryError::of("mmap", error))?;
+        let mapping = Mapping::private(len)
+            .map_err(|error| MemoryError::of_mapping("mmap", len as u64, error))?;
         Self::new(Backing::Private(mapping))
     }
 
@@ -118,13 +120,9 @@ impl Segment {
     /// Keeps every page in memory for as long as it is mapped here.
     pub(crate) fn lock(&self) -> Result<()> {
         mapping::lock(self.base, self.len).map_err(|source| match source.raw_os_error() {
-            Some(errno::EPERM | errno::ENOMEM | errno::EAGAIN) => MemoryError::Limit(format!(
-                "{} bytes can't be locked in memory: RLIMIT_MEMLOCK is {} (for all that a process locks); raise it \
-                 (ulimit -l, LimitMEMLOCK= of a service, --ulimit memlock= of a container), or don't lock",
-                self.len,
-                process::memory_lock_limit()
-                    .map_or_else(|| "unlimited".to_owned(), |bytes| format!("{bytes} bytes")),
-            )),
+            Some(errno::EPERM | errno::ENOMEM | errno::EAGAIN) => {
+                MemoryError::Limit(locked_memory_text(self.len as u64))
+            }
             _ => MemoryError::of("mlock", source),
         })
     }
@@ -173,8 +171,13 @@ impl Segment {
     /// Makes every page real now.
     pub(super) fn populate(&self) -> io::Result<()> {
         match mapping::populate(self.base, self.len) {
-            // Before Linux 5.14 there is no such advice: touch the pages.
-            Err(error) if error.raw_os_error() == Some(errno::EINVAL) => {
+            // Before Linux 5.14, in a sandbox or behind a filter there is no such advice: touch the pages.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(errno::EINVAL | errno::ENOSYS | errno::EPERM)
+                ) =>
+            {
                 for page in (0..self.len).step_by(4096) {
                     // SAFETY: page < len, so inside the mapping.
                     let at = unsafe { self.base.byte_add(page) };

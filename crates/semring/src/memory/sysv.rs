@@ -3,6 +3,7 @@
 //! A segment is visible under its key from the moment it exists, so its state word and the creation
 //! lock of the guard decide whether it is a ring yet.
 
+use super::new_object::check_available;
 use super::{
     Access, Backing, MemoryError, Ownership, Pages, Place, Request, Result, Segment, prepare,
 };
@@ -58,6 +59,10 @@ fn create_error(error: sysv::Error, asked: u64) -> MemoryError {
 
 fn error_of(error: sysv::Error, asked: u64) -> MemoryError {
     match error.errno() {
+        errno::ENOMEM | errno::EAGAIN if error.call() == "shmat" => {
+            let source = std::io::Error::from_raw_os_error(error.errno());
+            MemoryError::of_mapping("shmat", asked, source)
+        }
         errno::ENOSPC | errno::ENOMEM => MemoryError::NoSpace {
             asked,
             free: None,
@@ -157,7 +162,7 @@ impl SysvObject {
             Access::ReadWrite => self.shm.attach(),
             Access::ReadOnly => self.shm.attach_read_only(),
         }
-        .map_err(|error| error_of(error, 0))?;
+        .map_err(|error| error_of(error, len as u64))?;
         if attachment.len() < len {
             return Err(MemoryError::WrongType("a segment that is too short"));
         }
@@ -195,11 +200,13 @@ impl NewSysv {
     pub(super) fn create(key: Key, request: &Request) -> Result<(Self, Segment)> {
         if request.pages == Pages::Reserved {
             return Err(MemoryError::Limit(
-                "reserved huge pages are for memfd: rings; ask for transparent ones, or leave the option out"
+                "reserved huge pages are for memfd: and anonymous rings; a sysv: ring can have transparent ones: ask for \
+                 those, or leave the option out"
                     .to_owned(),
             ));
         }
         let asked = request.len as u64;
+        check_available(asked)?;
         let shm = Shm::create(key, request.len, request.mode)
             .map_err(|error| create_error(error, asked))?;
         let new = Self { shm: Some(shm) };

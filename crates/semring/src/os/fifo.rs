@@ -7,6 +7,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 
+use super::file::of_own_link;
+
 /// Which end of a pipe.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum End {
@@ -63,6 +65,7 @@ pub(crate) fn anonymous() -> io::Result<File> {
         .read(true)
         .custom_flags(libc::O_PATH)
         .open(link(&ends[0]))
+        .map_err(of_own_link)
 }
 
 /// Opens an end of the pipe behind a handle.
@@ -74,6 +77,7 @@ pub(crate) fn reopen(handle: &File, end: End) -> io::Result<File> {
             .custom_flags(end.flags() & !libc::O_ACCMODE)
             .open(link(handle))
     })
+    .map_err(of_own_link)
 }
 
 fn link(file: &File) -> String {

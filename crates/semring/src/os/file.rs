@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// A new file without a name in this directory (O_TMPFILE): gone by itself if its maker dies.
@@ -22,6 +22,33 @@ pub(crate) fn create_unnamed(directory: &Path, mode: u32) -> io::Result<File> {
     Ok(file)
 }
 
+/// The same in a directory that is open.
+pub(crate) fn create_unnamed_in(directory: &File, mode: u32) -> io::Result<File> {
+    let file = make_in(directory, c".", libc::O_TMPFILE, mode)?;
+    set_mode(&file, mode)?;
+    Ok(file)
+}
+
+/// A new file in a directory under a name that must not exist.
+pub(crate) fn create_named_in(directory: &File, name: &CStr, mode: u32) -> io::Result<File> {
+    let file = make_in(directory, name, libc::O_CREAT | libc::O_EXCL, mode)?;
+    if let Err(error) = set_mode(&file, mode) {
+        let _ = unlink_in(directory, name);
+        return Err(error);
+    }
+    Ok(file)
+}
+
+fn make_in(directory: &File, name: &CStr, how: libc::c_int, mode: u32) -> io::Result<File> {
+    let flags = how | libc::O_RDWR | libc::O_CLOEXEC;
+    let number = super::retry(|| {
+        // SAFETY: a descriptor that we hold, and a string that ends in zero.
+        super::check(unsafe { libc::openat(directory.as_raw_fd(), name.as_ptr(), flags, mode) })
+    })?;
+    // SAFETY: a new descriptor that nobody else knows.
+    Ok(unsafe { File::from_raw_fd(number) })
+}
+
 /// A new file under a name that must not exist.
 pub(crate) fn create_named(path: &Path, mode: u32) -> io::Result<File> {
     let file = super::retry(|| {
@@ -32,13 +59,29 @@ pub(crate) fn create_named(path: &Path, mode: u32) -> io::Result<File> {
             .mode(mode)
             .open(path)
     })?;
-    set_mode(&file, mode)?;
+    if let Err(error) = set_mode(&file, mode) {
+        let _ = std::fs::remove_file(path);
+        return Err(error);
+    }
     Ok(file)
 }
 
-/// Gives the file exactly this mode, whatever the umask.
+/// Gives the file exactly this mode, whatever the umask. EOPNOTSUPP on a file system that keeps no modes
+/// (vfat), for a file of our own.
 pub(crate) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
-    file.set_permissions(Permissions::from_mode(mode))
+    match file.set_permissions(Permissions::from_mode(mode)) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            let metadata = file.metadata()?;
+            if metadata.mode() & 0o7777 == mode {
+                Ok(())
+            } else if metadata.uid() == super::process::effective_uid() {
+                Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP))
+            } else {
+                Err(error)
+            }
+        }
+        other => other,
+    }
 }
 
 /// Opens a file that exists; never follows a symbolic link, never blocks on a FIFO.
@@ -65,7 +108,18 @@ pub(crate) fn follow(path: &Path, writable: bool) -> io::Result<File> {
 
 /// The same file with an open file description of its own: locks are held by descriptions.
 pub(crate) fn reopen(file: &File, writable: bool) -> io::Result<File> {
-    follow(Path::new(&own_link(file.as_raw_fd())), writable)
+    follow(Path::new(&own_link(file.as_raw_fd())), writable).map_err(of_own_link)
+}
+
+/// Why a link in /proc/self/fd leads nowhere: our descriptors are there, if /proc is.
+pub(super) fn of_own_link(error: io::Error) -> io::Error {
+    if error.kind() != io::ErrorKind::NotFound || Path::new("/proc/self/fd").exists() {
+        return error;
+    }
+    io::Error::other(
+        "/proc is not mounted here, and a descriptor is opened anew by its link in /proc/self/fd: mount it, or use a \
+         ring with a name (posix:, sysv:, file:)",
+    )
 }
 
 /// A descriptor of the same description that a program started from here inherits.
@@ -90,17 +144,53 @@ pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
+/// True if an unnamed file can be given a name: that goes by its link in /proc.
+pub(crate) fn is_linkable(file: &File) -> bool {
+    std::fs::symlink_metadata(own_link(file.as_raw_fd())).is_ok()
+}
+
+/// Gives a file another name; fails with AlreadyExists if it is taken.
+pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    let from = CString::new(from.as_os_str().as_bytes())?;
+    let to = CString::new(to.as_os_str().as_bytes())?;
+    // SAFETY: both are NUL-terminated and live through the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            libc::AT_FDCWD,
+            from.as_ptr(),
+            libc::AT_FDCWD,
+            to.as_ptr(),
+            libc::RENAME_NOREPLACE,
+        )
+    };
+    super::check(result as libc::c_int)?;
+    Ok(())
+}
+
 /// Gives an unnamed file a name; fails with AlreadyExists if it is taken.
 pub(crate) fn link(file: &File, path: &Path) -> io::Result<()> {
+    link_at(
+        file,
+        libc::AT_FDCWD,
+        &CString::new(path.as_os_str().as_bytes())?,
+    )
+}
+
+/// The same with a name in a directory.
+pub(crate) fn link_in(file: &File, directory: &File, name: &CStr) -> io::Result<()> {
+    link_at(file, directory.as_raw_fd(), name)
+}
+
+fn link_at(file: &File, directory: i32, name: &CStr) -> io::Result<()> {
     let from = CString::new(own_link(file.as_raw_fd()))?;
-    let to = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: both are NUL-terminated and live through the call.
     let result = unsafe {
         libc::linkat(
             libc::AT_FDCWD,
             from.as_ptr(),
-            libc::AT_FDCWD,
-            to.as_ptr(),
+            directory,
+            name.as_ptr(),
             libc::AT_SYMLINK_FOLLOW,
         )
     };
@@ -108,26 +198,82 @@ pub(crate) fn link(file: &File, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Extends the file to `len` bytes, all of them allocated: ENOSPC now, not SIGBUS later.
+/// Writes all of the bytes at a place in a file. EFBIG beyond RLIMIT_FSIZE, without a signal.
+pub(crate) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    super::limits::without_file_size_signal(|| file.write_all_at(bytes, offset))
+}
+
+/// Extends the file to `len` bytes, all of them allocated: ENOSPC now, not SIGBUS later. EFBIG beyond
+/// RLIMIT_FSIZE, without a signal.
 pub(crate) fn allocate(file: &File, len: u64) -> io::Result<()> {
-    super::retry(|| {
-        // SAFETY: takes a descriptor that we hold, and numbers.
-        match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, len as libc::off_t) } {
-            0 => Ok(()),
-            errno => Err(io::Error::from_raw_os_error(errno)),
+    super::limits::without_file_size_signal(|| match reserve(file, len) {
+        // An old or network file system, a kernel or a filter without this call.
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EPERM)
+            ) =>
+        {
+            write_zeros(file, len)
         }
+        other => other,
     })
 }
 
-/// Bytes free on the file system that the path is on.
-pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
+fn reserve(file: &File, len: u64) -> io::Result<()> {
+    const SMALLEST: u64 = 1 << 20;
+    let (mut at, mut step) = (0, len);
+    while at < len {
+        let bytes = step.min(len - at);
+        // SAFETY: takes a descriptor that we hold, and numbers.
+        let result = unsafe {
+            libc::fallocate(file.as_raw_fd(), 0, at as libc::off_t, bytes as libc::off_t)
+        };
+        match super::check(result) {
+            Ok(_) => at += bytes,
+            // A tmpfs gives back what it has of an interrupted call: where signals come often, only small
+            // steps come to an end.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                step = (step / 2).max(SMALLEST);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn write_zeros(file: &File, len: u64) -> io::Result<()> {
+    let zeros = vec![0; 1 << 16];
+    let mut at = 0;
+    while at < len {
+        let bytes = (len - at).min(zeros.len() as u64);
+        file.write_all_at(&zeros[..bytes as usize], at)?;
+        at += bytes;
+    }
+    Ok(())
+}
+
+/// What a file system has left, where it has limits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Space {
+    pub(crate) bytes: Option<u64>,
+    /// Files that could be made.
+    pub(crate) inodes: Option<u64>,
+}
+
+/// Asks the file system that the path is on. One without limits (ramfs, a tmpfs of size 0) says that it has 0
+/// of 0.
+pub(crate) fn space(path: &Path) -> io::Result<Space> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
     // SAFETY: the path is NUL-terminated, the buffer is ours.
     super::check(unsafe { libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) })?;
     // SAFETY: statvfs succeeded and filled it.
     let stat = unsafe { stat.assume_init() };
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    Ok(Space {
+        bytes: (stat.f_blocks != 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize)),
+        inodes: (stat.f_files != 0).then_some(stat.f_favail),
+    })
 }
 
 /// What kind of file system a file is on, and the size of its blocks.
@@ -148,11 +294,14 @@ pub(crate) fn huge_page_bytes(file: &File) -> Option<usize> {
     }
 }
 
+/// Not in the libc crate.
+const RAMFS_MAGIC: i64 = 0x8584_58f6;
+
 /// True if the file is nowhere but in memory.
 pub(crate) fn is_in_memory(file: &File) -> bool {
     matches!(
         file_system(file),
-        Ok((libc::TMPFS_MAGIC | libc::HUGETLBFS_MAGIC, _))
+        Ok((libc::TMPFS_MAGIC | libc::HUGETLBFS_MAGIC | RAMFS_MAGIC, _))
     )
 }
 
@@ -269,5 +418,5 @@ pub(crate) fn unlink_in(directory: &File, name: &CStr) -> io::Result<bool> {
 
 /// What a link of /proc says about an open file: its path, if it has one.
 pub(crate) fn path_of(file: &File) -> io::Result<std::path::PathBuf> {
-    std::fs::read_link(own_link(file.as_raw_fd()))
+    std::fs::read_link(own_link(file.as_raw_fd())).map_err(of_own_link)
 }

@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 
+use super::memfd::Huge;
+
 /// A shared mapping; unmapped on drop.
 pub(crate) struct Mapping {
     base: NonNull<u8>,
@@ -39,9 +41,10 @@ impl Mapping {
         Self::of(base, len)
     }
 
-    /// Zeros that children forked from now on share.
-    pub(crate) fn anonymous(len: usize) -> io::Result<Self> {
-        Self::nameless(len, libc::MAP_SHARED)
+    /// Zeros that children forked from now on share; of reserved huge pages whole ones.
+    pub(crate) fn anonymous(len: usize, huge: Option<Huge>) -> io::Result<Self> {
+        let huge = huge.map_or(0, |Huge| libc::MAP_HUGETLB | libc::MAP_HUGE_2MB);
+        Self::nameless(len, libc::MAP_SHARED | huge)
     }
 
     /// Zeros of our own, made real by touching them only.

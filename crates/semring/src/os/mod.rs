@@ -6,12 +6,14 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod barrier;
+pub(crate) mod cgroup;
 pub(crate) mod child;
 pub(crate) mod clock;
 pub(crate) mod fault;
 pub(crate) mod fifo;
 pub(crate) mod file;
 pub(crate) mod fork;
+pub(crate) mod limits;
 pub(crate) mod lock;
 pub(crate) mod mapping;
 pub(crate) mod memfd;
@@ -27,8 +29,9 @@ pub(crate) mod watch;
 /// The error numbers that the layers above tell apart.
 pub(crate) mod errno {
     pub(crate) use libc::{
-        EACCES, EAGAIN, EDQUOT, EEXIST, EFAULT, EFBIG, EIDRM, EINVAL, EIO, EISDIR, ELOOP, ENOENT,
-        ENOMEM, ENOSPC, ENOTDIR, ENXIO, EOPNOTSUPP, EPERM, EROFS,
+        E2BIG, EACCES, EAGAIN, EDQUOT, EEXIST, EFAULT, EFBIG, EIDRM, EINVAL, EIO, EISDIR, ELOOP,
+        EMFILE, EMLINK, ENFILE, ENODEV, ENOENT, ENOMEM, ENOSPC, ENOSYS, ENOTDIR, ENXIO, EOPNOTSUPP,
+        EPERM, EROFS,
     };
 }
 

@@ -1,6 +1,7 @@
 //! Who we are, who somebody else is, and random bytes.
 
 use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
 
 /// This process's id.
@@ -60,7 +61,7 @@ pub(crate) fn fate(pid: u32) -> Fate {
     // The pending signals first: a zombie has none any more, so who is killed and dies between the two
     // looks would seem alive to both, if they came the other way round.
     let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else {
-        return Fate::Dying;
+        return fate_without_proc(pid);
     };
     let pending = status
         .lines()
@@ -74,7 +75,7 @@ pub(crate) fn fate(pid: u32) -> Fate {
         return Fate::Dying;
     }
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
-        return Fate::Dying;
+        return fate_without_proc(pid);
     };
     // The command may hold anything, so fields count from behind its last parenthesis: state is the
     // first, flags the seventh.
@@ -94,6 +95,30 @@ pub(crate) fn fate(pid: u32) -> Fate {
     } else {
         Fate::Alive
     }
+}
+
+/// The same where /proc is missing or hides the process (`hidepid`): a kill that is on its way does not show.
+fn fate_without_proc(pid: u32) -> Fate {
+    let Ok(pid) = libc::pid_t::try_from(pid) else {
+        return Fate::Dying;
+    };
+    // SAFETY: takes numbers only.
+    let number = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let Ok(number) = super::check(number as libc::c_int) else {
+        // Before Linux 5.3, or a filter that does not know it: who can't be told dead counts as alive.
+        let gone = io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
+        return if gone { Fate::Dying } else { Fate::Alive };
+    };
+    // SAFETY: a new descriptor that nobody else knows.
+    let process = unsafe { OwnedFd::from_raw_fd(number) };
+    let mut asked = libc::pollfd {
+        fd: process.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one structure of ours.
+    let ended = unsafe { libc::poll(&raw mut asked, 1, 0) } == 1;
+    if ended { Fate::Dying } else { Fate::Alive }
 }
 
 /// How many CPUs the machine ran when this process asked first, whichever of them it may use. (glibc
@@ -116,26 +141,20 @@ pub(crate) fn boot_id() -> Option<[u8; 16]> {
         .map(u128::to_be_bytes)
 }
 
-/// How many bytes this process may lock in memory; `None` without a limit.
-pub(crate) fn memory_lock_limit() -> Option<u64> {
-    let mut limit = std::mem::MaybeUninit::<libc::rlimit>::uninit();
-    // SAFETY: the buffer is ours.
-    let result = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, limit.as_mut_ptr()) };
-    if result != 0 {
-        return None;
-    }
-    // SAFETY: getrlimit succeeded and filled it.
-    let limit = unsafe { limit.assume_init() };
-    (limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
-}
-
-/// Reserved huge pages of 2 MiB that nobody has; `None` where the kernel has none.
+/// Huge pages of 2 MiB that a new mapping can have: free in the pool and not promised to another mapping, or made
+/// when they are asked for. `None` where the kernel has none.
 pub(crate) fn free_huge_pages() -> Option<u64> {
-    std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
+    let number = |name: &str| {
+        let path = format!("/sys/kernel/mm/hugepages/hugepages-2048kB/{name}");
+        std::fs::read_to_string(path)
+            .ok()?
+            .trim()
+            .parse::<u64>()
+            .ok()
+    };
+    let free = number("free_hugepages")?.saturating_sub(number("resv_hugepages").unwrap_or(0));
+    let overcommit = number("nr_overcommit_hugepages").unwrap_or(0);
+    Some(free + overcommit.saturating_sub(number("surplus_hugepages").unwrap_or(0)))
 }
 
 /// What the kernel does about transparent huge pages in shared memory: `never`, `advise`, …
@@ -145,50 +164,41 @@ pub(crate) fn shared_huge_pages() -> Option<String> {
     rest.split_once(']').map(|(word, _)| word.to_owned())
 }
 
-/// The limits of semaphore sets in this IPC namespace.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct SemaphoreLimits {
-    /// SEMMSL: semaphores in a set.
-    pub(crate) per_set: u64,
-    /// SEMMNS: semaphores in all sets.
-    pub(crate) total: u64,
-    /// SEMOPM: operations in one call.
-    pub(crate) operations: u64,
-    /// SEMMNI: sets.
-    pub(crate) sets: u64,
-}
-
-/// Reads `kernel.sem`; `None` where /proc is not mounted.
-pub(crate) fn semaphore_limits() -> Option<SemaphoreLimits> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/sem").ok()?;
-    let values: Vec<u64> = text
-        .split_whitespace()
-        .filter_map(|value| value.parse().ok())
-        .collect();
-    let [per_set, total, operations, sets] = values[..] else {
-        return None;
-    };
-    Some(SemaphoreLimits {
-        per_set,
-        total,
-        operations,
-        sets,
-    })
-}
-
-/// Bytes of memory and swap that could be had without killing anybody, as the kernel estimates it;
-/// `None` where /proc is not mounted.
+/// Bytes of memory and swap that could be had without killing anybody, as the kernel estimates it. Where /proc can't
+/// be read there is no estimate, and this is all that the machine has.
 pub(crate) fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let field = |name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name))?;
-        line.split_whitespace()
-            .nth(1)?
-            .parse::<u64>()
-            .ok()
-            .map(|kib| kib << 10)
-    };
-    Some(field("MemAvailable:")? + field("SwapFree:").unwrap_or(0))
+    available_in(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default())
+        .or_else(memory_and_swap)
+}
+
+fn available_in(meminfo: &str) -> Option<u64> {
+    Some(
+        meminfo_field(meminfo, "MemAvailable:")? + meminfo_field(meminfo, "SwapFree:").unwrap_or(0),
+    )
+}
+
+fn meminfo_field(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find(|line| line.starts_with(name))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib << 10)
+}
+
+/// Bytes of swap that nobody uses; 0 where /proc can't be read.
+pub(crate) fn free_swap() -> u64 {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    meminfo_field(&meminfo, "SwapFree:").unwrap_or(0)
+}
+
+fn memory_and_swap() -> Option<u64> {
+    let mut info = std::mem::MaybeUninit::<libc::sysinfo>::uninit();
+    // SAFETY: the buffer is ours.
+    if unsafe { libc::sysinfo(info.as_mut_ptr()) } != 0 {
+        return None;
+    }
+    // SAFETY: sysinfo succeeded and filled it.
+    let info = unsafe { info.assume_init() };
+    let units = info.totalram.saturating_add(info.totalswap);
+    Some(units.saturating_mul(info.mem_unit.into()))
 }
 
 #[cfg(test)]
@@ -213,6 +223,26 @@ mod tests {
         child.kill().unwrap();
         assert_eq!(fate(child.id()), Fate::Dying);
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn fate_is_known_without_proc() {
+        assert_eq!(fate_without_proc(id()), Fate::Alive);
+        assert_eq!(fate_without_proc(1), Fate::Alive);
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        super::super::child::await_end(child.id()).unwrap();
+        assert_eq!(fate_without_proc(child.id()), Fate::Dying, "not reaped yet");
+        child.wait().unwrap();
+        assert_eq!(fate_without_proc(child.id()), Fate::Dying);
+    }
+
+    #[test]
+    fn available_memory_is_no_more_than_the_machine_has() {
+        let all = memory_and_swap().unwrap();
+        assert!(available_memory().unwrap() <= all);
+        let told = available_in("MemFree: 1 kB\nMemAvailable:  20 kB\nSwapFree: 3 kB\n");
+        assert_eq!(told, Some(23 << 10));
+        assert_eq!(available_in(""), None);
     }
 
     #[test]

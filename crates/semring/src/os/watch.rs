@@ -10,6 +10,8 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::process;
@@ -97,14 +99,22 @@ impl Watch {
         let _ = Instance::of_this_process();
     }
 
-    /// Of the names in this directory.
+    /// Of the names in this directory, which had this path when it was opened: that counts where /proc is
+    /// missing. (If it means another directory by now, there is news of that one, and sleepers look in vain.)
     ///
     /// # Errors
     /// EMFILE, ENOSPC if the user has as many instances or watches as inotify's limits allow.
-    pub(crate) fn names_in(directory: &File) -> io::Result<Self> {
+    pub(crate) fn names_in(directory: &File, path: &Path) -> io::Result<Self> {
         let instance = Instance::of_this_process()?;
         instance.drain()?;
-        let path = CString::new(format!("/proc/self/fd/{}", directory.as_raw_fd()))?;
+        let link = format!("/proc/self/fd/{}", directory.as_raw_fd());
+        let by_path = !Path::new(&link).exists();
+        let path = if by_path {
+            path.as_os_str().as_bytes()
+        } else {
+            link.as_bytes()
+        };
+        let path = CString::new(path)?;
         let mut watches = locked(&instance.watches)?;
         let inotify = instance.file.as_raw_fd();
         // Each name once: equal events that nobody has read are one.
@@ -167,7 +177,10 @@ mod tests {
     fn a_file_that_loses_its_name_is_told_of_to_all_who_watch() {
         let (path, file) = fresh("told");
         let pollers = [(); 3].map(|()| {
-            let (poller, watch) = (Poller::new().unwrap(), Watch::names_in(&file).unwrap());
+            let (poller, watch) = (
+                Poller::new().unwrap(),
+                Watch::names_in(&file, &path).unwrap(),
+            );
             poller.add(watch.as_fd(), Interest::News).unwrap();
             (poller, watch)
         });
@@ -188,7 +201,7 @@ mod tests {
     fn however_many_files_went_the_next_one_is_told_of() {
         for round in 0..3 * QUEUED_BYTES / 16 / 2 {
             let (path, file) = fresh("many");
-            let watch = Watch::names_in(&file).unwrap();
+            let watch = Watch::names_in(&file, &path).unwrap();
             std::fs::remove_dir_all(&path).unwrap();
             if round % 10_000 == 0 {
                 let poller = Poller::new().unwrap();
