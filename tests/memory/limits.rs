@@ -106,6 +106,25 @@ fn huge_pages_are_given_or_refused_with_the_setting() {
 }
 
 #[test]
+fn huge_pages_of_the_pool_are_given_to_anonymous_rings_or_refused() {
+    let builder = spsc::Builder::anonymous().capacity(4 << 20);
+    match builder.huge_pages(HugePages::Reserved).create() {
+        Ok(ring) => {
+            let mappings = std::fs::read_to_string("/proc/self/smaps").unwrap();
+            assert!(
+                mappings.contains("KernelPageSize:     2048 kB"),
+                "{mappings}"
+            );
+            drop(ring);
+        }
+        Err(CreateError::MemoryLimit { limit, .. }) => {
+            assert!(limit.contains("vm.nr_hugepages"), "{limit}");
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
 fn locked_memory_is_locked_in_whoever_asks() {
     let locked = || {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();

@@ -12,4 +12,5 @@ mod passing;
 mod persistence;
 mod renewal;
 mod site;
+mod surroundings;
 mod truncation;
