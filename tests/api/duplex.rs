@@ -3,7 +3,7 @@
 use std::thread;
 
 use semring::duplex::{self, Builder, Endpoint, Pair};
-use semring::{AddressError, CreateError, EndError, OpenError, OpenOrCreateError};
+use semring::{AddressError, AttachError, CreateError, EndError, OpenError, OpenOrCreateError};
 use semring::{RecvError, RemoveError, SendError, spsc};
 
 use crate::bench::{Bench, CAPACITY, LONG, SOON};
@@ -205,6 +205,56 @@ over_each_backend! {
         assert_eq!(server.recv().unwrap().to_vec(), b"whole");
         drop((server, client, up));
         names_are_there(&bench, false);
+    }
+
+    fn creating_replaces_half_a_pair(bench) {
+        let up = spsc::Builder::new(format!("{}.up", bench.address)).capacity(CAPACITY);
+        let half = up.create().unwrap();
+        let pair = pair(&bench.address);
+        bench.guard.objects();
+        assert!(matches!(half.producer(), Err(AttachError::Removed)));
+        pair.remove().unwrap();
+        bench.guard.assert_clean();
+    }
+
+    fn a_name_that_only_one_of_the_rings_can_have_is_refused(bench) {
+        let padding = "x".repeat(185 - bench.guard.name().len());
+        let builder = Builder::new(format!("{}{padding}", bench.address)).capacity(CAPACITY);
+        let refused = builder.create().unwrap_err();
+        assert!(matches!(refused, CreateError::Address(AddressError::BadName { .. })), "{refused}");
+        let refused = builder.open_or_create().unwrap_err();
+        assert!(refused.to_string().contains("200"), "{refused}");
+        bench.guard.assert_clean();
+    }
+
+    fn an_unused_pair_is_pruned_whole_or_not_at_all(bench) {
+        let leftovers = || {
+            let mut found = semring::leftovers();
+            found.retain(|leftover| leftover.name().contains(bench.guard.name()));
+            found
+        };
+        // Somebody asked for it.
+        let pair = pair(&bench.address);
+        bench.guard.objects();
+        assert!(leftovers().is_empty(), "{:?}", leftovers());
+        pair.remove().unwrap();
+        let ring = spsc::Builder::new(&bench.address).capacity(CAPACITY).implicit(true);
+        let pair = Builder::from(ring).create().unwrap();
+        bench.guard.objects();
+        let name = format!("{}", bench.address);
+        let found = leftovers();
+        assert_eq!(found.iter().map(semring::Leftover::name).collect::<Vec<_>>(), [name.as_str()]);
+        // One message in the second ring keeps both.
+        pair.down().producer().unwrap().send(b"kept").unwrap();
+        assert_eq!(found[0].remove(false).unwrap(), semring::Pruned::Unread { messages: 1 });
+        names_are_there(&bench, true);
+        let consumer = pair.down().consumer().unwrap();
+        assert!(leftovers().is_empty(), "{:?}", leftovers());
+        assert_eq!(found[0].remove(true).unwrap(), semring::Pruned::InUse);
+        drop(consumer);
+        assert_eq!(leftovers()[0].unread_messages(), 1);
+        assert_eq!(leftovers()[0].remove(true).unwrap(), semring::Pruned::Removed);
+        bench.guard.assert_clean();
     }
 
     fn removing_spares_a_pair_in_use_unless_forced(bench) {

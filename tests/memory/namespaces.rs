@@ -128,3 +128,24 @@ fn only_posix_rings_are_bound_by_a_small_dev_shm() {
         site.guard.assert_clean();
     }
 }
+
+#[test]
+fn a_pair_of_which_only_one_ring_has_room_leaves_nothing() {
+    let small = "mount -t tmpfs -o size=1m tmpfs /dev/shm && exec \"$@\"";
+    let behind = ["unshare", "-m", "sh", "-c", small, "sh"];
+    let site = Site::new(Kind::Posix, "half-a-pair");
+    let Some(mut peer) = peer_behind(&behind) else {
+        return;
+    };
+    site.guard.adopt(peer.pid());
+    let half = 512 << 10;
+    let made = ask(&mut peer, &format!("line create {} {half}", site.address()));
+    assert!(made.contains("NoSpace"), "{made}");
+    site.guard.assert_clean();
+    // The first one's memory is free again.
+    let made = ask(&mut peer, &format!("create {} 1 {half}", site.address()));
+    assert!(made.starts_with("ok "), "{made}");
+    say_ok(&mut peer, &format!("remove {}", site.address()));
+    drop(peer);
+    site.guard.assert_clean();
+}

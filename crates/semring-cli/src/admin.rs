@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use nix::unistd::{Group, User};
-use semring::{Address, AddressError, Backend, HugePages};
+use semring::{Address, AddressError, Backend, HugePages, duplex};
 
 use crate::args::{self, ShapeArgs};
 use crate::attach::{builder, guarded_by_pipes_because, made};
@@ -81,7 +81,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Remove a ring with everything in it
+    /// Remove a ring, or a pair of rings, with everything in it
     Rm {
         #[arg(value_name = "RING", help = args::ADDRESS_HELP)]
         address: String,
@@ -240,7 +240,14 @@ fn run() -> Result<u8, Failure> {
                 listing::describe(&info)
             })?;
         }
-        Command::Rm { address, force } => semring::remove(&parse(&address)?, force)?,
+        Command::Rm { address, force } => {
+            let address = parse(&address)?;
+            match duplex::pair_at(&address) {
+                // One ring of a pair without the other is of no use.
+                Some(pair) => duplex::remove(&pair, force)?,
+                None => semring::remove(&address, force)?,
+            }
+        }
         Command::Prune {
             dry_run,
             discard_unread,

@@ -1,10 +1,11 @@
 //! Rings as tables, as text and as JSON.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
 use nix::unistd::{Uid, User};
-use semring::{LaneInfo, RingInfo};
+use semring::{LaneInfo, RingInfo, RingState};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -98,6 +99,74 @@ impl Record {
     }
 }
 
+/// The rings of a list, the two of a pair as one record: named as the pair is, with the sums of both, the identity,
+/// owner and consumer of the first.
+fn records(rings: &[RingInfo]) -> Vec<Record> {
+    let by_address: HashMap<String, &RingInfo> = rings
+        .iter()
+        .map(|info| (info.address.to_string(), info))
+        .collect();
+    let second_of = |up: &RingInfo| by_address.get(&down_address(up)?).copied();
+    let seconds: HashSet<String> = rings
+        .iter()
+        .filter_map(|up| second_of(up).map(|down| down.address.to_string()))
+        .collect();
+    let mut found = Vec::new();
+    for info in rings {
+        if seconds.contains(&info.address.to_string()) {
+            continue;
+        }
+        let mut record = Record::new(info);
+        if let Some(down) = second_of(info) {
+            record.add_second(info, down);
+        }
+        found.push(record);
+    }
+    found
+}
+
+/// Where the second ring is, if this is the first one of a pair.
+fn down_address(up: &RingInfo) -> Option<String> {
+    let pair = up.address.to_string();
+    let pair = pair.strip_suffix(".up")?;
+    Some(format!("{pair}.down-{}", up.uuid.get(..16)?))
+}
+
+impl Record {
+    /// Makes the record of a pair's first ring that of the pair.
+    fn add_second(&mut self, up: &RingInfo, down: &RingInfo) {
+        let second = Self::new(down);
+        let pair_of = |name: &str| name.strip_suffix(".up").unwrap_or(name).to_owned();
+        self.name = pair_of(&self.name);
+        self.address = pair_of(&self.address);
+        self.kind = "pair".to_owned();
+        self.lanes += second.lanes;
+        self.producers += second.producers;
+        self.used_bytes += second.used_bytes;
+        self.poisoned_lanes += second.poisoned_lanes;
+        self.unread_messages += second.unread_messages;
+        self.segment_bytes += second.segment_bytes;
+        for (sum, more) in [
+            (&mut self.sent_messages, second.sent_messages),
+            (&mut self.received_messages, second.received_messages),
+            (&mut self.lost_messages, second.lost_messages),
+            (&mut self.finished_producers, second.finished_producers),
+            (&mut self.died_producers, second.died_producers),
+        ] {
+            *sum = sum.wrapping_add(more);
+        }
+        // In use if one of them is; without its guard neither is of use.
+        let rank = |state| match state {
+            RingState::Idle => 0,
+            RingState::Active => 1,
+            _ => 2,
+        };
+        if rank(down.state) > rank(up.state) {
+            self.state = second.state;
+        }
+    }
+}
+
 impl LaneRecord {
     pub(crate) fn new((number, lane): (usize, &LaneInfo)) -> Self {
         Self {
@@ -136,9 +205,10 @@ fn to_json(record: &Record) -> String {
 
 /// One object a line.
 pub(crate) fn json_lines(rings: &[RingInfo]) -> String {
-    rings
+    let records = records(rings);
+    records
         .iter()
-        .map(|info| to_json(&Record::new(info)) + "\n")
+        .map(|record| to_json(record) + "\n")
         .collect()
 }
 
@@ -295,8 +365,9 @@ pub(crate) fn table(rings: &[RingInfo], columns: &[Column], headings: bool) -> S
 }
 
 fn with_columns(rings: &[RingInfo], columns: &[Column], headings: bool, plain: bool) -> String {
-    let rows = rings.iter().map(|info| {
-        let record = serde_json::to_value(Record::new(info)).expect("strings and numbers only");
+    let records = records(rings);
+    let rows = records.iter().map(|record| {
+        let record = serde_json::to_value(record).expect("strings and numbers only");
         columns
             .iter()
             .map(|&column| cell(&record, column, plain))

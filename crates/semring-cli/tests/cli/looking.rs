@@ -13,6 +13,7 @@ over_both_backends! {
     info_counts_who_finished_and_who_died,
     late_messages_in_a_closed_ring_are_mentioned,
     a_reader_can_tell_that_a_producer_died,
+    a_pair_is_listed_and_removed_as_one_thing,
 }
 
 fn info_counts_who_finished_and_who_died(ring: &Ring) {
@@ -241,4 +242,49 @@ fn rings_in_files_and_behind_descriptors_are_shown_like_others() {
             assert!(left.is_empty(), "{left:?}");
         },
     );
+}
+
+fn a_pair_is_listed_and_removed_as_one_thing(ring: &Ring) {
+    let make = || {
+        let builder = semring::duplex::Builder::new(ring.address()).capacity(4096);
+        builder.create().expect("a pair")
+    };
+    let listed = || {
+        let list = Call::new(SEMRING, None).args(&["ls", "--json"]).run();
+        let lines = list.quietly(DONE).text();
+        let ours = lines.lines().filter(|line| line.contains(ring.name()));
+        ours.map(crate::support::one_object).collect::<Vec<_>>()
+    };
+    let pair = make();
+    let mut producer = pair.down().producer().expect("a producer");
+    producer.send(b"for the client").expect("room");
+    let [object] = &listed()[..] else {
+        panic!("{:?}", listed())
+    };
+    assert_eq!(object["address"], ring.address());
+    assert_eq!(object["kind"], "pair");
+    assert_eq!(object["state"], "active");
+    let counts = ["lanes", "producers", "unread_messages"].map(|field| number(object, field));
+    assert_eq!(counts, [2, 1, 1]);
+    for address in [pair.up().address(), pair.down().address()] {
+        let rm = Call::new(SEMRING, None).args(&["rm", &address.to_string()]);
+        rm.run().refused(FAILED, &["in use"]);
+    }
+    drop(producer);
+    let names = [pair.up().address(), pair.down().address()].map(ToString::to_string);
+    drop(pair);
+    Call::new(SEMRING, None)
+        .args(&["rm", &names[0]])
+        .run()
+        .quietly(DONE);
+    ring.assert_gone();
+    let second = make().down().address().to_string();
+    Call::new(SEMRING, None)
+        .args(&["rm", &second])
+        .run()
+        .quietly(DONE);
+    ring.assert_gone();
+    drop(make());
+    ring.semring("rm", &[]).run().quietly(DONE);
+    ring.assert_gone();
 }

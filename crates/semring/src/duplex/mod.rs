@@ -82,5 +82,5 @@ mod server;
 pub use client::{Client, Reply};
 pub use endpoint::{Endpoint, Receiver, Sender};
 pub use frame::CallId;
-pub use pair::{Builder, Pair, remove};
+pub use pair::{Builder, Pair, pair_at, remove};
 pub use server::{Request, Server, ServerInterrupter};

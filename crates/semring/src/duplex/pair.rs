@@ -7,6 +7,7 @@
 //! * **Making**: up, then down. A maker that is killed between the two leaves up alone; whoever opens the pair
 //!   finds it and makes down, as the maker would have (any number of processes at once: all get the same
 //!   ring). So a half of a pair is never met.
+//!   A maker that finds no room for down removes up again; `create` replaces half a pair that stays one.
 //! * **Removing**: up, then down. A remover that is killed between the two leaves a down that no other up ever
 //!   leads to, since a new up has another uuid. It is marked as made because it was missing, so `semring
 //!   prune` takes it away if it is empty.
@@ -19,13 +20,20 @@
 
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use super::endpoint::Endpoint;
 use crate::channel::{self, spsc};
 use crate::error::{AttachError, CreateError, EndError, OpenError, OpenOrCreateError, RemoveError};
 use crate::guard::strategy::WaitStrategy;
-use crate::lifecycle::{RingInfo, RingState};
+use crate::lifecycle::{RingInfo, RingState, pairs};
 use crate::memory::address::{Address, AddressError, Backend};
+
+/// How long another maker may take between the two rings of a pair.
+const MAKER_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long to wait before looking at half a pair again.
+const AGAIN: Duration = Duration::from_millis(1);
 
 /// Describes a pair of rings: makes it, opens it, or whichever is possible.
 ///
@@ -106,16 +114,22 @@ impl Builder {
     /// [`CreateError::Exists`] if a pair of this name is there that is used, or was never used; and the
     /// others of [`CreateError`].
     pub fn create(&self) -> Result<Pair, CreateError> {
+        self.check_names()?;
+        let mut half_since = None;
         loop {
             let up = self.at(Direction::Up)?;
             match up.create() {
-                Ok(made) => match self.complete(made) {
+                Ok(made) => match self.complete(made.clone()) {
                     Ok(Some(pair)) => return Ok(pair),
                     // It was removed meanwhile.
                     Ok(None) => {}
-                    Err(OpenOrCreateError::Create(error)) => return Err(error),
-                    Err(OpenOrCreateError::Open(error)) => {
-                        return Err(not_completed(up.address(), error));
+                    Err(error) => {
+                        // Half a pair is of no use to anybody.
+                        Halves::discard(made);
+                        return Err(match error {
+                            OpenOrCreateError::Create(error) => error,
+                            OpenOrCreateError::Open(error) => not_completed(up.address(), error),
+                        });
                     }
                 },
                 Err(CreateError::Exists { name }) => {
@@ -127,6 +141,16 @@ impl Builder {
                             // Somebody came, or it is not ours.
                             Err(_) => return Err(CreateError::Exists { name }),
                         },
+                        // Another maker is at work, or was killed: after a while it was. If it was only stopped, it
+                        // finds that its ring is gone, and begins anew.
+                        Ok(halves) if halves.are_half_made() => {
+                            let since = half_since.get_or_insert_with(Instant::now);
+                            if since.elapsed() < MAKER_PATIENCE {
+                                std::thread::sleep(AGAIN);
+                            } else if halves.remove().is_err() && halves.up.has_its_address() {
+                                return Err(CreateError::Exists { name });
+                            }
+                        }
                         Err(OpenError::NotFound { .. }) => {}
                         _ => return Err(CreateError::Exists { name }),
                     }
@@ -142,6 +166,7 @@ impl Builder {
     /// As [`Builder::open`](crate::Builder::open). If its maker was killed before it was complete, this
     /// completes it, and fails as [`create`](Self::create) does.
     pub fn open(&self) -> Result<Pair, OpenOrCreateError> {
+        self.check_names().map_err(OpenError::from)?;
         loop {
             let up = self.at(Direction::Up).map_err(OpenError::from)?.open()?;
             if let Some(pair) = self.complete(up)? {
@@ -207,6 +232,11 @@ impl Builder {
         Ok(Some(Pair { up, down }))
     }
 
+    /// Both rings must be able to have their names, before there is one of them.
+    fn check_names(&self) -> Result<(), AddressError> {
+        self.at(Direction::Down("0123456789abcdef")).map(drop)
+    }
+
     fn at(&self, direction: Direction<'_>) -> Result<spsc::Builder, AddressError> {
         let address = self.ring.address().clone()?;
         Ok(self.ring.at(part(&address, direction)?))
@@ -229,10 +259,6 @@ fn is_nameless(address: &Address) -> bool {
 
 /// The address of one of the rings.
 fn part(address: &Address, direction: Direction<'_>) -> Result<Address, AddressError> {
-    let suffix = match direction {
-        Direction::Up => ".up".to_owned(),
-        Direction::Down(uuid) => format!(".down-{}", uuid.get(..16).unwrap_or(uuid)),
-    };
     let name = address.name();
     let refused = |rule| {
         Err(AddressError::BadName {
@@ -249,7 +275,10 @@ fn part(address: &Address, direction: Direction<'_>) -> Result<Address, AddressE
         Backend::Sysv if name.starts_with("0x") || name.contains('#') => {
             refused("a key is one ring, and a pair is two: use a name")
         }
-        _ => format!("{address}{suffix}").parse(),
+        _ => match direction {
+            Direction::Up => pairs::up_name(address).parse(),
+            Direction::Down(uuid) => pairs::down_name(address, uuid).parse(),
+        },
     }
 }
 
@@ -260,13 +289,6 @@ fn is_idle(info: &RingInfo) -> bool {
 /// True if there ever was a producer: whoever took the end that sends into this ring.
 fn was_sent_to(info: &RingInfo) -> bool {
     info.lanes.iter().any(|lane| lane.attached_producers > 0)
-}
-
-/// The address of the other ring.
-fn down_of(up: &Address, info: &RingInfo) -> Option<Address> {
-    let up = up.to_string();
-    let base: Address = up.strip_suffix(".up")?.parse().ok()?;
-    part(&base, Direction::Down(&info.uuid)).ok()
 }
 
 fn in_use(info: &RingInfo) -> RemoveError {
@@ -292,11 +314,27 @@ impl Halves {
     fn open(up: &Address) -> Result<Self, OpenError> {
         let open = |address: &Address| spsc::open(address.to_string());
         let up_ring = open(up)?;
-        let down = match down_of(up, &up_ring.info()?).map(|down| open(&down)) {
+        let down = match pairs::down_of(up, &up_ring.info()?.uuid).map(|down| open(&down)) {
             None | Some(Err(OpenError::NotFound { .. })) => None,
             Some(opened) => Some(opened?),
         };
         Ok(Self { up: up_ring, down })
+    }
+
+    /// Removes what was made of a pair that can't be completed, unless somebody uses it already.
+    fn discard(up: spsc::Ring) {
+        let address = up.address().clone();
+        let down = up
+            .info()
+            .ok()
+            .and_then(|info| pairs::down_of(&address, &info.uuid));
+        let down = down.and_then(|down| spsc::open(down.to_string()).ok());
+        let _ = Self { up, down }.remove();
+    }
+
+    /// True if the second ring is missing, and nobody uses the first one.
+    fn are_half_made(&self) -> bool {
+        self.down.is_none() && self.up.info().is_ok_and(|info| is_idle(&info))
     }
 
     /// True if nobody uses the pair and an end of it was taken: what it was made for has ended.
@@ -336,12 +374,32 @@ pub fn remove(address: &Address, force: bool) -> Result<(), RemoveError> {
     if !force {
         return Halves::open(&up)?.remove();
     }
-    let down = down_of(&up, &channel::inspect(&up)?);
+    let down = pairs::down_of(&up, &channel::inspect(&up)?.uuid);
     channel::remove(&up, true)?;
     match down.map(|down| channel::remove(&down, true)) {
         None | Some(Err(RemoveError::Open(OpenError::NotFound { .. }))) => Ok(()),
         Some(removed) => removed,
     }
+}
+
+/// The pair that an address means: by the pair's own name, or by that of one of its two rings. `None` if a ring that is
+/// no part of a pair has this address, or there is nothing.
+///
+/// ```
+/// use semring::{Address, duplex};
+/// # let name = format!("doc-pair-at-{}", std::process::id());
+/// let pair = duplex::Builder::new(&name).create()?;
+/// let address: Address = name.parse()?;
+/// for address in [&address, pair.up().address(), pair.down().address()] {
+///     assert_eq!(duplex::pair_at(address).unwrap().to_string(), format!("posix:{name}"));
+/// }
+/// pair.remove()?;
+/// assert!(duplex::pair_at(&address).is_none());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use]
+pub fn pair_at(address: &Address) -> Option<Address> {
+    pairs::pair_at(address)
 }
 
 /// An open pair of rings. Holds no end of it: being open keeps nobody waiting.

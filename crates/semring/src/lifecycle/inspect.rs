@@ -176,11 +176,11 @@ impl RingInfo {
 
 /// A ring's identity as people write it: 32 hexadecimal digits.
 pub(crate) fn uuid_text(superblock: &Superblock) -> String {
-    superblock
-        .uuid
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    uuid_digits(&superblock.uuid)
+}
+
+pub(super) fn uuid_digits(uuid: &[u8; 16]) -> String {
+    uuid.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What lies between `released` and the end of a lane.

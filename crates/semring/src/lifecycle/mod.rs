@@ -10,6 +10,7 @@ mod key_lock;
 mod leftovers;
 mod limits;
 mod open;
+pub(crate) mod pairs;
 mod pass;
 mod remove;
 mod renew;

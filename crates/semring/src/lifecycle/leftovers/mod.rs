@@ -19,10 +19,13 @@
 //! same moment is either refused by the tombstone or makes us let go. Killed in between, the kernel gives
 //! the locks back.
 //!
+//! A pair is one thing: it goes when both of its rings may go, and both removal flags are up.
+//!
 //! A ring that somebody asked for by `create` is never touched, and neither is what can't be read, what
 //! another format version made, or a set whose ring may be somewhere else (a file, a memfd, the /dev/shm
 //! of another mount namespace).
 
+mod pair;
 mod pipes;
 mod ring;
 mod set;
@@ -71,6 +74,12 @@ enum What {
         address: Address,
         uuid: [u8; 16],
     },
+    /// Both rings of a pair.
+    Pair {
+        up: Address,
+        uuid: [u8; 16],
+        down: Address,
+    },
     Unguarded {
         place: Place,
         uuid: [u8; 16],
@@ -117,7 +126,7 @@ impl Leftover {
     #[must_use]
     pub fn kind(&self) -> LeftoverKind {
         match self.what {
-            What::Ring { .. } => LeftoverKind::Ring,
+            What::Ring { .. } | What::Pair { .. } => LeftoverKind::Ring,
             What::Unguarded { .. } => LeftoverKind::Unguarded,
             What::Unfinished { .. } => LeftoverKind::Unfinished,
             What::Semaphores { .. } => LeftoverKind::Semaphores,
@@ -155,6 +164,7 @@ impl Leftover {
     pub fn remove(&self, discard_unread: bool) -> Result<Pruned, RemoveError> {
         match &self.what {
             What::Ring { address, uuid } => ring::remove_ring(address, uuid, discard_unread),
+            What::Pair { up, uuid, down } => pair::remove(up, uuid, down, discard_unread),
             What::Unguarded { place, uuid, .. } => {
                 self.remove_unguarded(place, uuid, discard_unread)
             }
@@ -229,6 +239,7 @@ pub fn leftovers() -> Vec<Leftover> {
             _ => {}
         }
     }
+    let mut found = pair::together(found);
     found.extend(set::sets_left_behind(&sets));
     found.extend(pipes::pipes_left_behind());
     found

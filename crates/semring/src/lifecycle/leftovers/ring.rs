@@ -1,11 +1,11 @@
 //! Rings that nobody uses any more, and rings whose guard is gone.
 
-use super::super::RingCore;
 use super::super::create;
 use super::super::guards::find_guard;
 use super::super::inspect::{look, unread};
 use super::super::open::{memory_error, open};
 use super::super::remove::{self, take_away_or_leave, unlink_error};
+use super::super::{RingCore, SharedRing};
 use super::{Leftover, Pruned, What, set};
 use crate::error::{OpenError, RemoveError};
 use crate::guard::abandoned::SetFacts;
@@ -73,10 +73,30 @@ pub(super) fn remove_ring(
     uuid: &[u8; 16],
     discard_unread: bool,
 ) -> Result<Pruned, RemoveError> {
+    match begin(address, uuid, discard_unread)? {
+        Begun::Yes(ring) => take_away_or_leave(&ring).map(|()| Pruned::Removed),
+        Begun::No(outcome) => Ok(outcome),
+    }
+}
+
+/// Whether a removal has begun.
+pub(super) enum Begun {
+    /// Nobody can attach any more, and nothing is there that may not be discarded.
+    Yes(SharedRing),
+    No(Pruned),
+}
+
+/// Begins to remove the ring with this uuid.
+pub(super) fn begin(
+    address: &Address,
+    uuid: &[u8; 16],
+    discard_unread: bool,
+) -> Result<Begun, RemoveError> {
+    let no = |outcome| Ok(Begun::No(outcome));
     let ring = match open(address, Access::ReadWrite) {
         Ok(ring) if ring.superblock.uuid == *uuid => ring,
         // Another one by now: not the one that was found.
-        Ok(_) | Err(OpenError::NotFound { .. }) => return Ok(Pruned::Removed),
+        Ok(_) | Err(OpenError::NotFound { .. }) => return no(Pruned::Removed),
         Err(error) => return Err(error.into()),
     };
     let place = address.place().map_err(|source| RemoveError::Os {
@@ -85,23 +105,28 @@ pub(super) fn remove_ring(
         source,
     })?;
     if !owns_its_set(&place, &ring.object, &ring.superblock) {
-        return Ok(Pruned::InUse);
+        return no(Pruned::InUse);
     }
     match ring.guard.begin_pruning() {
         Ok(true) => {}
-        Ok(false) => return Ok(Pruned::InUse),
-        Err(GuardError::Removed) => return Ok(Pruned::Removed),
+        Ok(false) => return no(Pruned::InUse),
+        Err(GuardError::Removed) => return no(Pruned::Removed),
         Err(error) => return Err(remove::guard_error(&ring, error)),
     }
     // Nobody can attach and send any more.
     let (messages, unread) = unread_in(&ring.object, &ring.view, ring.superblock.geometry);
     if unread && !discard_unread {
-        ring.guard
-            .abort_removal()
-            .map_err(|error| remove::guard_error(&ring, error))?;
-        return Ok(Pruned::Unread { messages });
+        end(&ring)?;
+        return no(Pruned::Unread { messages });
     }
-    take_away_or_leave(&ring).map(|()| Pruned::Removed)
+    Ok(Begun::Yes(ring))
+}
+
+/// Ends a removal that has begun, without removing.
+pub(super) fn end(ring: &RingCore) -> Result<(), RemoveError> {
+    ring.guard
+        .abort_removal()
+        .map_err(|error| remove::guard_error(ring, error))
 }
 
 /// How many messages are unread, and whether anything is: impossible bytes may hide more.

@@ -1,0 +1,88 @@
+//! Both rings of a pair as one leftover.
+
+use super::super::inspect::uuid_digits;
+use super::super::pairs::{down_of, first_of, pair_of_up, superblock_at};
+use super::super::remove::take_away_or_leave;
+use super::ring::{Begun, begin, end};
+use super::{Leftover, Pruned, What};
+use crate::error::RemoveError;
+use crate::memory::Address;
+
+/// Puts the rings of pairs together. A second ring whose first one is there, and stays, is none: without it nobody
+/// could use the pair any more, or make a new one.
+pub(super) fn together(found: Vec<Leftover>) -> Vec<Leftover> {
+    let (mut seconds, mut others): (Vec<Leftover>, Vec<Leftover>) =
+        found.into_iter().partition(|leftover| {
+            leftover
+                .ring()
+                .is_some_and(|(down, _)| first_of(down).is_some())
+        });
+    for leftover in &mut others {
+        let Some((up, uuid)) = leftover.ring().map(|(up, uuid)| (up.clone(), *uuid)) else {
+            continue;
+        };
+        let Some(down) = down_of(&up, &uuid_digits(&uuid)) else {
+            continue;
+        };
+        let is_second = |second: &Leftover| second.ring().is_some_and(|(other, _)| *other == down);
+        if let Some(at) = seconds.iter().position(is_second) {
+            let second = seconds.swap_remove(at);
+            leftover.name = pair_of_up(&up).map_or_else(String::new, |pair| pair.to_string());
+            leftover.unread_messages += second.unread_messages;
+            leftover.unread |= second.unread;
+            leftover.what = What::Pair { up, uuid, down };
+        }
+    }
+    // A first ring whose second one is in use, or can't be looked at, stays as well.
+    others.retain(|leftover| {
+        let second = leftover
+            .ring()
+            .and_then(|(up, uuid)| down_of(up, &uuid_digits(uuid)));
+        second.is_none_or(|down| superblock_at(&down).is_none())
+    });
+    others
+}
+
+impl Leftover {
+    fn ring(&self) -> Option<(&Address, &[u8; 16])> {
+        match &self.what {
+            What::Ring { address, uuid } => Some((address, uuid)),
+            _ => None,
+        }
+    }
+}
+
+/// Removes both, once nobody can attach to either. Killed between the two, it leaves a second ring to which no first
+/// one leads any more.
+pub(super) fn remove(
+    up: &Address,
+    uuid: &[u8; 16],
+    down: &Address,
+    discard_unread: bool,
+) -> Result<Pruned, RemoveError> {
+    let first = match begin(up, uuid, discard_unread)? {
+        Begun::Yes(ring) => ring,
+        Begun::No(outcome) => return Ok(outcome),
+    };
+    let second = superblock_at(down).map(|found| found.uuid);
+    let second = match second.map(|uuid| begin(down, &uuid, discard_unread)) {
+        Some(Ok(Begun::Yes(ring))) => Some(ring),
+        None | Some(Ok(Begun::No(Pruned::Removed))) => None,
+        Some(Ok(Begun::No(outcome))) => {
+            end(&first)?;
+            return Ok(outcome);
+        }
+        Some(Err(error)) => {
+            end(&first)?;
+            return Err(error);
+        }
+    };
+    let mut removed = take_away_or_leave(&first);
+    if let Some(second) = second {
+        removed = match removed {
+            Ok(()) => take_away_or_leave(&second),
+            Err(error) => end(&second).and(Err(error)),
+        };
+    }
+    removed.map(|()| Pruned::Removed)
+}

@@ -1,0 +1,76 @@
+//! How the two rings of a pair are called: `NAME.up`, and `NAME.down-` with the first sixteen digits of the first
+//! one's uuid. A pair is one thing: what lists, prunes or removes one ring of it has to know the other.
+
+use super::{inspect, uuid_text};
+use crate::layout::superblock::Superblock;
+use crate::memory::{Access, Address, Object};
+
+const UP: &str = ".up";
+const DOWN: &str = ".down-";
+const DIGITS: usize = 16;
+
+/// The address of a pair's first ring.
+pub(crate) fn up_name(pair: &Address) -> String {
+    format!("{pair}{UP}")
+}
+
+/// The address of a pair's second ring, whose first one has this uuid.
+pub(crate) fn down_name(pair: &Address, uuid: &str) -> String {
+    format!("{pair}{DOWN}{}", uuid.get(..DIGITS).unwrap_or(uuid))
+}
+
+/// The pair whose first ring would have this address.
+pub(crate) fn pair_of_up(up: &Address) -> Option<Address> {
+    up.to_string().strip_suffix(UP)?.parse().ok()
+}
+
+/// The pair whose second ring would have this address, and the digits of the first one's uuid.
+fn pair_of_down(down: &Address) -> Option<(Address, String)> {
+    let text = down.to_string();
+    let (pair, digits) = text.rsplit_once(DOWN)?;
+    let are_digits = digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    are_digits.then_some(())?;
+    Some((pair.parse().ok()?, digits.to_owned()))
+}
+
+/// The address of the other ring, if the one at this address is the first of a pair.
+pub(crate) fn down_of(up: &Address, uuid: &str) -> Option<Address> {
+    down_name(&pair_of_up(up)?, uuid).parse().ok()
+}
+
+/// The superblock at an address, if there is one that can be read.
+pub(super) fn superblock_at(address: &Address) -> Option<Superblock> {
+    let place = address.place().ok()?;
+    let head = Object::open(&place, Access::ReadOnly).ok()?.head().ok()?;
+    let found = Superblock::decode(&head).ok()?;
+    (!address.name_must_match() || found.name == address.name()).then_some(found)
+}
+
+/// The first ring of the pair that the ring at this address is the second of.
+pub(super) fn first_of(down: &Address) -> Option<Address> {
+    let (pair, digits) = pair_of_down(down)?;
+    let up: Address = up_name(&pair).parse().ok()?;
+    let found = superblock_at(&up)?;
+    uuid_text(&found).starts_with(&digits).then_some(up)
+}
+
+/// The address of the pair that is meant by an address: by its own name, or by that of one of its rings. Nothing if
+/// there is no such pair, or another ring at the address.
+pub(crate) fn pair_at(address: &Address) -> Option<Address> {
+    if let Some(up) = first_of(address) {
+        return pair_of_up(&up);
+    }
+    if let Some(found) = superblock_at(address) {
+        let down = down_of(address, &uuid_text(&found))?;
+        superblock_at(&down)?;
+        return pair_of_up(address);
+    }
+    if !matches!(
+        inspect(address),
+        Err(crate::error::OpenError::NotFound { .. })
+    ) {
+        return None;
+    }
+    let up: Address = up_name(address).parse().ok()?;
+    superblock_at(&up).map(|_| address.clone())
+}
