@@ -282,3 +282,29 @@ fn coprocesses_leave_nothing_behind() {
     crate::case::prune_guards();
     guard.assert_clean();
 }
+
+#[test]
+fn a_parent_that_does_not_wait_leaves_nothing() {
+    let _watchdog = Watchdog::new(PATIENCE, "parents that return");
+    for guard_kind in ["semaphore", "pipe"] {
+        for way in ["return", "exit-attached"] {
+            for part in ["echo", "watch"] {
+                let guard = RingGuard::new("no-wait");
+                let mut parent = command(&[way, part]);
+                parent
+                    .env("SEMRING_GUARD", guard_kind)
+                    .stdout(Stdio::piped());
+                let parent = parent.spawn().unwrap();
+                guard.adopt(parent.id());
+                // The child has the same stdout: when it ends, both have.
+                let output = parent.wait_with_output().unwrap();
+                assert!(output.status.success(), "{output:?}");
+                let said = String::from_utf8(output.stdout).unwrap();
+                let child = said.lines().find_map(|line| line.strip_prefix("child "));
+                guard.adopt(child.expect("a child").parse().unwrap());
+                let left = guard.objects();
+                assert!(left.is_empty(), "{guard_kind} {way} {part}: {left:?}");
+            }
+        }
+    }
+}

@@ -11,6 +11,8 @@
 //! | `descriptors` | sends what each of its descriptors leads to |
 //! | `inherit` | takes its rings and sends what a program gets that it starts in turn |
 //! | `parent PART` | starts a coprocess that does the part, sends it a message, says its number, stays |
+//! | `return PART` | starts a coprocess that does the part, says its number, and returns from `main` |
+//! | `exit-attached PART` | likewise, and ends by `exit` with all roles still taken |
 //! | `parents` | starts coprocesses of several kinds one after the other, says all their numbers |
 
 use std::process::{Command, Stdio};
@@ -20,8 +22,8 @@ use semring::{RecvError, SendError, spsc};
 
 use super::child::{die_with_the_parent, tell};
 
-/// Does what the arguments say, and never returns.
-pub fn run(mut arguments: impl Iterator<Item = String>) -> ! {
+/// Does what the arguments say; to return from it is to return from `main`.
+pub fn run(mut arguments: impl Iterator<Item = String>) {
     let part = arguments.next().expect("a part");
     match part.as_str() {
         "echo" => echo(),
@@ -69,6 +71,14 @@ pub fn run(mut arguments: impl Iterator<Item = String>) -> ! {
             stdin.send(b"before").expect("there is room");
             tell(&format!("child {}", child.id()));
             stay();
+        }
+        "return" | "exit-attached" => {
+            let child = start(&[&arguments.next().expect("a part")]);
+            tell(&format!("child {}", child.id()));
+            if part == "exit-attached" {
+                std::mem::forget(child);
+            }
+            return;
         }
         "parents" => parents(),
         other => panic!("no such part: {other}"),

@@ -308,7 +308,7 @@ fn address(words: &mut Words<'_>) -> semring::Address {
 fn main() {
     let mut arguments = std::env::args().skip(1);
     if arguments.next().as_deref() == Some("coprocess") {
-        coprocess::run(arguments);
+        return coprocess::run(arguments);
     }
     let mut peer = Peer::default();
     for line in std::io::stdin().lock().lines() {

@@ -36,6 +36,7 @@
 
 pub(crate) mod abandoned;
 pub(crate) mod abandoned_pipes;
+mod at_exit;
 #[cfg(all(test, not(semring_loom)))]
 mod burst_model_tests;
 pub(crate) mod doorbell;

@@ -47,6 +47,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError};
 use std::time::Duration;
 
 use self::removal::{Remover, Removing};
+use super::at_exit::AtExit;
 use super::site::{
     self, CREATION, FORCED, NewSite, NoSite, Owner, Pipe, REMOVAL, Site, Trouble, USERS,
 };
@@ -75,7 +76,7 @@ fn os(call: &'static str) -> impl FnOnce(io::Error) -> GuardError {
 /// The pipes of one ring.
 #[derive(Debug)]
 pub(crate) struct PipeGuard {
-    site: Site,
+    site: Arc<Site>,
     lanes: usize,
     /// The seats that this process has: the lanes', then the consumer's.
     seats: Mutex<Vec<Option<Arc<Taken>>>>,
@@ -86,8 +87,8 @@ pub(crate) struct PipeGuard {
     /// Tells when the directory is removed by somebody who does not ring.
     watch: OnceLock<Option<Watch>>,
     removal: Mutex<Option<Removing>>,
-    /// Counts us among the users of a ring that goes with them, and the process that does.
-    user: Option<(u32, Private)>,
+    /// Takes us out of the users of a ring that goes with them.
+    user: Option<AtExit>,
     /// The producer that was alive when we asked last, asked first the next time.
     alive: AtomicU64,
 }
@@ -108,7 +109,7 @@ struct Taken {
 impl PipeGuard {
     fn new(site: Site, lanes: usize) -> Self {
         Self {
-            site,
+            site: Arc::new(site),
             lanes,
             seats: Mutex::new((0..=lanes).map(|_| None).collect()),
             bells: (0..=lanes).map(|_| OnceLock::new()).collect(),
@@ -511,7 +512,8 @@ impl Guard for PipeGuard {
             return Err(GuardError::Removed);
         }
         self.check()?;
-        self.user = Some((process::id(), lock));
+        let (site, lanes) = (self.site.clone(), self.lanes);
+        self.user = Some(AtExit::register(move || leave_users(&site, lanes, &lock)));
         Ok(())
     }
 
@@ -530,18 +532,20 @@ impl Guard for PipeGuard {
 
 impl Drop for PipeGuard {
     fn drop(&mut self) {
-        let Some((holder, lock)) = self.user.take() else {
-            return;
-        };
-        // In a forked child it is the parent's.
-        if holder == process::id()
-            // Of two that leave together, both sharing it, none would get it alone.
-            && Self::hold(&lock, USERS, Hold::Not).is_ok()
-            && matches!(Self::hold(&lock, USERS, Hold::Alone), Ok(true))
-            && matches!(self.begin_removal_as(false), Ok(true))
-        {
-            let _ = self.destroy();
+        if let Some(user) = self.user.take() {
+            user.make_now();
         }
+    }
+}
+
+/// Gives up the share in USERS. The last one takes the pipes away: nobody else has the ring open.
+fn leave_users(site: &Site, lanes: usize, lock: &Private) {
+    // Of two that leave together, both sharing it, none would get it alone.
+    if PipeGuard::hold(lock, USERS, Hold::Not).is_ok()
+        && matches!(PipeGuard::hold(lock, USERS, Hold::Alone), Ok(true))
+        && site::mark_removed(lock.file()).is_ok()
+    {
+        let _ = site.clear(lanes);
     }
 }
 

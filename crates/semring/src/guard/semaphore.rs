@@ -17,9 +17,9 @@
 use std::time::Duration;
 
 use super::abandoned::SetFacts;
+use super::at_exit::AtExit;
 use super::{Bell, Claim, Guard, GuardError, Mismatch, Result, Seat, Waited};
 use crate::layout::superblock::SetIdentity;
-use crate::os::process;
 use crate::os::sysv::{self, Key, Op, SemSet};
 
 pub(super) const W: u16 = 0;
@@ -81,8 +81,8 @@ pub(super) const fn zero(index: u16) -> Op {
 pub(crate) struct SemaphoreGuard {
     set: SemSet,
     lanes: usize,
-    /// The process that counts among the set's users; see [`hold`](Self::hold).
-    holder: Option<u32>,
+    /// Takes the process out of the count of the set's users; see [`hold`](Self::hold).
+    user: Option<AtExit>,
 }
 
 impl SemaphoreGuard {
@@ -90,7 +90,7 @@ impl SemaphoreGuard {
         Self {
             set,
             lanes,
-            holder: None,
+            user: None,
         }
     }
 
@@ -483,7 +483,10 @@ impl Guard for SemaphoreGuard {
 
     fn hold(&mut self) -> Result<()> {
         match self.op(&[add(HOME).undo()]) {
-            Ok(()) => self.holder = Some(process::id()),
+            Ok(()) => {
+                let set = self.set;
+                self.user = Some(AtExit::register(move || leave_users(set)));
+            }
             // So many hold it that one more makes no difference.
             Err(error) if error.is_overflow() => {}
             Err(error) => return Err(guard_error(error)),
@@ -494,16 +497,27 @@ impl Guard for SemaphoreGuard {
 
 impl Drop for SemaphoreGuard {
     fn drop(&mut self) {
-        // In a forked child the count is the parent's.
-        if self.holder != Some(process::id()) {
-            return;
+        if let Some(user) = self.user.take() {
+            user.make_now();
         }
-        let leave = sub(HOME).undo().no_wait();
-        let [held, n, c, t] = [HOME, N, C, T].map(|index| zero(index).no_wait());
-        if self.op(&[leave, held, n, c, t]).is_ok() {
-            let _ = self.set.remove();
-        } else {
-            let _ = self.op(&[leave]);
+    }
+}
+
+/// Takes a process out of the count of a set's users. The last one removes the set. What roles there are then are those
+/// of processes that are about to end, ours perhaps: all others count.
+fn leave_users(set: SemSet) {
+    let operate = |operations: &[Op]| {
+        loop {
+            match set.op(operations) {
+                Err(error) if error.is_interrupted() => {}
+                other => return other.is_ok(),
+            }
         }
+    };
+    let leave = sub(HOME).undo().no_wait();
+    if operate(&[leave, zero(HOME).no_wait(), zero(T).no_wait()]) {
+        let _ = set.remove();
+    } else {
+        operate(&[leave]);
     }
 }

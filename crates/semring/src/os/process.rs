@@ -9,6 +9,12 @@ pub(crate) fn id() -> u32 {
     std::process::id()
 }
 
+/// Has a function called when this process, or one forked from it, ends by exit(3) or by returning from `main`.
+pub(crate) fn at_exit(function: extern "C" fn()) {
+    // SAFETY: a function that lives as long as the program. (Refused for want of memory, it is not called.)
+    unsafe { libc::atexit(function) };
+}
+
 /// The effective user id.
 pub(crate) fn effective_uid() -> u32 {
     // SAFETY: geteuid always succeeds and touches no memory.
