@@ -19,6 +19,7 @@ use crate::output::{print, refuse_closed_stdout};
 use crate::pages::{self, Program};
 use crate::prune;
 use crate::report;
+use crate::signals;
 use crate::top::{self, Rhythm};
 use crate::units::parse_time;
 
@@ -162,6 +163,7 @@ impl Command {
 
 /// Runs the command.
 pub fn main() -> ExitCode {
+    signals::keep_file_size_signal_away();
     report::end(PROGRAM, run())
 }
 

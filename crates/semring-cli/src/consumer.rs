@@ -13,7 +13,7 @@ use crate::framing::{Framing, Joiner};
 use crate::output::{Output, WriteError};
 use crate::pace::Pace;
 use crate::report::{self, Producers, Report, Stats, Totals};
-use crate::signals::Signals;
+use crate::signals::{self, Signals};
 use crate::units::count;
 
 const PROGRAM: &str = "semring-consumer";
@@ -32,6 +32,7 @@ const HUGE_BYTES: usize = 1 << 20;
 
 /// Runs the command.
 pub fn main() -> ExitCode {
+    signals::keep_file_size_signal_away();
     report::end(PROGRAM, run())
 }
 

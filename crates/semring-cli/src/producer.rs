@@ -14,7 +14,7 @@ use crate::framing::{CutError, Cutter, Framing, UNTERMINATED};
 use crate::input::{Input, Ready, unless_nothing};
 use crate::pace::Pace;
 use crate::report::{self, Report, Stats, Totals};
-use crate::signals::Signals;
+use crate::signals::{self, Signals};
 use crate::units::count;
 
 const PROGRAM: &str = "semring-producer";
@@ -27,6 +27,7 @@ const MAX_CHUNK: usize = 1 << 20;
 
 /// Runs the command.
 pub fn main() -> ExitCode {
+    signals::keep_file_size_signal_away();
     report::end(PROGRAM, run())
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::poll::PollFlags;
 use semring::Interrupter;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals as Iterator;
 use signal_hook::low_level::emulate_default_handler;
 
@@ -93,6 +93,15 @@ impl Shared {
     }
 }
 
+/// From now on a write beyond the limit of file sizes (`ulimit -f`) gives an error, as a full disk does, and does not
+/// end the process. Programs that are started from here have the signal as it was.
+pub(crate) fn keep_file_size_signal_away() {
+    for signal in not_ignored(&[SIGXFSZ]) {
+        // Nobody asks whether it came: the write says so. Without a handler it is as without this.
+        let _ = signal_hook::flag::register(signal, Arc::default());
+    }
+}
+
 /// Those of them that the parent did not have this process ignore.
 pub(crate) fn not_ignored(signals: &[i32]) -> Vec<i32> {
     let ignored = ignored_signals();
@@ -101,7 +110,8 @@ pub(crate) fn not_ignored(signals: &[i32]) -> Vec<i32> {
     wanted
 }
 
-/// The mask of ignored signals; none where /proc is not mounted.
+/// The mask of ignored signals; none where /proc is not mounted: there signals that the parent had us ignore are
+/// caught, and SIGHUP ends a program behind `nohup`.
 fn ignored_signals() -> u64 {
     let mut status = String::new();
     let _ = std::fs::File::open("/proc/self/status")

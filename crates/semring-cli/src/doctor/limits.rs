@@ -1,5 +1,6 @@
 //! Numbers of the kernel: what is allowed, what is used, what a ring needs.
 
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use sysv_ipc::{limits, sem, shm};
 
 use super::{Check, DEFAULT_LANES, DEFAULT_RING_BYTES, State};
@@ -13,15 +14,12 @@ const MOST_LANES: u64 = 240;
 
 pub(super) fn kernel() -> Check {
     const NAME: &str = "kernel";
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let release = release.trim();
-    match version(release) {
-        None => Check::not_ok(
-            NAME,
-            State::Warning,
-            "/proc does not tell its version",
-            "mount /proc",
-        ),
+    let system = nix::sys::utsname::uname();
+    let release = system
+        .as_ref()
+        .map_or_else(|_| "".into(), |system| system.release().to_string_lossy());
+    match version(&release) {
+        None => Check::ok(NAME, "unknown"),
         Some(version) if version < OLDEST => Check::not_ok(
             NAME,
             State::Problem,
@@ -60,7 +58,7 @@ pub(super) fn semaphores() -> Check {
                 NAME,
                 State::Warning,
                 format!("no System V semaphores here ({error}): rings get pipes"),
-                "mount /proc; use a kernel with CONFIG_SYSVIPC",
+                "use a kernel with CONFIG_SYSVIPC",
             );
         }
     };
@@ -218,23 +216,19 @@ fn judge_segments(
 
 pub(super) fn locked_memory() -> Check {
     const NAME: &str = "locked memory";
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max locked memory"));
-    let Some(soft) = line.and_then(|line| line.split_whitespace().next()) else {
+    let Ok((soft, _)) = getrlimit(Resource::RLIMIT_MEMLOCK) else {
         return Check::ok(NAME, "unknown; only for rings that are to be locked");
     };
-    match soft.parse::<u64>() {
-        Err(_) => Check::ok(NAME, "no limit"),
-        Ok(bytes) if bytes >= DEFAULT_RING_BYTES => Check::ok(
+    match soft {
+        RLIM_INFINITY => Check::ok(NAME, "no limit"),
+        bytes if bytes >= DEFAULT_RING_BYTES => Check::ok(
             NAME,
             format!(
                 "{} (ulimit -l); only for rings that are to be locked",
                 human_bytes(bytes)
             ),
         ),
-        Ok(bytes) => Check::not_ok(
+        bytes => Check::not_ok(
             NAME,
             State::Warning,
             format!(

@@ -155,3 +155,32 @@ fn full_shared_memory_is_a_problem_with_its_fix() {
         },
     );
 }
+
+#[test]
+fn without_proc_it_claims_nothing_that_is_not_so() {
+    for (test, prepare) in [
+        (
+            test_name!(without_proc_it_claims_nothing_that_is_not_so),
+            "mount -t proc -o subset=pid none /proc",
+        ),
+        (
+            test_name!(without_proc_it_claims_nothing_that_is_not_so),
+            "umount -l /proc",
+        ),
+    ] {
+        with_limits(test, "size=64m", prepare, || {
+            create(&["--guard", "semaphore"], "sysv:one").quietly(DONE);
+            let output = doctor(&["--json"]).quietly(DONE);
+            for name in ["kernel", "semaphores", "sysv memory", "locked memory"] {
+                let [state, finding, _] = check(&output, name);
+                assert_eq!(state, "ok", "{name}: {finding}");
+            }
+            assert!(check(&output, "semaphores")[1].starts_with("1 of "));
+            assert!(check(&output, "kernel")[1].starts_with("Linux "));
+            let ls = Call::new(SEMRING, None).args(&["ls"]).run().quietly(DONE);
+            assert!(ls.text().contains("sysv:one"), "{}", ls.text());
+            let rm = Call::new(SEMRING, None).args(&["rm", "sysv:one"]).run();
+            rm.quietly(DONE);
+        });
+    }
+}

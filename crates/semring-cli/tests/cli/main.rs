@@ -5,6 +5,7 @@ mod admin;
 mod bench;
 mod coprocess;
 mod doctor;
+mod file_size;
 mod guards;
 mod idle;
 mod kills;

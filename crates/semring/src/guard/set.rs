@@ -87,6 +87,8 @@ pub(crate) enum SetTrouble {
     Foreign,
     /// Whoever made or removes the ring has not finished in time.
     Busy,
+    /// Every key that a set of ours can have is taken.
+    NoKey,
     /// A call failed.
     Failed(sysv::Error),
 }
@@ -100,7 +102,8 @@ impl From<sysv::Error> for SetTrouble {
 impl NewSet {
     /// A new set under a random key that nobody uses.
     pub(crate) fn create(lanes: usize, mode: u32) -> std::result::Result<Self, SetTrouble> {
-        loop {
+        // Of 65536 keys half are free even where as many sets are made as the kernel allows by default.
+        for _ in 0..1 << 16 {
             let random = u16::from_le_bytes(process::random().map_err(|_| SetTrouble::Busy)?);
             let key = Key::from_raw(KEY_PREFIX | u32::from(random));
             let set = match SemSet::create(key, count_for(lanes), mode) {
@@ -124,6 +127,7 @@ impl NewSet {
                 Err(error) => return Err(error.into()),
             }
         }
+        Err(SetTrouble::NoKey)
     }
 
     /// The set under a given key, made or taken over, with the creation lock held. A set that a dead

@@ -56,3 +56,7 @@ pub(super) fn no_room_for(count: u64) -> String {
         limits.in_all
     )
 }
+
+/// What to do where sets can be made, and none of ours.
+pub(super) const NO_KEY: &str = "every key that the semaphore set of a ring can have (0x5eed0000 to 0x5eedffff) is taken: \
+                                 remove unused sets (ipcs -s, semring prune)";

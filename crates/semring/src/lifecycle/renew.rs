@@ -176,6 +176,10 @@ fn set_error(name: &str, lanes: usize, trouble: SetTrouble) -> OpenError {
             call: error.call(),
             source: error.into(),
         },
+        SetTrouble::NoKey => OpenError::MemoryLimit {
+            name,
+            limit: super::limits::NO_KEY.to_owned(),
+        },
         SetTrouble::Foreign | SetTrouble::Busy => OpenError::Busy { name },
     }
 }

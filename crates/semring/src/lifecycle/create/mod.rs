@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::guards::NewGuard;
-use super::limits::{check_limits, no_room_for};
+use super::limits::{NO_KEY, check_limits, no_room_for};
 use super::{GuardChoice, Plan, RingCore, SharedRing};
 use crate::error::CreateError;
 use crate::guard::GuardError;
@@ -318,6 +318,10 @@ fn set_error(name: &str, plan: &Plan, trouble: SetTrouble) -> CreateError {
             what: "the key belongs to a semaphore set of another program".to_owned(),
         },
         SetTrouble::Busy => CreateError::Busy { name },
+        SetTrouble::NoKey => CreateError::SemaphoreLimit {
+            name,
+            limit: NO_KEY.to_owned(),
+        },
         SetTrouble::Failed(error) if error.no_space() => CreateError::SemaphoreLimit {
             name,
             limit: no_room_for(count_for(plan.geometry.lanes()) as u64),
