@@ -52,6 +52,23 @@ fn calls_in_flight_are_answered_in_any_order() {
 }
 
 #[test]
+fn a_time_beyond_the_clock_is_no_limit_of_a_call() {
+    let (mut server, mut client, _watchdog) = line();
+    let ends = Duration::MAX;
+    let request = while_asleep(
+        || server.next_request_timeout(ends).unwrap(),
+        || {
+            client.start_timeout(b"one", ends).unwrap();
+        },
+    );
+    let reply = while_asleep(
+        || client.next_reply_timeout(ends).unwrap(),
+        || request.reply_timeout(b"two", ends).unwrap(),
+    );
+    assert_eq!(reply.bytes(), b"two");
+}
+
+#[test]
 fn ids_are_never_used_again() {
     let (mut server, mut client, _watchdog) = line();
     for round in 0..3 {

@@ -94,6 +94,40 @@ over_each_backend! {
         producer.send_timeout(&[0; 10], Duration::MAX).unwrap();
     }
 
+    fn a_time_beyond_the_clock_is_no_limit(bench) {
+        let ring = bench.spsc();
+        let mut producer = ring.producer().unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        // The longest, the longest that the kernel's clock has a number for, and one in between.
+        let nanoseconds = Duration::from_nanos(i64::MAX as u64);
+        for time in [Duration::MAX, Duration::from_secs(i64::MAX as u64), nanoseconds] {
+            let received = while_asleep(
+                || consumer.recv_timeout(time).map(|message| message.to_vec()),
+                || producer.send(b"one").unwrap(),
+            );
+            assert_eq!(received.unwrap(), b"one");
+            let batch = while_asleep(
+                || consumer.recv_batch_timeout(time).map(drop),
+                || producer.send(b"two").unwrap(),
+            );
+            batch.unwrap();
+            consumer.recv().unwrap().release();
+            while producer.try_send(&[0; 1000]).is_ok() {}
+            let mut empty = || {
+                while consumer.try_recv().is_ok() {}
+                consumer.flush_released().unwrap();
+            };
+            while_asleep(|| producer.send_timeout(&[0; 1000], time), &mut empty).unwrap();
+            while producer.try_send(&[0; 1000]).is_ok() {}
+            let reserve = || producer.reserve_timeout(1000, time).map(|room| room.commit());
+            while_asleep(reserve, &mut empty).unwrap();
+            while producer.try_send(&[0; 1000]).is_ok() {}
+            let push = || producer.batch().push_timeout(&[0; 1000], time);
+            while_asleep(push, &mut empty).unwrap();
+            empty();
+        }
+    }
+
     fn a_deadline_ends_each_wait_and_not_before(bench) {
         let ring = bench.spsc();
         let mut producer = ring.producer().unwrap();

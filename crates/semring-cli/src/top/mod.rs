@@ -24,6 +24,16 @@ pub(crate) struct Rhythm {
     pub(crate) count: Option<u64>,
 }
 
+impl Rhythm {
+    /// When to look after a look that was due at this moment. An interval that ends beyond the clock is as
+    /// good as one of a century.
+    fn next_after(self, due: Instant) -> Instant {
+        const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+        due.checked_add(self.interval)
+            .unwrap_or_else(|| due + CENTURY)
+    }
+}
+
 /// Shows the rings until somebody ends it.
 pub(crate) fn run(json: bool, rhythm: Rhythm) -> Result<u8, Failure> {
     if json {
@@ -193,7 +203,7 @@ fn stream(rhythm: Rhythm) -> Result<u8, Failure> {
     let mut next = Instant::now();
     let mut looks = 0;
     while rhythm.count.is_none_or(|count| looks < count) {
-        next += rhythm.interval;
+        next = rhythm.next_after(next);
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
         let time = SystemTime::now();
         let samples = sampler.look();
@@ -225,6 +235,20 @@ mod tests {
         body(&mut send);
         drop(producer);
         ring.remove().unwrap();
+    }
+
+    #[test]
+    fn an_interval_beyond_the_clock_is_a_long_one() {
+        let now = Instant::now();
+        for interval in [Duration::MAX, Duration::from_secs(u64::MAX)] {
+            let rhythm = Rhythm {
+                interval,
+                count: None,
+            };
+            let next = rhythm.next_after(now);
+            assert!(next > now + Duration::from_secs(1 << 30));
+            assert!(rhythm.next_after(next) > next);
+        }
     }
 
     #[test]

@@ -47,7 +47,7 @@ fn show(terminal: &mut DefaultTerminal, rhythm: Rhythm, signals: &Signals) -> io
         colours: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
     };
     let mut looks = 1;
-    let mut next = Instant::now() + rhythm.interval;
+    let mut next = rhythm.next_after(Instant::now());
     loop {
         terminal.draw(|frame| screen.draw(frame))?;
         loop {
@@ -82,7 +82,7 @@ fn show(terminal: &mut DefaultTerminal, rhythm: Rhythm, signals: &Signals) -> io
         screen.samples = sampler.look();
         looks += 1;
         // Late is late: a machine that was asleep is not looked at many times in a row.
-        next = (next + rhythm.interval).max(Instant::now());
+        next = rhythm.next_after(next).max(Instant::now());
     }
 }
 
