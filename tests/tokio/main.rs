@@ -243,3 +243,121 @@ async fn the_end_of_the_other_side_is_told() {
         "{end:?}"
     );
 }
+
+/// What a consumer receives to the end of the stream.
+async fn receive_all(consumer: &mut AsyncConsumer<semring::Spsc>) -> Vec<Vec<u8>> {
+    let mut received = Vec::new();
+    loop {
+        match consumer.recv().await {
+            Ok(message) => received.push(message.to_vec()),
+            Err(error) => {
+                assert_eq!(error, RecvError::EndOfStream);
+                return received;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn closing_a_sink_ends_the_stream_while_the_handle_lives() {
+    let _site = Site::new("closed");
+    let ring = memfd();
+    let mut consumer = AsyncConsumer::new(ring.consumer().unwrap()).unwrap();
+    let mut producer = AsyncProducer::new(ring.producer().unwrap()).unwrap();
+    SinkExt::<&[u8]>::send(&mut producer, b"one").await.unwrap();
+    SinkExt::<&[u8]>::close(&mut producer).await.unwrap();
+    assert_eq!(receive_all(&mut consumer).await, [b"one"]);
+    let info = ring.info().unwrap();
+    assert_eq!((info.finished_producers(), info.died_producers()), (1, 0));
+    // What comes afterwards is refused; closing and flushing again change nothing.
+    assert_eq!(producer.send(b"late").await, Err(SendError::Closed));
+    let late = SinkExt::<&[u8]>::send(&mut producer, b"late").await;
+    assert_eq!(late, Err(SendError::Closed));
+    SinkExt::<&[u8]>::flush(&mut producer).await.unwrap();
+    SinkExt::<&[u8]>::close(&mut producer).await.unwrap();
+    assert!(producer.get_mut().is_none());
+    // The lane is free for another one.
+    let mut next = AsyncProducer::new(ring.producer().unwrap()).unwrap();
+    next.send(b"two").await.unwrap();
+    next.close().await.unwrap();
+    assert_eq!(receive_all(&mut consumer).await, [b"two"]);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_borrowed_sink_is_closed_by_forward() {
+    let _site = Site::new("forward");
+    let ring = memfd();
+    let mut consumer = AsyncConsumer::new(ring.consumer().unwrap()).unwrap();
+    let mut producer = AsyncProducer::new(ring.producer().unwrap()).unwrap();
+    // More than the lane holds: the last items are kept by the sink for a while.
+    let items: Vec<_> = (0..20u8).map(|number| vec![number; 1000]).collect();
+    let all = futures_util::stream::iter(items.clone()).map(Ok);
+    let (forwarded, received) =
+        tokio::join!(all.forward(&mut producer), receive_all(&mut consumer));
+    forwarded.unwrap();
+    assert_eq!(received, items);
+    assert!(producer.into_inner().is_none());
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_request_ring_is_closed_before_the_answer_comes() {
+    let _site = Site::new("half");
+    let (requests, answers) = (memfd(), memfd());
+    let mut server_in = AsyncConsumer::new(requests.consumer().unwrap()).unwrap();
+    let mut server_out = AsyncProducer::new(answers.producer().unwrap()).unwrap();
+    let mut client_out = AsyncProducer::new(requests.producer().unwrap()).unwrap();
+    let mut client_in = AsyncConsumer::new(answers.consumer().unwrap()).unwrap();
+    let server = async {
+        let received = receive_all(&mut server_in).await;
+        server_out.send(&received.concat()).await.unwrap();
+    };
+    let client = async {
+        for part in ["a", "b", "c"] {
+            client_out.send(part.as_bytes()).await.unwrap();
+        }
+        client_out.close().await.unwrap();
+        client_in.recv().await.unwrap().to_vec()
+    };
+    let ((), answer) = tokio::join!(server, client);
+    assert_eq!(answer, b"abc");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_sink_whose_consumer_is_gone_is_closed_with_the_error() {
+    let _site = Site::new("gone");
+    let ring = memfd();
+    let mut producer = AsyncProducer::new(ring.producer().unwrap()).unwrap();
+    let consumer = ring.consumer().unwrap();
+    while producer.get_mut().unwrap().try_send(&[0; 1000]).is_ok() {}
+    SinkExt::<&[u8]>::feed(&mut producer, &[1; 1000])
+        .await
+        .unwrap();
+    drop(consumer);
+    let closed = producer.close().await;
+    assert_eq!(closed, Err(SendError::ConsumerGone));
+    assert!(producer.get_mut().is_none());
+    assert_eq!(producer.close().await, Ok(()));
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_stream_gives_an_error_that_stays_once() {
+    let site = Site::new("stays");
+    let ring = site.mpsc(1);
+    let mut consumer = AsyncConsumer::new(ring.consumer().unwrap()).unwrap();
+    semring::remove(ring.address(), true).unwrap();
+    assert_eq!(consumer.next().await, Some(Err(RecvError::Removed)));
+    assert_eq!(consumer.next().await, None);
+    assert_eq!(consumer.next().await, None);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_stream_goes_on_after_its_end_with_the_next_producer() {
+    let _site = Site::new("goes-on");
+    let ring = memfd();
+    let mut consumer = AsyncConsumer::new(ring.consumer().unwrap()).unwrap();
+    for _ in 0..2 {
+        ring.producer().unwrap().send(b"x").unwrap();
+        assert_eq!(consumer.next().await, Some(Ok(b"x".to_vec())));
+        assert_eq!(consumer.next().await, None);
+    }
+}

@@ -399,8 +399,8 @@ pub enum SendError {
     /// The consumer that was there is gone: a broken pipe.
     #[error("the consumer is gone")]
     ConsumerGone,
-    /// The consumer said that it takes nothing more.
-    #[error("the consumer has closed the ring")]
+    /// The consumer said that it takes nothing more, or (of the feature `tokio`) this sink was closed.
+    #[error("the ring is closed: nothing more is taken, or nothing more was to be sent")]
     Closed,
     /// The ring was removed, or its memory was taken away: the file that it lies in was truncated.
     #[error("the ring was removed or truncated")]

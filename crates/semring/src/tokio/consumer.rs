@@ -12,8 +12,11 @@ use super::readiness::register;
 use crate::channel::{Batch, Consumer, FoundMessage, Kind, Message, Pollable};
 use crate::error::RecvError;
 
-/// A [`Consumer`] that a task waits for. As a [`Stream`] it gives each message as a vector of its own,
-/// and ends with the stream.
+/// A [`Consumer`] that a task waits for.
+///
+/// As a [`Stream`] it gives each message as a vector of its own, and `None` at each end of the ring's stream.
+/// Polled again after that, it goes on with the producers that come then, as [`recv`](Self::recv) does. After
+/// an error that stays ([`RecvError::Removed`], [`RecvError::Forked`]) it gives `None` from then on.
 ///
 /// ```
 /// use futures_core::Stream;
@@ -37,6 +40,8 @@ use crate::error::RecvError;
 pub struct AsyncConsumer<K> {
     consumer: Consumer<K>,
     pollable: AsyncFd<Pollable>,
+    /// The stream has given an error that stays.
+    failed: bool,
 }
 
 impl<K: Kind> AsyncConsumer<K> {
@@ -49,7 +54,11 @@ impl<K: Kind> AsyncConsumer<K> {
     /// Outside of a runtime, as tokio does.
     pub fn new(mut consumer: Consumer<K>) -> io::Result<Self> {
         let pollable = register(consumer.as_fd()?)?;
-        Ok(Self { consumer, pollable })
+        Ok(Self {
+            consumer,
+            pollable,
+            failed: false,
+        })
     }
 
     async fn find(&mut self) -> Result<FoundMessage, RecvError> {
@@ -121,6 +130,9 @@ impl<K: Kind + Unpin> Stream for AsyncConsumer<K> {
 
     fn poll_next(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
+        if this.failed {
+            return Poll::Ready(None);
+        }
         let turn = ready!(::tokio::task::coop::poll_proceed(task));
         loop {
             let answer = match this.consumer.try_find() {
@@ -145,6 +157,9 @@ impl<K: Kind + Unpin> Stream for AsyncConsumer<K> {
                 Err(error) => Some(Err(error)),
             };
             turn.made_progress();
+            let stays =
+                |answer: &Self::Item| matches!(answer, Err(RecvError::Removed | RecvError::Forked));
+            this.failed = answer.as_ref().is_some_and(stays);
             return Poll::Ready(answer);
         }
     }

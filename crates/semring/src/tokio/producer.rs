@@ -13,14 +13,40 @@ use super::readiness::register;
 use crate::channel::{Free, Kind, Pollable, Producer, Reservation};
 use crate::error::SendError;
 
-/// A [`Producer`] that a task waits for. As a [`Sink`] of bytes it sends each item as a message; one that
-/// does not fit yet is kept until there is room, so flush before dropping it.
+/// A [`Producer`] that a task waits for.
+///
+/// As a [`Sink`] of bytes it sends each item as a message; one that does not fit yet is kept until there is
+/// room, so flush or close the sink before dropping it. Closing the sink ends the stream, as
+/// [`Producer::close`] does, while the handle stays: what is sent afterwards meets [`SendError::Closed`].
+///
+/// ```
+/// use semring::tokio::{AsyncConsumer, AsyncProducer};
+/// use semring::{GuardChoice, RecvError, spsc};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let ring = spsc::Builder::memfd().guard(GuardChoice::Pipe).create()?;
+/// let mut consumer = AsyncConsumer::new(ring.consumer()?)?;
+/// let mut producer = AsyncProducer::new(ring.producer()?)?;
+/// producer.send(b"the only one").await?;
+/// producer.close().await?;
+/// assert_eq!(consumer.recv().await?.to_vec(), b"the only one");
+/// assert!(matches!(consumer.recv().await, Err(RecvError::EndOfStream)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct AsyncProducer<K> {
-    producer: Producer<K>,
-    pollable: AsyncFd<Pollable>,
+    /// `None` once it is closed.
+    open: Option<Open<K>>,
     /// An item of the sink for which there was no room yet.
     kept: Option<Vec<u8>>,
+}
+
+#[derive(Debug)]
+struct Open<K> {
+    producer: Producer<K>,
+    pollable: AsyncFd<Pollable>,
 }
 
 impl<K: Kind> AsyncProducer<K> {
@@ -34,10 +60,13 @@ impl<K: Kind> AsyncProducer<K> {
     pub fn new(mut producer: Producer<K>) -> io::Result<Self> {
         let pollable = register(producer.as_fd()?)?;
         Ok(Self {
-            producer,
-            pollable,
+            open: Some(Open { producer, pollable }),
             kept: None,
         })
+    }
+
+    fn open(&mut self) -> Result<&mut Open<K>, SendError> {
+        self.open.as_mut().ok_or(SendError::Closed)
     }
 
     /// Sends a copy of these bytes; waits while the lane is full.
@@ -57,34 +86,48 @@ impl<K: Kind> AsyncProducer<K> {
     /// Those of [`Producer::reserve`].
     pub async fn reserve(&mut self, len: usize) -> Result<Reservation<'_>, SendError> {
         std::future::poll_fn(|task| self.poll_kept(task)).await?;
-        let free = self.find(len).await?;
-        Ok(self.producer.free(free))
+        let open = self.open()?;
+        let free = open.find(len).await?;
+        Ok(open.producer.free(free))
     }
 
-    async fn find(&mut self, len: usize) -> Result<Free, SendError> {
-        consume_budget().await;
-        loop {
-            match self.producer.try_find_room(len) {
-                Err(SendError::Full) => {}
-                found => return found,
-            }
-            let mut ready = self.pollable.readable().await.map_err(failed)?;
-            // Looked at before readiness is forgotten: what comes in between is told anew.
-            match self.producer.try_find_room(len) {
-                Err(SendError::Full) => ready.clear_ready(),
-                found => return found,
+    /// Sends what the sink still keeps, then says that nothing more is sent, and detaches: the consumer
+    /// receives what is left, then the end of the stream. Once closed, it stays so.
+    ///
+    /// # Errors
+    /// Those of [`send`](Self::send), for an item that the sink kept and that could not be sent. It is
+    /// closed all the same, except after [`SendError::Interrupted`].
+    pub async fn close(&mut self) -> Result<(), SendError> {
+        std::future::poll_fn(|task| self.poll_end(task)).await
+    }
+
+    fn poll_end(&mut self, task: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        if self.open.is_none() {
+            return Poll::Ready(Ok(()));
+        }
+        let flushed = ready!(self.poll_kept(task));
+        if flushed != Err(SendError::Interrupted) {
+            self.kept = None;
+            if let Some(Open { producer, pollable }) = self.open.take() {
+                // It is a descriptor of the producer's.
+                drop(pollable);
+                producer.close();
             }
         }
+        Poll::Ready(flushed)
     }
 
     /// Sends the sink's last item, if it is still here.
     fn poll_kept(&mut self, task: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        let Some(open) = &mut self.open else {
+            return Poll::Ready(Err(SendError::Closed));
+        };
         let turn = ready!(::tokio::task::coop::poll_proceed(task));
         while let Some(bytes) = &self.kept {
-            match self.producer.try_send(bytes) {
+            match open.producer.try_send(bytes) {
                 Err(SendError::Full) => {
-                    let mut ready = ready!(self.pollable.poll_read_ready(task)).map_err(failed)?;
-                    match self.producer.try_send(bytes) {
+                    let mut ready = ready!(open.pollable.poll_read_ready(task)).map_err(failed)?;
+                    match open.producer.try_send(bytes) {
                         Err(SendError::Full) => {
                             ready.clear_ready();
                             continue;
@@ -100,15 +143,34 @@ impl<K: Kind> AsyncProducer<K> {
         Poll::Ready(Ok(()))
     }
 
-    /// The producer itself, for calls that don't wait.
-    pub fn get_mut(&mut self) -> &mut Producer<K> {
-        &mut self.producer
+    /// The producer itself, for calls that don't wait; `None` once it is closed.
+    pub fn get_mut(&mut self) -> Option<&mut Producer<K>> {
+        self.open.as_mut().map(|open| &mut open.producer)
     }
 
-    /// Gives the producer back, for calls that block. An item of the sink that was not flushed is lost.
+    /// Gives the producer back, for calls that block; `None` if it is closed. An item of the sink that was not
+    /// flushed is lost.
     #[must_use]
-    pub fn into_inner(self) -> Producer<K> {
-        self.producer
+    pub fn into_inner(self) -> Option<Producer<K>> {
+        self.open.map(|open| open.producer)
+    }
+}
+
+impl<K: Kind> Open<K> {
+    async fn find(&mut self, len: usize) -> Result<Free, SendError> {
+        consume_budget().await;
+        loop {
+            match self.producer.try_find_room(len) {
+                Err(SendError::Full) => {}
+                found => return found,
+            }
+            let mut ready = self.pollable.readable().await.map_err(failed)?;
+            // Looked at before readiness is forgotten: what comes in between is told anew.
+            match self.producer.try_find_room(len) {
+                Err(SendError::Full) => ready.clear_ready(),
+                found => return found,
+            }
+        }
     }
 }
 
@@ -129,7 +191,7 @@ impl<K: Kind + Unpin, B: AsRef<[u8]>> Sink<B> for AsyncProducer<K> {
     fn start_send(self: Pin<&mut Self>, item: B) -> Result<(), SendError> {
         let this = self.get_mut();
         debug_assert!(this.kept.is_none(), "poll_ready comes first");
-        match this.producer.try_send(item.as_ref()) {
+        match this.open()?.producer.try_send(item.as_ref()) {
             Err(SendError::Full) => {
                 this.kept = Some(item.as_ref().to_vec());
                 Ok(())
@@ -139,10 +201,15 @@ impl<K: Kind + Unpin, B: AsRef<[u8]>> Sink<B> for AsyncProducer<K> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        self.get_mut().poll_kept(task)
+        let this = self.get_mut();
+        // Closed, it has nothing left to flush.
+        if this.open.is_none() {
+            return Poll::Ready(Ok(()));
+        }
+        this.poll_kept(task)
     }
 
     fn poll_close(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        self.get_mut().poll_kept(task)
+        self.get_mut().poll_end(task)
     }
 }
