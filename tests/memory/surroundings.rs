@@ -156,7 +156,7 @@ fn a_limit_of_file_sizes_is_a_refusal_and_no_signal() {
 fn a_limit_of_address_space_is_named() {
     let guard = RingGuard::new("address-space");
     let folder = Folder::new("address-space");
-    let mut peer = limited("ulimit -v 200000");
+    let mut peer = limited("ulimit -v 30000");
     for address in [
         &guard.posix(),
         &guard.sysv(),
@@ -164,12 +164,12 @@ fn a_limit_of_address_space_is_named() {
         "memfd:",
         "anonymous:",
     ] {
-        is_refused(&mut peer, address, 256 << 20, &["RLIMIT_AS", "ulimit -v"]);
+        is_refused(&mut peer, address, 32 << 20, &["RLIMIT_AS", "ulimit -v"]);
     }
     folder.assert_empty();
     // The same for a ring that others have made.
     let ring = semring::any::Builder::new(guard.posix())
-        .capacity(256 << 20)
+        .capacity(32 << 20)
         .create()
         .unwrap();
     let refused = ask(&mut peer, &format!("open {}", guard.posix()));
