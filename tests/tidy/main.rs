@@ -147,6 +147,11 @@ fn every_dependency_has_its_reason() {
 }
 
 #[test]
+fn published_crates_are_complete() {
+    expect_none(&manifests::published_crates_are_complete(&manifest_files()));
+}
+
+#[test]
 fn links_lead_somewhere() {
     let documents = read("md", &["docs", "crates"]);
     let exists = |path: &str| root().join(path).exists();

@@ -1,4 +1,4 @@
-//! Every dependency has its reason beside it.
+//! Manifests: every dependency has its reason beside it, and what is published is complete.
 
 use std::collections::BTreeSet;
 
@@ -13,6 +13,7 @@ struct Dependency {
     number: usize,
     has_reason: bool,
     for_workspace: bool,
+    for_tests: bool,
 }
 
 impl Dependency {
@@ -81,6 +82,7 @@ fn dependencies(text: &str) -> Vec<Dependency> {
                     number: index + 1,
                     has_reason: commented,
                     for_workspace: before == "workspace.",
+                    for_tests: before.ends_with("dev-"),
                 });
             }
         } else if section.ends_with("dependencies")
@@ -93,6 +95,7 @@ fn dependencies(text: &str) -> Vec<Dependency> {
                 number: index + 1,
                 has_reason: commented || line.len() > code.len(),
                 for_workspace: section == "workspace.dependencies",
+                for_tests: section.ends_with("dev-dependencies"),
             });
             within = brackets(rest);
         }
@@ -109,6 +112,72 @@ fn brackets(code: &str) -> i32 {
         _ => 0,
     };
     code.chars().map(sign).sum()
+}
+
+/// What the manifest of a published crate must have. (`repository` is missing until there is one.)
+const COMPLETE: [&str; 7] = [
+    "description",
+    "license",
+    "readme",
+    "keywords",
+    "categories",
+    "rust-version",
+    "all-features",
+];
+
+/// A published crate has a complete manifest, and depends on crates of this repository that are published,
+/// through the workspace, which names their versions. (What only tests need may be unpublished.)
+pub fn published_crates_are_complete(manifests: &[Source]) -> Vec<Finding> {
+    let unpublished: Vec<&str> = manifests
+        .iter()
+        .filter(|manifest| !is_published(manifest))
+        .filter_map(|manifest| value(&manifest.text, "name"))
+        .collect();
+    let mut findings = Vec::new();
+    for manifest in manifests.iter().filter(|manifest| is_published(manifest)) {
+        for key in COMPLETE {
+            if value(&manifest.text, key).is_none() {
+                findings.push(Finding::new(
+                    manifest,
+                    1,
+                    format!("has no {key}, which a published crate needs: add it"),
+                ));
+            }
+        }
+        for d in dependencies(&manifest.text) {
+            let problem = if d.for_tests {
+                continue;
+            } else if unpublished.contains(&d.name.as_str()) {
+                "is not published, so this crate can't be: publish it, or do without"
+            } else if d.is_ours() {
+                "has a path here: inherit it from the workspace, which names its version"
+            } else {
+                continue;
+            };
+            let text = format!("dependency {} {problem}", d.name);
+            findings.push(Finding::new(manifest, d.number, text));
+        }
+    }
+    findings
+}
+
+/// A manifest of a package without `publish = false`.
+fn is_published(manifest: &Source) -> bool {
+    let lines = || manifest.text.lines();
+    lines().any(|line| line.trim() == "[package]")
+        && value(&manifest.text, "publish") != Some("false")
+}
+
+/// The value of the first key with this name, without quotes.
+fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    let lines = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.starts_with('#'));
+    let mut values = lines.filter_map(|line| line.split_once('='));
+    let named = |name: &str| name.trim().trim_end_matches(".workspace") == key;
+    let (_, value) = values.find(|(name, _)| named(name))?;
+    Some(value.trim().trim_matches('"'))
 }
 
 mod tests {
@@ -153,5 +222,30 @@ mod tests {
         assert_eq!(count(&[uses, without]), 2);
         let ours = "[workspace.dependencies]\na = { path = \"crates/a\" }\n";
         assert_eq!(count(&[uses, ours]), 0);
+    }
+
+    #[test]
+    fn an_incomplete_published_crate_is_found() {
+        let complete = "[package]\nname = \"a\"\ndescription = \"A\"\nlicense.workspace = true\nreadme = \"R\"\n\
+                        keywords = []\ncategories = []\nrust-version.workspace = true\n\
+                        [package.metadata.docs.rs]\nall-features = true\n";
+        let unpublished = "[package]\nname = \"b\"\npublish = false\n";
+        let count = |more: &str| {
+            let manifests = [
+                Source::new("crates/a/Cargo.toml", &format!("{complete}{more}")),
+                Source::new("crates/b/Cargo.toml", unpublished),
+            ];
+            published_crates_are_complete(&manifests).len()
+        };
+        assert_eq!(count(""), 0);
+        assert_eq!(count("[dependencies]\nb.workspace = true\n"), 1);
+        assert_eq!(count("[dev-dependencies]\nb.workspace = true\n"), 0);
+        assert_eq!(count("[dependencies]\nc = { path = \"../c\" }\n"), 1);
+        assert_eq!(count("[dependencies]\nc.workspace = true\n"), 0);
+        let bare = [Source::new(
+            "crates/a/Cargo.toml",
+            "[package]\nname = \"a\"\n",
+        )];
+        assert_eq!(published_crates_are_complete(&bare).len(), COMPLETE.len());
     }
 }

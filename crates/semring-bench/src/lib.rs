@@ -47,3 +47,8 @@ pub use units::{exact_bytes, human_bytes};
 pub use ways::{Category, End, Setup, Spec, ThreadEnds, Typed, Way, no_obstacle, one_sender_only};
 pub use work::{Outcome, Task};
 pub use workload::Workload;
+
+/// The example of the README, compiled with the other examples.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

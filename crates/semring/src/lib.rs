@@ -98,3 +98,8 @@ pub use lifecycle::{
     leftovers,
 };
 pub use memory::address::{Address, AddressError, Backend};
+
+/// The example of the README, compiled with the other examples.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
