@@ -222,7 +222,6 @@ pub(crate) fn run(args: BenchArgs) -> Result<u8, Failure> {
             usize::from(args.rounds)
         },
         round: if args.trial { TRIAL } else { ROUND },
-        ..Options::default()
     };
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
     if let Ok(style) = ProgressStyle::with_template("{wide_bar} {percent:>3} %  {msg:44}") {
