@@ -5,6 +5,7 @@ mod bench;
 
 mod building;
 mod calls;
+mod damaged;
 mod duplex;
 mod errors;
 mod looking;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use nix::unistd::{Group, User};
-use semring::{Address, AddressError, Backend, HugePages, duplex};
+use semring::{Address, AddressError, Backend, HugePages, RemoveOutcome, duplex};
 
 use crate::args::{self, ShapeArgs};
 use crate::attach::{builder, guarded_by_pipes_because, made};
@@ -86,7 +86,7 @@ enum Command {
     Rm {
         #[arg(value_name = "RING", help = args::ADDRESS_HELP)]
         address: String,
-        /// Also while it is used: whoever is attached ends with an error
+        /// Also while it is used (everybody attached ends with an error), and also your own ring that is damaged
         #[arg(long)]
         force: bool,
     },
@@ -247,7 +247,16 @@ fn run() -> Result<u8, Failure> {
             match duplex::pair_at(&address) {
                 // One ring of a pair without the other is of no use.
                 Some(pair) => duplex::remove(&pair, force)?,
-                None => semring::remove(&address, force)?,
+                None if force => {
+                    if let RemoveOutcome::RemovedDamaged { what } = semring::force_remove(&address)?
+                    {
+                        report::say(
+                            PROGRAM,
+                            format!("removed {address}: it was taken for {what}"),
+                        );
+                    }
+                }
+                None => semring::remove(&address, false)?,
             }
         }
         Command::Prune {

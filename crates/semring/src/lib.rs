@@ -83,8 +83,8 @@ pub mod tokio;
 
 pub use channel::{
     Any, Batch, BatchMessage, Builder, Consumer, HugePages, Interrupter, Kind, Message, Mpsc,
-    Pollable, Producer, Reservation, Ring, SendBatch, Spsc, View, any, inspect, leave_sigbus_alone,
-    list, mpsc, remove, spsc,
+    Pollable, Producer, Reservation, Ring, SendBatch, Spsc, View, any, force_remove, inspect,
+    leave_sigbus_alone, list, mpsc, remove, spsc,
 };
 pub use error::{
     AttachError, CallError, CreateError, EndError, OpenError, OpenOrCreateError, RecvError,
@@ -94,8 +94,8 @@ pub use guard::strategy::WaitStrategy;
 pub use layout::superblock::{GuardKind, RingKind};
 pub use layout::{Meta, Position};
 pub use lifecycle::{
-    GuardChoice, LaneInfo, Leftover, LeftoverKind, Pruned, RingInfo, RingState, has_membarrier,
-    leftovers,
+    GuardChoice, LaneInfo, Leftover, LeftoverKind, Pruned, RemoveOutcome, RingInfo, RingState,
+    has_membarrier, leftovers,
 };
 pub use memory::address::{Address, AddressError, Backend};
 

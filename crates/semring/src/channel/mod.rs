@@ -34,7 +34,7 @@ pub use pollable::Pollable;
 pub(crate) use producer::Free;
 pub use producer::Producer;
 pub use reservation::{Reservation, SendBatch};
-pub use ring::{Ring, inspect, leave_sigbus_alone, list, remove};
+pub use ring::{Ring, force_remove, inspect, leave_sigbus_alone, list, remove};
 
 /// Rings of one producer.
 pub mod spsc {

@@ -11,8 +11,8 @@ use super::kind::Kind;
 use super::producer::Producer;
 use crate::error::{AttachError, OpenError, RemoveError};
 use crate::lifecycle::{
-    self, ConsumerSeat, ProducerSeat, Removal, RingInfo, SharedRing, consumer_left_on_purpose,
-    has_unread, remove_idle,
+    self, ConsumerSeat, ProducerSeat, Removal, RemoveOutcome, RingInfo, SharedRing,
+    consumer_left_on_purpose, has_unread, remove_idle,
 };
 use crate::memory::{Access, Address};
 use crate::os::fault;
@@ -240,8 +240,7 @@ impl<K: Kind> Ring<K> {
     }
 }
 
-/// Removes the ring at an address. With `force` also while it is in use: everybody attached then ends
-/// with its `Removed` error.
+/// Removes the ring at an address. With `force` as [`force_remove`].
 ///
 /// # Errors
 /// [`RemoveError::InUse`] without `force`, [`RemoveError::Open`] if there is no such ring.
@@ -255,6 +254,31 @@ impl<K: Kind> Ring<K> {
 /// ```
 pub fn remove(address: &Address, force: bool) -> Result<(), RemoveError> {
     lifecycle::remove_now(address, force)
+}
+
+/// Removes the ring at an address, whoever is attached: everybody ends with the `Removed` error. Also one that can't be
+/// opened any more, because its superblock is damaged, it was truncated or never finished: a file in `/dev/shm` or a
+/// segment of the caller's with the magic or the size of a ring; of a `file:`, one with the magic.
+///
+/// Other processes that may use the ring can hold it up for a second, by what they hold or have set, and no longer.
+///
+/// # Errors
+/// [`RemoveError::Permission`] to others than the owner and root, [`RemoveError::Open`] if there is no such ring, or
+/// nothing that may be taken for one.
+///
+/// ```
+/// # let name = format!("doc-force-{}", std::process::id());
+/// use semring::RemoveOutcome;
+///
+/// semring::spsc::Builder::new(&name).create()?;
+/// match semring::force_remove(&name.parse()?)? {
+///     RemoveOutcome::RemovedDamaged { what } => println!("removed {what}"),
+///     _ => println!("removed"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn force_remove(address: &Address) -> Result<RemoveOutcome, RemoveError> {
+    lifecycle::force_remove(address)
 }
 
 /// Looks at the ring at an address without taking part: mapped read-only, nothing changes. Needs read

@@ -47,6 +47,11 @@ impl SetFacts {
         self.values.iter().all(|&value| value == 0)
     }
 
+    /// The check value; 0 if it was not set.
+    pub(crate) fn check(&self) -> u32 {
+        self.at(CHECK).into()
+    }
+
     /// The check value was set: it belongs, or belonged, to a ring.
     pub(crate) fn is_identified(&self) -> bool {
         self.at(CHECK) != 0

@@ -237,6 +237,11 @@ impl Superblock {
         bytes
     }
 
+    /// True if the bytes are as their creator wrote them, whatever the version: every version has its checksum there.
+    pub(crate) fn has_valid_checksum(bytes: &[u8; SUPERBLOCK_BYTES]) -> bool {
+        u32::from_le_bytes(array(bytes, AT_CRC)) == checksum(bytes)
+    }
+
     /// Understands the first 4096 bytes of a segment.
     pub(crate) fn decode(bytes: &[u8; SUPERBLOCK_BYTES]) -> Result<Self, SuperblockError> {
         let damaged = |what| SuperblockError::Damaged { what };
@@ -300,18 +305,12 @@ impl Superblock {
             return Err(damaged("semaphore check value"));
         }
         let record = SetRecord::newest(bytes);
-        let first = SetIdentity {
-            key: u32_at(AT_SEM_KEY) as i32,
-            id: u32_at(AT_SEM_ID) as i32,
-            ctime: u64_at(AT_SEM_CTIME) as i64,
-            check,
-        };
         Ok(Self {
             kind,
             geometry,
             guard,
             uuid: array(bytes, AT_UUID),
-            set: record.map_or(first, |record| record.set),
+            set: SetIdentity::in_bytes(bytes),
             implicit: u32_at(AT_ORIGIN) & ORIGIN_IMPLICIT != 0,
             created_ns: u64_at(AT_CREATED),
             creator_pid: u32_at(AT_CREATOR_PID),
@@ -320,6 +319,21 @@ impl Superblock {
             name,
             record,
         })
+    }
+}
+
+impl SetIdentity {
+    /// The set that a superblock names, which may be damaged: nothing about it is certain.
+    pub(crate) fn in_bytes(bytes: &[u8; SUPERBLOCK_BYTES]) -> Self {
+        if let Some(record) = SetRecord::newest(bytes) {
+            return record.set;
+        }
+        Self {
+            key: i32::from_le_bytes(array(bytes, AT_SEM_KEY)),
+            id: i32::from_le_bytes(array(bytes, AT_SEM_ID)),
+            ctime: i64::from_le_bytes(array(bytes, AT_SEM_CTIME)),
+            check: u32::from_le_bytes(array(bytes, AT_SEM_CHECK)),
+        }
     }
 }
 

@@ -18,11 +18,11 @@
 
 use std::time::Instant;
 
-use super::RingCore;
 use super::attach::Membership;
 use super::guards::{find_changed_set, find_guard};
 use super::open::{memory_error, open, read_superblock};
 use super::remove::{PATIENCE, guard_error, lost, take_away, unlink_error};
+use super::{RingCore, damaged};
 use crate::error::{OpenError, RemoveError};
 use crate::guard::{Guard, GuardError};
 use crate::memory::{Access, Address, Object};
@@ -30,27 +30,52 @@ use crate::os::clock;
 use crate::sync::yield_now;
 
 /// Removes the ring at an address, whoever is attached.
-pub(super) fn remove(address: &Address) -> Result<(), RemoveError> {
+pub(crate) fn force_remove(address: &Address) -> Result<RemoveOutcome, RemoveError> {
     let name = address.to_string();
     let end = clock::now() + PATIENCE;
     let mut overtaken = false;
     loop {
         let removed = match open(address, Access::ReadWrite) {
             // The one that was to go is gone; a new one is not meant.
-            Ok(_) | Err(OpenError::NotFound { .. }) if overtaken => return Ok(()),
+            Ok(_) | Err(OpenError::NotFound { .. }) if overtaken => {
+                return Ok(RemoveOutcome::Removed);
+            }
             Ok(ring) => remove_open(&ring, end)?,
             // Nothing but the name is left, or its guard can't be made anew here: no reason to keep it.
             Err(OpenError::GuardLost { .. } | OpenError::MemoryLimit { .. }) => {
                 remove_without_guard(address, &name, end)?
             }
+            Err(
+                why @ (OpenError::NotFound { .. }
+                | OpenError::NotARing { .. }
+                | OpenError::OtherVersion { .. }
+                | OpenError::UnknownFeatures { .. }
+                | OpenError::Busy { .. }),
+            ) => {
+                let what = damaged::remove(address, why)?;
+                return Ok(RemoveOutcome::RemovedDamaged { what });
+            }
             Err(error) => return Err(error.into()),
         };
         match removed {
-            Forced::Removed => return Ok(()),
+            Forced::Removed => return Ok(RemoveOutcome::Removed),
             Forced::Overtaken => overtaken = true,
             Forced::Changed => {}
         }
     }
+}
+
+/// What was removed by force.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum RemoveOutcome {
+    /// The ring with its guard.
+    Removed,
+    /// Something that can't be opened as a ring any more.
+    RemovedDamaged {
+        /// What it was taken for, and whether semaphores or pipes went with it.
+        what: String,
+    },
 }
 
 /// What came of one attempt.

@@ -89,6 +89,12 @@ pub(super) fn uuid_of(directory: &Path) -> Option<[u8; 16]> {
     Some(uuid)
 }
 
+/// The mark of the memory whose pipes are in a directory of this name.
+pub(super) fn mark_of(directory: &Path) -> Option<&str> {
+    let name = directory.file_name()?.to_str()?.strip_prefix(PREFIX)?;
+    name.split_once('-').map(|(_, mark)| mark)
+}
+
 /// Where the pipes' directory says that its ring is; in a second line for people, what it is called, in a third the process
 /// that made it.
 fn home_text(place: &Place, name: &str) -> String {

@@ -3,6 +3,7 @@
 
 mod attach;
 mod create;
+mod damaged;
 mod force;
 mod guards;
 mod inspect;
@@ -21,6 +22,8 @@ use std::sync::Arc;
 
 pub(crate) use attach::{ConsumerFate, ConsumerSeat, ProducerSeat, generation_at, note_count};
 pub(crate) use create::create;
+pub use force::RemoveOutcome;
+pub(crate) use force::force_remove;
 pub use guards::GuardChoice;
 pub use inspect::{LaneInfo, RingInfo, RingState, has_membarrier};
 pub(crate) use inspect::{inspect, list, observe, uuid_text};

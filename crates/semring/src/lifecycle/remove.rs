@@ -21,7 +21,7 @@ use crate::error::RemoveError;
 use crate::guard::{GuardError, Seat};
 use crate::layout::superblock::STATE_REMOVED;
 use crate::lifecycle::open::{memory_error, open};
-use crate::lifecycle::{attach, force, inspect, torn};
+use crate::lifecycle::{attach, force_remove, inspect, torn};
 use crate::memory::{Access, Address, MemoryError};
 use crate::os::clock;
 use crate::sync::Ordering;
@@ -148,7 +148,7 @@ fn users(ring: &RingCore, end: Instant) -> Option<RemoveError> {
 /// them end with their `Removed` error.
 pub(crate) fn remove_now(address: &Address, force: bool) -> Result<(), RemoveError> {
     if force {
-        return force::remove(address);
+        return force_remove(address).map(drop);
     }
     let end = clock::now() + PATIENCE;
     loop {

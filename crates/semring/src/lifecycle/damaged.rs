@@ -1,0 +1,165 @@
+//! Removing by force what lies in the place of a ring and can't be opened as one: its superblock is damaged, it was
+//! truncated, or never finished.
+//!
+//! Only under a ring's name, only a regular file or a segment that the caller owns, of at least a superblock's length,
+//! which begins with the magic or has the size of a ring. (A `file:` can be any path: there only the magic counts.) A
+//! ring of another format version is no damaged one: its checksum is right.
+//!
+//! The guard goes with it where it can be told: a set that says of itself that it belongs to the segment's key; one
+//! of which key, id, check value, owner and home are those that the damaged bytes still name; pipes whose directory
+//! bears the inode of the file or the id of the segment.
+
+use std::path::{Path, PathBuf};
+
+use super::guards::{mark_of, uuid_of};
+use super::leftovers::home;
+use super::open::plausible_length;
+use super::remove::unlink_error;
+use crate::error::{OpenError, RemoveError};
+use crate::guard::Guard;
+use crate::guard::abandoned::SetFacts;
+use crate::guard::abandoned_pipes::sweep;
+use crate::guard::semaphore::{KEY_PREFIX, SemaphoreGuard};
+use crate::guard::set::Home;
+use crate::layout::SUPERBLOCK_BYTES;
+use crate::layout::superblock::{MAGIC, SetIdentity, Superblock, SuperblockError};
+use crate::memory::{self, Access, Address, MemoryError, Object, Place};
+use crate::os::sysv::{Key, SemSet};
+use crate::os::{process, sandbox};
+
+/// Removes it, and says what it was taken for. `why` it could not be opened is the error if it is not to be removed.
+pub(super) fn remove(address: &Address, why: OpenError) -> Result<String, RemoveError> {
+    let Ok(place) = address.place() else {
+        return Err(why.into());
+    };
+    if !matches!(place, Place::Posix(_) | Place::File(_) | Place::Sysv(_)) {
+        return Err(why.into());
+    }
+    let object = match Object::open(&place, Access::ReadOnly) {
+        Ok(object) => object,
+        Err(MemoryError::NotFound) => return remove_set_alone(&place, why),
+        Err(_) => return Err(why.into()),
+    };
+    let Some(what) = taken_for(address, &place, &object) else {
+        return Err(why.into());
+    };
+    let set = set_of(&place, &object);
+    let pipes = pipes_of(&object);
+    object
+        .unlink()
+        .map_err(|error| unlink_error(&address.to_string(), error))?;
+    let with_set = set.is_some_and(|set| set.destroy().is_ok());
+    let us = process::effective_uid();
+    let with_pipes = !pipes.is_empty() && pipes.iter().all(|path| sweep(path, [us, us]).is_ok());
+    Ok(if with_set {
+        format!("{what}, with its semaphores")
+    } else if with_pipes {
+        format!("{what}, with its pipes")
+    } else {
+        format!("{what}; no semaphores or pipes could be told to be its own")
+    })
+}
+
+/// What the object is taken for, if it may be removed.
+fn taken_for(address: &Address, place: &Place, object: &Object) -> Option<String> {
+    let (head, len) = (object.head().ok()?, object.len().ok()?);
+    let is_ours = object.ownership().ok()?.uid == process::effective_uid();
+    if !is_ours || len < SUPERBLOCK_BYTES as u64 {
+        return None;
+    }
+    let has_magic = head.starts_with(&MAGIC);
+    let has_size = plausible_length(len) && !matches!(place, Place::File(_));
+    if !has_magic && !has_size {
+        return None;
+    }
+    let damaged = |what: &str| Some(format!("a ring with a damaged superblock ({what})"));
+    match Superblock::decode(&head) {
+        // Under a key lies the ring of another name: that one is sound.
+        Ok(found) if address.name_must_match() && found.name != address.name() => {
+            let is_file = memory::sysv_key(place).is_none();
+            is_file.then(|| format!("a copy of the ring {:?}, or that ring renamed", found.name))
+        }
+        Ok(found) if len < found.geometry.segment_bytes() as u64 => {
+            Some("a ring that was truncated".to_owned())
+        }
+        Ok(_) => None,
+        Err(SuperblockError::OtherVersion { .. } | SuperblockError::UnknownFeatures { .. })
+            if Superblock::has_valid_checksum(&head) =>
+        {
+            None
+        }
+        Err(SuperblockError::OtherVersion { .. }) => damaged("version"),
+        Err(SuperblockError::UnknownFeatures { .. }) => damaged("features"),
+        Err(SuperblockError::NotReady) => Some("a ring that was never finished".to_owned()),
+        Err(SuperblockError::NotARing) => damaged("magic; it has the size of a ring"),
+        Err(SuperblockError::Removed) => damaged("state word"),
+        Err(SuperblockError::Damaged { what }) => damaged(what),
+    }
+}
+
+/// The semaphores that surely are the object's.
+fn set_of(place: &Place, object: &Object) -> Option<SemaphoreGuard> {
+    if let Some(key) = memory::sysv_key(place) {
+        return set_under(key);
+    }
+    if !sandbox::may_ask() {
+        return None;
+    }
+    let named = SetIdentity::in_bytes(&*object.head().ok()?);
+    let key = Key::new(named.key);
+    let set = SemSet::open(key).ok().filter(|set| set.id() == named.id)?;
+    let facts = SetFacts::of(set.id())?;
+    let home = home(place);
+    let is_at_home = home != Home::Unknown && facts.home() == Some(home);
+    let fits = key.bits() & 0xffff_0000 == KEY_PREFIX
+        && facts.check() == named.check
+        && facts.is_identified()
+        && (is_at_home || matches!(place, Place::File(_)));
+    owned(set, facts.lanes()?).filter(|_| fits)
+}
+
+/// The set under a System V key, if it says that it belongs to a ring there, and we own it.
+fn set_under(key: Key) -> Option<SemaphoreGuard> {
+    if !sandbox::may_ask() {
+        return None;
+    }
+    let set = SemSet::open(key).ok()?;
+    let facts = SetFacts::of(set.id())?;
+    owned(set, facts.lanes()?).filter(|_| facts.home() == Some(Home::Key))
+}
+
+fn owned(set: SemSet, lanes: usize) -> Option<SemaphoreGuard> {
+    let us = process::effective_uid();
+    let guard = SemaphoreGuard::new(set, lanes);
+    guard
+        .belongs_to(us, us)
+        .is_ok_and(|ours| ours)
+        .then_some(guard)
+}
+
+/// The directories of pipes that bear the object's mark and are ours. (The identity in their names may be what was
+/// damaged in the superblock.)
+fn pipes_of(object: &Object) -> Vec<PathBuf> {
+    let (Ok(folder), Ok(mark)) = (object.folder(), object.mark()) else {
+        return Vec::new();
+    };
+    let us = process::effective_uid();
+    let is_ours = |path: &Path| {
+        std::fs::symlink_metadata(path)
+            .is_ok_and(|found| found.is_dir() && std::os::unix::fs::MetadataExt::uid(&found) == us)
+    };
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    paths
+        .filter(|path| uuid_of(path).is_some() && mark_of(path) == Some(&mark) && is_ours(path))
+        .collect()
+}
+
+/// A creator under a System V key that was killed early leaves nothing but a set.
+fn remove_set_alone(place: &Place, why: OpenError) -> Result<String, RemoveError> {
+    let set = memory::sysv_key(place).and_then(set_under);
+    match set.map(|set| set.destroy()) {
+        Some(Ok(())) => Ok("the semaphores of a ring that was never finished".to_owned()),
+        _ => Err(why.into()),
+    }
+}

@@ -1,0 +1,169 @@
+//! Removing by force what can't be opened as a ring any more; and what is never taken for one.
+
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use semring::{GuardKind, OpenError, RemoveError, RemoveOutcome, force_remove, spsc};
+use semring_testkit::names;
+use semring_testkit::objects::Object;
+use sysv_ipc::shm::{Attachment, Shm};
+
+use crate::bench::{Bench, CAPACITY};
+
+/// Bytes of the superblock, as docs/layout.md has them, and what the ring is taken for when they are damaged.
+const DAMAGES: [(usize, &str); 6] = [
+    (0x000, "magic"),
+    (0x008, "version"),
+    (0x018, "checksum"),
+    (0x088, "checksum"),
+    (0xff8, "checksum"),
+    (0xffc, "state word"),
+];
+/// The key of the semaphores, and a byte of the identity.
+const NAMES_OF_THE_GUARD: [usize; 2] = [0x058, 0x048];
+
+fn flip_in(attachment: &Attachment, at: usize) {
+    assert!(at < attachment.len());
+    // SAFETY: inside the attachment.
+    let byte = unsafe { attachment.as_ptr().add(at) };
+    // SAFETY: mapped for as long as the attachment is borrowed; nobody else writes there.
+    unsafe { byte.write_volatile(byte.read_volatile() ^ 0xff) };
+}
+
+/// Damages one byte of the ring's memory.
+fn flip(bench: &Bench, at: usize) {
+    for object in bench.guard.objects() {
+        match object {
+            Object::Posix { name } if !name.starts_with('.') => {
+                flip_in_file(&Path::new("/dev/shm").join(name), at);
+            }
+            Object::Segment { id, .. } => flip_in(&Shm::from_id(id).attach().unwrap(), at),
+            _ => {}
+        }
+    }
+}
+
+fn flip_in_file(path: &Path, at: usize) {
+    let file = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(path)
+        .unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at as u64).unwrap();
+    file.write_all_at(&[byte[0] ^ 0xff], at as u64).unwrap();
+}
+
+fn taken_for(outcome: RemoveOutcome) -> String {
+    match outcome {
+        RemoveOutcome::RemovedDamaged { what } => what,
+        other => panic!("{other:?}"),
+    }
+}
+
+over_each_backend! {
+    fn a_damaged_ring_goes_by_force_with_its_guard(bench) {
+        let address = bench.address.parse().unwrap();
+        for guard in [GuardKind::Semaphore, GuardKind::Pipe] {
+            for (at, word) in DAMAGES {
+                let builder = spsc::Builder::new(&bench.address).capacity(CAPACITY).guard(guard);
+                let mut producer = builder.create().unwrap().producer().unwrap();
+                flip(&bench, at);
+                let refused = semring::remove(&address, false).unwrap_err();
+                assert!(matches!(refused, RemoveError::Open(_)), "{refused}");
+                let what = taken_for(force_remove(&address).unwrap());
+                assert!(what.contains(word) && what.contains("with its"), "{at:#x}: {what}");
+                bench.guard.assert_clean();
+                // It had a user.
+                while producer.try_send(&[0; 100]).is_ok() {}
+                assert!(producer.send(&[0; 100]).is_err());
+            }
+        }
+        let gone = force_remove(&address).unwrap_err();
+        assert!(matches!(gone, RemoveError::Open(OpenError::NotFound { .. })), "{gone}");
+    }
+
+    fn a_guard_that_damaged_bytes_name_is_not_taken(bench) {
+        let other = Bench::new("posix", "not-taken");
+        let kept = other.spsc();
+        for at in NAMES_OF_THE_GUARD {
+            let builder = spsc::Builder::new(&bench.address).capacity(CAPACITY);
+            drop(builder.create().unwrap());
+            flip(&bench, at);
+            taken_for(force_remove(&bench.address.parse().unwrap()).unwrap());
+            bench.guard.clean();
+        }
+        kept.producer().unwrap().send(b"still there").unwrap();
+    }
+}
+
+#[test]
+fn what_was_never_a_ring_is_not_taken_for_one() {
+    let bench = Bench::new("posix", "never-a-ring");
+    let address = bench.address.parse().unwrap();
+    let path = Path::new("/dev/shm").join(bench.guard.name());
+    let refused = || {
+        let refused = force_remove(&address).unwrap_err();
+        assert!(
+            matches!(refused, RemoveError::Open(OpenError::NotARing { .. })),
+            "{refused}"
+        );
+        assert!(std::fs::symlink_metadata(&path).is_ok());
+    };
+    // Too short, or of no ring's size and without the magic.
+    for bytes in [&b"SEMRING\0"[..], &[1; 5000]] {
+        std::fs::write(&path, bytes).unwrap();
+        refused();
+        std::fs::remove_file(&path).unwrap();
+    }
+    std::fs::create_dir(&path).unwrap();
+    refused();
+    std::fs::remove_dir(&path).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+    refused();
+    std::fs::remove_file(&path).unwrap();
+    // Of a ring's size: one lane of 4096 bytes.
+    let ring = bench.spsc();
+    let len = std::fs::metadata(&path).unwrap().len();
+    ring.remove().unwrap();
+    std::fs::write(&path, vec![1; len as usize]).unwrap();
+    let what = taken_for(force_remove(&address).unwrap());
+    assert!(what.contains("size of a ring"), "{what}");
+    bench.guard.assert_clean();
+}
+
+#[test]
+fn a_path_is_taken_for_a_ring_by_its_magic_only() {
+    let path = std::env::temp_dir().join(names::unique("damaged"));
+    let text = format!("file:{}", path.display());
+    let address = text.parse().unwrap();
+    drop(
+        spsc::Builder::new(&text)
+            .capacity(CAPACITY)
+            .create()
+            .unwrap(),
+    );
+    flip_in_file(&path, 0xff8);
+    let what = taken_for(force_remove(&address).unwrap());
+    assert!(
+        what.contains("checksum") && what.contains("with its"),
+        "{what}"
+    );
+    assert!(!path.exists());
+    drop(
+        spsc::Builder::new(&text)
+            .capacity(CAPACITY)
+            .create()
+            .unwrap(),
+    );
+    flip_in_file(&path, 0);
+    let refused = force_remove(&address).unwrap_err();
+    assert!(
+        matches!(refused, RemoveError::Open(OpenError::NotARing { .. })),
+        "{refused}"
+    );
+    // With the magic again it is a ring.
+    flip_in_file(&path, 0);
+    assert_eq!(force_remove(&address).unwrap(), RemoveOutcome::Removed);
+    assert!(!path.exists());
+}
