@@ -114,7 +114,7 @@ pub fn while_asleep<R: Send>(wait: impl FnOnce() -> R + Send, meanwhile: impl Fn
         });
         await_asleep(
             told.recv().unwrap(),
-            &semring_testkit::process::SLEEPING_ON_A_RING,
+            semring_testkit::process::SLEEPING_ON_A_RING,
         );
         meanwhile();
         waiting.join().unwrap()

@@ -331,7 +331,7 @@ impl Peer {
     /// If it ends instead.
     #[track_caller]
     pub fn wait_until_asleep_on_a_ring(&mut self) {
-        self.wait_until_in(&crate::process::SLEEPING_ON_A_RING);
+        self.wait_until_in(crate::process::SLEEPING_ON_A_RING);
     }
 
     fn reap_at_its_end(&mut self) -> Exit {
@@ -365,6 +365,7 @@ impl Peer {
     }
 
     /// How it ended, as far as this handle knows.
+    #[cfg(target_arch = "x86_64")] // only the stepper asks
     pub(crate) fn exit(&self) -> Option<Exit> {
         self.exit
     }
@@ -408,6 +409,7 @@ fn die_with_the_parent(command: &mut Command) {
 
 /// Prepares a command as [`Peer::spawn`] does, with one more thing for the child to do before it
 /// becomes the program.
+#[cfg(target_arch = "x86_64")] // only the stepper does
 #[allow(unsafe_code)]
 pub(crate) fn spawn_with(
     mut command: Command,

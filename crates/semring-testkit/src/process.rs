@@ -9,11 +9,21 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// The system calls in which a process sleeps that waits for a ring: on a semaphore, or on its pipes.
-pub const SLEEPING_ON_A_RING: [i64; 4] = [
+pub const SLEEPING_ON_A_RING: &[i64] = &[
     libc::SYS_semop,
     libc::SYS_semtimedop,
+    // Newer machines have epoll_pwait only.
+    #[cfg(target_arch = "x86_64")]
     libc::SYS_epoll_wait,
+    libc::SYS_epoll_pwait,
     libc::SYS_epoll_pwait2,
+];
+
+/// The system calls in which a process waits for descriptors.
+pub const POLLING: &[i64] = &[
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_poll,
+    libc::SYS_ppoll,
 ];
 
 /// What a process is doing, as the third field of `/proc/PID/stat` says it: `R` running, `S` asleep,

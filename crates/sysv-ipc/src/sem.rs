@@ -165,8 +165,8 @@ pub struct Stat {
     pub ctime: i64,
 }
 
-impl From<&libc::semid_ds> for Stat {
-    fn from(data: &libc::semid_ds) -> Self {
+impl From<&sys::SemidDs> for Stat {
+    fn from(data: &sys::SemidDs) -> Self {
         let perm = Perm::from(&data.sem_perm);
         Stat {
             key: Key::new(perm.key),
@@ -272,7 +272,7 @@ impl SemSet {
     pub fn op_timeout(&self, ops: &[Op], timeout: Option<Duration>) -> Result<()> {
         let timeout = timeout.map(|timeout| libc::timespec {
             // Longer than the universe is for ever.
-            tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+            tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
             tv_nsec: timeout.subsec_nanos().into(),
         });
         match sys::semtimedop(self.id, ops, timeout.as_ref()) {

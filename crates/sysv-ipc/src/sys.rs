@@ -160,11 +160,31 @@ pub(crate) fn shm_at(index: i32) -> Result<(i32, libc::shmid_ds), Errno> {
 
 // ------------------------------------------------------------------------------------- semaphores
 
+#[cfg(not(target_env = "musl"))]
+pub(crate) use libc::semid_ds as SemidDs;
+
+/// The kernel's `semid64_ds`, which is also that of musl. The libc crate declares it for glibc only.
+#[cfg(target_env = "musl")]
+#[repr(C)]
+#[allow(dead_code)] // padding
+pub(crate) struct SemidDs {
+    pub sem_perm: libc::ipc_perm,
+    pub sem_otime: i64,
+    #[cfg(target_arch = "x86_64")]
+    unused1: u64,
+    pub sem_ctime: i64,
+    #[cfg(target_arch = "x86_64")]
+    unused2: u64,
+    pub sem_nsems: u64,
+    unused3: u64,
+    unused4: u64,
+}
+
 /// The last argument of `semctl`, which every program declares for itself.
 #[repr(C)]
 union SemUn {
     value: c_int,
-    data: *mut libc::semid_ds,
+    data: *mut SemidDs,
     array: *mut u16,
 }
 
@@ -201,8 +221,8 @@ pub(crate) fn semtimedop(
     if result < 0 { Err(errno()) } else { Ok(()) }
 }
 
-pub(crate) fn sem_stat(id: i32) -> Result<libc::semid_ds, Errno> {
-    let mut data = zeroed!(libc::semid_ds);
+pub(crate) fn sem_stat(id: i32) -> Result<SemidDs, Errno> {
+    let mut data = zeroed!(SemidDs);
     let argument = SemUn {
         data: &raw mut data,
     };
@@ -212,7 +232,7 @@ pub(crate) fn sem_stat(id: i32) -> Result<libc::semid_ds, Errno> {
 }
 
 pub(crate) fn sem_set(id: i32, uid: u32, gid: u32, mode: u32) -> Result<(), Errno> {
-    let mut data = zeroed!(libc::semid_ds);
+    let mut data = zeroed!(SemidDs);
     data.sem_perm.uid = uid;
     data.sem_perm.gid = gid;
     data.sem_perm.mode = mode as _;
@@ -304,8 +324,8 @@ pub(crate) fn sem_info() -> Result<(SemInfo, i32), Errno> {
 }
 
 /// The id and the data of the set at an index of the kernel's table.
-pub(crate) fn sem_at(index: i32) -> Result<(i32, libc::semid_ds), Errno> {
-    let mut data = zeroed!(libc::semid_ds);
+pub(crate) fn sem_at(index: i32) -> Result<(i32, SemidDs), Errno> {
+    let mut data = zeroed!(SemidDs);
     let argument = SemUn {
         data: &raw mut data,
     };

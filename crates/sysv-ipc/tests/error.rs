@@ -130,10 +130,25 @@ fn each_question_is_about_its_number() {
     }
 }
 
+/// The kernel's `seminfo`, which the libc crate declares for glibc only.
+#[repr(C)]
+#[derive(Default)]
+struct SemInfo {
+    semmap: i32,
+    semmni: i32,
+    semmns: i32,
+    semmnu: i32,
+    semmsl: i32,
+    semopm: i32,
+    semume: i32,
+    semusz: i32,
+    semvmx: i32,
+    semaem: i32,
+}
+
 #[test]
 fn limits_are_those_the_kernel_reports() {
-    // SAFETY: zero bytes are a valid `seminfo`.
-    let mut info = unsafe { std::mem::zeroed::<libc::seminfo>() };
+    let mut info = SemInfo::default();
     // SAFETY: IPC_INFO writes a `seminfo`.
     assert!(unsafe { libc::semctl(0, 0, libc::IPC_INFO, &raw mut info) } >= 0);
     let sem = limits::sem().unwrap();

@@ -3,6 +3,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use semring_testkit::process::POLLING;
+
 use crate::support::{DONE, Ring, Tool, over_both_backends, wait_until};
 
 over_both_backends! {
@@ -84,7 +86,7 @@ fn an_idle_pair_uses_no_cpu(ring: &Ring) {
         ring.number("received_messages") == 1
     });
     consumer.wait_until_asleep_on_the_ring();
-    producer.wait_until_in(&[libc::SYS_poll, libc::SYS_ppoll, libc::SYS_read]);
+    producer.wait_until_in(&[POLLING, &[libc::SYS_read]].concat());
     assert_idle(&[&consumer, &producer]);
     // And they wake up.
     producer.write("2\n");

@@ -5,6 +5,7 @@ use std::io::Write;
 
 use nix::sys::signal::Signal;
 use semring_testkit::peer::Exit;
+use semring_testkit::process::POLLING;
 
 use crate::support::{
     BROKEN_PIPE, CONSUMER, Call, DONE, Endless, NO_RING, PRODUCER, Ring, SEMRING, Scratch,
@@ -389,7 +390,7 @@ fn a_signal_ends_an_idle_producer_and_the_consumer_gets_what_was_sent(ring: &Rin
     // Before anything was sent, it leaves no ring behind.
     let mut producer = ring.producer(&[]).stdin_open().start();
     ring.wait_for_producers(1);
-    producer.wait_until_in(&[libc::SYS_poll, libc::SYS_ppoll]);
+    producer.wait_until_in(POLLING);
     producer.signal(Signal::SIGINT);
     producer
         .finish_with_stdin_open()
@@ -459,7 +460,7 @@ fn stuck(ring: &Ring) -> Tool {
         .run()
         .quietly(DONE);
     let mut consumer = ring.consumer(&["-q"]).stdout_unread().start();
-    consumer.wait_until_in(&[libc::SYS_poll, libc::SYS_ppoll, libc::SYS_write]);
+    consumer.wait_until_in(&[POLLING, &[libc::SYS_write]].concat());
     consumer
 }
 

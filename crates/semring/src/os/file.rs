@@ -283,7 +283,10 @@ fn file_system(file: &File) -> io::Result<(i64, usize)> {
     super::check(unsafe { libc::fstatfs(file.as_raw_fd(), stat.as_mut_ptr()) })?;
     // SAFETY: fstatfs succeeded and filled it.
     let stat = unsafe { stat.assume_init() };
-    Ok((stat.f_type, stat.f_bsize as usize))
+    // Signed in glibc, unsigned in musl.
+    #[allow(clippy::unnecessary_cast)]
+    let kind = stat.f_type as i64;
+    Ok((kind, stat.f_bsize as usize))
 }
 
 /// Bytes of a page, if the file is made of reserved huge pages.

@@ -74,7 +74,7 @@ impl Poller {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; AT_ONCE];
         let (number, room) = (self.0.as_raw_fd(), events.as_mut_ptr());
         let time = timeout.map(|timeout| libc::timespec {
-            tv_sec: timeout.as_secs().min(i64::MAX as u64) as libc::time_t,
+            tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
             tv_nsec: timeout.subsec_nanos().into(),
         });
         if let Some(time) = time.filter(|time| time.tv_sec != 0 || time.tv_nsec != 0) {

@@ -24,15 +24,16 @@ pub(crate) fn send_descriptor(socket: &UnixStream, descriptor: BorrowedFd<'_>) -
     message.msg_iov = &raw mut vector;
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
-    message.msg_controllen = space as usize;
+    message.msg_controllen = space as _;
     // SAFETY: the message's control buffer is set and long enough for one header.
     let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
-    let content = libc::cmsghdr {
-        cmsg_level: libc::SOL_SOCKET,
-        cmsg_type: libc::SCM_RIGHTS,
-        // SAFETY: a computation from a number.
-        cmsg_len: unsafe { libc::CMSG_LEN(size_of::<libc::c_int>() as u32) } as usize,
-    };
+    let content = MaybeUninit::<libc::cmsghdr>::zeroed();
+    // SAFETY: zeros are a valid cmsghdr.
+    let mut content = unsafe { content.assume_init() };
+    content.cmsg_level = libc::SOL_SOCKET;
+    content.cmsg_type = libc::SCM_RIGHTS;
+    // SAFETY: a computation from a number.
+    content.cmsg_len = unsafe { libc::CMSG_LEN(size_of::<libc::c_int>() as u32) } as _;
     // SAFETY: the header lies in `control`, which is aligned for it.
     unsafe { header.write(content) };
     // SAFETY: the header lies in `control`, which has room for its data.
@@ -59,7 +60,7 @@ pub(crate) fn receive_descriptor(socket: &UnixStream) -> io::Result<File> {
     message.msg_iov = &raw mut vector;
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
-    message.msg_controllen = size_of_val(&control);
+    message.msg_controllen = size_of_val(&control) as _;
     let got = super::retry(|| {
         // SAFETY: every buffer of the message lives through the call.
         let got =
@@ -93,7 +94,10 @@ fn take_descriptor(message: &libc::msghdr) -> Option<File> {
     }
     // SAFETY: a computation from a number.
     let empty = unsafe { libc::CMSG_LEN(0) } as usize;
-    let count = content.cmsg_len.saturating_sub(empty) / size_of::<libc::c_int>();
+    // A size_t in glibc, a socklen_t in musl.
+    #[allow(clippy::unnecessary_cast)]
+    let len = content.cmsg_len as usize;
+    let count = len.saturating_sub(empty) / size_of::<libc::c_int>();
     // SAFETY: the header lies within the buffer.
     let data = unsafe { libc::CMSG_DATA(header) }.cast::<libc::c_int>();
     let mut files: Vec<File> = (0..count)

@@ -1,4 +1,4 @@
-//! Rings in programs of [tokio](::tokio) (feature `tokio`): any number of handles in one thread, beside
+//! Rings in programs of [tokio] (feature `tokio`): any number of handles in one thread, beside
 //! sockets and timers.
 //!
 //! The ring must have pipes ([`GuardChoice::Pipe`](crate::GuardChoice::Pipe)): semaphores can't be polled.

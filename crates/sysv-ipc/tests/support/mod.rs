@@ -163,8 +163,13 @@ pub fn set_limit(name: &str, value: &str) {
     std::fs::write(format!("/proc/sys/kernel/{name}"), value).unwrap();
 }
 
+#[cfg(target_env = "gnu")]
+type Resource = libc::__rlimit_resource_t;
+#[cfg(not(target_env = "gnu"))]
+type Resource = libc::c_int;
+
 /// Sets a resource limit of this process.
-pub fn set_rlimit(resource: libc::__rlimit_resource_t, value: u64) {
+pub fn set_rlimit(resource: Resource, value: u64) {
     let limit = libc::rlimit {
         rlim_cur: value,
         rlim_max: value,

@@ -308,7 +308,7 @@ impl Tool {
     /// Waits until it sleeps on a semaphore of the ring, or on its pipes.
     #[track_caller]
     pub fn wait_until_asleep_on_the_ring(&mut self) {
-        self.wait_until_in(&semring_testkit::process::SLEEPING_ON_A_RING);
+        self.wait_until_in(semring_testkit::process::SLEEPING_ON_A_RING);
     }
 
     /// Waits until one of its threads sleeps in one of these system calls.
