@@ -258,3 +258,66 @@ fn a_role_is_not_lost_by_the_time_that_others_take() {
     drop((opener, ring));
     site.finish();
 }
+
+/// What a process that may only read the file can do: a shared lock, of all bytes or of the one that roles lock.
+fn readers_lock(site: &Site, bytes: i64) -> std::fs::File {
+    let reader = std::fs::File::open(site.path()).unwrap();
+    let lock = libc::flock {
+        l_type: libc::F_RDLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: bytes,
+        l_pid: 0,
+    };
+    nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+    reader
+}
+
+#[test]
+fn a_readers_lock_keeps_no_ring_unusable() {
+    for bytes in [0, 1] {
+        let mut site = Site::new(Kind::File, "reader");
+        drop(ring_with_messages(&mut site, 1));
+        let reader = readers_lock(&site, bytes);
+        site.keeper().remove();
+        // Nobody had a role. Then: somebody has one, leaves it, is killed with it.
+        let mut consumer = site.consumer();
+        assert!(ask(&mut consumer, "recv").starts_with("message 1 0 "));
+        site.keeper().remove();
+        let refused = any::open(site.address()).unwrap_err().to_string();
+        assert!(refused.contains("still has its role"), "{refused}");
+        say_ok(&mut consumer, "drop-consumer");
+        assert!(ask(&mut consumer, &format!("open {}", site.address())).starts_with("ok "));
+        say_ok(&mut consumer, "consumer");
+        site.keeper().remove();
+        consumer.kill();
+        let ring = any::open(site.address()).unwrap();
+        assert!(ring.info().unwrap().unread_messages() >= 4);
+        drop((ring, reader));
+        site.finish();
+    }
+}
+
+#[test]
+fn of_many_openers_beside_a_reader_one_makes_the_guard() {
+    let mut site = Site::new(Kind::File, "openers-reader");
+    drop(ring_with_messages(&mut site, 12));
+    let reader = readers_lock(&site, 1);
+    for _ in 0..10 {
+        site.keeper().remove();
+        let mut peers: Vec<Peer> = (0..12).map(|_| site.idle_peer()).collect();
+        for peer in &mut peers {
+            peer.say(&format!("open {}", site.address()));
+        }
+        let answers: HashSet<String> = peers.iter_mut().map(answer).collect();
+        assert_eq!(answers.len(), 1, "{answers:?}");
+        let lanes: HashSet<String> = peers.iter_mut().map(|peer| ask(peer, "producer")).collect();
+        assert_eq!(lanes.len(), 12, "{lanes:?}");
+        assert!(
+            lanes.iter().all(|lane| lane.starts_with("ok ")),
+            "{lanes:?}"
+        );
+    }
+    drop(reader);
+    site.finish();
+}

@@ -11,18 +11,20 @@ pub const CONSUMER_PAGE: u64 = 0x1000;
 const LANE_PAGES: u64 = 0x2000;
 
 /// Words of the consumer page.
-pub const CONSUMER_WORDS: [(&str, u64); 7] = [
+pub const CONSUMER_WORDS: [(&str, u64); 9] = [
     ("consumer's wait word", 0x000),
     ("consumer's generation", 0x080),
     ("consumer's flags", 0x088),
     ("consumer's pid", 0x090),
+    ("consumer's start", 0x0a8),
+    ("consumer's namespace", 0x0b0),
     ("end of stream", 0x100),
     ("consumer's sleeps", 0x180),
     ("consumer's posts", 0x188),
 ];
 
 /// Words of a lane's two pages.
-pub const LANE_WORDS: [(&str, u64); 14] = [
+pub const LANE_WORDS: [(&str, u64); 16] = [
     ("committed", 0x000),
     ("generation", 0x008),
     ("generation start", 0x010),
@@ -33,6 +35,8 @@ pub const LANE_WORDS: [(&str, u64); 14] = [
     ("sleeps", 0x108),
     ("posts", 0x110),
     ("finished", 0x118),
+    ("start", 0x120),
+    ("namespace", 0x128),
     ("released", 0x1000),
     ("received", 0x1008),
     ("dropped", 0x1010),

@@ -30,7 +30,12 @@ pub(crate) struct ConsumerPage {
     /// lane is in burst: while this is the generation of the present one, producers need no fence of
     /// their own.
     pub(crate) barrier: AtomicU64,
-    _pad1: [u8; LINE - 40],
+    /// When the consumer's process started, in clock ticks since the machine did; 0 once it has left. Only in memory that
+    /// outlives its guard, as the next word.
+    pub(crate) holder_started: AtomicU64,
+    /// Inode number of the pid namespace in which the consumer has its pid.
+    pub(crate) holder_namespace: AtomicU64,
+    _pad1: [u8; LINE - 56],
     /// Sum of all lane generations when the last end-of-stream was delivered.
     pub(crate) end_of_stream: AtomicU64,
     _pad2: [u8; LINE - 8],
@@ -72,7 +77,11 @@ pub(crate) struct ProducerPage {
     pub(crate) posts: AtomicU64,
     /// How many producers left this lane on purpose; generation − finished − (1 if taken) died.
     pub(crate) finished: AtomicU64,
-    _pad2: [u8; PAGE - 2 * LINE - 32],
+    /// When the producer's process started, as in the consumer's page.
+    pub(crate) holder_started: AtomicU64,
+    /// Inode number of the pid namespace in which the producer has its pid.
+    pub(crate) holder_namespace: AtomicU64,
+    _pad2: [u8; PAGE - 2 * LINE - 48],
 }
 
 /// The producer of this generation has said that it sends nothing more.
@@ -108,6 +117,8 @@ mod offsets {
         assert!(offset_of!(ConsumerPage, pid) == 0x090);
         assert!(offset_of!(ConsumerPage, refused) == 0x098);
         assert!(offset_of!(ConsumerPage, barrier) == 0x0a0);
+        assert!(offset_of!(ConsumerPage, holder_started) == 0x0a8);
+        assert!(offset_of!(ConsumerPage, holder_namespace) == 0x0b0);
         assert!(offset_of!(ConsumerPage, end_of_stream) == 0x100);
         assert!(offset_of!(ConsumerPage, sleeps) == 0x180);
         assert!(offset_of!(ConsumerPage, posts) == 0x188);
@@ -123,6 +134,8 @@ mod offsets {
         assert!(offset_of!(ProducerPage, sleeps) == 0x108);
         assert!(offset_of!(ProducerPage, posts) == 0x110);
         assert!(offset_of!(ProducerPage, finished) == 0x118);
+        assert!(offset_of!(ProducerPage, holder_started) == 0x120);
+        assert!(offset_of!(ProducerPage, holder_namespace) == 0x128);
 
         assert!(size_of::<LaneConsumerPage>() == PAGE);
         assert!(offset_of!(LaneConsumerPage, released) == 0x000);
@@ -146,7 +159,9 @@ mod models {
                 pid: AtomicU64::new(0),
                 refused: AtomicU64::new(0),
                 barrier: AtomicU64::new(0),
-                _pad1: [0; LINE - 40],
+                holder_started: AtomicU64::new(0),
+                holder_namespace: AtomicU64::new(0),
+                _pad1: [0; LINE - 56],
                 end_of_stream: AtomicU64::new(0),
                 _pad2: [0; LINE - 8],
                 sleeps: AtomicU64::new(0),
@@ -171,7 +186,9 @@ mod models {
                 sleeps: AtomicU64::new(0),
                 posts: AtomicU64::new(0),
                 finished: AtomicU64::new(0),
-                _pad2: [0; PAGE - 2 * LINE - 32],
+                holder_started: AtomicU64::new(0),
+                holder_namespace: AtomicU64::new(0),
+                _pad2: [0; PAGE - 2 * LINE - 48],
             }
         }
     }

@@ -15,12 +15,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::{RingCore, SharedRing, UnwindMark};
+use super::{RingCore, SharedRing, UnwindMark, holder};
 use crate::error::AttachError;
 use crate::guard::{Bell, Claim, GuardError, Seat};
 use crate::layout::Position;
 use crate::layout::control::{CONSUMER_CLOSED, CONSUMER_LEFT, ConsumerPage, ProducerPage};
-use crate::layout::superblock::Superblock;
 use crate::layout::view::LaneView;
 use crate::os::clock;
 use crate::os::process::{self, Fate};
@@ -70,14 +69,8 @@ impl<'a> Membership<'a> {
             }
         }
         let member = Self(ring);
-        if ring.object.outlives_its_guard() {
-            let newest = ring.object.head().ok();
-            let newest = newest.and_then(|head| Superblock::decode(&head).ok());
-            let made = |superblock: &Superblock| superblock.record.map(|record| record.sequence);
-            let ours = &ring.superblock;
-            if newest.is_none_or(|newest| newest.set != ours.set || made(&newest) != made(ours)) {
-                return Err(AttachError::Removed);
-            }
+        if ring.object.outlives_its_guard() && !holder::has_newest_guard(ring) {
+            return Err(AttachError::Removed);
         }
         Ok(member)
     }
@@ -146,6 +139,10 @@ impl ProducerSeat {
                         let _ = ring.guard.leave(Seat::Producer { lane });
                         return Err(AttachError::Removed);
                     }
+                    Claim::Granted if !holder::register(ring, Seat::Producer { lane }) => {
+                        let _ = ring.guard.leave(Seat::Producer { lane });
+                        return Err(AttachError::Removed);
+                    }
                     Claim::Granted => match Self::settle(ring, lane) {
                         Ok((seat, producer)) => {
                             member.keep();
@@ -154,6 +151,7 @@ impl ProducerSeat {
                             return Ok((seat, producer));
                         }
                         Err(Damage { position }) => {
+                            holder::unregister(ring, Seat::Producer { lane });
                             let left = ring.guard.leave(Seat::Producer { lane });
                             ring.check().and(left).map_err(attach_error)?;
                             damaged.get_or_insert(AttachError::Poisoned { lane, position });
@@ -322,6 +320,7 @@ impl Drop for ProducerSeat {
         };
         self.with_page(page_done);
         let _ = self.ring.check();
+        holder::unregister(&self.ring, Seat::Producer { lane: self.lane });
         // A removed ring has no seat to give up, and nobody to tell.
         let _ = self.ring.guard.leave(Seat::Producer { lane: self.lane });
         self.ring.object.leave();
@@ -347,6 +346,10 @@ impl ConsumerSeat {
         loop {
             match ring.guard.claim(Seat::Consumer).map_err(attach_error)? {
                 Claim::Granted if is_nameless(ring) => {
+                    let _ = ring.guard.leave(Seat::Consumer);
+                    return Err(AttachError::Removed);
+                }
+                Claim::Granted if !holder::register(ring, Seat::Consumer) => {
                     let _ = ring.guard.leave(Seat::Consumer);
                     return Err(AttachError::Removed);
                 }
@@ -470,6 +473,7 @@ impl Drop for ConsumerSeat {
         }
         // Before the seat is given up: the producers are to learn that it is the ring that is gone.
         let _ = self.ring.check();
+        holder::unregister(&self.ring, Seat::Consumer);
         let _ = self.ring.guard.leave(Seat::Consumer);
         self.ring.object.leave();
     }

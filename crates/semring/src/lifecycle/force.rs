@@ -20,6 +20,7 @@ use std::time::Instant;
 
 use super::attach::Membership;
 use super::guards::{find_changed_set, find_guard};
+use super::holder::has_newest_guard;
 use super::open::{memory_error, open, read_superblock};
 use super::remove::{PATIENCE, guard_error, lost, take_away, unlink_error};
 use super::{RingCore, damaged};
@@ -103,7 +104,7 @@ fn remove_open(ring: &RingCore, end: Instant) -> Result<Forced, RemoveError> {
     }
     // A removal flag in semaphores that are not the ring's any more would keep nobody away.
     let member = Membership::enter(ring, end);
-    let removed = if member.is_err() && !has_this_guard(ring) {
+    let removed = if member.is_err() && !has_newest_guard(ring) {
         let over = clock::now() >= end;
         if over {
             Err(lost(ring))
@@ -118,15 +119,6 @@ fn remove_open(ring: &RingCore, end: Instant) -> Result<Forced, RemoveError> {
         let _ = ring.guard.abort_removal();
     }
     removed
-}
-
-/// True if the ring still says that its guard is the one that we have.
-fn has_this_guard(ring: &RingCore) -> bool {
-    let name = ring.address.to_string();
-    let there = read_superblock(&name, &ring.object).ok().flatten();
-    there.is_some_and(|there| {
-        there.set == ring.superblock.set && there.record == ring.superblock.record
-    })
 }
 
 fn remove_without_guard(

@@ -6,6 +6,7 @@ mod create;
 mod damaged;
 mod force;
 mod guards;
+mod holder;
 mod inspect;
 mod key_lock;
 mod leftovers;

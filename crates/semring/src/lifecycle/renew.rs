@@ -3,7 +3,8 @@
 //!
 //! Whoever takes a role holds the file's lock, shared, and only then looks whether the set is still the
 //! one of the newest record. So with the lock held alone nobody has a role by any set of the ring, in
-//! whatever IPC namespace, and nobody gets one by an older set afterwards.
+//! whatever IPC namespace, and nobody gets one by an older set afterwards. A process that may only read the
+//! file can hold the lock, shared, too: beside shared locks the words of the [holders](super::holder) decide.
 //!
 //! ```text
 //! 1 lock, alone                 killed: the kernel gives it back
@@ -21,6 +22,7 @@
 use std::time::{Duration, Instant};
 
 use super::guards::{find_guard, renew_pipes};
+use super::holder;
 use super::open::{memory_error, read_superblock};
 use crate::error::OpenError;
 use crate::guard::semaphore::count_for;
@@ -32,7 +34,7 @@ use crate::layout::superblock::{GuardKind, SetIdentity, Superblock};
 use crate::layout::view::RingView;
 use crate::memory::Object;
 use crate::os::clock;
-use crate::sync::yield_now;
+use crate::sync::{Ordering, fence, yield_now};
 
 /// How long others may take to make the set, or to find that theirs is gone.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -92,6 +94,13 @@ pub(super) fn renew(
         if held.is_some() {
             return make(name, object, view, superblock);
         }
+        if object
+            .is_shared()
+            .map_err(|error| memory_error(name, error))?
+            && let Some(done) = make_beside_readers(name, object, view, superblock)?
+        {
+            return Ok(done);
+        }
         if is_over(end) {
             return Ok(Renewal::InUse);
         }
@@ -112,6 +121,69 @@ impl Drop for TakenOver<'_> {
     }
 }
 
+/// The lock of those who make a guard beside readers, and of removers; given back on drop.
+struct Locked<'a>(&'a Object);
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.0.unlock();
+    }
+}
+
+/// Makes the guard although others hold shared locks, if none of them has a role by what stands in the
+/// [ring](super::holder).
+fn make_beside_readers(
+    name: &str,
+    object: &Object,
+    view: &RingView,
+    mut superblock: Superblock,
+) -> Result<Option<Renewal>, OpenError> {
+    let lanes = superblock.geometry.lanes();
+    let is_free = !holder::is_any_alive(view, lanes);
+    let alone = is_free
+        && object
+            .try_lock()
+            .map_err(|error| memory_error(name, error))?;
+    if !alone {
+        return Ok(None);
+    }
+    let _lock = Locked(object);
+    // Another one may have had it until now.
+    if read_superblock(name, object)?.is_none_or(|now| now.record != superblock.record) {
+        return Ok(None);
+    }
+    announce(name, object, view, &mut superblock)?;
+    fence(Ordering::SeqCst);
+    if holder::is_any_alive(view, lanes) {
+        return Ok(None);
+    }
+    let Renewal::Done(mut superblock, guard) = make(name, object, view, superblock)? else {
+        return Ok(None);
+    };
+    fence(Ordering::SeqCst);
+    if holder::is_any_alive(view, lanes) {
+        announce(name, object, view, &mut superblock)?;
+        let _ = guard.destroy();
+        return Ok(None);
+    }
+    Ok(Some(Renewal::Done(superblock, guard)))
+}
+
+/// Writes a record that names no set: nobody takes a role by an older one from here on.
+fn announce(
+    name: &str,
+    object: &Object,
+    view: &RingView,
+    superblock: &mut Superblock,
+) -> Result<(), OpenError> {
+    let inode = object.inode().map_err(|error| memory_error(name, error))?;
+    let before = superblock.record.map_or(0, |record| record.sequence);
+    let record = SetRecord::of(before.wrapping_add(1).max(1), SetIdentity::NONE, inode);
+    view.write_record(&record);
+    superblock.record = Some(record);
+    Ok(())
+}
+
 fn make(
     name: &str,
     object: &Object,
@@ -126,11 +198,7 @@ fn make(
     if superblock.guard == GuardKind::Pipe {
         // Who opened the ring when it had other pipes (its file was moved away from them) sees that it has
         // new ones.
-        let inode = object.inode().map_err(|error| memory_error(name, error))?;
-        let before = superblock.record.map_or(0, |record| record.sequence);
-        let record = SetRecord::of(before.wrapping_add(1).max(1), SetIdentity::NONE, inode);
-        view.write_record(&record);
-        superblock.record = Some(record);
+        announce(name, object, view, &mut superblock)?;
         let guard = renew_pipes(object, &superblock, owner, name)
             .map_err(|Trouble { call, source }| pipe_error(name, call, source))?;
         return Ok(Renewal::Done(Box::new(superblock), guard));

@@ -247,6 +247,11 @@ impl FileObject {
         refused_by_a_writer.map(|refused| !refused).map_err(call)
     }
 
+    /// Gives up what [`try_lock`](Self::try_lock) took.
+    pub(super) fn unlock(&self) {
+        let _ = hold_byte(&self.file, REMOVER_BYTE, Hold::Not);
+    }
+
     /// Holds the lock, shared, for one more role; false while somebody makes the guard anew.
     pub(super) fn enter(&self) -> Result<bool> {
         let mut roles = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
@@ -269,6 +274,14 @@ impl FileObject {
     /// Holds the lock alone; false if somebody has a role. For an object that nobody else has yet.
     pub(super) fn take_over(&self) -> Result<bool> {
         self.lock(Hold::Alone)
+    }
+
+    /// True if only shared locks keep us from [`take_over`](Self::take_over): of holders of roles, or of processes
+    /// that may only read the file.
+    pub(super) fn is_shared(&self) -> Result<bool> {
+        would_be_refused(&self.file, 0, Hold::Shared)
+            .map(|refused| !refused)
+            .map_err(|error| MemoryError::of("fcntl(F_OFD_GETLK)", error))
     }
 
     /// Gives up what [`take_over`](Self::take_over) took.

@@ -115,6 +115,13 @@ impl Object {
         }
     }
 
+    /// Gives up what [`try_lock`](Self::try_lock) took.
+    pub(crate) fn unlock(&self) {
+        if let Self::File(object) = self {
+            object.unlock();
+        }
+    }
+
     pub(crate) fn ownership(&self) -> Result<Ownership> {
         match self {
             Self::File(object) => object.ownership(),
@@ -226,6 +233,15 @@ impl Object {
     pub(crate) fn take_over(&self) -> Result<bool> {
         match self {
             Self::File(object) => object.take_over(),
+            Self::Sysv(_) | Self::Anonymous(_) => Ok(false),
+        }
+    }
+
+    /// True if only shared locks are in the way of [`take_over`](Self::take_over): those of roles, or of processes that
+    /// may only read the memory.
+    pub(crate) fn is_shared(&self) -> Result<bool> {
+        match self {
+            Self::File(object) => object.is_shared(),
             Self::Sysv(_) | Self::Anonymous(_) => Ok(false),
         }
     }

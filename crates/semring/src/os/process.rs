@@ -59,6 +59,55 @@ pub(crate) enum Fate {
     Dying,
 }
 
+/// What tells a process from all others of this start of the machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Identity {
+    pub(crate) pid: u32,
+    /// Inode number of the pid namespace in which it has this pid; 0 if that is not known.
+    pub(crate) namespace: u64,
+    /// Clock ticks from the start of the machine to its own, never 0; the greatest number if that is not known.
+    pub(crate) started: u64,
+}
+
+/// Our own.
+pub(crate) fn identity() -> Identity {
+    Identity {
+        pid: id(),
+        namespace: pid_namespace(),
+        started: start_time("self").unwrap_or(u64::MAX),
+    }
+}
+
+/// True if the process has surely ended, and was reaped.
+pub(crate) fn is_gone(identity: Identity) -> bool {
+    if identity.namespace == 0 || identity.namespace != pid_namespace() {
+        return false;
+    }
+    let Ok(pid) = libc::pid_t::try_from(identity.pid) else {
+        return true;
+    };
+    // SAFETY: signal 0 does nothing.
+    let sent = unsafe { libc::kill(pid, 0) };
+    if super::check(sent).is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH)) {
+        return true;
+    }
+    let now = start_time(&identity.pid.to_string());
+    identity.started != u64::MAX && now.is_some_and(|now| now != identity.started)
+}
+
+fn pid_namespace() -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self/ns/pid").map_or(0, |namespace| namespace.ino())
+}
+
+/// The 22nd field of /proc/PID/stat, counted from behind the name, which may hold anything.
+fn start_time(pid: &str) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let behind_the_name = stat.rsplit(')').next()?;
+    let started: u64 = behind_the_name.split_whitespace().nth(19)?.parse().ok()?;
+    Some(started.max(1))
+}
+
 /// Looks up a pid. A diagnostic to choose between waiting and refusing; never proof of death: that is
 /// the semaphore's undo.
 pub(crate) fn fate(pid: u32) -> Fate {
@@ -217,6 +266,46 @@ mod tests {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         child.wait().unwrap();
         assert_eq!(fate(child.id()), Fate::Dying);
+    }
+
+    #[test]
+    fn a_process_is_gone_when_it_was_reaped() {
+        assert!(!is_gone(identity()));
+        let mut child = std::process::Command::new("sleep")
+            .arg("100")
+            .spawn()
+            .unwrap();
+        let started = start_time(&child.id().to_string()).unwrap();
+        let childs = Identity {
+            pid: child.id(),
+            started,
+            ..identity()
+        };
+        assert!(!is_gone(childs));
+        assert!(
+            is_gone(Identity {
+                started: started + 1,
+                ..childs
+            }),
+            "another process"
+        );
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(is_gone(childs));
+        assert!(
+            !is_gone(Identity {
+                namespace: 0,
+                ..childs
+            }),
+            "it can't be seen"
+        );
+        assert!(
+            !is_gone(Identity {
+                namespace: 1,
+                ..childs
+            }),
+            "it can't be seen"
+        );
     }
 
     #[test]
