@@ -128,6 +128,46 @@ over_each_backend! {
         assert_eq!(consumer.received_messages(), 4);
     }
 
+    fn a_batch_releases_a_part_and_puts_the_rest_back(bench) {
+        let ring = bench.mpsc(3);
+        let mut producers = [ring.producer().unwrap(), ring.producer().unwrap()];
+        let mut consumer = ring.consumer().unwrap();
+        for number in 0..4u8 {
+            for producer in &mut producers {
+                producer.send(&[number; 30]).unwrap();
+            }
+        }
+        let mut batch = consumer.recv_batch().unwrap();
+        let mut taken = Vec::new();
+        while let Some(message) = batch.next_message() {
+            taken.push((message.lane(), message.position(), message.to_vec()));
+        }
+        assert_eq!(taken.len(), 8);
+        // Of the first lane three messages are kept, of the second one none.
+        let [first, second] = [taken[0].0, taken[7].0];
+        let of = |lane| taken.iter().filter(move |(of, ..)| *of == lane);
+        batch.put_back_from(first, of(first).nth(3).unwrap().1);
+        batch.put_back_from(second, of(second).next().unwrap().1);
+        // Neither a position that no message has nor a lane that was not visited changes anything.
+        batch.put_back_from(first, Position::new(1 << 40));
+        batch.put_back_from(2, Position::new(0));
+        batch.put_back_from(99, Position::new(0));
+        assert_eq!(batch.messages(), 3);
+        batch.release();
+        assert_eq!(consumer.received_messages(), 3);
+        let mut again = Vec::new();
+        for _ in 0..5 {
+            let message = consumer.recv().unwrap();
+            again.push((message.lane(), message.position(), message.to_vec()));
+        }
+        again.sort();
+        let mut expected: Vec<_> = of(second).cloned().collect();
+        expected.push(of(first).nth(3).unwrap().clone());
+        expected.sort();
+        assert_eq!(again, expected);
+        assert_eq!(consumer.received_messages(), 8);
+    }
+
     fn what_a_consumer_took_with_it_unreleased_its_successor_gets(bench) {
         let ring = bench.spsc();
         let mut producer = ring.producer().unwrap();

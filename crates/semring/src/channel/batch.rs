@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use super::consumer::ConsumerCore;
 use super::message::View;
+use crate::layout::Position;
 use crate::lifecycle::UnwindMark;
 
 /// Messages that are released together, each lane with one store. Dropping it releases all that was taken
@@ -76,6 +77,20 @@ impl<'a> Batch<'a> {
             self.core.put_batch_back();
         } else {
             self.core.end_batch(self.lanes());
+        }
+    }
+
+    /// Puts the message at this position of this lane back, and those of the lane that were taken out after
+    /// it: the consumer's next calls deliver them again. Does nothing if none was taken out there.
+    ///
+    /// For a transfer that failed in its middle: what was passed on is released with the batch, the rest
+    /// comes again.
+    pub fn put_back_from(&mut self, lane: usize, position: Position) {
+        if self.lanes().contains(&lane) {
+            let stepped_back = self.core.merge.step_back_to(lane, position);
+            if let Err(damage) = stepped_back {
+                self.core.note_damage(damage);
+            }
         }
     }
 

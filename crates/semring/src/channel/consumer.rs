@@ -64,7 +64,7 @@ pub struct Consumer<K> {
 }
 
 pub(super) struct ConsumerCore {
-    merge: Merge,
+    pub(super) merge: Merge,
     rest: Rest,
     waiter: Waiter,
     interrupt: Arc<InterruptFlag>,
@@ -228,7 +228,7 @@ impl ConsumerCore {
     /// The lane is skipped from now on; its producer, if it sleeps for room that will never come, is woken to
     /// find that out.
     #[cold]
-    fn note_damage(&mut self, damage: LaneDamage) {
+    pub(super) fn note_damage(&mut self, damage: LaneDamage) {
         self.damaged.push_back(damage);
         self.merge.look_again();
         let bell = Bell::Room { lane: damage.lane };

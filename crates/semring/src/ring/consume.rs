@@ -281,6 +281,22 @@ impl LaneConsumer {
         self.look_again();
     }
 
+    /// Goes back to the message at this position, which was stepped over: it is found again, and so are those
+    /// after it. The messages before it are walked through once more; if none of them ends there, nothing
+    /// changes. `Err` poisons the lane, as in [`find`](Self::find).
+    pub(crate) fn step_back_to(&mut self, position: Position) -> Result<(), Damage> {
+        let stepped = self.stepped_messages;
+        self.step_back();
+        while self.stepped_messages < stepped {
+            match self.find()? {
+                Some(found) if found.position != position => self.step_over(&found),
+                _ => break,
+            }
+        }
+        self.look_again();
+        Ok(())
+    }
+
     /// Bytes taken and not yet released.
     #[inline]
     pub(crate) fn unreleased(&self) -> u64 {

@@ -251,6 +251,20 @@ impl Merge {
         false
     }
 
+    /// Goes back on one lane to a message that was stepped over: see [`LaneConsumer::step_back_to`].
+    pub(crate) fn step_back_to(
+        &mut self,
+        lane: usize,
+        position: Position,
+    ) -> Result<(), LaneDamage> {
+        // As in `step_back`.
+        self.taken_before = self.taken_here();
+        let result = self.lanes[lane].step_back_to(position);
+        self.since = self.lanes[self.current].position();
+        self.look_again();
+        result.map_err(|Damage { position }| LaneDamage { lane, position })
+    }
+
     /// Forgets what was stepped over on every lane since it was last let go of.
     pub(crate) fn step_back(&mut self) {
         // Put back again and again, one lane keeps no other one waiting.
