@@ -3,6 +3,7 @@
 //! Looks only: rings are mapped read-only for the moment of a look. A ring that appears or vanishes
 //! between two looks is there or is not.
 
+mod terminal;
 mod view;
 
 use std::collections::HashMap;
@@ -14,7 +15,7 @@ use serde::Serialize;
 
 use crate::exit::{self, Failure};
 use crate::listing::{LaneRecord, Record};
-use crate::output::print;
+use crate::text::print;
 
 /// How often to look, and how often at all.
 #[derive(Clone, Copy, Debug)]
@@ -25,12 +26,14 @@ pub(crate) struct Rhythm {
 }
 
 impl Rhythm {
-    /// When to look after a look that was due at this moment. An interval that ends beyond the clock is as
-    /// good as one of a century.
-    fn next_after(self, due: Instant) -> Instant {
+    /// When to look after a look that was due at this moment. Looks that were missed, while the process was
+    /// stopped or the machine asleep, are not made up for. An interval that ends beyond the clock is as good as
+    /// one of a century.
+    fn next_after(self, due: Instant, now: Instant) -> Instant {
         const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
         due.checked_add(self.interval)
             .unwrap_or_else(|| due + CENTURY)
+            .max(now)
     }
 }
 
@@ -203,7 +206,7 @@ fn stream(rhythm: Rhythm) -> Result<u8, Failure> {
     let mut next = Instant::now();
     let mut looks = 0;
     while rhythm.count.is_none_or(|count| looks < count) {
-        next = rhythm.next_after(next);
+        next = rhythm.next_after(next, Instant::now());
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
         let time = SystemTime::now();
         let samples = sampler.look();
@@ -245,9 +248,9 @@ mod tests {
                 interval,
                 count: None,
             };
-            let next = rhythm.next_after(now);
+            let next = rhythm.next_after(now, now);
             assert!(next > now + Duration::from_secs(1 << 30));
-            assert!(rhythm.next_after(next) > next);
+            assert!(rhythm.next_after(next, now) > next);
         }
     }
 
@@ -269,6 +272,19 @@ mod tests {
             let again = sampler.compare(vec![send(1)], later + Duration::from_secs(1));
             assert_eq!(again[0].rates, Rates::default());
         });
+    }
+
+    #[test]
+    fn missed_looks_are_not_made_up_for() {
+        let rhythm = Rhythm {
+            interval: Duration::from_secs(1),
+            count: None,
+        };
+        let due = Instant::now();
+        let late = due + Duration::from_millis(1500);
+        assert_eq!(rhythm.next_after(due, due), due + rhythm.interval);
+        assert_eq!(rhythm.next_after(due, late), late);
+        assert_eq!(rhythm.next_after(late, late), late + rhythm.interval);
     }
 
     #[test]

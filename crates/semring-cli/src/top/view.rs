@@ -3,14 +3,15 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use ratatui::Frame;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState};
-use ratatui::{DefaultTerminal, Frame};
 use semring::{LaneInfo, RingInfo, RingState};
 
+use super::terminal::Taken;
 use super::{Rates, Rhythm, Sample, Sampler};
 use crate::exit::{self, Failure};
 use crate::signals::Signals;
@@ -22,23 +23,23 @@ const SLICE: Duration = Duration::from_millis(100);
 pub(super) fn run(rhythm: Rhythm) -> Result<u8, Failure> {
     let broken = |error: io::Error| Failure::run_time(format!("terminal: {error}"));
     let signals = Signals::catch().map_err(broken)?;
-    let mut terminal = ratatui::try_init().map_err(broken)?;
-    let shown = show(&mut terminal, rhythm, &signals);
-    let restored = ratatui::try_restore();
-    let end = shown.and_then(|end| restored.map(|()| end));
-    match end.map_err(broken)? {
-        End::Wanted => Ok(exit::DONE),
-        End::Signal(signal) => Ok(Signals::end_by(signal)),
+    let mut taken = Taken::new().map_err(broken)?;
+    let shown = show(&mut taken, rhythm, &signals);
+    if shown.is_err() {
+        // The SIGHUP of a terminal that is gone comes at about the same time.
+        signals.wait(SLICE);
     }
+    let restored = taken.give_back();
+    if let Some(signal) = signals.caught() {
+        // A terminal that is gone can't be restored, and its SIGHUP says all there is to say.
+        return Err(Failure::by_signal(signal));
+    }
+    shown.and(restored).map_err(broken)?;
+    Ok(exit::DONE)
 }
 
-/// Why the view ends.
-enum End {
-    Wanted,
-    Signal(i32),
-}
-
-fn show(terminal: &mut DefaultTerminal, rhythm: Rhythm, signals: &Signals) -> io::Result<End> {
+/// Draws until it is to end; a signal ends it, too.
+fn show(taken: &mut Taken, rhythm: Rhythm, signals: &Signals) -> io::Result<()> {
     let mut sampler = Sampler::default();
     let mut screen = Screen {
         samples: sampler.look(),
@@ -47,15 +48,26 @@ fn show(terminal: &mut DefaultTerminal, rhythm: Rhythm, signals: &Signals) -> io
         colours: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
     };
     let mut looks = 1;
-    let mut next = rhythm.next_after(Instant::now());
+    let mut next = rhythm.next_after(Instant::now(), Instant::now());
     loop {
-        terminal.draw(|frame| screen.draw(frame))?;
+        taken.terminal.draw(|frame| screen.draw(frame))?;
         loop {
-            if let Some(signal) = signals.caught() {
-                return Ok(End::Signal(signal));
+            if signals.caught().is_some() {
+                return Ok(());
             }
+            if taken.follow_job_control()? {
+                taken.terminal.draw(|frame| screen.draw(frame))?;
+            }
+            Taken::check()?;
             let left = next.saturating_duration_since(Instant::now());
-            // Keys are asked for also where no time is left: if a look takes longer than the interval, there
+            if !Taken::is_in_foreground() {
+                if left.is_zero() {
+                    break;
+                }
+                std::thread::sleep(left.min(SLICE));
+                continue;
+            }
+            // Keys are read also where no time is left: if a look takes longer than the interval, there
             // never is.
             if !event::poll(left.min(SLICE))? {
                 if left.is_zero() {
@@ -65,7 +77,8 @@ fn show(terminal: &mut DefaultTerminal, rhythm: Rhythm, signals: &Signals) -> io
             }
             match event::read()? {
                 Event::Key(key) if key.kind != KeyEventKind::Release => match meaning(key) {
-                    Wish::Quit => return Ok(End::Wanted),
+                    Wish::Quit => return Ok(()),
+                    Wish::Stop => taken.stop_all()?,
                     Wish::Up => screen.selected.select_previous(),
                     Wish::Down => screen.selected.select_next(),
                     Wish::Nothing => continue,
@@ -74,21 +87,21 @@ fn show(terminal: &mut DefaultTerminal, rhythm: Rhythm, signals: &Signals) -> io
                 Event::Resize(..) => {}
                 _ => continue,
             }
-            terminal.draw(|frame| screen.draw(frame))?;
+            taken.terminal.draw(|frame| screen.draw(frame))?;
         }
         if rhythm.count.is_some_and(|count| looks >= count) {
-            return Ok(End::Wanted);
+            return Ok(());
         }
         screen.samples = sampler.look();
         looks += 1;
-        // Late is late: a machine that was asleep is not looked at many times in a row.
-        next = rhythm.next_after(next).max(Instant::now());
+        next = rhythm.next_after(next, Instant::now());
     }
 }
 
 /// What a key asks for.
 enum Wish {
     Quit,
+    Stop,
     Up,
     Down,
     Nothing,
@@ -98,6 +111,7 @@ fn meaning(key: KeyEvent) -> Wish {
     let control = key.modifiers.contains(KeyModifiers::CONTROL);
     match key.code {
         KeyCode::Char('c' | 'd') if control => Wish::Quit,
+        KeyCode::Char('z') if control => Wish::Stop,
         KeyCode::Char('q' | 'Q') | KeyCode::Esc => Wish::Quit,
         KeyCode::Up | KeyCode::Char('k') => Wish::Up,
         KeyCode::Down | KeyCode::Char('j') => Wish::Down,
