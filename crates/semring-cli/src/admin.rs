@@ -15,11 +15,12 @@ use crate::completions;
 use crate::doctor;
 use crate::exit::{self, Failure};
 use crate::listing::{self, Column};
-use crate::output::{print, refuse_closed_stdout};
+use crate::output::refuse_closed_stdout;
 use crate::pages::{self, Program};
 use crate::prune;
 use crate::report;
 use crate::signals;
+use crate::text::print;
 use crate::top::{self, Rhythm};
 use crate::units::parse_time;
 

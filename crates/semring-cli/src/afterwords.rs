@@ -82,7 +82,9 @@ Framing:
 
 Each write to stdout is done before its messages are released: a consumer that
 is killed loses nothing; at most what its last write held comes again to the
-next one. To throw messages away, write >/dev/null.
+next one. After a signal, a time-out or a full disk only a message that was
+written in part comes again; a file does not keep that part. To throw messages
+away, write >/dev/null.
 
 Examples:
   semring-consumer numbers | sha256sum
@@ -142,6 +144,7 @@ Examples:
             "\
 Keys:
   q, Esc, Ctrl-C    end
+  Ctrl-Z            stop, until fg continues it
   Up, Down, k, j    choose the ring whose lanes are shown
 
 Examples:

@@ -1,15 +1,17 @@
 //! The options, and reading them in the manner of the other errors: one sentence, one code.
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, ValueEnum};
-use semring::{GuardChoice, WaitStrategy};
+use semring::{Address, GuardChoice, WaitStrategy};
 
 use crate::afterwords;
 use crate::exit::{self, Failure};
 use crate::framing::Framing;
+use crate::text::print;
 use crate::units::{parse_bytes, parse_mode, parse_time};
 
 pub(crate) const ADDRESS_HELP: &str =
@@ -86,6 +88,16 @@ pub(crate) struct RingArgs {
     pub(crate) wait: Wait,
 }
 
+impl RingArgs {
+    /// The address as sentences and figures show it.
+    pub(crate) fn shown_address(&self) -> String {
+        match self.address.parse::<Address>() {
+            Ok(address) => address.to_string(),
+            Err(_) => self.address.clone(),
+        }
+    }
+}
+
 /// What a new ring is made of, and an existing one must be.
 #[derive(Args, Debug)]
 pub(crate) struct ShapeArgs {
@@ -141,7 +153,7 @@ pub(crate) struct MannerArgs {
     /// End with 124 if nothing moved for this long, such as 250ms, 5s, 2m; 0 is never
     #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "0")]
     timeout: Duration,
-    /// At most this many bytes a second, such as 64K or 1MB; 0 is no limit
+    /// At most this many bytes a second of stdin or stdout, such as 64K or 1MB; 0 is no limit
     #[arg(short = 'L', long, value_name = "SIZE", value_parser = parse_bytes, default_value = "0")]
     rate_limit: u64,
     /// Show progress on stderr if that is a terminal
@@ -153,7 +165,7 @@ pub(crate) struct MannerArgs {
     /// At the end, one line of figures on stderr
     #[arg(long)]
     pub(crate) stats: bool,
-    /// The figures as one JSON object (implies --stats)
+    /// At the end, figures and sentences as one JSON object on stderr, in place of --stats
     #[arg(long)]
     pub(crate) json: bool,
     /// Say nothing but errors
@@ -250,17 +262,29 @@ pub(crate) fn parse<P: Parser>(
 
 fn ended(program: &str, error: &clap::Error) -> Failure {
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => match error.print() {
-            Ok(()) => Failure::new(exit::DONE, ""),
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Failure::broken_pipe(),
-            Err(error) => Failure::run_time(format!("stdout: {error}")),
-        },
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let text = error.render();
+            let printed = if colours_wanted() {
+                print(&text.ansi().to_string())
+            } else {
+                print(&text.to_string())
+            };
+            printed.map_or_else(|failure| failure, |()| Failure::new(exit::DONE, ""))
+        }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Failure::new(
             exit::USAGE,
             format!("what to do is missing; see {program} --help"),
         ),
         _ => Failure::new(exit::USAGE, usage_sentence(program, &error.to_string())),
     }
+}
+
+/// Whether stdout is a terminal that shows colours, and nobody objects.
+fn colours_wanted() -> bool {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    std::io::stdout().is_terminal()
+        && set("NO_COLOR").is_none()
+        && set("TERM").is_some_and(|term| term != "dumb")
 }
 
 /// clap's paragraphs as one sentence: the error, its tips, and where help is.

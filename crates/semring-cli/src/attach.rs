@@ -74,7 +74,7 @@ pub(crate) fn attach<R>(
             // stopped keeps us here.
             Err(AttachError::Removed) => {
                 if let Some(signal) = signals.caught() {
-                    return Err(Failure::new(Signals::end_by(signal), ""));
+                    return Err(Failure::by_signal(signal));
                 }
                 if manner.timeout().is_some_and(|time| began.elapsed() >= time) {
                     let why = "timed out: another process is removing it and does not finish";

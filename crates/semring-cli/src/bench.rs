@@ -15,8 +15,8 @@ use signal_hook::low_level::emulate_default_handler;
 
 use crate::args::Wait;
 use crate::exit::{self, Failure};
-use crate::output::print;
 use crate::signals::not_ignored;
+use crate::text::print;
 use crate::units::parse_bytes;
 
 /// The first argument of the second process of a measurement.

@@ -4,31 +4,21 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use semring::any::{Consumer, Ring};
-use semring::{Address, Batch, RecvError, RemoveError};
+use semring::{Address, RecvError, RemoveError};
 
 use crate::args::{self, ConsumerArgs};
 use crate::attach::{Left, attach, leave};
 use crate::exit::{self, Failure};
-use crate::framing::{Framing, Joiner};
-use crate::output::{Output, WriteError};
-use crate::pace::Pace;
-use crate::report::{self, Producers, Report, Stats, Totals};
+use crate::output::Output;
+use crate::report::{self, Producers, Report, Stats};
 use crate::signals::{self, Signals};
+use crate::sink::Sink;
 use crate::units::count;
 
 const PROGRAM: &str = "semring-consumer";
 
 /// How often a consumer that waits for messages looks whether its own reader is still there.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// The most that is gathered for one write(2).
-const MAX_GATHER: u64 = 256 << 10;
-
-/// A message from which on a copy costs more than the write(2) that it saves.
-const DIRECT_BYTES: usize = 4 << 10;
-
-/// A message that is too large to be held twice, whatever goes with it.
-const HUGE_BYTES: usize = 1 << 20;
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Runs the command.
 pub fn main() -> ExitCode {
@@ -38,17 +28,28 @@ pub fn main() -> ExitCode {
 
 fn run() -> Result<u8, Failure> {
     let args: ConsumerArgs = args::parse(std::env::args_os())?;
+    let mut report = Report::new(PROGRAM, &args.manner);
+    let mut stats = None;
+    let result = transfer(&args, &mut report, &mut stats);
+    report.finish(&args.ring.shown_address(), stats.as_ref(), result)
+}
+
+/// From the ring to stdout; `stats` has the figures if it came to a transfer.
+fn transfer(
+    args: &ConsumerArgs,
+    report: &mut Report,
+    stats: &mut Option<Stats>,
+) -> Result<u8, Failure> {
     let signals =
         Signals::catch().map_err(|error| Failure::run_time(format!("signals: {error}")))?;
     let output = Output::new(&signals, args.manner.timeout())?;
-    let mut report = Report::new(PROGRAM, &args.manner);
-    let (ring, consumer) = attach(&args.ring, &args.manner, &report, &signals, Ring::consumer)?;
+    let (ring, consumer) = attach(&args.ring, &args.manner, report, &signals, Ring::consumer)?;
     signals.interrupts(consumer.interrupter());
     let began = Instant::now();
     let mut receiving = Receiving {
-        sink: Sink::new(&args, &ring, output, began),
-        args: &args,
-        report: &report,
+        sink: Sink::new(args, report, &ring, output, began),
+        args,
+        report,
         signals: &signals,
         ring: &ring,
         lost_before: lost(&ring),
@@ -64,12 +65,12 @@ fn run() -> Result<u8, Failure> {
         damaged,
         ..
     } = receiving;
-    let address = ring.address().to_string();
-    let stats = Stats::new(&address, sink.totals, began, consumer.kernel_calls());
-    report.moved(&sink.totals);
+    let totals = sink.totals;
+    let figures = Stats::new(totals, began, consumer.kernel_calls());
+    report.moved(&totals);
     report.end_progress();
     let interrupted = matches!(stop, Stop::Signal);
-    let result = finish(&args, &report, &ring, consumer, stop);
+    let result = finish(args, report, &ring, consumer, stop);
     // Also of a ring that is removed by now: our mapping outlives it.
     let producers = ring.info().ok().map(|info| Producers {
         finished_producers: info.finished_producers(),
@@ -79,20 +80,21 @@ fn run() -> Result<u8, Failure> {
         && died_producers > 0
     {
         let died = count(died_producers, "producer");
+        let address = ring.address();
         report.detail(format_args!(
             "{died} of {address} died: what they meant to send afterwards is missing"
         ));
     }
-    stats.with_producers(producers).print(PROGRAM, &args.manner);
+    *stats = Some(figures.with_producers(producers));
     match signals.caught() {
-        Some(signal) if interrupted => Ok(Signals::end_by(signal)),
+        Some(signal) if interrupted => Err(Failure::by_signal(signal)),
         _ if damaged && result == Ok(exit::DONE) => Ok(exit::DAMAGED),
         _ => result,
     }
 }
 
 /// Why a transfer ended.
-enum Stop {
+pub(crate) enum Stop {
     /// The producers are gone and the ring is drained (and removed, if that was ours to do).
     EndOfStream,
     /// As many messages as were asked for.
@@ -296,127 +298,6 @@ impl Receiving<'_> {
     }
 }
 
-fn ring_failure(address: &Address, error: RecvError) -> Failure {
+pub(crate) fn ring_failure(address: &Address, error: RecvError) -> Failure {
     Failure::run_time(format!("{address}: {error}"))
-}
-
-/// Puts messages together and writes them.
-struct Sink<'a> {
-    address: Address,
-    output: Output<'a>,
-    joiner: Joiner,
-    raw: bool,
-    /// Bytes to gather for one write(2).
-    gather: usize,
-    buffer: Vec<u8>,
-    pace: Option<Pace>,
-    totals: Totals,
-    /// Something was written since this was looked at last.
-    wrote: bool,
-}
-
-impl<'a> Sink<'a> {
-    fn new(args: &ConsumerArgs, ring: &Ring, output: Output<'a>, now: Instant) -> Self {
-        let framing = args.framing.framing();
-        let pace = args.manner.rate().map(|rate| Pace::new(rate, now));
-        // A quarter of a lane: the producer fills the rest meanwhile.
-        let gather = (ring.capacity_bytes() / 4).min(MAX_GATHER) as usize;
-        Self {
-            address: ring.address().clone(),
-            output,
-            joiner: Joiner::new(framing),
-            raw: framing == Framing::Raw,
-            gather: pace
-                .as_ref()
-                .map_or(gather, |pace| gather.min(pace.piece())),
-            buffer: Vec::with_capacity(2 * gather),
-            pace,
-            totals: Totals::default(),
-            wrote: false,
-        }
-    }
-
-    /// Writes messages of the batch, at most `limit`, and releases them. If the write fails, all of
-    /// them stay in the ring.
-    fn pass_on(&mut self, mut batch: Batch<'_>, limit: u64) -> Result<(), Stop> {
-        let joints = self.joiner.state();
-        let mut totals = self.totals;
-        match self.write(&mut batch, limit, &mut totals) {
-            Ok(()) => {
-                self.wrote |= batch.messages() > 0;
-                batch.release();
-                if let Some(pace) = &mut self.pace {
-                    pace.spend((totals.bytes - self.totals.bytes) as usize);
-                }
-                self.totals = totals;
-                Ok(())
-            }
-            Err(error) => {
-                batch.put_back();
-                self.joiner.restore(joints);
-                Err(match error {
-                    WriteError::Closed => Stop::ReaderGone,
-                    WriteError::Signal => Stop::Signal,
-                    WriteError::TimedOut => Stop::TimedOut,
-                    WriteError::Failed(error) => {
-                        Stop::Failed(Failure::run_time(format!("stdout: {error}")))
-                    }
-                    WriteError::Ring(error) => Stop::Failed(ring_failure(&self.address, error)),
-                })
-            }
-        }
-    }
-
-    fn write(
-        &mut self,
-        batch: &mut Batch<'_>,
-        limit: u64,
-        totals: &mut Totals,
-    ) -> Result<(), WriteError> {
-        self.buffer.clear();
-        let end = totals.messages.saturating_add(limit);
-        while self.buffer.len() < self.gather && totals.messages < end {
-            let Some(message) = batch.next_message() else {
-                break;
-            };
-            let len = message.len();
-            totals.messages += 1;
-            totals.bytes += len as u64;
-            self.joiner.before(len, &mut self.buffer);
-            let direct = self.raw && len >= DIRECT_BYTES && self.buffer.is_empty();
-            if direct || len >= HUGE_BYTES {
-                self.output.write(&self.buffer)?;
-                self.buffer.clear();
-                self.output
-                    .write_with(len, |fd, done| message.write_to(done, fd))?;
-                self.joiner.after(message.meta().flags, &mut self.buffer);
-                // Released before anything else is written: a kill repeats this message at most.
-                break;
-            }
-            message
-                .checked_append_to(&mut self.buffer)
-                .map_err(WriteError::Ring)?;
-            self.joiner.after(message.meta().flags, &mut self.buffer);
-        }
-        self.output.write(&self.buffer)
-    }
-
-    /// Waits until more may be written.
-    fn keep_pace(&mut self, signals: &Signals) -> Result<(), Stop> {
-        let Some(pace) = &mut self.pace else {
-            return Ok(());
-        };
-        loop {
-            let delay = pace.delay(Instant::now()).min(LOOK_EVERY);
-            if delay.is_zero() {
-                return Ok(());
-            }
-            if signals.wait(delay) {
-                return Err(Stop::Signal);
-            }
-            if self.output.reader_is_gone() {
-                return Err(Stop::ReaderGone);
-            }
-        }
-    }
 }

@@ -28,6 +28,8 @@ pub(crate) const BROKEN_PIPE: u8 = 141;
 pub(crate) struct Failure {
     pub(crate) code: u8,
     pub(crate) sentence: String,
+    /// The process ends by this signal, in place of the code.
+    pub(crate) signal: Option<i32>,
 }
 
 impl Failure {
@@ -35,6 +37,15 @@ impl Failure {
         Self {
             code,
             sentence: sentence.into(),
+            signal: None,
+        }
+    }
+
+    /// The end by a signal that was caught.
+    pub(crate) fn by_signal(signal: i32) -> Self {
+        Self {
+            signal: Some(signal),
+            ..Self::new(128u8.wrapping_add(signal as u8), "")
         }
     }
 

@@ -174,6 +174,12 @@ impl Cutter {
         &self.buffer[piece.start..piece.end]
     }
 
+    /// Bytes of the input that a piece takes, with what stands before and after it.
+    #[inline]
+    pub(crate) fn input_bytes(&self, piece: Piece) -> usize {
+        piece.next - self.start
+    }
+
     /// Done with this piece.
     #[inline]
     pub(crate) fn step_over(&mut self, piece: Piece) {
@@ -252,14 +258,10 @@ impl Joiner {
         }
     }
 
-    /// Whether a delimiter is owed; to go back to if a write fails.
-    pub(crate) fn state(&self) -> bool {
-        self.owes_delimiter
-    }
-
-    /// Goes back to an earlier state.
-    pub(crate) fn restore(&mut self, state: bool) {
-        self.owes_delimiter = state;
+    /// How many bytes [`after`](Self::after) puts down for these flags.
+    pub(crate) fn bytes_after(&self, flags: u8) -> usize {
+        let terminated = flags & UNTERMINATED == 0;
+        usize::from(terminated && self.framing.delimiter().is_some())
     }
 }
 
@@ -368,6 +370,24 @@ mod tests {
                 bytes: Some(0xffff_ffff)
             })
         );
+    }
+
+    #[test]
+    fn all_bytes_of_the_input_count() {
+        for (framing, stream) in [
+            (Framing::Lines, &b"\n\na\n\n"[..]),
+            (Framing::LengthPrefixed, &[0, 0, 0, 0, 1, 0, 0, 0, 9]),
+        ] {
+            let mut cutter = Cutter::new(framing, 100);
+            cutter.room()[..stream.len()].copy_from_slice(stream);
+            cutter.filled(stream.len());
+            let mut bytes = 0;
+            while let Some(piece) = cutter.next().unwrap() {
+                bytes += cutter.input_bytes(piece);
+                cutter.step_over(piece);
+            }
+            assert_eq!(bytes, stream.len());
+        }
     }
 
     #[test]

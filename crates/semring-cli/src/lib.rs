@@ -25,5 +25,8 @@ mod pages;
 mod prune;
 mod report;
 mod signals;
+mod sink;
+mod text;
 mod top;
+mod transfers;
 mod units;

@@ -1,19 +1,22 @@
-//! stdout: payload for the consumer, text for `semring`; its end noticed in every way it can end.
+//! stdout as the consumer's payload leaves by it; its end noticed in every way it can end.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
+use nix::unistd::{Whence, ftruncate, lseek};
 use semring::RecvError;
+use semring_stdio::Stream;
 
 use crate::exit::Failure;
-use crate::input::{Ready, unless_nothing, wait_for};
+use crate::input::{Ready, access_mode, wait_for};
 use crate::signals::Signals;
+use crate::transfers::{Kind, Transfers};
+
+/// How long a message that was written in part may take to be finished after a signal.
+const FINISH_WITHIN: Duration = Duration::from_secs(1);
 
 /// Why something was not, or not completely, written.
 #[derive(Debug)]
@@ -30,133 +33,233 @@ pub(crate) enum WriteError {
     Ring(RecvError),
 }
 
+/// A write that ended before its end.
+#[derive(Debug)]
+pub(crate) struct Unwritten {
+    pub(crate) error: WriteError,
+    /// Bytes that were written before.
+    pub(crate) written: usize,
+}
+
 /// Where the payload goes.
 pub(crate) struct Output<'a> {
     stdout: io::Stdout,
-    /// A pipe opened once more, without blocking: a signal ends the wait for a reader that takes
-    /// nothing, and whoever shares our stdout notices nothing of it.
-    pipe: Option<File>,
-    /// Its other end can go away: a pipe or a socket.
-    has_reader: bool,
+    kind: Kind,
+    transfers: Transfers,
     signals: &'a Signals,
     timeout: Option<Duration>,
 }
 
 impl<'a> Output<'a> {
+    /// Refuses a stdout that can't be written.
     pub(crate) fn new(signals: &'a Signals, timeout: Option<Duration>) -> Result<Self, Failure> {
         refuse_closed_stdout()?;
         let stdout = io::stdout();
-        let kind = std::fs::metadata("/proc/self/fd/1").map(|metadata| metadata.file_type());
-        let is_pipe = kind.as_ref().is_ok_and(FileTypeExt::is_fifo);
-        let pipe = is_pipe.then(|| {
-            let flags = OFlag::O_NONBLOCK.bits();
-            OpenOptions::new()
-                .write(true)
-                .custom_flags(flags)
-                .open("/proc/self/fd/1")
-                .ok()
-        });
-        let has_reader = is_pipe || kind.is_ok_and(|kind| kind.is_socket());
+        let transfers = Transfers::new(stdout.as_fd())
+            .map_err(|error| Failure::run_time(format!("stdout: {error}")))?;
         Ok(Self {
+            kind: Kind::of(stdout.as_fd()),
             stdout,
-            pipe: pipe.flatten(),
-            has_reader,
+            transfers,
             signals,
             timeout,
         })
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
-        self.pipe.as_ref().map_or(self.stdout.as_fd(), AsFd::as_fd)
+        self.stdout.as_fd()
     }
 
     /// True if there is a reader that can go away while we write nothing.
     pub(crate) fn has_reader(&self) -> bool {
-        self.has_reader
+        self.kind == Kind::Channel
     }
 
     /// Whether the reader is gone.
     pub(crate) fn reader_is_gone(&self) -> bool {
         let mut fds = [PollFd::new(self.fd(), PollFlags::empty())];
-        let asked = self.has_reader && poll(&mut fds, PollTimeout::ZERO).is_ok();
+        let looked = self.has_reader() && poll(&mut fds, PollTimeout::ZERO).is_ok();
         let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
-        asked
+        looked
             && fds[0]
                 .revents()
                 .is_some_and(|events| events.intersects(gone))
     }
 
-    /// Writes all of it, in one write(2) if the reader takes it.
-    pub(crate) fn write(&self, bytes: &[u8]) -> Result<(), WriteError> {
-        self.write_with(bytes.len(), |fd, done| {
-            nix::unistd::write(fd, &bytes[done..]).map_err(io::Error::from)
+    /// Writes all of it, in one write(2) if the reader takes it. After a signal, at most up to the end of
+    /// the message in which the last write ended: `end_of_message` gives it for any offset.
+    pub(crate) fn write(
+        &self,
+        bytes: &[u8],
+        end_of_message: impl Fn(usize) -> usize,
+    ) -> Result<(), Unwritten> {
+        self.write_with(bytes.len(), end_of_message, |fd, done, len| {
+            nix::unistd::write(fd, &bytes[done..len]).map_err(io::Error::from)
         })
     }
 
-    /// The same with bytes that only `write` can reach: it makes one write(2) from an offset on.
-    pub(crate) fn write_with(
+    /// The same with a message that only `write` can reach: it makes one write(2) from an offset on.
+    pub(crate) fn write_message(
         &self,
         len: usize,
         mut write: impl FnMut(BorrowedFd<'_>, usize) -> io::Result<usize>,
-    ) -> Result<(), WriteError> {
-        let mut done = 0;
-        while done < len {
-            match unless_nothing(write(self.fd(), done)) {
-                Ok(Some(bytes)) => done += bytes,
-                Ok(None) => self.wait()?,
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                    return Err(WriteError::Closed);
-                }
-                Err(error) => {
-                    let ring = error.get_ref().and_then(|inner| inner.downcast_ref());
-                    return Err(ring
-                        .copied()
-                        .map_or(WriteError::Failed(error), WriteError::Ring));
-                }
-            }
-        }
-        Ok(())
+    ) -> Result<(), Unwritten> {
+        self.write_with(len, |_| len, |fd, done, _| write(fd, done))
     }
 
-    fn wait(&self) -> Result<(), WriteError> {
-        let ready = wait_for(self.fd(), PollFlags::POLLOUT, self.signals, self.timeout);
-        match ready.map_err(WriteError::Failed)? {
-            Ready::Transfer => Ok(()),
-            Ready::Signal => Err(WriteError::Signal),
-            Ready::Nothing if self.timeout.is_some() => Err(WriteError::TimedOut),
-            Ready::Nothing => Ok(()),
+    /// `write` makes one write(2) of what lies between two offsets.
+    fn write_with(
+        &self,
+        mut len: usize,
+        end_of_message: impl Fn(usize) -> usize,
+        mut write: impl FnMut(BorrowedFd<'_>, usize, usize) -> io::Result<usize>,
+    ) -> Result<(), Unwritten> {
+        let all = len;
+        let mut written = 0;
+        let mut patience = Patience::new(self.timeout);
+        let failed = loop {
+            if written == len {
+                if len == all {
+                    return Ok(());
+                }
+                break WriteError::Signal;
+            }
+            match self.transfers.attempt(|| write(self.fd(), written, len)) {
+                Ok(Some(bytes)) => {
+                    written += bytes;
+                    patience.moved();
+                }
+                Ok(None) => match self.wait(&patience) {
+                    Ok(Ready::Transfer) => {}
+                    Ok(Ready::Nothing) => break patience.error(),
+                    Ok(Ready::Signal) => {
+                        let end = end_of_message(written);
+                        if end == written {
+                            break WriteError::Signal;
+                        }
+                        // A message that ends in its middle would be torn: its rest has a moment.
+                        len = end.min(all);
+                        patience.finish();
+                    }
+                    Err(error) => break WriteError::Failed(error),
+                },
+                Err(error) => break write_error(error),
+            }
+        };
+        Err(Unwritten {
+            error: failed,
+            written,
+        })
+    }
+
+    /// Waits until something can be written.
+    fn wait(&self, patience: &Patience) -> io::Result<Ready> {
+        if !patience.finishing {
+            return wait_for(self.fd(), PollFlags::POLLOUT, self.signals, patience.left());
+        }
+        let mut fds = [PollFd::new(self.fd(), PollFlags::POLLOUT)];
+        match poll(&mut fds, crate::input::poll_timeout(patience.left())) {
+            Ok(0) => Ok(Ready::Nothing),
+            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(Ready::Transfer),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Takes the last bytes that were written back, if stdout is a file that ends with them: a disk that
+    /// was full leaves a part of a message there. True if they are gone.
+    pub(crate) fn take_back(&self, bytes: usize) -> bool {
+        if self.kind != Kind::File {
+            return false;
+        }
+        let position = lseek(self.fd(), 0, Whence::SeekCur);
+        let size = nix::sys::stat::fstat(self.fd()).map(|status| status.st_size);
+        let (Ok(position), Ok(size)) = (position, size) else {
+            return false;
+        };
+        let start = size - i64::try_from(bytes).unwrap_or(i64::MAX);
+        // Somebody else may have written after us, or it was not the end of the file.
+        if position != size || start < 0 || ftruncate(self.fd(), start).is_err() {
+            return false;
+        }
+        let _ = lseek(self.fd(), start, Whence::SeekSet);
+        true
+    }
+}
+
+/// How long a write may wait.
+struct Patience {
+    timeout: Option<Duration>,
+    /// When something moved last; kept only where it matters.
+    since: Option<Instant>,
+    /// A signal came: only the rest of a message is to be written.
+    finishing: bool,
+}
+
+impl Patience {
+    fn new(timeout: Option<Duration>) -> Self {
+        Self {
+            timeout,
+            since: timeout.map(|_| Instant::now()),
+            finishing: false,
+        }
+    }
+
+    fn moved(&mut self) {
+        if self.since.is_some() && !self.finishing {
+            self.since = Some(Instant::now());
+        }
+    }
+
+    fn finish(&mut self) {
+        *self = Self {
+            finishing: true,
+            ..Self::new(Some(FINISH_WITHIN))
+        };
+    }
+
+    fn left(&self) -> Option<Duration> {
+        let (timeout, since) = (self.timeout?, self.since?);
+        Some(timeout.saturating_sub(since.elapsed()))
+    }
+
+    /// What it is when the time is over.
+    fn error(&self) -> WriteError {
+        if self.finishing {
+            WriteError::Signal
+        } else {
+            WriteError::TimedOut
         }
     }
 }
 
-/// The standard library puts /dev/null, open for reading and writing, in the place of a closed stdout
-/// before `main` begins. Payload would vanish there without a word, so exactly that is refused; what
-/// `>/dev/null` gives is open for writing only.
+fn write_error(error: io::Error) -> WriteError {
+    if is_gone(&error) {
+        return WriteError::Closed;
+    }
+    let ring = error.get_ref().and_then(|inner| inner.downcast_ref());
+    ring.copied()
+        .map_or(WriteError::Failed(error), WriteError::Ring)
+}
+
+/// Whether a write failed because nobody reads any more: a pipe that was closed, a connection that was
+/// closed or reset.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
+}
+
+/// Payload would vanish in the `/dev/null` that the standard library opens in the place of a closed
+/// stdout.
 pub(crate) fn refuse_closed_stdout() -> Result<(), Failure> {
-    let stdout = io::stdout();
-    let flags = fcntl(&stdout, FcntlArg::F_GETFL).map(OFlag::from_bits_truncate);
-    let both_ways = flags.is_ok_and(|flags| flags & OFlag::O_ACCMODE == OFlag::O_RDWR);
-    let device = |path| std::fs::metadata(path).map(|metadata| metadata.rdev());
-    let is_null = matches!(
-        (device("/proc/self/fd/1"), device("/dev/null")),
-        (Ok(ours), Ok(null)) if ours == null
-    );
-    if both_ways && is_null {
+    if semring_stdio::is_closed(Stream::Stdout) {
         return Err(Failure::run_time(
             "stdout is closed; write >/dev/null to throw the output away",
         ));
     }
+    if access_mode(io::stdout().as_fd()) == Some(OFlag::O_RDONLY) {
+        return Err(Failure::run_time("stdout is open for reading only"));
+    }
     Ok(())
-}
-
-/// Prints text, without a panic whatever stdout is.
-pub(crate) fn print(text: &str) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    let printed = stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush());
-    printed.map_err(|error| match error.kind() {
-        io::ErrorKind::BrokenPipe => Failure::broken_pipe(),
-        _ => Failure::run_time(format!("stdout: {error}")),
-    })
 }

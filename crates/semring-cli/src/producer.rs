@@ -11,7 +11,7 @@ use crate::args::{self, ProducerArgs};
 use crate::attach::{Left, attach, leave};
 use crate::exit::{self, Failure};
 use crate::framing::{CutError, Cutter, Framing, UNTERMINATED};
-use crate::input::{Input, Ready, unless_nothing};
+use crate::input::{Input, Ready};
 use crate::pace::Pace;
 use crate::report::{self, Report, Stats, Totals};
 use crate::signals::{self, Signals};
@@ -33,19 +33,40 @@ pub fn main() -> ExitCode {
 
 fn run() -> Result<u8, Failure> {
     let args: ProducerArgs = args::parse(std::env::args_os())?;
+    let mut report = Report::new(PROGRAM, &args.manner);
+    let mut stats = None;
+    let result = transfer(&args, &mut report, &mut stats);
+    report.finish(&args.ring.shown_address(), stats.as_ref(), result)
+}
+
+/// From stdin into the ring; `stats` has the figures if it came to a transfer.
+fn transfer(
+    args: &ProducerArgs,
+    report: &mut Report,
+    stats: &mut Option<Stats>,
+) -> Result<u8, Failure> {
     let signals =
         Signals::catch().map_err(|error| Failure::run_time(format!("signals: {error}")))?;
-    let mut report = Report::new(PROGRAM, &args.manner);
-    let (ring, producer) = attach(&args.ring, &args.manner, &report, &signals, Ring::producer)?;
+    let input = Input::new(&signals)?;
+    if let Some(pid) = input.other_producer() {
+        let other = match pid {
+            0 => "another producer".to_owned(),
+            pid => format!("producer {pid}"),
+        };
+        report.mention(format_args!(
+            "{other} reads the same stdin: a message may be torn between the two"
+        ));
+    }
+    let (ring, producer) = attach(&args.ring, &args.manner, report, &signals, Ring::producer)?;
     signals.interrupts(producer.interrupter());
     let began = Instant::now();
     let mut sending = Sending {
         framing: args.framing.framing(),
         pace: args.manner.rate().map(|rate| Pace::new(rate, began)),
-        input: Input::new(&signals),
+        input,
         address: ring.address().to_string(),
-        args: &args,
-        report: &report,
+        args,
+        report,
         signals: &signals,
         producer,
         moved: began,
@@ -53,19 +74,15 @@ fn run() -> Result<u8, Failure> {
     };
     let stop = sending.transfer().err().unwrap_or(Stop::EndOfInput);
     let Sending {
-        producer,
-        totals,
-        address,
-        ..
+        producer, totals, ..
     } = sending;
-    let stats = Stats::new(&address, totals, began, producer.kernel_calls());
+    *stats = Some(Stats::new(totals, began, producer.kernel_calls()));
     report.moved(&totals);
     report.end_progress();
     let interrupted = matches!(stop, Stop::Signal);
-    let result = finish(&args, &report, &ring, producer, stop);
-    stats.print(PROGRAM, &args.manner);
+    let result = finish(args, report, &ring, producer, stop);
     match signals.caught() {
-        Some(signal) if interrupted => Ok(Signals::end_by(signal)),
+        Some(signal) if interrupted => Err(Failure::by_signal(signal)),
         _ => result,
     }
 }
@@ -230,7 +247,7 @@ impl Sending<'_> {
                     batch = self.producer.batch();
                     continue;
                 }
-                pace.spend(piece.end - piece.start);
+                pace.spend(cutter.input_bytes(piece));
             }
             let bytes = cutter.bytes(piece);
             let pushed = match self.args.manner.timeout() {
@@ -339,7 +356,7 @@ impl Sending<'_> {
                     continue;
                 }
             };
-            let filled = unless_nothing(reservation.fill_from(self.input.as_fd()));
+            let filled = self.input.read_with(|fd| reservation.fill_from(fd));
             match filled.map_err(|error| chunk_failure(&self.address, error))? {
                 None => reservation.discard(),
                 Some(0) => return Ok(()),

@@ -3,8 +3,8 @@
 use semring::{GuardKind, Leftover, LeftoverKind, Pruned};
 
 use crate::exit::{self, Failure};
-use crate::output::print;
 use crate::report;
+use crate::text::print;
 use crate::units::count;
 
 /// Removes leftovers, or says what would be removed.

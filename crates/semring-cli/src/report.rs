@@ -1,7 +1,8 @@
 //! What goes to stderr: sentences, figures, progress. stdout carries payload only.
 
+use std::cell::RefCell;
 use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -10,17 +11,23 @@ use serde::Serialize;
 
 use crate::args::MannerArgs;
 use crate::exit::Failure;
+use crate::signals::Signals;
+use crate::text::print_error;
 use crate::units::count;
 
 /// How often the progress is drawn.
 const DRAW_EVERY: Duration = Duration::from_millis(500);
 
-/// Says things on stderr in the name of a program.
+/// Reports on stderr in the name of a program: sentences and figures, or with `--json` one object at the
+/// end that holds all of it.
 pub(crate) struct Report {
     program: &'static str,
     quiet: bool,
     verbose: bool,
+    stats: bool,
     progress: Option<ProgressBar>,
+    /// With `--json`: the sentences so far.
+    notes: Option<RefCell<Vec<String>>>,
 }
 
 impl Report {
@@ -29,12 +36,18 @@ impl Report {
             program,
             quiet: manner.quiet,
             verbose: manner.verbose,
+            stats: manner.stats,
             progress: progress_bar(manner),
+            notes: manner.json.then(RefCell::default),
         }
     }
 
     /// Something went wrong: said in any case.
     pub(crate) fn error(&self, sentence: impl fmt::Display) {
+        if let Some(notes) = &self.notes {
+            notes.borrow_mut().push(sentence.to_string());
+            return;
+        }
         match &self.progress {
             Some(bar) => bar.suspend(|| say(self.program, sentence)),
             None => say(self.program, sentence),
@@ -66,28 +79,69 @@ impl Report {
     pub(crate) fn end_progress(&mut self) {
         if let Some(bar) = self.progress.take() {
             bar.abandon();
-            let _ = writeln!(io::stderr());
+            print_error("\n");
         }
     }
+
+    /// Prints the figures as asked for. With `--json` the object also holds how the program ends, so the
+    /// result that is returned has no sentence any more.
+    pub(crate) fn finish(
+        &self,
+        ring: &str,
+        stats: Option<&Stats>,
+        result: Result<u8, Failure>,
+    ) -> Result<u8, Failure> {
+        let Some(notes) = &self.notes else {
+            if let Some(stats) = stats.filter(|_| self.stats) {
+                say(self.program, stats);
+            }
+            return result;
+        };
+        let (exit_code, error) = match &result {
+            Ok(code) => (*code, None),
+            Err(failure) => (failure.code, Some(failure.sentence.as_str())),
+        };
+        let summary = Summary {
+            ring,
+            stats,
+            notes: &notes.borrow(),
+            error: error.filter(|sentence| !sentence.is_empty()),
+            exit_code,
+        };
+        print_error(&(serde_json::to_string(&summary).unwrap_or_default() + "\n"));
+        result.map_err(|failure| Failure {
+            sentence: String::new(),
+            ..failure
+        })
+    }
+}
+
+/// What `--json` prints at the end.
+#[derive(Serialize)]
+struct Summary<'a> {
+    ring: &'a str,
+    /// Nothing if the ring could not be used at all.
+    #[serde(flatten)]
+    stats: Option<&'a Stats>,
+    /// The sentences that would stand on stderr otherwise.
+    notes: &'a [String],
+    error: Option<&'a str>,
+    /// 128+n for an end by signal n.
+    exit_code: u8,
 }
 
 /// One sentence on stderr, if there is one to take it.
 pub(crate) fn say(program: &str, sentence: impl fmt::Display) {
-    write_line(format!("{program}: {sentence}\n"));
+    print_error(&format!("{program}: {sentence}\n"));
 }
 
-/// In one write(2): several programs of a pipeline may speak at once.
-fn write_line(line: String) {
-    let _ = io::stderr().write_all(line.as_bytes());
-}
-
-/// Ends a program: says the sentence, gives the code.
+/// Ends a program: prints the sentence, returns the code or ends by the signal.
 pub(crate) fn end(program: &str, result: Result<u8, Failure>) -> ExitCode {
     let code = result.unwrap_or_else(|failure| {
         if !failure.sentence.is_empty() {
             say(program, &failure);
         }
-        failure.code
+        failure.signal.map_or(failure.code, Signals::end_by)
     });
     ExitCode::from(code)
 }
@@ -101,8 +155,7 @@ pub(crate) struct Totals {
 
 /// The figures of `--stats`.
 #[derive(Debug, Serialize)]
-pub(crate) struct Stats<'a> {
-    pub(crate) ring: &'a str,
+pub(crate) struct Stats {
     messages: u64,
     bytes: u64,
     seconds: f64,
@@ -121,13 +174,8 @@ pub(crate) struct Producers {
     pub(crate) died_producers: u64,
 }
 
-impl<'a> Stats<'a> {
-    pub(crate) fn new(
-        ring: &'a str,
-        totals: Totals,
-        began: Instant,
-        kernel_calls: (u64, u64),
-    ) -> Self {
+impl Stats {
+    pub(crate) fn new(totals: Totals, began: Instant, kernel_calls: (u64, u64)) -> Self {
         let Totals { messages, bytes } = totals;
         let (sleeps, wakes) = kernel_calls;
         let seconds = began.elapsed().as_secs_f64();
@@ -137,7 +185,6 @@ impl<'a> Stats<'a> {
             0.0
         };
         Self {
-            ring,
             messages,
             bytes,
             seconds,
@@ -153,19 +200,9 @@ impl<'a> Stats<'a> {
         self.producers = producers;
         self
     }
-
-    /// Prints them as asked for.
-    pub(crate) fn print(&self, program: &str, manner: &MannerArgs) {
-        if manner.json {
-            let text = serde_json::to_string(self).unwrap_or_default();
-            write_line(text + "\n");
-        } else if manner.stats {
-            say(program, self);
-        }
-    }
 }
 
-impl fmt::Display for Stats<'_> {
+impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -230,19 +267,20 @@ impl TermLike for PlainStderr {
     }
 
     fn write_line(&self, text: &str) -> io::Result<()> {
-        writeln!(io::stderr(), "{text}")
+        self.write_str(&format!("{text}\n"))
     }
 
     fn write_str(&self, text: &str) -> io::Result<()> {
-        io::stderr().write_all(text.as_bytes())
+        print_error(text);
+        Ok(())
     }
 
     fn clear_line(&self) -> io::Result<()> {
-        io::stderr().write_all(b"\r")
+        self.write_str("\r")
     }
 
     fn flush(&self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
 }
 
@@ -259,7 +297,7 @@ mod tests {
         let stats = Stats {
             seconds: 2.0,
             mb_per_second: 1.0,
-            ..Stats::new("posix:x", totals, Instant::now(), (3, 1))
+            ..Stats::new(totals, Instant::now(), (3, 1))
         };
         assert_eq!(
             stats.to_string(),

@@ -1,7 +1,7 @@
 //! SIGINT, SIGTERM and SIGHUP as something that the main thread can wait for beside stdin, stdout and
 //! the ring. A second signal ends the process at once.
 
-use std::io::{self, PipeReader, Read, Write};
+use std::io::{self, PipeReader, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -14,7 +14,15 @@ use signal_hook::low_level::emulate_default_handler;
 
 use crate::input::{Ready, wait_for};
 
-/// The first signal that came, and the ways to make it known.
+/// The first signal that came. Set before anything that waits is woken.
+static CAUGHT: OnceLock<i32> = OnceLock::new();
+
+/// Whether a signal was caught.
+pub(crate) fn came() -> bool {
+    CAUGHT.get().is_some()
+}
+
+/// The ways to make a signal known.
 pub(crate) struct Signals {
     shared: Arc<Shared>,
     woken: PipeReader,
@@ -22,7 +30,6 @@ pub(crate) struct Signals {
 
 #[derive(Default)]
 struct Shared {
-    caught: OnceLock<i32>,
     interrupter: Mutex<Option<Interrupter>>,
 }
 
@@ -33,16 +40,16 @@ impl Signals {
         let mut signals = Iterator::new(not_ignored(&[SIGINT, SIGTERM, SIGHUP]))?;
         let (woken, mut waker) = io::pipe()?;
         let shared = Arc::new(Shared::default());
-        let caught = shared.clone();
+        let for_thread = shared.clone();
         std::thread::Builder::new()
             .name("signals".to_owned())
             .spawn(move || {
                 for signal in signals.forever() {
-                    if caught.caught.set(signal).is_err() {
+                    if CAUGHT.set(signal).is_err() {
                         // The second one: no more waiting for a clean end.
                         let _ = emulate_default_handler(signal);
                     }
-                    if let Some(interrupter) = &*caught.interrupter() {
+                    if let Some(interrupter) = &*for_thread.interrupter() {
                         interrupter.interrupt();
                     }
                     // Never read: from now on the pipe is readable. One byte always fits.
@@ -63,7 +70,7 @@ impl Signals {
 
     /// The signal, if one came.
     pub(crate) fn caught(&self) -> Option<i32> {
-        self.shared.caught.get().copied()
+        CAUGHT.get().copied()
     }
 
     /// Lets time pass; true if a signal came.
@@ -104,19 +111,7 @@ pub(crate) fn keep_file_size_signal_away() {
 
 /// Those of them that the parent did not have this process ignore.
 pub(crate) fn not_ignored(signals: &[i32]) -> Vec<i32> {
-    let ignored = ignored_signals();
     let mut wanted = signals.to_vec();
-    wanted.retain(|signal| ignored & (1 << (signal - 1)) == 0);
+    wanted.retain(|signal| !semring_stdio::is_ignored(*signal));
     wanted
-}
-
-/// The mask of ignored signals; none where /proc is not mounted: there signals that the parent had us ignore are
-/// caught, and SIGHUP ends a program behind `nohup`.
-fn ignored_signals() -> u64 {
-    let mut status = String::new();
-    let _ = std::fs::File::open("/proc/self/status")
-        .and_then(|mut file| file.read_to_string(&mut status));
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0)
 }

@@ -12,7 +12,7 @@ use semring::{Backend, LeftoverKind, RingState};
 use serde::Serialize;
 
 use crate::exit::{self, Failure};
-use crate::output::print;
+use crate::text::print;
 use crate::units::count;
 
 /// What a finding means for rings.

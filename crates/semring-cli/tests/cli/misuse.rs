@@ -27,7 +27,7 @@ over_both_backends! {
     a_ring_of_another_format_version_is_refused_and_left_alone,
     a_full_disk_behind_the_consumer_is_an_error_and_nothing_is_lost,
     a_closed_stdout_of_the_consumer_is_an_error_and_nothing_is_lost,
-    a_closed_stdin_is_no_panic,
+    a_closed_stdin_is_refused,
     a_closed_stderr_changes_no_code,
     a_stdin_that_can_not_be_read_is_an_error,
     a_ring_that_exists_is_not_created_again,
@@ -519,16 +519,14 @@ fn a_closed_stdout_of_the_consumer_is_an_error_and_nothing_is_lost(ring: &Ring) 
     }
 }
 
-fn a_closed_stdin_is_no_panic(ring: &Ring) {
-    let output = ring.shell(r#"exec "$P" "$RING" <&-"#).run();
-    if output.exit == DONE {
-        // Taken as an empty stream.
-        output.quietly(DONE);
-        ring.consumer(&[]).run().quietly(DONE).wrote("");
-    } else {
-        output.refused(FAILED, &["stdin"]);
+fn a_closed_stdin_is_refused(ring: &Ring) {
+    for framing in ["--lines", "--raw"] {
+        let script = format!(r#"exec "$P" {framing} "$RING" <&-"#);
+        ring.shell(&script)
+            .run()
+            .refused(FAILED, &["stdin is closed"]);
+        ring.assert_gone();
     }
-    ring.assert_gone();
     // The consumer does not need one.
     ring.producer(&["-q"]).input(seq(3)).run().quietly(DONE);
     ring.shell(r#"exec "$C" -q "$RING" <&-"#)

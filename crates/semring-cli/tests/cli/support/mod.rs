@@ -15,6 +15,7 @@ use serde_json::Value;
 pub mod alone;
 mod command;
 mod endless;
+pub mod terminal;
 
 pub use command::{Call, Output, Tool};
 pub use endless::Endless;

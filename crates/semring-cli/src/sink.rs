@@ -1,0 +1,260 @@
+//! What the consumer does with a batch of messages: puts them together, writes them, releases what was
+//! written.
+//!
+//! A write(2) may end in its middle: a full disk, a signal, a time that is over. Then the messages that were
+//! written whole are released and the others come again, to the next consumer. The one message that
+//! was written in part is dealt with in this order: after a signal its rest is written, if the reader takes
+//! it soon; a file loses the part again; otherwise the part stays, the whole message comes again, and a
+//! sentence says so.
+
+use std::time::Instant;
+
+use semring::any::Ring;
+use semring::{Address, Batch, Position};
+
+use crate::args::ConsumerArgs;
+use crate::consumer::{LOOK_EVERY, Stop, ring_failure};
+use crate::exit::Failure;
+use crate::framing::{Framing, Joiner};
+use crate::output::{Output, Unwritten, WriteError};
+use crate::pace::Pace;
+use crate::report::{Report, Totals};
+use crate::signals::Signals;
+use crate::units::count;
+
+/// The most that is gathered for one write(2).
+const MAX_GATHER: u64 = 256 << 10;
+
+/// A message from which on a copy costs more than the write(2) that it saves.
+const DIRECT_BYTES: usize = 4 << 10;
+
+/// A message that is too large to be held twice, whatever goes with it.
+const HUGE_BYTES: usize = 1 << 20;
+
+/// A message of the batch, and what it is in the output.
+struct Entry {
+    lane: usize,
+    position: Position,
+    /// Bytes of the message itself.
+    payload: usize,
+    /// Where it ends in the output, counted from the first message of the batch; what stands before and
+    /// after the payload is included.
+    end: u64,
+}
+
+/// Puts messages together and writes them.
+pub(crate) struct Sink<'a> {
+    address: Address,
+    report: &'a Report,
+    pub(crate) output: Output<'a>,
+    joiner: Joiner,
+    raw: bool,
+    /// Bytes to gather for one write(2).
+    gather: usize,
+    /// Output that is not written yet.
+    buffer: Vec<u8>,
+    /// The messages of this batch.
+    entries: Vec<Entry>,
+    /// Output of this batch that is written.
+    written: u64,
+    pace: Option<Pace>,
+    pub(crate) totals: Totals,
+    /// Something was written since this was looked at last.
+    pub(crate) wrote: bool,
+}
+
+impl<'a> Sink<'a> {
+    pub(crate) fn new(
+        args: &ConsumerArgs,
+        report: &'a Report,
+        ring: &Ring,
+        output: Output<'a>,
+        now: Instant,
+    ) -> Self {
+        let framing = args.framing.framing();
+        let pace = args.manner.rate().map(|rate| Pace::new(rate, now));
+        // A quarter of a lane: the producer fills the rest meanwhile.
+        let gather = (ring.capacity_bytes() / 4).min(MAX_GATHER) as usize;
+        Self {
+            address: ring.address().clone(),
+            report,
+            output,
+            joiner: Joiner::new(framing),
+            raw: framing == Framing::Raw,
+            gather: pace
+                .as_ref()
+                .map_or(gather, |pace| gather.min(pace.piece())),
+            buffer: Vec::with_capacity(2 * gather),
+            entries: Vec::new(),
+            written: 0,
+            pace,
+            totals: Totals::default(),
+            wrote: false,
+        }
+    }
+
+    /// Writes messages of the batch, at most `limit`, and releases those that were written whole.
+    pub(crate) fn pass_on(&mut self, mut batch: Batch<'_>, limit: u64) -> Result<(), Stop> {
+        self.buffer.clear();
+        self.entries.clear();
+        self.written = 0;
+        let result = self.write(&mut batch, limit);
+        if matches!(result, Err(WriteError::Closed)) {
+            // What the pipe holds was read by nobody.
+            batch.put_back();
+            return Err(Stop::ReaderGone);
+        }
+        let whole = self.settle(result.is_err());
+        self.put_back_from(&mut batch, whole);
+        self.wrote |= whole > 0;
+        batch.release();
+        let payload: usize = self.entries[..whole]
+            .iter()
+            .map(|entry| entry.payload)
+            .sum();
+        self.totals.messages += whole as u64;
+        self.totals.bytes += payload as u64;
+        if let Some(pace) = &mut self.pace {
+            pace.spend(self.written as usize);
+        }
+        result.map_err(|error| match error {
+            WriteError::Closed => Stop::ReaderGone,
+            WriteError::Signal => Stop::Signal,
+            WriteError::TimedOut => Stop::TimedOut,
+            WriteError::Failed(error) => {
+                Stop::Failed(Failure::run_time(format!("stdout: {error}")))
+            }
+            WriteError::Ring(error) => Stop::Failed(ring_failure(&self.address, error)),
+        })
+    }
+
+    /// How many messages were written whole; removes or reports what was written of the next one.
+    fn settle(&mut self, failed: bool) -> usize {
+        if !failed {
+            return self.entries.len();
+        }
+        let whole = self
+            .entries
+            .partition_point(|entry| entry.end <= self.written);
+        let end = whole
+            .checked_sub(1)
+            .map_or(0, |last| self.entries[last].end);
+        let part = self.written - end;
+        if part > 0 && !self.output.take_back(part as usize) {
+            self.report.mention(format_args!(
+                "{} of an unfinished message were written; all of it comes again",
+                count(part, "byte")
+            ));
+        }
+        whole
+    }
+
+    /// Puts the messages from this one on back into the ring.
+    fn put_back_from(&self, batch: &mut Batch<'_>, whole: usize) {
+        let mut lanes = Vec::new();
+        for entry in &self.entries[whole..] {
+            // The first one of each lane; those after it in the lane go with it.
+            if !lanes.contains(&entry.lane) {
+                lanes.push(entry.lane);
+                batch.put_back_from(entry.lane, entry.position);
+            }
+        }
+    }
+
+    fn write(&mut self, batch: &mut Batch<'_>, limit: u64) -> Result<(), WriteError> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        while self.buffer.len() < self.gather && self.entries.len() < limit {
+            let Some(message) = batch.next_message() else {
+                break;
+            };
+            let len = message.len();
+            let mut entry = Entry {
+                lane: message.lane(),
+                position: message.position(),
+                payload: len,
+                // Not before more is known.
+                end: u64::MAX,
+            };
+            let before = self.buffer.len();
+            self.joiner.before(len, &mut self.buffer);
+            let direct = self.raw && len >= DIRECT_BYTES && self.buffer.is_empty();
+            if direct || len >= HUGE_BYTES {
+                let begin = self.written + before as u64;
+                let around =
+                    self.buffer.len() - before + self.joiner.bytes_after(message.meta().flags);
+                entry.end = begin + (len + around) as u64;
+                self.entries.push(entry);
+                self.flush()?;
+                let written = self
+                    .output
+                    .write_message(len, |fd, done| message.write_to(done, fd));
+                self.note(len, written)?;
+                self.joiner.after(message.meta().flags, &mut self.buffer);
+                // Released before anything else is written: a kill repeats this message at most.
+                break;
+            }
+            let appended = message.checked_append_to(&mut self.buffer);
+            if appended.is_ok() {
+                self.joiner.after(message.meta().flags, &mut self.buffer);
+                entry.end = self.written + self.buffer.len() as u64;
+            }
+            self.entries.push(entry);
+            appended.map_err(WriteError::Ring)?;
+        }
+        self.flush()
+    }
+
+    /// Writes what was gathered.
+    fn flush(&mut self) -> Result<(), WriteError> {
+        let (base, buffer) = (self.written, &self.buffer);
+        // The end of the message in whose middle an offset of the buffer lies.
+        let end_of_message = |offset: usize| {
+            let at = base + offset as u64;
+            let next = self.entries.partition_point(|entry| entry.end <= at);
+            let begin = next.checked_sub(1).map_or(0, |last| self.entries[last].end);
+            match self.entries.get(next) {
+                Some(entry) if begin < at => usize::try_from(entry.end - base)
+                    .map_or(buffer.len(), |end| end.min(buffer.len())),
+                _ => offset,
+            }
+        };
+        let result = self.output.write(buffer, end_of_message);
+        let len = buffer.len();
+        self.note(len, result)?;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Counts what a write of `len` bytes has written.
+    fn note(&mut self, len: usize, result: Result<(), Unwritten>) -> Result<(), WriteError> {
+        match result {
+            Ok(()) => {
+                self.written += len as u64;
+                Ok(())
+            }
+            Err(Unwritten { error, written }) => {
+                self.written += written as u64;
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits until more may be written.
+    pub(crate) fn keep_pace(&mut self, signals: &Signals) -> Result<(), Stop> {
+        let Some(pace) = &mut self.pace else {
+            return Ok(());
+        };
+        loop {
+            let delay = pace.delay(Instant::now()).min(LOOK_EVERY);
+            if delay.is_zero() {
+                return Ok(());
+            }
+            if signals.wait(delay) {
+                return Err(Stop::Signal);
+            }
+            if self.output.reader_is_gone() {
+                return Err(Stop::ReaderGone);
+            }
+        }
+    }
+}
