@@ -20,6 +20,7 @@ mod full_bells;
 mod hand_over;
 mod idle;
 mod lines;
+mod privileges;
 mod removal;
 mod restarts;
 mod roles;

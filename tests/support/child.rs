@@ -149,6 +149,21 @@ pub(super) fn become_cat() -> std::io::Error {
     std::process::Command::new("cat").exec()
 }
 
+/// Drops the privileges of root for good, as a server does.
+pub(super) fn become_nobody() -> std::io::Result<()> {
+    const NOBODY: u32 = 65534;
+    let done = |result: i32| match result {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    };
+    // SAFETY: reads nothing, as there are no groups.
+    done(unsafe { libc::setgroups(0, std::ptr::null()) })?;
+    // SAFETY: changes credentials, touches no memory.
+    done(unsafe { libc::setresgid(NOBODY, NOBODY, NOBODY) })?;
+    // SAFETY: as above.
+    done(unsafe { libc::setresuid(NOBODY, NOBODY, NOBODY) })
+}
+
 /// Leaves the IPC namespace, as `unshare --ipc` does.
 pub(super) fn unshare_ipc() -> std::io::Result<()> {
     // SAFETY: changes what this process sees of the kernel's objects, and no memory.

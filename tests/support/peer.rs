@@ -39,6 +39,7 @@
 //! | `forked-handles` · `forked-opener A`: what a forked child can do | `child …` |
 //! | `handle-usr1`: an empty handler without SA_RESTART | `ok` |
 //! | `become-cat`: exec `cat`, which answers with what it is told | `ok` |
+//! | `become-nobody`: drop the privileges of root, for good | `ok` |
 //! | `unshare-ipc`: go into an IPC namespace of its own | `ok` |
 //! | `handle-sigbus`: a handler that puts a page of zeros where the fault was | `ok` |
 //! | `ignore-sigbus` · `default-sigbus` | `ok` |
@@ -263,6 +264,7 @@ impl Peer {
             }
             "become-cat" => Err(failed(child::become_cat())),
             "unshare-ipc" => done(child::unshare_ipc()),
+            "become-nobody" => done(child::become_nobody()),
             "handle-usr1" => {
                 child::handle_usr1();
                 Ok("ok".to_owned())

@@ -44,7 +44,8 @@ impl Bells {
         if self.wakers[number].is_due(word) {
             self.posts += 1;
             note_count(&seat.page().posts, self.posts);
-            seat.ring().guard.post(Bell::Room { lane: number })?;
+            let posted = seat.ring().guard.post(Bell::Room { lane: number });
+            posted.inspect_err(|_| self.wakers[number].not_posted())?;
         }
         // How a busy consumer notices that the ring was removed.
         if self.since_probe >= self.until_probe {

@@ -398,9 +398,12 @@ impl ProducerCore {
         self.posts += 1;
         note_count(&self.lane.view().producer().posts, self.posts);
         if let Err(error) = self.seat.ring().guard.post(Bell::Messages) {
-            self.note_trouble(send_error(error));
+            if self.waker.is_worth_telling(error) {
+                self.note_trouble(send_error(error));
+            }
             return;
         }
+        self.waker.posted();
         // It slept, or was killed in its sleep: ask which, the call is in the kernel anyway.
         if let Err(error) = self.probe() {
             self.note_trouble(error);
@@ -505,10 +508,8 @@ impl Waiting for RoomWait<'_> {
     fn sleep(&mut self, _: Company, timeout: Option<Duration>) -> Result<Waited, GuardError> {
         // The last look may have found zeros, and nobody would wake us.
         self.seat.ring().check()?;
-        let bell = Bell::Room {
-            lane: self.seat.lane(),
-        };
-        self.seat.ring().guard.wait(bell, timeout)
+        let lane = self.seat.lane();
+        self.seat.ring().guard.wait(Bell::Room { lane }, timeout)
     }
 }
 
@@ -786,13 +787,11 @@ impl<K: Kind> Producer<K> {
     /// For ending a blocking call of this producer from another thread.
     #[must_use]
     pub fn interrupter(&self) -> Interrupter {
-        let bell = Bell::Room {
-            lane: self.core.seat.lane(),
-        };
+        let lane = self.core.seat.lane();
         Interrupter::new(
             self.core.seat.ring().clone(),
             self.core.interrupt.clone(),
-            bell,
+            Bell::Room { lane },
         )
     }
 

@@ -53,6 +53,10 @@ fn advice(call: &str, number: i32) -> &'static str {
         (errno::ENOMEM, _) => {
             " (no memory: the machine's, that of this process's control group, or of its address space, RLIMIT_AS)"
         }
+        (errno::EACCES, "semop" | "semtimedop") => {
+            " (this process may not use the ring's semaphores any more: it became another user after it attached, or \
+             the owner changed their mode; close the handle, attach after the change of user, or use a ring with pipes)"
+        }
         _ => "",
     }
 }

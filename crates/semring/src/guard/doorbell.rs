@@ -1,7 +1,9 @@
 //! The wait word and its two ends. See the argument in the parent module.
 
+use super::GuardError;
 use crate::layout::control::LANE_BURST;
 use crate::layout::view::LaneView;
+use crate::os::errno::EACCES;
 use crate::sync::{AtomicU64, Ordering, Twin, compiler_fence, fence, weakened};
 
 /// Numbers of sleeps that no other sleep on the same word ever had or will have.
@@ -77,6 +79,11 @@ impl Waker {
         self.last = epoch;
         true
     }
+
+    /// The sleeper could not be posted: the next publication tries again.
+    pub(crate) fn not_posted(&mut self) {
+        self.last = 0;
+    }
 }
 
 /// After so many commits in a row to a consumer that was awake, a lane goes into burst.
@@ -106,6 +113,8 @@ pub(crate) struct ConsumerWaker {
     in_burst: bool,
     /// This process takes part in the barrier.
     may_burst: bool,
+    /// The last post was refused for want of permission.
+    was_forbidden: bool,
 }
 
 impl ConsumerWaker {
@@ -176,6 +185,19 @@ impl ConsumerWaker {
         }
         self.end_burst(lane);
         self.is_due_after_a_fence(lane)
+    }
+
+    /// The consumer was posted.
+    pub(crate) fn posted(&mut self) {
+        self.was_forbidden = false;
+    }
+
+    /// The consumer could not be posted: the next commit tries again. Whether that is to be told now: a
+    /// process may be another user for a moment, so the first refusal of this kind is not.
+    pub(crate) fn is_worth_telling(&mut self, error: GuardError) -> bool {
+        self.last = 0;
+        let is_forbidden = matches!(error, GuardError::Os { errno: EACCES, .. });
+        !is_forbidden || std::mem::replace(&mut self.was_forbidden, true)
     }
 
     /// Back to a fence after each commit; also for a producer that leaves.

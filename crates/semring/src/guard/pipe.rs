@@ -257,9 +257,9 @@ impl PipeGuard {
         let poller = Poller::new().map_err(os("epoll_create1"))?;
         let add =
             |file: &dyn AsFd, interest| poller.add(file.as_fd(), interest).map_err(os("epoll_ctl"));
-        let pipe = match seat {
-            Seat::Consumer => Pipe::Messages,
-            Seat::Producer { lane } => Pipe::Room(lane),
+        let pipe = match own_bell(seat) {
+            Bell::Messages => Pipe::Messages,
+            Bell::Room { lane } => Pipe::Room(lane),
         };
         let bell = self
             .site
@@ -299,6 +299,14 @@ impl PipeGuard {
     }
 }
 
+/// The bell that the holder of a seat sleeps on.
+const fn own_bell(seat: Seat) -> Bell {
+    match seat {
+        Seat::Consumer => Bell::Messages,
+        Seat::Producer { lane } => Bell::Room { lane },
+    }
+}
+
 impl Guard for PipeGuard {
     // Each refusal closes what was opened. Killed at any line: the kernel does.
     fn claim(&self, seat: Seat) -> Result<Claim> {
@@ -327,6 +335,8 @@ impl Guard for PipeGuard {
         // Who finds the seat taken asks whether its holder is dying.
         let _ = site::note_holder(&lock, self.index(seat), process::id());
         let (poller, bell) = self.listen(seat)?;
+        // With this, all that the role may need is open: a process that becomes another user goes on.
+        self.bell(own_bell(seat))?;
         if !Self::hold(&lock, REMOVAL, Hold::Shared)? || self.is_locked(FORCED, Hold::Shared)? {
             return Ok(Claim::BeingRemoved);
         }

@@ -20,7 +20,9 @@ use super::abandoned::SetFacts;
 use super::at_exit::AtExit;
 use super::{Bell, Claim, Guard, GuardError, Mismatch, Result, Seat, Waited};
 use crate::layout::superblock::SetIdentity;
+use crate::os::errno::EACCES;
 use crate::os::sysv::{self, Key, Op, SemSet};
+use crate::os::undo;
 
 pub(super) const W: u16 = 0;
 pub(super) const N: u16 = 1;
@@ -321,17 +323,28 @@ const fn libc_erange() -> i32 {
 
 impl Guard for SemaphoreGuard {
     fn claim(&self, seat: Seat) -> Result<Claim> {
-        match seat {
+        let claim = match seat {
             Seat::Consumer => self.claim_consumer(),
             Seat::Producer { lane } => self.claim_lane(lane),
+        };
+        if let Ok(Claim::Granted) = claim {
+            undo::taken();
         }
+        claim
     }
 
     fn leave(&self, seat: Seat) -> Result<()> {
-        match seat {
+        let left = match seat {
             Seat::Consumer => self.leave_consumer(),
             Seat::Producer { lane } => self.leave_lane(lane),
+        };
+        match left {
+            // The process may not do it any more. The kernel may, for it.
+            Err(GuardError::Os { errno: EACCES, .. }) if undo::refused() => return Ok(()),
+            Err(GuardError::Os { errno: EACCES, .. }) => {}
+            _ => undo::given_back(),
         }
+        left
     }
 
     fn await_free(&self, seat: Seat, timeout: Duration) -> Result<bool> {
@@ -484,6 +497,7 @@ impl Guard for SemaphoreGuard {
     fn hold(&mut self) -> Result<()> {
         match self.op(&[add(HOME).undo()]) {
             Ok(()) => {
+                undo::taken();
                 let set = self.set;
                 self.user = Some(AtExit::register(move || leave_users(set)));
             }
@@ -510,14 +524,19 @@ fn leave_users(set: SemSet) {
         loop {
             match set.op(operations) {
                 Err(error) if error.is_interrupted() => {}
-                other => return other.is_ok(),
+                other => return other,
             }
         }
     };
     let leave = sub(HOME).undo().no_wait();
-    if operate(&[leave, zero(HOME).no_wait(), zero(T).no_wait()]) {
-        let _ = set.remove();
-    } else {
-        operate(&[leave]);
+    let left = match operate(&[leave, zero(HOME).no_wait(), zero(T).no_wait()]) {
+        Ok(()) => set.remove(),
+        Err(_) => operate(&[leave]),
+    };
+    match left {
+        Err(error) if error.permission_denied() => {
+            undo::refused();
+        }
+        _ => undo::given_back(),
     }
 }

@@ -1,4 +1,4 @@
-//! What a forked child does not keep: descriptors, and the pages of rings.
+//! What a forked child does not keep: descriptors, the pages of rings, what the kernel is to undo.
 //!
 //! The kernel takes a process for gone when the last descriptor of its locks and pipes is closed, so a
 //! child that inherits them keeps its dead parent alive to everybody else. `O_CLOEXEC` helps those that
@@ -20,6 +20,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Once;
 
 use super::lock::release;
+use super::undo::Owed;
 use crate::sync::signals::SignalWord;
 
 /// A descriptor of this process only.
@@ -35,6 +36,7 @@ struct Registry {
     lock: UnsafeCell<libc::pthread_mutex_t>,
     numbers: UnsafeCell<Vec<RawFd>>,
     sentinels: UnsafeCell<Vec<Marked>>,
+    owed: UnsafeCell<Owed>,
     /// What is put there, while there are numbers.
     null: UnsafeCell<Option<OwnedFd>>,
 }
@@ -54,6 +56,7 @@ static REGISTRY: Registry = Registry {
     lock: UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER),
     numbers: UnsafeCell::new(Vec::new()),
     sentinels: UnsafeCell::new(Vec::new()),
+    owed: UnsafeCell::new(Owed::NOTHING),
     null: UnsafeCell::new(None),
 };
 
@@ -94,6 +97,9 @@ extern "C" fn in_child() {
         }
     }
     sentinels.clear();
+    // SAFETY: as above.
+    let owed = unsafe { &mut *REGISTRY.owed.get() };
+    *owed = Owed::NOTHING;
     unlock();
 }
 
@@ -120,6 +126,15 @@ fn with_sentinels<R>(action: impl FnOnce(&mut Vec<Marked>) -> R) -> R {
     enter();
     // SAFETY: the lock is held, and nothing else has a reference.
     let result = action(unsafe { &mut *REGISTRY.sentinels.get() });
+    unlock();
+    result
+}
+
+/// Does something to the count of what the kernel is to undo, with the lock held.
+pub(super) fn with_owed<R>(action: impl FnOnce(&mut Owed) -> R) -> R {
+    enter();
+    // SAFETY: the lock is held, and nothing else has a reference.
+    let result = action(unsafe { &mut *REGISTRY.owed.get() });
     unlock();
     result
 }

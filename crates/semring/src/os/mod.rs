@@ -24,6 +24,7 @@ pub(crate) mod sentinel;
 pub(crate) mod socket;
 #[cfg(all(test, not(semring_loom)))]
 pub(crate) mod testing;
+pub(crate) mod undo;
 pub(crate) mod watch;
 
 /// The error numbers that the layers above tell apart.

@@ -9,6 +9,11 @@ pub(crate) fn id() -> u32 {
     std::process::id()
 }
 
+/// True if no other thread is there; false also where that can't be told.
+pub(crate) fn has_one_thread() -> bool {
+    std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
+}
+
 /// Has a function called when this process, or one forked from it, ends by exit(3) or by returning from `main`.
 pub(crate) fn at_exit(function: extern "C" fn()) {
     // SAFETY: a function that lives as long as the program. (Refused for want of memory, it is not called.)
