@@ -13,7 +13,7 @@ use sysv_ipc::sem::{MAX_VALUE, Op};
 over_both_backends! {
     a_semaphore_raised_without_undo_stops_no_forced_removal
     a_full_semaphore_stops_no_forced_removal
-    a_writers_lock_on_the_pipes_stops_no_forced_removal
+    a_lock_on_the_pipes_stops_no_forced_removal
     a_readers_lock_on_a_ring_without_guard_stops_no_forced_removal
 }
 
@@ -71,22 +71,23 @@ fn a_full_semaphore_stops_no_forced_removal(case: Case) {
     raised_semaphores(case, MAX_VALUE as i16);
 }
 
-fn a_writers_lock_on_the_pipes_stops_no_forced_removal(case: Case) {
+fn a_lock_on_the_pipes_stops_no_forced_removal(case: Case) {
     let case = case.with_pipes();
-    case.ring(1);
-    let Keeper::Pipes(pipes) = case.keeper() else {
-        panic!("the ring has pipes")
-    };
-    let lock = File::options()
-        .read(true)
-        .write(true)
-        .open(pipes.join("lock"));
-    let lock = lock.unwrap();
-    lock_all(&lock, libc::F_WRLCK);
-    let refused = semring::remove(&case.address().parse().unwrap(), false).unwrap_err();
-    assert!(matches!(refused, RemoveError::InUse { .. }), "{refused}");
-    force(&case);
-    drop(lock);
+    for (writes, kind) in [(true, libc::F_WRLCK), (false, libc::F_RDLCK)] {
+        case.ring(1);
+        let Keeper::Pipes(pipes) = case.keeper() else {
+            panic!("the ring has pipes")
+        };
+        let lock = File::options()
+            .read(true)
+            .write(writes)
+            .open(pipes.join("lock"));
+        let lock = lock.unwrap();
+        lock_all(&lock, kind);
+        let refused = semring::remove(&case.address().parse().unwrap(), false).unwrap_err();
+        assert!(matches!(refused, RemoveError::InUse { .. }), "{refused}");
+        force(&case);
+    }
     case.ring(1);
     case.finish();
 }
