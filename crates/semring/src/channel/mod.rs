@@ -1,39 +1,34 @@
 //! What users hold: builders, rings, producers, consumers, reservations and messages. No system calls,
 //! no orderings; `unsafe` only where a user vouches for the peers (`trust`).
 
-mod batch;
 mod builder;
-mod chase;
 mod consumer;
+mod errors;
 mod interrupt;
 mod kind;
-mod message;
-mod message_wait;
 #[cfg(all(test, semring_loom))]
 mod model_tests;
+mod parking;
+mod pending;
 mod pollable;
 mod producer;
-mod reservation;
 mod ring;
 mod trust;
 
-/// An end that sees the other one at work asks the guard after so many bytes, or a quarter lap where that
-/// is more: a question takes half a microsecond, and this many bytes fifty or more.
-const ASK_BYTES: u64 = 1 << 20;
+/// A handle that sees its peer at work asks the guard after this many bytes, or a quarter lap where that is more: a
+/// question takes half a microsecond, and this many bytes fifty or more.
+const BYTES_PER_CHECK: u64 = 1 << 20;
 
-pub use batch::{Batch, BatchMessage};
 pub use builder::{Builder, HugePages};
-pub use consumer::Consumer;
 #[cfg(feature = "tokio")]
 pub(crate) use consumer::FoundMessage;
+pub use consumer::{Batch, BatchMessage, Consumer, Message, View};
 pub use interrupt::Interrupter;
 pub use kind::{Any, Kind, Mpsc, Spsc};
-pub use message::{Message, View};
 pub use pollable::Pollable;
 #[cfg(feature = "tokio")]
 pub(crate) use producer::Free;
-pub use producer::Producer;
-pub use reservation::{Reservation, SendBatch};
+pub use producer::{Producer, Reservation, SendBatch};
 pub use ring::{Ring, force_remove, inspect, leave_sigbus_alone, list, remove};
 
 /// Rings of one producer.

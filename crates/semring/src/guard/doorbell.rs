@@ -86,8 +86,21 @@ impl Waker {
     }
 }
 
-/// After so many commits in a row to a consumer that was awake, a lane goes into burst.
+/// After this many commits in a row to a consumer that was awake, a lane goes into burst.
 const QUIET_COMMITS: u32 = 32;
+
+/// After this many messages that woke no consumer, one that publishes with a fence checks whether its consumer lives.
+const MESSAGES_PER_CHECK: u32 = 16;
+
+/// What a producer has to do after it has published something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Due {
+    Nothing,
+    /// The consumer must be posted: once per epoch.
+    Post,
+    /// It is time to check whether the consumer lives.
+    Check,
+}
 
 /// A producer's end of the consumer's wait word, which spares itself the fence while messages are many.
 ///
@@ -110,6 +123,8 @@ pub(crate) struct ConsumerWaker {
     last: u64,
     /// Commits in a row that found the consumer awake.
     quiet: u32,
+    /// Messages published with a fence since the last check.
+    unchecked: u32,
     in_burst: bool,
     /// This process takes part in the barrier.
     may_burst: bool,
@@ -126,42 +141,71 @@ impl ConsumerWaker {
         }
     }
 
-    /// To be asked after each publication on the lane: true if the consumer must be posted, once per
-    /// epoch.
+    /// Whether commits need no fence.
+    pub(crate) fn is_in_burst(&self) -> bool {
+        self.in_burst
+    }
+
+    /// To be called after each publication on the lane, of this many messages.
     #[inline(always)]
-    pub(crate) fn is_due(&mut self, lane: &LaneView) -> bool {
+    pub(crate) fn due(&mut self, lane: &LaneView, messages: u32) -> Due {
         if self.in_burst {
             // The CPU may do the load before the header's store; the compiler may not, or the sleeper's
             // barrier could come between instructions that are not in this order at all.
             compiler_fence(Ordering::SeqCst);
             if lane.ring_consumer().wait_word.load(Ordering::Relaxed) == 0 {
-                return false;
+                return Due::Nothing;
             }
-            self.end_burst(lane);
+            return self.leave_burst(lane);
         }
-        self.is_due_after_a_fence(lane)
+        self.due_fenced(lane, messages)
     }
 
     #[inline(always)]
-    fn is_due_after_a_fence(&mut self, lane: &LaneView) -> bool {
+    fn due_fenced(&mut self, lane: &LaneView, messages: u32) -> Due {
         if !weakened(Twin::NoWakerFence) {
             fence(Ordering::SeqCst); // E4, pairs with the fence in `arm`
         }
         let word = &lane.ring_consumer().wait_word;
         if weakened(Twin::WakerClearsWord) {
-            return word.swap(0, Ordering::AcqRel) != 0;
+            let is_asleep = word.swap(0, Ordering::AcqRel) != 0;
+            return if is_asleep { Due::Post } else { Due::Nothing };
         }
         let epoch = word.load(Ordering::Relaxed);
-        if epoch == 0 {
-            self.quiet += 1;
-            return self.quiet >= QUIET_COMMITS && self.begin_burst(lane);
+        if epoch != 0 && epoch != self.last {
+            self.last = epoch;
+            self.quiet = 0;
+            // A post brings a check with it.
+            self.unchecked = 0;
+            return Due::Post;
         }
-        self.quiet = 0;
-        if epoch == self.last {
-            return false;
+        self.quiet = if epoch == 0 { self.quiet + 1 } else { 0 };
+        self.unchecked += messages;
+        if self.unchecked < MESSAGES_PER_CHECK {
+            return Due::Nothing;
         }
-        self.last = epoch;
-        true
+        self.after_unchecked(lane)
+    }
+
+    /// Enough messages for a check, and perhaps for a burst.
+    #[cold]
+    fn after_unchecked(&mut self, lane: &LaneView) -> Due {
+        self.unchecked = 0;
+        if self.quiet >= QUIET_COMMITS && self.begin_burst(lane) {
+            return Due::Post;
+        }
+        Due::Check
+    }
+
+    /// The consumer has announced a sleep.
+    #[cold]
+    fn leave_burst(&mut self, lane: &LaneView) -> Due {
+        self.end_burst(lane);
+        match self.due_fenced(lane, 0) {
+            // The next check is nearer than it was in burst.
+            Due::Nothing => Due::Check,
+            due => due,
+        }
     }
 
     /// Goes into burst if that is possible; true if the consumer must be posted after all.
@@ -184,7 +228,7 @@ impl ConsumerWaker {
             return false;
         }
         self.end_burst(lane);
-        self.is_due_after_a_fence(lane)
+        self.due_fenced(lane, 0) == Due::Post
     }
 
     /// The consumer was posted.

@@ -10,7 +10,7 @@ use loom::thread;
 
 use super::doorbell::{Epochs, Waker, arm, disarm};
 use super::strategy::WaitStrategy;
-use super::wait::{Company, Deadline, Outcome, Waiter, Waiting};
+use super::wait::{Deadline, Outcome, PeerCheck, Waiter, Waiting, Wakeup};
 use super::{GuardError, Waited};
 use crate::model::{explore, fails_without};
 use crate::sync::{AtomicU64, Ordering, Twin};
@@ -65,7 +65,7 @@ struct Side<'a> {
 }
 
 impl Waiting for Side<'_> {
-    const ASKS_ASLEEP: bool = false;
+    const CHECKS_ASLEEP: bool = false;
 
     fn word(&self) -> &AtomicU64 {
         &self.shared.word
@@ -79,23 +79,19 @@ impl Waiting for Side<'_> {
         Ok(false)
     }
 
-    fn summon(&mut self) -> bool {
+    fn issue_barrier(&mut self) -> bool {
         true
     }
 
-    fn settle(&mut self) -> Result<(), GuardError> {
+    fn flush_before_sleep(&mut self) -> Result<(), GuardError> {
         Ok(())
     }
 
-    fn hush(&mut self) -> Result<(), GuardError> {
+    fn wakeup(&self) -> Wakeup<'_> {
         unreachable!("nobody polls here")
     }
 
-    fn ring(&mut self) -> Result<(), GuardError> {
-        unreachable!("nobody polls here")
-    }
-
-    fn sleep(&mut self, _: Company, _: Option<Duration>) -> Result<Waited, GuardError> {
+    fn sleep(&mut self, _: PeerCheck, _: Option<Duration>) -> Result<Waited, GuardError> {
         let mut tokens = self.shared.tokens.lock().unwrap();
         while *tokens == 0 {
             tokens = self.shared.posted.wait(tokens).unwrap();

@@ -59,7 +59,7 @@ pub(crate) enum Step {
 
 /// What the waits of one handle have taught it.
 #[derive(Debug)]
-pub(crate) struct Experience {
+pub(crate) struct SpinHistory {
     /// Nobody else can run while we spin.
     alone: bool,
     /// Spins in a row that ended in a sleep.
@@ -70,7 +70,7 @@ pub(crate) struct Experience {
     patience: u32,
 }
 
-impl Experience {
+impl SpinHistory {
     /// For a machine with so many CPUs. What counts is the machine: a process pinned to one CPU may well
     /// have its peer on another one, and if it has not, its spins are in vain and it learns that.
     pub(crate) fn new(cpus: usize) -> Self {
@@ -133,9 +133,9 @@ impl Experience {
 
 /// One wait, counted.
 #[derive(Debug)]
-pub(crate) struct Pace<'a> {
+pub(crate) struct RateLimiter<'a> {
     strategy: WaitStrategy,
-    experience: &'a mut Experience,
+    history: &'a mut SpinHistory,
     looks: u32,
     /// The spin of an adaptive wait is not over yet.
     spinning: bool,
@@ -143,12 +143,12 @@ pub(crate) struct Pace<'a> {
     began: Option<Instant>,
 }
 
-impl<'a> Pace<'a> {
-    pub(crate) fn new(strategy: WaitStrategy, experience: &'a mut Experience) -> Self {
-        let spinning = strategy == WaitStrategy::Adaptive && experience.advises_spinning();
+impl<'a> RateLimiter<'a> {
+    pub(crate) fn new(strategy: WaitStrategy, history: &'a mut SpinHistory) -> Self {
+        let spinning = strategy == WaitStrategy::Adaptive && history.advises_spinning();
         Self {
             strategy,
-            experience,
+            history,
             looks: 0,
             spinning,
             began: None,
@@ -189,7 +189,7 @@ impl<'a> Pace<'a> {
     /// The look that just came found something.
     pub(crate) fn found(&mut self) {
         if self.spinning && self.looks > 0 {
-            self.experience.spun_well();
+            self.history.spun_well();
         }
     }
 
@@ -201,13 +201,13 @@ impl<'a> Pace<'a> {
         let over = now.duration_since(*self.began.get_or_insert(now)) >= ADAPTIVE_SPIN;
         if over {
             self.spinning = false;
-            self.experience.spun_in_vain();
+            self.history.spun_in_vain();
         }
         over
     }
 }
 
-/// CPUs of the machine, for [`Experience::new`].
+/// CPUs of the machine, for [`SpinHistory::new`].
 pub(crate) fn cpus() -> usize {
     // Models make handles by the hundred thousand, and none of them spins.
     if cfg!(semring_loom) {
@@ -223,54 +223,54 @@ mod tests {
 
     #[test]
     fn block_never_looks_twice_and_spin_never_sleeps() {
-        let mut experience = Experience::new(2);
+        let mut history = SpinHistory::new(2);
         assert_eq!(
-            Pace::new(WaitStrategy::Block, &mut experience).step(),
+            RateLimiter::new(WaitStrategy::Block, &mut history).step(),
             Step::Sleep
         );
-        let mut spin = Pace::new(WaitStrategy::Spin, &mut experience);
+        let mut spin = RateLimiter::new(WaitStrategy::Spin, &mut history);
         assert!((0..10_000).all(|_| spin.step() != Step::Sleep));
     }
 
     #[test]
     fn adaptive_sleeps_after_a_while_and_at_once_with_one_cpu() {
-        let mut experience = Experience::new(2);
-        let mut pace = Pace::new(WaitStrategy::Adaptive, &mut experience);
-        assert_eq!(pace.step(), Step::Look);
-        assert!(std::iter::repeat_with(|| pace.step()).any(|step| step == Step::Sleep));
-        let mut alone = Experience::new(1);
+        let mut history = SpinHistory::new(2);
+        let mut limiter = RateLimiter::new(WaitStrategy::Adaptive, &mut history);
+        assert_eq!(limiter.step(), Step::Look);
+        assert!(std::iter::repeat_with(|| limiter.step()).any(|step| step == Step::Sleep));
+        let mut alone = SpinHistory::new(1);
         assert_eq!(
-            Pace::new(WaitStrategy::Adaptive, &mut alone).step(),
+            RateLimiter::new(WaitStrategy::Adaptive, &mut alone).step(),
             Step::Sleep
         );
     }
 
     /// A wait in which nothing comes while it looks; true if it looked more than once.
-    fn waits_in_vain(experience: &mut Experience) -> bool {
-        let mut pace = Pace::new(WaitStrategy::Adaptive, experience);
-        let spun = pace.step() == Step::Look;
-        while spun && pace.step() != Step::Sleep {}
+    fn waits_in_vain(history: &mut SpinHistory) -> bool {
+        let mut limiter = RateLimiter::new(WaitStrategy::Adaptive, history);
+        let spun = limiter.step() == Step::Look;
+        while spun && limiter.step() != Step::Sleep {}
         spun
     }
 
     #[test]
     fn after_spins_in_vain_waits_sleep_at_once_for_as_long_as_sleeps_are_long() {
-        let mut experience = Experience::new(2);
-        assert!((0..SPINS_IN_VAIN).all(|_| waits_in_vain(&mut experience)));
+        let mut history = SpinHistory::new(2);
+        assert!((0..SPINS_IN_VAIN).all(|_| waits_in_vain(&mut history)));
         for _ in 0..10 * MOST_SLEEPS_PER_TRIAL {
-            assert!(!waits_in_vain(&mut experience));
-            experience.slept(2 * SHORT_SLEEP);
+            assert!(!waits_in_vain(&mut history));
+            history.slept(2 * SHORT_SLEEP);
         }
     }
 
     #[test]
     fn short_sleeps_lead_to_trials_which_become_rarer_when_they_are_in_vain() {
-        let mut experience = Experience::new(2);
-        while waits_in_vain(&mut experience) {}
+        let mut history = SpinHistory::new(2);
+        while waits_in_vain(&mut history) {}
         let mut sleeps_until_a_trial = || {
             let sleeps = std::iter::from_fn(|| {
-                experience.slept(SHORT_SLEEP);
-                (!waits_in_vain(&mut experience)).then_some(())
+                history.slept(SHORT_SLEEP);
+                (!waits_in_vain(&mut history)).then_some(())
             });
             sleeps.count() as u32 + 1
         };
@@ -282,14 +282,14 @@ mod tests {
 
     #[test]
     fn one_spin_that_finds_something_brings_spins_back() {
-        let mut experience = Experience::new(2);
-        while waits_in_vain(&mut experience) {}
+        let mut history = SpinHistory::new(2);
+        while waits_in_vain(&mut history) {}
         for _ in 0..SLEEPS_PER_TRIAL {
-            experience.slept(SHORT_SLEEP);
+            history.slept(SHORT_SLEEP);
         }
-        let mut pace = Pace::new(WaitStrategy::Adaptive, &mut experience);
-        assert_eq!(pace.step(), Step::Look);
-        pace.found();
-        assert!((0..SPINS_IN_VAIN).all(|_| waits_in_vain(&mut experience)));
+        let mut limiter = RateLimiter::new(WaitStrategy::Adaptive, &mut history);
+        assert_eq!(limiter.step(), Step::Look);
+        limiter.found();
+        assert!((0..SPINS_IN_VAIN).all(|_| waits_in_vain(&mut history)));
     }
 }

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::doorbell::{Epochs, arm, disarm};
-use super::strategy::{Experience, Pace, Step, WaitStrategy};
-use super::{GuardError, Waited};
+use super::strategy::{RateLimiter, SpinHistory, Step, WaitStrategy};
+use super::{Bell, Guard, GuardError, Waited};
 use crate::sync::{AtomicU64, Twin, weakened};
 
 /// What is particular to one side's wait.
@@ -17,30 +17,57 @@ pub(crate) trait Waiting {
     fn is_likely_ready(&mut self) -> bool {
         self.is_ready()
     }
-    /// Asks whether there is anything left to wait for.
+    /// Checks whether a peer is left that could end the wait.
     fn is_over(&mut self) -> Result<bool, GuardError>;
-    /// Whether a [sleep](Self::sleep) in company asks all that [`is_over`](Self::is_over) does.
-    const ASKS_ASLEEP: bool;
+    /// Whether a [sleep](Self::sleep) can check all that [`is_over`](Self::is_over) does.
+    const CHECKS_ASLEEP: bool;
     /// After the announcement: makes sure that a peer which publishes without a fence has either made its
     /// publication visible or will see the announcement. False if that can't be done: then looks must go on.
-    fn summon(&mut self) -> bool;
+    fn issue_barrier(&mut self) -> bool;
     /// Hands over whatever the other side may be waiting for; before a sleep.
-    fn settle(&mut self) -> Result<(), GuardError>;
-    /// Takes every token that is there.
-    fn hush(&mut self) -> Result<(), GuardError>;
-    /// Puts a token there for ourselves.
-    fn ring(&mut self) -> Result<(), GuardError>;
-    /// Sleeps until a token comes; in company: not if nobody is left who could bring something.
-    fn sleep(&mut self, company: Company, timeout: Option<Duration>) -> Result<Waited, GuardError>;
+    fn flush_before_sleep(&mut self) -> Result<(), GuardError>;
+    /// What wakes this side.
+    fn wakeup(&self) -> Wakeup<'_>;
+    /// Sleeps until a token comes, or, if the check is to be made [while asleep](PeerCheck::WhileAsleep), until no
+    /// peer is left.
+    fn sleep(&mut self, check: PeerCheck, timeout: Option<Duration>) -> Result<Waited, GuardError>;
 }
 
-/// Whether a sleeper has asked what there is to wait for.
+/// What one sleeper is woken by.
+#[derive(Clone, Copy)]
+pub(crate) struct Wakeup<'a> {
+    guard: &'a dyn Guard,
+    target: Bell,
+}
+
+impl<'a> Wakeup<'a> {
+    pub(crate) fn new(guard: &'a dyn Guard, target: Bell) -> Self {
+        Self { guard, target }
+    }
+
+    /// Puts a token there.
+    pub(crate) fn post(self) -> Result<(), GuardError> {
+        self.guard.post(self.target)
+    }
+
+    /// Takes every token that is there.
+    pub(crate) fn drain(self) -> Result<(), GuardError> {
+        self.guard.drain(self.target)
+    }
+
+    /// Takes a token, or waits for one.
+    pub(crate) fn wait(self, timeout: Option<Duration>) -> Result<Waited, GuardError> {
+        self.guard.wait(self.target, timeout)
+    }
+}
+
+/// When a sleeper checks whether a peer is left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Company {
-    /// It has not: [`Waited::Alone`] if nobody is.
-    Needed,
-    /// It has: somebody is, or it waits for somebody to come.
-    AskedFor,
+pub(crate) enum PeerCheck {
+    /// In the call that puts it to sleep: [`Waited::Alone`] if none is.
+    WhileAsleep,
+    /// Before: a peer is left, or the sleeper waits for one to come.
+    Done,
 }
 
 /// While spinning, so many looks include a complete one.
@@ -91,7 +118,7 @@ impl Deadline {
 #[derive(Debug)]
 pub(crate) struct Waiter {
     strategy: WaitStrategy,
-    experience: Experience,
+    history: SpinHistory,
     epochs: Epochs,
     sleeps: u64,
     /// The last sleep was none, as nobody was there.
@@ -102,7 +129,7 @@ impl Waiter {
     pub(crate) fn new(strategy: WaitStrategy, cpus: usize, generation: u64) -> Self {
         Self {
             strategy,
-            experience: Experience::new(cpus),
+            history: SpinHistory::new(cpus),
             epochs: Epochs::new(generation),
             sleeps: 0,
             alone: false,
@@ -116,12 +143,12 @@ impl Waiter {
 
     /// Whether the next wait begins with looks that leave the CPU to nobody.
     pub(crate) fn spins(&self) -> bool {
-        self.experience.spins(self.strategy)
+        self.history.spins(self.strategy)
     }
 
     /// Such looks found something.
     pub(crate) fn spun_well(&mut self) {
-        self.experience.spun_well();
+        self.history.spun_well();
     }
 
     /// Waits until there is something, nobody is left, or the time is over.
@@ -133,10 +160,10 @@ impl Waiter {
         if let Some(outcome) = self.look_out(side, deadline)? {
             return Ok(outcome);
         }
-        let began = self.experience.begin_sleep(self.strategy);
+        let began = self.history.begin_sleep(self.strategy);
         loop {
             if side.is_ready() {
-                self.experience.end_sleep(began);
+                self.history.end_sleep(began);
                 return Ok(Outcome::Ready);
             }
             if let Some(outcome) = self.sleep_once(side, deadline)? {
@@ -151,7 +178,7 @@ impl Waiter {
         side: &mut impl Waiting,
         deadline: Deadline,
     ) -> Result<Option<Outcome>, GuardError> {
-        let mut pace = Pace::new(self.strategy, &mut self.experience);
+        let mut limiter = RateLimiter::new(self.strategy, &mut self.history);
         let mut looks = 0u32;
         loop {
             let ready = if looks.is_multiple_of(LOOKS_PER_SWEEP) {
@@ -160,16 +187,16 @@ impl Waiter {
                 side.is_likely_ready()
             };
             if ready {
-                pace.found();
+                limiter.found();
                 return Ok(Some(Outcome::Ready));
             }
             looks = looks.wrapping_add(1);
-            match pace.step() {
+            match limiter.step() {
                 // What this side holds back is handed over soon, also when it never sleeps.
-                Step::Look if looks == 64 => side.settle()?,
+                Step::Look if looks == 64 => side.flush_before_sleep()?,
                 Step::Look => {}
                 Step::Probe => {
-                    side.settle()?;
+                    side.flush_before_sleep()?;
                     let over = side.is_over()?;
                     if side.is_ready() {
                         return Ok(Some(Outcome::Ready));
@@ -196,10 +223,10 @@ impl Waiter {
         &mut self,
         side: &mut impl Waiting,
     ) -> Result<Option<Outcome>, GuardError> {
-        side.settle()?;
-        side.hush()?;
+        side.flush_before_sleep()?;
+        side.wakeup().drain()?;
         arm(side.word(), self.epochs.next());
-        let summoned = side.summon();
+        let certain = side.issue_barrier();
         let over = side.is_over()?;
         let outcome = if side.is_ready() {
             Some(Outcome::Ready)
@@ -207,8 +234,8 @@ impl Waiter {
             over.then_some(Outcome::Over)
         };
         // Who can't be sure to be woken has to look again and again.
-        if outcome.is_some() || !summoned {
-            side.ring()?;
+        if outcome.is_some() || !certain {
+            side.wakeup().post()?;
         }
         Ok(outcome)
     }
@@ -219,7 +246,7 @@ impl Waiter {
         side: &mut impl Waiting,
         deadline: Deadline,
     ) -> Result<Option<Outcome>, GuardError> {
-        side.settle()?;
+        side.flush_before_sleep()?;
         // Killed from here on: the word stays set, each waker posts once for it, and the successor's
         // epochs differ.
         arm(side.word(), self.epochs.next());
@@ -233,17 +260,17 @@ impl Waiter {
         side: &mut S,
         deadline: Deadline,
     ) -> Result<Option<Outcome>, GuardError> {
-        let summoned = side.summon();
+        let certain = side.issue_barrier();
         let left = deadline.left();
-        // A guard can ask as it puts us to sleep, which saves a call: then nobody is asked here. Whoever learns
-        // so that it is alone looks again, and asks now.
-        let company = if S::ASKS_ASLEEP && !self.alone && left.is_ok() {
-            Company::Needed
+        // A guard can check as it puts us to sleep, which saves a call. A sleeper that learns so that it is alone
+        // looks again, and checks here.
+        let check = if S::CHECKS_ASLEEP && !self.alone && left.is_ok() {
+            PeerCheck::WhileAsleep
         } else {
-            Company::AskedFor
+            PeerCheck::Done
         };
         // Asked before the last look: who is gone by now has published everything (see the argument).
-        let over = company == Company::AskedFor && side.is_over()?;
+        let over = check == PeerCheck::Done && side.is_over()?;
         if side.is_ready() {
             return Ok(Some(Outcome::Ready));
         }
@@ -255,14 +282,14 @@ impl Waiter {
         };
         self.sleeps += 1;
         // Who can't be sure to be woken looks again soon.
-        let nap = if summoned {
+        let nap = if certain {
             left
         } else {
             Some(left.map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN)))
         };
-        let waited = side.sleep(company, nap)?;
+        let waited = side.sleep(check, nap)?;
         self.alone = waited == Waited::Alone;
-        if !summoned {
+        if !certain {
             return Ok(None);
         }
         if self.alone && weakened(Twin::ProbeAfterScan) {

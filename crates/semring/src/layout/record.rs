@@ -117,34 +117,30 @@ pub(crate) const fn pad_header(bytes: u64) -> u64 {
     MARKER << MARKER_SHIFT | PAD_BIT | (bytes - HEADER_BYTES)
 }
 
-/// The header word of a message, checked and kept whole. Taken apart into its fields, a message found
+/// Whether a header word that this process has made is a pad's.
+#[inline(always)]
+pub(crate) const fn is_pad(header: u64) -> bool {
+    header & PAD_BIT != 0
+}
+
+/// The header word of a message, decoded: checked, and kept whole. Taken apart into its fields, a message found
 /// would travel through memory in pieces, which the CPU can't forward to whoever reads them as one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct MessageHeader(u64);
 
 impl MessageHeader {
-    /// Marker and the pad bit at once.
-    const FIXED: u64 = (0xFF << MARKER_SHIFT) | PAD_BIT;
-
-    /// `None` if the word is anything but a message of less than so many bytes (at most 2^31), and always if
-    /// that is not above 0.
+    /// `None` if the word is anything but a message of fewer than `below` bytes (at most 2^31), and always if
+    /// that is not above 0. For callers who know that a record of such a message fits where it stands.
     #[inline(always)]
-    pub(crate) const fn check_short(word: u64, below: i64) -> Option<Self> {
+    pub(crate) const fn decode_short(word: u64, below: i64) -> Option<Self> {
         debug_assert!(below <= PAD_BIT.cast_signed());
         // The length with the pad bit in front of it: a pad is too long.
-        let is_message = word >> MARKER_SHIFT == MARKER
-            && (word & (LENGTH_MASK | PAD_BIT)).cast_signed() < below;
-        if is_message { Some(Self(word)) } else { None }
-    }
-
-    /// `None` if the word, found at `position`, is anything but a message.
-    #[inline(always)]
-    pub(crate) const fn check(word: u64, position: Position, capacity: Capacity) -> Option<Self> {
-        let header = Self(word);
-        let is_message = word & Self::FIXED == MARKER << MARKER_SHIFT
-            && word & LENGTH_MASK <= capacity.max_message()
-            && header.bytes() <= capacity.bytes_to_end(position);
-        if is_message { Some(header) } else { None }
+        let is_short = (word as u32 as i64) < below;
+        if is_short && (word >> MARKER_SHIFT) as u8 == MARKER as u8 {
+            Some(Self(word))
+        } else {
+            None
+        }
     }
 
     /// Bytes of payload.
@@ -180,21 +176,18 @@ impl MessageHeader {
 pub(crate) enum Record {
     /// Nothing is published here yet.
     Unpublished,
-    /// A message of `payload` bytes that takes `bytes` bytes in the lane.
-    Message {
-        payload: u32,
-        meta: Meta,
+    Message(MessageHeader),
+    /// Unused bytes up to the end of the data area.
+    Pad {
         bytes: u64,
     },
-    /// Unused bytes up to the end of the data area.
-    Pad { bytes: u64 },
 }
 
 /// A header word that no producer of this format writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct BadHeader;
 
-/// Understands a header word found at `position`. The word is input: every field is checked, and the
+/// Decodes a header word found at `position`. The word is input: every field is checked, and the
 /// caller must have read it exactly once.
 #[inline]
 pub(crate) fn decode(
@@ -220,15 +213,10 @@ pub(crate) fn decode(
         };
     }
     let header = MessageHeader(word);
-    let bytes = header.bytes();
-    if bytes > to_end {
+    if header.bytes() > to_end {
         return Err(BadHeader);
     }
-    Ok(Record::Message {
-        payload: payload as u32,
-        meta: header.meta(),
-        bytes,
-    })
+    Ok(Record::Message(header))
 }
 
 #[cfg(test)]
@@ -238,6 +226,13 @@ mod tests {
 
     const CAPACITY: Capacity = Capacity::exact(4096).unwrap();
 
+    fn message(word: u64, position: Position) -> Option<MessageHeader> {
+        match decode(word, position, CAPACITY) {
+            Ok(Record::Message(header)) => Some(header),
+            _ => None,
+        }
+    }
+
     #[test]
     fn a_message_header_comes_back_as_it_was_written() {
         let meta = Meta {
@@ -245,14 +240,9 @@ mod tests {
             flags: 0x0F,
         };
         let word = message_header(8, 1024, meta);
-        assert_eq!(
-            decode(word, Position::new(0), CAPACITY),
-            Ok(Record::Message {
-                payload: 1024,
-                meta,
-                bytes: 1032
-            })
-        );
+        let header = message(word, Position::new(0)).unwrap();
+        assert_eq!((header.payload(), header.meta()), (1024, meta));
+        assert_eq!(header.bytes(), 1032);
     }
 
     #[test]
@@ -301,11 +291,10 @@ mod tests {
             let word = message_header(lead, 96, Meta::default());
             // Up to the end exactly, and a word less.
             let last = Position::new(4096 - lead - 96);
-            let header = MessageHeader::check(word, last, CAPACITY).unwrap();
+            let header = message(word, last).unwrap();
             assert_eq!((header.lead(), header.bytes()), (lead, lead + 96));
             assert_eq!((header.payload(), header.meta()), (96, Meta::default()));
             let behind = last.advance(8);
-            assert_eq!(MessageHeader::check(word, behind, CAPACITY), None);
             assert_eq!(decode(word, behind, CAPACITY), Err(BadHeader));
         }
     }
@@ -329,9 +318,10 @@ mod tests {
         fn any_word_at_any_place_is_refused_or_stays_inside(word: u64, slot in 0u64..512) {
             let position = Position::new(slot * 8);
             match decode(word, position, CAPACITY) {
-                Ok(Record::Message { payload, bytes, .. }) => {
-                    prop_assert!(u64::from(payload) + 8 <= bytes);
-                    prop_assert!(slot * 8 + bytes <= 4096);
+                Ok(Record::Message(header)) => {
+                    prop_assert!(u64::from(header.payload()) <= CAPACITY.max_message());
+                    prop_assert!(header.lead() + u64::from(header.payload()) <= header.bytes());
+                    prop_assert!(slot * 8 + header.bytes() <= 4096);
                 }
                 Ok(Record::Pad { bytes }) => prop_assert_eq!(slot * 8 + bytes, 4096),
                 Ok(Record::Unpublished) => prop_assert_eq!(word, 0),

@@ -221,7 +221,7 @@ mod real {
             length: usize,
         ) -> NonNull<u8> {
             self.assert_not_forked();
-            self.bytes_here(position, within, length)
+            self.bytes_unchecked(position, within, length)
         }
 
         #[inline(always)]
@@ -234,7 +234,7 @@ mod real {
 
         /// The same for those who have just asked whether this is a forked child.
         #[inline(always)]
-        fn bytes_here(&self, position: Position, within: u64, length: usize) -> NonNull<u8> {
+        fn bytes_unchecked(&self, position: Position, within: u64, length: usize) -> NonNull<u8> {
             let end = within.checked_add(length as u64);
             assert!(end.is_some_and(|end| end <= self.capacity.bytes_to_end(position)));
             let offset = self.capacity.offset_of(position).get() + within;
@@ -253,14 +253,14 @@ mod real {
         #[inline(always)]
         pub(crate) fn write(&self, position: Position, within: u64, bytes: &[u8]) {
             self.assert_not_forked();
-            self.write_here(position, within, bytes);
+            self.write_unchecked(position, within, bytes);
         }
 
         /// Copies bytes in, for those who have just seen that the lane [is intact](Self::is_intact).
         #[inline(always)]
-        pub(crate) fn write_here(&self, position: Position, within: u64, bytes: &[u8]) {
-            let to = self.bytes_here(position, within, bytes.len());
-            // SAFETY: `bytes_here` checked the bounds; `bytes` can't overlap shared memory, to which no
+        pub(crate) fn write_unchecked(&self, position: Position, within: u64, bytes: &[u8]) {
+            let to = self.bytes_unchecked(position, within, bytes.len());
+            // SAFETY: `bytes_unchecked` checked the bounds; `bytes` can't overlap shared memory, to which no
             // safe code has a slice. A peer that breaks the protocol can make the bytes garbage,
             // nothing else.
             unsafe {
@@ -273,7 +273,7 @@ mod real {
         #[inline(always)]
         pub(crate) fn read(&self, position: Position, within: u64, bytes: &mut [u8]) {
             let from = self.bytes_at(position, within, bytes.len());
-            // SAFETY: as for `write_here`, the other way round.
+            // SAFETY: as for `write_unchecked`, the other way round.
             unsafe {
                 from.as_ptr()
                     .copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len())
@@ -426,7 +426,7 @@ mod model {
         }
 
         #[track_caller]
-        pub(crate) fn write_here(&self, position: Position, within: u64, bytes: &[u8]) {
+        pub(crate) fn write_unchecked(&self, position: Position, within: u64, bytes: &[u8]) {
             self.write(position, within, bytes);
         }
 

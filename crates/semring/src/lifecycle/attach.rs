@@ -384,11 +384,11 @@ impl ConsumerSeat {
         let mut damaged = Vec::new();
         for lane in 0..ring.lanes() {
             let view = ring.view.lane(lane);
-            match LaneConsumer::take_over(view.clone()) {
+            match LaneConsumer::take_over(view.clone(), lane) {
                 Ok(consumer) => lanes.push(consumer),
                 Err(damage) => {
                     damaged.push((lane, damage));
-                    lanes.push(LaneConsumer::poisoned(view, damage));
+                    lanes.push(LaneConsumer::poisoned(view, lane, damage));
                 }
             }
         }

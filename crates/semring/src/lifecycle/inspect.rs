@@ -225,9 +225,9 @@ pub(crate) fn unread(object: &Object, view: &RingView, geometry: Geometry, lane:
             position,
             capacity,
         ) {
-            Ok(Record::Message { bytes, .. }) => {
+            Ok(Record::Message(header)) => {
                 unread.messages += 1;
-                unread.bytes += bytes;
+                unread.bytes += header.bytes();
             }
             Ok(Record::Pad { bytes }) => unread.bytes += bytes,
             Ok(Record::Unpublished) => break,

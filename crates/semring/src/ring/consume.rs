@@ -1,11 +1,23 @@
 //! The consumer's half of a lane: find the next message, take it, release what was taken.
 //!
+//! One message, from the call to the load that finds it:
+//!
+//! ```text
+//! load_header()     one load, and one comparison with the limit of the fast path
+//! find()            or the slow way: pads, impossible bytes, the end of what may be trusted
+//! take_one(found)   the position moves on, in private memory
+//! release()         now and then: the store that gives the bytes back
+//! ```
+//! [`open_fast_path`](LaneConsumer::open_fast_path) is the only function that opens the fast path;
+//! [`jump`](LaneConsumer::jump) closes it, and so does poison.
+//!
 //! The consumer's position is its own and lives in its own memory; of what the producer wrote it
 //! believes nothing but one header word at a time, read once and checked.
 
 use super::Damage;
+use super::fast_path::FastPath;
 use crate::layout::Position;
-use crate::layout::record::{LINE, MessageHeader, Record, decode, shorter_fit};
+use crate::layout::record::{LINE, MessageHeader, Record, decode};
 use crate::layout::view::LaneView;
 use crate::sync::{Ordering, Twin, weakened};
 
@@ -20,28 +32,33 @@ pub(crate) struct Found {
 /// The consumer's half of a lane.
 pub(crate) struct LaneConsumer {
     lane: LaneView,
+    /// Which lane of the ring it is.
+    number: u32,
     /// The next header to look at.
     read: Position,
     /// So many messages before it were stepped over and not let go of: a batch's.
-    stepped_messages: u64,
+    stepped_messages: u32,
     /// If there are any, everything before this may be released; if there are none, everything before `read`.
     stepped_from: Position,
     /// `released` as last stored.
     released: Position,
-    /// No sound lane has a message behind this position, as far as was known when it was last asked.
-    horizon: Position,
-    /// A message that has fewer bytes than `read` is away from here needs no other question: see
-    /// [`glance`](Self::glance). Behind `read` when none is such.
-    quick: Position,
+    /// Headers before this position may be trusted to be of this lap: no sound lane had published anything
+    /// from here on when its control words were last read.
+    trusted_end: Position,
+    fast_path: FastPath,
     /// Messages let go of, those of predecessors included.
     taken_messages: u64,
     /// Where impossible bytes were found: nothing from there on is looked at.
     poisoned: Option<Position>,
 }
 
+// The merge finds a lane by its number: a shift.
+#[cfg(not(semring_loom))]
+const _: () = assert!(size_of::<LaneConsumer>() == 128);
+
 impl LaneConsumer {
     /// Begins where the predecessor released last.
-    pub(crate) fn take_over(lane: LaneView) -> Result<Self, Damage> {
+    pub(crate) fn take_over(lane: LaneView, number: usize) -> Result<Self, Damage> {
         let capacity = lane.capacity();
         let start = Position::new(lane.consumer().released.load(Ordering::Acquire));
         let committed = Position::new(lane.producer().committed.load(Ordering::Acquire));
@@ -56,29 +73,31 @@ impl LaneConsumer {
         lane.consumer().poisoned.store(0, Ordering::Relaxed);
         Ok(Self {
             lane,
+            number: number as u32,
             read: start,
             stepped_messages: 0,
             stepped_from: start,
             released: start,
-            horizon: start,
-            quick: start,
+            trusted_end: start,
+            fast_path: FastPath::closed_at(start),
             taken_messages: messages,
             poisoned: None,
         })
     }
 
     /// A lane whose control words are impossible: it is skipped for good, and says so to its producer.
-    pub(crate) fn poisoned(lane: LaneView, damage: Damage) -> Self {
+    pub(crate) fn poisoned(lane: LaneView, number: usize, damage: Damage) -> Self {
         note_poison(&lane, damage.position);
         let start = Position::new(0);
         Self {
             lane,
+            number: number as u32,
             read: start,
             stepped_messages: 0,
             stepped_from: start,
             released: start,
-            horizon: start,
-            quick: start,
+            trusted_end: start,
+            fast_path: FastPath::closed_at(start),
             taken_messages: 0,
             poisoned: Some(start),
         }
@@ -86,6 +105,11 @@ impl LaneConsumer {
 
     pub(crate) fn view(&self) -> &LaneView {
         &self.lane
+    }
+
+    /// Which lane of the ring it is.
+    pub(crate) fn number(&self) -> usize {
+        self.number as usize
     }
 
     pub(crate) fn is_poisoned(&self) -> bool {
@@ -111,7 +135,7 @@ impl LaneConsumer {
 
     /// Messages stepped over and not let go of.
     pub(crate) fn stepped_messages(&self) -> u64 {
-        self.stepped_messages
+        u64::from(self.stepped_messages)
     }
 
     /// Everything before it may be released.
@@ -124,22 +148,24 @@ impl LaneConsumer {
         }
     }
 
-    /// The next message, if it is there and in the stretch that was [looked over](Self::look_ahead). What a
-    /// consumer that is kept busy nearly always asks; `None` says to ask [`find`](Self::find).
+    /// The next message, if it is there and lies before the limit of the fast path. `None`: there is none such, or
+    /// the pages of the ring are not there. [`find`](Self::find) finds out.
     #[inline(always)]
-    pub(crate) fn glance(&self) -> Option<Found> {
-        // Read once: nothing is known any more behind a load that acquires.
-        let (position, below) = (self.read, self.quick.ahead_of(self.read));
+    pub(crate) fn load_header(&self) -> Option<Found> {
+        if !self.lane.is_intact() {
+            return None;
+        }
+        // Both read once: nothing is known any more after a load that acquires.
+        let (position, below) = (self.read, self.fast_path.passes_below(self.read));
         // E1: if it is published, its payload is there.
         let word = self.lane.header(position).load(Ordering::Acquire);
-        let header = MessageHeader::check_short(word, below)?;
+        let header = MessageHeader::decode_short(word, below)?;
         Some(Found { position, header })
     }
 
-    /// Looks over the bytes up to the horizon, the end of the data area and whatever was damaged, and at most
-    /// this many, so that one comparison lets a message through. At most a quarter of the capacity: nothing
-    /// longer is a message.
-    pub(crate) fn look_ahead(&mut self, at_most: u64) {
+    /// Opens the fast path over the bytes before the end of what may be trusted, of the data area, and of what is
+    /// sound, and at most this many.
+    pub(crate) fn open_fast_path(&mut self, at_most: u64) {
         let until = |end: Position| {
             if self.read.has_reached(end) {
                 0
@@ -147,17 +173,23 @@ impl LaneConsumer {
                 end.distance_from(self.read)
             }
         };
-        let free = until(self.horizon)
+        let free = until(self.trusted_end)
             .min(self.poisoned.map_or(u64::MAX, until))
             .min(at_most);
-        self.quick = self
-            .read
-            .advance(shorter_fit(self.read, self.lane.capacity(), free));
+        self.fast_path.open(self.read, self.lane.capacity(), free);
+    }
+
+    /// The next header is here, without a message that was taken or stepped over in between.
+    fn jump(&mut self, to: Position) {
+        self.read = to;
+        self.fast_path.close(to);
     }
 
     /// Whether the records of this lane were longer than a cache line on the average, since it was made.
     pub(crate) fn mean_record_is_longer_than_a_line(&self) -> bool {
-        let messages = self.taken_messages.wrapping_add(self.stepped_messages);
+        let messages = self
+            .taken_messages
+            .wrapping_add(u64::from(self.stepped_messages));
         self.read.get() > messages.saturating_mul(LINE)
     }
 
@@ -166,11 +198,6 @@ impl LaneConsumer {
     #[inline]
     pub(crate) fn prefetch_second_line(&self) {
         self.lane.prefetch(self.read.advance(LINE));
-    }
-
-    /// The next message is asked about.
-    pub(crate) fn look_again(&mut self) {
-        self.quick = self.read;
     }
 
     /// Looks for the next message. A pad is stepped over. `Err` poisons the lane: it is reported once
@@ -184,22 +211,17 @@ impl LaneConsumer {
                 return Ok(None);
             }
             match decode(word, self.read, self.lane.capacity()) {
-                Ok(Record::Message { .. }) => {
-                    if self.read.has_reached(self.horizon) {
-                        self.look_further()?;
+                Ok(Record::Message(header)) => {
+                    if self.read.has_reached(self.trusted_end) {
+                        self.extend_trusted_end()?;
                     }
-                    let header = MessageHeader::check(word, self.read, self.lane.capacity());
-                    return Ok(header.map(|header| Found {
+                    return Ok(Some(Found {
                         position: self.read,
                         header,
                     }));
                 }
-                Ok(Record::Pad { bytes }) => {
-                    // Nobody holds a pad: if everything before it was taken, it is, too.
-                    self.read = self.read.advance(bytes);
-                    // What was looked over ended where it began.
-                    self.look_again();
-                }
+                // No message holds a pad: if everything before it was taken, the pad is, too.
+                Ok(Record::Pad { bytes }) => self.jump(self.read.advance(bytes)),
                 Ok(Record::Unpublished) => return Ok(None),
                 Err(_) => return Err(self.poison()),
             }
@@ -212,10 +234,10 @@ impl LaneConsumer {
         !self.is_at_poison() && self.lane.header(self.read).load(Ordering::Acquire) != 0
     }
 
-    /// About once in a lap: moves the horizon. Without it a lane full of headers that lead from one to
-    /// the next would have messages for ever.
+    /// About once in a lap. Without an end of what may be trusted, a lane full of headers that lead from one to the
+    /// next would have messages for ever.
     #[cold]
-    fn look_further(&mut self) -> Result<(), Damage> {
+    fn extend_trusted_end(&mut self) -> Result<(), Damage> {
         let capacity = self.lane.capacity().get();
         // I3: what is published ends within a capacity of `committed`, also if a batch was published
         // and its producer has not come to K4. It was stored before the header that we just saw (E1).
@@ -232,14 +254,14 @@ impl LaneConsumer {
         if self.read.distance_from(self.released) >= reach {
             return Err(self.poison());
         }
-        self.horizon = self.released.advance(reach);
+        self.trusted_end = self.released.advance(reach);
         Ok(())
     }
 
     #[cold]
     fn poison(&mut self) -> Damage {
         self.poisoned = Some(self.read);
-        self.look_again();
+        self.fast_path.close(self.read);
         note_poison(&self.lane, self.read);
         Damage {
             position: self.read,
@@ -262,7 +284,7 @@ impl LaneConsumer {
     pub(crate) fn take(&mut self) {
         // Wrapping: it began with a word of the segment.
         let messages = std::mem::take(&mut self.stepped_messages);
-        self.taken_messages = self.taken_messages.wrapping_add(messages);
+        self.taken_messages = self.taken_messages.wrapping_add(u64::from(messages));
     }
 
     /// Both for a single message, on a lane of which nothing else is stepped over.
@@ -276,9 +298,8 @@ impl LaneConsumer {
 
     /// Goes back to what was let go of last: the messages stepped over since are found again.
     pub(crate) fn step_back(&mut self) {
-        self.read = self.taken();
+        self.jump(self.taken());
         self.stepped_messages = 0;
-        self.look_again();
     }
 
     /// Goes back to the message at this position, which was stepped over: it is found again, and so are those
@@ -293,7 +314,6 @@ impl LaneConsumer {
                 _ => break,
             }
         }
-        self.look_again();
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::Damage;
 use super::consume::{Found, LaneConsumer};
-use super::produce::{LaneProducer, NoSlot, Slot};
+use super::produce::{LaneProducer, Mode, NoSlot, Slot};
 use crate::layout::record::{HEADER_BYTES, Meta, Record, decode, message_header, record_bytes};
 use crate::layout::view::{LaneView, RingView};
 use crate::layout::{Capacity, Geometry, Position};
@@ -35,16 +35,24 @@ pub(super) fn content(number: usize, len: usize) -> Vec<u8> {
         .collect()
 }
 
-fn reserve(producer: &mut LaneProducer, bytes: &[u8]) -> Result<Slot, NoSlot> {
-    let slot = producer.try_reserve(bytes.len())?;
+fn reserve(producer: &mut LaneProducer, bytes: &[u8], mode: Mode) -> Result<Slot, NoSlot> {
+    let slot = producer.try_reserve(bytes.len(), mode)?;
     producer.view().write(slot.position(), slot.lead(), bytes);
     Ok(slot)
 }
 
-pub(super) fn send(producer: &mut LaneProducer, bytes: &[u8]) -> Result<Position, NoSlot> {
-    let slot = reserve(producer, bytes)?;
-    producer.commit(slot, Meta::default());
+fn add(producer: &mut LaneProducer, bytes: &[u8], mode: Mode) -> Result<Position, NoSlot> {
+    let slot = reserve(producer, bytes, mode)?;
+    producer.commit(slot, Meta::default(), mode);
     Ok(slot.position())
+}
+
+pub(super) fn send(producer: &mut LaneProducer, bytes: &[u8]) -> Result<Position, NoSlot> {
+    add(producer, bytes, Mode::Single)
+}
+
+pub(super) fn push(producer: &mut LaneProducer, bytes: &[u8]) -> Result<Position, NoSlot> {
+    add(producer, bytes, Mode::Batch)
 }
 
 pub(super) fn bytes_of(view: &LaneView, found: &Found) -> Vec<u8> {
@@ -70,7 +78,7 @@ fn recv(consumer: &mut LaneConsumer) -> Option<Vec<u8>> {
 
 fn both(view: &LaneView) -> (LaneProducer, LaneConsumer) {
     let producer = LaneProducer::take_over(view.clone()).unwrap();
-    (producer, LaneConsumer::take_over(view.clone()).unwrap())
+    (producer, LaneConsumer::take_over(view.clone(), 0).unwrap())
 }
 
 #[test]
@@ -100,8 +108,8 @@ fn meta_comes_with_the_message() {
         },
         Meta { kind: 7, flags: 1 },
     ] {
-        let slot = producer.try_reserve(3).unwrap();
-        producer.commit(slot, meta);
+        let slot = producer.try_reserve(3, Mode::Single).unwrap();
+        producer.commit(slot, meta, Mode::Single);
         assert_eq!(consumer.find().unwrap().unwrap().header.meta(), meta);
         recv(&mut consumer).unwrap();
     }
@@ -112,7 +120,7 @@ fn a_reservation_is_invisible_and_leaves_no_trace() {
     let (mut producer, mut consumer) = both(&lane());
     let before = producer.tail();
     for len in [0, 1, 500, QUARTER] {
-        let slot = reserve(&mut producer, &content(1, len)).unwrap();
+        let slot = reserve(&mut producer, &content(1, len), Mode::Single).unwrap();
         assert_eq!((slot.position(), slot.len()), (before, len));
         assert_eq!(consumer.find().unwrap(), None);
         assert!(!consumer.is_ready());
@@ -127,10 +135,10 @@ fn a_shortened_reservation_takes_only_what_it_needs() {
     let (mut producer, mut consumer) = both(&lane());
     for (len, shorter) in [(100, 0), (100, 99), (1024, 1), (8, 8)] {
         let before = producer.tail();
-        let slot = reserve(&mut producer, &content(len, len))
+        let slot = reserve(&mut producer, &content(len, len), Mode::Single)
             .unwrap()
             .shortened(shorter);
-        producer.commit(slot, Meta::default());
+        producer.commit(slot, Meta::default(), Mode::Single);
         assert_eq!(
             producer.tail().distance_from(before),
             record_bytes(HEADER_BYTES, shorter as u64)
@@ -207,8 +215,10 @@ fn a_long_reservation_that_becomes_short_stays_where_it_was_written() {
     for len in [0, 1, 300, 1023, 1024] {
         for _ in 0..9 {
             let bytes = content(len, 1024);
-            let slot = reserve(&mut producer, &bytes).unwrap().shortened(len);
-            producer.commit(slot, Meta::default());
+            let slot = reserve(&mut producer, &bytes, Mode::Single)
+                .unwrap()
+                .shortened(len);
+            producer.commit(slot, Meta::default(), Mode::Single);
             assert_eq!(recv(&mut consumer).unwrap(), bytes[..len]);
             consumer.release();
             send(&mut producer, b"").unwrap();
@@ -221,7 +231,10 @@ fn a_long_reservation_that_becomes_short_stays_where_it_was_written() {
 #[should_panic(expected = "only become shorter")]
 fn a_reservation_does_not_grow() {
     let mut producer = LaneProducer::take_over(lane()).unwrap();
-    let _ = producer.try_reserve(10).unwrap().shortened(11);
+    let _ = producer
+        .try_reserve(10, Mode::Single)
+        .unwrap()
+        .shortened(11);
 }
 
 #[test]
@@ -304,10 +317,9 @@ fn a_batch_appears_at_once() {
     let (mut producer, mut consumer) = both(&lane());
     for round in 0..300 {
         let sizes = [round % 200, 3, 500, 0, 300 + round % 9];
-        producer.begin_batch();
         assert!(producer.batch_is_empty());
         for (number, len) in sizes.into_iter().enumerate() {
-            send(&mut producer, &content(round + number, len)).unwrap();
+            push(&mut producer, &content(round + number, len)).unwrap();
             assert!(!producer.batch_is_empty());
             assert!(!consumer.is_ready());
             assert_eq!(
@@ -318,43 +330,44 @@ fn a_batch_appears_at_once() {
         }
         let committed = consumer.view().producer().committed.load(Ordering::Relaxed);
         assert_eq!(committed, consumer.position().get());
-        assert!(producer.end_batch());
+        assert!(producer.end_batch().is_some());
         for (number, len) in sizes.into_iter().enumerate() {
             assert_eq!(recv(&mut consumer), Some(content(round + number, len)));
         }
         assert_eq!(recv(&mut consumer), None);
     }
-    producer.begin_batch();
-    assert!(!producer.end_batch(), "an empty batch publishes nothing");
+    assert_eq!(
+        producer.end_batch(),
+        None,
+        "an empty batch publishes nothing"
+    );
     assert_eq!(producer.sent(), 1500);
 }
 
 #[test]
 fn a_batch_that_is_longer_than_the_lane_goes_out_in_parts() {
     let (mut producer, mut consumer) = both(&lane());
-    producer.begin_batch();
     let mut expected = VecDeque::new();
     let mut parts = 0;
     for number in 0..100 {
         let bytes = content(number, 200);
-        while let Err(no_slot) = send(&mut producer, &bytes) {
+        while let Err(no_slot) = push(&mut producer, &bytes) {
             assert_eq!(
                 no_slot,
                 NoSlot::Full { padded: false },
                 "in a batch a pad is held back, too"
             );
             // As the channel does before it waits for room: nothing stays held back.
-            if producer.end_batch() {
+            if producer.end_batch().is_some() {
                 parts += 1;
             }
-            producer.begin_batch();
             while let Some(bytes) = recv(&mut consumer) {
                 assert_eq!(Some(bytes), expected.pop_front());
             }
         }
         expected.push_back(bytes);
     }
-    assert!(producer.end_batch());
+    assert!(producer.end_batch().is_some());
     assert!(parts >= 4, "{parts}");
     while let Some(bytes) = recv(&mut consumer) {
         assert_eq!(Some(bytes), expected.pop_front());
@@ -415,20 +428,18 @@ fn kill_and_take_over(lead: usize, point: usize, messages: &[Vec<u8>], batch: bo
         recv(&mut consumer).unwrap();
     }
     let before = Before::of(&producer);
-    if batch {
-        producer.begin_batch();
-    }
+    let mode = if batch { Mode::Batch } else { Mode::Single };
     let tell = |message: &Vec<u8>| (message.len(), message.clone());
     for (index, message) in messages.iter().enumerate() {
         if point == 0 && index + 1 == messages.len() {
             // Reserved and filled, nothing cleared yet: an old header lies behind the reservation.
-            let slot = reserve(&mut producer, message).unwrap();
+            let slot = reserve(&mut producer, message, mode).unwrap();
             let next = slot
                 .position()
                 .advance(record_bytes(HEADER_BYTES, message.len() as u64));
             view.header(next).store(old_header(), Ordering::Relaxed);
         } else {
-            send(&mut producer, message).unwrap();
+            add(&mut producer, message, mode).unwrap();
         }
     }
     let mut survivors: Vec<_> = messages.iter().map(tell).collect();
@@ -530,9 +541,8 @@ fn a_released_position_ahead_of_committed_is_right_after_a_batch() {
     let view = lane();
     let (mut producer, mut consumer) = both(&view);
     let before = Before::of(&producer);
-    producer.begin_batch();
     for number in 0..9 {
-        send(&mut producer, &content(number, 400)).unwrap();
+        push(&mut producer, &content(number, 400)).unwrap();
     }
     producer.end_batch();
     before.without_k4(&view);
@@ -542,7 +552,7 @@ fn a_released_position_ahead_of_committed_is_right_after_a_batch() {
     }
     // Both sides are replaced while `committed` is behind.
     drop(consumer);
-    let mut consumer = LaneConsumer::take_over(view.clone()).unwrap();
+    let mut consumer = LaneConsumer::take_over(view.clone(), 0).unwrap();
     let mut successor = LaneProducer::take_over(view).unwrap();
     assert_eq!(successor.sent(), 9);
     assert_eq!(recv(&mut consumer), Some(content(8, 400)));
@@ -563,7 +573,7 @@ fn a_new_consumer_gets_again_what_was_not_released() {
     let found = consumer.find().unwrap().unwrap();
     consumer.step_over(&found);
     drop(consumer);
-    let mut successor = LaneConsumer::take_over(view).unwrap();
+    let mut successor = LaneConsumer::take_over(view, 0).unwrap();
     assert_eq!(successor.taken_messages(), 2);
     for (number, position) in positions.into_iter().enumerate().skip(2) {
         assert_eq!(take(&mut successor), Some((position, content(number, 100))));
@@ -686,7 +696,7 @@ fn an_impossible_released_position_is_damage_to_a_new_consumer() {
             .committed
             .store(committed, Ordering::Relaxed);
         assert_eq!(
-            LaneConsumer::take_over(view).err(),
+            LaneConsumer::take_over(view, 0).err(),
             Some(Damage {
                 position: Position::new(released)
             }),
@@ -764,7 +774,7 @@ fn a_message_across_the_end_of_the_lane_is_damage() {
         );
         let damage = Damage { position: start };
         assert_eq!(LaneProducer::take_over(view.clone()).err(), Some(damage));
-        let mut consumer = LaneConsumer::take_over(view).unwrap();
+        let mut consumer = LaneConsumer::take_over(view, 0).unwrap();
         assert_eq!(
             consumer.find(),
             Err(damage),
@@ -789,7 +799,7 @@ fn endless() -> LaneView {
 fn a_walk_over_headers_without_an_end_ends() {
     assert!(LaneProducer::take_over(endless()).is_err());
     // Stepped over without release, as in a batch: a capacity and no more.
-    let mut consumer = LaneConsumer::take_over(endless()).unwrap();
+    let mut consumer = LaneConsumer::take_over(endless(), 0).unwrap();
     let mut steps = 0;
     let damage = loop {
         match consumer.find() {
@@ -803,7 +813,7 @@ fn a_walk_over_headers_without_an_end_ends() {
     assert!(damage.position.get() <= CAPACITY);
     assert!(consumer.is_poisoned());
     // And released one by one: the producer never said that it committed so much.
-    let mut consumer = LaneConsumer::take_over(endless()).unwrap();
+    let mut consumer = LaneConsumer::take_over(endless(), 0).unwrap();
     let mut steps = 0;
     while let Ok(Some(found)) = consumer.find() {
         consumer.step_over(&found);
@@ -853,7 +863,7 @@ proptest! {
                 }
             }
         }
-        if let Ok(mut consumer) = LaneConsumer::take_over(view) {
+        if let Ok(mut consumer) = LaneConsumer::take_over(view, 0) {
             let mut messages = 0;
             while let Ok(Some(found)) = consumer.find() {
                 let bytes = bytes_of(consumer.view(), &found);

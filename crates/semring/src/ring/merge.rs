@@ -29,6 +29,8 @@ const BYTES_PER_SWEEP: u64 = 64 << 10;
 pub(crate) struct Next {
     pub(crate) lane: usize,
     pub(crate) found: Found,
+    /// The lane that the merge left for it: what was taken there is to be released.
+    pub(crate) left: Option<usize>,
 }
 
 /// A lane with impossible bytes.
@@ -113,15 +115,17 @@ impl Merge {
         self.current
     }
 
-    /// The next message of the current lane, if nothing but the look at its header is to be done; `None` says to
-    /// ask [`find`](Self::find).
+    /// The current lane: that of the message that was found last.
     #[inline(always)]
-    pub(crate) fn glance(&self) -> Option<Found> {
-        let lane = &self.lanes[self.current];
-        if !lane.view().is_intact() {
-            return None;
-        }
-        lane.glance()
+    pub(crate) fn current_mut(&mut self) -> &mut LaneConsumer {
+        &mut self.lanes[self.current]
+    }
+
+    /// The fast path: the next message of the current lane, if its turn lasts so long. `None` says to ask
+    /// [`find`](Self::find), which opens the fast path again.
+    #[inline(always)]
+    pub(crate) fn load_header(&self) -> Option<Found> {
+        self.lanes[self.current].load_header()
     }
 
     /// Bytes taken of the current lane in this turn, pads and what was stepped back over included.
@@ -130,19 +134,16 @@ impl Merge {
         self.taken_before + read.distance_from(self.since)
     }
 
-    /// The next message is looked for with [`find`](Self::find).
-    pub(crate) fn look_again(&mut self) {
-        self.lanes[self.current].look_again();
-    }
-
-    /// For as long as the turn of the current lane lasts.
-    fn look_ahead(&mut self) {
+    /// A message of the current lane. The one place where the fast path opens: for as long as the lane's turn lasts.
+    fn found(&mut self, found: Found, left: Option<usize>) -> Next {
         let at_most = if self.lanes.len() == 1 {
             u64::MAX
         } else {
             self.quarter.saturating_sub(self.taken_here())
         };
-        self.lanes[self.current].look_ahead(at_most);
+        let lane = self.current;
+        self.lanes[lane].open_fast_path(at_most);
+        Next { lane, found, left }
     }
 
     /// The next message; looks at every lane before it says that there is none.
@@ -152,8 +153,7 @@ impl Merge {
         if self.lanes.len() == 1 || self.taken_here() < self.quarter {
             match self.lanes[lane].find() {
                 Ok(Some(found)) => {
-                    self.look_ahead();
-                    return Ok(Some(Next { lane, found }));
+                    return Ok(Some(self.found(found, None)));
                 }
                 Ok(None) => {}
                 Err(Damage { position }) => return Err(LaneDamage { lane, position }),
@@ -220,11 +220,11 @@ impl Merge {
     fn turn_to(&mut self, lane: usize) -> Result<Option<Next>, LaneDamage> {
         match self.lanes[lane].find() {
             Ok(Some(found)) => {
+                let left = (self.current != lane).then_some(self.current);
                 self.current = lane;
                 self.taken_before = 0;
                 self.since = found.position;
-                self.look_ahead();
-                Ok(Some(Next { lane, found }))
+                Ok(Some(self.found(found, left)))
             }
             Ok(None) => Ok(None),
             Err(Damage { position }) => Err(LaneDamage { lane, position }),
@@ -261,7 +261,6 @@ impl Merge {
         self.taken_before = self.taken_here();
         let result = self.lanes[lane].step_back_to(position);
         self.since = self.lanes[self.current].position();
-        self.look_again();
         result.map_err(|Damage { position }| LaneDamage { lane, position })
     }
 

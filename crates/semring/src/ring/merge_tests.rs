@@ -19,7 +19,8 @@ fn ring(count: usize) -> (Vec<LaneView>, Vec<LaneProducer>, Merge) {
         .collect();
     let consumers = views
         .iter()
-        .map(|view| LaneConsumer::take_over(view.clone()).unwrap())
+        .enumerate()
+        .map(|(number, view)| LaneConsumer::take_over(view.clone(), number).unwrap())
         .collect();
     (
         views,

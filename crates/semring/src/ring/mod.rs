@@ -33,6 +33,9 @@
 //! it matters because the later store is a Release.
 
 pub(crate) mod consume;
+mod fast_path;
+#[cfg(all(test, not(semring_loom)))]
+mod fast_path_tests;
 #[cfg(all(test, not(semring_loom)))]
 mod lane_tests;
 pub(crate) mod merge;
@@ -41,8 +44,6 @@ mod merge_tests;
 #[cfg(test)]
 mod model_tests;
 pub(crate) mod produce;
-#[cfg(all(test, not(semring_loom)))]
-mod quick_tests;
 
 /// Bytes in a lane that no participant of this format can have written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

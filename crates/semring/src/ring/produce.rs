@@ -1,13 +1,24 @@
 //! The producer's half of a lane: reserve, commit, batch, and taking over from a predecessor.
 //!
-//! The steps of publishing are numbered K1–K4 here and wherever they are spoken of (K5, the look at
-//! the consumer's wait word, is the doorbell's).
+//! One message, from the call to the store that publishes it:
+//!
+//! ```text
+//! fast_slot(len)      a place before the limit of the fast path: one comparison
+//! try_reserve(len)    or the slow way: a pad at the end of the data area, a load of `released`
+//! K2                  the caller copies the payload into the slot
+//! commit(slot)        K1, K3, K4, in `publish`
+//! ```
+//! [`open_fast_path`](LaneProducer::open_fast_path) is the only function that opens the fast path.
+//!
+//! The steps of publishing are numbered K1–K4 in all files (K5, the load of the consumer's wait word, is
+//! in `guard::doorbell`).
 
 use super::Damage;
+use super::fast_path::FastPath;
 use crate::layout::control::LANE_NO_MORE;
 use crate::layout::record::{
-    HEADER_BYTES, Meta, Record, UNPUBLISHED, decode, lead_to_line, message_header, pad_header,
-    record_bytes, shorter_fit,
+    HEADER_BYTES, Meta, Record, UNPUBLISHED, decode, is_pad, lead_to_line, message_header,
+    pad_header, record_bytes,
 };
 use crate::layout::view::LaneView;
 use crate::layout::{Capacity, Position};
@@ -87,17 +98,22 @@ pub(crate) enum NoSlot {
     Damaged(Damage),
 }
 
-/// What a batch holds back, so that all of it appears at once.
+/// When a record becomes visible.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum HeldBack {
-    /// No batch is open.
-    NoBatch,
-    Nothing,
-    /// The header of its first record.
-    First {
-        position: Position,
-        header: u64,
-    },
+pub(crate) enum Mode {
+    /// At once.
+    Single,
+    /// At [`end_batch`](LaneProducer::end_batch), together with all others of its batch.
+    Batch,
+}
+
+/// The first record of a batch, whose header is stored last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct First {
+    position: Position,
+    header: u64,
+    /// Messages committed before the batch.
+    sent_before: u64,
 }
 
 /// The producer's half of a lane. One at a time exists per lane: the guard sees to that.
@@ -108,11 +124,11 @@ pub(crate) struct LaneProducer {
     tail: Position,
     /// `released` as last seen.
     released: Position,
-    /// A message that has fewer bytes than the tail is away from here needs no question at all: see
-    /// [`quick_slot`](Self::quick_slot). Behind the tail when none is such.
-    quick: Position,
+    fast_path: FastPath,
+    /// Messages committed, those of predecessors included.
     sent: u64,
-    held_back: HeldBack,
+    /// Of the batch that is open, if it has a record.
+    first: Option<First>,
 }
 
 impl LaneProducer {
@@ -134,8 +150,8 @@ impl LaneProducer {
             let word = lane.header(tail).load(Ordering::Acquire);
             match decode(word, tail, capacity).map_err(|_| Damage { position: tail })? {
                 Record::Unpublished => break,
-                Record::Message { bytes, .. } => {
-                    tail = tail.advance(bytes);
+                Record::Message(header) => {
+                    tail = tail.advance(header.bytes());
                     recovered += 1;
                 }
                 Record::Pad { bytes } => tail = tail.advance(bytes),
@@ -164,9 +180,9 @@ impl LaneProducer {
             capacity,
             tail,
             released,
-            quick: tail,
+            fast_path: FastPath::closed_at(tail),
             sent,
-            held_back: HeldBack::NoBatch,
+            first: None,
         })
     }
 
@@ -189,35 +205,34 @@ impl LaneProducer {
         self.sent
     }
 
-    /// A place for a message if it is in the stretch that was [looked over](Self::look_ahead); `None` says to
-    /// ask [`try_reserve`](Self::try_reserve).
+    /// A place for a message before the limit of the fast path. `None` there is none such, or the pages of the ring
+    /// are not there: the slow path finds out.
     #[inline(always)]
-    pub(crate) fn quick_slot(&self, payload: usize) -> Option<Slot> {
-        let below = self.quick.ahead_of(self.tail);
-        (below > 0 && (payload as u64) < below.cast_unsigned())
-            .then(|| Slot::new(self.tail, payload))
+    pub(crate) fn fast_slot(&self, payload: usize) -> Option<Slot> {
+        let below = self.fast_path.passes_below(self.tail);
+        // No slice is longer than i64::MAX.
+        (self.lane.is_intact() && (payload as i64) < below).then(|| Slot::new(self.tail, payload))
     }
 
-    /// Looks over the bytes that are free by what is known already, up to the end of the data area and at most
-    /// this many, so that one comparison lets a message through. Longer messages than may be are refused
-    /// elsewhere.
-    pub(crate) fn look_ahead(&mut self, at_most: u64) {
+    /// Opens the fast path over the bytes that are free by what is known already, and at most this many. Messages
+    /// that are too long for the lane do not pass.
+    pub(crate) fn open_fast_path(&mut self, at_most: u64) {
         let slack = if weakened(Twin::NoSlackWord) { 0 } else { 8 };
         let taken = self.tail.distance_from(self.released) + slack;
         let room = self.capacity.get().saturating_sub(taken);
-        let below = shorter_fit(self.tail, self.capacity, room.min(at_most));
-        self.quick = self.tail.advance(below);
+        self.fast_path
+            .open(self.tail, self.capacity, room.min(at_most));
     }
 
-    /// The next message is asked about.
-    pub(crate) fn look_again(&mut self) {
-        self.quick = self.tail;
+    /// No message passes until the fast path is opened again.
+    pub(crate) fn close_fast_path(&mut self) {
+        self.fast_path.close(self.tail);
     }
 
     /// A place for a message of `payload` bytes, which must not exceed a quarter of the capacity.
-    /// Nothing becomes visible but, perhaps, a pad.
+    /// Nothing becomes visible but, perhaps, a pad: in this mode.
     #[inline]
-    pub(crate) fn try_reserve(&mut self, payload: usize) -> Result<Slot, NoSlot> {
+    pub(crate) fn try_reserve(&mut self, payload: usize, mode: Mode) -> Result<Slot, NoSlot> {
         debug_assert!(payload as u64 <= self.capacity.max_message());
         let mut slot = Slot::new(self.tail, payload);
         let rest = self.capacity.bytes_to_end(self.tail);
@@ -226,8 +241,8 @@ impl LaneProducer {
             if !self.has_room(rest).map_err(NoSlot::Damaged)? {
                 return Err(NoSlot::Full { padded });
             }
-            self.publish(pad_header(rest), rest, 0);
-            padded = !self.is_in_batch();
+            self.publish(self.tail, pad_header(rest), rest, mode);
+            padded = mode == Mode::Single;
             slot = Slot::new(self.tail, payload);
         }
         if !self.has_room(slot.bytes()).map_err(NoSlot::Damaged)? {
@@ -266,97 +281,41 @@ impl LaneProducer {
         Ok(fits)
     }
 
-    /// The same as it was when room was last looked for: no look of its own.
-    pub(crate) fn last_given_back(&self) -> Position {
+    /// `released` as it was last loaded.
+    pub(crate) fn last_released(&self) -> Position {
         self.released
     }
 
-    /// Up to where the consumer gave the lane back, by its own word: to be compared with an earlier one only.
-    pub(crate) fn given_back(&self) -> Position {
+    /// `released` as it is now, unchecked: only to be compared with an earlier value, for "has it moved".
+    pub(crate) fn load_released(&self) -> Position {
         Position::new(self.lane.consumer().released.load(Ordering::Relaxed))
     }
 
-    /// Publishes a slot that was filled.
-    #[inline]
-    pub(crate) fn commit(&mut self, slot: Slot, meta: Meta) {
-        debug_assert_eq!(slot.position, self.tail);
-        self.publish(slot.header(meta), slot.bytes(), 1);
+    /// Publishes a slot that was filled (K2), or adds it to the batch. The one way to publish a message.
+    #[inline(always)]
+    pub(crate) fn commit(&mut self, slot: Slot, meta: Meta, mode: Mode) {
+        // Wrapping: it began with a word of the segment.
+        self.sent = self.sent.wrapping_add(1);
+        self.publish(slot.position, slot.header(meta), slot.bytes(), mode);
     }
 
-    /// Begins to hold back: what is committed from here on appears all at once, at
-    /// [`end_batch`](Self::end_batch).
-    pub(crate) fn begin_batch(&mut self) {
-        debug_assert!(!self.is_in_batch());
-        self.held_back = HeldBack::Nothing;
-    }
-
-    /// True between the begin and the end of a batch.
-    #[inline]
-    pub(crate) fn is_in_batch(&self) -> bool {
-        self.held_back != HeldBack::NoBatch
-    }
-
-    /// Whether nothing is held back.
+    /// Whether a batch holds nothing back.
     pub(crate) fn batch_is_empty(&self) -> bool {
-        !matches!(self.held_back, HeldBack::First { .. })
+        self.first.is_none()
     }
 
-    /// Publishes the batch with one store; false if there was nothing in it.
-    pub(crate) fn end_batch(&mut self) -> bool {
-        match std::mem::replace(&mut self.held_back, HeldBack::NoBatch) {
-            HeldBack::First { position, header } => {
-                self.store_header(position, header);
-                self.store_committed();
-                true
-            }
-            HeldBack::NoBatch | HeldBack::Nothing => false,
-        }
+    /// Publishes the batch with one store, and gives the number of its messages (0 if it was a pad). `None`: there was
+    /// nothing in it.
+    pub(crate) fn end_batch(&mut self) -> Option<u32> {
+        let first = self.first.take()?;
+        self.store_header(first.position, first.header);
+        self.store_committed();
+        Some(self.sent.wrapping_sub(first.sent_before) as u32)
     }
 
-    /// The same where a batch is open: most often it holds something back already.
+    /// A record of this many bytes at the tail: a message or a pad.
     #[inline(always)]
-    pub(crate) fn commit_to_batch(&mut self, slot: Slot, meta: Meta) {
-        debug_assert_eq!(slot.position, self.tail);
-        if self.batch_is_empty() {
-            self.commit(slot, meta);
-        } else {
-            self.append(slot.position, slot.bytes(), 1);
-            self.store_unseen(slot.position, slot.header(meta));
-        }
-    }
-
-    /// Publishes a slot that was filled, for those who have just seen that no batch is
-    /// [open](Self::is_in_batch).
-    #[inline(always)]
-    pub(crate) fn commit_single(&mut self, slot: Slot, meta: Meta) {
-        debug_assert_eq!(slot.position, self.tail);
-        debug_assert!(!self.is_in_batch());
-        self.append(slot.position, slot.bytes(), 1);
-        self.publish_single(slot.position, slot.header(meta));
-    }
-
-    #[inline]
-    fn publish(&mut self, header: u64, bytes: u64, messages: u64) {
-        let position = self.tail;
-        self.append(position, bytes, messages);
-        match self.held_back {
-            // The first of a batch. Its own header word stays 0 (I1), so a kill anywhere before
-            // the end of the batch leaves nothing of it.
-            HeldBack::Nothing => self.held_back = HeldBack::First { position, header },
-            HeldBack::First { .. } => self.store_unseen(position, header),
-            HeldBack::NoBatch => self.publish_single(position, header),
-        }
-    }
-
-    /// Behind the one that is held back nobody looks yet; end_batch publishes.
-    #[inline(always)]
-    fn store_unseen(&self, position: Position, header: u64) {
-        self.lane.header(position).store(header, Ordering::Relaxed);
-    }
-
-    /// The tail moves on from where it is.
-    #[inline(always)]
-    fn append(&mut self, position: Position, bytes: u64, messages: u64) {
+    fn publish(&mut self, position: Position, header: u64, bytes: u64, mode: Mode) {
         debug_assert_eq!(position, self.tail);
         let next = position.advance(bytes);
         // K1: the next header is 0 before anything in front of it can be seen (I1). Killed here:
@@ -365,17 +324,30 @@ impl LaneProducer {
             self.lane.header(next).store(UNPUBLISHED, Ordering::Relaxed);
         }
         self.tail = next;
-        // Wrapping: it began with a word of the segment.
-        self.sent = self.sent.wrapping_add(messages);
+        match mode {
+            Mode::Single => self.publish_single(position, header),
+            // Its own header word stays 0 (I1), so a kill anywhere before the end of the batch leaves
+            // nothing of the batch.
+            Mode::Batch if self.first.is_none() => {
+                let itself = u64::from(!is_pad(header));
+                self.first = Some(First {
+                    position,
+                    header,
+                    sent_before: self.sent.wrapping_sub(itself),
+                });
+            }
+            // No consumer looks behind the first one before `end_batch` publishes it.
+            Mode::Batch => self.lane.header(position).store(header, Ordering::Relaxed),
+        }
     }
 
     #[inline(always)]
     fn publish_single(&mut self, position: Position, header: u64) {
+        debug_assert!(self.batch_is_empty(), "it would overtake a batch");
         if weakened(Twin::CommittedBeforeHeader) {
             self.store_committed();
         }
-        // K2 (the payload) has been done by the caller.
-        // K3: the commit. Killed right behind it: the message counts, the successor walks over it.
+        // K3: the commit. Killed after it: the message counts, the successor walks over it.
         self.store_header(position, header);
         if weakened(Twin::NextHeaderClearedLate) {
             let next = self.lane.header(self.tail);
@@ -412,8 +384,8 @@ impl LaneProducer {
         self.lane.consumer().poisoned.load(Ordering::Relaxed) != 0
     }
 
-    /// Says that this producer sends nothing more.
-    pub(crate) fn say_no_more(&self) {
+    /// Notes in the lane that this producer sends nothing more.
+    pub(crate) fn mark_finished(&self) {
         self.lane
             .producer()
             .flags

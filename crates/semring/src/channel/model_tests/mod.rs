@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use kernel::{Handle, Kernel};
 
+use super::Message;
 use super::builder::Habits;
-use super::message::Message;
 use super::mpsc::{Consumer, Producer, Ring};
 use crate::error::SendError;
 use crate::guard::Seat;

@@ -37,7 +37,7 @@ fn killed(preemptions: usize, lengths: &'static [usize], before: usize) {
 
             let diary = Arc::new(Mutex::new(Diary::default()));
             let _ = victim(|| {
-                let mut consumer = LaneConsumer::take_over(lane.clone()).expect("a sound lane");
+                let mut consumer = LaneConsumer::take_over(lane.clone(), 0).expect("a sound lane");
                 for turn in 0..before {
                     let message = receive(&mut consumer);
                     consumer.take();
@@ -51,7 +51,7 @@ fn killed(preemptions: usize, lengths: &'static [usize], before: usize) {
             });
 
             let diary = diary.lock().unwrap();
-            let mut successor = LaneConsumer::take_over(lane).expect("a sound lane");
+            let mut successor = LaneConsumer::take_over(lane, 0).expect("a sound lane");
             let first = receive(&mut successor);
             let begin = (0..lengths.len())
                 .find(|&number| first.1 == payload(number as u64, lengths[number]));

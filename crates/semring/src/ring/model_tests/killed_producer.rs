@@ -12,7 +12,7 @@ use super::{number_of, payload, receive, send, used_lane};
 use crate::layout::Meta;
 use crate::model::{explore, fails_without, for_each_death, victim};
 use crate::ring::consume::LaneConsumer;
-use crate::ring::produce::LaneProducer;
+use crate::ring::produce::{LaneProducer, Mode};
 use crate::sync::{Twin, mortal};
 
 /// Numbers of the successor's messages; the victim's begin at 0.
@@ -35,13 +35,14 @@ fn one_by_one(producer: &mut LaneProducer, lengths: &[usize], diary: &Diary) {
 /// Sends the next messages all at once.
 fn as_batch(producer: &mut LaneProducer, lengths: &[usize], diary: &Diary) {
     let first = *diary.lock().unwrap();
-    producer.begin_batch();
     for (number, &length) in (first..).zip(lengths) {
-        let slot = producer.try_reserve(length).expect("room for the batch");
+        let slot = producer
+            .try_reserve(length, Mode::Batch)
+            .expect("room for the batch");
         producer
             .view()
             .write(slot.position(), slot.lead(), &payload(number, length));
-        producer.commit(slot, Meta::default());
+        producer.commit(slot, Meta::default(), Mode::Batch);
     }
     producer.end_batch();
     *diary.lock().unwrap() += lengths.len() as u64;

@@ -11,7 +11,7 @@ mod killed_producer;
 mod publication;
 
 use super::consume::LaneConsumer;
-use super::produce::{LaneProducer, NoSlot};
+use super::produce::{LaneProducer, Mode, NoSlot};
 use crate::layout::view::LaneView;
 use crate::layout::{Capacity, Meta, Position};
 
@@ -33,10 +33,10 @@ fn number_of(bytes: &[u8]) -> u64 {
 
 /// Sends if there is room now.
 fn try_send(producer: &mut LaneProducer, bytes: &[u8]) -> bool {
-    match producer.try_reserve(bytes.len()) {
+    match producer.try_reserve(bytes.len(), Mode::Single) {
         Ok(slot) => {
             producer.view().write(slot.position(), slot.lead(), bytes);
-            producer.commit(slot, Meta::default());
+            producer.commit(slot, Meta::default(), Mode::Single);
             true
         }
         Err(NoSlot::Full { .. }) => false,
@@ -77,7 +77,7 @@ fn receive(consumer: &mut LaneConsumer) -> (Position, Vec<u8>) {
 fn used_lane(lengths: &[usize]) -> (LaneProducer, LaneConsumer) {
     let lane = LaneView::model(CAPACITY);
     let mut producer = LaneProducer::take_over(lane.clone()).expect("a new lane");
-    let mut consumer = LaneConsumer::take_over(lane).expect("a new lane");
+    let mut consumer = LaneConsumer::take_over(lane, 0).expect("a new lane");
     for &length in lengths {
         let bytes = payload(0xEE, length);
         assert!(try_send(&mut producer, &bytes));

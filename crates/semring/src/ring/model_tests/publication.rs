@@ -56,13 +56,14 @@ fn model_a_batch_appears_all_at_once() {
     explore(Some(3), || {
         let (mut producer, mut consumer) = used_lane(A_LAP);
         let sender = thread::spawn(move || {
-            producer.begin_batch();
             for number in 0..3 {
-                let slot = producer.try_reserve(8).expect("the lane is empty");
+                let slot = producer
+                    .try_reserve(8, Mode::Batch)
+                    .expect("the lane is empty");
                 producer
                     .view()
                     .write(slot.position(), slot.lead(), &payload(number, 8));
-                producer.commit(slot, Meta::default());
+                producer.commit(slot, Meta::default(), Mode::Batch);
             }
             producer.end_batch();
         });

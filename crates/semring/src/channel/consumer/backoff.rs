@@ -3,28 +3,28 @@
 //! A consumer that is faster than its producer looks at the very cache line that is being written. Each look takes the
 //! line away, and the producer has to fetch it back: both come down to the pace of these transfers. A little behind,
 //! whole lines move once each. So a consumer that catches up again and again falls back, for as long as falling back
-//! brings it several messages at a time. Who waits for an answer is not in a chase: it never comes that soon.
+//! brings it several messages at a time. A consumer that waits for an answer is not in a chase: it never comes that soon.
 
-/// Found with so few glances, a message was about to be written while the wait for it began.
+/// Found with fewer looks than this, a message was about to be written while the wait for it began.
 const SOON: u32 = 2;
-/// After so many such waits in a row it is a chase.
+/// After this many such waits in a row it is a chase.
 const CATCHES: u32 = 8;
-/// Falling back was worth it if it brought so many messages.
+/// Falling back was worth it if it brought this many messages.
 const WORTH: u64 = 4;
 /// How far to fall back, in pauses of the processor: 0.1 to 0.7 µs.
 const PAUSES: u32 = 16;
 
 /// What the last waits of a consumer were like.
 #[derive(Debug, Default)]
-pub(super) struct Chase {
+pub(super) struct Backoff {
     /// Waits in a row that were over soon.
     catches: u32,
     /// Messages taken when the last wait began.
     taken: u64,
 }
 
-impl Chase {
-    /// How many pauses to make before the first glance of a wait, when so many messages have been taken in all.
+impl Backoff {
+    /// How many pauses to make before the first look of a wait, when `taken` messages have been taken in all.
     pub(super) fn pauses(&mut self, taken: u64) -> u32 {
         let run = taken.wrapping_sub(std::mem::replace(&mut self.taken, taken));
         if self.catches < CATCHES {
@@ -37,10 +37,10 @@ impl Chase {
         }
     }
 
-    /// The wait is over after so many glances in vain.
-    pub(super) fn found(&mut self, glances: u32) {
+    /// The wait is over after this many looks in vain.
+    pub(super) fn found(&mut self, looks: u32) {
         if self.catches < CATCHES {
-            self.catches = if glances < SOON { self.catches + 1 } else { 0 };
+            self.catches = if looks < SOON { self.catches + 1 } else { 0 };
         }
     }
 }
@@ -50,29 +50,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_catches_up_again_and_again_falls_back_while_that_is_worth_it() {
-        let mut chase = Chase::default();
+    fn falls_back_while_that_is_worth_it() {
+        let mut backoff = Backoff::default();
         let mut taken = 0;
-        let mut wait = |run, glances| {
+        let mut wait = |run, looks| {
             taken += run;
-            let pauses = chase.pauses(taken);
-            chase.found(glances);
+            let pauses = backoff.pauses(taken);
+            backoff.found(looks);
             pauses
         };
         assert!((0..CATCHES).all(|_| wait(1, 0) == 0));
-        // It was on its heels; from now on it stays away, whatever the first glance then finds.
+        // It was on its heels; from now on it stays away, whatever the first look then finds.
         assert!((0..100).all(|_| wait(WORTH, SOON + 1) == PAUSES));
         assert_eq!(wait(WORTH - 1, 0), 0);
         assert_eq!(wait(WORTH, 0), 0, "from the beginning");
     }
 
     #[test]
-    fn who_waits_for_answers_never_falls_back() {
-        let mut chase = Chase::default();
+    fn never_falls_back_from_answers() {
+        let mut backoff = Backoff::default();
         for taken in 1..1000 {
-            assert_eq!(chase.pauses(taken), 0);
+            assert_eq!(backoff.pauses(taken), 0);
             // One in a while comes soon.
-            chase.found(if taken % u64::from(CATCHES) == 0 {
+            backoff.found(if taken % u64::from(CATCHES) == 0 {
                 SOON
             } else {
                 0

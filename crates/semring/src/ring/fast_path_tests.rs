@@ -1,11 +1,11 @@
-//! What one comparison lets through: never anything that the questions which it spares would refuse.
+//! The fast path: it never lets anything through that the slow path would refuse.
 
 use proptest::prelude::*;
 
 use super::Damage;
 use super::consume::LaneConsumer;
-use super::lane_tests::{lanes, send};
-use super::produce::LaneProducer;
+use super::lane_tests::{lanes, push, send};
+use super::produce::{LaneProducer, Mode};
 use crate::layout::Position;
 use crate::layout::record::{HEADER_BYTES, Meta, message_header, pad_header};
 use crate::layout::view::LaneView;
@@ -22,20 +22,20 @@ fn message(len: u32) -> u64 {
     message_header(HEADER_BYTES, len, Meta::default())
 }
 
-/// What the merge does when a glance found nothing: true if there is a message, which is stepped over.
-fn look(consumer: &mut LaneConsumer) -> bool {
+/// What the merge does when the fast path found nothing: true if there is a message, which is stepped over.
+fn find_slow(consumer: &mut LaneConsumer) -> bool {
     let Ok(Some(found)) = consumer.find() else {
         return false;
     };
-    consumer.look_ahead(u64::MAX);
+    consumer.open_fast_path(u64::MAX);
     consumer.step_over(&found);
     true
 }
 
 #[test]
-fn no_glance_goes_beyond_the_horizon_behind_a_pad() {
+fn after_a_pad_stays_before_the_trusted_end() {
     let view = lanes(1).remove(0);
-    let mut consumer = LaneConsumer::take_over(view.clone()).unwrap();
+    let mut consumer = LaneConsumer::take_over(view.clone(), 0).unwrap();
     view.producer().committed.store(CAPACITY, Ordering::Relaxed);
     let pad = CAPACITY - 512;
     for at in (0..pad).step_by(512) {
@@ -46,20 +46,20 @@ fn no_glance_goes_beyond_the_horizon_behind_a_pad() {
     assert_eq!(
         (0..pad)
             .step_by(512)
-            .filter(|_| look(&mut consumer))
+            .filter(|_| find_slow(&mut consumer))
             .count(),
         7
     );
     put(&view, 0, 0);
     assert_eq!(consumer.find(), Ok(None));
     put(&view, 0, message(8));
-    assert_eq!(consumer.glance(), None);
+    assert_eq!(consumer.load_header(), None);
     let position = Position::new(CAPACITY);
     assert_eq!(consumer.find(), Err(Damage { position }));
 }
 
 #[test]
-fn a_glance_finds_nothing_at_poison_behind_a_pad() {
+fn after_a_pad_finds_nothing_at_poison() {
     let view = lanes(1).remove(0);
     let start = CAPACITY - 64;
     view.consumer().released.store(start, Ordering::Relaxed);
@@ -67,23 +67,23 @@ fn a_glance_finds_nothing_at_poison_behind_a_pad() {
     put(&view, start, message(8));
     put(&view, start + 16, pad_header(48));
     put(&view, 0, u64::MAX);
-    let mut consumer = LaneConsumer::take_over(view.clone()).unwrap();
-    assert!(look(&mut consumer));
+    let mut consumer = LaneConsumer::take_over(view.clone(), 0).unwrap();
+    assert!(find_slow(&mut consumer));
     assert!(consumer.find().is_err());
     consumer.step_back();
     // Sound up to there; whatever is put there later does not count.
-    assert!(look(&mut consumer));
+    assert!(find_slow(&mut consumer));
     put(&view, 0, message(8));
     assert_eq!(consumer.find(), Ok(None));
-    assert_eq!(consumer.glance(), None);
+    assert_eq!(consumer.load_header(), None);
 }
 
 /// What happens to a lane that is read, or is written by somebody who may write anything.
 #[derive(Clone, Copy, Debug)]
 enum Event {
-    Glance,
-    GlanceAndTake,
-    Look { at_most: u64 },
+    Load,
+    LoadAndTake,
+    Find { at_most: u64 },
     Take,
     Release,
     StepBack,
@@ -107,9 +107,9 @@ fn event() -> impl Strategy<Value = Event> {
     let at = || prop_oneof![0u64..8, 496u64..512, 0u64..512].prop_map(|slot| slot * 8);
     let len = || prop_oneof![0u32..64, 0u32..1100];
     prop_oneof![
-        8 => Just(Event::Glance),
-        8 => Just(Event::GlanceAndTake),
-        4 => prop_oneof![Just(u64::MAX), 0u64..2048].prop_map(|at_most| Event::Look { at_most }),
+        8 => Just(Event::Load),
+        8 => Just(Event::LoadAndTake),
+        4 => prop_oneof![Just(u64::MAX), 0u64..2048].prop_map(|at_most| Event::Find { at_most }),
         2 => Just(Event::Take),
         2 => Just(Event::Release),
         1 => Just(Event::StepBack),
@@ -124,7 +124,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 proptest! {
     #[test]
-    fn what_a_glance_finds_a_look_finds(
+    fn finds_what_the_slow_path_finds(
         start in prop_oneof![Just(0u64), 0u64..1024],
         len in 0u32..200,
         events in proptest::collection::vec(event(), 1..200),
@@ -136,17 +136,17 @@ proptest! {
         for at in (0..CAPACITY).step_by(8) {
             put(&view, at, message(len));
         }
-        let mut consumer = LaneConsumer::take_over(view.clone()).unwrap();
+        let mut consumer = LaneConsumer::take_over(view.clone(), 0).unwrap();
         for event in events {
             match event {
-                Event::Glance => {
-                    if let Some(found) = consumer.glance() {
+                Event::Load => {
+                    if let Some(found) = consumer.load_header() {
                         prop_assert_eq!(consumer.find(), Ok(Some(found)));
                         consumer.step_over(&found);
                     }
                 }
-                Event::GlanceAndTake => {
-                    if let Some(found) = consumer.glance() {
+                Event::LoadAndTake => {
+                    if let Some(found) = consumer.load_header() {
                         prop_assert_eq!(consumer.find(), Ok(Some(found)));
                         // As the channel does it: a single message is taken when no batch is out.
                         consumer.take();
@@ -157,9 +157,9 @@ proptest! {
                         prop_assert_eq!(consumer.position(), found.position.advance(found.header.bytes()));
                     }
                 }
-                Event::Look { at_most } => {
+                Event::Find { at_most } => {
                     if let Ok(Some(found)) = consumer.find() {
-                        consumer.look_ahead(at_most);
+                        consumer.open_fast_path(at_most);
                         consumer.step_over(&found);
                     }
                 }
@@ -188,32 +188,34 @@ proptest! {
     }
 
     #[test]
-    fn a_place_that_is_known_is_one_that_a_look_finds(
+    fn gives_slots_that_the_slow_path_gives(
         sends in proptest::collection::vec((0usize..=1024, 0u8..8, any::<u64>()), 1..400),
     ) {
         let view = lanes(1).remove(0);
         let mut producer = LaneProducer::take_over(view.clone()).unwrap();
+        let mut in_batch = false;
         for (len, what, word) in sends {
             match what {
                 // The consumer comes after, or lies.
                 0 => view.consumer().released.store(producer.tail().get(), Ordering::Relaxed),
                 1 => view.consumer().released.store(word, Ordering::Relaxed),
-                2 => producer.look_ahead(word % 2048),
+                2 => producer.open_fast_path(word % 2048),
                 3 => {
-                    let _ = send(&mut producer, &vec![7; len]);
+                    let _ = if in_batch { push(&mut producer, &vec![7; len]) } else { send(&mut producer, &vec![7; len]) };
                 }
-                4 if !producer.is_in_batch() => producer.begin_batch(),
                 4 => {
                     let _ = producer.end_batch();
+                    in_batch = !in_batch;
                 }
                 _ => {
                     let len = if what == 5 { len } else { len % 32 };
-                    if let Some(slot) = producer.quick_slot(len) {
+                    if let Some(slot) = producer.fast_slot(len) {
                         let tail = producer.tail();
-                        let asked = producer.try_reserve(len);
+                        let mode = if in_batch { Mode::Batch } else { Mode::Single };
+                        let asked = producer.try_reserve(len, mode);
                         prop_assert_eq!(asked.map(|asked| (asked.position(), asked.len())), Ok((slot.position(), len)));
                         prop_assert_eq!(producer.tail(), tail, "a pad was needed");
-                        producer.commit(slot.shortened(len - len / 2), Meta::default());
+                        producer.commit(slot.shortened(len - len / 2), Meta::default(), mode);
                     }
                 }
             }

@@ -4,8 +4,8 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use super::producer::{Patience, ProducerCore};
-use super::trust;
+use super::core::{Patience, ProducerCore};
+use crate::channel::trust;
 use crate::error::SendError;
 use crate::guard::wait::Deadline;
 use crate::layout::{Meta, Position};
@@ -77,7 +77,7 @@ impl<'a> Reservation<'a> {
             end.is_some_and(|end| end <= self.len()),
             "the bytes don't fit the reservation"
         );
-        self.core.lane.view().write(
+        self.core.gate.lane.view().write(
             self.slot.position(),
             self.slot.lead() + offset as u64,
             bytes,
@@ -102,13 +102,13 @@ impl<'a> Reservation<'a> {
         if left == 0 {
             return Ok(0);
         }
-        let span = self.core.lane.view().span(
+        let span = self.core.gate.lane.view().span(
             self.slot.position(),
             self.slot.lead() + self.written as u64,
             left,
         );
         let got = span.fill_from(source.as_fd());
-        if self.core.lane.view().is_torn() {
+        if self.core.gate.lane.view().is_torn() {
             return Err(io::Error::other(SendError::Removed));
         }
         let got = got?;
@@ -138,16 +138,14 @@ impl<'a> Reservation<'a> {
     #[must_use]
     #[inline]
     pub fn as_mut_slice(&mut self) -> Option<&mut [u8]> {
+        // Asked first: in a forked child the bytes are not there.
+        if !self.core.options.trusts_peers || self.core.gate.lane.view().is_forked() {
+            return None;
+        }
         let len = self.len();
-        let start = self
-            .core
-            .lane
-            .view()
-            .bytes_at(self.slot.position(), self.slot.lead(), len);
-        self.core
-            .habits
-            .trusts_peers
-            .then(|| trust::slice_mut(start, len))
+        let view = self.core.gate.lane.view();
+        let start = view.bytes_at(self.slot.position(), self.slot.lead(), len);
+        Some(trust::slice_mut(start, len))
     }
 
     /// Publishes the message, with one store. Wakes the consumer if it sleeps; trouble met there is
@@ -155,7 +153,6 @@ impl<'a> Reservation<'a> {
     #[inline]
     pub fn commit(self) {
         self.core.commit(self.slot, self.meta);
-        self.core.ring_bell();
     }
 
     /// Gives the room back, as dropping does.
@@ -180,17 +177,14 @@ impl io::Write for Reservation<'_> {
 /// batch is committed as well: each of its messages is complete. (A producer that is dropped by the panic
 /// then counts as died, so its consumer can tell that the stream is not.)
 #[derive(Debug)]
+#[must_use = "a batch that is dropped at once is empty"]
 pub struct SendBatch<'a> {
     core: &'a mut ProducerCore,
 }
 
 impl<'a> SendBatch<'a> {
     pub(super) fn new(core: &'a mut ProducerCore) -> Self {
-        core.end_leaked_batch();
-        // (In a forked child a leaked one stays open: nothing is sent there.)
-        if !core.lane.is_in_batch() {
-            core.lane.begin_batch();
-        }
+        core.begin_batch();
         Self { core }
     }
 
@@ -201,7 +195,7 @@ impl<'a> SendBatch<'a> {
     /// As [`Producer::send`](crate::Producer::send); what was pushed before stays in the batch.
     #[inline]
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), SendError> {
-        self.add(bytes, Meta::default(), Patience::Until(Deadline::NEVER))
+        self.core.push(bytes, Meta::default(), Patience::FOREVER)
     }
 
     /// As [`push`](Self::push), with a kind and flags for the consumer.
@@ -214,7 +208,7 @@ impl<'a> SendBatch<'a> {
     #[inline]
     pub fn push_with(&mut self, bytes: &[u8], meta: Meta) -> Result<(), SendError> {
         assert!(meta.is_valid(), "the flags 0xf0 are reserved");
-        self.add(bytes, meta, Patience::Until(Deadline::NEVER))
+        self.core.push(bytes, meta, Patience::FOREVER)
     }
 
     /// Adds a message if there is room; never waits and publishes nothing.
@@ -223,7 +217,7 @@ impl<'a> SendBatch<'a> {
     /// [`SendError::Full`], and those of [`push`](Self::push).
     #[inline]
     pub fn try_push(&mut self, bytes: &[u8]) -> Result<(), SendError> {
-        self.add(bytes, Meta::default(), Patience::Try)
+        self.core.push(bytes, Meta::default(), Patience::Try)
     }
 
     /// As [`push`](Self::push), but waits no longer than this.
@@ -231,8 +225,8 @@ impl<'a> SendBatch<'a> {
     /// # Errors
     /// [`SendError::TimedOut`], and those of [`push`](Self::push).
     pub fn push_timeout(&mut self, bytes: &[u8], timeout: Duration) -> Result<(), SendError> {
-        let patience = Patience::Until(Deadline::after(timeout));
-        self.add(bytes, Meta::default(), patience)
+        self.core
+            .push(bytes, Meta::default(), Patience::at_most(timeout))
     }
 
     /// As [`push`](Self::push), but waits no longer than until this moment of CLOCK_MONOTONIC.
@@ -240,27 +234,14 @@ impl<'a> SendBatch<'a> {
     /// # Errors
     /// [`SendError::TimedOut`], and those of [`push`](Self::push).
     pub fn push_deadline(&mut self, bytes: &[u8], deadline: Instant) -> Result<(), SendError> {
-        self.add(
-            bytes,
-            Meta::default(),
-            Patience::Until(Deadline::at(deadline)),
-        )
-    }
-
-    #[inline]
-    fn add(&mut self, bytes: &[u8], meta: Meta, patience: Patience) -> Result<(), SendError> {
-        let slot = self.core.reserve(bytes.len(), patience)?;
-        // This is no forked child: `reserve` has looked.
-        let lane = &mut self.core.lane;
-        lane.view().write_here(slot.position(), slot.lead(), bytes);
-        lane.commit_to_batch(slot, meta);
-        Ok(())
+        let patience = Patience::Until(Deadline::at(deadline));
+        self.core.push(bytes, Meta::default(), patience)
     }
 
     /// True if nothing was pushed since the last publication.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.core.lane.batch_is_empty()
+        self.core.gate.lane.batch_is_empty()
     }
 
     /// Publishes all messages of the batch with one store.
@@ -270,13 +251,5 @@ impl<'a> SendBatch<'a> {
 impl Drop for SendBatch<'_> {
     fn drop(&mut self) {
         self.core.end_batch();
-    }
-}
-
-impl std::fmt::Debug for ProducerCore {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ProducerCore")
-            .field("lane", &self.seat.lane())
-            .finish_non_exhaustive()
     }
 }

@@ -2,10 +2,11 @@
 
 use std::ops::RangeInclusive;
 
-use super::consumer::ConsumerCore;
+use super::core::ConsumerCore;
 use super::message::View;
 use crate::layout::Position;
 use crate::lifecycle::UnwindMark;
+use crate::ring::merge::Next;
 
 /// Messages that are released together, each lane with one store. Dropping it releases all that was taken
 /// out (but on the lane that it ended on, less than a quarter lap may wait for what follows, as after
@@ -15,6 +16,7 @@ use crate::lifecycle::UnwindMark;
 /// [`release`](Self::release) releases them in any case. A batch that was received while the thread was
 /// unwinding already (in a destructor) is released by dropping it, as usual.
 #[derive(Debug)]
+#[must_use = "a batch that is dropped at once releases nothing"]
 pub struct Batch<'a> {
     core: &'a mut ConsumerCore,
     /// The lanes between which the messages came.
@@ -25,6 +27,7 @@ pub struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     pub(super) fn new(core: &'a mut ConsumerCore) -> Self {
+        core.begin_batch();
         let here = core.current();
         Self {
             core,
@@ -40,22 +43,26 @@ impl<'a> Batch<'a> {
 
     /// The next message that is there now. `None` when there is none left; damage met on the way is
     /// reported by the consumer's next call.
-    #[inline]
+    #[inline(always)]
     pub fn next_message(&mut self) -> Option<BatchMessage<'_>> {
-        // Twice, so that the compiler knows in the first case which lane it is.
-        let core = &mut *self.core;
-        let lane = core.current();
-        if let Some(found) = core.glance_for_batch() {
-            let view = core.step(lane, found);
+        // Read before the header: nothing is known any more after a load that acquires.
+        let lane = self.core.current();
+        if let Some(found) = self.core.load_header_for_batch() {
+            let view = self.core.step_over(lane, found);
             return Some(BatchMessage { view });
         }
-        let found = core.find_for_batch()?;
-        // Perhaps of another lane.
-        let lane = core.current();
-        self.first = self.first.min(lane);
-        self.last = self.last.max(lane);
-        let view = core.step(lane, found);
+        let Next { lane, found, .. } = self.find()?;
+        let view = self.core.step_over(lane, found);
         Some(BatchMessage { view })
+    }
+
+    /// The next message, perhaps of another lane.
+    #[inline(never)]
+    fn find(&mut self) -> Option<Next> {
+        let next = self.core.find_for_batch()?;
+        self.first = self.first.min(next.lane);
+        self.last = self.last.max(next.lane);
+        Some(next)
     }
 
     /// Messages taken out so far.
@@ -74,7 +81,7 @@ impl<'a> Batch<'a> {
     fn end(&mut self) {
         // Nothing was taken out: pads at most.
         if self.messages() == 0 {
-            self.core.put_batch_back();
+            self.core.abandon_batch(self.lanes());
         } else {
             self.core.end_batch(self.lanes());
         }
@@ -96,7 +103,7 @@ impl<'a> Batch<'a> {
 
     /// Puts everything taken out back: the consumer's next calls deliver it again.
     pub fn put_back(self) {
-        self.core.put_batch_back();
+        self.core.abandon_batch(self.lanes());
         // Ended already.
         std::mem::forget(self);
     }
@@ -105,7 +112,7 @@ impl<'a> Batch<'a> {
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
         if self.mark.is_interrupted() {
-            self.core.put_batch_back();
+            self.core.abandon_batch(self.lanes());
         } else {
             self.end();
         }

@@ -3,9 +3,9 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use super::builder::Habits;
-use super::consumer::Rest;
-use super::trust;
+use super::release::Release;
+use crate::channel::builder::Habits;
+use crate::channel::trust;
 use crate::error::RecvError;
 use crate::layout::view::LaneView;
 use crate::layout::{Meta, Position};
@@ -18,17 +18,22 @@ pub struct View<'a> {
     lane: &'a LaneView,
     number: usize,
     found: Found,
-    habits: &'a Habits,
+    options: &'a Habits,
 }
 
 impl<'a> View<'a> {
     #[inline(always)]
-    pub(super) fn new(lane: &'a LaneView, number: usize, found: Found, habits: &'a Habits) -> Self {
+    pub(super) fn new(
+        lane: &'a LaneView,
+        number: usize,
+        found: Found,
+        options: &'a Habits,
+    ) -> Self {
         Self {
             lane,
             number,
             found,
-            habits,
+            options,
         }
     }
 
@@ -203,12 +208,13 @@ impl<'a> View<'a> {
     #[must_use]
     #[inline]
     pub fn as_slice(&self) -> Option<&[u8]> {
-        let start = self
-            .lane
-            .bytes_at(self.position(), self.found.header.lead(), self.len());
-        self.habits
-            .trusts_peers
-            .then(|| trust::slice(start, self.len()))
+        // Asked first: in a forked child the bytes are not there.
+        if !self.options.trusts_peers || self.lane.is_forked() {
+            return None;
+        }
+        let lead = self.found.header.lead();
+        let start = self.lane.bytes_at(self.position(), lead, self.len());
+        Some(trust::slice(start, self.len()))
     }
 }
 
@@ -251,9 +257,10 @@ impl std::fmt::Debug for View<'_> {
 /// # drop(message); drop((producer, consumer)); ring.remove()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[must_use = "a message that is dropped is released"]
 pub struct Message<'a> {
     lane: &'a mut LaneConsumer,
-    rest: &'a mut Rest,
+    rest: &'a mut Release,
     found: Found,
     read: usize,
     mark: UnwindMark,
@@ -261,7 +268,7 @@ pub struct Message<'a> {
 
 impl<'a> Message<'a> {
     #[inline(always)]
-    pub(super) fn new(lane: &'a mut LaneConsumer, rest: &'a mut Rest, found: Found) -> Self {
+    pub(super) fn new(lane: &'a mut LaneConsumer, rest: &'a mut Release, found: Found) -> Self {
         Self {
             lane,
             rest,
@@ -277,9 +284,9 @@ impl<'a> Message<'a> {
     pub fn view(&self) -> View<'_> {
         View::new(
             self.lane.view(),
-            self.rest.lane,
+            self.lane.number(),
             self.found,
-            &self.rest.habits,
+            &self.rest.options,
         )
     }
 
@@ -367,14 +374,13 @@ impl<'a> Message<'a> {
     #[must_use]
     #[inline]
     pub fn as_slice(&self) -> Option<&[u8]> {
-        let start =
-            self.lane
-                .view()
-                .bytes_at(self.position(), self.found.header.lead(), self.len());
-        self.rest
-            .habits
-            .trusts_peers
-            .then(|| trust::slice(start, self.len()))
+        let len = self.len();
+        let view = self.lane.view();
+        if !self.rest.options.trusts_peers || view.is_forked() {
+            return None;
+        }
+        let start = view.bytes_at(self.position(), self.found.header.lead(), len);
+        Some(trust::slice(start, len))
     }
 
     /// Releases the message, as dropping does; also while a panic unwinds the thread.

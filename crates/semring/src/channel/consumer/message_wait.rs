@@ -1,10 +1,12 @@
-//! How a consumer waits: what it asks, what it rings for producers, and on what it sleeps.
+//! How a consumer waits for messages, and how it wakes producers that wait for room.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::end_of_stream::EndOfStream;
 use crate::guard::doorbell::{Waker, is_in_burst};
 use crate::guard::interrupt::InterruptFlag;
-use crate::guard::wait::{Company, Waiting};
+use crate::guard::wait::{PeerCheck, Waiting, Wakeup};
 use crate::guard::{Bell, GuardError, Seat, Waited};
 use crate::lifecycle::{ConsumerSeat, note_count};
 use crate::os::barrier;
@@ -12,24 +14,38 @@ use crate::ring::consume::LaneConsumer;
 use crate::ring::merge::Merge;
 use crate::sync::AtomicU64;
 
-/// The producers' bells, as the consumer rings them.
-pub(super) struct Bells {
-    pub(super) wakers: Vec<Waker>,
-    pub(super) posts: u64,
+/// The wait words of the producers, as the consumer looks at them after each release.
+pub(super) struct RoomWakers {
+    /// One for each lane.
+    wakers: Vec<Waker>,
+    /// How often a producer was woken. Statistics.
+    posts: u64,
     /// Bytes released since the guard was asked last.
-    pub(super) since_probe: u64,
-    /// It is asked again after so many.
-    pub(super) until_probe: u64,
+    since_check: u64,
+    /// It is asked again after this many.
+    bytes_per_check: u64,
 }
 
-impl Bells {
-    /// Releases what was taken on the lane of this number, and wakes its producer if it waits for room.
+impl RoomWakers {
+    pub(super) fn new(lanes: usize, bytes_per_check: u64) -> Self {
+        Self {
+            wakers: (0..lanes).map(|_| Waker::new()).collect(),
+            posts: 0,
+            since_check: 0,
+            bytes_per_check,
+        }
+    }
+
+    pub(super) fn posts(&self) -> u64 {
+        self.posts
+    }
+
+    /// Releases what was taken on a lane, and wakes its producer if that waits for room.
     #[inline]
     pub(super) fn release(
         &mut self,
         lane: &mut LaneConsumer,
         seat: &ConsumerSeat,
-        number: usize,
     ) -> Result<(), GuardError> {
         // A message that is dropped in a forked child: its pages are not there.
         if seat.ring().is_forked() {
@@ -39,7 +55,8 @@ impl Bells {
         if !lane.release() {
             return Ok(());
         }
-        self.since_probe += bytes;
+        self.since_check += bytes;
+        let number = lane.number();
         let word = &lane.view().producer().wait_word;
         if self.wakers[number].is_due(word) {
             self.posts += 1;
@@ -48,8 +65,8 @@ impl Bells {
             posted.inspect_err(|_| self.wakers[number].not_posted())?;
         }
         // How a busy consumer notices that the ring was removed.
-        if self.since_probe >= self.until_probe {
-            self.since_probe = 0;
+        if self.since_check >= self.bytes_per_check {
+            self.since_check = 0;
             seat.ring().guard.producers_gone()?;
         }
         Ok(())
@@ -60,49 +77,57 @@ impl Bells {
         merge: &mut Merge,
         seat: &ConsumerSeat,
     ) -> Result<(), GuardError> {
-        (0..self.wakers.len())
-            .try_for_each(|number| self.release(merge.lane_mut(number), seat, number))
+        (0..self.wakers.len()).try_for_each(|number| self.release(merge.lane_mut(number), seat))
     }
-}
-
-/// How many attachments have come to their end, if all have and no end-of-stream was delivered for
-/// them.
-pub(super) fn ended_attachments(
-    seat: &ConsumerSeat,
-    saw_messages: bool,
-) -> Result<Option<u64>, GuardError> {
-    // Whoever attaches all the time is not gone: then there is no end yet.
-    for _ in 0..64 {
-        // The sum before and after the probe: if nobody attached in between, it is the sum of exactly
-        // those who are gone now.
-        let before = seat.attachments();
-        if !seat.ring().guard.producers_gone()? {
-            return Ok(None);
-        }
-        if seat.attachments() == before {
-            let due = saw_messages || before != seat.delivered_end();
-            return Ok(due.then_some(before));
-        }
-    }
-    Ok(None)
 }
 
 /// A consumer that waits for messages.
 pub(super) struct MessageWait<'a> {
-    pub(super) merge: &'a mut Merge,
-    pub(super) bells: &'a mut Bells,
-    pub(super) seat: &'a ConsumerSeat,
-    pub(super) interrupt: &'a InterruptFlag,
-    pub(super) saw_messages: bool,
-    pub(super) ended: Option<u64>,
-    pub(super) woken: bool,
+    merge: &'a mut Merge,
+    room_wakers: &'a mut RoomWakers,
+    seat: &'a ConsumerSeat,
+    end: &'a EndOfStream,
+    interrupt: Arc<InterruptFlag>,
+    /// The attachments whose stream has ended, if the last check found that out.
+    ended: Option<u64>,
+    /// The last sleep was ended by a token.
+    woken: bool,
+}
+
+impl<'a> MessageWait<'a> {
+    pub(super) fn new(
+        merge: &'a mut Merge,
+        room_wakers: &'a mut RoomWakers,
+        seat: &'a ConsumerSeat,
+        end: &'a EndOfStream,
+        interrupt: Arc<InterruptFlag>,
+    ) -> Self {
+        Self {
+            merge,
+            room_wakers,
+            seat,
+            end,
+            interrupt,
+            ended: None,
+            woken: false,
+        }
+    }
+
+    /// The attachments whose stream has ended, if the last check found that out.
+    pub(super) fn ended(&self) -> Option<u64> {
+        self.ended
+    }
 }
 
 impl Waiting for MessageWait<'_> {
-    const ASKS_ASLEEP: bool = true;
+    const CHECKS_ASLEEP: bool = true;
 
     fn word(&self) -> &AtomicU64 {
         &self.seat.page().wait_word
+    }
+
+    fn wakeup(&self) -> Wakeup<'_> {
+        Wakeup::new(&*self.seat.ring().guard, Bell::Messages)
     }
 
     fn is_ready(&mut self) -> bool {
@@ -114,12 +139,12 @@ impl Waiting for MessageWait<'_> {
     }
 
     fn is_over(&mut self) -> Result<bool, GuardError> {
-        self.ended = ended_attachments(self.seat, self.saw_messages)?;
+        self.ended = self.end.ended_attachments(self.seat)?;
         self.seat.ring().check()?;
         Ok(self.ended.is_some())
     }
 
-    fn summon(&mut self) -> bool {
+    fn issue_barrier(&mut self) -> bool {
         let lanes = self.merge.lanes().iter();
         let mut in_burst = lanes
             .enumerate()
@@ -140,30 +165,21 @@ impl Waiting for MessageWait<'_> {
             .all(|lane| matches!(alive(lane), Ok(false)))
     }
 
-    fn settle(&mut self) -> Result<(), GuardError> {
+    fn flush_before_sleep(&mut self) -> Result<(), GuardError> {
         // Woken for nothing: there may be thousands of old tokens, one for each producer that left.
         // Before the announcement, so that none posted for it is lost.
         if std::mem::take(&mut self.woken) {
-            self.seat.ring().guard.drain(Bell::Messages)?;
+            self.wakeup().drain()?;
         }
-        self.bells.release_all(self.merge, self.seat)
+        self.room_wakers.release_all(self.merge, self.seat)
     }
 
-    fn hush(&mut self) -> Result<(), GuardError> {
-        self.seat.ring().guard.drain(Bell::Messages)
-    }
-
-    fn ring(&mut self) -> Result<(), GuardError> {
-        self.seat.ring().guard.post(Bell::Messages)
-    }
-
-    fn sleep(&mut self, company: Company, timeout: Option<Duration>) -> Result<Waited, GuardError> {
+    fn sleep(&mut self, check: PeerCheck, timeout: Option<Duration>) -> Result<Waited, GuardError> {
         // The last look may have found zeros, and nobody would wake us.
         self.seat.ring().check()?;
-        let guard = &self.seat.ring().guard;
-        let waited = match company {
-            Company::Needed => guard.wait_for_producers(timeout)?,
-            Company::AskedFor => guard.wait(Bell::Messages, timeout)?,
+        let waited = match check {
+            PeerCheck::WhileAsleep => self.seat.ring().guard.wait_for_producers(timeout)?,
+            PeerCheck::Done => self.wakeup().wait(timeout)?,
         };
         self.woken = waited == Waited::Token;
         Ok(waited)

@@ -1,0 +1,453 @@
+//! The way of a message from the call to the load that finds it.
+//!
+//! ```text
+//! Consumer::recv
+//!   ConsumerCore::next         the fast path: nothing pending, and a header before the lane's limit
+//!   ConsumerCore::next_slow    otherwise
+//!     begin                    what is pending: an end to record, a batch that was leaked, a removal
+//!     find                     corrupt lanes to report; Merge::find over the lanes, which opens the fast path
+//!     spin, wait               until there is something
+//! Consumer::try_recv
+//!   ConsumerCore::try_next     the same fast path
+//!   ConsumerCore::try_next_slow
+//! Message::drop                the position moves on; a quarter lap at a time is released
+//! ```
+//! The fast path opens in [`Merge`], whenever it finds a message: up to where the lane's headers are trusted and the
+//! turn of the lane ends. It ends where the lane's position reaches that limit, and as long as anything is
+//! [pending](crate::channel::pending).
+
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
+
+use super::backoff::Backoff;
+use super::message::{Message, View};
+use super::message_wait::{MessageWait, RoomWakers};
+use super::release::{ConsumerConditions, Release};
+use super::spin::spin;
+use crate::channel::BYTES_PER_CHECK;
+use crate::channel::builder::Habits;
+use crate::channel::parking::{Parking, Woken};
+use crate::channel::pending::Pending;
+use crate::error::{RecvError, RemoveError};
+use crate::guard::wait::{Deadline, Outcome};
+use crate::guard::{Bell, GuardError};
+use crate::lifecycle::{ConsumerSeat, Removal, note_count, remove_idle};
+use crate::os::{barrier, clock};
+use crate::ring::Damage;
+use crate::ring::consume::{Found, LaneConsumer};
+use crate::ring::merge::{LaneDamage, Merge, Next};
+
+/// How often a consumer that polls an empty ring asks the kernel whether the producers are gone.
+const POLL_CHECK: Duration = Duration::from_micros(50);
+
+pub(super) struct ConsumerCore {
+    pub(super) merge: Merge,
+    pub(super) rest: Release,
+    pub(super) parking: Parking,
+    backoff: Backoff,
+    /// When `try_recv` last asked the guard.
+    last_poll_check: Option<Instant>,
+}
+
+impl ConsumerCore {
+    pub(super) fn new(
+        seat: ConsumerSeat,
+        lanes: Vec<LaneConsumer>,
+        damaged: Vec<(usize, Damage)>,
+        options: Habits,
+    ) -> Self {
+        let capacity = seat.ring().superblock.geometry.capacity();
+        if options.asymmetric_barrier && barrier::is_available() {
+            seat.can_barrier();
+        }
+        let bytes_per_check = capacity.quarter().max(BYTES_PER_CHECK);
+        let mut core = Self {
+            parking: Parking::new(options.wait, seat.generation(), Bell::Messages),
+            rest: Release {
+                room_wakers: RoomWakers::new(lanes.len(), bytes_per_check),
+                pending: Pending::new(ConsumerConditions::default()),
+                seat,
+                options,
+            },
+            merge: Merge::new(lanes, capacity),
+            backoff: Backoff::default(),
+            last_poll_check: None,
+        };
+        for (lane, Damage { position }) in damaged {
+            core.note_damage(LaneDamage { lane, position });
+        }
+        core
+    }
+
+    /// The next message; waits until there is one.
+    #[inline(always)]
+    pub(super) fn next(&mut self, deadline: Deadline) -> Result<Found, RecvError> {
+        match self.load_header() {
+            Some(found) => Ok(found),
+            None => self.next_slow(deadline),
+        }
+    }
+
+    /// The next message if there is one now.
+    #[inline(always)]
+    pub(super) fn try_next(&mut self) -> Result<Found, RecvError> {
+        match self.load_header() {
+            Some(found) => Ok(found),
+            None => self.try_next_slow(),
+        }
+    }
+
+    /// The fast path: two comparisons, a look at the memory, and the load of the header.
+    #[inline(always)]
+    fn load_header(&self) -> Option<Found> {
+        if !self.rest.pending.is_empty() {
+            return None;
+        }
+        self.merge.load_header()
+    }
+
+    /// The message that was found last.
+    #[inline(always)]
+    pub(super) fn message(&mut self, found: Found) -> Message<'_> {
+        Message::new(self.merge.current_mut(), &mut self.rest, found)
+    }
+
+    #[inline(never)]
+    fn next_slow(&mut self, deadline: Deadline) -> Result<Found, RecvError> {
+        self.begin()?;
+        loop {
+            let found = self.find();
+            if let Some(next) = self.recheck_truncation(found)? {
+                return Ok(next);
+            }
+            // Only the fast path looks while it spins: nothing may be pending.
+            if self.rest.pending.is_empty()
+                && let Some(next) = spin(&self.merge, &mut self.parking, &mut self.backoff)
+            {
+                return Ok(next);
+            }
+            self.wait(deadline)?;
+        }
+    }
+
+    #[inline(never)]
+    fn try_next_slow(&mut self) -> Result<Found, RecvError> {
+        self.begin()?;
+        let answer = self.look_around();
+        self.recheck_truncation(answer)
+    }
+
+    /// Attends to what is pending, but for corrupt lanes.
+    #[inline]
+    pub(super) fn begin(&mut self) -> Result<(), RecvError> {
+        if !self.rest.seat.ring().is_intact() {
+            return Err(self.why_not_intact());
+        }
+        if self.rest.pending.removed {
+            return Err(RecvError::Removed);
+        }
+        self.record_end();
+        self.put_leaked_batch_back()
+    }
+
+    /// Why the ring's pages are not there.
+    #[cold]
+    fn why_not_intact(&mut self) -> RecvError {
+        if self.rest.seat.ring().is_forked() {
+            return RecvError::Forked;
+        }
+        // Wakes the others, who learn of it.
+        let _ = self.rest.seat.ring().check();
+        self.failed(GuardError::Removed)
+    }
+
+    /// An answer other than a message may come of zeros in place of the ring's bytes.
+    fn recheck_truncation<T>(&mut self, answer: Result<T, RecvError>) -> Result<T, RecvError> {
+        if answer.is_err() {
+            let check = self.rest.seat.ring().check();
+            check.map_err(|error| self.failed(error))?;
+        }
+        answer
+    }
+
+    /// The next message, if there is one.
+    #[inline]
+    fn find(&mut self) -> Result<Option<Found>, RecvError> {
+        if let Some(error) = self.next_corrupt_lane() {
+            return Err(error);
+        }
+        match self.merge.find() {
+            Ok(Some(next)) => {
+                if let Some(left) = next.left {
+                    self.release(left)?;
+                }
+                self.open_stream();
+                Ok(Some(next.found))
+            }
+            Ok(None) => Ok(None),
+            Err(damage) => {
+                self.note_damage(damage);
+                Err(self.next_corrupt_lane().expect("just noted"))
+            }
+        }
+    }
+
+    /// A message was found: an end of the stream will be due.
+    #[inline]
+    fn open_stream(&mut self) {
+        if !self.rest.pending.end.is_open() {
+            self.rest.pending.change(|pending| pending.end.open());
+        }
+    }
+
+    /// The lane is skipped from now on; its producer, if it sleeps for room that will never come, is woken to
+    /// find that out.
+    #[cold]
+    pub(super) fn note_damage(&mut self, damage: LaneDamage) {
+        self.rest
+            .pending
+            .change(|pending| pending.corrupt.push_back(damage));
+        let bell = Bell::Room { lane: damage.lane };
+        // A failure is found again by the next call.
+        let _ = self.rest.seat.ring().guard.post(bell);
+    }
+
+    /// The report of a corrupt lane that is due.
+    fn next_corrupt_lane(&mut self) -> Option<RecvError> {
+        if self.rest.pending.corrupt.is_empty() {
+            return None;
+        }
+        let next = |pending: &mut ConsumerConditions| pending.corrupt.pop_front();
+        let LaneDamage { lane, position } = self.rest.pending.change(next)?;
+        Some(RecvError::Poisoned { lane, position })
+    }
+
+    fn release(&mut self, lane: usize) -> Result<(), RecvError> {
+        self.rest.release(self.merge.lane_mut(lane))
+    }
+
+    pub(super) fn release_all(&mut self) -> Result<(), RecvError> {
+        let Release {
+            room_wakers, seat, ..
+        } = &mut self.rest;
+        let result = room_wakers.release_all(&mut self.merge, seat);
+        result.map_err(|error| self.failed(error))
+    }
+
+    #[cold]
+    pub(super) fn failed(&mut self, error: GuardError) -> RecvError {
+        self.rest.failed(error)
+    }
+
+    /// The next message, or why there is none: for a consumer that does not wait.
+    fn look_around(&mut self) -> Result<Found, RecvError> {
+        if let Some(next) = self.find()? {
+            return Ok(next);
+        }
+        self.release_all()?;
+        if self.parking.take_interrupt() {
+            return Err(RecvError::Interrupted);
+        }
+        if self.parking.is_polled() {
+            return self.stand_by();
+        }
+        let now = clock::now();
+        let last = self.last_poll_check;
+        if last.is_some_and(|last| now.duration_since(last) < POLL_CHECK) {
+            return Err(RecvError::Empty);
+        }
+        self.last_poll_check = Some(now);
+        let ended = self.rest.pending.end.ended_attachments(&self.rest.seat);
+        let ended = ended.map_err(|error| self.failed(error))?;
+        // Producers that are gone by now published before: look again, then believe the end.
+        match (self.find()?, ended) {
+            (Some(next), _) => Ok(next),
+            (None, Some(attachments)) => Err(self.end(attachments)),
+            (None, None) => Err(RecvError::Empty),
+        }
+    }
+
+    fn message_wait(&mut self) -> (&mut Parking, MessageWait<'_>) {
+        let Release {
+            room_wakers,
+            seat,
+            pending,
+            ..
+        } = &mut self.rest;
+        let interrupt = self.parking.interrupt_flag();
+        let side = MessageWait::new(&mut self.merge, room_wakers, seat, &pending.end, interrupt);
+        (&mut self.parking, side)
+    }
+
+    /// The rest of a look in vain by a consumer that is polled.
+    #[cold]
+    fn stand_by(&mut self) -> Result<Found, RecvError> {
+        let (parking, mut side) = self.message_wait();
+        let outcome = parking.stand_by(&mut side);
+        let ended = side.ended();
+        match outcome.map_err(|error| self.failed(error))? {
+            Some(Outcome::Ready) => match self.find()? {
+                Some(next) => Ok(next),
+                None if self.parking.take_interrupt() => Err(RecvError::Interrupted),
+                None => Err(RecvError::Empty),
+            },
+            Some(Outcome::Over) => Err(self.end(ended.expect("over means ended"))),
+            Some(Outcome::TimedOut) | None => Err(RecvError::Empty),
+        }
+    }
+
+    #[cold]
+    fn wait(&mut self, deadline: Deadline) -> Result<(), RecvError> {
+        let (parking, mut side) = self.message_wait();
+        let woken = parking.wait(&mut side, deadline);
+        let ended = side.ended();
+        note_count(&self.rest.seat.page().sleeps, self.parking.sleeps());
+        match woken.map_err(|error| self.failed(error))? {
+            Woken::Ready => Ok(()),
+            Woken::Interrupted => Err(RecvError::Interrupted),
+            Woken::TimedOut => self.recheck_truncation(Err(RecvError::TimedOut)),
+            Woken::Over => Err(self.end(ended.expect("over means ended"))),
+        }
+    }
+
+    fn end(&mut self, attachments: u64) -> RecvError {
+        self.rest
+            .pending
+            .change(|pending| pending.end.returned(attachments));
+        RecvError::EndOfStream
+    }
+
+    /// Records the end that was returned last, if that has not been done.
+    pub(super) fn record_end(&mut self) {
+        if self.rest.pending.end.has_to_record()
+            && let Some(attachments) = self
+                .rest
+                .pending
+                .change(|pending| pending.end.take_to_record())
+        {
+            self.rest.seat.note_end(attachments);
+        }
+    }
+
+    /// Removes the ring if its stream has ended.
+    pub(super) fn remove_at_end(&mut self) -> Result<bool, RemoveError> {
+        let _ = self.put_leaked_batch_back();
+        let _ = self.release_all();
+        let ring = self.rest.seat.ring().clone();
+        let removal = remove_idle(&ring, true, || !self.merge.is_ready())?;
+        let is_removed = removal == Removal::Removed;
+        self.rest.pending.change(|pending| {
+            pending.removed |= is_removed;
+            // Not gone: the stream has not ended after all. Its end is due again, also if the process in the
+            // way is killed before it becomes a producer, and so never had a stream of its own.
+            if !is_removed {
+                pending.end.open();
+            }
+        });
+        Ok(is_removed)
+    }
+
+    /// From here on a batch is out: messages of it are stepped over, and released when it ends.
+    pub(super) fn begin_batch(&mut self) {
+        self.rest.pending.begin_batch();
+    }
+
+    /// A batch that is still out when the consumer is used was leaked (`mem::forget`). Its messages come
+    /// again, as a leaked message does: stepped over for ever they would never be released, and the
+    /// consumer could sleep while its producer waits for their room.
+    #[inline]
+    fn put_leaked_batch_back(&mut self) -> Result<(), RecvError> {
+        if !self.rest.pending.is_batch_open() {
+            return Ok(());
+        }
+        self.put_batch_back();
+        // Which lanes it came from is not known any more.
+        self.release_all()
+    }
+
+    /// Forgets what a batch stepped over: it is found again.
+    fn put_batch_back(&mut self) {
+        self.rest.pending.end_batch();
+        self.merge.step_back();
+    }
+
+    /// Puts a batch back that came from these lanes. What was taken before it, on lanes that the merge left with it,
+    /// is released.
+    pub(super) fn abandon_batch(&mut self, lanes: RangeInclusive<usize>) {
+        self.put_batch_back();
+        self.release_but_current(lanes);
+    }
+
+    fn release_but_current(&mut self, lanes: RangeInclusive<usize>) {
+        for number in lanes {
+            if number != self.merge.current() {
+                // That the ring was removed is reported by the next call.
+                let _ = self.release(number);
+            }
+        }
+    }
+
+    /// The next message of the lane that the last one came from, for a batch, if no more than a look is to be
+    /// done.
+    #[inline(always)]
+    pub(super) fn load_header_for_batch(&self) -> Option<Found> {
+        self.merge.load_header()
+    }
+
+    /// The next message for a batch. Lanes that the merge leaves are released when the batch ends.
+    pub(super) fn find_for_batch(&mut self) -> Option<Next> {
+        if self.rest.seat.ring().is_forked() {
+            return None;
+        }
+        match self.merge.find() {
+            Ok(next) => next.inspect(|_| self.open_stream()),
+            Err(damage) => {
+                self.note_damage(damage);
+                None
+            }
+        }
+    }
+
+    /// The message that was found last, on this lane, stepped over but not let go of: for a batch.
+    #[inline(always)]
+    pub(super) fn step_over(&mut self, number: usize, found: Found) -> View<'_> {
+        debug_assert_eq!(number, self.current());
+        let lane = self.merge.lane_mut(number);
+        lane.step_over(&found);
+        View::new(lane.view(), number, found, &self.rest.options)
+    }
+
+    /// The lane of the last message.
+    #[inline(always)]
+    pub(super) fn current(&self) -> usize {
+        self.merge.current()
+    }
+
+    /// Messages that a batch stepped over on these lanes.
+    pub(super) fn stepped(&self, lanes: RangeInclusive<usize>) -> usize {
+        let lanes = &self.merge.lanes()[lanes];
+        let messages = lanes.iter().map(LaneConsumer::stepped_messages);
+        messages.sum::<u64>() as usize
+    }
+
+    /// Lets go of what a batch stepped over on these lanes, and releases each once; but the lane that it
+    /// ended on only if a quarter lap waits there: more will follow.
+    pub(super) fn end_batch(&mut self, lanes: RangeInclusive<usize>) {
+        self.rest.pending.end_batch();
+        for number in lanes.clone() {
+            self.merge.lane_mut(number).take();
+        }
+        if self.merge.current_mut().is_due() {
+            let _ = self.release(self.merge.current());
+        }
+        self.release_but_current(lanes);
+    }
+}
+
+impl std::fmt::Debug for ConsumerCore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConsumerCore")
+            .field("lane", &self.merge.current())
+            .finish_non_exhaustive()
+    }
+}

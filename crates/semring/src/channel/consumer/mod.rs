@@ -1,0 +1,354 @@
+//! The consumer's role: what users call. How a message goes is in `core`.
+
+mod backoff;
+mod batch;
+mod core;
+mod end_of_stream;
+mod message;
+mod message_wait;
+mod release;
+mod spin;
+
+use std::marker::PhantomData;
+use std::time::{Duration, Instant};
+
+pub use self::batch::{Batch, BatchMessage};
+use self::core::ConsumerCore;
+pub use self::message::{Message, View};
+use super::builder::Habits;
+use super::interrupt::Interrupter;
+use super::kind::Kind;
+use super::pollable::Pollable;
+use crate::error::{RecvError, RemoveError};
+use crate::guard::Seat;
+use crate::guard::wait::Deadline;
+use crate::lifecycle::ConsumerSeat;
+use crate::ring::Damage;
+#[cfg(feature = "tokio")]
+use crate::ring::consume::Found;
+use crate::ring::consume::LaneConsumer;
+
+/// The consumer: receives the messages of all lanes, each lane's in order.
+///
+/// A message is released when its [`Message`] is dropped; what was received and not released comes
+/// again to the next consumer, with the same lane and position. The store that gives the bytes back to
+/// the producer is made once in a quarter lap, before every sleep, on an empty ring, and by
+/// [`flush_released`](Self::flush_released): until then a kill makes the messages come again.
+///
+/// ```
+/// # let name = format!("doc-consumer-{}", std::process::id());
+/// # let ring = semring::spsc::Builder::new(&name).create()?;
+/// # let mut producer = ring.producer()?;
+/// # producer.send(b"one")?; producer.send(b"two")?; drop(producer);
+/// let mut consumer = ring.consumer()?;
+/// loop {
+///     match consumer.recv() {
+///         Ok(message) => println!("{} bytes from lane {}", message.len(), message.lane()),
+///         Err(semring::RecvError::EndOfStream) => break, // all producers are gone
+///         Err(error) => return Err(error.into()),
+///     }
+/// }
+/// # consumer.remove_at_end()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Consumer<K> {
+    core: ConsumerCore,
+    kind: PhantomData<K>,
+}
+
+/// A message that is there.
+#[cfg(feature = "tokio")]
+pub(crate) struct FoundMessage(Found);
+
+impl<K: Kind> Consumer<K> {
+    pub(super) fn new(
+        seat: ConsumerSeat,
+        lanes: Vec<LaneConsumer>,
+        damaged: Vec<(usize, Damage)>,
+        options: Habits,
+    ) -> Self {
+        Self {
+            core: ConsumerCore::new(seat, lanes, damaged, options),
+            kind: PhantomData,
+        }
+    }
+
+    #[inline(always)]
+    fn next(&mut self, deadline: Deadline) -> Result<Message<'_>, RecvError> {
+        let found = self.core.next(deadline)?;
+        Ok(self.core.message(found))
+    }
+
+    /// The next message; waits until there is one.
+    ///
+    /// # Errors
+    /// [`RecvError::EndOfStream`] when all producers are gone and everything was received (a ring to
+    /// which nobody attached since the last end-of-stream has not ended: the call waits),
+    /// [`Poisoned`](RecvError::Poisoned) once for each damaged lane, [`Removed`](RecvError::Removed).
+    #[inline(always)]
+    pub fn recv(&mut self) -> Result<Message<'_>, RecvError> {
+        self.next(Deadline::NEVER)
+    }
+
+    /// The next message if there is one now.
+    ///
+    /// # Errors
+    /// [`RecvError::Empty`], and those of [`recv`](Self::recv); end-of-stream may be seen up to 50 µs
+    /// late, because the kernel is not asked more often.
+    #[inline(always)]
+    pub fn try_recv(&mut self) -> Result<Message<'_>, RecvError> {
+        let found = self.core.try_next()?;
+        Ok(self.core.message(found))
+    }
+
+    /// What [`try_recv`](Self::try_recv) would give; [`found`](Self::found) makes a message of it. In two
+    /// steps, so that nothing is borrowed while a task waits.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn try_find(&mut self) -> Result<FoundMessage, RecvError> {
+        self.core.try_next().map(FoundMessage)
+    }
+
+    /// The message that was found; nothing must have been called in between.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn found(&mut self, found: FoundMessage) -> Message<'_> {
+        self.core.message(found.0)
+    }
+
+    /// As [`recv`](Self::recv), but waits no longer than this.
+    ///
+    /// # Errors
+    /// [`RecvError::TimedOut`], and those of [`recv`](Self::recv).
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message<'_>, RecvError> {
+        self.next(Deadline::after(timeout))
+    }
+
+    /// As [`recv`](Self::recv), but waits no longer than until this moment: for several calls that share
+    /// one time. A message that is there is received also when the moment has passed.
+    ///
+    /// An [`Instant`] is a moment of CLOCK_MONOTONIC: setting the clock does not move it, and it stands
+    /// still while the machine is suspended. Signals don't prolong the wait; a process that is stopped
+    /// (SIGSTOP) beyond the deadline finds out when it goes on.
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// # let name = format!("doc-deadline-{}", std::process::id());
+    /// # let ring = semring::spsc::Builder::new(&name).create()?;
+    /// # let mut producer = ring.producer()?;
+    /// # let mut consumer = ring.consumer()?;
+    /// # producer.send(b"one")?; producer.send(b"two")?;
+    /// let deadline = Instant::now() + Duration::from_millis(20);
+    /// let mut messages = Vec::new();
+    /// while let Ok(message) = consumer.recv_deadline(deadline) {
+    ///     messages.push(message.to_vec()); // whatever comes in 20 ms
+    /// }
+    /// assert_eq!(messages, [b"one", b"two"]);
+    /// # drop((producer, consumer)); ring.remove()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`RecvError::TimedOut`], and those of [`recv`](Self::recv).
+    pub fn recv_deadline(&mut self, deadline: Instant) -> Result<Message<'_>, RecvError> {
+        self.next(Deadline::at(deadline))
+    }
+
+    /// Waits until there is at least one message, then gives all that can be had as a batch that is
+    /// released as one. Dropped by a panic, or [put back](Batch::put_back), all come again.
+    ///
+    /// ```
+    /// # let name = format!("doc-recv-batch-{}", std::process::id());
+    /// # let ring = semring::spsc::Builder::new(&name).create()?;
+    /// # let mut producer = ring.producer()?;
+    /// # for _ in 0..3 { producer.send(b"x")?; }
+    /// let mut consumer = ring.consumer()?;
+    /// let mut batch = consumer.recv_batch()?;
+    /// let mut bytes = Vec::new();
+    /// while let Some(message) = batch.next_message() {
+    ///     message.append_to(&mut bytes);
+    /// }
+    /// batch.release();
+    /// assert_eq!(bytes, b"xxx");
+    /// # drop((producer, consumer)); ring.remove()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    pub fn recv_batch(&mut self) -> Result<Batch<'_>, RecvError> {
+        self.core.next(Deadline::NEVER)?;
+        Ok(Batch::new(&mut self.core))
+    }
+
+    /// As [`recv_batch`](Self::recv_batch), but waits no longer than this.
+    ///
+    /// # Errors
+    /// [`RecvError::TimedOut`], and those of [`recv`](Self::recv).
+    pub fn recv_batch_timeout(&mut self, timeout: Duration) -> Result<Batch<'_>, RecvError> {
+        self.core.next(Deadline::after(timeout))?;
+        Ok(Batch::new(&mut self.core))
+    }
+
+    /// As [`recv_batch`](Self::recv_batch), but waits no longer than until this moment; see
+    /// [`recv_deadline`](Self::recv_deadline).
+    ///
+    /// # Errors
+    /// [`RecvError::TimedOut`], and those of [`recv`](Self::recv).
+    pub fn recv_batch_deadline(&mut self, deadline: Instant) -> Result<Batch<'_>, RecvError> {
+        self.core.next(Deadline::at(deadline))?;
+        Ok(Batch::new(&mut self.core))
+    }
+
+    /// As [`recv_batch`](Self::recv_batch), but never waits.
+    ///
+    /// # Errors
+    /// As [`try_recv`](Self::try_recv).
+    pub fn try_recv_batch(&mut self) -> Result<Batch<'_>, RecvError> {
+        self.core.try_next()?;
+        Ok(Batch::new(&mut self.core))
+    }
+
+    /// Gives the bytes of every released message back to the producers now: a consumer killed after
+    /// this gets none of them again.
+    ///
+    /// # Errors
+    /// [`RecvError::Removed`], [`RecvError::Forked`].
+    pub fn flush_released(&mut self) -> Result<(), RecvError> {
+        self.core.begin()?;
+        let released = self.core.release_all();
+        let check = self.core.rest.seat.ring().check();
+        released.and_then(|()| check.map_err(|error| self.core.failed(error)))
+    }
+
+    /// Takes nothing more, on purpose: producers see [`SendError::Closed`](crate::SendError::Closed),
+    /// at once if they wait for room. Detaches. What is unread stays in the ring.
+    pub fn close(mut self) {
+        if self.core.rest.seat.ring().is_forked() {
+            return;
+        }
+        let _ = self.flush_released();
+        let _ = self.core.rest.seat.close();
+    }
+
+    /// Removes the ring if its stream has ended: no producer is attached and nothing is unread. True if
+    /// it is gone; false if a producer is there or something came meanwhile: go on receiving.
+    ///
+    /// # Errors
+    /// [`RemoveError::Permission`] if the ring is another user's, and the others.
+    pub fn remove_at_end(&mut self) -> Result<bool, RemoveError> {
+        if self.core.rest.seat.ring().is_forked() {
+            return Ok(false);
+        }
+        self.core.remove_at_end()
+    }
+
+    /// How many producers ever attached to the ring. The difference between two moments tells whether
+    /// a stream had several writers. 0 in a forked child, which does not have the ring's pages.
+    #[must_use]
+    pub fn attached_producers(&self) -> u64 {
+        if self.core.rest.seat.ring().is_forked() {
+            return 0;
+        }
+        self.core.rest.seat.attachments()
+    }
+
+    /// Messages released since the ring was made, those of predecessors included.
+    #[must_use]
+    pub fn received_messages(&self) -> u64 {
+        self.core
+            .merge
+            .lanes()
+            .iter()
+            .map(LaneConsumer::taken_messages)
+            .fold(0, u64::wrapping_add)
+    }
+
+    /// Lanes that are skipped because of impossible bytes.
+    #[must_use]
+    pub fn poisoned_lanes(&self) -> usize {
+        self.core
+            .merge
+            .lanes()
+            .iter()
+            .filter(|lane| lane.is_poisoned())
+            .count()
+    }
+
+    /// A descriptor for `poll(2)`, `epoll(7)` and event loops: see [`Pollable`]. It is readable when
+    /// [`try_recv`](Self::try_recv) may have something to say: a message, the end of the stream, an
+    /// error. To be asked for once; from then on a `try_recv` that gives
+    /// [`Empty`](RecvError::Empty) costs a few system calls, and one that finds a message none, as before.
+    ///
+    /// ```
+    /// use semring::{GuardChoice, RecvError, spsc};
+    /// use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    /// use std::os::fd::AsFd;
+    ///
+    /// let ring = spsc::Builder::memfd().guard(GuardChoice::Pipe).create()?;
+    /// let mut consumer = ring.consumer()?;
+    /// let mut producer = ring.producer()?;
+    /// let descriptor = consumer.as_fd()?;
+    /// producer.send(b"one")?;
+    /// producer.send(b"two")?;
+    /// drop(producer);
+    /// let mut received = Vec::new();
+    /// loop {
+    ///     match consumer.try_recv() {
+    ///         Ok(message) => received.push(message.to_vec()),
+    ///         // Sockets and timers can be in the same call.
+    ///         Err(RecvError::Empty) => {
+    ///             let mut set = [PollFd::new(descriptor.as_fd(), PollFlags::POLLIN)];
+    ///             poll(&mut set, PollTimeout::NONE)?;
+    ///         }
+    ///         Err(RecvError::EndOfStream) => break,
+    ///         Err(error) => return Err(error.into()),
+    ///     }
+    /// }
+    /// assert_eq!(received, [b"one", b"two"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Unsupported`](std::io::ErrorKind::Unsupported) if the ring is guarded by semaphores, which can't
+    /// be polled (make it with [`GuardChoice::Pipe`](crate::GuardChoice::Pipe)), or in a forked child.
+    pub fn as_fd(&mut self) -> std::io::Result<Pollable> {
+        let core = &mut self.core;
+        core.parking.pollable(core.rest.seat.ring(), Seat::Consumer)
+    }
+
+    /// For ending a blocking call of this consumer from another thread.
+    #[must_use]
+    pub fn interrupter(&self) -> Interrupter {
+        self.core.parking.interrupter(self.core.rest.seat.ring())
+    }
+
+    /// How often this consumer slept, and how often it woke a producer, in the kernel.
+    #[must_use]
+    pub fn kernel_calls(&self) -> (u64, u64) {
+        (
+            self.core.parking.sleeps(),
+            self.core.rest.room_wakers.posts(),
+        )
+    }
+}
+
+impl<K> Drop for Consumer<K> {
+    fn drop(&mut self) {
+        let core = &mut self.core;
+        if core.rest.seat.ring().is_forked() || core.rest.pending.removed {
+            return;
+        }
+        core.rest
+            .pending
+            .change(|pending| pending.end.forget_if_interrupted());
+        core.record_end();
+        let _ = core.release_all();
+    }
+}
+
+impl<K> std::fmt::Debug for Consumer<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consumer")
+            .field("address", &self.core.rest.seat.ring().address)
+            .finish_non_exhaustive()
+    }
+}

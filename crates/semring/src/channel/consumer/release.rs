@@ -1,0 +1,62 @@
+//! What a received message needs beside its lane, of which it has the only reference: how its bytes are given back.
+
+use std::collections::VecDeque;
+
+use super::end_of_stream::EndOfStream;
+use super::message_wait::RoomWakers;
+use crate::channel::builder::Habits;
+use crate::channel::pending::{Conditions, Pending};
+use crate::error::RecvError;
+use crate::guard::GuardError;
+use crate::lifecycle::ConsumerSeat;
+use crate::ring::consume::LaneConsumer;
+use crate::ring::merge::LaneDamage;
+
+/// What a consumer may have to do before its next message.
+#[derive(Debug, Default)]
+pub(super) struct ConsumerConditions {
+    /// An end to record; and without a message since the last end, the next one goes the slow path, too.
+    pub(super) end: EndOfStream,
+    /// Corrupt lanes that are not reported yet.
+    pub(super) corrupt: VecDeque<LaneDamage>,
+    /// The ring was removed.
+    pub(super) removed: bool,
+}
+
+impl Conditions for ConsumerConditions {
+    fn any(&self) -> bool {
+        !self.end.is_quiet() || !self.corrupt.is_empty() || self.removed
+    }
+}
+
+/// Everything of a consumer but its lanes, and how it waits for messages.
+pub(super) struct Release {
+    pub(super) room_wakers: RoomWakers,
+    pub(super) seat: ConsumerSeat,
+    pub(super) options: Habits,
+    pub(super) pending: Pending<ConsumerConditions>,
+}
+
+impl Release {
+    /// Gives back what was taken on a lane.
+    #[inline]
+    pub(super) fn release(&mut self, lane: &mut LaneConsumer) -> Result<(), RecvError> {
+        let released = self.room_wakers.release(lane, &self.seat);
+        released.map_err(|error| self.failed(error))
+    }
+
+    /// The same for a message that is dropped.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn release_quietly(&mut self, lane: &mut LaneConsumer) {
+        // That the ring was removed is reported by the next call.
+        let _ = self.release(lane);
+    }
+
+    pub(super) fn failed(&mut self, error: GuardError) -> RecvError {
+        if error == GuardError::Removed {
+            self.pending.change(|pending| pending.removed = true);
+        }
+        RecvError::from(error)
+    }
+}

@@ -1,0 +1,370 @@
+//! The way of a message from the call to the store that publishes it.
+//!
+//! ```text
+//! Producer::send
+//!   ProducerCore::send         the fast path: Gate::fast_slot has a slot before the limit
+//!     publish_single           K2 the payload · K1, K3, K4 LaneProducer::commit · K5 the consumer's wait word
+//!   ProducerCore::send_slow    otherwise
+//!     reserve_slow             ends a leaked batch; begin; a slot; opens the fast path
+//!       begin                  what is pending: an error to report, a check of the consumer
+//!       reserve_blocking       waits for room
+//!     publish_single           as above
+//! ```
+//! Where the fast path opens, and what closes it, is in [`gate`](super::gate). The slow path opens it again whenever it
+//! has found a slot.
+//!
+//! `reserve` and batches take the same two ways to a slot; a batch publishes when it ends.
+
+use std::time::Duration;
+
+use super::gate::Gate;
+use super::liveness::ProducerConditions;
+use super::room_wait::RoomWait;
+use crate::channel::builder::Habits;
+use crate::channel::parking::{Parking, Woken};
+use crate::error::SendError;
+use crate::guard::Bell;
+use crate::guard::doorbell::{ConsumerWaker, Due};
+use crate::guard::wait::{Deadline, Outcome};
+use crate::layout::Meta;
+use crate::lifecycle::{ProducerSeat, note_count};
+use crate::os::barrier;
+use crate::ring::produce::{ALIGNED_FROM, LaneProducer, Mode, NoSlot, Slot};
+
+/// How long a call may wait.
+#[derive(Clone, Copy)]
+pub(super) enum Patience {
+    /// Not at all.
+    Try,
+    Until(Deadline),
+}
+
+impl Patience {
+    pub(super) const FOREVER: Self = Self::Until(Deadline::NEVER);
+
+    pub(super) fn at_most(timeout: Duration) -> Self {
+        Self::Until(Deadline::after(timeout))
+    }
+}
+
+pub(super) struct ProducerCore {
+    pub(super) gate: Gate,
+    pub(super) waker: ConsumerWaker,
+    pub(super) seat: ProducerSeat,
+    pub(super) parking: Parking,
+    pub(super) options: Habits,
+    /// How often the consumer was woken. Statistics.
+    pub(super) posts: u64,
+}
+
+impl ProducerCore {
+    pub(super) fn new(seat: ProducerSeat, lane: LaneProducer, options: Habits) -> Self {
+        let target = Bell::Room { lane: seat.lane() };
+        Self {
+            gate: Gate::new(lane),
+            waker: ConsumerWaker::new(options.asymmetric_barrier && barrier::register()),
+            parking: Parking::new(options.wait, seat.generation(), target),
+            seat,
+            options,
+            posts: 0,
+        }
+    }
+
+    /// Sends one message. The fast path is compiled into the caller, for messages whose payload lies right after
+    /// the header.
+    #[inline(always)]
+    pub(super) fn send(
+        &mut self,
+        bytes: &[u8],
+        meta: Meta,
+        patience: Patience,
+    ) -> Result<(), SendError> {
+        if bytes.len() < ALIGNED_FROM
+            && let Some(slot) = self.gate.fast_slot(bytes.len())
+        {
+            self.publish_single(slot, bytes, meta);
+            return Ok(());
+        }
+        self.send_slow(bytes, meta, patience)
+    }
+
+    #[inline(never)]
+    fn send_slow(&mut self, bytes: &[u8], meta: Meta, patience: Patience) -> Result<(), SendError> {
+        let slot = self.reserve(bytes.len(), patience)?;
+        self.publish_single(slot, bytes, meta);
+        Ok(())
+    }
+
+    /// K1 to K5 for one message whose slot was just found: so the pages are there.
+    #[inline(always)]
+    fn publish_single(&mut self, slot: Slot, bytes: &[u8], meta: Meta) {
+        let view = self.gate.lane.view();
+        view.write_unchecked(slot.position(), slot.lead(), bytes);
+        self.gate.lane.commit(slot, meta, Mode::Single);
+        self.wake_consumer_unchecked(1);
+    }
+
+    /// Publishes a slot that was reserved and filled.
+    #[inline]
+    pub(super) fn commit(&mut self, slot: Slot, meta: Meta) {
+        // A reservation that was carried over a fork: the message is the parent's to commit.
+        if !self.gate.lane.view().is_forked() {
+            self.gate.lane.commit(slot, meta, Mode::Single);
+            self.wake_consumer_unchecked(1);
+        }
+    }
+
+    /// Adds a message to the open batch.
+    #[inline]
+    pub(super) fn push(
+        &mut self,
+        bytes: &[u8],
+        meta: Meta,
+        patience: Patience,
+    ) -> Result<(), SendError> {
+        if let Some(slot) = self.gate.fast_slot_in_batch(bytes.len()) {
+            self.append(slot, bytes, meta);
+            return Ok(());
+        }
+        self.push_slow(bytes, meta, patience)
+    }
+
+    #[inline(never)]
+    fn push_slow(&mut self, bytes: &[u8], meta: Meta, patience: Patience) -> Result<(), SendError> {
+        let slot = self.reserve_slow(bytes.len(), patience, Mode::Batch)?;
+        self.append(slot, bytes, meta);
+        Ok(())
+    }
+
+    /// K1 and K2; K3 to K5 come at the end of the batch.
+    #[inline(always)]
+    fn append(&mut self, slot: Slot, bytes: &[u8], meta: Meta) {
+        let view = self.gate.lane.view();
+        view.write_unchecked(slot.position(), slot.lead(), bytes);
+        self.gate.lane.commit(slot, meta, Mode::Batch);
+    }
+
+    /// A place for a message that is written in place.
+    #[inline]
+    pub(super) fn reserve(&mut self, len: usize, patience: Patience) -> Result<Slot, SendError> {
+        let position = match self.gate.fast_slot(len) {
+            Some(slot) => slot.position(),
+            None => self.reserve_slow(len, patience, Mode::Single)?.position(),
+        };
+        // Made here, where the compiler may know the length.
+        Ok(Slot::new(position, len))
+    }
+
+    /// A slot with everything that it may need: what is pending, a pad, a wait.
+    #[inline(never)]
+    fn reserve_slow(
+        &mut self,
+        len: usize,
+        patience: Patience,
+        mode: Mode,
+    ) -> Result<Slot, SendError> {
+        if mode == Mode::Single {
+            self.end_leaked_batch();
+        }
+        self.begin()?;
+        let max = self.gate.lane.capacity().max_message() as usize;
+        if len > max {
+            return Err(SendError::TooLong { max });
+        }
+        let slot = match self.gate.lane.try_reserve(len, mode) {
+            Ok(slot) => slot,
+            Err(no_slot) => self.reserve_blocking(len, patience, mode, no_slot)?,
+        };
+        self.gate.open_fast_path();
+        Ok(slot)
+    }
+
+    /// Attends to what is pending, but for a batch.
+    #[inline]
+    fn begin(&mut self) -> Result<(), SendError> {
+        if !self.gate.lane.view().is_intact() {
+            return Err(self.why_not_intact());
+        }
+        if self.gate.pending().error().is_some()
+            && let Some(error) = self.gate.change(ProducerConditions::take_error)
+        {
+            return Err(error);
+        }
+        if self.gate.pending().is_check_due(self.gate.lane.tail()) {
+            self.check_progress()?;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn reserve_blocking(
+        &mut self,
+        len: usize,
+        patience: Patience,
+        mode: Mode,
+        mut no_slot: NoSlot,
+    ) -> Result<Slot, SendError> {
+        loop {
+            match no_slot {
+                NoSlot::Damaged(_) => {
+                    self.check_memory()?;
+                    return Err(SendError::Poisoned);
+                }
+                NoSlot::Full { padded } => {
+                    // A pad alone must wake a sleeping consumer, or both sleep.
+                    if padded {
+                        self.wake_consumer(1);
+                    }
+                    if let Some(error) = self.gate.pending().error() {
+                        return Err(error);
+                    }
+                }
+            }
+            let Patience::Until(deadline) = patience else {
+                if !(self.parking.is_polled() && self.stand_by(len)?) {
+                    self.check_consumer()?;
+                    return Err(SendError::Full);
+                }
+                match self.gate.lane.try_reserve(len, mode) {
+                    Ok(slot) => return Ok(slot),
+                    Err(again) => no_slot = again,
+                }
+                continue;
+            };
+            // Nothing of a batch may be held back while the producer waits for room.
+            if let Some(messages) = self.gate.lane.end_batch() {
+                self.wake_consumer(messages);
+            }
+            self.wait_for_room(len, deadline)?;
+            match self.gate.lane.try_reserve(len, mode) {
+                Ok(slot) => return Ok(slot),
+                Err(again) => no_slot = again,
+            }
+        }
+    }
+
+    fn room_wait(&mut self, len: usize) -> (&mut Parking, RoomWait<'_>) {
+        let interrupt = self.parking.interrupt_flag();
+        let target = self.parking.target();
+        let side = RoomWait::new(&mut self.gate.lane, &mut self.seat, interrupt, target, len);
+        (&mut self.parking, side)
+    }
+
+    /// The rest of a look in vain by a producer that is polled. True if there is room by now.
+    #[cold]
+    fn stand_by(&mut self, len: usize) -> Result<bool, SendError> {
+        let (parking, mut side) = self.room_wait(len);
+        let outcome = parking.stand_by(&mut side);
+        let fate = side.fate();
+        if self.parking.take_interrupt() {
+            return Err(SendError::Interrupted);
+        }
+        match outcome.map_err(|error| self.failed(error))? {
+            Some(Outcome::Ready) => Ok(true),
+            Some(Outcome::Over) => Err(self.left(fate)),
+            Some(Outcome::TimedOut) | None => Ok(false),
+        }
+    }
+
+    #[cold]
+    fn wait_for_room(&mut self, len: usize, deadline: Deadline) -> Result<(), SendError> {
+        let (parking, mut side) = self.room_wait(len);
+        let woken = parking.wait(&mut side, deadline);
+        let fate = side.fate();
+        note_count(
+            &self.gate.lane.view().producer().sleeps,
+            self.parking.sleeps(),
+        );
+        match woken.map_err(|error| self.failed(error))? {
+            Woken::Ready => Ok(()),
+            Woken::Interrupted => Err(SendError::Interrupted),
+            Woken::TimedOut => self.check_memory().and(Err(SendError::TimedOut)),
+            Woken::Over => Err(self.left(fate)),
+        }
+    }
+
+    /// From here on messages are held back, until the batch ends.
+    pub(super) fn begin_batch(&mut self) {
+        self.end_leaked_batch();
+        // (In a forked child a leaked one stays open: nothing is sent there.)
+        self.gate.begin_batch();
+    }
+
+    /// Ends a batch that was leaked (`mem::forget`): what comes now would be held back with it for ever.
+    pub(super) fn end_leaked_batch(&mut self) {
+        if self.gate.pending().is_batch_open() {
+            self.end_batch();
+        }
+    }
+
+    /// Publishes what a batch holds back, if this process is the one that has the lane.
+    #[cold]
+    pub(super) fn end_batch(&mut self) {
+        if self.seat.ring().is_forked() {
+            return;
+        }
+        self.gate.end_batch();
+        if let Some(messages) = self.gate.lane.end_batch() {
+            self.wake_consumer(messages);
+        }
+    }
+
+    /// K5, after this many messages (or a pad) were published: wakes the consumer if it has announced that it
+    /// sleeps.
+    #[cold]
+    fn wake_consumer(&mut self, messages: u32) {
+        if !self.gate.lane.view().is_forked() {
+            self.wake_consumer_unchecked(messages);
+        }
+    }
+
+    #[inline(always)]
+    fn wake_consumer_unchecked(&mut self, messages: u32) {
+        match self.waker.due(self.gate.lane.view(), messages) {
+            Due::Nothing => {}
+            due => self.attend_to(due),
+        }
+    }
+
+    /// What came of the look at the consumer's wait word. The message is committed: an error is for the next call.
+    #[cold]
+    fn attend_to(&mut self, due: Due) {
+        let result = match due {
+            Due::Post => self.post(),
+            Due::Check => self.check_progress(),
+            Due::Nothing => Ok(()),
+        };
+        if let Err(error) = result {
+            self.gate.change(|pending| pending.report(error));
+        }
+    }
+
+    fn post(&mut self) -> Result<(), SendError> {
+        self.posts += 1;
+        note_count(&self.gate.lane.view().producer().posts, self.posts);
+        if let Err(error) = self.seat.ring().guard.post(Bell::Messages) {
+            let is_worth_telling = self.waker.is_worth_telling(error);
+            return if is_worth_telling { Err(error.into()) } else { Ok(()) };
+        }
+        self.waker.posted();
+        // It slept, or was killed in its sleep: check which, the call is in the kernel anyway.
+        self.check_consumer()
+    }
+}
+
+impl Drop for ProducerCore {
+    fn drop(&mut self) {
+        self.end_leaked_batch();
+        if !self.seat.ring().is_forked() {
+            self.waker.end_burst(self.gate.lane.view());
+        }
+    }
+}
+
+impl std::fmt::Debug for ProducerCore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ProducerCore")
+            .field("lane", &self.seat.lane())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,353 @@
+//! The producer's role: what users call. How a message goes is in `core`, when the consumer is checked in `liveness`.
+
+mod core;
+mod gate;
+mod liveness;
+mod reservation;
+mod room_wait;
+
+use std::marker::PhantomData;
+use std::time::{Duration, Instant};
+
+use self::core::{Patience, ProducerCore};
+pub use self::reservation::{Reservation, SendBatch};
+use super::builder::Habits;
+use super::interrupt::Interrupter;
+use super::kind::{Any, Kind, Mpsc};
+use super::pollable::Pollable;
+use crate::error::{AttachError, SendError};
+use crate::guard::Seat;
+use crate::guard::wait::Deadline;
+use crate::layout::{Meta, Position};
+use crate::lifecycle::ProducerSeat;
+use crate::ring::produce::LaneProducer;
+#[cfg(feature = "tokio")]
+use crate::ring::produce::Slot;
+
+/// A producer: sends messages on a lane of its own. Dropping it detaches; what was committed stays.
+///
+/// A producer that is dropped by a panic has not finished its stream: it counts as died
+/// ([`RingInfo::died_producers`](crate::RingInfo::died_producers)), unless it is [closed](Self::close).
+///
+/// Messages of one producer arrive in the order in which they were committed. One thread at a time
+/// uses a producer (`&mut self`); a second producer of the same process has a lane of its own.
+///
+/// ```
+/// # let name = format!("doc-producer-{}", std::process::id());
+/// # let ring = semring::spsc::Builder::new(&name).create()?;
+/// let mut producer = ring.producer()?;
+/// producer.send(b"copied in")?;
+///
+/// let mut reservation = producer.reserve(8)?;   // or written in place
+/// reservation.write_at(0, b"in place");
+/// reservation.commit();
+///
+/// let mut consumer = ring.consumer()?;
+/// assert_eq!(consumer.recv()?.to_vec(), b"copied in");
+/// assert_eq!(consumer.recv()?.to_vec(), b"in place");
+/// # drop((producer, consumer)); ring.remove()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Producer<K> {
+    core: ProducerCore,
+    kind: PhantomData<K>,
+}
+
+/// Room that is there.
+#[cfg(feature = "tokio")]
+pub(crate) struct Free(Slot);
+
+impl<K: Kind> Producer<K> {
+    pub(super) fn new(seat: ProducerSeat, lane: LaneProducer, options: Habits) -> Self {
+        Self {
+            core: ProducerCore::new(seat, lane, options),
+            kind: PhantomData,
+        }
+    }
+
+    /// Sends a copy of these bytes; waits while the lane is full.
+    ///
+    /// # When a death is noticed
+    /// A call that waits for room, or that wakes a sleeping consumer, reports at once that the consumer is gone. A
+    /// consumer that is killed while it is awake is noticed after at most 16 messages or 4 KiB, whichever comes
+    /// first. Only while messages are so many that they are published without a fence (see
+    /// [`asymmetric_barrier`](crate::Builder::asymmetric_barrier)) it takes up to 8 KiB, and up to half a lap of the lane
+    /// if the consumer was at work on a stream. [`probe`](Self::probe) asks at any time.
+    ///
+    /// # Errors
+    /// [`SendError::TooLong`], [`ConsumerGone`](SendError::ConsumerGone) or
+    /// [`Closed`](SendError::Closed) once the consumer that was met has left,
+    /// [`Removed`](SendError::Removed), and the others; the message was then not sent. Trouble found
+    /// after a commit is reported by the next call.
+    #[inline(always)]
+    pub fn send(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        self.core.send(bytes, Meta::default(), Patience::FOREVER)
+    }
+
+    /// As [`send`](Self::send), with a kind and flags for the consumer.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    ///
+    /// # Panics
+    /// If a flag outside [`Meta::FLAGS_MASK`] is set.
+    #[inline]
+    pub fn send_with(&mut self, bytes: &[u8], meta: Meta) -> Result<(), SendError> {
+        assert!(meta.is_valid(), "the flags 0xf0 are reserved");
+        self.core.send(bytes, meta, Patience::FOREVER)
+    }
+
+    /// As [`send`](Self::send), but never waits.
+    ///
+    /// # Errors
+    /// [`SendError::Full`] while there is no room, and those of [`send`](Self::send).
+    #[inline]
+    pub fn try_send(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        self.core.send(bytes, Meta::default(), Patience::Try)
+    }
+
+    /// As [`send`](Self::send), but waits no longer than this.
+    ///
+    /// # Errors
+    /// [`SendError::TimedOut`], and those of [`send`](Self::send).
+    pub fn send_timeout(&mut self, bytes: &[u8], timeout: Duration) -> Result<(), SendError> {
+        self.core
+            .send(bytes, Meta::default(), Patience::at_most(timeout))
+    }
+
+    /// As [`send`](Self::send), but waits no longer than until this moment of CLOCK_MONOTONIC. If there is
+    /// room the message is sent also when the moment has passed.
+    ///
+    /// # Errors
+    /// [`SendError::TimedOut`], and those of [`send`](Self::send).
+    pub fn send_deadline(&mut self, bytes: &[u8], deadline: Instant) -> Result<(), SendError> {
+        let patience = Patience::Until(Deadline::at(deadline));
+        self.core.send(bytes, Meta::default(), patience)
+    }
+
+    /// Reserves room for a message of `len` bytes, to be written in place; waits while the lane is
+    /// full. Nothing is visible before [`Reservation::commit`].
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    #[inline]
+    pub fn reserve(&mut self, len: usize) -> Result<Reservation<'_>, SendError> {
+        let slot = self.core.reserve(len, Patience::FOREVER)?;
+        Ok(Reservation::new(&mut self.core, slot))
+    }
+
+    /// As [`reserve`](Self::reserve), but never waits.
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send).
+    #[inline]
+    pub fn try_reserve(&mut self, len: usize) -> Result<Reservation<'_>, SendError> {
+        let slot = self.core.reserve(len, Patience::Try)?;
+        Ok(Reservation::new(&mut self.core, slot))
+    }
+
+    /// What [`try_reserve`](Self::try_reserve) would give; [`free`](Self::free) makes a reservation of it.
+    /// In two steps, so that nothing is borrowed while a task waits.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn try_find_room(&mut self, len: usize) -> Result<Free, SendError> {
+        self.core.reserve(len, Patience::Try).map(Free)
+    }
+
+    /// The reservation of the room that was found; nothing must have been called in between.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn free(&mut self, free: Free) -> Reservation<'_> {
+        Reservation::new(&mut self.core, free.0)
+    }
+
+    /// As [`reserve`](Self::reserve), but waits no longer than this.
+    ///
+    /// # Errors
+    /// As [`send_timeout`](Self::send_timeout).
+    pub fn reserve_timeout(
+        &mut self,
+        len: usize,
+        timeout: Duration,
+    ) -> Result<Reservation<'_>, SendError> {
+        let slot = self.core.reserve(len, Patience::at_most(timeout))?;
+        Ok(Reservation::new(&mut self.core, slot))
+    }
+
+    /// As [`reserve`](Self::reserve), but waits no longer than until this moment of CLOCK_MONOTONIC.
+    ///
+    /// # Errors
+    /// As [`send_deadline`](Self::send_deadline).
+    pub fn reserve_deadline(
+        &mut self,
+        len: usize,
+        deadline: Instant,
+    ) -> Result<Reservation<'_>, SendError> {
+        self.core.end_leaked_batch();
+        let patience = Patience::Until(Deadline::at(deadline));
+        let slot = self.core.reserve(len, patience)?;
+        Ok(Reservation::new(&mut self.core, slot))
+    }
+
+    /// Begins a batch: messages pushed into it become visible together, with one publishing store,
+    /// when it is committed.
+    ///
+    /// ```
+    /// # let name = format!("doc-batch-{}", std::process::id());
+    /// # let ring = semring::spsc::Builder::new(&name).create()?;
+    /// let mut producer = ring.producer()?;
+    /// let mut batch = producer.batch();
+    /// for number in 0..100u32 {
+    ///     batch.push(&number.to_le_bytes())?;
+    /// }
+    /// batch.commit();
+    /// assert_eq!(ring.info()?.unread_messages(), 100);
+    /// # drop(producer); ring.remove()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn batch(&mut self) -> SendBatch<'_> {
+        SendBatch::new(&mut self.core)
+    }
+
+    /// Asks the kernel whether the consumer is still there: one call, about 0.2 µs. `send` does so by
+    /// itself; see [there](Self::send) when.
+    ///
+    /// # Errors
+    /// [`SendError::ConsumerGone`] or [`SendError::Closed`] if one was met and is gone,
+    /// [`SendError::Removed`].
+    pub fn probe(&mut self) -> Result<(), SendError> {
+        if self.core.seat.ring().is_forked() {
+            return Err(SendError::Forked);
+        }
+        self.core.gate.change(|pending| pending.forget_error());
+        self.core.check_consumer()
+    }
+
+    /// Goes on after [`SendError::ConsumerGone`]: the next consumer is awaited as the first one was.
+    /// Nothing that was committed is lost by the change.
+    ///
+    /// # Errors
+    /// [`SendError::Removed`].
+    pub fn await_next_consumer(&mut self) -> Result<(), SendError> {
+        if self.core.seat.ring().is_forked() {
+            return Err(SendError::Forked);
+        }
+        self.core.gate.change(|pending| pending.forget_error());
+        let forgotten = self.core.seat.forget_consumer();
+        forgotten.map_err(|error| self.core.failed(error))?;
+        self.core.check_memory()
+    }
+
+    /// Says that this producer sends nothing more, and detaches. Dropping it does the same without
+    /// the word. A producer that is closed has finished, also while a panic unwinds the thread.
+    pub fn close(mut self) {
+        if !self.core.seat.ring().is_forked() {
+            let core = &mut self.core;
+            core.end_leaked_batch();
+            // Before the mark, which stands where the flag does.
+            core.waker.end_burst(core.gate.lane.view());
+            core.gate.lane.mark_finished();
+            core.seat.finish();
+        }
+    }
+
+    /// The longest message in bytes: a quarter of the lane's capacity.
+    #[must_use]
+    pub fn max_message_bytes(&self) -> usize {
+        self.core.gate.lane.capacity().max_message() as usize
+    }
+
+    /// Which lane of the ring this producer has, from 0.
+    #[must_use]
+    pub fn lane(&self) -> usize {
+        self.core.seat.lane()
+    }
+
+    /// Where the next record begins on this lane.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.core.gate.lane.tail()
+    }
+
+    /// Messages committed on this lane since the ring was made, those of predecessors included.
+    #[must_use]
+    pub fn sent_messages(&self) -> u64 {
+        self.core.gate.lane.sent()
+    }
+
+    /// A descriptor for `poll(2)`, `epoll(7)` and event loops: see [`Pollable`]. It is *readable* when
+    /// [`try_send`](Self::try_send) may succeed, or has an error to tell: ask for POLLIN. To be asked for
+    /// once; from then on a `try_send` that gives [`Full`](SendError::Full) costs a few system calls.
+    ///
+    /// ```
+    /// use semring::{GuardChoice, SendError, spsc};
+    /// use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    /// use std::os::fd::AsFd;
+    ///
+    /// let ring = spsc::Builder::memfd().guard(GuardChoice::Pipe).create()?;
+    /// let mut producer = ring.producer()?;
+    /// let descriptor = producer.as_fd()?;
+    /// while producer.try_send(&[0; 1000]).is_ok() {}
+    /// assert_eq!(producer.try_send(&[0; 1000]), Err(SendError::Full));
+    /// let now = PollTimeout::ZERO;
+    /// let mut set = [PollFd::new(descriptor.as_fd(), PollFlags::POLLIN)];
+    /// assert_eq!(poll(&mut set, now)?, 0);
+    /// let mut consumer = ring.consumer()?;
+    /// while consumer.try_recv().is_ok() {}
+    /// assert_eq!(poll(&mut set, now)?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Consumer::as_fd`](crate::Consumer::as_fd).
+    pub fn as_fd(&mut self) -> std::io::Result<Pollable> {
+        let core = &mut self.core;
+        let lane = core.seat.lane();
+        core.parking
+            .pollable(core.seat.ring(), Seat::Producer { lane })
+    }
+
+    /// For ending a blocking call of this producer from another thread.
+    #[must_use]
+    pub fn interrupter(&self) -> Interrupter {
+        self.core.parking.interrupter(self.core.seat.ring())
+    }
+
+    /// How often this producer slept, and how often it woke the consumer, in the kernel.
+    #[must_use]
+    pub fn kernel_calls(&self) -> (u64, u64) {
+        (self.core.parking.sleeps(), self.core.posts)
+    }
+
+    fn another(&self) -> Result<Self, AttachError> {
+        let (seat, lane) = ProducerSeat::take(self.core.seat.ring())?;
+        Ok(Self::new(seat, lane, self.core.options))
+    }
+}
+
+impl Producer<Mpsc> {
+    /// Another producer, with a lane of its own.
+    ///
+    /// # Errors
+    /// As [`Ring::producer`](crate::Ring::producer).
+    pub fn try_clone(&self) -> Result<Self, AttachError> {
+        self.another()
+    }
+}
+
+impl Producer<Any> {
+    /// Another producer, with a lane of its own.
+    ///
+    /// # Errors
+    /// As [`Ring::producer`](crate::Ring::producer).
+    pub fn try_clone(&self) -> Result<Self, AttachError> {
+        self.another()
+    }
+}
+
+impl<K> std::fmt::Debug for Producer<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Producer")
+            .field("address", &self.core.seat.ring().address)
+            .field("lane", &self.core.seat.lane())
+            .finish_non_exhaustive()
+    }
+}

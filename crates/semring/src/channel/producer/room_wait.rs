@@ -1,0 +1,89 @@
+//! How a producer waits for room.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::guard::interrupt::InterruptFlag;
+use crate::guard::wait::{PeerCheck, Waiting, Wakeup};
+use crate::guard::{Bell, GuardError, Waited};
+use crate::layout::view::LaneView;
+use crate::lifecycle::{ConsumerFate, ProducerSeat};
+use crate::ring::produce::LaneProducer;
+use crate::sync::AtomicU64;
+
+/// A producer that waits for room for a message of `len` bytes.
+pub(super) struct RoomWait<'a> {
+    view: LaneView,
+    lane: &'a mut LaneProducer,
+    seat: &'a mut ProducerSeat,
+    interrupt: Arc<InterruptFlag>,
+    target: Bell,
+    len: usize,
+    /// What the last check found.
+    fate: ConsumerFate,
+}
+
+impl<'a> RoomWait<'a> {
+    pub(super) fn new(
+        lane: &'a mut LaneProducer,
+        seat: &'a mut ProducerSeat,
+        interrupt: Arc<InterruptFlag>,
+        target: Bell,
+        len: usize,
+    ) -> Self {
+        Self {
+            view: lane.view().clone(),
+            lane,
+            seat,
+            interrupt,
+            target,
+            len,
+            fate: ConsumerFate::NotMet,
+        }
+    }
+
+    /// What the last check found out about the consumer.
+    pub(super) fn fate(&self) -> ConsumerFate {
+        self.fate
+    }
+}
+
+impl Waiting for RoomWait<'_> {
+    /// A consumer may also be there and have closed, or skip this lane.
+    const CHECKS_ASLEEP: bool = false;
+
+    fn word(&self) -> &AtomicU64 {
+        &self.view.producer().wait_word
+    }
+
+    fn wakeup(&self) -> Wakeup<'_> {
+        Wakeup::new(&*self.seat.ring().guard, self.target)
+    }
+
+    fn is_ready(&mut self) -> bool {
+        // Damage counts as ready: the next try reports it.
+        self.lane.has_room_for(self.len).unwrap_or(true) || self.interrupt.is_raised()
+    }
+
+    fn is_over(&mut self) -> Result<bool, GuardError> {
+        self.fate = self.seat.consumer()?;
+        self.seat.ring().check()?;
+        let left = matches!(self.fate, ConsumerFate::Gone | ConsumerFate::Closed);
+        // A consumer that skips this lane will never make room in it.
+        Ok(left || self.lane.is_poisoned())
+    }
+
+    fn issue_barrier(&mut self) -> bool {
+        true // the consumer fences after each release
+    }
+
+    fn flush_before_sleep(&mut self) -> Result<(), GuardError> {
+        Ok(())
+    }
+
+    fn sleep(&mut self, _: PeerCheck, timeout: Option<Duration>) -> Result<Waited, GuardError> {
+        // The last look may have found zeros, and nobody would wake us.
+        self.seat.ring().check()?;
+        self.wakeup().wait(timeout)
+    }
+}
