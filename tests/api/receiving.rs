@@ -53,7 +53,7 @@ over_each_backend! {
         batch.release();
         assert_eq!(used(), [0, 0, 0, 32], "the merge is still on the last one");
         producers[0].send(b"elsewhere").unwrap();
-        consumer.recv().unwrap();
+        consumer.recv().unwrap().release();
         assert_eq!(used(), [24, 0, 0, 0]);
     }
 

@@ -124,7 +124,7 @@ fn a_consumer_killed_at_any_instruction_of_a_receive_over_a_pad_loses_nothing(ca
             sent_before(ring, 3, 1, 500);
             let mut consumer = ring.consumer().unwrap();
             for _ in 0..3 {
-                consumer.recv().unwrap();
+                consumer.recv().unwrap().release();
             }
             drop(consumer);
             sent_before(ring, 4, 2, 1000);

@@ -56,7 +56,7 @@ fn producers(case: Case, sending: &Sending) {
         let mut consumer = ring.consumer().unwrap();
         let stepper = at_marker(&case, sending.prepare, sending.what);
         for _ in 0..taken {
-            consumer.recv().unwrap();
+            consumer.recv().unwrap().release();
         }
         consumer.flush_released().unwrap();
         (stepper, ring, consumer)

@@ -95,7 +95,7 @@ fn killed_sender(case: Case, sending: &Sending) {
             let mut consumer = ring.consumer().unwrap();
             let stepper = at_marker(&case, sending.prepare, sending.what);
             for _ in 0..sending.taken {
-                consumer.recv().unwrap();
+                consumer.recv().unwrap().release();
             }
             consumer.flush_released().unwrap();
             (stepper, (ring, consumer))
@@ -158,7 +158,7 @@ fn a_producer_killed_in_a_send_whose_message_is_released_before_the_takeover(cas
                 let mut consumer = ring.consumer().unwrap();
                 let stepper = at_marker(&case, sending.prepare, sending.what);
                 for _ in 0..sending.taken {
-                    consumer.recv().unwrap();
+                    consumer.recv().unwrap().release();
                 }
                 consumer.flush_released().unwrap();
                 (stepper, (ring, consumer))

@@ -69,7 +69,7 @@ fn a_group_ring_works_both_ways() {
         other.say("send 1 0 100 100");
         let mut consumer = ring.consumer().unwrap();
         for _ in 0..100 {
-            consumer.recv().unwrap();
+            consumer.recv().unwrap().release();
         }
         assert_eq!(answer(&mut other), "ok");
         // A member of no group of it is nobody.

@@ -78,7 +78,7 @@ fn a_descriptor_of_a_file_is_the_ring_of_that_file() {
     say_ok(&mut peer, "send 1 0 3 100");
     drop(peer);
     let mut consumer = ring.consumer().unwrap();
-    consumer.recv().unwrap();
+    consumer.recv().unwrap().release();
     // A descriptor says nothing of the name, so it can't take it away.
     drop(consumer);
     let refused = semring::remove(&address.parse().unwrap(), false).unwrap_err();
@@ -224,7 +224,7 @@ fn a_killed_child_is_an_end_of_stream_and_a_broken_pipe() {
     let mut producer = ring.producer().unwrap();
     let child = in_a_child(|| {
         let mut consumer = ring.consumer().unwrap();
-        consumer.recv().unwrap();
+        consumer.recv().unwrap().release();
         std::mem::forget(consumer);
         kill();
     });

@@ -191,7 +191,7 @@ fn a_copy_is_a_ring_of_its_own_and_a_renamed_file_is_the_same() {
     let mut theirs = other.consumer().unwrap();
     assert!(theirs.recv().is_ok());
     for _ in 0..5 {
-        consumer.recv().unwrap();
+        consumer.recv().unwrap().release();
     }
     drop((theirs, other));
     semring::remove(&address.parse().unwrap(), false).unwrap();

@@ -33,6 +33,8 @@
 //! it matters because the later store is a Release.
 
 pub(crate) mod consume;
+#[cfg(all(test, not(semring_loom)))]
+mod damage_tests;
 mod fast_path;
 #[cfg(all(test, not(semring_loom)))]
 mod fast_path_tests;

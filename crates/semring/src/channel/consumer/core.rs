@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use super::backoff::Backoff;
 use super::message::{Message, View};
 use super::message_wait::{MessageWait, RoomWakers};
-use super::release::{ConsumerConditions, Release};
+use super::release::{ConsumerConditions, Releaser};
 use super::spin::spin;
 use crate::channel::BYTES_PER_CHECK;
 use crate::channel::builder::Habits;
@@ -42,7 +42,7 @@ const POLL_CHECK: Duration = Duration::from_micros(50);
 
 pub(super) struct ConsumerCore {
     pub(super) merge: Merge,
-    pub(super) rest: Release,
+    pub(super) rest: Releaser,
     pub(super) parking: Parking,
     backoff: Backoff,
     /// When `try_recv` last asked the guard.
@@ -63,7 +63,7 @@ impl ConsumerCore {
         let bytes_per_check = capacity.quarter().max(BYTES_PER_CHECK);
         let mut core = Self {
             parking: Parking::new(options.wait, seat.generation(), Bell::Messages),
-            rest: Release {
+            rest: Releaser {
                 room_wakers: RoomWakers::new(lanes.len(), bytes_per_check),
                 pending: Pending::new(ConsumerConditions::default()),
                 seat,
@@ -227,7 +227,7 @@ impl ConsumerCore {
     }
 
     pub(super) fn release_all(&mut self) -> Result<(), RecvError> {
-        let Release {
+        let Releaser {
             room_wakers, seat, ..
         } = &mut self.rest;
         let result = room_wakers.release_all(&mut self.merge, seat);
@@ -268,7 +268,7 @@ impl ConsumerCore {
     }
 
     fn message_wait(&mut self) -> (&mut Parking, MessageWait<'_>) {
-        let Release {
+        let Releaser {
             room_wakers,
             seat,
             pending,

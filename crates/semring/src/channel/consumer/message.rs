@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use super::release::Release;
+use super::release::Releaser;
 use crate::channel::builder::Habits;
 use crate::channel::trust;
 use crate::error::RecvError;
@@ -260,7 +260,7 @@ impl std::fmt::Debug for View<'_> {
 #[must_use = "a message that is dropped is released"]
 pub struct Message<'a> {
     lane: &'a mut LaneConsumer,
-    rest: &'a mut Release,
+    rest: &'a mut Releaser,
     found: Found,
     read: usize,
     mark: UnwindMark,
@@ -268,7 +268,7 @@ pub struct Message<'a> {
 
 impl<'a> Message<'a> {
     #[inline(always)]
-    pub(super) fn new(lane: &'a mut LaneConsumer, rest: &'a mut Release, found: Found) -> Self {
+    pub(super) fn new(lane: &'a mut LaneConsumer, rest: &'a mut Releaser, found: Found) -> Self {
         Self {
             lane,
             rest,

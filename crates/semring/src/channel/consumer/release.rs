@@ -30,14 +30,14 @@ impl Conditions for ConsumerConditions {
 }
 
 /// Everything of a consumer but its lanes, and how it waits for messages.
-pub(super) struct Release {
+pub(super) struct Releaser {
     pub(super) room_wakers: RoomWakers,
     pub(super) seat: ConsumerSeat,
     pub(super) options: Habits,
     pub(super) pending: Pending<ConsumerConditions>,
 }
 
-impl Release {
+impl Releaser {
     /// Gives back what was taken on a lane.
     #[inline]
     pub(super) fn release(&mut self, lane: &mut LaneConsumer) -> Result<(), RecvError> {
