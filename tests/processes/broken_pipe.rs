@@ -1,5 +1,5 @@
-//! A producer sees a broken pipe when the consumer that it has met is gone: at once when it sleeps, when
-//! it asks, and within half a lap when it runs.
+//! A producer sees a broken pipe when the consumer that it has met is gone: at once when it sleeps, when it asks,
+//! within 16 messages or 4 KiB when it runs with fences, and within half a lap when it runs without.
 
 use crate::case::{Case, SMALL, answer, ask, say_ok};
 use semring::SendError;
@@ -12,6 +12,9 @@ over_both_backends! {
     every_blocked_producer_learns_of_the_death
     a_running_producer_learns_of_it_within_a_quarter_lap
     a_running_producer_whose_consumer_was_at_work_learns_of_it_within_half_a_lap
+    a_slow_producer_learns_of_it_within_16_messages
+    a_slow_producer_learns_of_it_within_4_kib
+    a_slow_producer_without_fences_learns_of_it_within_8_kib
     a_producer_whose_consumer_died_asleep_learns_of_it_with_the_next_message
     who_was_told_of_it_is_told_again_whatever_the_consumer_gave_back_before
     an_idle_producer_learns_of_it_when_it_asks
@@ -135,6 +138,66 @@ fn a_running_producer_whose_consumer_was_at_work_learns_of_it_within_half_a_lap(
     );
     drop(cleaner);
     case.finish();
+}
+
+/// The consumer is killed while it is awake, after the producer has sent `before` messages of `len` bytes and it has
+/// received `received` of them. How many messages the producer sends then without an error, over both guards.
+fn sent_to_the_dead(case: Case, len: u64, before: u64, received: u64) -> u64 {
+    let backend = case.backend;
+    case.finish_removed(); // each run has a ring of its own
+    let cases = [
+        Case::new(backend, "dead-semaphores").with_semaphores(),
+        Case::new(backend, "dead-pipes").with_pipes(),
+    ];
+    let sent = cases.map(|case| {
+        case.ring_of(1, 1 << 20);
+        let mut producer = case.producer();
+        let mut consumer = case.consumer();
+        say_ok(&mut producer, &format!("send 1 0 {before} {len}"));
+        say_ok(&mut consumer, &format!("skip {received}"));
+        say_ok(&mut consumer, "flush");
+        consumer.kill();
+        // One by one, as a slow producer does: none of them waits, and none wakes anybody.
+        let mut send = |number| ask(&mut producer, &format!("send 1 {number} 1 {len}"));
+        let sent = (before..)
+            .take_while(|&number| send(number) == "ok")
+            .count();
+        assert_eq!(send(before), "error ConsumerGone after 0");
+        drop(producer);
+        case.finish();
+        sent as u64
+    });
+    sent[0].max(sent[1])
+}
+
+/// What the consumer released since the last check was a sign of life, which counts for 16 messages more.
+fn a_slow_producer_learns_of_it_within_16_messages(case: Case) {
+    let backend = case.backend;
+    case.finish_removed();
+    for before in [1, 10, 20] {
+        for (received, bound) in [(0, 16), (1, 32), (before, 32)] {
+            let case = Case::new(backend, "dead-after-some");
+            let sent = sent_to_the_dead(case, 50, before, received);
+            assert!(sent <= bound, "{sent} after {received} of {before}");
+        }
+    }
+}
+
+fn a_slow_producer_learns_of_it_within_4_kib(case: Case) {
+    let sent = sent_to_the_dead(case, 1000, 2, 0);
+    assert!(sent * 1008 <= 4096 + 1008, "{sent}");
+}
+
+/// After 32 messages to a consumer that is awake. One that has received some had shown a sign of life, which counts
+/// for 4 KiB more.
+fn a_slow_producer_without_fences_learns_of_it_within_8_kib(case: Case) {
+    let backend = case.backend;
+    case.finish_removed();
+    for received in [0, 5, 100] {
+        let case = Case::new(backend, "dead-after-many");
+        let sent = sent_to_the_dead(case, 56, 100, received);
+        assert!(sent * 64 <= 2 * 4096, "{sent} after {received}");
+    }
 }
 
 fn a_producer_whose_consumer_died_asleep_learns_of_it_with_the_next_message(case: Case) {

@@ -197,7 +197,7 @@ async fn a_busy_ring_lets_other_tasks_have_their_turn() {
     set.run_until(async {
         for _ in 0..100_000 {
             producer.try_send(b"always something").unwrap();
-            consumer.recv().await.unwrap();
+            consumer.recv().await.unwrap().release();
         }
     })
     .await;

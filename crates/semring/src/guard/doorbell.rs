@@ -98,8 +98,10 @@ pub(crate) enum Due {
     Nothing,
     /// The consumer must be posted: once per epoch.
     Post,
-    /// It is time to check whether the consumer lives.
+    /// It is time to check whether the consumer lives: by its progress, if it has made any.
     Check,
+    /// The guard must be asked whether the consumer lives: checks become rare from here on.
+    AskGuard,
 }
 
 /// A producer's end of the consumer's wait word, which spares itself the fence while messages are many.
@@ -193,6 +195,10 @@ impl ConsumerWaker {
         self.unchecked = 0;
         if self.quiet >= QUIET_COMMITS && self.begin_burst(lane) {
             return Due::Post;
+        }
+        if self.in_burst {
+            // What the dead had released would count as progress once more.
+            return Due::AskGuard;
         }
         Due::Check
     }

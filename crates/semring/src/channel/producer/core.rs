@@ -332,6 +332,7 @@ impl ProducerCore {
         let result = match due {
             Due::Post => self.post(),
             Due::Check => self.check_progress(),
+            Due::AskGuard => self.check_consumer(),
             Due::Nothing => Ok(()),
         };
         if let Err(error) = result {
