@@ -79,7 +79,38 @@ impl ConsumerCore {
         core
     }
 
-    /// The next message; waits until there is one.
+    /// The next message, to be given to the caller; waits until there is one.
+    #[inline(always)]
+    pub(super) fn next_message(&mut self, deadline: Deadline) -> Result<Message<'_>, RecvError> {
+        // Read before the header: nothing is known any more after a load that acquires.
+        let lane = self.merge.current();
+        if let Some(found) = self.load_header() {
+            return Ok(Message::new(
+                self.merge.lane_mut(lane),
+                &mut self.rest,
+                found,
+            ));
+        }
+        let found = self.next_slow(deadline)?;
+        Ok(self.message(found))
+    }
+
+    /// The same if there is one now.
+    #[inline(always)]
+    pub(super) fn try_next_message(&mut self) -> Result<Message<'_>, RecvError> {
+        let lane = self.merge.current();
+        if let Some(found) = self.load_header() {
+            return Ok(Message::new(
+                self.merge.lane_mut(lane),
+                &mut self.rest,
+                found,
+            ));
+        }
+        let found = self.try_next_slow()?;
+        Ok(self.message(found))
+    }
+
+    /// Waits until there is a message.
     #[inline(always)]
     pub(super) fn next(&mut self, deadline: Deadline) -> Result<Found, RecvError> {
         match self.load_header() {

@@ -73,12 +73,6 @@ impl<K: Kind> Consumer<K> {
         }
     }
 
-    #[inline(always)]
-    fn next(&mut self, deadline: Deadline) -> Result<Message<'_>, RecvError> {
-        let found = self.core.next(deadline)?;
-        Ok(self.core.message(found))
-    }
-
     /// The next message; waits until there is one.
     ///
     /// # Errors
@@ -87,7 +81,7 @@ impl<K: Kind> Consumer<K> {
     /// [`Poisoned`](RecvError::Poisoned) once for each damaged lane, [`Removed`](RecvError::Removed).
     #[inline(always)]
     pub fn recv(&mut self) -> Result<Message<'_>, RecvError> {
-        self.next(Deadline::NEVER)
+        self.core.next_message(Deadline::NEVER)
     }
 
     /// The next message if there is one now.
@@ -97,8 +91,7 @@ impl<K: Kind> Consumer<K> {
     /// late, because the kernel is not asked more often.
     #[inline(always)]
     pub fn try_recv(&mut self) -> Result<Message<'_>, RecvError> {
-        let found = self.core.try_next()?;
-        Ok(self.core.message(found))
+        self.core.try_next_message()
     }
 
     /// What [`try_recv`](Self::try_recv) would give; [`found`](Self::found) makes a message of it. In two
@@ -119,7 +112,7 @@ impl<K: Kind> Consumer<K> {
     /// # Errors
     /// [`RecvError::TimedOut`], and those of [`recv`](Self::recv).
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message<'_>, RecvError> {
-        self.next(Deadline::after(timeout))
+        self.core.next_message(Deadline::after(timeout))
     }
 
     /// As [`recv`](Self::recv), but waits no longer than until this moment: for several calls that share
@@ -149,7 +142,7 @@ impl<K: Kind> Consumer<K> {
     /// # Errors
     /// [`RecvError::TimedOut`], and those of [`recv`](Self::recv).
     pub fn recv_deadline(&mut self, deadline: Instant) -> Result<Message<'_>, RecvError> {
-        self.next(Deadline::at(deadline))
+        self.core.next_message(Deadline::at(deadline))
     }
 
     /// Waits until there is at least one message, then gives all that can be had as a batch that is

@@ -6,6 +6,7 @@ use loom::thread;
 use super::{number_of, payload, receive, send, try_receive, try_send, used_lane};
 use crate::layout::Meta;
 use crate::model::{explore, fails_without};
+use crate::ring::produce::Mode;
 use crate::sync::Twin;
 
 /// Sends messages of these lengths through a used lane while the consumer receives and releases each.
