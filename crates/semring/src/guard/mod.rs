@@ -110,17 +110,15 @@ pub(crate) enum Waited {
 
 type Result<T> = std::result::Result<T, GuardError>;
 
-/// Seats, liveness and bells of one ring. The kernel gives up a dead process's seats and rings the
-/// bells of those who might wait for it, all at once, before anybody can see the seat free.
-pub(crate) trait Guard: Send + Sync {
+/// The roles of one ring, and who is there. When the holder of a role dies, the kernel gives the role up and posts all
+/// wake-ups of those who might wait for the dead one, before anybody can see the role free.
+pub(crate) trait Roles: Send + Sync {
     /// Tries to take a seat; never waits.
     fn claim(&self, seat: Seat) -> Result<Claim>;
     /// Gives a seat up and rings the bells of those who might wait for us.
     fn leave(&self, seat: Seat) -> Result<()>;
     /// Waits until nobody has the seat; false when the time is over. Others may be faster to take it.
     fn await_free(&self, seat: Seat, timeout: Duration) -> Result<bool>;
-    /// Waits until nobody is removing the ring; false when the time is over.
-    fn await_no_removal(&self, timeout: Duration) -> Result<bool>;
     /// True if somebody has the seat.
     fn is_taken(&self, seat: Seat) -> Result<bool>;
     /// Who took the seat last, if that can be told: of a seat that is taken, its holder, also when that
@@ -136,6 +134,10 @@ pub(crate) trait Guard: Send + Sync {
     fn consumer_gone(&self) -> Result<bool> {
         self.is_taken(Seat::Consumer).map(|taken| !taken)
     }
+}
+
+/// The wake-ups of one ring: one for the consumer, one for each producer.
+pub(crate) trait Wakeups: Roles {
     /// Posts one token.
     fn post(&self, bell: Bell) -> Result<()>;
     /// Takes one token, or waits for it.
@@ -151,6 +153,16 @@ pub(crate) trait Guard: Send + Sync {
     }
     /// Takes every token that is there, without waiting.
     fn drain(&self, bell: Bell) -> Result<()>;
+    /// What the holder of a seat sleeps on, where that can be polled.
+    fn poller(&self, _seat: Seat) -> Option<Arc<Poller>> {
+        None
+    }
+}
+
+/// The lock that a removal of the ring holds, and the end of the guard.
+pub(crate) trait RemovalLock: Roles {
+    /// Waits until nobody is removing the ring; false when the time is over.
+    fn await_no_removal(&self, timeout: Duration) -> Result<bool>;
     /// Begins a removal: succeeds if nobody is attached (but the caller, if it is the consumer) and
     /// keeps everybody from attaching until it ends. False: somebody is there.
     fn begin_removal(&self, as_consumer: bool) -> Result<bool>;
@@ -178,6 +190,10 @@ pub(crate) trait Guard: Send + Sync {
     }
     /// Removes the guard's kernel objects: everybody who waits or asks gets [`GuardError::Removed`].
     fn destroy(&self) -> Result<()>;
+}
+
+/// What guards one ring.
+pub(crate) trait Guard: Wakeups + RemovalLock {
     /// Counts this process among the users of a ring that goes with them, until the guard is dropped: the
     /// last one takes the guard away. [`GuardError::Removed`]: that has just happened.
     fn hold(&mut self) -> Result<()> {
@@ -186,10 +202,6 @@ pub(crate) trait Guard: Send + Sync {
     /// In a forked child: the same guard, with nothing of the parent's. `None`: it is to be found by what
     /// the superblock says.
     fn reopen(&self) -> Option<Box<dyn Guard>> {
-        None
-    }
-    /// What the holder of a seat sleeps on, where that can be polled.
-    fn poller(&self, _seat: Seat) -> Option<Arc<Poller>> {
         None
     }
 }

@@ -51,7 +51,7 @@ use super::at_exit::AtExit;
 use super::site::{
     self, CREATION, FORCED, NewSite, NoSite, Owner, Pipe, REMOVAL, Site, Trouble, USERS,
 };
-use super::{Bell, Claim, Guard, GuardError, Result, Seat, Waited};
+use super::{Bell, Claim, Guard, GuardError, RemovalLock, Result, Roles, Seat, Waited, Wakeups};
 use crate::os::fifo::{self, End};
 use crate::os::fork::Private;
 use crate::os::lock::{Hold, hold_byte, would_be_refused};
@@ -307,7 +307,7 @@ const fn own_bell(seat: Seat) -> Bell {
     }
 }
 
-impl Guard for PipeGuard {
+impl Roles for PipeGuard {
     // Each refusal closes what was opened. Killed at any line: the kernel does.
     fn claim(&self, seat: Seat) -> Result<Claim> {
         self.check()?;
@@ -384,13 +384,6 @@ impl Guard for PipeGuard {
         Self::until(timeout, || self.is_taken(seat).map(|taken| !taken))
     }
 
-    fn await_no_removal(&self, timeout: Duration) -> Result<bool> {
-        Self::until(timeout, || {
-            self.check()?;
-            self.is_being_removed().map(|removal| !removal)
-        })
-    }
-
     fn is_taken(&self, seat: Seat) -> Result<bool> {
         self.check()?;
         Ok(self.is_locked(Self::byte(seat), Hold::Shared)? || self.lives(seat)?)
@@ -427,7 +420,9 @@ impl Guard for PipeGuard {
         self.check()?;
         self.lives(Seat::Consumer).map(|lives| !lives)
     }
+}
 
+impl Wakeups for PipeGuard {
     fn post(&self, bell: Bell) -> Result<()> {
         // Also in a ring that is gone: who polls must learn of it.
         let there = self.check();
@@ -466,6 +461,22 @@ impl Guard for PipeGuard {
             }
             _ => Ok(()),
         }
+    }
+
+    fn poller(&self, seat: Seat) -> Option<Arc<Poller>> {
+        let taken = self.seated(seat).ok()?;
+        // Whoever is to sleep on it asks first whether the ring is still there.
+        let _ = self.watch(&taken);
+        Some(taken.poller.clone())
+    }
+}
+
+impl RemovalLock for PipeGuard {
+    fn await_no_removal(&self, timeout: Duration) -> Result<bool> {
+        Self::until(timeout, || {
+            self.check()?;
+            self.is_being_removed().map(|removal| !removal)
+        })
     }
 
     fn begin_removal(&self, as_consumer: bool) -> Result<bool> {
@@ -513,7 +524,9 @@ impl Guard for PipeGuard {
     fn destroy(&self) -> Result<()> {
         self.take_away()
     }
+}
 
+impl Guard for PipeGuard {
     fn hold(&mut self) -> Result<()> {
         let lock = self.own_lock()?;
         // Alone it is held by who takes the guard away.
@@ -530,13 +543,6 @@ impl Guard for PipeGuard {
     fn reopen(&self) -> Option<Box<dyn Guard>> {
         let site = self.site.reopen().ok()?;
         Some(Box::new(Self::new(site, self.lanes)))
-    }
-
-    fn poller(&self, seat: Seat) -> Option<Arc<Poller>> {
-        let taken = self.seated(seat).ok()?;
-        // Whoever is to sleep on it asks first whether the ring is still there.
-        let _ = self.watch(&taken);
-        Some(taken.poller.clone())
     }
 }
 

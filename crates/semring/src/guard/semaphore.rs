@@ -18,7 +18,9 @@ use std::time::Duration;
 
 use super::abandoned::SetFacts;
 use super::at_exit::AtExit;
-use super::{Bell, Claim, Guard, GuardError, Mismatch, Result, Seat, Waited};
+use super::{
+    Bell, Claim, Guard, GuardError, Mismatch, RemovalLock, Result, Roles, Seat, Waited, Wakeups,
+};
 use crate::layout::superblock::SetIdentity;
 use crate::os::errno::EACCES;
 use crate::os::sysv::{self, Key, Op, SemSet};
@@ -321,7 +323,7 @@ const fn libc_erange() -> i32 {
     34
 }
 
-impl Guard for SemaphoreGuard {
+impl Roles for SemaphoreGuard {
     fn claim(&self, seat: Seat) -> Result<Claim> {
         let claim = match seat {
             Seat::Consumer => self.claim_consumer(),
@@ -351,10 +353,6 @@ impl Guard for SemaphoreGuard {
         self.await_zero(Self::seat_index(seat), timeout)
     }
 
-    fn await_no_removal(&self, timeout: Duration) -> Result<bool> {
-        self.await_zero(T, timeout)
-    }
-
     fn is_taken(&self, seat: Seat) -> Result<bool> {
         self.is_zero(Self::seat_index(seat)).map(|zero| !zero)
     }
@@ -373,7 +371,9 @@ impl Guard for SemaphoreGuard {
     fn producers(&self) -> Result<usize> {
         self.set.value(N).map(usize::from).map_err(guard_error)
     }
+}
 
+impl Wakeups for SemaphoreGuard {
     fn post(&self, bell: Bell) -> Result<()> {
         match self.op(&[add(Self::bell_index(bell)).no_wait()]) {
             // So many tokens are there that one more says nothing new.
@@ -418,6 +418,12 @@ impl Guard for SemaphoreGuard {
             }
         }
         Ok(())
+    }
+}
+
+impl RemovalLock for SemaphoreGuard {
+    fn await_no_removal(&self, timeout: Duration) -> Result<bool> {
+        self.await_zero(T, timeout)
     }
 
     fn begin_removal(&self, as_consumer: bool) -> Result<bool> {
@@ -493,7 +499,9 @@ impl Guard for SemaphoreGuard {
             _ => Ok(()),
         }
     }
+}
 
+impl Guard for SemaphoreGuard {
     fn hold(&mut self) -> Result<()> {
         match self.op(&[add(HOME).undo()]) {
             Ok(()) => {

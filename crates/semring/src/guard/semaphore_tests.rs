@@ -10,7 +10,7 @@ use super::Mismatch;
 use super::abandoned::SeizedSet;
 use super::semaphore::{SemaphoreGuard, count_for};
 use super::set::{Home, NewSet, SetTrouble, creation_ended};
-use super::{Bell, Claim, Guard, GuardError, Seat, Waited};
+use super::{Bell, Claim, GuardError, RemovalLock, Roles, Seat, Waited, Wakeups};
 use crate::layout::MAX_LANES;
 use crate::layout::superblock::SetIdentity;
 use crate::os::process;

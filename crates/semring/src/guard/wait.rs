@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::doorbell::{Epochs, arm, disarm};
 use super::strategy::{RateLimiter, SpinHistory, Step, WaitStrategy};
-use super::{Bell, Guard, GuardError, Waited};
+use super::{Bell, GuardError, Waited, Wakeups};
 use crate::sync::{AtomicU64, Twin, weakened};
 
 /// What is particular to one side's wait.
@@ -36,12 +36,12 @@ pub(crate) trait Waiting {
 /// What one sleeper is woken by.
 #[derive(Clone, Copy)]
 pub(crate) struct Wakeup<'a> {
-    guard: &'a dyn Guard,
+    guard: &'a dyn Wakeups,
     target: Bell,
 }
 
 impl<'a> Wakeup<'a> {
-    pub(crate) fn new(guard: &'a dyn Guard, target: Bell) -> Self {
+    pub(crate) fn new(guard: &'a dyn Wakeups, target: Bell) -> Self {
         Self { guard, target }
     }
 

@@ -25,7 +25,7 @@ use super::open::{memory_error, open, read_superblock};
 use super::remove::{PATIENCE, guard_error, lost, take_away, unlink_error};
 use super::{RingCore, damaged};
 use crate::error::{OpenError, RemoveError};
-use crate::guard::{Guard, GuardError};
+use crate::guard::{GuardError, RemovalLock};
 use crate::memory::{Access, Address, Object};
 use crate::os::clock;
 use crate::sync::yield_now;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use loom::sync::{Condvar, Mutex, MutexGuard};
 
-use crate::guard::{Bell, Claim, Guard, GuardError, Seat, Waited};
+use crate::guard::{Bell, Claim, Guard, GuardError, RemovalLock, Roles, Seat, Waited, Wakeups};
 use crate::sync::shared_operation;
 
 type Result<T> = std::result::Result<T, GuardError>;
@@ -99,7 +99,7 @@ impl Semaphores {
 /// The kernel as a process reaches it. The dead reach nothing; what they are told does not matter.
 pub(super) struct Handle(pub(super) Arc<Kernel>);
 
-impl Guard for Handle {
+impl Roles for Handle {
     fn claim(&self, seat: Seat) -> Result<Claim> {
         // Not Taken: who is told so looks for the one that has it.
         if !shared_operation() {
@@ -131,10 +131,6 @@ impl Guard for Handle {
         unreachable!("no seat of a model is asked for before it is free")
     }
 
-    fn await_no_removal(&self, _: Duration) -> Result<bool> {
-        unreachable!("no model removes its ring")
-    }
-
     fn is_taken(&self, seat: Seat) -> Result<bool> {
         Ok(shared_operation() && self.0.lock().is_taken(seat))
     }
@@ -150,7 +146,9 @@ impl Guard for Handle {
             usize::MAX
         })
     }
+}
 
+impl Wakeups for Handle {
     fn post(&self, bell: Bell) -> Result<()> {
         if shared_operation() {
             *self.0.lock().bell(bell) += 1;
@@ -195,6 +193,12 @@ impl Guard for Handle {
         }
         Ok(())
     }
+}
+
+impl RemovalLock for Handle {
+    fn await_no_removal(&self, _: Duration) -> Result<bool> {
+        unreachable!("no model removes its ring")
+    }
 
     fn begin_removal(&self, _: bool) -> Result<bool> {
         unreachable!("no model removes its ring")
@@ -216,3 +220,5 @@ impl Guard for Handle {
         unreachable!("no model removes its ring")
     }
 }
+
+impl Guard for Handle {}
