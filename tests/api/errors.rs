@@ -3,8 +3,8 @@
 use std::io;
 
 use semring::{
-    AttachError, CreateError, OpenError, Position, RecvError, RemoveError, SendError, any, mpsc,
-    spsc,
+    AttachError, CreateError, OpenError, Position, RecvError, RemoveError, SendError, SystemCall,
+    any, mpsc, spsc,
 };
 
 use crate::bench::Bench;
@@ -174,6 +174,7 @@ fn every_error_is_a_sentence() {
         SendError::Interrupted,
         SendError::Forked,
         SendError::Os {
+            call: SystemCall::SetLock,
             errno: libc::ENOMEM,
         },
     ] {
@@ -188,6 +189,7 @@ fn every_error_is_a_sentence() {
         RecvError::Interrupted,
         RecvError::Forked,
         RecvError::Os {
+            call: SystemCall::SetLock,
             errno: libc::ENOMEM,
         },
     ] {

@@ -2,10 +2,12 @@
 //! set-up keep the name and the cause.
 
 mod advice;
+mod call;
 
 use std::io;
 
 use self::advice::{refusal, refusal_of};
+pub use self::call::SystemCall;
 use crate::layout::Position;
 use crate::memory::address::AddressError;
 
@@ -376,8 +378,10 @@ pub enum CallError {
     #[error("this client belongs to the parent process")]
     Forked,
     /// Any other refusal by the system.
-    #[error("{}", refusal_of("semop", *.errno))]
+    #[error("{}", refusal_of(.call.name(), *.errno))]
     Os {
+        /// The call that failed.
+        call: SystemCall,
         /// What the kernel said.
         errno: i32,
     },
@@ -420,8 +424,10 @@ pub enum SendError {
     #[error("this handle belongs to the parent process; a forked child must attach itself")]
     Forked,
     /// Any other refusal by the system.
-    #[error("{}", refusal_of("semop", *.errno))]
+    #[error("{}", refusal_of(.call.name(), *.errno))]
     Os {
+        /// The call that failed.
+        call: SystemCall,
         /// What the kernel said.
         errno: i32,
     },
@@ -458,8 +464,10 @@ pub enum RecvError {
     #[error("this handle belongs to the parent process; a forked child must attach itself")]
     Forked,
     /// Any other refusal by the system.
-    #[error("{}", refusal_of("semop", *.errno))]
+    #[error("{}", refusal_of(.call.name(), *.errno))]
     Os {
+        /// The call that failed.
+        call: SystemCall,
         /// What the kernel said.
         errno: i32,
     },

@@ -88,7 +88,7 @@ pub use channel::{
 };
 pub use error::{
     AttachError, CallError, CreateError, EndError, OpenError, OpenOrCreateError, RecvError,
-    RemoveError, SendError, SpawnError, StdioError,
+    RemoveError, SendError, SpawnError, StdioError, SystemCall,
 };
 pub use guard::strategy::WaitStrategy;
 pub use layout::superblock::{GuardKind, RingKind};

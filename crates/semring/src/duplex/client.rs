@@ -93,7 +93,7 @@ fn sending(error: SendError) -> CallError {
         SendError::TimedOut => CallError::TimedOut,
         SendError::Interrupted => CallError::Interrupted,
         SendError::Forked => CallError::Forked,
-        SendError::Os { errno } => CallError::Os { errno },
+        SendError::Os { call, errno } => CallError::Os { call, errno },
     }
 }
 
@@ -105,7 +105,7 @@ fn receiving(error: RecvError) -> CallError {
         RecvError::Empty | RecvError::TimedOut => CallError::TimedOut,
         RecvError::Interrupted => CallError::Interrupted,
         RecvError::Forked => CallError::Forked,
-        RecvError::Os { errno } => CallError::Os { errno },
+        RecvError::Os { call, errno } => CallError::Os { call, errno },
     }
 }
 

@@ -16,7 +16,7 @@ use super::leftovers::home;
 use super::open::plausible_length;
 use super::remove::unlink_error;
 use crate::error::{OpenError, RemoveError};
-use crate::guard::Guard;
+use crate::guard::RemovalLock;
 use crate::guard::abandoned::SetFacts;
 use crate::guard::abandoned_pipes::sweep;
 use crate::guard::semaphore::{KEY_PREFIX, SemaphoreGuard};

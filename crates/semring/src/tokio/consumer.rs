@@ -10,7 +10,7 @@ use futures_core::Stream;
 
 use super::readiness::register;
 use crate::channel::{Batch, Consumer, FoundMessage, Kind, Message, Pollable};
-use crate::error::RecvError;
+use crate::error::{RecvError, SystemCall};
 
 /// A [`Consumer`] that a task waits for.
 ///
@@ -115,6 +115,7 @@ pub(super) fn errno(error: &io::Error) -> i32 {
 #[allow(clippy::needless_pass_by_value)] // for map_err
 fn failed(error: io::Error) -> RecvError {
     RecvError::Os {
+        call: SystemCall::EpollWait,
         errno: errno(&error),
     }
 }

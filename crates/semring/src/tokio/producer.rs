@@ -11,7 +11,7 @@ use futures_sink::Sink;
 use super::consumer::errno;
 use super::readiness::register;
 use crate::channel::{Free, Kind, Pollable, Producer, Reservation};
-use crate::error::SendError;
+use crate::error::{SendError, SystemCall};
 
 /// A [`Producer`] that a task waits for.
 ///
@@ -177,6 +177,7 @@ impl<K: Kind> Open<K> {
 #[allow(clippy::needless_pass_by_value)] // for map_err
 fn failed(error: io::Error) -> SendError {
     SendError::Os {
+        call: SystemCall::EpollWait,
         errno: errno(&error),
     }
 }
