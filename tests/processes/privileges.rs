@@ -1,6 +1,5 @@
 //! Processes that become another user after they took a role in a ring that this user may not open.
 
-use semring::RecvError;
 use semring_testkit::needs_root;
 
 use crate::case::{Case, answer, ask, say_ok};
@@ -25,7 +24,7 @@ fn a_producer_without_privileges_gives_its_lane_back(case: Case) {
     say_ok(&mut producer, "send 1 0 2 64");
     assert_eq!(
         ask(&mut producer, "send 1 2 1 64"),
-        "error Os { errno: 13 } after 0"
+        "error Os { call: Semop, errno: 13 } after 0"
     );
     say_ok(&mut producer, "close-producer");
     // The producer's process lives on. Its lane does not.
@@ -54,9 +53,8 @@ fn a_consumer_without_privileges_gives_its_role_back(case: Case) {
     producer.say(&format!("send 1 {next} 1 1000"));
     producer.wait_until_asleep_on_a_ring();
     say_ok(&mut consumer, "become-nobody");
-    let refused = RecvError::Os { errno: 13 };
     let drained = ask(&mut consumer, "drain");
-    assert!(drained.ends_with(&format!("{refused:?}")), "{drained}");
+    assert!(drained.ends_with("errno: 13 }"), "{drained}");
     say_ok(&mut consumer, "drop-consumer");
     // Woken by that: there may be room, and nobody who makes more.
     let sent = answer(&mut producer);

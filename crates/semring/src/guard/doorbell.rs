@@ -247,7 +247,12 @@ impl ConsumerWaker {
     pub(crate) fn is_worth_telling(&mut self, error: GuardError) -> bool {
         self.last = 0;
         let is_forbidden = matches!(error, GuardError::Os { errno: EACCES, .. });
-        !is_forbidden || std::mem::replace(&mut self.was_forbidden, true)
+        self.is_refused_again(is_forbidden) || !is_forbidden
+    }
+
+    /// Notes whether this process may use the guard now: true if it is refused for the second time in a row.
+    pub(crate) fn is_refused_again(&mut self, is_refused: bool) -> bool {
+        std::mem::replace(&mut self.was_forbidden, is_refused) && is_refused
     }
 
     /// Back to a fence after each commit; also for a producer that leaves.

@@ -332,7 +332,7 @@ impl ProducerCore {
         let result = match due {
             Due::Post => self.post(),
             Due::Check => self.check_progress(),
-            Due::AskGuard => self.check_consumer(),
+            Due::AskGuard => self.check_before_burst(),
             Due::Nothing => Ok(()),
         };
         if let Err(error) = result {
@@ -345,7 +345,11 @@ impl ProducerCore {
         note_count(&self.gate.lane.view().producer().posts, self.posts);
         if let Err(error) = self.seat.ring().guard.post(Bell::Messages) {
             let is_worth_telling = self.waker.is_worth_telling(error);
-            return if is_worth_telling { Err(error.into()) } else { Ok(()) };
+            return if is_worth_telling {
+                Err(error.into())
+            } else {
+                Ok(())
+            };
         }
         self.waker.posted();
         // It slept, or was killed in its sleep: check which, the call is in the kernel anyway.

@@ -21,6 +21,7 @@ use crate::error::SendError;
 use crate::guard::GuardError;
 use crate::layout::{Capacity, Position};
 use crate::lifecycle::ConsumerFate;
+use crate::os::errno::EACCES;
 
 /// How far a producer goes on without a sign of its consumer's life, unless that has shown to be at work on a stream.
 const BYTES_WITHOUT_PROGRESS: u64 = 4 << 10;
@@ -197,8 +198,28 @@ impl ProducerCore {
         let look = |progress: &mut PeerProgress| progress.look(tail, released, capacity, fenced);
         match self.gate.change(|pending| pending.update(look)) {
             Look::Alive => Ok(()),
-            Look::Ask { next_in } => self.ask_guard(next_in),
+            Look::Ask { next_in } => self.ask_when_due(next_in),
         }
+    }
+
+    /// A check that the caller has not asked for. A process may be another user for a moment: that it may not ask is
+    /// reported from the second time on.
+    fn ask_when_due(&mut self, next_in: u64) -> Result<(), SendError> {
+        let asked = self.ask_guard(next_in);
+        let refused = matches!(asked, Err(SendError::Os { errno: EACCES, .. }));
+        if !self.waker.is_refused_again(refused) && refused {
+            let tail = self.gate.lane.tail();
+            let ok = |progress: &mut PeerProgress| progress.ok(tail, next_in);
+            self.gate.change(|pending| pending.update(ok));
+            return Ok(());
+        }
+        asked
+    }
+
+    /// The check of a producer that stops publishing with a fence.
+    #[cold]
+    pub(super) fn check_before_burst(&mut self) -> Result<(), SendError> {
+        self.ask_when_due(PeerProgress::interval(self.gate.lane.capacity()))
     }
 
     /// Asks the guard what became of the consumer.
