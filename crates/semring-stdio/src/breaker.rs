@@ -68,7 +68,7 @@ impl Breaker {
     /// Signals from now on at this interval; not at all if it is zero.
     fn set(&self, interval: Duration) -> io::Result<()> {
         let interval = libc::timespec {
-            tv_sec: interval.as_secs() as libc::time_t,
+            tv_sec: interval.as_secs() as _,
             tv_nsec: interval.subsec_nanos() as _,
         };
         let spec = libc::itimerspec {
