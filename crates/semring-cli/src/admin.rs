@@ -1,12 +1,13 @@
 //! `semring`: rings made, listed, looked at and removed.
 
+use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use nix::unistd::{Group, User};
-use semring::{Address, AddressError, Backend, HugePages, RemoveOutcome, duplex};
+use semring::{Address, Backend, HugePages, RemoveOutcome, duplex};
 
 use crate::args::{self, ShapeArgs};
 use crate::attach::{builder, guarded_by_pipes_because, made};
@@ -47,7 +48,7 @@ enum Command {
     /// Make a ring that stays until it is removed
     Create {
         #[arg(value_name = "RING", help = args::ADDRESS_HELP)]
-        address: String,
+        address: OsString,
         #[command(flatten)]
         shape: ShapeArgs,
         /// Whose the ring is, by name or number [you]
@@ -78,7 +79,7 @@ enum Command {
     /// Show one ring, lane by lane
     Info {
         #[arg(value_name = "RING", help = args::ADDRESS_HELP)]
-        address: String,
+        address: OsString,
         /// As one JSON object
         #[arg(long)]
         json: bool,
@@ -86,7 +87,7 @@ enum Command {
     /// Remove a ring, or a pair of rings, with everything in it
     Rm {
         #[arg(value_name = "RING", help = args::ADDRESS_HELP)]
-        address: String,
+        address: OsString,
         /// Also while it is used (everybody attached ends with an error), and also your own ring that is damaged
         #[arg(long)]
         force: bool,
@@ -200,6 +201,7 @@ fn run() -> Result<u8, Failure> {
                 _ => None,
             };
             if let Some(why) = nameless {
+                let address = address.display();
                 return Err(Failure::new(exit::USAGE, format!("{address}: {why}")));
             }
             let mut builder = builder(&address, &shape);
@@ -277,10 +279,8 @@ fn run() -> Result<u8, Failure> {
     Ok(exit::DONE)
 }
 
-fn parse(address: &str) -> Result<Address, Failure> {
-    address
-        .parse()
-        .map_err(|error: AddressError| Failure::new(exit::USAGE, error.to_string()))
+fn parse(address: &OsStr) -> Result<Address, Failure> {
+    Address::try_from(address).map_err(|error| Failure::new(exit::USAGE, error.to_string()))
 }
 
 fn parse_user(text: &str) -> Result<u32, String> {

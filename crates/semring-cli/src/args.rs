@@ -74,7 +74,7 @@ pub(crate) struct ConsumerArgs {
 #[derive(Args, Debug)]
 pub(crate) struct RingArgs {
     #[arg(value_name = "RING", help = ADDRESS_HELP)]
-    pub(crate) address: String,
+    pub(crate) address: OsString,
     /// Open only: fail with 3 if there is no such ring
     #[arg(long)]
     pub(crate) no_create: bool,
@@ -91,9 +91,9 @@ pub(crate) struct RingArgs {
 impl RingArgs {
     /// The address as sentences and figures show it.
     pub(crate) fn shown_address(&self) -> String {
-        match self.address.parse::<Address>() {
+        match Address::try_from(&*self.address) {
             Ok(address) => address.to_string(),
-            Err(_) => self.address.clone(),
+            Err(_) => self.address.to_string_lossy().into_owned(),
         }
     }
 }

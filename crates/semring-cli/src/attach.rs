@@ -1,5 +1,6 @@
 //! Opening the ring and becoming producer or consumer, while others may just be removing it.
 
+use std::ffi::OsStr;
 use std::time::Instant;
 
 use semring::any::{Builder, Ring};
@@ -12,8 +13,8 @@ use crate::signals::Signals;
 use crate::units::count;
 
 /// A builder that asks for what was said explicitly, and leaves the rest as it is.
-pub(crate) fn builder(address: &str, shape: &ShapeArgs) -> Builder {
-    let mut builder = Builder::new(address);
+pub(crate) fn builder(address: &OsStr, shape: &ShapeArgs) -> Builder {
+    let mut builder = Builder::with_address(Address::try_from(address));
     if let Some(capacity) = shape.capacity {
         builder = builder.capacity(capacity);
     }
@@ -34,12 +35,12 @@ pub(crate) fn attach<R>(
     signals: &Signals,
     take_role: impl Fn(&Ring) -> Result<R, AttachError>,
 ) -> Result<(Ring, R), Failure> {
-    let address = args.address.parse::<Address>();
+    let address = Address::try_from(&*args.address);
     if address.is_ok_and(|address| address.backend() == Backend::Anonymous) {
         let why = "nobody else could reach such memory";
         return Err(Failure::new(
             exit::USAGE,
-            format!("{}: {why}", args.address),
+            format!("{}: {why}", args.address.display()),
         ));
     }
     let builder = builder(&args.address, &args.shape)

@@ -17,6 +17,7 @@ mod manners;
 mod misuse;
 mod options;
 mod partial;
+mod paths;
 mod restart;
 mod sessions;
 mod streams;

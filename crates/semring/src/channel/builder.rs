@@ -71,8 +71,22 @@ impl<K: Kind> Builder<K> {
     /// For the ring at this address (see [`Address`]). A bad address is reported when it is used.
     #[must_use]
     pub fn new(address: impl AsRef<str>) -> Self {
+        Self::with_address(address.as_ref().parse())
+    }
+
+    /// The same for an address that was made in another way: of a path that is not UTF-8, say.
+    ///
+    /// ```
+    /// use std::ffi::OsStr;
+    /// use semring::{Address, mpsc};
+    /// let written = OsStr::new("file:/var/lib/orders.ring");
+    /// let builder = mpsc::Builder::with_address(Address::try_from(written));
+    /// # let _ = builder;
+    /// ```
+    #[must_use]
+    pub fn with_address(address: Result<Address, AddressError>) -> Self {
         Self {
-            address: address.as_ref().parse(),
+            address,
             capacity: None,
             producers: None,
             mode: None,

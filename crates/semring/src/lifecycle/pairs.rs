@@ -21,12 +21,12 @@ pub(crate) fn down_name(pair: &Address, uuid: &str) -> String {
 
 /// The pair whose first ring would have this address.
 pub(crate) fn pair_of_up(up: &Address) -> Option<Address> {
-    up.to_string().strip_suffix(UP)?.parse().ok()
+    up.to_text()?.strip_suffix(UP)?.parse().ok()
 }
 
 /// The pair whose second ring would have this address, and the digits of the first one's uuid.
 fn pair_of_down(down: &Address) -> Option<(Address, String)> {
-    let text = down.to_string();
+    let text = down.to_text()?;
     let (pair, digits) = text.rsplit_once(DOWN)?;
     let are_digits = digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     are_digits.then_some(())?;
@@ -71,6 +71,8 @@ pub(crate) fn pair_at(address: &Address) -> Option<Address> {
     ) {
         return None;
     }
+    // The rings of a pair have names that are text.
+    address.to_text()?;
     let up: Address = up_name(address).parse().ok()?;
     superblock_at(&up).map(|_| address.clone())
 }

@@ -1,6 +1,8 @@
 //! Ring addresses: what a user writes, and the place that it means.
 
+use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -27,7 +29,8 @@ const MAX_PATH_BYTES: usize = 4095;
 /// | `anonymous:` | memory of this process and of the children that it forks, for `create` only |
 ///
 /// A name has 1 to 200 of the characters `A-Za-z0-9._-` and does not begin with `.`, `-` or `0x`. A path
-/// has no control characters, and its last part is not a symbolic link.
+/// has no control characters, and its last part is not a symbolic link; one that is not UTF-8 comes in by
+/// `TryFrom<&OsStr>`.
 ///
 /// ```
 /// use semring::{Address, Backend};
@@ -47,10 +50,10 @@ enum Form {
     SysvName(String),
     SysvKey(i32),
     SysvPath {
-        path: String,
+        path: PathBuf,
         id: u8,
     },
-    File(String),
+    File(PathBuf),
     /// The name may be empty.
     Memfd(String),
     Descriptor(i32),
@@ -177,8 +180,9 @@ impl Address {
         match &self.0 {
             Form::Posix(name) | Form::SysvName(name) => name.clone(),
             Form::SysvKey(key) => format!("0x{key:08x}"),
-            Form::SysvPath { path, id } => format!("{path}#{id}"),
-            Form::File(path) | Form::Elsewhere(path) => path.clone(),
+            Form::SysvPath { path, id } => format!("{}#{id}", path.display()),
+            Form::File(path) => path.display().to_string(),
+            Form::Elsewhere(path) => path.clone(),
             Form::Memfd(label) => label.clone(),
             Form::Descriptor(number) => number.to_string(),
             Form::Anonymous => String::new(),
@@ -237,7 +241,7 @@ impl Address {
                     Form::SysvKey(key.raw())
                 }
             }
-            Place::File(path) => Form::File(path.to_string_lossy().into_owned()),
+            Place::File(path) => Form::File(path.clone()),
             Place::Descriptor(link) => Form::Elsewhere(link.to_string_lossy().into_owned()),
             Place::Memfd(label) => Form::Memfd(label.clone()),
             Place::Anonymous => Form::Anonymous,
@@ -248,7 +252,17 @@ impl Address {
 impl Address {
     /// True if somebody could write it down: what is found in a folder may have any name.
     pub(crate) fn is_valid(&self) -> bool {
-        self.to_string().parse::<Self>().is_ok()
+        self.to_text()
+            .is_some_and(|text| text.parse::<Self>().is_ok())
+    }
+
+    /// The address as text, if it is text: a path may have bytes that are not.
+    pub(crate) fn to_text(&self) -> Option<String> {
+        match &self.0 {
+            Form::File(path) | Form::SysvPath { path, .. } => path.to_str()?,
+            _ => "",
+        };
+        Some(self.to_string())
     }
 }
 
@@ -258,12 +272,42 @@ impl fmt::Display for Address {
             Form::Posix(name) => write!(f, "posix:{name}"),
             Form::SysvName(name) => write!(f, "sysv:{name}"),
             Form::SysvKey(key) => write!(f, "sysv:0x{key:08x}"),
-            Form::SysvPath { path, id } => write!(f, "sysv:{path}#{id}"),
-            Form::File(path) => write!(f, "file:{path}"),
+            Form::SysvPath { path, id } => write!(f, "sysv:{}#{id}", path.display()),
+            Form::File(path) => write!(f, "file:{}", path.display()),
             Form::Memfd(label) => write!(f, "memfd:{label}"),
             Form::Descriptor(number) => write!(f, "fd:{number}"),
             Form::Elsewhere(link) => write!(f, "fd:{link}"),
             Form::Anonymous => f.write_str("anonymous:"),
+        }
+    }
+}
+
+/// What a person wrote on a command line: as with text, but the paths of `file:PATH` and `sysv:PATH#ID` may
+/// have bytes that are not UTF-8. Displayed, those become U+FFFD.
+impl TryFrom<&OsStr> for Address {
+    type Error = AddressError;
+
+    fn try_from(written: &OsStr) -> Result<Self, AddressError> {
+        if let Some(text) = written.to_str() {
+            return text.parse();
+        }
+        let bytes = written.as_bytes();
+        if let Some(path) = bytes.strip_prefix(b"file:") {
+            return file_form(OsStr::from_bytes(path)).map(Self);
+        }
+        // The path apart, it is text.
+        let lossy = written.to_string_lossy();
+        match lossy.parse()? {
+            Self(Form::SysvPath { id, .. }) => {
+                let end = bytes.iter().rposition(|byte| *byte == b'#');
+                let path = &bytes[b"sysv:".len()..end.expect("its id follows one")];
+                let path = PathBuf::from(OsStr::from_bytes(path));
+                Ok(Self(Form::SysvPath { path, id }))
+            }
+            _ => Err(AddressError::BadName {
+                name: shorten(&lossy),
+                rule: "it is not UTF-8",
+            }),
         }
     }
 }
@@ -282,7 +326,7 @@ impl FromStr for Address {
                 Ok(Self(Form::Posix(rest.to_owned())))
             }
             "sysv" => sysv_form(rest).map(Self),
-            "file" => file_form(rest).map(Self),
+            "file" => file_form(OsStr::new(rest)).map(Self),
             "memfd" if rest.is_empty() => Ok(Self(Form::Memfd(String::new()))),
             "memfd" => {
                 check_name(rest)?;
@@ -329,7 +373,7 @@ fn sysv_form(text: &str) -> Result<Form, AddressError> {
             return Err(bad());
         }
         return Ok(Form::SysvPath {
-            path: path.to_owned(),
+            path: path.into(),
             id,
         });
     }
@@ -337,17 +381,23 @@ fn sysv_form(text: &str) -> Result<Form, AddressError> {
     Ok(Form::SysvName(text.to_owned()))
 }
 
-fn file_form(path: &str) -> Result<Form, AddressError> {
-    let fits = !path.is_empty()
-        && path.len() <= MAX_PATH_BYTES
-        && !path.chars().any(char::is_control)
-        && !path.ends_with('/')
-        && !matches!(path.rsplit('/').next(), Some("." | ".."));
+fn file_form(path: &OsStr) -> Result<Form, AddressError> {
+    let bytes = path.as_bytes();
+    // Text also has control characters beyond ASCII.
+    let has_control = match path.to_str() {
+        Some(text) => text.chars().any(char::is_control),
+        None => bytes.iter().any(u8::is_ascii_control),
+    };
+    let last = bytes.rsplit(|byte| *byte == b'/').next();
+    let fits = !bytes.is_empty()
+        && bytes.len() <= MAX_PATH_BYTES
+        && !has_control
+        && !matches!(last, Some(b"" | b"." | b".."));
     if fits {
-        Ok(Form::File(path.to_owned()))
+        Ok(Form::File(path.into()))
     } else {
         Err(AddressError::BadFile {
-            text: shorten(path),
+            text: shorten(&path.to_string_lossy()),
         })
     }
 }
@@ -483,6 +533,36 @@ mod tests {
             let error = text.parse::<Address>().expect_err(text);
             assert!(error.to_string().len() < 200, "{error}");
         }
+    }
+
+    #[test]
+    fn paths_may_have_bytes_that_are_not_text() {
+        let of = |bytes: &[u8]| Address::try_from(OsStr::from_bytes(bytes));
+        let file = of(b"file:/tmp/\xff.ring").unwrap();
+        let path = PathBuf::from(OsStr::from_bytes(b"/tmp/\xff.ring"));
+        assert_eq!(file.place().unwrap(), Place::File(path.clone()));
+        assert_eq!(file.to_string(), "file:/tmp/\u{fffd}.ring");
+        assert_eq!(Address::of_place(&Place::File(path), ""), file);
+        assert!(file.to_text().is_none() && !file.is_valid());
+        let key = of(b"sysv:/tmp/\xff#7").unwrap();
+        assert_eq!(key.backend(), Backend::Sysv);
+        assert_ne!(key, of("sysv:/tmp/\u{fffd}#7".as_bytes()).unwrap());
+        for bad in [
+            &b"file:/\xff/"[..],
+            b"file:/\xff/..",
+            b"file:\xff\n",
+            b"\xff",
+            b"posix:\xff",
+            b"sysv:\xff",
+            b"sysv:/\xff",
+            b"sysv:/\xff#0",
+            b"memfd:\xff",
+            b"fd:\xff",
+            b"\xff:x",
+        ] {
+            assert!(of(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(of(b"posix:x").unwrap(), "x".parse().unwrap());
     }
 
     #[test]
