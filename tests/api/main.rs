@@ -8,6 +8,7 @@ mod calls;
 mod damaged;
 mod duplex;
 mod errors;
+mod keys;
 mod looking;
 mod pipe_guard;
 mod pipes;

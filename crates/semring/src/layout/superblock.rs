@@ -8,6 +8,7 @@
 use super::position::Capacity;
 use super::set_record::{AT_RECORDS, RECORDS_BYTES, SetRecord};
 use super::{Geometry, SUPERBLOCK_BYTES};
+use crate::memory::address::KeyFile;
 
 /// `SEMRING` and a zero byte.
 pub(crate) const MAGIC: [u8; 8] = *b"SEMRING\0";
@@ -57,11 +58,14 @@ const AT_CREATOR_UID: usize = 0x07c;
 const AT_IPC_NAMESPACE: usize = 0x080;
 const AT_NAME_BYTES: usize = 0x084;
 const AT_NAME: usize = 0x088;
+const AT_KEY_DEVICE: usize = 0x150;
+const AT_KEY_INODE: usize = 0x158;
 const AT_CRC: usize = 0xff8;
 /// The state word: outside the checksum, because it changes.
 pub(crate) const AT_STATE: usize = 0xffc;
 
-const _: () = assert!(AT_NAME + MAX_NAME_BYTES <= AT_RECORDS);
+const _: () = assert!(AT_NAME + MAX_NAME_BYTES <= AT_KEY_DEVICE);
+const _: () = assert!(AT_KEY_INODE + 8 <= AT_RECORDS);
 const _: () = assert!(AT_RECORDS + RECORDS_BYTES <= AT_CRC);
 
 /// What the lanes of a ring promise together.
@@ -173,6 +177,8 @@ pub(crate) struct Superblock {
     /// Inode number of the IPC namespace that has the semaphores; 0 if it was not known.
     pub(crate) ipc_namespace: u32,
     pub(crate) name: String,
+    /// The file that the ring's key was made from, if it was made by that.
+    pub(crate) key_file: Option<KeyFile>,
     /// The newest record of the set, in rings whose memory outlives it; `set` and `ipc_namespace` are
     /// then what it says.
     pub(crate) record: Option<SetRecord>,
@@ -232,6 +238,10 @@ impl Superblock {
         put(AT_IPC_NAMESPACE, &self.ipc_namespace.to_le_bytes());
         put(AT_NAME_BYTES, &(name.len() as u32).to_le_bytes());
         put(AT_NAME, name);
+        if let Some(KeyFile { device, inode }) = self.key_file {
+            put(AT_KEY_DEVICE, &device.to_le_bytes());
+            put(AT_KEY_INODE, &inode.to_le_bytes());
+        }
         let crc = checksum(&bytes);
         bytes[AT_CRC..AT_CRC + 4].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -305,6 +315,12 @@ impl Superblock {
             return Err(damaged("semaphore check value"));
         }
         let record = SetRecord::newest(bytes);
+        // No file has the inode number 0.
+        let key_file = Some(KeyFile {
+            device: u64_at(AT_KEY_DEVICE),
+            inode: u64_at(AT_KEY_INODE),
+        });
+        let key_file = key_file.filter(|file| file.inode != 0);
         Ok(Self {
             kind,
             geometry,
@@ -317,6 +333,7 @@ impl Superblock {
             creator_uid: u32_at(AT_CREATOR_UID),
             ipc_namespace: record.map_or(u32_at(AT_IPC_NAMESPACE), |record| record.ipc_namespace),
             name,
+            key_file,
             record,
         })
     }
@@ -378,6 +395,10 @@ mod tests {
             creator_uid: 1000,
             ipc_namespace: 0xefff_ffff,
             name: "orders".into(),
+            key_file: Some(KeyFile {
+                device: 0x1_0203,
+                inode: u64::MAX,
+            }),
             record: None,
         }
     }

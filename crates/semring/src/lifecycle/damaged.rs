@@ -12,6 +12,7 @@
 use std::path::{Path, PathBuf};
 
 use super::guards::{mark_of, uuid_of};
+use super::identity::other_ring;
 use super::leftovers::home;
 use super::open::plausible_length;
 use super::remove::unlink_error;
@@ -75,7 +76,7 @@ fn taken_for(address: &Address, place: &Place, object: &Object) -> Option<String
     let damaged = |what: &str| Some(format!("a ring with a damaged superblock ({what})"));
     match Superblock::decode(&head) {
         // Under a key lies the ring of another name: that one is sound.
-        Ok(found) if address.name_must_match() && found.name != address.name() => {
+        Ok(found) if other_ring(address, Some(place), &found).is_some() => {
             let is_file = memory::sysv_key(place).is_none();
             is_file.then(|| format!("a copy of the ring {:?}, or that ring renamed", found.name))
         }

@@ -7,6 +7,7 @@ mod damaged;
 mod force;
 mod guards;
 mod holder;
+mod identity;
 mod inspect;
 mod key_lock;
 mod leftovers;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::guards::{find_guard, pipes_of};
+use super::identity::{OtherRing, other_ring};
 use super::key_lock::KeyLock;
 use super::renew::{self, Renewal};
 use super::{RingCore, SharedRing, inspect};
@@ -99,18 +100,8 @@ fn open_object(
             };
         }
     };
-    if address.name_must_match() && superblock.name != address.name() {
-        let other = &superblock.name;
-        let what = if key.is_some() {
-            format!(
-                "its key belongs to the ring {other:?}: choose another name, or give a key (sysv:0x…)"
-            )
-        } else {
-            // Used or removed, it would take the original's semaphores.
-            format!(
-                "it is the ring {other:?}, copied or renamed: remove the file, or give it that name"
-            )
-        };
+    if let Some(OtherRing { what, instead }) = other_ring(address, place, &superblock) {
+        let what = format!("{what}: {instead}");
         return Err(OpenError::NotARing { name, what });
     }
     let found = find_guard(&object, &superblock);

@@ -1,6 +1,7 @@
 //! How the two rings of a pair are called: `NAME.up`, and `NAME.down-` with the first sixteen digits of the first
 //! one's uuid. A pair is one thing: what lists, prunes or removes one ring of it has to know the other.
 
+use super::identity::other_ring;
 use super::{inspect, uuid_text};
 use crate::layout::superblock::Superblock;
 use crate::memory::{Access, Address, Object};
@@ -43,7 +44,9 @@ pub(super) fn superblock_at(address: &Address) -> Option<Superblock> {
     let place = address.place().ok()?;
     let head = Object::open(&place, Access::ReadOnly).ok()?.head().ok()?;
     let found = Superblock::decode(&head).ok()?;
-    (!address.name_must_match() || found.name == address.name()).then_some(found)
+    other_ring(address, Some(&place), &found)
+        .is_none()
+        .then_some(found)
 }
 
 /// The first ring of the pair that the ring at this address is the second of.

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -22,7 +23,7 @@ const MAX_PATH_BYTES: usize = 4095;
 /// | `NAME`, `posix:NAME` | POSIX shared memory: a file of this name in `/dev/shm` |
 /// | `sysv:NAME` | System V shared memory, its key derived from the name |
 /// | `sysv:0x12340001`, `sysv:4096` | the same with this key |
-/// | `sysv:PATH#ID` | the same with the key that `ftok` gives |
+/// | `sysv:PATH#ID` | the same with the key that `ftok` gives; refused if a ring of another file has it |
 /// | `file:PATH` | a mapped file on a local file system; survives a reboot |
 /// | `memfd:`, `memfd:NAME` | memory without a name, for [`create`](crate::Builder::create) only: others get a descriptor |
 /// | `fd:N`, `fd:/proc/PID/fd/N` | what a descriptor leads to: such memory, or a file of a ring |
@@ -112,6 +113,13 @@ pub enum AddressError {
     },
 }
 
+/// The file that a key was made from by `ftok`, told from every other one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct KeyFile {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+}
+
 /// The place that an address means in the system.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Place {
@@ -193,6 +201,23 @@ impl Address {
     /// a copied file its original's semaphores. (A `file:` may be renamed: it knows its inode.)
     pub(crate) fn name_must_match(&self) -> bool {
         matches!(self.0, Form::Posix(_) | Form::SysvName(_))
+    }
+
+    /// The file of a `PATH#ID`; `None` for other addresses.
+    pub(crate) fn key_file(&self) -> std::io::Result<Option<KeyFile>> {
+        let Form::SysvPath { path, .. } = &self.0 else {
+            return Ok(None);
+        };
+        let data = std::fs::metadata(path)?;
+        Ok(Some(KeyFile {
+            device: data.dev(),
+            inode: data.ino(),
+        }))
+    }
+
+    /// The address with this key.
+    pub(crate) fn of_key(key: Key) -> Self {
+        Self(Form::SysvKey(key.raw()))
     }
 
     /// The place. Needs the file of a `PATH#ID` to exist.

@@ -61,6 +61,7 @@ impl Model {
             creator_uid: 0,
             ipc_namespace: 0,
             name: String::new(),
+            key_file: None,
             record: None,
         };
         let kernel = Arc::new(Kernel::new(lanes));

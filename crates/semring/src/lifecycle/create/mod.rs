@@ -244,6 +244,7 @@ fn fill(
         creator_uid: process::effective_uid(),
         ipc_namespace: process::ipc_namespace().unwrap_or(0),
         name: stored_name(address),
+        key_file: address.key_file().ok().flatten(),
         record: None,
     };
     let view = RingView::new(Arc::new(segment), plan.geometry)

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::guards::NewGuard;
+use super::super::identity::other_ring;
 use super::super::key_lock::KeyLock;
 use super::super::open::plausible_length;
 use super::{
@@ -28,11 +29,7 @@ pub(super) fn create_in_place(
     let is_ring = || matches!(leftover(place), Leftover::Ring);
     // A look before anything is made: what is not ours stays as it is.
     match leftover(place) {
-        Leftover::Ring => {
-            return Err(CreateError::Exists {
-                name: name.to_owned(),
-            });
-        }
+        Leftover::Ring => return Err(exists(address, name, place)),
         Leftover::Foreign(what) => {
             return Err(CreateError::NotARing {
                 name: name.to_owned(),
@@ -42,9 +39,7 @@ pub(super) fn create_in_place(
         Leftover::Failed(error) => return Err(memory_error(name, error)),
         Leftover::Nothing | Leftover::Unfinished(_) => {}
     }
-    let taken = || CreateError::Exists {
-        name: name.to_owned(),
-    };
+    let taken = || exists(address, name, place);
     let busy = || CreateError::Busy {
         name: name.to_owned(),
     };
@@ -98,6 +93,20 @@ pub(super) fn create_in_place(
     }
 }
 
+/// What to say about the ring that is there.
+fn exists(address: &Address, name: &str, place: &Place) -> CreateError {
+    let name = name.to_owned();
+    let head = Object::open(place, Access::ReadOnly).and_then(|object| object.head());
+    let found = head.ok().and_then(|head| Superblock::decode(&head).ok());
+    match found.and_then(|found| other_ring(address, Some(place), &found)) {
+        Some(other) => CreateError::NotARing {
+            name,
+            what: other.what,
+        },
+        None => CreateError::Exists { name },
+    }
+}
+
 /// With the creation lock held, in one or the other form.
 fn make_in_place(
     address: &Address,
@@ -109,11 +118,7 @@ fn make_in_place(
 ) -> Result<SharedRing, CreateError> {
     // Under the lock: nobody else makes or unmakes what is under this key.
     match leftover(place) {
-        Leftover::Ring => {
-            return Err(CreateError::Exists {
-                name: name.to_owned(),
-            });
-        }
+        Leftover::Ring => return Err(exists(address, name, place)),
         Leftover::Foreign(what) => {
             return Err(CreateError::NotARing {
                 name: name.to_owned(),
