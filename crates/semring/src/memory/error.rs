@@ -32,6 +32,11 @@ pub(crate) enum MemoryError {
 }
 
 impl MemoryError {
+    /// The same as [`of`](Self::of) for a call on a System V segment.
+    pub(crate) fn of_sysv(error: crate::os::sysv::Error) -> Self {
+        super::sysv::error_of(error, 0)
+    }
+
     /// Sorts an error of a call by what the caller can do next.
     pub(super) fn of(call: &'static str, source: io::Error) -> Self {
         match source.raw_os_error() {

@@ -16,7 +16,8 @@
 //! Nobody, where its size can't change: System V segments, sealed memfds, anonymous memory. The file of a
 //! `posix:` or `file:` ring can be truncated by whoever may write it, and there is no seal against that. A
 //! user who touches a missing page goes on with zeros in a segment that says that it is
-//! [torn](Segment::is_torn). Those who only look read such a file with `pread`.
+//! [torn](Segment::is_torn). Those who only look copy
+//! what they read, with `pread` or through a pipe: nothing faults.
 #![allow(unsafe_code)]
 
 pub(crate) mod address;
@@ -40,7 +41,9 @@ mod sysv;
 pub(crate) use address::{Address, Place};
 pub(crate) use error::MemoryError;
 pub(crate) use new_object::{NewObject, Pages, Request};
-pub(crate) use object::{Access, Object, Ownership, owner_of, places, received, sysv_key};
+pub(crate) use object::{
+    Access, Object, Ownership, owner_of, places, posix_places, received, sysv_key,
+};
 pub(crate) use posix::DIRECTORY as POSIX_DIRECTORY;
 pub(crate) use segment::Segment;
 pub(crate) use span::Span;

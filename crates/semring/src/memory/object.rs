@@ -7,7 +7,7 @@ use super::file::Sort;
 use super::{
     Address, MemoryError, POSIX_DIRECTORY, Place, Result, Segment, anonymous, file, posix, sysv,
 };
-use crate::os::sysv::Key;
+use crate::os::sysv::{Key, Shm};
 
 /// Whether a segment is to be written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,21 +88,23 @@ impl Object {
         }
     }
 
-    /// A segment for looking at the first `len` bytes. Of what can be truncated it is a private copy,
-    /// into which each part has to be [read](Self::look_at) before it is looked at.
+    /// A segment for looking at the first `len` bytes: a private copy, into which each part has to be
+    /// [read](Self::look_at) before it is looked at. The pages of the object itself may be missing.
     pub(crate) fn map_to_look(&self, len: usize) -> Result<Segment> {
         match self {
-            Self::File(object) if object.sort() != Sort::Memfd => Segment::private(len),
-            _ => self.map(len, Access::ReadOnly),
+            Self::File(_) | Self::Sysv(_) => Segment::private(len),
+            Self::Anonymous(_) => Err(MemoryError::NotFound),
         }
     }
 
-    /// Brings a part of a segment [for looking](Self::map_to_look) up to date, if it is a copy; beyond the
-    /// end of the object it stays as it is.
+    /// Brings a part of a segment [for looking](Self::map_to_look) up to date; beyond the end of the object
+    /// it stays as it is. A segment for use is up to date.
     pub(crate) fn look_at(&self, segment: &Segment, offset: usize, len: usize) -> Result<()> {
         match self {
-            Self::File(object) if segment.is_private() => object.copy_into(segment, offset, len),
-            _ => Ok(()),
+            _ if !segment.is_private() => Ok(()),
+            Self::File(object) => object.copy_into(segment, offset, len),
+            Self::Sysv(object) => object.copy_into(segment, offset, len),
+            Self::Anonymous(_) => Ok(()),
         }
     }
 
@@ -185,6 +187,14 @@ impl Object {
     pub(crate) fn key(&self) -> Option<Key> {
         match self {
             Self::Sysv(object) => object.key(),
+            Self::File(_) | Self::Anonymous(_) => None,
+        }
+    }
+
+    /// The System V segment, if it is one.
+    pub(crate) fn segment(&self) -> Option<Shm> {
+        match self {
+            Self::Sysv(object) => Some(object.shm()),
             Self::File(_) | Self::Anonymous(_) => None,
         }
     }
@@ -299,6 +309,11 @@ pub(crate) fn places() -> Vec<Place> {
     let mut places = posix::places();
     places.extend(sysv::places());
     places
+}
+
+/// The same in /dev/shm alone.
+pub(crate) fn posix_places() -> Vec<Place> {
+    posix::places()
 }
 
 /// Who owns what is at a place of POSIX or System V memory. Opens and attaches nothing.

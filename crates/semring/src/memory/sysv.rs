@@ -3,12 +3,15 @@
 //! A segment is visible under its key from the moment it exists, so its state word and the creation
 //! lock of the guard decide whether it is a ring yet.
 
+use std::ptr::NonNull;
+
 use super::new_object::check_available;
 use super::{
     Access, Backing, MemoryError, Ownership, Pages, Place, Request, Result, Segment, prepare,
 };
-use crate::os::errno;
-use crate::os::sysv::{self, Key, Shm, limits};
+use crate::os::peek::Peek;
+use crate::os::sysv::{self, Attachment, Key, Shm, limits};
+use crate::os::{errno, mapping};
 
 const NO_SPACE: &str = "the machine, or the limit of this container, has no more memory: choose a smaller capacity, or \
                         remove unused segments (ipcs -m, semring ls)";
@@ -57,7 +60,7 @@ fn create_error(error: sysv::Error, asked: u64) -> MemoryError {
     error_of(error, asked)
 }
 
-fn error_of(error: sysv::Error, asked: u64) -> MemoryError {
+pub(super) fn error_of(error: sysv::Error, asked: u64) -> MemoryError {
     match error.errno() {
         errno::ENOMEM | errno::EAGAIN if error.call() == "shmat" => {
             let source = std::io::Error::from_raw_os_error(error.errno());
@@ -103,6 +106,10 @@ impl SysvObject {
         })
     }
 
+    pub(super) const fn shm(&self) -> Shm {
+        self.shm
+    }
+
     /// Under which key it is found; nothing once it is removed.
     pub(super) fn key(&self) -> Option<Key> {
         let stat = self.shm.stat().ok()?;
@@ -128,9 +135,10 @@ impl SysvObject {
     /// any look will do.)
     pub(super) fn head(&self) -> Result<Box<[u8; 4096]>> {
         const LOOKS: usize = 1000;
-        let mut bytes = self.look()?;
+        let mut window = Window::open(&self.shm)?;
+        let mut bytes = window.head()?;
         for _ in 1..LOOKS {
-            let again = self.look()?;
+            let again = window.head()?;
             if again == bytes {
                 break;
             }
@@ -139,22 +147,14 @@ impl SysvObject {
         Ok(bytes)
     }
 
-    fn look(&self) -> Result<Box<[u8; 4096]>> {
-        let attachment = self
-            .shm
-            .attach_read_only()
-            .map_err(|error| error_of(error, 0))?;
-        let mut bytes = Box::new([0; 4096]);
-        let len = attachment.len().min(bytes.len());
-        // SAFETY: the attachment is at least `len` bytes long; System V segments can't shrink; the
-        // target is ours. A writer at the other side makes the bytes garbage, and they are input.
-        unsafe {
-            attachment
-                .as_ptr()
-                .as_ptr()
-                .copy_to_nonoverlapping(bytes.as_mut_ptr(), len)
-        };
-        Ok(bytes)
+    /// Copies bytes into a private segment at the same offset, as far as both go.
+    pub(super) fn copy_into(&self, segment: &Segment, offset: usize, len: usize) -> Result<()> {
+        let len = len.min(segment.len().saturating_sub(offset));
+        // SAFETY: the offset is not beyond the end of the segment.
+        let to = unsafe { segment.base().byte_add(offset.min(segment.len())) };
+        let mut window = Window::open(&self.shm)?;
+        // SAFETY: `len` bytes from there are in the segment, which is private to this process.
+        unsafe { window.copy(offset, to, len) }
     }
 
     pub(super) fn map(&self, len: usize, access: Access) -> Result<Segment> {
@@ -179,6 +179,49 @@ impl SysvObject {
             Err(error) => Err(error_of(error, 0)),
             Ok(()) => Ok(()),
         }
+    }
+}
+
+/// A segment that is looked at. It is not known whether its pages are there, and the owner can take them away
+/// (MADV_REMOVE), so the kernel copies. Ordinary pages that nobody has written yet become zeros; no ring is
+/// made of huge ones, and those are not touched.
+struct Window {
+    attachment: Attachment,
+    peek: Peek,
+}
+
+impl Window {
+    fn open(shm: &Shm) -> Result<Self> {
+        let attachment = shm.attach_read_only().map_err(|error| error_of(error, 0))?;
+        if mapping::has_huge_pages(attachment.as_ptr()) {
+            return Err(MemoryError::WrongType(
+                "a System V segment of huge pages, which no ring is made of",
+            ));
+        }
+        let peek = Peek::new().map_err(|error| MemoryError::of("pipe2", error))?;
+        Ok(Self { attachment, peek })
+    }
+
+    fn head(&mut self) -> Result<Box<[u8; 4096]>> {
+        let mut bytes = Box::new([0; 4096]);
+        let to = NonNull::from(&mut *bytes).cast();
+        // SAFETY: an array of this length that is ours.
+        unsafe { self.copy(0, to, 4096) }?;
+        Ok(bytes)
+    }
+
+    /// Copies bytes as far as the segment goes.
+    ///
+    /// # Safety
+    /// `to` must be valid for writes of `len` bytes that nobody else uses.
+    unsafe fn copy(&mut self, offset: usize, to: NonNull<u8>, len: usize) -> Result<()> {
+        let offset = offset.min(self.attachment.len());
+        let len = len.min(self.attachment.len() - offset);
+        // SAFETY: not beyond the end of the attachment.
+        let from = unsafe { self.attachment.as_ptr().byte_add(offset) };
+        // SAFETY: `len` bytes from there are attached; the caller vouches for the target.
+        let copied = unsafe { self.peek.copy(from, to, len) };
+        copied.map_err(|error| MemoryError::of("write (pipe)", error))
     }
 }
 

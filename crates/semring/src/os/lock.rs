@@ -64,7 +64,18 @@ pub(crate) fn release(file: &File) -> io::Result<()> {
 /// True if another description's lock would be in the way of holding this byte so. The file may be open
 /// for anything.
 pub(crate) fn would_be_refused(file: &File, byte: u64, hold: Hold) -> io::Result<bool> {
+    any_would_be_refused(file, byte, 1, hold)
+}
+
+/// The same for one or more of the bytes from here on.
+pub(crate) fn any_would_be_refused(
+    file: &File,
+    byte: u64,
+    count: u64,
+    hold: Hold,
+) -> io::Result<bool> {
     let mut lock = request(byte, hold);
+    lock.l_len = count as libc::off_t;
     // SAFETY: a descriptor that we hold, and a structure that lives through the call.
     super::check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) })?;
     Ok(i32::from(lock.l_type) != libc::F_UNLCK)

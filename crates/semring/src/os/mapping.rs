@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
+use std::sync::LazyLock;
 
 use super::memfd::Huge;
 
@@ -122,6 +123,22 @@ pub(crate) fn populate_for_reading(base: NonNull<u8>, len: usize) -> io::Result<
         super::check(unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_POPULATE_READ) })
     })?;
     Ok(())
+}
+
+/// True if the mapping is made of reserved huge pages: its first ordinary page can't have advice of its own.
+/// Touches no page.
+pub(crate) fn has_huge_pages(base: NonNull<u8>) -> bool {
+    // Whether this kernel knows the advice at all.
+    static KNOWN: LazyLock<bool> =
+        LazyLock::new(|| Mapping::private(1).is_ok_and(|page| advise_first_page(page.base())));
+    !advise_first_page(base) && *KNOWN
+}
+
+/// False if the advice for one page is invalid.
+fn advise_first_page(base: NonNull<u8>) -> bool {
+    // SAFETY: changes no byte; the range is the beginning of a mapping that the caller holds.
+    let advised = unsafe { libc::madvise(base.as_ptr().cast(), 1, libc::MADV_DONTDUMP) };
+    !matches!(super::check(advised), Err(error) if error.raw_os_error() == Some(libc::EINVAL))
 }
 
 /// Asks for transparent huge pages.

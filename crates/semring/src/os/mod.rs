@@ -17,6 +17,7 @@ pub(crate) mod limits;
 pub(crate) mod lock;
 pub(crate) mod mapping;
 pub(crate) mod memfd;
+pub(crate) mod peek;
 pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod sandbox;
