@@ -224,6 +224,10 @@ fn a_key_of_another_program_is_neither_opened_nor_replaced() {
     let attached = foreign.attach().unwrap();
     assert!(text(any::Builder::new(&address).create()).contains("another program uses"));
     drop(attached);
+    // Nor with nobody in it: zeros prove nothing.
+    assert!(text(any::Builder::new(&address).create()).contains("another program"));
+    assert!(text(any::open(&address)).contains("another program"));
+    assert_eq!(foreign.stat().unwrap().attached, 0);
 }
 
 #[test]

@@ -350,18 +350,19 @@ fn refused_calls_have_another_way_or_a_sentence() {
         is_refused(&mut peer, address, 4096, &["hard link"]);
     }
     folder.assert_empty();
+    // (The folder is listed before, and the file looked for.)
     let unnamed = |call| format!("inject=openat:error=EOPNOTSUPP:when={call}");
-    let mut peer = failing(&["-P", &path, "-e", &unnamed(1)]).unwrap();
+    let mut peer = failing(&["-P", &path, "-e", &unnamed(2)]).unwrap();
     uses_a_ring(&mut peer, &folder.address(), "semaphore");
     let linkless = format!("{path}/ring");
-    let second = unnamed(2);
+    let third = unnamed(3);
     let options = [
         "-P",
         &path,
         "-P",
         &linkless,
         "-e",
-        &second,
+        &third,
         "-e",
         "inject=linkat:error=EPERM",
     ];

@@ -9,15 +9,19 @@ use crate::units::count;
 
 /// Removes leftovers, or says what would be removed.
 pub(crate) fn run(dry_run: bool, discard_unread: bool) -> Result<u8, Failure> {
+    let found = semring::leftovers();
+    let outcomes = if dry_run {
+        let forecast = |leftover| Ok(forecast(leftover, discard_unread));
+        found.iter().map(forecast).collect()
+    } else {
+        Leftover::remove_all(&found, discard_unread)
+    };
     let mut failed = None;
-    for leftover in semring::leftovers() {
-        let outcome = if dry_run {
-            Ok(forecast(&leftover, discard_unread))
-        } else {
-            leftover.remove(discard_unread)
-        };
+    for (leftover, outcome) in found.iter().zip(outcomes) {
         match outcome {
-            Ok(pruned) => print(&line(&leftover, pruned, dry_run))?,
+            // Not ours, so not undone work either: it is named, and nothing failed.
+            Ok(Pruned::Foreign) => report::say("semring", stays(leftover)),
+            Ok(pruned) => print(&line(leftover, pruned, dry_run))?,
             // The others can still go.
             Err(error) => {
                 let failure = Failure::from(error);
@@ -30,13 +34,20 @@ pub(crate) fn run(dry_run: bool, discard_unread: bool) -> Result<u8, Failure> {
 }
 
 fn forecast(leftover: &Leftover, discard_unread: bool) -> Pruned {
-    if leftover.is_unread() && !discard_unread {
+    if leftover.kind() == LeftoverKind::Foreign {
+        Pruned::Foreign
+    } else if leftover.is_unread() && !discard_unread {
         Pruned::Unread {
             messages: leftover.unread_messages(),
         }
     } else {
         Pruned::Removed
     }
+}
+
+fn stays(leftover: &Leftover) -> String {
+    let why = leftover.why_it_stays().unwrap_or("it changed meanwhile");
+    format!("left {} alone: {why}", leftover.name())
 }
 
 /// Why it is a leftover.

@@ -247,6 +247,32 @@ fn a_killed_consumer(address: &str) {
     );
 }
 
+/// A file is in a folder that nobody else looks into, and its set says nothing of that.
+fn over_a_file(body: fn(&str)) {
+    let folder = std::env::temp_dir().join("rings");
+    std::fs::create_dir(&folder).expect("a folder of this test");
+    let address = format!("file:{}", folder.join("killed").display());
+    body(&address);
+    let left: Vec<_> = std::fs::read_dir(&folder).expect("our folder").collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn create_of_a_file_may_be_killed_at_every_system_call() {
+    alone(
+        test_name!(create_of_a_file_may_be_killed_at_every_system_call),
+        || over_a_file(a_killed_create),
+    );
+}
+
+#[test]
+fn rm_of_a_file_may_be_killed_at_every_system_call() {
+    alone(
+        test_name!(rm_of_a_file_may_be_killed_at_every_system_call),
+        || over_a_file(a_killed_rm),
+    );
+}
+
 macro_rules! over_both_backends_alone {
     ($($test:ident => $body:expr;)*) => {
         $(

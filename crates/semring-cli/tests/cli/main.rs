@@ -18,6 +18,7 @@ mod misuse;
 mod options;
 mod partial;
 mod paths;
+mod planted;
 mod restart;
 mod sessions;
 mod streams;

@@ -4,17 +4,17 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::site::{
     CREATION, FORCED, HOME_AT, LOCK, REMOVAL, REMOVED_AT, USERS, is_complete, is_marked,
-    mark_removed, unless_gone,
+    mark_removed, open_lock, unless_gone,
 };
 use crate::os::fifo;
 use crate::os::file;
 use crate::os::fork::Private;
-use crate::os::lock::{Hold, hold_byte, would_be_refused};
+use crate::os::lock::{Hold, any_would_be_refused, hold_byte};
 
 /// What a directory with our kind of name is.
 #[derive(Debug)]
@@ -29,26 +29,34 @@ pub(crate) enum Found {
         /// The owner of the directory.
         uid: u32,
     },
+    /// It holds something that no ring puts there: what.
+    Foreign(String),
 }
 
-/// Looks at a directory of our kind of name; `None` if it is not ours.
+/// Looks at a directory of our kind of name; `None` if it is none.
 pub(crate) fn look(path: &Path) -> Option<Found> {
     let directory = file::open_directory(path).ok()?;
-    match file::open_in(&directory, &fifo::name(LOCK), false) {
-        Ok(lock) => look_at(&directory, &lock),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Found::Unfinished),
-        Err(_) => None,
-    }
+    let lock = match open_lock(&directory, false) {
+        Ok(lock) => Some(lock),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(_) => return Some(Found::Foreign(format!("{LOCK}, which is not a ring's"))),
+    };
+    look_at(path, &directory, lock.as_ref())
 }
 
 /// What the lock of a directory says, and what it says where.
-fn look_at(directory: &File, lock: &File) -> Option<Found> {
-    // Everybody's bytes.
-    for byte in 0..512 {
-        if would_be_refused(lock, byte, Hold::Alone).ok()? {
-            return Some(Found::Used);
-        }
+fn look_at(path: &Path, directory: &File, lock: Option<&File>) -> Option<Found> {
+    if let Some(lock) = lock
+        && any_would_be_refused(lock, 0, BYTES, Hold::Alone).ok()?
+    {
+        return Some(Found::Used);
     }
+    if let Some(foreign) = foreign_name(path).ok()? {
+        return Some(Found::Foreign(foreign));
+    }
+    let Some(lock) = lock else {
+        return Some(Found::Unfinished);
+    };
     let complete = is_complete(lock).ok()? && !is_marked(lock, REMOVED_AT);
     let mut home = vec![0; 4096 + 512];
     let got = lock.read_at(&mut home, HOME_AT).ok()?;
@@ -60,6 +68,30 @@ fn look_at(directory: &File, lock: &File) -> Option<Found> {
     } else {
         Found::Unfinished
     })
+}
+
+/// The bytes of the lock that anybody holds.
+const BYTES: u64 = 512;
+
+/// Something in a directory that no ring puts there.
+fn foreign_name(path: &Path) -> io::Result<Option<String>> {
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let kind = entry.file_type()?;
+        let ours = is_pipe_name(&name) && kind.is_fifo() || name == LOCK && kind.is_file();
+        if !ours {
+            return Ok(Some(name.into_owned()));
+        }
+    }
+    Ok(None)
+}
+
+fn is_pipe_name(name: &str) -> bool {
+    matches!(name, "messages" | "consumer" | "remover")
+        || name.starts_with("producer.")
+        || name.starts_with("room.")
 }
 
 /// A directory that was found without anybody, kept so until this is dropped.
@@ -74,8 +106,7 @@ impl Seized {
     /// has just been.
     pub(crate) fn seize(path: &Path) -> Option<Self> {
         let directory = file::open_directory(path).ok()?;
-        let open = || Private::open(|| file::open_in(&directory, &fifo::name(LOCK), true));
-        let lock = match open() {
+        let lock = match Private::open(|| open_lock(&directory, true)) {
             Ok(lock) => {
                 let alone = |byte| matches!(hold_byte(lock.file(), byte, Hold::Alone), Ok(true));
                 if ![CREATION, USERS, REMOVAL, FORCED].into_iter().all(alone) {
@@ -99,10 +130,8 @@ impl Seized {
 
     /// What it is, now that nobody changes it any more.
     pub(crate) fn look(&self) -> Option<Found> {
-        match &self.lock {
-            Some(lock) => look_at(&self.directory, lock.file()),
-            None => Some(Found::Unfinished),
-        }
+        let lock = self.lock.as_ref().map(Private::file);
+        look_at(&self.path, &self.directory, lock)
     }
 
     /// Takes it away; false if somebody has begun to use it.
@@ -138,10 +167,7 @@ fn pipes_in(path: &Path) -> io::Result<Vec<CString>> {
     for entry in std::fs::read_dir(path)? {
         let name = entry?.file_name();
         let name = name.to_string_lossy();
-        let ours = matches!(&*name, "messages" | "consumer" | "remover")
-            || name.starts_with("producer.")
-            || name.starts_with("room.");
-        if ours {
+        if is_pipe_name(&name) {
             names.push(fifo::name(&name));
         }
     }

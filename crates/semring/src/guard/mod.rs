@@ -50,6 +50,8 @@ pub(crate) mod semaphore;
 #[cfg(all(test, not(semring_loom)))]
 mod semaphore_tests;
 pub(crate) mod set;
+#[cfg(all(test, not(semring_loom)))]
+mod set_tests;
 pub(crate) mod site;
 pub(crate) mod strategy;
 pub(crate) mod wait;
@@ -188,6 +190,9 @@ pub(crate) trait RemovalLock: Roles {
     fn may_destroy(&self) -> Result<()> {
         Ok(())
     }
+    /// Notes in the guard of a file whether the file has its name: a guard without one is of no use when its
+    /// creator or remover was killed. Guards that are found with their ring need no such note.
+    fn note_name(&self, _has_name: bool) {}
     /// Removes the guard's kernel objects: everybody who waits or asks gets [`GuardError::Removed`].
     fn destroy(&self) -> Result<()>;
 }

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use super::abandoned::SetFacts;
 use super::at_exit::AtExit;
+use super::set;
 use super::{
     Bell, Claim, Guard, GuardError, Mismatch, RemovalLock, Result, Roles, Seat, Waited, Wakeups,
 };
@@ -490,6 +491,14 @@ impl RemovalLock for SemaphoreGuard {
         match same {
             Err(error) if !error.is_removed() => Err(guard_error(error)),
             _ => Ok(()),
+        }
+    }
+
+    fn note_name(&self, has_name: bool) {
+        if has_name {
+            set::note_name(self.set);
+        } else {
+            set::note_no_name(self.set);
         }
     }
 

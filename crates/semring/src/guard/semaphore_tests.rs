@@ -6,13 +6,9 @@ use std::time::Duration;
 
 use semring_testkit::watchdog::Watchdog;
 
-use super::Mismatch;
-use super::abandoned::SeizedSet;
 use super::semaphore::{SemaphoreGuard, count_for};
-use super::set::{Home, NewSet, SetTrouble, creation_ended};
 use super::{Bell, Claim, GuardError, RemovalLock, Roles, Seat, Waited, Wakeups};
 use crate::layout::MAX_LANES;
-use crate::layout::superblock::SetIdentity;
 use crate::os::process;
 use crate::os::sysv::{Key, Op, SemSet};
 use crate::os::testing::{Ended, Thread, in_child};
@@ -22,16 +18,16 @@ const W: usize = 0;
 const N: usize = 1;
 const C: usize = 2;
 const T: usize = 3;
-const I: usize = 4;
-const CHECK: usize = 5;
+pub(super) const I: usize = 4;
+pub(super) const CHECK: usize = 5;
 const P0: usize = 8;
 const S0: usize = 9;
 
 const FULL: u16 = 32767;
-const LONG: Duration = Duration::from_secs(60);
+pub(super) const LONG: Duration = Duration::from_secs(60);
 /// Time after which a test must hang; many times what it needs.
-const PATIENCE: Duration = Duration::from_secs(600);
-const NOT_AT_ALL: Duration = Duration::from_millis(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(600);
+pub(super) const NOT_AT_ALL: Duration = Duration::from_millis(1);
 
 /// A set under a key of its own, removed with it.
 struct Fixture {
@@ -72,7 +68,7 @@ impl Drop for Fixture {
     }
 }
 
-fn free_key() -> Key {
+pub(super) fn free_key() -> Key {
     loop {
         let random = u32::from_le_bytes(process::random().unwrap());
         let key = Key::from_raw(random | 1);
@@ -82,7 +78,7 @@ fn free_key() -> Key {
     }
 }
 
-fn set_of(key: Key) -> SemSet {
+pub(super) fn set_of(key: Key) -> SemSet {
     SemSet::open(key).unwrap()
 }
 
@@ -313,7 +309,10 @@ fn a_wait_takes_one_token_or_ends_with_the_time() {
 }
 
 /// Runs `sleep` in a thread, calls `meanwhile` once it sleeps in the kernel, and gives its result.
-fn while_asleep<R: Send>(sleep: impl FnOnce() -> R + Send, meanwhile: impl FnOnce(Thread)) -> R {
+pub(super) fn while_asleep<R: Send>(
+    sleep: impl FnOnce() -> R + Send,
+    meanwhile: impl FnOnce(Thread),
+) -> R {
     thread::scope(|scope| {
         let (tell, told) = std::sync::mpsc::channel();
         let sleeper = scope.spawn(move || {
@@ -526,321 +525,4 @@ fn leaving_a_seat_that_one_does_not_have_changes_nothing() {
     }
     assert!(matches!(guard.abort_removal(), Err(GuardError::Os { .. })));
     assert_eq!(fixture.values(), vec![0; count_for(2)]);
-}
-
-// Which set belongs to a ring.
-
-#[test]
-fn a_set_is_known_by_key_id_size_and_check_value() {
-    let new = NewSet::create(3, 0o640).map_err(|_| "no set").unwrap();
-    let identity = new.identify(Home::Unknown).unwrap();
-    let _clean_up = KeyGuard::of(Key::new(identity.key));
-    let set = set_of(Key::new(identity.key));
-    let guard = new.finish();
-    assert_eq!(identity.key as u32 >> 16, 0x5eed);
-    assert_eq!(set.stat().unwrap().mode, 0o640);
-    assert_eq!(set.value(CHECK as u16).unwrap(), identity.check as u16);
-    assert!((1..=32767).contains(&identity.check));
-    let open = |identity: &SetIdentity, lanes| SemaphoreGuard::open(identity, lanes).map(drop);
-    assert!(open(&identity, 3).is_ok());
-    let other = |result| matches!(result, Err(Mismatch::Other));
-    assert!(other(open(&identity, 4)));
-    assert!(other(open(
-        &SetIdentity {
-            id: identity.id + 1,
-            ..identity
-        },
-        3
-    )));
-    assert!(other(open(
-        &SetIdentity {
-            check: identity.check ^ 1,
-            ..identity
-        },
-        3
-    )));
-    let free = SetIdentity {
-        key: free_key().raw(),
-        ..identity
-    };
-    assert!(matches!(open(&free, 3), Err(Mismatch::Missing)));
-    guard.destroy().unwrap();
-    assert!(matches!(open(&identity, 3), Err(Mismatch::Missing)));
-}
-
-#[test]
-fn a_set_that_is_too_small_for_a_check_value_is_somebody_elses() {
-    let key = free_key();
-    let set = SemSet::create(key, 1, 0o600).unwrap();
-    let identity = SetIdentity {
-        key: key.raw(),
-        id: set.id(),
-        ctime: 0,
-        check: 1,
-    };
-    let opened = SemaphoreGuard::open(&identity, 1).map(drop);
-    set.remove().unwrap();
-    assert!(
-        matches!(opened, Err(Mismatch::Other | Mismatch::Failed(_))),
-        "{opened:?}"
-    );
-}
-
-#[test]
-fn a_set_that_is_dropped_unfinished_is_removed() {
-    let new = NewSet::create(1, 0o600).map_err(|_| "no set").unwrap();
-    let key = Key::new(new.identify(Home::Unknown).unwrap().key);
-    assert_eq!(
-        set_of(key).value(I as u16).unwrap(),
-        1,
-        "the lock is held meanwhile"
-    );
-    drop(new);
-    assert!(SemSet::open(key).is_err());
-}
-
-// Making or taking over the set under a given key.
-
-/// A key whose set, if any, is removed at the end.
-struct KeyGuard {
-    key: Key,
-    _watchdog: Watchdog,
-}
-
-impl KeyGuard {
-    fn new() -> Self {
-        Self::of(free_key())
-    }
-
-    fn of(key: Key) -> Self {
-        Self {
-            key,
-            _watchdog: Watchdog::new(PATIENCE, "a test of the creation lock"),
-        }
-    }
-
-    fn lock(&self, lanes: usize, is_ring: bool) -> Result<Option<NewSet>, SetTrouble> {
-        NewSet::lock(self.key, lanes, 0o600, LONG, || is_ring)
-    }
-
-    fn values(&self) -> Vec<u16> {
-        set_of(self.key).values().unwrap()
-    }
-}
-
-impl Drop for KeyGuard {
-    fn drop(&mut self) {
-        let _ = SemSet::open(self.key).and_then(|set| set.remove());
-    }
-}
-
-fn locked(lanes: usize) -> Vec<u16> {
-    let mut values = vec![0; count_for(lanes)];
-    values[I] = 1;
-    // What every set under a key of ours has there.
-    values[6..8].copy_from_slice(&[32767, 0x5eed]);
-    values
-}
-
-#[test]
-fn a_set_under_a_free_key_is_made_and_its_lock_held_to_the_end() {
-    let key = KeyGuard::new();
-    let new = key.lock(2, false).unwrap().expect("no ring is there");
-    assert_eq!(key.values(), locked(2));
-    let waiting = NewSet::lock(key.key, 2, 0o600, NOT_AT_ALL, || false);
-    assert!(matches!(waiting, Err(SetTrouble::Busy)));
-    assert!(!creation_ended(key.key, NOT_AT_ALL));
-    let identity = new.identify(Home::Unknown).unwrap();
-    assert_eq!(key.values()[CHECK], identity.check as u16);
-    let _guard = new.finish();
-    assert!(SemaphoreGuard::open(&identity, 2).is_ok());
-}
-
-#[test]
-fn the_lock_of_a_dead_creator_is_free() {
-    let key = KeyGuard::new();
-    let ended = in_child(|| {
-        let new = key.lock(2, false).unwrap().unwrap();
-        std::mem::forget(new);
-        0
-    });
-    assert_eq!(ended, Ended::Code(0));
-    // A fresh set was left behind: it is adopted as it is.
-    let left = set_of(key.key).id();
-    assert!(creation_ended(key.key, LONG));
-    let new = key.lock(2, false).unwrap().expect("no ring is there");
-    assert_eq!(set_of(key.key).id(), left);
-    assert_eq!(key.values(), locked(2));
-    drop(new);
-    assert!(
-        SemSet::open(key.key).is_err(),
-        "and removed if this creation comes to nothing"
-    );
-}
-
-#[test]
-fn who_asks_whether_a_creation_has_ended_leaves_no_trace_on_a_set_not_yet_marked() {
-    let key = KeyGuard::new();
-    // As a creator leaves it that is killed right behind semget.
-    let left = SemSet::create(key.key, count_for(2), 0o600).unwrap();
-    assert!(creation_ended(key.key, LONG));
-    assert_eq!(left.stat().unwrap().otime, 0);
-    drop(key.lock(2, false).unwrap().expect("no ring is there"));
-}
-
-#[test]
-fn a_set_with_a_check_value_left_behind_is_replaced() {
-    let key = KeyGuard::new();
-    let ended = in_child(|| {
-        let new = key.lock(2, false).unwrap().unwrap();
-        new.identify(Home::Unknown).unwrap();
-        std::mem::forget(new);
-        0
-    });
-    assert_eq!(ended, Ended::Code(0));
-    let left = set_of(key.key);
-    assert_ne!(left.value(CHECK as u16).unwrap(), 0);
-    let new = key.lock(2, false).unwrap().expect("no ring is there");
-    assert_ne!(set_of(key.key).id(), left.id());
-    assert_eq!(key.values(), locked(2));
-    drop(new);
-}
-
-#[test]
-fn a_set_of_another_size_or_mode_left_behind_is_replaced() {
-    for (lanes, mode) in [(1, 0o600), (5, 0o600), (2, 0o666)] {
-        let key = KeyGuard::new();
-        let left = SemSet::create(key.key, count_for(lanes), mode).unwrap();
-        let new = key.lock(2, false).unwrap().expect("no ring is there");
-        assert_ne!(set_of(key.key).id(), left.id());
-        assert_eq!(set_of(key.key).stat().unwrap().mode, 0o600);
-        assert_eq!(key.values(), locked(2));
-        drop(new);
-    }
-}
-
-#[test]
-fn a_foreign_set_is_refused_and_left_as_it_was() {
-    // Too small, odd, a value where ours has none, a seat taken.
-    for values in [
-        vec![3],
-        vec![0, 0, 0, 0],
-        vec![0; 11],
-        vec![1, 2, 3, 0, 0, 0, 0, 0, 0, 0],
-        vec![0, 0, 0, 0, 0, 0, 7, 0, 0, 0],
-        vec![0, 1, 0, 0, 0, 9, 0, 0, 1, 0],
-    ] {
-        let key = KeyGuard::new();
-        let set = SemSet::create(key.key, values.len(), 0o600).unwrap();
-        set.set_values(&values).unwrap();
-        let refused = key.lock(2, false).map(drop);
-        assert!(
-            matches!(refused, Err(SetTrouble::Foreign)),
-            "{values:?}: {refused:?}"
-        );
-        assert_eq!(set_of(key.key).id(), set.id());
-        assert_eq!(key.values(), values);
-    }
-}
-
-#[test]
-fn a_set_that_somebody_has_used_or_waits_for_is_not_taken_over_though_all_its_values_are_zero() {
-    let key = KeyGuard::new();
-    let set = SemSet::create(key.key, count_for(2), 0o600).unwrap();
-    let refused = || matches!(key.lock(2, false).map(drop), Err(SetTrouble::Foreign));
-    // Somebody sleeps on it, and nothing was ever done.
-    let slept = while_asleep(
-        || set.op(&[Op::new(1, -1)]),
-        |_| {
-            let noticed = refused();
-            set.op(&[Op::new(1, 1)]).unwrap();
-            assert!(noticed);
-        },
-    );
-    slept.unwrap();
-    assert_eq!(key.values(), vec![0; count_for(2)]);
-    assert!(refused(), "used once");
-    assert_eq!(set_of(key.key).id(), set.id());
-    assert_eq!(key.values(), vec![0; count_for(2)], "and not touched");
-}
-
-#[test]
-fn under_a_ring_the_lock_is_only_looked_through() {
-    let key = KeyGuard::new();
-    let new = key.lock(2, false).unwrap().unwrap();
-    let identity = new.identify(Home::Unknown).unwrap();
-    let _guard = new.finish();
-    let before = key.values();
-    assert!(key.lock(2, true).unwrap().is_none());
-    assert_eq!(key.values(), before);
-    assert!(SemaphoreGuard::open(&identity, 2).is_ok());
-}
-
-#[test]
-fn a_creator_waits_for_a_remover_and_then_begins_anew() {
-    let key = KeyGuard::new();
-    let new = key.lock(2, false).unwrap().unwrap();
-    new.identify(Home::Unknown).unwrap();
-    let guard = new.finish();
-    let left = set_of(key.key).id();
-    assert_eq!(guard.begin_removal(false), Ok(true));
-    let impatient = NewSet::lock(key.key, 2, 0o600, Duration::from_millis(20), || false);
-    assert!(matches!(impatient, Err(SetTrouble::Busy)));
-    let made = while_asleep(
-        || key.lock(2, false).unwrap().map(|new| (new, key.values())),
-        |_| guard.destroy().unwrap(),
-    );
-    let (new, values) = made.expect("no ring is there");
-    assert_eq!(values, locked(2));
-    assert_ne!(set_of(key.key).id(), left);
-    drop(new);
-}
-
-#[test]
-fn a_creator_waits_for_another_and_takes_what_it_left() {
-    let key = KeyGuard::new();
-    let first = key.lock(2, false).unwrap().unwrap();
-    first.identify(Home::Unknown).unwrap();
-    // The first comes to nothing and removes its set, which wakes the second.
-    let made = while_asleep(
-        || key.lock(2, false).unwrap().map(|new| (new, key.values())),
-        |_| drop(first),
-    );
-    assert_eq!(made.expect("no ring is there").1, locked(2));
-}
-
-#[test]
-fn a_creator_survives_that_its_set_is_taken_for_left_behind() {
-    use crate::sync::{AtomicU32, Ordering};
-    // So many lanes that no other test has such a set.
-    const LANES: usize = 177;
-    let _watchdog = Watchdog::new(PATIENCE, "creators and those who clear away");
-    let over = AtomicU32::new(0);
-    let taken = thread::scope(|scope| {
-        let clearing = scope.spawn(|| {
-            let mut taken = 0u32;
-            while over.load(Ordering::Relaxed) == 0 {
-                for entry in crate::os::sysv::sem::list().unwrap() {
-                    let ours = entry.stat.count == count_for(LANES) && entry.stat.otime == 0;
-                    // Between semget and the first operation nothing tells it from one left behind.
-                    if ours && let Some(held) = SeizedSet::seize(entry.id).unwrap() {
-                        held.remove().unwrap();
-                        taken += 1;
-                    }
-                }
-            }
-            taken
-        });
-        for _ in 0..10_000 {
-            let made = NewSet::create(LANES, 0o600);
-            if made.is_err() {
-                over.store(1, Ordering::Relaxed);
-            }
-            // With the lock held nobody else can take it; dropping it removes the set.
-            drop(made.unwrap());
-        }
-        over.store(1, Ordering::Relaxed);
-        clearing.join().unwrap()
-    });
-    println!("{taken} of 10000 were taken in the moment between the two calls");
 }

@@ -23,6 +23,10 @@ pub(crate) enum Home {
     Directory { device: u16, inode: u16 },
     /// At a System V segment under the set's own key.
     Key,
+    /// In a file of its own, anywhere. While it has no name yet, or none any more, nobody but the creator or
+    /// remover knows the set; when that one is killed, the set is of no use. (If the file has its name all
+    /// the same, whoever opens it next notes that, or makes a new set.)
+    File { has_name: bool },
     /// It has none: the ring goes with those who have it open, and so many processes have. (Or it is on
     /// its way to another one, which then makes the set anew.)
     Users { count: u16 },
@@ -33,6 +37,10 @@ impl Home {
     const KEY: [i16; 2] = [32767, 0x5eed];
     /// The second value behind a number of users; no inode is so high here.
     const USERS: i16 = 32767;
+    /// The first value of a file's set; no device is so high here. The second counts its names and one more.
+    const FILE: i16 = 32767;
+    const WITHOUT_NAME: i16 = 1;
+    const WITH_NAME: i16 = 2;
 
     /// A directory by its numbers; unknown where they don't fit into semaphores.
     pub(crate) fn directory(device: u64, inode: u64) -> Self {
@@ -51,6 +59,8 @@ impl Home {
             Self::Unknown => [0, 0],
             Self::Directory { device, inode } => [device as i16, inode as i16],
             Self::Key => Self::KEY,
+            Self::File { has_name: false } => [Self::FILE, Self::WITHOUT_NAME],
+            Self::File { has_name: true } => [Self::FILE, Self::WITH_NAME],
             Self::Users { count } => [count as i16, Self::USERS],
         }
     }
@@ -62,6 +72,9 @@ impl Home {
             [0, 0] => Self::Unknown,
             _ if marks == Self::KEY.map(|value| value as u16) => Self::Key,
             [count, second] if second == Self::USERS as u16 => Self::Users { count },
+            [first, second] if first == Self::FILE as u16 => Self::File {
+                has_name: second == Self::WITH_NAME as u16,
+            },
             [device, inode] => Self::directory(device.into(), inode.into()),
             _ => return None,
         };
@@ -132,14 +145,14 @@ impl NewSet {
 
     /// The set under a given key, made or taken over, with the creation lock held. A set that a dead
     /// creator or remover of ours left behind is replaced; one that is not ours is refused.
-    /// `alive` says whether the memory under this key is a finished ring: then the set is in use and
-    /// only the lock is taken.
+    /// `is_vacant` says, with the lock held, whether there is no segment under this key. If there is one,
+    /// the set stays as it is, and nothing is given: it may be that segment's, or the proof whose it is.
     pub(crate) fn lock(
         key: Key,
         lanes: usize,
         mode: u32,
         patience: Duration,
-        is_ring: impl Fn() -> bool,
+        is_vacant: impl Fn() -> bool,
     ) -> std::result::Result<Option<Self>, SetTrouble> {
         let end = crate::os::clock::now() + patience;
         loop {
@@ -147,21 +160,25 @@ impl NewSet {
             if left.is_zero() {
                 return Err(SetTrouble::Busy);
             }
-            let set = match SemSet::create(key, count_for(lanes), mode) {
-                Ok(set) => set,
+            let (set, made) = match SemSet::create(key, count_for(lanes), mode) {
+                Ok(set) => (set, true),
                 Err(error) if error.already_exists() => match SemSet::open(key) {
-                    Ok(set) => set,
+                    Ok(set) => (set, false),
                     Err(error) if error.not_found() => continue,
                     Err(error) => return Err(error.into()),
                 },
                 Err(error) => return Err(error.into()),
             };
+            let mut marked_here = false;
             let taken = match origin(set) {
                 Ok(Origin::Foreign) => return Err(SetTrouble::Foreign),
                 Ok(Origin::Marked) => set
                     .op_timeout(&[zero(I), add(I).undo()], Some(left))
                     .map(|()| true),
-                Ok(Origin::Untouched) => mark_and_lock(set),
+                Ok(Origin::Untouched) => {
+                    marked_here = true;
+                    mark_and_lock(set)
+                }
                 Err(error) => Err(error),
             };
             match taken {
@@ -175,10 +192,11 @@ impl NewSet {
             let mut held = Self {
                 set,
                 lanes,
-                remove_on_drop: false,
+                // Made and marked by us, it has never been anybody else's.
+                remove_on_drop: made && marked_here,
                 is_marked: true,
             };
-            if is_ring() {
+            if !is_vacant() {
                 return Ok(None); // dropping `held` gives the lock back
             }
             let stat = match set.stat() {
@@ -238,6 +256,13 @@ impl NewSet {
         Ok(())
     }
 
+    /// The same for the group alone, before there is any memory: it is the set's time of the last change
+    /// that tells which of the two was first.
+    pub(crate) fn give_to_group(&self, gid: u32, mode: u32) -> std::result::Result<(), SetTrouble> {
+        let stat = self.set.stat()?;
+        self.give_to(stat.uid, gid, mode)
+    }
+
     /// Makes the set one particular ring's, whose name is there; gives what the superblock stores. (The
     /// set under a given key says where from the beginning.)
     pub(crate) fn identify(&self, home: Home) -> std::result::Result<SetIdentity, SetTrouble> {
@@ -269,7 +294,10 @@ impl NewSet {
     /// Ends the creation: the set stays, the lock is given back.
     pub(crate) fn finish(mut self) -> SemaphoreGuard {
         self.remove_on_drop = false;
-        SemaphoreGuard::new(self.set, self.lanes)
+        let guard = SemaphoreGuard::new(self.set, self.lanes);
+        // With the lock still held: who clears away does not take the set for that of a dead creator.
+        note_name(self.set);
+        guard
     }
 
     /// The same for a ring that goes with its users, of whom we are the first.
@@ -278,6 +306,33 @@ impl NewSet {
         guard.hold()?;
         self.finish();
         Ok(guard)
+    }
+}
+
+/// If this is the set of a file that has no name, as far as the set says: now it has one. Nothing changes in
+/// other sets. (If it fails, the set may be taken away when nobody uses it, and is made anew.)
+pub(super) fn note_name(set: SemSet) {
+    let first = set.value(HOME).map(i32::from);
+    let second = set.value(HOME + 1).map(i32::from);
+    let expected = (i32::from(Home::FILE), i32::from(Home::WITHOUT_NAME));
+    if first.ok().zip(second.ok()) == Some(expected) {
+        // Exactly one becomes two, and no remover is at work.
+        let _ = set.op(&[
+            zero(T).no_wait(),
+            sub(HOME + 1).no_wait(),
+            zero(HOME + 1).no_wait(),
+            Op::new(HOME + 1, Home::WITH_NAME),
+        ]);
+    }
+}
+
+/// The opposite, before the name goes. With the tombstone held.
+pub(super) fn note_no_name(set: SemSet) {
+    let first = set.value(HOME).map(i32::from);
+    let second = set.value(HOME + 1).map(i32::from);
+    let expected = (i32::from(Home::FILE), i32::from(Home::WITH_NAME));
+    if first.ok().zip(second.ok()) == Some(expected) {
+        let _ = set.op(&[sub(HOME + 1).no_wait()]);
     }
 }
 

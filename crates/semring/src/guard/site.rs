@@ -159,7 +159,7 @@ pub(crate) enum NoSite {
 
 fn no_site(call: &'static str) -> impl FnOnce(io::Error) -> NoSite {
     move |source| match source.raw_os_error() {
-        Some(errno::ENOENT | errno::ENOTDIR | errno::ELOOP) => NoSite::Missing,
+        Some(errno::ENOENT | errno::ENOTDIR | errno::ELOOP | errno::EINVAL) => NoSite::Missing,
         _ => NoSite::Failed(Trouble { call, source }),
     }
 }
@@ -180,8 +180,7 @@ impl Site {
         if uid != owner {
             return Err(NoSite::Stranger);
         }
-        let lock =
-            file::open_in(&directory, &fifo::name(LOCK), false).map_err(no_site("openat"))?;
+        let lock = open_lock(&directory, false).map_err(no_site("openat"))?;
         // Half made: whoever makes it is at work, or dead.
         if !is_complete(&lock).map_err(no_site("pread"))? || is_marked(&lock, REMOVED_AT) {
             return Err(NoSite::Missing);
@@ -228,7 +227,7 @@ impl Site {
     /// A description of the file to lock, for holding something.
     pub(super) fn own_lock(&self) -> io::Result<Private> {
         Private::open(|| match self {
-            Self::Directory { directory, .. } => file::open_in(directory, &fifo::name(LOCK), true),
+            Self::Directory { directory, .. } => open_lock(directory, true),
             Self::Inherited { lock, .. } => file::reopen(lock, true),
         })
     }
@@ -304,6 +303,19 @@ impl Site {
         let mut pid = [0; 4];
         let got = self.lock().read_at(&mut pid, 8 + 8 * seat as u64)?;
         Ok(if got == 4 { u32::from_le_bytes(pid) } else { 0 })
+    }
+}
+
+/// Opens the file to lock of a directory. Whoever owns the directory chose what is in it: it must be a file of
+/// the same owner that has no other name, so that what is written into it is nobody else's. (Root gives what
+/// it makes for somebody else away piece by piece, the directory last.)
+pub(super) fn open_lock(directory: &File, writable: bool) -> io::Result<File> {
+    let lock = file::open_in(directory, &fifo::name(LOCK), writable)?;
+    let (of, owner) = (lock.metadata()?, directory.metadata()?.uid());
+    if of.is_file() && (of.uid() == owner || owner == 0) && of.nlink() <= 1 {
+        Ok(lock)
+    } else {
+        Err(io::Error::from_raw_os_error(errno::EINVAL))
     }
 }
 

@@ -85,6 +85,19 @@ impl Geometry {
     }
 }
 
+/// How many lanes a ring of so many bytes can have: one number for each capacity that fits.
+pub(crate) fn possible_lanes(bytes: u64) -> impl Iterator<Item = usize> {
+    (12..=32).filter_map(move |bits| {
+        let capacity = Capacity::exact(1 << bits)?;
+        let bytes_of =
+            |lanes| Geometry::new(lanes, capacity).map(|ring| ring.segment_bytes() as u64);
+        let (one, two) = (bytes_of(1)?, bytes_of(2)?);
+        let further = bytes.checked_sub(one)? / (two - one);
+        let lanes = usize::try_from(further).ok()?.checked_add(1)?;
+        (bytes_of(lanes)? == bytes).then_some(lanes)
+    })
+}
+
 const _: () = {
     let smallest = Geometry::new(1, Capacity::exact(4096).unwrap()).unwrap();
     assert!(smallest.producer_page(0) == 0x2000);

@@ -95,6 +95,11 @@ pub(super) fn mark_of(directory: &Path) -> Option<&str> {
     name.split_once('-').map(|(_, mark)| mark)
 }
 
+/// The inode of the file whose pipes are in a directory of this name.
+pub(super) fn inode_of(directory: &Path) -> Option<u64> {
+    u64::from_str_radix(mark_of(directory)?.strip_prefix('f')?, 16).ok()
+}
+
 /// Where the pipes' directory says that its ring is; in a second line for people, what it is called, in a third the process
 /// that made it.
 fn home_text(place: &Place, name: &str) -> String {

@@ -1,100 +1,236 @@
-//! A lock on a System V key for creators that make no semaphore set under it.
+//! A lock on a System V key, for creators that make no semaphore set under it: a file that exists while
+//! one is at work.
+//!
+//! ```text
+//! 1 unnamed file, locked, with its record   killed: nothing is left
+//! 2 its name in /dev/shm                    killed: the file, unlocked
+//! 3 the segment under the key               killed: likewise, and a segment that the file proves to be ours
+//! 4 the record is used up, the name goes    killed between: a file that proves nothing
+//! ```
+//! Anybody can make a file of this name. One counts only if it belongs to the user who made the segment,
+//! nobody else may write it, it has one name, and its record names this key. So a link to another file of
+//! that user proves nothing, nor does a link to an old lock: its record is used up. Only the owner (and root)
+//! can open the file, so nobody else can hold its lock.
 
+use std::fs::{File, Metadata};
 use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::guard::site::{Trouble, writers_only};
+use crate::guard::site::Trouble;
 use crate::memory::POSIX_DIRECTORY;
 use crate::os::fork::Private;
 use crate::os::lock::{Hold, hold_byte, would_be_refused};
-use crate::os::{clock, file};
-
-/// Keeps others from making a ring with pipes under a System V key: a file that is there for as long as one is
-/// made. Whoever is killed leaves it, unlocked.
-#[derive(Debug)]
-pub(crate) struct KeyLock {
-    path: PathBuf,
-    _lock: Private,
-    stays: bool,
-}
+use crate::os::{clock, errno, file, process};
 
 /// What the names of these files begin with.
 pub(crate) const KEY_PREFIX: &str = ".semring-key-";
+
+/// Permission bits: others can't lock what they can't open.
+const MODE: u32 = 0o600;
 
 fn key_path(key: i32) -> PathBuf {
     Path::new(POSIX_DIRECTORY).join(format!("{KEY_PREFIX}{key:08x}"))
 }
 
+/// The contents of the file while a creator is at work, or was killed at work.
+fn record(key: i32) -> String {
+    let namespace = process::ipc_namespace().unwrap_or(0);
+    format!("semring key {key:08x} ipc {namespace}\n")
+}
+
+/// What the record begins with once its creator is through: one byte, so there is no half of it.
+const USED: u8 = b'-';
+
+/// What a file of this name contains.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Contents {
+    /// The record of a creator for this key.
+    Record,
+    /// The same of one who is through.
+    Used,
+    /// Nothing: its creator was killed before it wrote, on a file system without unnamed files.
+    Nothing,
+    Other,
+}
+
+fn contents(lock: &File, key: i32) -> Contents {
+    let expected = record(key);
+    let mut bytes = vec![0; expected.len() + 1];
+    let got = lock.read_at(&mut bytes, 0).unwrap_or(0);
+    match &bytes[..got] {
+        [] => Contents::Nothing,
+        all if all == expected.as_bytes() => Contents::Record,
+        [USED, rest @ ..] if *rest == expected.as_bytes()[1..] => Contents::Used,
+        _ => Contents::Other,
+    }
+}
+
+/// True if this process may take the file away when nobody holds its lock. Root clears away for all; a file
+/// without a record is its owner's business.
+fn is_ours(metadata: &Metadata, contents: Contents) -> bool {
+    let us = process::effective_uid();
+    match contents {
+        Contents::Record | Contents::Used => metadata.uid() == us || us == 0,
+        Contents::Nothing => metadata.uid() == us,
+        Contents::Other => false,
+    }
+}
+
+/// A lock on a key, held. Dropped, it takes the file away.
+#[derive(Debug)]
+pub(crate) struct KeyLock {
+    path: PathBuf,
+    lock: Private,
+    stays: bool,
+}
+
+/// Why a file of this name is no lock of ours.
+fn in_the_way(path: &Path) -> io::Error {
+    let path = path.display();
+    io::Error::new(
+        io::ErrorKind::AlreadyExists,
+        format!(
+            "{path} is not the lock of a creator of this user: remove it, or choose another name or key"
+        ),
+    )
+}
+
 impl KeyLock {
-    /// Waits for others; `None` when the time is over. The file can be opened by those who may write a ring of
-    /// this mode, and by nobody else: a shared lock would keep creators away.
-    pub(crate) fn take(key: i32, mode: u32, patience: Duration) -> Result<Option<Self>, Trouble> {
+    /// Waits for others; `None` when the time is over.
+    pub(crate) fn take(key: i32, patience: Duration) -> Result<Option<Self>, Trouble> {
         let path = key_path(key);
         let end = clock::now() + patience;
         loop {
-            match Self::try_take(&path, Some(writers_only(mode))) {
+            match Self::make(&path, key).and_then(|made| match made {
+                Some(lock) => Ok(Some(lock)),
+                None => Self::take_over(&path, key),
+            }) {
                 Ok(Some(lock)) => return Ok(Some(lock)),
                 Ok(None) if clock::now() >= end => return Ok(None),
                 Ok(None) => clock::nap(Duration::from_micros(200)),
                 Err(source) => {
-                    let call = "open (/dev/shm)";
+                    let call = "open (lock)";
                     return Err(Trouble { call, source });
                 }
             }
         }
     }
 
-    /// Takes the lock that a creator left who was killed; `None` if it is there no more, or in use.
+    /// Takes the lock that a creator left who was killed; `None` if it is there no more, in use, or not ours.
     pub(crate) fn of_the_dead(key: i32) -> Option<Self> {
-        Self::try_take(&key_path(key), None).ok().flatten()
+        Self::take_over(&key_path(key), key).ok().flatten()
     }
 
-    fn try_take(path: &Path, make: Option<u32>) -> io::Result<Option<Self>> {
-        let lock = Private::open(|| match file::open(path, true) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => match make {
-                Some(mode) => match file::create_named(path, mode) {
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                        file::open(path, true)
-                    }
-                    other => other,
-                },
-                None => Err(error),
-            },
-            other => other,
-        });
-        let lock = match lock {
-            // Its holder took it away in between.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other?,
+    /// Makes the file; `None` if there is one.
+    fn make(path: &Path, key: i32) -> io::Result<Option<Self>> {
+        let begin = |lock: &File| {
+            hold_byte(lock, 0, Hold::Alone)?;
+            file::write_at(lock, record(key).as_bytes(), 0)
         };
+        let made = Private::open(|| {
+            let unnamed = match file::create_unnamed(Path::new(POSIX_DIRECTORY), MODE) {
+                Ok(lock) => file::is_linkable(&lock).then_some(lock),
+                // A file system without unnamed files.
+                Err(error)
+                    if matches!(
+                        error.raw_os_error(),
+                        Some(errno::EOPNOTSUPP | errno::EISDIR | errno::EINVAL)
+                    ) =>
+                {
+                    None
+                }
+                Err(error) => return Err(error),
+            };
+            if let Some(lock) = unnamed {
+                begin(&lock)?;
+                file::link(&lock, path)?;
+                return Ok(lock);
+            }
+            let lock = file::create_named(path, MODE)?;
+            begin(&lock)?;
+            Ok(lock)
+        });
+        match made {
+            Ok(lock) => Ok(Some(Self {
+                path: path.to_owned(),
+                lock,
+                stays: false,
+            })),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes the lock of a file that exists; `None` if somebody has it, or took the file away.
+    fn take_over(path: &Path, key: i32) -> io::Result<Option<Self>> {
+        let lock = match Private::open(|| file::open(path, true)) {
+            Ok(lock) => lock,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(_) => return Err(in_the_way(path)),
+        };
+        let metadata = lock.file().metadata()?;
+        // Its holder took it away in between.
+        if metadata.nlink() == 0 {
+            return Ok(None);
+        }
+        if !is_alone(&metadata) {
+            return Err(in_the_way(path));
+        }
         if !hold_byte(lock.file(), 0, Hold::Alone)? {
             return Ok(None);
         }
-        // Whoever had it before took its name away.
-        let ours = file::identity(lock.file())?;
-        if file::path_identity(path).is_ok_and(|there| there == ours) {
-            let path = path.to_owned();
-            Ok(Some(Self {
-                path,
-                _lock: lock,
-                stays: false,
-            }))
-        } else {
-            Ok(None)
+        let identity = file::identity(lock.file())?;
+        if !file::path_identity(path).is_ok_and(|there| there == identity) {
+            return Ok(None);
         }
+        let contents = contents(lock.file(), key);
+        if !is_ours(&metadata, contents) {
+            return Err(in_the_way(path));
+        }
+        if contents != Contents::Record {
+            file::write_at(lock.file(), record(key).as_bytes(), 0)?;
+        }
+        Ok(Some(Self {
+            path: path.to_owned(),
+            lock,
+            stays: false,
+        }))
     }
 
     /// True if a creator left the file who was killed. Changes nothing.
     pub(crate) fn is_dead(key: i32) -> bool {
-        matches!(Self::is_held(key), Ok(false))
+        let Ok(lock) = file::open(&key_path(key), false) else {
+            return false;
+        };
+        let ours = lock
+            .metadata()
+            .is_ok_and(|metadata| is_alone(&metadata) && is_ours(&metadata, contents(&lock, key)));
+        ours && matches!(would_be_refused(&lock, 0, Hold::Shared), Ok(false))
     }
 
-    /// Whether a creator holds the lock: it takes the permission to write, so the shared lock of a reader is
-    /// none.
-    fn is_held(key: i32) -> io::Result<bool> {
-        let lock = file::open(&key_path(key), false)?;
-        would_be_refused(&lock, 0, Hold::Shared)
+    /// True if the file proves that a creator of ours who is this user made a segment that was made at
+    /// that time (in seconds since 1970), or is making it.
+    pub(crate) fn proves(key: i32, maker: u32, made: i64) -> bool {
+        let path = key_path(key);
+        match file::open(&path, false) {
+            Ok(lock) => {
+                let fits = |of: Metadata| of.uid() == maker && is_alone(&of) && of.mtime() <= made;
+                lock.metadata().is_ok_and(fits) && contents(&lock, key) == Contents::Record
+            }
+            // Only its owner can read it. For those who may only wait or give up, this is enough.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                std::fs::symlink_metadata(&path)
+                    .is_ok_and(|of| of.uid() == maker && is_alone(&of) && of.mtime() <= made)
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// True if there is anything of this name.
+    pub(crate) fn exists(key: i32) -> bool {
+        std::fs::symlink_metadata(key_path(key)).is_ok()
     }
 
     /// Lets go of the lock, and leaves the file.
@@ -102,25 +238,181 @@ impl KeyLock {
         self.stays = true;
     }
 
-    /// Waits until nobody makes a ring with pipes under this key; false when the time is over. Changes
-    /// nothing.
-    pub(crate) fn is_free(key: i32, patience: Duration) -> bool {
+    /// Waits until no creator who is this user makes a ring with pipes under this key; false when the time
+    /// is over. Changes nothing.
+    pub(crate) fn is_free(key: i32, maker: u32, patience: Duration) -> bool {
         let end = clock::now() + patience;
+        let path = key_path(key);
         loop {
-            match Self::is_held(key) {
-                Ok(true) if clock::now() < end => clock::nap(Duration::from_micros(200)),
-                Ok(true) => return false,
-                _ => return true,
+            let held = match file::open(&path, false) {
+                Ok(lock) => {
+                    lock.metadata()
+                        .is_ok_and(|of| of.uid() == maker && is_alone(&of))
+                        && would_be_refused(&lock, 0, Hold::Shared).unwrap_or(false)
+                }
+                // Who can't open it can't see its lock: it goes when the creator is through.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    std::fs::symlink_metadata(&path)
+                        .is_ok_and(|of| of.uid() == maker && is_alone(&of))
+                }
+                Err(_) => false,
+            };
+            match held {
+                true if clock::now() < end => clock::nap(Duration::from_micros(200)),
+                held => return !held,
             }
         }
     }
+}
+
+/// A file that nobody but its owner may write, under one name.
+fn is_alone(metadata: &Metadata) -> bool {
+    metadata.is_file() && metadata.nlink() == 1 && metadata.mode() & 0o022 == 0
 }
 
 impl Drop for KeyLock {
     fn drop(&mut self) {
         // Still locked: nobody else takes it for theirs.
         if !self.stays {
+            // First its record: a link to the file that somebody made proves nothing from here on.
+            let _ = file::write_at(self.lock.file(), &[USED], 0);
             let _ = std::fs::remove_file(&self.path);
         }
+    }
+}
+
+#[cfg(all(test, not(semring_loom)))]
+mod tests {
+    use super::*;
+    use crate::os::testing::{Ended, in_child};
+
+    /// A key that no test beside this one has, and whose file goes at the end.
+    struct Fixture {
+        key: i32,
+        us: u32,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let random = i32::from_le_bytes(process::random().unwrap());
+            Self {
+                key: random & 0x00ff_ffff | 0x7e00_0000,
+                us: process::effective_uid(),
+            }
+        }
+
+        fn path(&self) -> PathBuf {
+            key_path(self.key)
+        }
+
+        fn plant(&self, bytes: &[u8]) {
+            let file = file::create_named(&self.path(), MODE).unwrap();
+            file.write_all_at(bytes, 0).unwrap();
+        }
+
+        fn proves(&self) -> bool {
+            KeyLock::proves(self.key, self.us, i64::MAX)
+        }
+    }
+
+    impl Drop for Fixture {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(self.path());
+            let _ = std::fs::remove_dir(self.path());
+        }
+    }
+
+    const NOT_AT_ALL: Duration = Duration::ZERO;
+
+    #[test]
+    fn a_held_lock_keeps_others_out_and_goes_with_its_file() {
+        let of = Fixture::new();
+        let lock = KeyLock::take(of.key, NOT_AT_ALL).unwrap().unwrap();
+        assert!(KeyLock::take(of.key, NOT_AT_ALL).unwrap().is_none());
+        assert!(KeyLock::of_the_dead(of.key).is_none());
+        assert!(!KeyLock::is_dead(of.key));
+        assert!(!KeyLock::is_free(of.key, of.us, NOT_AT_ALL));
+        assert!(
+            KeyLock::is_free(of.key, of.us + 1, NOT_AT_ALL),
+            "another user's"
+        );
+        assert!(of.proves());
+        assert!(!KeyLock::proves(of.key, of.us + 1, i64::MAX));
+        assert!(
+            !KeyLock::proves(of.key, of.us, 0),
+            "the segment was there first"
+        );
+        drop(lock);
+        assert!(!KeyLock::exists(of.key));
+    }
+
+    #[test]
+    fn what_a_killed_creator_leaves_proves_its_segment_and_can_be_taken() {
+        let of = Fixture::new();
+        let ended = in_child(|| {
+            std::mem::forget(KeyLock::take(of.key, NOT_AT_ALL).unwrap().unwrap());
+            0
+        });
+        assert_eq!(ended, Ended::Code(0));
+        assert!(of.proves() && KeyLock::is_dead(of.key));
+        assert!(KeyLock::is_free(of.key, of.us, NOT_AT_ALL));
+        KeyLock::of_the_dead(of.key).unwrap().keep();
+        assert!(of.proves(), "left as it was");
+        drop(KeyLock::of_the_dead(of.key).unwrap());
+        assert!(!KeyLock::exists(of.key));
+    }
+
+    #[test]
+    fn other_files_prove_nothing_and_stay() {
+        let other = record(0x1234);
+        for bytes in [&b"nonsense"[..], other.as_bytes()] {
+            let of = Fixture::new();
+            of.plant(bytes);
+            assert!(!of.proves() && !KeyLock::is_dead(of.key));
+            assert!(KeyLock::of_the_dead(of.key).is_none());
+            let refused = KeyLock::take(of.key, NOT_AT_ALL).unwrap_err();
+            let said = refused.source.to_string();
+            assert!(said.contains(&of.path().display().to_string()), "{said}");
+            assert_eq!(std::fs::read(of.path()).unwrap(), bytes);
+        }
+    }
+
+    #[test]
+    fn other_things_than_files_are_refused_at_once() {
+        let of = Fixture::new();
+        std::fs::create_dir(of.path()).unwrap();
+        assert!(KeyLock::take(of.key, NOT_AT_ALL).is_err() && !of.proves());
+        std::fs::remove_dir(of.path()).unwrap();
+        let directory = file::open_directory(Path::new(POSIX_DIRECTORY)).unwrap();
+        let name = of.path().file_name().unwrap().to_str().unwrap().to_owned();
+        crate::os::fifo::make(&directory, &crate::os::fifo::name(&name), 0o666).unwrap();
+        assert!(KeyLock::take(of.key, NOT_AT_ALL).is_err() && !of.proves());
+        assert!(KeyLock::is_free(of.key, of.us, NOT_AT_ALL));
+        std::fs::remove_file(of.path()).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", of.path()).unwrap();
+        assert!(KeyLock::take(of.key, NOT_AT_ALL).is_err() && !of.proves());
+    }
+
+    #[test]
+    fn a_second_name_of_a_lock_proves_nothing() {
+        let (of, other) = (Fixture::new(), Fixture::new());
+        let lock = KeyLock::take(of.key, NOT_AT_ALL).unwrap().unwrap();
+        std::fs::hard_link(of.path(), other.path()).unwrap();
+        assert!(!of.proves() && !other.proves());
+        drop(lock);
+        // The name that is left, put back in the place of the lock.
+        std::fs::rename(other.path(), of.path()).unwrap();
+        assert!(!of.proves(), "its record is used up");
+        assert!(KeyLock::is_dead(of.key), "so it may go");
+    }
+
+    #[test]
+    fn a_file_that_others_may_write_proves_nothing() {
+        let of = Fixture::new();
+        of.plant(record(of.key).as_bytes());
+        assert!(of.proves());
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o660);
+        std::fs::set_permissions(of.path(), mode).unwrap();
+        assert!(!of.proves());
     }
 }

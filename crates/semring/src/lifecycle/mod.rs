@@ -18,6 +18,7 @@ mod pass;
 mod remove;
 mod renew;
 mod torn;
+mod under_key;
 mod unwinding;
 
 use std::sync::Arc;

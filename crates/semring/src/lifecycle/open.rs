@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use super::guards::{find_guard, pipes_of};
 use super::identity::{OtherRing, other_ring};
-use super::key_lock::KeyLock;
 use super::renew::{self, Renewal};
+use super::under_key::{Under, under};
 use super::{RingCore, SharedRing, inspect};
 use crate::error::OpenError;
-use crate::guard::set::creation_ended;
 use crate::guard::{GuardError, Mismatch};
+use crate::layout::possible_lanes;
 use crate::layout::superblock::{ABI_MAJOR, GuardKind, Superblock, SuperblockError};
 use crate::layout::view::RingView;
-use crate::layout::{CONSUMER_PAGE_OFFSET, Capacity, Geometry, MAX_LANES};
 use crate::memory::{self, Access, Address, MemoryError, Object, Place, sysv_key};
 use crate::os::process;
 use crate::os::sysv::Key;
@@ -97,6 +96,8 @@ fn open_object(
                 Creator::Finished => Ok(None),
                 Creator::Gone => Err(OpenError::NotFound { name }),
                 Creator::Slow => Err(OpenError::Busy { name }),
+                Creator::Foreign(what) => Err(OpenError::NotARing { name, what }),
+                Creator::Hidden(error) => Err(memory_error(&name, error)),
             };
         }
     };
@@ -137,6 +138,13 @@ fn open_object(
             Renewal::InUse => return Err(in_use_error(&name, &superblock, mismatch)),
         },
     };
+    if renewable && object.is_still_there() {
+        guard.note_name(true);
+        // A remover may have taken the name, and have been killed, since we looked.
+        if !object.is_still_there() {
+            guard.note_name(false);
+        }
+    }
     if object.goes_with_its_users() && access == Access::ReadWrite {
         match guard.hold() {
             Ok(()) => {}
@@ -228,36 +236,35 @@ pub(super) fn read_superblock(
 
 /// True if a ring of this many bytes is possible.
 pub(super) fn plausible_length(len: u64) -> bool {
-    let Ok(len) = usize::try_from(len) else {
-        return false;
-    };
-    len > CONSUMER_PAGE_OFFSET
-        && (1..=MAX_LANES).any(|lanes| {
-            (12..=32).any(|bits| {
-                Capacity::exact(1 << bits)
-                    .and_then(|capacity| Geometry::new(lanes, capacity))
-                    .is_some_and(|geometry| geometry.segment_bytes() == len)
-            })
-        })
+    possible_lanes(len).next().is_some()
 }
 
 enum Creator {
     Finished,
     Gone,
     Slow,
+    /// There is none: the segment is not ours.
+    Foreign(String),
+    Hidden(MemoryError),
 }
 
 /// Waits until nobody holds the creation lock, then says whether a ring came of it.
 fn wait_for_creator(key: Key) -> Creator {
-    if !creation_ended(key, PATIENCE) || !KeyLock::is_free(key.raw(), PATIENCE) {
+    let Under::Unfinished(unfinished) = under(key) else {
+        return came_of_it(key);
+    };
+    if !unfinished.creation_ended(PATIENCE) {
         return Creator::Slow;
     }
-    match Object::open(&Place::Sysv(key), Access::ReadOnly).and_then(|object| object.head()) {
-        Ok(head) if matches!(Superblock::decode(&head), Err(SuperblockError::NotReady)) => {
-            Creator::Gone
-        }
-        Err(MemoryError::NotFound) => Creator::Gone,
-        _ => Creator::Finished,
+    came_of_it(key)
+}
+
+fn came_of_it(key: Key) -> Creator {
+    match under(key) {
+        Under::Nothing | Under::Unfinished(_) => Creator::Gone,
+        Under::Ring | Under::Damaged(_) => Creator::Finished,
+        Under::Foreign(foreign) => Creator::Foreign(foreign.what),
+        Under::Hidden(error) => Creator::Hidden(error),
     }
 }
 

@@ -20,9 +20,10 @@ use crate::error::OpenError;
 use crate::error::RemoveError;
 use crate::guard::{GuardError, Seat};
 use crate::layout::superblock::STATE_REMOVED;
+use crate::lifecycle::leftovers::sweep_beside;
 use crate::lifecycle::open::{memory_error, open};
 use crate::lifecycle::{attach, force_remove, inspect, torn};
-use crate::memory::{Access, Address, MemoryError};
+use crate::memory::{Access, Address, MemoryError, Place};
 use crate::os::clock;
 use crate::sync::Ordering;
 
@@ -78,6 +79,9 @@ pub(super) fn take_away_or_leave(ring: &RingCore) -> Result<(), RemoveError> {
     if result.is_err() {
         // Not ours to remove: leave it as it was.
         let _ = ring.guard.abort_removal();
+        if ring.object.is_still_there() {
+            ring.guard.note_name(true);
+        }
     }
     result
 }
@@ -88,6 +92,7 @@ pub(super) fn take_away(ring: &RingCore) -> Result<(), RemoveError> {
     ring.guard
         .may_destroy()
         .map_err(|error| guard_error(ring, error))?;
+    ring.guard.note_name(false);
     ring.object
         .unlink()
         .map_err(|error| unlink_error(&ring.address.to_string(), error))?;
@@ -147,9 +152,21 @@ fn users(ring: &RingCore, end: Instant) -> Option<RemoveError> {
 /// Removes the ring at an address. Refuses while somebody is attached, unless forced: then all of
 /// them end with their `Removed` error.
 pub(crate) fn remove_now(address: &Address, force: bool) -> Result<(), RemoveError> {
-    if force {
-        return force_remove(address).map(drop);
+    let removed = if force {
+        force_remove(address).map(drop)
+    } else {
+        remove_unused(address)
+    };
+    // A remover that was killed after it took the name away may have left the pipes.
+    if let Err(RemoveError::Open(OpenError::NotFound { .. })) = &removed
+        && let Ok(Place::File(path)) = address.place()
+    {
+        sweep_beside(&path);
     }
+    removed
+}
+
+fn remove_unused(address: &Address) -> Result<(), RemoveError> {
     let end = clock::now() + PATIENCE;
     loop {
         let ring = open(address, Access::ReadWrite)?;

@@ -14,17 +14,19 @@
 //! # System V: visible from the start
 //! ```text
 //! 1 set under the same key, I    killed: a set with all seats empty: the next one adopts it
-//! 2 segment under the key        killed: zeros, nobody attached, lock free: the next one removes it
-//! 3 superblock, state INIT       killed: likewise, known by its magic
+//! 2 segment under the key        killed: zeros, nobody attached, lock free: the set proves that it is
+//!                                  ours, and the next one removes it
+//! 3 superblock, state INIT       killed: likewise
 //! 4 check value; READY; lock     killed: a complete ring
 //! ```
-//! The lock is a semaphore with undo, so "the creator is dead" is the kernel's word, not a guess.
+//! The lock is a semaphore with undo, so "the creator is dead" is the kernel's word, not a guess. With
+//! pipes a file that locks the key takes the place of the set in 1 and 2: see [`super::key_lock`]. A segment
+//! without such a proof is another program's, and stays: see [`super::under_key`].
 
 mod sysv;
 mod unnamed;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::guards::NewGuard;
 use super::limits::{NO_KEY, check_limits, no_room_for};
@@ -39,10 +41,7 @@ use crate::layout::superblock::{MAGIC, STATE_INIT, SetIdentity, Superblock};
 use crate::layout::view::RingView;
 use crate::memory::{Address, MemoryError, NewObject, Object, Place, Request, Segment};
 use crate::os::{clock, process};
-use crate::sync::{Ordering, fence, yield_now};
-
-/// How long somebody who only looks may have a segment mapped, on a machine that is very busy.
-const GLANCE: Duration = Duration::from_secs(1);
+use crate::sync::{Ordering, fence};
 
 /// Makes a ring; fails if there is one.
 pub(crate) fn create(address: &Address, plan: &Plan) -> Result<SharedRing, CreateError> {
@@ -198,19 +197,6 @@ fn make_memory(
         segment.lock().map_err(|error| memory_error(name, error))?;
     }
     Ok((object, segment))
-}
-
-/// True if somebody has the segment mapped and keeps it. Others who open or make the ring just now have
-/// it mapped for the moment in which they read its first page.
-pub(super) fn stays_attached(object: &Object) -> bool {
-    let end = clock::now() + GLANCE;
-    while object.is_attached() {
-        if clock::now() >= end {
-            return true;
-        }
-        yield_now();
-    }
-    false
 }
 
 /// Makes set and memory one ring, all but READY.

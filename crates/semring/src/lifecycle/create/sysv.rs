@@ -1,194 +1,216 @@
 //! A ring that others can see under its System V key from the beginning.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::guards::NewGuard;
 use super::super::identity::other_ring;
 use super::super::key_lock::KeyLock;
-use super::super::open::plausible_length;
+use super::super::under_key::{ClearError, Cleared, Under, under};
 use super::{
     New, fill, finish, make_memory, memory_error, pipe_error, pipes, semaphores_work, set_error,
-    stays_attached, uuid, why_pipes,
+    uuid, why_pipes,
 };
 use crate::error::CreateError;
-use crate::guard::set::{NewSet, creation_ended};
-use crate::layout::superblock::{STATE_READY, Superblock, SuperblockError};
+use crate::guard::set::{NewSet, SetTrouble, creation_ended};
+use crate::layout::superblock::{STATE_READY, Superblock};
 use crate::lifecycle::{GuardChoice, Plan, SharedRing};
-use crate::memory::{Access, Address, MemoryError, NewObject, Object, Place, sysv_key};
+use crate::memory::{Access, Address, Object, Place, sysv_key};
+use crate::os::sysv::Key;
+use crate::os::{clock, process};
 use crate::sync::Ordering;
 
 /// How long another creator or remover may take before we give up on it.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long until we look again whether another creator or remover is through.
+const NAP: Duration = Duration::from_micros(200);
+
+/// The lock of a creator, and what it says about the ring to be made.
+enum Lock {
+    Set(NewSet),
+    File(KeyLock),
+}
+
 pub(super) fn create_in_place(
     address: &Address,
     name: &str,
     place: &Place,
     plan: &Plan,
 ) -> Result<SharedRing, CreateError> {
-    let key = sysv_key(place).expect("a System V place has a key");
-    let is_ring = || matches!(leftover(place), Leftover::Ring);
+    let attempt = Attempt {
+        address,
+        place,
+        name,
+        key: sysv_key(place).expect("a System V place has a key"),
+        plan,
+        end: clock::now() + PATIENCE,
+    };
     // A look before anything is made: what is not ours stays as it is.
-    match leftover(place) {
-        Leftover::Ring => return Err(exists(address, name, place)),
-        Leftover::Foreign(what) => {
-            return Err(CreateError::NotARing {
-                name: name.to_owned(),
-                what,
-            });
-        }
-        Leftover::Failed(error) => return Err(memory_error(name, error)),
-        Leftover::Nothing | Leftover::Unfinished(_) => {}
-    }
-    let taken = || exists(address, name, place);
-    let busy = || CreateError::Busy {
-        name: name.to_owned(),
-    };
-    // Whoever makes a ring with pipes under this key has to be through. Each locks first, and then looks at
-    // the other's lock: of two who meet, this one steps back.
-    let lock_set = || {
-        loop {
-            if !KeyLock::is_free(key.raw(), PATIENCE) {
-                return Err(busy());
-            }
-            let set = NewSet::lock(key, plan.geometry.lanes(), plan.mode, PATIENCE, is_ring)
-                .map_err(|trouble| set_error(name, plan, trouble))?
-                .ok_or_else(taken)?;
-            if KeyLock::is_free(key.raw(), Duration::ZERO) {
-                return Ok(NewGuard::Set(set));
-            }
-        }
-    };
+    attempt.make_room()?;
     let locked = match plan.guard {
         GuardChoice::Pipe => Err(None),
-        GuardChoice::Semaphore => Ok(lock_set()?),
-        GuardChoice::Auto => match semaphores_work(name, plan).and_then(|()| lock_set()) {
+        GuardChoice::Semaphore => Ok(attempt.lock_set()?),
+        GuardChoice::Auto => match semaphores_work(name, plan).and_then(|()| attempt.lock_set()) {
             Ok(set) => Ok(set),
             Err(refused) => Err(Some(why_pipes(&refused).ok_or(refused)?)),
         },
     };
-    match locked {
-        Ok(guard) => make_in_place(address, name, place, plan, None, |_, uuid| {
-            Ok(New {
-                guard,
-                uuid,
-                fallback: None,
-            })
-        }),
-        Err(fallback) => {
-            let lock = KeyLock::take(key.raw(), plan.mode, PATIENCE)
-                .map_err(|trouble| pipe_error(name, trouble))?
-                .ok_or_else(busy)?;
-            // The same for whoever makes one with semaphores.
-            if !creation_ended(key, PATIENCE) {
-                return Err(busy());
+    let (lock, fallback) = match locked {
+        Ok(set) => (Lock::Set(set), None),
+        Err(fallback) => (Lock::File(attempt.lock_key()?), fallback),
+    };
+    make(address, name, place, plan, lock, fallback)
+}
+
+/// One creation under a key, as far as its lock.
+struct Attempt<'a> {
+    address: &'a Address,
+    place: &'a Place,
+    name: &'a str,
+    key: Key,
+    plan: &'a Plan,
+    end: Instant,
+}
+
+impl Attempt<'_> {
+    fn is_over(&self) -> bool {
+        clock::now() >= self.end
+    }
+
+    fn left(&self) -> Duration {
+        self.end.saturating_duration_since(clock::now())
+    }
+
+    fn busy(&self) -> CreateError {
+        CreateError::Busy {
+            name: self.name.to_owned(),
+        }
+    }
+
+    fn not_a_ring(&self, what: String) -> CreateError {
+        CreateError::NotARing {
+            name: self.name.to_owned(),
+            what,
+        }
+    }
+
+    /// What to say about the ring that is there.
+    fn exists(&self) -> CreateError {
+        let head = Object::open(self.place, Access::ReadOnly).and_then(|object| object.head());
+        let found = head.ok().and_then(|head| Superblock::decode(&head).ok());
+        match found.and_then(|found| other_ring(self.address, Some(self.place), &found)) {
+            Some(other) => self.not_a_ring(other.what),
+            None => CreateError::Exists {
+                name: self.name.to_owned(),
+            },
+        }
+    }
+
+    fn is_vacant(&self) -> bool {
+        matches!(under(self.key), Under::Nothing)
+    }
+
+    /// Nothing lies under the key, or what a killed creator left does not any more.
+    fn make_room(&self) -> Result<(), CreateError> {
+        loop {
+            let unfinished = match under(self.key) {
+                Under::Nothing => return Ok(()),
+                Under::Ring => return Err(self.exists()),
+                Under::Damaged(what) => {
+                    let what = format!("a ring whose superblock is damaged ({what})");
+                    return Err(self.not_a_ring(what));
+                }
+                Under::Foreign(foreign) => return Err(self.not_a_ring(foreign.what)),
+                Under::Hidden(error) => return Err(memory_error(self.name, error)),
+                Under::Unfinished(unfinished) => unfinished,
+            };
+            match unfinished.remove() {
+                Ok(Cleared::Removed) => {}
+                Ok(Cleared::Mapped) => {
+                    let what = "the key belongs to a segment that another program uses";
+                    return Err(self.not_a_ring(what.to_owned()));
+                }
+                // Its creator is at work, or another one clears away.
+                Ok(Cleared::Busy) if self.is_over() => return Err(self.busy()),
+                Ok(Cleared::Busy) => clock::nap(NAP),
+                Err(ClearError::Set(error)) => {
+                    return Err(set_error(self.name, self.plan, SetTrouble::Failed(error)));
+                }
+                Err(ClearError::Segment(error)) => return Err(memory_error(self.name, error)),
             }
-            make_in_place(address, name, place, plan, Some(lock), |object, uuid| {
-                Ok(New {
-                    guard: pipes(name, place, plan, object, &uuid)?,
-                    uuid,
-                    fallback,
-                })
-            })
+        }
+    }
+
+    /// Holds the creation lock of the set under the key, with nothing else there. Whoever makes a ring with
+    /// pipes under this key has to be through: each locks first, and then looks at the other's lock. Of two
+    /// who meet, this one steps back.
+    fn lock_set(&self) -> Result<NewSet, CreateError> {
+        let trouble = |trouble| set_error(self.name, self.plan, trouble);
+        let (raw, us) = (self.key.raw(), process::effective_uid());
+        loop {
+            self.make_room()?;
+            if !KeyLock::is_free(raw, us, self.left()) {
+                return Err(self.busy());
+            }
+            let (lanes, mode) = (self.plan.geometry.lanes(), self.plan.mode);
+            let is_vacant = || self.is_vacant();
+            let locked = NewSet::lock(self.key, lanes, mode, PATIENCE, is_vacant);
+            // Without one, somebody was faster: see what came of it.
+            let Some(set) = locked.map_err(trouble)? else {
+                continue;
+            };
+            if KeyLock::is_free(raw, us, Duration::ZERO) {
+                if let Some(gid) = self.plan.gid {
+                    set.give_to_group(gid, mode).map_err(trouble)?;
+                }
+                return Ok(set);
+            }
+        }
+    }
+
+    /// Holds the lock of creators that make no set, with nothing under the key.
+    fn lock_key(&self) -> Result<KeyLock, CreateError> {
+        loop {
+            self.make_room()?;
+            let lock = KeyLock::take(self.key.raw(), self.left())
+                .map_err(|trouble| pipe_error(self.name, trouble))?
+                .ok_or_else(|| self.busy())?;
+            // The same for whoever makes one with semaphores.
+            if !creation_ended(self.key, PATIENCE) {
+                return Err(self.busy());
+            }
+            if self.is_vacant() {
+                return Ok(lock);
+            }
         }
     }
 }
 
-/// What to say about the ring that is there.
-fn exists(address: &Address, name: &str, place: &Place) -> CreateError {
-    let name = name.to_owned();
-    let head = Object::open(place, Access::ReadOnly).and_then(|object| object.head());
-    let found = head.ok().and_then(|head| Superblock::decode(&head).ok());
-    match found.and_then(|found| other_ring(address, Some(place), &found)) {
-        Some(other) => CreateError::NotARing {
-            name,
-            what: other.what,
-        },
-        None => CreateError::Exists { name },
-    }
-}
-
-/// With the creation lock held, in one or the other form.
-fn make_in_place(
+/// With the creation lock held, in one or the other form, and nothing under the key.
+fn make(
     address: &Address,
     name: &str,
     place: &Place,
     plan: &Plan,
-    lock: Option<KeyLock>,
-    guard: impl FnOnce(&NewObject, [u8; 16]) -> Result<New, CreateError>,
+    lock: Lock,
+    fallback: Option<String>,
 ) -> Result<SharedRing, CreateError> {
-    // Under the lock: nobody else makes or unmakes what is under this key.
-    match leftover(place) {
-        Leftover::Ring => return Err(exists(address, name, place)),
-        Leftover::Foreign(what) => {
-            return Err(CreateError::NotARing {
-                name: name.to_owned(),
-                what,
-            });
-        }
-        Leftover::Failed(error) => return Err(memory_error(name, error)),
-        // A creator of ours would hold the lock. Whoever keeps this mapped is somebody else.
-        Leftover::Unfinished(object) if stays_attached(&object) => {
-            return Err(CreateError::NotARing {
-                name: name.to_owned(),
-                what: "the key belongs to a segment that another program uses".to_owned(),
-            });
-        }
-        Leftover::Unfinished(object) => {
-            object.unlink().map_err(|error| memory_error(name, error))?;
-        }
-        Leftover::Nothing => {}
-    }
     let uuid = uuid(name)?;
     let (object, segment) = make_memory(name, place, plan)?;
-    let new = guard(&object, uuid)?;
+    let (guard, key_lock) = match lock {
+        Lock::Set(set) => (NewGuard::Set(set), None),
+        Lock::File(lock) => (pipes(name, place, plan, &object, &uuid)?, Some(lock)),
+    };
+    let new = New {
+        guard,
+        uuid,
+        fallback,
+    };
     let (superblock, view) = fill(address, place, plan, &new, segment, &object)?;
     view.state().store(STATE_READY, Ordering::Release);
     let object = object
         .publish()
         .map_err(|error| memory_error(name, error))?;
-    drop(lock);
+    drop(key_lock);
     finish(address, superblock, view, new, object)
-}
-
-/// What lies under a System V key.
-enum Leftover {
-    Nothing,
-    /// A finished ring, or one whose name says that it is somebody's.
-    Ring,
-    /// What a creator of ours left when it died (or is making now: the lock tells).
-    Unfinished(Object),
-    Foreign(String),
-    Failed(MemoryError),
-}
-
-fn leftover(place: &Place) -> Leftover {
-    let object = match Object::open(place, Access::ReadOnly) {
-        Ok(object) => object,
-        Err(MemoryError::NotFound) => return Leftover::Nothing,
-        Err(error) => return Leftover::Failed(error),
-    };
-    let (head, len) = match (object.head(), object.len()) {
-        (Ok(head), Ok(len)) => (head, len),
-        (Err(MemoryError::NotFound), _) | (_, Err(MemoryError::NotFound)) => {
-            return Leftover::Nothing;
-        }
-        (Err(error), _) | (_, Err(error)) => return Leftover::Failed(error),
-    };
-    match Superblock::decode(&head) {
-        Ok(_)
-        | Err(SuperblockError::OtherVersion { .. } | SuperblockError::UnknownFeatures { .. }) => {
-            Leftover::Ring
-        }
-        // Zeros alone are no proof that a segment is ours: its size must be a ring's, too.
-        Err(SuperblockError::NotReady) if plausible_length(len) => Leftover::Unfinished(object),
-        Err(SuperblockError::NotReady | SuperblockError::NotARing) => {
-            Leftover::Foreign("the key belongs to a segment of another program".to_owned())
-        }
-        Err(SuperblockError::Removed) => {
-            Leftover::Foreign("a ring whose superblock is damaged (state word)".to_owned())
-        }
-        Err(SuperblockError::Damaged { what }) => {
-            Leftover::Foreign(format!("a ring whose superblock is damaged ({what})"))
-        }
-    }
 }

@@ -1,6 +1,7 @@
 //! A ring that gets its name, if it has one, when it is complete.
 
 use super::super::guards::NewGuard;
+use super::super::leftovers::sweep_beside;
 use super::{New, fill, finish, make_memory, memory_error, pipes, set_error, uuid};
 use crate::error::CreateError;
 use crate::guard::set::NewSet;
@@ -26,6 +27,9 @@ pub(super) fn create_unnamed(
             });
         }
         Err(error) => return Err(memory_error(name, error)),
+    }
+    if let Place::File(path) = place {
+        sweep_beside(path);
     }
     let (object, segment) = make_memory(name, place, plan)?;
     let new = New::beside(name, place, plan, &object, &uuid(name)?)?;

@@ -6,7 +6,9 @@
 //!   it was missing              by its semaphores; nothing unread
 //! such a ring without its     its superblock names our IPC namespace, and the    a lock on the file;
 //!   semaphores                  set is not there                                   a segment's id
-//! unfinished System V ring    its creation lock is free, nobody has it mapped    lock and tombstone
+//! unfinished System V ring    a set under its key, or a file that locks the key,    the same, then
+//!                               proves that its creator is ours; its creation lock    the segment goes
+//!                               is free, nobody has it mapped                          before its proof
 //! set without a ring          lock and tombstone free, nobody attached, and no   lock and tombstone
 //!                               ring names it where the set says that it would
 //!                               be
@@ -30,17 +32,21 @@ mod pipes;
 mod ring;
 mod set;
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use super::key_lock::KeyLock;
 use super::open::{memory_error, plausible_length};
-use super::remove::sysv_error;
+use super::remove::{sysv_error, unlink_error};
+use super::under_key::{ClearError, Cleared, Foreign, Under, under};
 use crate::error::RemoveError;
-use crate::guard::abandoned::{SeizedSet, SetFacts};
+use crate::guard::abandoned::SeizedSet;
 use crate::layout::superblock::{GuardKind, Superblock, SuperblockError};
 use crate::memory::{self, Access, Address, MemoryError, Object, Place};
 use crate::os::process;
 use crate::os::sysv::Key;
+pub(super) use pipes::sweep_beside;
 pub(super) use set::{home, home_of};
 
 /// Which kind of thing was left behind.
@@ -57,6 +63,9 @@ pub enum LeftoverKind {
     Semaphores,
     /// Pipes whose ring is gone or never came.
     Pipes,
+    /// Something that resembles what a killed program leaves, and that no program of this library is known to
+    /// have made. It is never removed; [`Leftover::why_it_stays`] says what it is.
+    Foreign,
 }
 
 /// Something that killed programs left behind.
@@ -87,7 +96,6 @@ enum What {
     },
     Unfinished {
         key: Key,
-        set: Option<i32>,
     },
     Semaphores {
         id: i32,
@@ -97,6 +105,9 @@ enum What {
     },
     KeyFile {
         key: Key,
+    },
+    Foreign {
+        why: String,
     },
 }
 
@@ -113,6 +124,8 @@ pub enum Pruned {
     },
     /// It stays: somebody uses it by now.
     InUse,
+    /// It stays: no program of this library is known to have made it.
+    Foreign,
 }
 
 impl Leftover {
@@ -132,6 +145,16 @@ impl Leftover {
             What::Semaphores { .. } => LeftoverKind::Semaphores,
             What::Pipes { .. } => LeftoverKind::Pipes,
             What::KeyFile { .. } => LeftoverKind::Unfinished,
+            What::Foreign { .. } => LeftoverKind::Foreign,
+        }
+    }
+
+    /// What something [`Foreign`](LeftoverKind::Foreign) is, and what can be done about it.
+    #[must_use]
+    pub fn why_it_stays(&self) -> Option<&str> {
+        match &self.what {
+            What::Foreign { why } => Some(why),
+            _ => None,
         }
     }
 
@@ -159,28 +182,71 @@ impl Leftover {
     /// Removes it, if it is still what it was when it was found. Without `discard_unread` a ring with
     /// unread messages stays.
     ///
+    /// For several at once, [`remove_all`](Self::remove_all) is faster.
+    ///
     /// # Errors
     /// [`RemoveError::Permission`] and the others. Something that is gone already is no error.
     pub fn remove(&self, discard_unread: bool) -> Result<Pruned, RemoveError> {
-        match &self.what {
+        let [outcome] = Self::remove_all(std::slice::from_ref(self), discard_unread)
+            .try_into()
+            .expect("one outcome for one leftover");
+        outcome
+    }
+
+    /// Removes all of them as [`remove`](Self::remove) does, and gives what came of each, in their order. One
+    /// that can't be removed is no obstacle for the others. What the rings in /dev/shm refer to is read once.
+    ///
+    /// ```no_run
+    /// let found = semring::leftovers();
+    /// for (leftover, outcome) in found.iter().zip(semring::Leftover::remove_all(&found, false)) {
+    ///     println!("{}: {outcome:?}", leftover.name());
+    /// }
+    /// ```
+    #[must_use]
+    pub fn remove_all(found: &[Self], discard_unread: bool) -> Vec<Result<Pruned, RemoveError>> {
+        // All sets are held before the rings are read: no creator gives a name to one of them any more.
+        let held: Vec<Option<Result<Option<SeizedSet>, RemoveError>>> = found
+            .iter()
+            .map(|leftover| match leftover.what {
+                What::Semaphores { id } => Some(leftover.seize_set(id)),
+                _ => None,
+            })
+            .collect();
+        let references = OnceCell::new();
+        let each = found.iter().zip(held);
+        each.map(|(leftover, held)| match &leftover.what {
             What::Ring { address, uuid } => ring::remove_ring(address, uuid, discard_unread),
             What::Pair { up, uuid, down } => pair::remove(up, uuid, down, discard_unread),
             What::Unguarded { place, uuid, .. } => {
-                self.remove_unguarded(place, uuid, discard_unread)
+                leftover.remove_unguarded(place, uuid, discard_unread)
             }
-            What::Unfinished { key, set } => self.remove_unfinished(*key, *set),
-            What::Semaphores { id } => self.remove_set(*id),
-            What::Pipes { directory } => self.remove_pipes(directory),
-            What::KeyFile { key } => self.remove_key_file(*key),
+            What::Unfinished { key } => leftover.remove_unfinished(*key),
+            What::Semaphores { id } => match held {
+                Some(Ok(Some(held))) => leftover.remove_set(*id, &held, &references),
+                Some(Err(error)) => Err(error),
+                Some(Ok(None)) | None => Ok(Pruned::InUse),
+            },
+            What::Pipes { directory } => leftover.remove_pipes(directory),
+            What::KeyFile { key } => leftover.remove_key_file(*key),
+            What::Foreign { .. } => Ok(Pruned::Foreign),
+        })
+        .collect()
+    }
+
+    fn remove_unfinished(&self, key: Key) -> Result<Pruned, RemoveError> {
+        let Under::Unfinished(unfinished) = under(key) else {
+            return Ok(Pruned::Removed);
+        };
+        match unfinished.remove() {
+            Ok(Cleared::Removed) => {
+                // A second proof, if there is one: dropped, it goes.
+                drop(KeyLock::of_the_dead(key.raw()));
+                Ok(Pruned::Removed)
+            }
+            Ok(Cleared::Busy | Cleared::Mapped) => Ok(Pruned::InUse),
+            Err(ClearError::Set(error)) => Err(self.sysv(error)),
+            Err(ClearError::Segment(error)) => Err(unlink_error(&self.name, error)),
         }
-    }
-
-    fn seize(&self, id: i32) -> Result<Option<SeizedSet>, RemoveError> {
-        SeizedSet::seize(id).map_err(|error| self.sysv(error))
-    }
-
-    fn remove_seized(&self, held: &SeizedSet) -> Result<(), RemoveError> {
-        held.remove().map_err(|error| self.sysv(error))
     }
 
     fn sysv(&self, error: crate::os::sysv::Error) -> RemoveError {
@@ -189,6 +255,24 @@ impl Leftover {
 
     fn memory(&self, error: MemoryError) -> RemoveError {
         memory_error(&self.name, error).into()
+    }
+
+    /// The key of a segment whose proof goes with it.
+    fn unfinished_key(&self) -> Option<i32> {
+        match self.what {
+            What::Unfinished { key } => Some(key.raw()),
+            _ => None,
+        }
+    }
+
+    /// Something without messages.
+    fn of_name(name: String, what: What) -> Self {
+        Self {
+            name,
+            unread_messages: 0,
+            unread: false,
+            what,
+        }
     }
 }
 
@@ -222,27 +306,32 @@ pub fn leftovers() -> Vec<Leftover> {
                 let Some(key) = memory::sysv_key(&place) else {
                     continue;
                 };
-                let Some((object, set)) = set::unfinished(key) else {
-                    continue;
+                let what = match under(key) {
+                    Under::Unfinished(unfinished) if unfinished.is_abandoned() => {
+                        sets.extend(unfinished.set());
+                        What::Unfinished { key }
+                    }
+                    Under::Foreign(Foreign {
+                        what: why,
+                        resembles_a_ring: true,
+                    }) => What::Foreign { why },
+                    _ => continue,
                 };
-                let idle = set.is_none_or(|id| SetFacts::of(id).is_some_and(|set| set.is_idle()));
-                if idle && !object.is_attached() {
-                    sets.extend(set);
-                    found.push(Leftover {
-                        name: format!("sysv:0x{:08x}", key.raw()),
-                        unread_messages: 0,
-                        unread: false,
-                        what: What::Unfinished { key, set },
-                    });
-                }
+                found.push(Leftover::of_name(name_of(key), what));
             }
             _ => {}
         }
     }
+    let keys: BTreeSet<i32> = found.iter().filter_map(Leftover::unfinished_key).collect();
     let mut found = pair::together(found);
     found.extend(set::sets_left_behind(&sets));
-    found.extend(pipes::pipes_left_behind());
+    found.extend(pipes::pipes_left_behind(&keys));
     found
+}
+
+/// What an object under a System V key is called that has no other name.
+fn name_of(key: Key) -> String {
+    format!("sysv:0x{:08x}", key.raw())
 }
 
 /// Whether this user may remove what that one owns.

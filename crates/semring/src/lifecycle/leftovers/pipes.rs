@@ -1,19 +1,18 @@
 //! Directories of pipes, and files that locked a System V key, that no ring goes with.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
-use super::super::create;
-use super::super::guards::{place_of, uuid_of};
+use super::super::guards::{inode_of, place_of, uuid_of};
 use super::super::key_lock::{self, KeyLock};
-use super::super::remove::unlink_error;
-use super::set::{Under, under};
-use super::{Leftover, Pruned, What, is_ours};
+use super::super::under_key::{Under, under};
+use super::{Leftover, Pruned, What, is_ours, name_of};
 use crate::error::RemoveError;
 use crate::guard::abandoned_pipes::{self, Found, Seized};
 use crate::layout::superblock::{Superblock, SuperblockError};
 use crate::memory::{self, Access, MemoryError, Object, POSIX_DIRECTORY};
-use crate::os::sandbox;
-use crate::os::sysv::{Key, SemSet};
+use crate::os::sysv::Key;
 
 impl Leftover {
     pub(super) fn remove_pipes(&self, directory: &Path) -> Result<Pruned, RemoveError> {
@@ -26,6 +25,7 @@ impl Leftover {
         };
         match held.look() {
             None => return Ok(Pruned::Removed),
+            Some(Found::Foreign(_)) => return Ok(Pruned::Foreign),
             Some(found) if !are_orphans(directory, &found) => return Ok(Pruned::InUse),
             Some(_) => {}
         }
@@ -42,67 +42,103 @@ impl Leftover {
     }
 
     pub(super) fn remove_key_file(&self, key: Key) -> Result<Pruned, RemoveError> {
-        // Held until the end: nobody makes a ring under this key.
-        let Some(held) = KeyLock::of_the_dead(key.raw()) else {
-            return Ok(Pruned::InUse);
-        };
-        if let Under::Unfinished(object, _) = under(key)
-            && (!sandbox::may_ask() || SemSet::open(key).is_err())
-        {
-            if create::stays_attached(&object) {
-                held.keep();
-                return Ok(Pruned::InUse);
-            }
-            object
-                .unlink()
-                .map_err(|error| unlink_error(&self.name, error))?;
+        // It may prove what a segment is, which then goes first.
+        if matches!(under(key), Under::Unfinished(_)) {
+            return self.remove_unfinished(key);
         }
-        Ok(Pruned::Removed)
+        Ok(match KeyLock::of_the_dead(key.raw()) {
+            // Dropped, it takes the file away.
+            Some(_held) => Pruned::Removed,
+            None => Pruned::InUse,
+        })
     }
 }
 
-/// What rings with pipes left in /dev/shm, themselves aside.
-pub(super) fn pipes_left_behind() -> Vec<Leftover> {
+/// What rings with pipes left in /dev/shm, themselves aside, and but for the files of keys that go with a
+/// segment.
+pub(super) fn pipes_left_behind(known: &BTreeSet<i32>) -> Vec<Leftover> {
     let entries = std::fs::read_dir(POSIX_DIRECTORY).into_iter().flatten();
-    let leftover = |name, what| Leftover {
-        name,
-        unread_messages: 0,
-        unread: false,
-        what,
-    };
     let mut found: Vec<Leftover> = entries
         .flatten()
         .filter_map(|entry| {
             let path = entry.path();
-            let uid = std::os::unix::fs::MetadataExt::uid(&entry.metadata().ok()?);
-            if !is_ours(uid) {
+            if !is_ours(entry.metadata().ok()?.uid()) {
                 return None;
             }
             let name = entry.file_name().into_string().ok()?;
             if let Some(key) = name.strip_prefix(key_lock::KEY_PREFIX) {
                 let key = Key::from_raw(u32::from_str_radix(key, 16).ok()?);
                 // Somebody may be at work; whoever removes it will see.
-                return KeyLock::is_dead(key.raw())
-                    .then(|| leftover(format!("sysv:0x{:08x}", key.raw()), What::KeyFile { key }));
+                let dead = !known.contains(&key.raw()) && KeyLock::is_dead(key.raw());
+                return dead.then(|| Leftover::of_name(name_of(key), What::KeyFile { key }));
             }
             uuid_of(&path)?;
-            let orphans = are_orphans(&path, &abandoned_pipes::look(&path)?);
-            orphans.then(|| {
-                leftover(
-                    format!("pipes {}", path.display()),
-                    What::Pipes { directory: path },
-                )
-            })
+            let what = match abandoned_pipes::look(&path)? {
+                Found::Foreign(what) => What::Foreign {
+                    why: format!("it holds {what}, and no ring puts that there"),
+                },
+                found if are_orphans(&path, &found) => What::Pipes {
+                    directory: path.clone(),
+                },
+                _ => return None,
+            };
+            let name = format!("pipes {}", path.display());
+            Some(Leftover::of_name(name, what))
         })
         .collect();
     found.sort_by(|a, b| a.name.cmp(&b.name));
     found
 }
 
+/// Takes away the pipes beside a ring that is a file, where its creator or remover was killed: nobody else looks
+/// into that folder. It is done on the way to something else, so what can't be removed stays without a word.
+pub(in super::super) fn sweep_beside(ring: &Path) {
+    let Some(folder) = ring.parent() else {
+        return;
+    };
+    // An empty parent is the working directory.
+    let folder = if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    };
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let directories: Vec<PathBuf> = entries
+        .map(|entry| entry.path())
+        .filter(|path| inode_of(path).is_some() && uuid_of(path).is_some())
+        .collect();
+    if directories.is_empty() {
+        return;
+    }
+    let there = inodes(folder);
+    for directory in directories {
+        let ring = inode_of(&directory).unwrap_or_default();
+        let owner = std::fs::symlink_metadata(&directory).map(|metadata| metadata.uid());
+        if there.contains(&ring) || !owner.is_ok_and(is_ours) {
+            continue;
+        }
+        let Some(held) = Seized::seize(&directory) else {
+            continue;
+        };
+        // With the lock held nobody makes its ring any more: who did has given the file its name.
+        let dead = matches!(held.look(), Some(Found::Unfinished | Found::Idle { .. }));
+        if dead && !inodes(folder).contains(&ring) {
+            let _ = held.remove();
+        }
+    }
+}
+
+/// The inodes in a folder, as `stat` gives them: an overlay may list others.
+fn inodes(folder: &Path) -> BTreeSet<u64> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let metadata = entries.filter_map(|entry| entry.metadata().ok());
+    metadata.map(|metadata| metadata.ino()).collect()
+}
+
 /// True if no ring goes with what was found in a directory of pipes.
 fn are_orphans(directory: &Path, found: &Found) -> bool {
     match found {
-        Found::Used => false,
+        Found::Used | Found::Foreign(_) => false,
         Found::Unfinished => true,
         // Nobody has the ring open; if its memory is on its way to somebody, the pipes are made anew there.
         Found::Idle { home, .. } if home.starts_with("users\n") => true,

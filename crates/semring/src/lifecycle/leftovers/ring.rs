@@ -1,10 +1,10 @@
 //! Rings that nobody uses any more, and rings whose guard is gone.
 
-use super::super::create;
 use super::super::guards::find_guard;
 use super::super::inspect::{look, unread};
 use super::super::open::{memory_error, open};
 use super::super::remove::{self, take_away_or_leave, unlink_error};
+use super::super::under_key::stays_attached;
 use super::super::{RingCore, SharedRing};
 use super::{Leftover, Pruned, What, set};
 use crate::error::{OpenError, RemoveError};
@@ -37,7 +37,7 @@ impl Leftover {
         let head = object.head().map_err(|error| self.memory(error))?;
         match Superblock::decode(&head) {
             Ok(superblock) if superblock.uuid == *uuid => {
-                if !is_unguarded(place, &object, &superblock) || create::stays_attached(&object) {
+                if !is_unguarded(place, &object, &superblock) || stays_attached(&object) {
                     return Ok(Pruned::InUse);
                 }
                 let (messages, unread) = unread_of(&object, &superblock);

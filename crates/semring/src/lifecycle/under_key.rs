@@ -1,0 +1,317 @@
+//! What lies under a System V key, and the proof that a segment is what a creator of ours left.
+//!
+//! A segment is visible before it is a ring, and zeros in a possible size are no proof: another program's
+//! segment can look so. Its creator made one of two things before it:
+//!
+//! ```text
+//! a semaphore set under the same key   with the mark of ours; creator and owner are the segment's; made
+//!                                        no later
+//! a file that locks the key            see key_lock: of the segment's creator, made no later
+//! ```
+//! A user can't make either in another's name, so nobody is led to the segment of somebody else. A segment
+//! without proof stays, whoever asks.
+//!
+//! Creators and removers take a segment away before its proof, so a proof that is missing while the segment
+//! stays is missing for good.
+
+use std::time::Duration;
+
+use super::key_lock::KeyLock;
+use super::open::plausible_length;
+use crate::guard::abandoned::{SeizedSet, SetFacts};
+use crate::guard::set::{Home, creation_ended};
+use crate::layout::possible_lanes;
+use crate::layout::superblock::{MAGIC, Superblock, SuperblockError};
+use crate::memory::{Access, MemoryError, Object, Place};
+use crate::os::sysv::{self, Key, SemSet, shm};
+use crate::os::{clock, sandbox};
+use crate::sync::yield_now;
+
+/// How long somebody who only looks may have a segment mapped, on a machine that is very busy.
+const GLANCE: Duration = Duration::from_secs(1);
+
+/// What lies under a System V key.
+pub(super) enum Under {
+    Nothing,
+    /// A finished ring, or one that another version of semring made.
+    Ring,
+    /// A finished ring whose superblock is damaged: what of it.
+    Damaged(&'static str),
+    /// What a creator of ours left when it died, or is making now: the lock tells.
+    Unfinished(Unfinished),
+    Foreign(Foreign),
+    /// That can't be seen.
+    Hidden(MemoryError),
+}
+
+/// A segment that no creator of ours is known to have made.
+pub(super) struct Foreign {
+    /// What it is and what can be done, in a sentence.
+    pub(super) what: String,
+    /// Something says that it could be ours: its first bytes, or something of ours that has this key.
+    pub(super) resembles_a_ring: bool,
+}
+
+/// A segment with the proof that a creator of ours made it.
+pub(super) struct Unfinished {
+    key: Key,
+    object: Object,
+    proof: Proof,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Proof {
+    Set { id: i32 },
+    KeyFile,
+}
+
+/// What came of removing an unfinished segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Cleared {
+    /// It is gone, with its proof.
+    Removed,
+    /// Its creator is at work, or another remover.
+    Busy,
+    /// Somebody who is no creator of ours has it mapped.
+    Mapped,
+}
+
+/// Looks at what lies under a key. Changes nothing.
+pub(super) fn under(key: Key) -> Under {
+    let mut unproven = None;
+    loop {
+        let (object, head, len) = match look(key) {
+            Ok(seen) => seen,
+            Err(MemoryError::NotFound) => return Under::Nothing,
+            // What no ring is made of.
+            Err(MemoryError::WrongType(what)) => {
+                return Under::Foreign(Foreign {
+                    what: what.to_owned(),
+                    resembles_a_ring: false,
+                });
+            }
+            Err(error) => return Under::Hidden(error),
+        };
+        let unfinished = match Superblock::decode(&head) {
+            Ok(_)
+            | Err(SuperblockError::OtherVersion { .. } | SuperblockError::UnknownFeatures { .. }) =>
+            {
+                return Under::Ring;
+            }
+            Err(SuperblockError::Removed) => return Under::Damaged("state word"),
+            Err(SuperblockError::Damaged { what }) => return Under::Damaged(what),
+            Err(SuperblockError::NotReady) => plausible_length(len),
+            Err(SuperblockError::NotARing) => false,
+        };
+        let Some(segment) = object.segment() else {
+            return Under::Nothing;
+        };
+        let stat = match segment.stat() {
+            Ok(stat) => stat,
+            Err(error) if error.is_removed() => continue,
+            Err(error) => return Under::Hidden(MemoryError::of_sysv(error)),
+        };
+        if unfinished && let Some(proof) = proof(key, &stat) {
+            return Under::Unfinished(Unfinished { key, object, proof });
+        }
+        // Its creator may have finished between our two looks, and taken its proof away.
+        if unfinished && unproven != Some(segment.id()) {
+            unproven = Some(segment.id());
+            continue;
+        }
+        return Under::Foreign(Foreign {
+            what: format!(
+                "the key belongs to a System V segment {} (id {}, {} bytes, of user {}; nothing proves that a ring was \
+                 begun there, and ipcrm -m {} removes it)",
+                if stat.attached > 0 {
+                    "that another program uses"
+                } else {
+                    "of another program"
+                },
+                segment.id(),
+                stat.bytes,
+                stat.uid,
+                segment.id()
+            ),
+            resembles_a_ring: unfinished
+                && (head.starts_with(&MAGIC) || KeyLock::exists(key.raw()) || has_set(key)),
+        });
+    }
+}
+
+fn look(key: Key) -> Result<(Object, Box<[u8; 4096]>, u64), MemoryError> {
+    let object = Object::open(&Place::Sysv(key), Access::ReadOnly)?;
+    let (head, len) = (object.head()?, object.len()?);
+    Ok((object, head, len))
+}
+
+fn has_set(key: Key) -> bool {
+    sandbox::may_ask() && SemSet::open(key).is_ok()
+}
+
+/// The proof that a creator of ours made a segment that is not ready.
+fn proof(key: Key, segment: &shm::Stat) -> Option<Proof> {
+    if let Some(id) = set_of(key, segment) {
+        return Some(Proof::Set { id });
+    }
+    KeyLock::proves(key.raw(), segment.cuid, segment.ctime).then_some(Proof::KeyFile)
+}
+
+/// The set that the creator of a segment made before it.
+fn set_of(key: Key, segment: &shm::Stat) -> Option<i32> {
+    if !sandbox::may_ask() {
+        return None;
+    }
+    let set = SemSet::open(key).ok()?;
+    let (stat, facts) = (set.stat().ok()?, SetFacts::of(set.id())?);
+    let marked = facts.home() == Some(Home::Key);
+    let lanes = facts.lanes()?;
+    let fits = possible_lanes(segment.bytes as u64).any(|possible| possible == lanes);
+    (marked && fits && made_it(&stat, segment)).then_some(set.id())
+}
+
+/// True if the user who made a set of ours made the segment, too, and after it.
+fn made_it(set: &sysv::sem::Stat, segment: &shm::Stat) -> bool {
+    if set.cuid != segment.cuid {
+        return false;
+    }
+    if set.uid == set.cuid {
+        // A creator that makes a ring for somebody else gives away first the segment, then the set: until
+        // then the segment may have another owner.
+        return set.ctime <= segment.ctime;
+    }
+    // Both were given away, and the set's time is that of this. Their owner may remove the segment anyway.
+    set.uid == segment.uid
+}
+
+/// True if somebody has the segment mapped and keeps it. Others who open or make the ring just now have
+/// it mapped for the moment in which they read its first page.
+pub(super) fn stays_attached(object: &Object) -> bool {
+    let end = clock::now() + GLANCE;
+    while object.is_attached() {
+        if clock::now() >= end {
+            return true;
+        }
+        yield_now();
+    }
+    false
+}
+
+/// Why an unfinished segment could not be removed.
+#[derive(Debug)]
+pub(super) enum ClearError {
+    Set(sysv::Error),
+    Segment(MemoryError),
+}
+
+impl Unfinished {
+    /// Nobody makes it now, and nobody has it mapped. Changes nothing.
+    pub(super) fn is_abandoned(&self) -> bool {
+        let dead = match self.proof {
+            Proof::Set { id } => SetFacts::of(id).is_some_and(|set| set.is_idle()),
+            Proof::KeyFile => KeyLock::is_dead(self.key.raw()),
+        };
+        dead && !self.object.is_attached()
+    }
+
+    /// The set that goes with it.
+    pub(super) fn set(&self) -> Option<i32> {
+        match self.proof {
+            Proof::Set { id } => Some(id),
+            Proof::KeyFile => None,
+        }
+    }
+
+    /// Waits until its creator is through or dead; false when the time is over.
+    pub(super) fn creation_ended(&self, patience: Duration) -> bool {
+        match self.proof {
+            Proof::Set { .. } => creation_ended(self.key, patience),
+            Proof::KeyFile => {
+                let stat = self
+                    .object
+                    .segment()
+                    .and_then(|segment| segment.stat().ok());
+                stat.is_none_or(|stat| KeyLock::is_free(self.key.raw(), stat.cuid, patience))
+            }
+        }
+    }
+
+    /// Takes away the segment, then its proof, with the lock of its creator held.
+    pub(super) fn remove(&self) -> Result<Cleared, ClearError> {
+        match self.proof {
+            Proof::Set { id } => {
+                let Some(held) = SeizedSet::seize(id).map_err(ClearError::Set)? else {
+                    return Ok(Cleared::Busy);
+                };
+                let cleared = self.remove_held()?;
+                if cleared == Cleared::Removed {
+                    held.remove().map_err(ClearError::Set)?;
+                }
+                Ok(cleared)
+            }
+            Proof::KeyFile => {
+                let Some(held) = KeyLock::of_the_dead(self.key.raw()) else {
+                    return Ok(Cleared::Busy);
+                };
+                let cleared = self.remove_held();
+                if !matches!(cleared, Ok(Cleared::Removed)) {
+                    held.keep();
+                }
+                cleared
+            }
+        }
+    }
+
+    /// With its proof held nobody makes or finishes a ring by it: what is there now stays what it is.
+    fn remove_held(&self) -> Result<Cleared, ClearError> {
+        let Under::Unfinished(now) = under(self.key) else {
+            return Ok(Cleared::Busy);
+        };
+        let id = |object: &Object| object.segment().map(|segment| segment.id());
+        if now.proof != self.proof || id(&now.object) != id(&self.object) {
+            return Ok(Cleared::Busy);
+        }
+        if stays_attached(&now.object) {
+            return Ok(Cleared::Mapped);
+        }
+        now.object.unlink().map_err(ClearError::Segment)?;
+        Ok(Cleared::Removed)
+    }
+}
+
+#[cfg(all(test, not(semring_loom)))]
+mod tests {
+    use super::*;
+
+    fn stats(set: (u32, u32, i64), segment: (u32, u32, i64)) -> (sysv::sem::Stat, shm::Stat) {
+        let key = Key::PRIVATE;
+        let set_object = sysv_ipc::Created::new(SemSet::create(key, 10, 0o600).unwrap());
+        let segment_object = sysv_ipc::Created::new(shm::Shm::create(key, 4096, 0o600).unwrap());
+        let (mut of_set, mut of_segment) =
+            (set_object.stat().unwrap(), segment_object.stat().unwrap());
+        (of_set.uid, of_set.cuid, of_set.ctime) = set;
+        (of_segment.uid, of_segment.cuid, of_segment.ctime) = segment;
+        (of_set, of_segment)
+    }
+
+    #[test]
+    fn only_a_set_of_the_same_creator_proves_a_segment() {
+        let proves = |set, segment| {
+            let (set, segment) = stats(set, segment);
+            made_it(&set, &segment)
+        };
+        // (owner, creator, time)
+        assert!(proves((7, 7, 10), (7, 7, 10)));
+        assert!(
+            !proves((7, 7, 11), (7, 7, 10)),
+            "the segment was there first"
+        );
+        assert!(!proves((8, 8, 9), (7, 7, 10)), "another user's set");
+        assert!(!proves((7, 8, 9), (7, 7, 10)), "given away by another user");
+        assert!(!proves((8, 7, 9), (7, 7, 10)), "given away to another user");
+        // Root makes a ring for user 7, killed at any point.
+        assert!(proves((0, 0, 9), (0, 0, 10)));
+        assert!(proves((0, 0, 9), (7, 0, 10)));
+        assert!(proves((7, 0, 11), (7, 0, 10)));
+    }
+}
