@@ -26,8 +26,10 @@ fn flip_in(attachment: &Attachment, at: usize) {
     assert!(at < attachment.len());
     // SAFETY: inside the attachment.
     let byte = unsafe { attachment.as_ptr().add(at) };
-    // SAFETY: mapped for as long as the attachment is borrowed; nobody else writes there.
-    unsafe { byte.write_volatile(byte.read_volatile() ^ 0xff) };
+    // SAFETY: mapped for as long as the attachment is borrowed; any value will do.
+    let value = unsafe { byte.read_volatile() };
+    // SAFETY: as above; nobody else writes there.
+    unsafe { byte.write_volatile(value ^ 0xff) };
 }
 
 /// Damages one byte of the ring's memory.

@@ -241,9 +241,8 @@ over_each_backend! {
         let ring = spsc::Builder::new(&bench.address).capacity(CAPACITY).implicit(true);
         let pair = Builder::from(ring).create().unwrap();
         bench.guard.objects();
-        let name = format!("{}", bench.address);
-        let found = leftovers();
-        assert_eq!(found.iter().map(semring::Leftover::name).collect::<Vec<_>>(), [name.as_str()]);
+                let found = leftovers();
+        assert_eq!(found.iter().map(semring::Leftover::name).collect::<Vec<_>>(), [bench.address.as_str()]);
         // One message in the second ring keeps both.
         pair.down().producer().unwrap().send(b"kept").unwrap();
         assert_eq!(found[0].remove(false).unwrap(), semring::Pruned::Unread { messages: 1 });
