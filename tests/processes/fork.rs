@@ -5,6 +5,7 @@ use crate::case::{Case, answer, ask, say_ok};
 over_both_backends! {
     the_handles_of_a_forked_producer_refuse_and_drop_without_effect
     the_handles_of_a_forked_consumer_refuse_and_drop_without_effect
+    a_forked_child_gets_no_slice_of_its_parents_message
     the_end_of_a_forked_child_is_not_the_end_of_the_stream
     a_forked_child_can_open_the_ring_itself
 }
@@ -47,6 +48,19 @@ fn the_handles_of_a_forked_consumer_refuse_and_drop_without_effect(case: Case) {
     say_ok(&mut producer, "send 1 100 100 64");
     producer.wait();
     assert_eq!(ask(&mut consumer, "drain"), "drained 199 EndOfStream");
+    drop(consumer);
+    case.finish();
+}
+
+fn a_forked_child_gets_no_slice_of_its_parents_message(case: Case) {
+    case.ring(1);
+    let mut producer = case.producer();
+    let mut consumer = case.consumer();
+    say_ok(&mut producer, "send 1 0 1 64");
+    assert_eq!(ask(&mut consumer, "forked-slice"), "slices [false, false]");
+    assert_eq!(answer(&mut consumer), "child 0");
+    producer.wait();
+    assert_eq!(ask(&mut consumer, "drain"), "drained 1 EndOfStream");
     drop(consumer);
     case.finish();
 }

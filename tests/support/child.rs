@@ -97,6 +97,18 @@ impl Peer {
         Ok(format!("child {code}"))
     }
 
+    /// A child that asks a message of its parent's for a slice. The message is put back.
+    pub(super) fn forked_slice(&mut self) -> Answer {
+        let message = self.consumer().recv().map_err(failed)?;
+        let code = in_a_child(|| {
+            let slices =
+                [message.as_slice(), message.view().as_slice()].map(|slice| slice.is_some());
+            tell(&format!("slices {slices:?}"));
+        });
+        message.put_back();
+        Ok(format!("child {code}"))
+    }
+
     /// A child that opens the ring by itself, sends a message and leaves.
     pub(super) fn forked_opener(&mut self, address: &str) -> Answer {
         let code = in_a_child(|| {

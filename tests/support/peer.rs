@@ -285,6 +285,7 @@ impl Peer {
             "fault" => Ok(format!("ok {}", bus::fault())),
             "raise-sigbus" => Ok(format!("ok {}", bus::raise())),
             "forked-handles" => self.forked_handles(),
+            "forked-slice" => self.forked_slice(),
             "forked-opener" => self.forked_opener(words.text()),
             "line" => self.line.obey(words),
             "marked" => self.marked(words),

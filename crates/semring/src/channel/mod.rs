@@ -8,6 +8,8 @@ mod interrupt;
 mod kind;
 #[cfg(all(test, semring_loom))]
 mod model_tests;
+#[cfg(doctest)]
+mod must_use;
 mod parking;
 mod pending;
 mod pollable;

@@ -1,0 +1,36 @@
+//! Messages and batches that a program does not use: the compiler says so. Each pair of examples differs in that only.
+//!
+//! ```
+//! #![deny(unused_must_use)]
+//! fn receive(consumer: &mut semring::spsc::Consumer) -> Result<(), semring::RecvError> {
+//!     consumer.recv()?.release();
+//!     consumer.recv_batch()?.release();
+//!     Ok(())
+//! }
+//! fn send(producer: &mut semring::spsc::Producer) {
+//!     producer.batch().commit();
+//! }
+//! ```
+//!
+//! ```compile_fail
+//! #![deny(unused_must_use)]
+//! fn receive(consumer: &mut semring::spsc::Consumer) -> Result<(), semring::RecvError> {
+//!     consumer.recv()?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! ```compile_fail
+//! #![deny(unused_must_use)]
+//! fn receive(consumer: &mut semring::spsc::Consumer) -> Result<(), semring::RecvError> {
+//!     consumer.recv_batch()?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! ```compile_fail
+//! #![deny(unused_must_use)]
+//! fn send(producer: &mut semring::spsc::Producer) {
+//!     producer.batch();
+//! }
+//! ```
