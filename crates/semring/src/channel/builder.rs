@@ -17,7 +17,7 @@ const DEFAULT_CAPACITY: u64 = 256 << 10;
 
 /// How handles of a ring behave in this process.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Habits {
+pub(super) struct HandleOptions {
     pub(super) wait: WaitStrategy,
     pub(super) trusts_peers: bool,
     pub(super) asymmetric_barrier: bool,
@@ -51,7 +51,7 @@ pub struct Builder<K> {
     group: Option<u32>,
     pages: Pages,
     lock_memory: bool,
-    habits: Habits,
+    options: HandleOptions,
     kind: PhantomData<K>,
 }
 
@@ -96,7 +96,7 @@ impl<K: Kind> Builder<K> {
             group: None,
             pages: Pages::Ordinary,
             lock_memory: false,
-            habits: Habits {
+            options: HandleOptions {
                 wait: WaitStrategy::default(),
                 trusts_peers: false,
                 asymmetric_barrier: true,
@@ -237,7 +237,7 @@ impl<K: Kind> Builder<K> {
     /// How this process's handles wait. Not a property of the ring.
     #[must_use]
     pub fn wait(mut self, strategy: WaitStrategy) -> Self {
-        self.habits.wait = strategy;
+        self.options.wait = strategy;
         self
     }
 
@@ -248,7 +248,7 @@ impl<K: Kind> Builder<K> {
     /// consumer that sleeps often under several busy producers.
     #[must_use]
     pub fn asymmetric_barrier(mut self, wanted: bool) -> Self {
-        self.habits.asymmetric_barrier = wanted;
+        self.options.asymmetric_barrier = wanted;
         self
     }
 
@@ -271,7 +271,7 @@ impl<K: Kind> Builder<K> {
     #[must_use]
     #[allow(unsafe_code)]
     pub unsafe fn trust_peers(mut self) -> Self {
-        self.habits.trusts_peers = true;
+        self.options.trusts_peers = true;
         self
     }
 
@@ -346,7 +346,7 @@ impl<K: Kind> Builder<K> {
     }
 
     fn ring(&self, core: SharedRing) -> Ring<K> {
-        Ring::new(core, self.habits)
+        Ring::new(core, self.options)
     }
 
     fn plan(&self) -> Result<Plan, CreateError> {

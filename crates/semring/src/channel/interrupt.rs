@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::guard::Bell;
+use crate::guard::WakeTarget;
 use crate::guard::interrupt::InterruptFlag;
 use crate::lifecycle::SharedRing;
 
@@ -24,11 +24,11 @@ use crate::lifecycle::SharedRing;
 pub struct Interrupter {
     ring: SharedRing,
     flag: Arc<InterruptFlag>,
-    bell: Bell,
+    bell: WakeTarget,
 }
 
 impl Interrupter {
-    pub(super) fn new(ring: SharedRing, flag: Arc<InterruptFlag>, bell: Bell) -> Self {
+    pub(super) fn new(ring: SharedRing, flag: Arc<InterruptFlag>, bell: WakeTarget) -> Self {
         Self { ring, flag, bell }
     }
 

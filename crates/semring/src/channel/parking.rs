@@ -8,7 +8,7 @@ use super::pollable::{Pollable, pollable_error};
 use crate::guard::interrupt::InterruptFlag;
 use crate::guard::strategy::{WaitStrategy, cpus};
 use crate::guard::wait::{Deadline, Outcome, Waiter, Waiting};
-use crate::guard::{Bell, GuardError, Seat};
+use crate::guard::{GuardError, Seat, WakeTarget};
 use crate::lifecycle::SharedRing;
 
 /// Where a handle waits.
@@ -19,7 +19,7 @@ pub(super) struct Parking {
     /// The handle's descriptor was asked for: it must be readable unless the last look found nothing.
     polled: bool,
     /// The semaphore, or pipe, on which the handle sleeps.
-    target: Bell,
+    target: WakeTarget,
 }
 
 /// How a wait of a handle ended.
@@ -34,7 +34,7 @@ pub(super) enum Woken {
 }
 
 impl Parking {
-    pub(super) fn new(strategy: WaitStrategy, generation: u64, target: Bell) -> Self {
+    pub(super) fn new(strategy: WaitStrategy, generation: u64, target: WakeTarget) -> Self {
         Self {
             waiter: Waiter::new(strategy, cpus(), generation),
             interrupt: InterruptFlag::new(),
@@ -43,7 +43,7 @@ impl Parking {
         }
     }
 
-    pub(super) fn target(&self) -> Bell {
+    pub(super) fn target(&self) -> WakeTarget {
         self.target
     }
 

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-use super::builder::Habits;
+use super::builder::HandleOptions;
 use super::consumer::Consumer;
 use super::kind::Kind;
 use super::producer::Producer;
@@ -31,7 +31,7 @@ use crate::os::fault;
 /// ```
 pub struct Ring<K> {
     core: SharedRing,
-    habits: Habits,
+    options: HandleOptions,
     kind: PhantomData<K>,
 }
 
@@ -39,7 +39,7 @@ impl<K> Clone for Ring<K> {
     fn clone(&self) -> Self {
         Self {
             core: self.core.clone(),
-            habits: self.habits,
+            options: self.options,
             kind: PhantomData,
         }
     }
@@ -59,10 +59,10 @@ impl<K> std::fmt::Debug for Ring<K> {
 }
 
 impl<K: Kind> Ring<K> {
-    pub(super) fn new(core: SharedRing, habits: Habits) -> Self {
+    pub(super) fn new(core: SharedRing, options: HandleOptions) -> Self {
         Self {
             core,
-            habits,
+            options,
             kind: PhantomData,
         }
     }
@@ -75,7 +75,7 @@ impl<K: Kind> Ring<K> {
     /// [`AttachError::Poisoned`], and the others.
     pub fn producer(&self) -> Result<Producer<K>, AttachError> {
         let (seat, lane) = ProducerSeat::take(&self.core)?;
-        Ok(Producer::new(seat, lane, self.habits))
+        Ok(Producer::new(seat, lane, self.options))
     }
 
     /// Becomes the consumer. Begins with what the predecessor released last; what it had received and
@@ -86,7 +86,7 @@ impl<K: Kind> Ring<K> {
     /// second for the kernel to certify it.
     pub fn consumer(&self) -> Result<Consumer<K>, AttachError> {
         let (seat, lanes, damaged) = ConsumerSeat::take(&self.core)?;
-        Ok(Consumer::new(seat, lanes, damaged, self.habits))
+        Ok(Consumer::new(seat, lanes, damaged, self.options))
     }
 
     /// True in a child forked since: the ring is its parent's.

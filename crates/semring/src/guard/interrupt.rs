@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Bell, Wakeups};
+use super::{WakeTarget, Wakeups};
 use crate::sync::{AtomicBool, Ordering};
 
 /// Set by the interrupter, taken by the one who waits.
@@ -15,7 +15,7 @@ impl InterruptFlag {
     }
 
     /// Sets the flag, then posts: a sleeper that misses the flag finds the token.
-    pub(crate) fn raise(&self, guard: &dyn Wakeups, bell: Bell) {
+    pub(crate) fn raise(&self, guard: &dyn Wakeups, bell: WakeTarget) {
         self.0.store(true, Ordering::SeqCst);
         // A removed ring wakes its sleepers by itself.
         let _ = guard.post(bell);

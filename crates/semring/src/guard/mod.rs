@@ -90,11 +90,11 @@ pub(crate) enum Claim {
 
 /// What a sleeper waits on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Bell {
+pub(crate) enum WakeTarget {
     /// The consumer's: something was published, or a producer died.
-    Messages,
+    Consumer,
     /// A producer's: room was released in its lane, or the consumer died.
-    Room { lane: usize },
+    Producer { lane: usize },
 }
 
 /// How a wait ended.
@@ -141,9 +141,9 @@ pub(crate) trait Roles: Send + Sync {
 /// The wake-ups of one ring: one for the consumer, one for each producer.
 pub(crate) trait Wakeups: Roles {
     /// Posts one token.
-    fn post(&self, bell: Bell) -> Result<()>;
+    fn post(&self, bell: WakeTarget) -> Result<()>;
     /// Takes one token, or waits for it.
-    fn wait(&self, bell: Bell, timeout: Option<Duration>) -> Result<Waited>;
+    fn wait(&self, bell: WakeTarget, timeout: Option<Duration>) -> Result<Waited>;
     /// The same at the consumer's bell while producers are there: [`Waited::Alone`] instead of a sleep if none
     /// is attached. When the time is over it may be either.
     fn wait_for_producers(&self, timeout: Option<Duration>) -> Result<Waited> {
@@ -151,10 +151,10 @@ pub(crate) trait Wakeups: Roles {
         if self.producers_gone()? {
             return Ok(Waited::Alone);
         }
-        self.wait(Bell::Messages, timeout)
+        self.wait(WakeTarget::Consumer, timeout)
     }
     /// Takes every token that is there, without waiting.
-    fn drain(&self, bell: Bell) -> Result<()>;
+    fn drain(&self, bell: WakeTarget) -> Result<()>;
     /// What the holder of a seat sleeps on, where that can be polled.
     fn poller(&self, _seat: Seat) -> Option<Arc<Poller>> {
         None

@@ -51,7 +51,9 @@ use super::at_exit::AtExit;
 use super::site::{
     self, CREATION, FORCED, NewSite, NoSite, Owner, Pipe, REMOVAL, Site, Trouble, USERS,
 };
-use super::{Bell, Claim, Guard, GuardError, RemovalLock, Result, Roles, Seat, Waited, Wakeups};
+use super::{
+    Claim, Guard, GuardError, RemovalLock, Result, Roles, Seat, Waited, WakeTarget, Wakeups,
+};
 use crate::os::fifo::{self, End};
 use crate::os::fork::Private;
 use crate::os::lock::{Hold, hold_byte, would_be_refused};
@@ -159,10 +161,12 @@ impl PipeGuard {
         Ok(cell.get_or_init(|| file))
     }
 
-    fn bell(&self, bell: Bell) -> Result<&File> {
+    fn bell(&self, bell: WakeTarget) -> Result<&File> {
         match bell {
-            Bell::Messages => self.opened(&self.bells[0], Pipe::Messages, End::Both),
-            Bell::Room { lane } => self.opened(&self.bells[1 + lane], Pipe::Room(lane), End::Both),
+            WakeTarget::Consumer => self.opened(&self.bells[0], Pipe::Messages, End::Both),
+            WakeTarget::Producer { lane } => {
+                self.opened(&self.bells[1 + lane], Pipe::Room(lane), End::Both)
+            }
         }
     }
 
@@ -197,7 +201,7 @@ impl PipeGuard {
         self.check()
     }
 
-    fn ring(&self, bell: Bell) -> Result<()> {
+    fn ring(&self, bell: WakeTarget) -> Result<()> {
         fifo::put_token(self.bell(bell)?).map_err(os("write"))
     }
 
@@ -247,8 +251,10 @@ impl PipeGuard {
     /// Wakes everybody who might wait for the holder of a seat.
     fn ring_others(&self, seat: Seat) -> Result<()> {
         match seat {
-            Seat::Producer { .. } => self.ring(Bell::Messages),
-            Seat::Consumer => (0..self.lanes).try_for_each(|lane| self.ring(Bell::Room { lane })),
+            Seat::Producer { .. } => self.ring(WakeTarget::Consumer),
+            Seat::Consumer => {
+                (0..self.lanes).try_for_each(|lane| self.ring(WakeTarget::Producer { lane }))
+            }
         }
     }
 
@@ -258,8 +264,8 @@ impl PipeGuard {
         let add =
             |file: &dyn AsFd, interest| poller.add(file.as_fd(), interest).map_err(os("epoll_ctl"));
         let pipe = match own_bell(seat) {
-            Bell::Messages => Pipe::Messages,
-            Bell::Room { lane } => Pipe::Room(lane),
+            WakeTarget::Consumer => Pipe::Messages,
+            WakeTarget::Producer { lane } => Pipe::Room(lane),
         };
         let bell = self
             .site
@@ -300,10 +306,10 @@ impl PipeGuard {
 }
 
 /// The bell that the holder of a seat sleeps on.
-const fn own_bell(seat: Seat) -> Bell {
+const fn own_bell(seat: Seat) -> WakeTarget {
     match seat {
-        Seat::Consumer => Bell::Messages,
-        Seat::Producer { lane } => Bell::Room { lane },
+        Seat::Consumer => WakeTarget::Consumer,
+        Seat::Producer { lane } => WakeTarget::Producer { lane },
     }
 }
 
@@ -423,16 +429,16 @@ impl Roles for PipeGuard {
 }
 
 impl Wakeups for PipeGuard {
-    fn post(&self, bell: Bell) -> Result<()> {
+    fn post(&self, bell: WakeTarget) -> Result<()> {
         // Also in a ring that is gone: who polls must learn of it.
         let there = self.check();
         self.ring(bell).and(there)
     }
 
-    fn wait(&self, bell: Bell, timeout: Option<Duration>) -> Result<Waited> {
+    fn wait(&self, bell: WakeTarget, timeout: Option<Duration>) -> Result<Waited> {
         let seat = match bell {
-            Bell::Messages => Seat::Consumer,
-            Bell::Room { lane } => Seat::Producer { lane },
+            WakeTarget::Consumer => Seat::Consumer,
+            WakeTarget::Producer { lane } => Seat::Producer { lane },
         };
         let taken = self.seated(seat)?;
         self.watch(&taken)?;
@@ -449,10 +455,10 @@ impl Wakeups for PipeGuard {
         }
     }
 
-    fn drain(&self, bell: Bell) -> Result<()> {
+    fn drain(&self, bell: WakeTarget) -> Result<()> {
         let seat = match bell {
-            Bell::Messages => Seat::Consumer,
-            Bell::Room { lane } => Seat::Producer { lane },
+            WakeTarget::Consumer => Seat::Consumer,
+            WakeTarget::Producer { lane } => Seat::Producer { lane },
         };
         fifo::take_tokens(self.bell(bell)?).map_err(os("read"))?;
         match self.seated(seat)?.poller.wait(Some(Duration::ZERO)) {

@@ -20,7 +20,8 @@ use super::abandoned::SetFacts;
 use super::at_exit::AtExit;
 use super::set;
 use super::{
-    Bell, Claim, Guard, GuardError, Mismatch, RemovalLock, Result, Roles, Seat, Waited, Wakeups,
+    Claim, Guard, GuardError, Mismatch, RemovalLock, Result, Roles, Seat, Waited, WakeTarget,
+    Wakeups,
 };
 use crate::layout::superblock::SetIdentity;
 use crate::os::errno::EACCES;
@@ -311,10 +312,10 @@ impl SemaphoreGuard {
         }
     }
 
-    const fn bell_index(bell: Bell) -> u16 {
+    const fn bell_index(bell: WakeTarget) -> u16 {
         match bell {
-            Bell::Messages => W,
-            Bell::Room { lane } => room(lane),
+            WakeTarget::Consumer => W,
+            WakeTarget::Producer { lane } => room(lane),
         }
     }
 }
@@ -375,7 +376,7 @@ impl Roles for SemaphoreGuard {
 }
 
 impl Wakeups for SemaphoreGuard {
-    fn post(&self, bell: Bell) -> Result<()> {
+    fn post(&self, bell: WakeTarget) -> Result<()> {
         match self.op(&[add(Self::bell_index(bell)).no_wait()]) {
             // So many tokens are there that one more says nothing new.
             Err(error) if error.is_overflow() => Ok(()),
@@ -383,7 +384,7 @@ impl Wakeups for SemaphoreGuard {
         }
     }
 
-    fn wait(&self, bell: Bell, timeout: Option<Duration>) -> Result<Waited> {
+    fn wait(&self, bell: WakeTarget, timeout: Option<Duration>) -> Result<Waited> {
         match self.set.op_timeout(&[sub(Self::bell_index(bell))], timeout) {
             Ok(()) => Ok(Waited::Token),
             Err(error) if error.is_interrupted() => Ok(Waited::Signal),
@@ -407,7 +408,7 @@ impl Wakeups for SemaphoreGuard {
         }
     }
 
-    fn drain(&self, bell: Bell) -> Result<()> {
+    fn drain(&self, bell: WakeTarget) -> Result<()> {
         // Half of what is there at a time: GETVAL would take the lock of the whole set.
         let index = Self::bell_index(bell);
         let mut step: i16 = 16384;

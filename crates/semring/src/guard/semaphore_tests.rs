@@ -7,7 +7,7 @@ use std::time::Duration;
 use semring_testkit::watchdog::Watchdog;
 
 use super::semaphore::{SemaphoreGuard, count_for};
-use super::{Bell, Claim, GuardError, RemovalLock, Roles, Seat, Waited, Wakeups};
+use super::{Claim, GuardError, RemovalLock, Roles, Seat, Waited, WakeTarget, Wakeups};
 use crate::layout::MAX_LANES;
 use crate::os::process;
 use crate::os::sysv::{Key, Op, SemSet};
@@ -236,7 +236,7 @@ fn a_bell_full_of_tokens_stops_nobody() {
     for bell in [W, S0] {
         fixture.fill(bell, FULL as i16);
     }
-    for bell in [Bell::Messages, Bell::Room { lane: 0 }] {
+    for bell in [WakeTarget::Consumer, WakeTarget::Producer { lane: 0 }] {
         guard.post(bell).unwrap();
     }
     // Attached, the tokens are what they were; the kernel owes one more.
@@ -266,14 +266,14 @@ fn draining_takes_all_tokens_whatever_their_number() {
             fixture.fill(W, tokens);
             fixture.fill(S0, tokens);
         }
-        guard.drain(Bell::Messages).unwrap();
+        guard.drain(WakeTarget::Consumer).unwrap();
         assert_eq!(fixture.values()[W], 0);
         assert_eq!(
             fixture.values()[S0],
             tokens as u16,
             "the other bell is not touched"
         );
-        guard.drain(Bell::Room { lane: 0 }).unwrap();
+        guard.drain(WakeTarget::Producer { lane: 0 }).unwrap();
         assert_eq!(fixture.values()[S0], 0);
     }
 }
@@ -291,7 +291,7 @@ fn more_producers_than_a_bell_holds_tokens_come_and_go() {
     assert_eq!((values[W], values[N], values[P0]), (FULL, 0, 0));
 }
 
-const BELLS: [Bell; 2] = [Bell::Messages, Bell::Room { lane: 1 }];
+const BELLS: [WakeTarget; 2] = [WakeTarget::Consumer, WakeTarget::Producer { lane: 1 }];
 
 #[test]
 fn a_wait_takes_one_token_or_ends_with_the_time() {
@@ -352,10 +352,10 @@ fn the_end_of_a_peer_wakes_the_sleeper() {
             );
         }
     };
-    let consumer = while_asleep(|| guard.wait(Bell::Messages, None), die(PRODUCER));
+    let consumer = while_asleep(|| guard.wait(WakeTarget::Consumer, None), die(PRODUCER));
     assert_eq!(consumer, Ok(Waited::Token));
     let producer = while_asleep(
-        || guard.wait(Bell::Room { lane: 0 }, None),
+        || guard.wait(WakeTarget::Producer { lane: 0 }, None),
         die(Seat::Consumer),
     );
     assert_eq!(producer, Ok(Waited::Token));
@@ -366,15 +366,15 @@ fn nobody_waits_for_producers_that_are_not_there() {
     let fixture = Fixture::new(2);
     let guard = fixture.guard();
     // Not with a token either: it may be the last word of somebody.
-    guard.post(Bell::Messages).unwrap();
+    guard.post(WakeTarget::Consumer).unwrap();
     for timeout in [None, Some(LONG)] {
         assert_eq!(guard.wait_for_producers(timeout), Ok(Waited::Alone));
     }
-    assert_eq!(guard.wait(Bell::Messages, None), Ok(Waited::Token));
+    assert_eq!(guard.wait(WakeTarget::Consumer, None), Ok(Waited::Token));
     assert_eq!(guard.claim(PRODUCER), Ok(Claim::Granted));
     let waited = while_asleep(
         || guard.wait_for_producers(Some(LONG)),
-        |_| guard.post(Bell::Messages).unwrap(),
+        |_| guard.post(WakeTarget::Consumer).unwrap(),
     );
     assert_eq!(waited, Ok(Waited::Token));
     let timed_out = guard.wait_for_producers(Some(NOT_AT_ALL));
@@ -410,7 +410,7 @@ fn the_death_of_the_last_producer_ends_a_wait() {
     });
     assert_eq!(waited, Ok(Waited::Alone));
     // What its death rang is still there.
-    assert_eq!(guard.wait(Bell::Messages, None), Ok(Waited::Token));
+    assert_eq!(guard.wait(WakeTarget::Consumer, None), Ok(Waited::Token));
 }
 
 #[test]
@@ -418,10 +418,13 @@ fn a_signal_ends_a_wait_and_takes_no_token() {
     let fixture = Fixture::new(1);
     let guard = fixture.guard();
     for timeout in [None, Some(LONG)] {
-        let waited = while_asleep(|| guard.wait(Bell::Messages, timeout), Thread::interrupt);
+        let waited = while_asleep(
+            || guard.wait(WakeTarget::Consumer, timeout),
+            Thread::interrupt,
+        );
         assert_eq!(waited, Ok(Waited::Signal));
     }
-    guard.post(Bell::Messages).unwrap();
+    guard.post(WakeTarget::Consumer).unwrap();
     assert_eq!(fixture.values()[W], 1);
 }
 

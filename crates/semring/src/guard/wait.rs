@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::doorbell::{Epochs, arm, disarm};
 use super::strategy::{RateLimiter, SpinHistory, Step, WaitStrategy};
-use super::{Bell, GuardError, Waited, Wakeups};
+use super::{GuardError, Waited, WakeTarget, Wakeups};
 use crate::sync::{AtomicU64, Twin, weakened};
 
 /// What is particular to one side's wait.
@@ -37,11 +37,11 @@ pub(crate) trait Waiting {
 #[derive(Clone, Copy)]
 pub(crate) struct Wakeup<'a> {
     guard: &'a dyn Wakeups,
-    target: Bell,
+    target: WakeTarget,
 }
 
 impl<'a> Wakeup<'a> {
-    pub(crate) fn new(guard: &'a dyn Wakeups, target: Bell) -> Self {
+    pub(crate) fn new(guard: &'a dyn Wakeups, target: WakeTarget) -> Self {
         Self { guard, target }
     }
 

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::{RingCore, SharedRing, UnwindMark, holder};
 use crate::error::AttachError;
-use crate::guard::{Bell, Claim, GuardError, Seat};
+use crate::guard::{Claim, GuardError, Seat, WakeTarget};
 use crate::layout::Position;
 use crate::layout::control::{CONSUMER_CLOSED, CONSUMER_LEFT, ConsumerPage, ProducerPage};
 use crate::layout::view::LaneView;
@@ -394,7 +394,9 @@ impl ConsumerSeat {
         }
         ring.check().map_err(attach_error)?;
         // Tokens for predecessors; nobody has posted for us yet, we have not announced a sleep.
-        ring.guard.drain(Bell::Messages).map_err(attach_error)?;
+        ring.guard
+            .drain(WakeTarget::Consumer)
+            .map_err(attach_error)?;
         Ok((seat, lanes, damaged))
     }
 
@@ -458,7 +460,8 @@ impl ConsumerSeat {
             .refused
             .store(self.attachments(), Ordering::Relaxed);
         self.page().flags.store(CONSUMER_CLOSED, Ordering::SeqCst);
-        (0..self.ring.lanes()).try_for_each(|lane| self.ring.guard.post(Bell::Room { lane }))
+        (0..self.ring.lanes())
+            .try_for_each(|lane| self.ring.guard.post(WakeTarget::Producer { lane }))
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::RingCore;
 use crate::error::OpenError;
-use crate::guard::Bell;
+use crate::guard::WakeTarget;
 
 /// What is left of the ring for who wants to look at it or to remove it.
 pub(super) fn error(name: &str) -> OpenError {
@@ -42,8 +42,8 @@ pub(super) fn tell(ring: &RingCore) {
         let _ = ring.guard.abort_removal();
     }
     // The semaphores are another user's. Whoever sleeps looks, and finds out.
-    let _ = ring.guard.post(Bell::Messages);
+    let _ = ring.guard.post(WakeTarget::Consumer);
     for lane in 0..ring.lanes() {
-        let _ = ring.guard.post(Bell::Room { lane });
+        let _ = ring.guard.post(WakeTarget::Producer { lane });
     }
 }

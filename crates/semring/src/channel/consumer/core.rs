@@ -25,12 +25,12 @@ use super::message_wait::{MessageWait, RoomWakers};
 use super::release::{ConsumerConditions, Releaser};
 use super::spin::spin;
 use crate::channel::BYTES_PER_CHECK;
-use crate::channel::builder::Habits;
+use crate::channel::builder::HandleOptions;
 use crate::channel::parking::{Parking, Woken};
 use crate::channel::pending::Pending;
 use crate::error::{RecvError, RemoveError};
 use crate::guard::wait::{Deadline, Outcome};
-use crate::guard::{Bell, GuardError};
+use crate::guard::{GuardError, WakeTarget};
 use crate::lifecycle::{ConsumerSeat, Removal, note_count, remove_idle};
 use crate::os::{barrier, clock};
 use crate::ring::Damage;
@@ -54,7 +54,7 @@ impl ConsumerCore {
         seat: ConsumerSeat,
         lanes: Vec<LaneConsumer>,
         damaged: Vec<(usize, Damage)>,
-        options: Habits,
+        options: HandleOptions,
     ) -> Self {
         let capacity = seat.ring().superblock.geometry.capacity();
         if options.asymmetric_barrier && barrier::is_available() {
@@ -62,7 +62,7 @@ impl ConsumerCore {
         }
         let bytes_per_check = capacity.quarter().max(BYTES_PER_CHECK);
         let mut core = Self {
-            parking: Parking::new(options.wait, seat.generation(), Bell::Messages),
+            parking: Parking::new(options.wait, seat.generation(), WakeTarget::Consumer),
             rest: Releaser {
                 room_wakers: RoomWakers::new(lanes.len(), bytes_per_check),
                 pending: Pending::new(ConsumerConditions::default()),
@@ -238,7 +238,7 @@ impl ConsumerCore {
         self.rest
             .pending
             .change(|pending| pending.corrupt.push_back(damage));
-        let bell = Bell::Room { lane: damage.lane };
+        let bell = WakeTarget::Producer { lane: damage.lane };
         // A failure is found again by the next call.
         let _ = self.rest.seat.ring().guard.post(bell);
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::release::Releaser;
-use crate::channel::builder::Habits;
+use crate::channel::builder::HandleOptions;
 use crate::channel::trust;
 use crate::error::RecvError;
 use crate::layout::view::LaneView;
@@ -18,7 +18,7 @@ pub struct View<'a> {
     lane: &'a LaneView,
     number: usize,
     found: Found,
-    options: &'a Habits,
+    options: &'a HandleOptions,
 }
 
 impl<'a> View<'a> {
@@ -27,7 +27,7 @@ impl<'a> View<'a> {
         lane: &'a LaneView,
         number: usize,
         found: Found,
-        options: &'a Habits,
+        options: &'a HandleOptions,
     ) -> Self {
         Self {
             lane,

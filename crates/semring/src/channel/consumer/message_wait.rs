@@ -7,7 +7,7 @@ use super::end_of_stream::EndOfStream;
 use crate::guard::doorbell::{Waker, is_in_burst};
 use crate::guard::interrupt::InterruptFlag;
 use crate::guard::wait::{PeerCheck, Waiting, Wakeup};
-use crate::guard::{Bell, GuardError, Seat, Waited};
+use crate::guard::{GuardError, Seat, Waited, WakeTarget};
 use crate::lifecycle::{ConsumerSeat, note_count};
 use crate::os::barrier;
 use crate::ring::consume::LaneConsumer;
@@ -61,7 +61,10 @@ impl RoomWakers {
         if self.wakers[number].is_due(word) {
             self.posts += 1;
             note_count(&seat.page().posts, self.posts);
-            let posted = seat.ring().guard.post(Bell::Room { lane: number });
+            let posted = seat
+                .ring()
+                .guard
+                .post(WakeTarget::Producer { lane: number });
             posted.inspect_err(|_| self.wakers[number].not_posted())?;
         }
         // How a busy consumer notices that the ring was removed.
@@ -127,7 +130,7 @@ impl Waiting for MessageWait<'_> {
     }
 
     fn wakeup(&self) -> Wakeup<'_> {
-        Wakeup::new(&*self.seat.ring().guard, Bell::Messages)
+        Wakeup::new(&*self.seat.ring().guard, WakeTarget::Consumer)
     }
 
     fn is_ready(&mut self) -> bool {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 pub use self::batch::{Batch, BatchMessage};
 use self::core::ConsumerCore;
 pub use self::message::{Message, View};
-use super::builder::Habits;
+use super::builder::HandleOptions;
 use super::interrupt::Interrupter;
 use super::kind::Kind;
 use super::pollable::Pollable;
@@ -65,7 +65,7 @@ impl<K: Kind> Consumer<K> {
         seat: ConsumerSeat,
         lanes: Vec<LaneConsumer>,
         damaged: Vec<(usize, Damage)>,
-        options: Habits,
+        options: HandleOptions,
     ) -> Self {
         Self {
             core: ConsumerCore::new(seat, lanes, damaged, options),

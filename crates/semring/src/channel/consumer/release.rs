@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::end_of_stream::EndOfStream;
 use super::message_wait::RoomWakers;
-use crate::channel::builder::Habits;
+use crate::channel::builder::HandleOptions;
 use crate::channel::pending::{Conditions, Pending};
 use crate::error::RecvError;
 use crate::guard::GuardError;
@@ -33,7 +33,7 @@ impl Conditions for ConsumerConditions {
 pub(super) struct Releaser {
     pub(super) room_wakers: RoomWakers,
     pub(super) seat: ConsumerSeat,
-    pub(super) options: Habits,
+    pub(super) options: HandleOptions,
     pub(super) pending: Pending<ConsumerConditions>,
 }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use loom::sync::{Condvar, Mutex, MutexGuard};
 
-use crate::guard::{Bell, Claim, Guard, GuardError, RemovalLock, Roles, Seat, Waited, Wakeups};
+use crate::guard::{
+    Claim, Guard, GuardError, RemovalLock, Roles, Seat, Waited, WakeTarget, Wakeups,
+};
 use crate::sync::shared_operation;
 
 type Result<T> = std::result::Result<T, GuardError>;
@@ -88,10 +90,10 @@ impl Semaphores {
         }
     }
 
-    fn bell(&mut self, bell: Bell) -> &mut u32 {
+    fn bell(&mut self, bell: WakeTarget) -> &mut u32 {
         match bell {
-            Bell::Messages => &mut self.messages,
-            Bell::Room { lane } => &mut self.lanes[lane].1,
+            WakeTarget::Consumer => &mut self.messages,
+            WakeTarget::Producer { lane } => &mut self.lanes[lane].1,
         }
     }
 }
@@ -149,7 +151,7 @@ impl Roles for Handle {
 }
 
 impl Wakeups for Handle {
-    fn post(&self, bell: Bell) -> Result<()> {
+    fn post(&self, bell: WakeTarget) -> Result<()> {
         if shared_operation() {
             *self.0.lock().bell(bell) += 1;
             self.0.posted.notify_all();
@@ -157,7 +159,7 @@ impl Wakeups for Handle {
         Ok(())
     }
 
-    fn wait(&self, bell: Bell, timeout: Option<Duration>) -> Result<Waited> {
+    fn wait(&self, bell: WakeTarget, timeout: Option<Duration>) -> Result<Waited> {
         assert_eq!(timeout, None, "loom has no time");
         if shared_operation() {
             let mut semaphores = self.0.lock();
@@ -177,17 +179,17 @@ impl Wakeups for Handle {
                 if semaphores.producers == 0 {
                     return Ok(Waited::Alone);
                 }
-                if *semaphores.bell(Bell::Messages) > 0 {
+                if *semaphores.bell(WakeTarget::Consumer) > 0 {
                     break;
                 }
                 semaphores = self.0.posted.wait(semaphores).unwrap();
             }
-            *semaphores.bell(Bell::Messages) -= 1;
+            *semaphores.bell(WakeTarget::Consumer) -= 1;
         }
         Ok(Waited::Token)
     }
 
-    fn drain(&self, bell: Bell) -> Result<()> {
+    fn drain(&self, bell: WakeTarget) -> Result<()> {
         if shared_operation() {
             *self.0.lock().bell(bell) = 0;
         }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use kernel::{Handle, Kernel};
 
 use super::Message;
-use super::builder::Habits;
+use super::builder::HandleOptions;
 use super::mpsc::{Consumer, Producer, Ring};
 use crate::error::SendError;
 use crate::guard::Seat;
@@ -75,13 +75,13 @@ impl Model {
             created: true,
             fallback: None,
         };
-        let habits = Habits {
+        let options = HandleOptions {
             wait: WaitStrategy::Block,
             trusts_peers: false,
             asymmetric_barrier: false,
         };
         Self {
-            ring: Ring::new(Arc::new(core), habits),
+            ring: Ring::new(Arc::new(core), options),
             view,
             kernel,
         }

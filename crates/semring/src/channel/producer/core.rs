@@ -20,10 +20,10 @@ use std::time::Duration;
 use super::gate::Gate;
 use super::liveness::ProducerConditions;
 use super::room_wait::RoomWait;
-use crate::channel::builder::Habits;
+use crate::channel::builder::HandleOptions;
 use crate::channel::parking::{Parking, Woken};
 use crate::error::SendError;
-use crate::guard::Bell;
+use crate::guard::WakeTarget;
 use crate::guard::doorbell::{ConsumerWaker, Due};
 use crate::guard::wait::{Deadline, Outcome};
 use crate::layout::Meta;
@@ -52,14 +52,14 @@ pub(super) struct ProducerCore {
     pub(super) waker: ConsumerWaker,
     pub(super) seat: ProducerSeat,
     pub(super) parking: Parking,
-    pub(super) options: Habits,
+    pub(super) options: HandleOptions,
     /// How often the consumer was woken. Statistics.
     pub(super) posts: u64,
 }
 
 impl ProducerCore {
-    pub(super) fn new(seat: ProducerSeat, lane: LaneProducer, options: Habits) -> Self {
-        let target = Bell::Room { lane: seat.lane() };
+    pub(super) fn new(seat: ProducerSeat, lane: LaneProducer, options: HandleOptions) -> Self {
+        let target = WakeTarget::Producer { lane: seat.lane() };
         Self {
             gate: Gate::new(lane),
             waker: ConsumerWaker::new(options.asymmetric_barrier && barrier::register()),
@@ -343,7 +343,7 @@ impl ProducerCore {
     fn post(&mut self) -> Result<(), SendError> {
         self.posts += 1;
         note_count(&self.gate.lane.view().producer().posts, self.posts);
-        if let Err(error) = self.seat.ring().guard.post(Bell::Messages) {
+        if let Err(error) = self.seat.ring().guard.post(WakeTarget::Consumer) {
             let is_worth_telling = self.waker.is_worth_telling(error);
             return if is_worth_telling {
                 Err(error.into())

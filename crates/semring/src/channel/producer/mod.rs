@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use self::core::{Patience, ProducerCore};
 pub use self::reservation::{Reservation, SendBatch};
-use super::builder::Habits;
+use super::builder::HandleOptions;
 use super::interrupt::Interrupter;
 use super::kind::{Any, Kind, Mpsc};
 use super::pollable::Pollable;
@@ -58,7 +58,7 @@ pub struct Producer<K> {
 pub(crate) struct Free(Slot);
 
 impl<K: Kind> Producer<K> {
-    pub(super) fn new(seat: ProducerSeat, lane: LaneProducer, options: Habits) -> Self {
+    pub(super) fn new(seat: ProducerSeat, lane: LaneProducer, options: HandleOptions) -> Self {
         Self {
             core: ProducerCore::new(seat, lane, options),
             kind: PhantomData,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::guard::interrupt::InterruptFlag;
 use crate::guard::wait::{PeerCheck, Waiting, Wakeup};
-use crate::guard::{Bell, GuardError, Waited};
+use crate::guard::{GuardError, Waited, WakeTarget};
 use crate::layout::view::LaneView;
 use crate::lifecycle::{ConsumerFate, ProducerSeat};
 use crate::ring::produce::LaneProducer;
@@ -17,7 +17,7 @@ pub(super) struct RoomWait<'a> {
     lane: &'a mut LaneProducer,
     seat: &'a mut ProducerSeat,
     interrupt: Arc<InterruptFlag>,
-    target: Bell,
+    target: WakeTarget,
     len: usize,
     /// What the last check found.
     fate: ConsumerFate,
@@ -28,7 +28,7 @@ impl<'a> RoomWait<'a> {
         lane: &'a mut LaneProducer,
         seat: &'a mut ProducerSeat,
         interrupt: Arc<InterruptFlag>,
-        target: Bell,
+        target: WakeTarget,
         len: usize,
     ) -> Self {
         Self {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{PipeGuard, Taken, os};
 use crate::guard::site::{self, FORCED, Pipe, REMOVAL};
-use crate::guard::{Bell, GuardError, Result, Seat};
+use crate::guard::{GuardError, Result, Seat, WakeTarget};
 use crate::os::fifo::End;
 use crate::os::fork::Private;
 use crate::os::lock::Hold;
@@ -151,7 +151,7 @@ impl PipeGuard {
         site::mark_removed(removing.lock().file()).map_err(os("pwrite"))?;
         // For those who wait, should somebody have a copy of the remover's descriptor just now (`leave`).
         let _ = self.ring_others(Seat::Consumer);
-        let _ = self.ring(Bell::Messages);
+        let _ = self.ring(WakeTarget::Consumer);
         drop(removing);
         self.site.clear(self.lanes).map_err(os("rmdir"))
     }
