@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use semring::any;
 
-use super::{Answer, Peer};
+use super::{Answer, Peer, failed};
 
 /// Forks. The child does its part and ends without running any destructor or handler; gives its exit
 /// code. Sound because this process has one thread: the child finds no lock taken.
