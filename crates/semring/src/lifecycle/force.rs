@@ -22,7 +22,7 @@ use super::attach::Membership;
 use super::guards::{find_changed_set, find_guard};
 use super::holder::has_newest_guard;
 use super::open::{memory_error, open, read_superblock};
-use super::remove::{PATIENCE, guard_error, lost, take_away, unlink_error};
+use super::remove::{PATIENCE, guard_error, lost, sweep_if_gone, take_away, unlink_error};
 use super::{RingCore, damaged};
 use crate::error::{OpenError, RemoveError};
 use crate::guard::{GuardError, RemovalLock};
@@ -32,6 +32,12 @@ use crate::sync::yield_now;
 
 /// Removes the ring at an address, whoever is attached.
 pub(crate) fn force_remove(address: &Address) -> Result<RemoveOutcome, RemoveError> {
+    let removed = remove_what_is_there(address);
+    sweep_if_gone(address, &removed);
+    removed
+}
+
+fn remove_what_is_there(address: &Address) -> Result<RemoveOutcome, RemoveError> {
     let name = address.to_string();
     let end = clock::now() + PATIENCE;
     let mut overtaken = false;

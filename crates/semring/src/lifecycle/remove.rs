@@ -152,18 +152,21 @@ fn users(ring: &RingCore, end: Instant) -> Option<RemoveError> {
 /// Removes the ring at an address. Refuses while somebody is attached, unless forced: then all of
 /// them end with their `Removed` error.
 pub(crate) fn remove_now(address: &Address, force: bool) -> Result<(), RemoveError> {
-    let removed = if force {
-        force_remove(address).map(drop)
-    } else {
-        remove_unused(address)
-    };
-    // A remover that was killed after it took the name away may have left the pipes.
-    if let Err(RemoveError::Open(OpenError::NotFound { .. })) = &removed
+    if force {
+        return force_remove(address).map(drop);
+    }
+    let removed = remove_unused(address);
+    sweep_if_gone(address, &removed);
+    removed
+}
+
+/// A remover that was killed after it took the name of a file away may have left the pipes.
+pub(super) fn sweep_if_gone<T>(address: &Address, removed: &Result<T, RemoveError>) {
+    if let Err(RemoveError::Open(OpenError::NotFound { .. })) = removed
         && let Ok(Place::File(path)) = address.place()
     {
         sweep_beside(&path);
     }
-    removed
 }
 
 fn remove_unused(address: &Address) -> Result<(), RemoveError> {
