@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 
-use crate::case::{Backend, Case, answer, ask, say_ok};
+use crate::case::{Backend, Case, answer, ask, prune_guards, say_ok};
 use crate::staged::{at_marker_without_ring, successor_sends};
 use crate::walk::{AROUND, Point, Points, Track, Walk, is_full};
 use semring::{LeftoverKind, Pruned, any};
@@ -237,7 +237,7 @@ fn a_remover_that_dawdles_at_any_point_takes_no_other_ring(case: Case) {
             (at_marker_without_ring(&case, &[], &what), old)
         },
         |_, stepper, old| {
-            // Refused while the other one is at work.
+            // Waits a second for the other one, then goes on.
             let removed = semring::remove(&address, true).is_ok();
             let new = any::Builder::new(case.address())
                 .producers(1)
@@ -250,11 +250,14 @@ fn a_remover_that_dawdles_at_any_point_takes_no_other_ring(case: Case) {
             drop(peer);
             drop(old);
             if let (true, Ok(new)) = (removed, new) {
-                // Whole or gone, set and all: never without its name.
                 if any::open(case.address()).is_ok() {
                     new.remove().unwrap();
                 } else {
+                    // The old remover was stopped between its look at the name and its unlink, for longer than
+                    // a removal by force waits. The new ring is gone for everybody, and prune takes its set.
                     assert_eq!(new.producer().err(), Some(semring::AttachError::Removed));
+                    drop(new);
+                    prune_guards();
                 }
             }
             let _ = semring::remove(&address, true);
