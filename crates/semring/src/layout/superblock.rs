@@ -341,7 +341,7 @@ impl Superblock {
 
 impl SetIdentity {
     /// The set that a superblock names, which may be damaged: nothing about it is certain.
-    pub(crate) fn in_bytes(bytes: &[u8; SUPERBLOCK_BYTES]) -> Self {
+    pub(super) fn in_bytes(bytes: &[u8; SUPERBLOCK_BYTES]) -> Self {
         if let Some(record) = SetRecord::newest(bytes) {
             return record.set;
         }
@@ -351,6 +351,22 @@ impl SetIdentity {
             ctime: i64::from_le_bytes(array(bytes, AT_SEM_CTIME)),
             check: u32::from_le_bytes(array(bytes, AT_SEM_CHECK)),
         }
+    }
+
+    /// The same, if it is named for the ring of this name or the file of this inode number: a copy of another ring
+    /// names none.
+    pub(crate) fn in_bytes_of(
+        bytes: &[u8; SUPERBLOCK_BYTES],
+        name: &str,
+        inode: u64,
+    ) -> Option<Self> {
+        let is_named = if let Some(record) = SetRecord::newest(bytes) {
+            record.inode == inode
+        } else {
+            let len = u32::from_le_bytes(array(bytes, AT_NAME_BYTES)) as usize;
+            bytes[AT_NAME..AT_NAME + MAX_NAME_BYTES].get(..len) == Some(name.as_bytes())
+        };
+        is_named.then(|| Self::in_bytes(bytes))
     }
 }
 

@@ -6,7 +6,8 @@
 //! ring of another format version is no damaged one: its checksum is right.
 //!
 //! The guard goes with it where it can be told: a set that says of itself that it belongs to the segment's key; one
-//! of which key, id, check value, owner and home are those that the damaged bytes still name; pipes whose directory
+//! of which key, id, check value, owner and home are those that the damaged bytes still name, together with the ring's
+//! name or the file's inode number, so that a copy never takes the guard of the original; pipes whose directory
 //! bears the inode of the file or the id of the segment.
 
 use std::path::{Path, PathBuf};
@@ -44,7 +45,7 @@ pub(super) fn remove(address: &Address, why: OpenError) -> Result<String, Remove
     let Some(what) = taken_for(address, &place, &object) else {
         return Err(why.into());
     };
-    let set = set_of(&place, &object);
+    let set = set_of(address, &place, &object);
     let pipes = pipes_of(&object);
     object
         .unlink()
@@ -99,14 +100,15 @@ fn taken_for(address: &Address, place: &Place, object: &Object) -> Option<String
 }
 
 /// The semaphores that surely are the object's.
-fn set_of(place: &Place, object: &Object) -> Option<SemaphoreGuard> {
+fn set_of(address: &Address, place: &Place, object: &Object) -> Option<SemaphoreGuard> {
     if let Some(key) = memory::sysv_key(place) {
         return set_under(key);
     }
     if !sandbox::may_ask() {
         return None;
     }
-    let named = SetIdentity::in_bytes(&*object.head().ok()?);
+    let inode = object.inode().ok()?;
+    let named = SetIdentity::in_bytes_of(&*object.head().ok()?, &address.name(), inode)?;
     let key = Key::new(named.key);
     let set = SemSet::open(key).ok().filter(|set| set.id() == named.id)?;
     let facts = SetFacts::of(set.id())?;
