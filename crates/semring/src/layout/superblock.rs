@@ -353,20 +353,10 @@ impl SetIdentity {
         }
     }
 
-    /// The same, if it is named for the ring of this name or the file of this inode number: a copy of another ring
-    /// names none.
-    pub(crate) fn in_bytes_of(
-        bytes: &[u8; SUPERBLOCK_BYTES],
-        name: &str,
-        inode: u64,
-    ) -> Option<Self> {
-        let is_named = if let Some(record) = SetRecord::newest(bytes) {
-            record.inode == inode
-        } else {
-            let len = u32::from_le_bytes(array(bytes, AT_NAME_BYTES)) as usize;
-            bytes[AT_NAME..AT_NAME + MAX_NAME_BYTES].get(..len) == Some(name.as_bytes())
-        };
-        is_named.then(|| Self::in_bytes(bytes))
+    /// The same, but for a set that is recorded for the file of another inode number: that is a copy's original's.
+    pub(crate) fn in_bytes_of(bytes: &[u8; SUPERBLOCK_BYTES], inode: u64) -> Option<Self> {
+        let is_copy = SetRecord::newest(bytes).is_some_and(|record| record.inode != inode);
+        (!is_copy).then(|| Self::in_bytes(bytes))
     }
 }
 

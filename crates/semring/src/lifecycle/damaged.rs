@@ -6,15 +6,15 @@
 //! ring of another format version is no damaged one: its checksum is right.
 //!
 //! The guard goes with it where it can be told: a set that says of itself that it belongs to the segment's key; one
-//! of which key, id, check value, owner and home are those that the damaged bytes still name, together with the ring's
-//! name or the file's inode number, so that a copy never takes the guard of the original; pipes whose directory
+//! of which key, id, check value, owner and home are those that the damaged bytes still name, unless another ring
+//! names it, too (the bytes may be a copy of that one); pipes whose directory
 //! bears the inode of the file or the id of the segment.
 
 use std::path::{Path, PathBuf};
 
 use super::guards::{mark_of, uuid_of};
 use super::identity::other_ring;
-use super::leftovers::home;
+use super::leftovers::{home, no_ring_names};
 use super::open::plausible_length;
 use super::remove::unlink_error;
 use crate::error::{OpenError, RemoveError};
@@ -45,12 +45,15 @@ pub(super) fn remove(address: &Address, why: OpenError) -> Result<String, Remove
     let Some(what) = taken_for(address, &place, &object) else {
         return Err(why.into());
     };
-    let set = set_of(address, &place, &object);
+    let set = set_of(&place, &object);
     let pipes = pipes_of(&object);
     object
         .unlink()
         .map_err(|error| unlink_error(&address.to_string(), error))?;
-    let with_set = set.is_some_and(|set| set.destroy().is_ok());
+    // Looked at now: the name of this one must not count.
+    let with_set = set.is_some_and(|(set, named)| {
+        named.is_none_or(|(named, lanes)| no_ring_names(&named, lanes)) && set.destroy().is_ok()
+    });
     let us = process::effective_uid();
     let with_pipes = !pipes.is_empty() && pipes.iter().all(|path| sweep(path, [us, us]).is_ok());
     Ok(if with_set {
@@ -100,15 +103,19 @@ fn taken_for(address: &Address, place: &Place, object: &Object) -> Option<String
 }
 
 /// The semaphores that surely are the object's.
-fn set_of(address: &Address, place: &Place, object: &Object) -> Option<SemaphoreGuard> {
+/// For a POSIX ring also which set that is and for how many lanes: the ring may be a copy, and the set another one's.
+fn set_of(
+    place: &Place,
+    object: &Object,
+) -> Option<(SemaphoreGuard, Option<(SetIdentity, usize)>)> {
     if let Some(key) = memory::sysv_key(place) {
-        return set_under(key);
+        return Some((set_under(key)?, None));
     }
     if !sandbox::may_ask() {
         return None;
     }
     let inode = object.inode().ok()?;
-    let named = SetIdentity::in_bytes_of(&*object.head().ok()?, &address.name(), inode)?;
+    let named = SetIdentity::in_bytes_of(&*object.head().ok()?, inode)?;
     let key = Key::new(named.key);
     let set = SemSet::open(key).ok().filter(|set| set.id() == named.id)?;
     let facts = SetFacts::of(set.id())?;
@@ -118,7 +125,9 @@ fn set_of(address: &Address, place: &Place, object: &Object) -> Option<Semaphore
         && facts.check() == named.check
         && facts.is_identified()
         && (is_at_home || matches!(place, Place::File(_)));
-    owned(set, facts.lanes()?).filter(|_| fits)
+    let lanes = facts.lanes().filter(|_| fits)?;
+    let named = matches!(place, Place::Posix(_)).then_some((named, lanes));
+    Some((owned(set, lanes)?, named))
 }
 
 /// The set under a System V key, if it says that it belongs to a ring there, and we own it.

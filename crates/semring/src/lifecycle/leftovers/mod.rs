@@ -47,7 +47,7 @@ use crate::memory::{self, Access, Address, MemoryError, Object, Place};
 use crate::os::process;
 use crate::os::sysv::Key;
 pub(super) use pipes::sweep_beside;
-pub(super) use set::{home, home_of};
+pub(super) use set::{home, home_of, no_ring_names};
 
 /// Which kind of thing was left behind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -11,7 +11,7 @@ use crate::guard::abandoned::{SeizedSet, SetFacts, is_untouched};
 use crate::guard::semaphore::KEY_PREFIX;
 use crate::guard::set::Home;
 use crate::layout::possible_lanes;
-use crate::layout::superblock::{Superblock, SuperblockError};
+use crate::layout::superblock::{SetIdentity, Superblock, SuperblockError};
 use crate::memory::{self, Access, MemoryError, Object, POSIX_DIRECTORY, Place};
 use crate::os::sysv::{Key, SemSet, sem};
 use crate::os::{file, sandbox};
@@ -129,6 +129,11 @@ impl References {
     fn exclude(&self, id: i32, key: Key, lanes: usize) -> bool {
         self.complete && !self.sets.contains(&(key.raw(), id)) && !self.unreadable.contains(&lanes)
     }
+}
+
+/// True if surely no ring in /dev/shm names this set.
+pub(in super::super) fn no_ring_names(set: &SetIdentity, lanes: usize) -> bool {
+    References::read().exclude(set.id, Key::new(set.key), lanes)
 }
 
 /// The first byte of every key that we derive from a name or choose at random.
