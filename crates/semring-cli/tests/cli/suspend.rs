@@ -100,8 +100,10 @@ fn top_ends_when_its_terminal_is_gone() {
         fcntl(&pty.master, close).expect("a descriptor");
         let slave = File::from(pty.slave);
         let stdio = || Stdio::from(slave.try_clone().expect("a descriptor"));
-        let mut command = Command::new("setsid");
+        // The tests may run under nohup.
+        let mut command = Command::new("env");
         command
+            .args(["--default-signal=HUP", "setsid"])
             .args(["--ctty", "--wait", "sh", "-c", trap, "sh"])
             .args([SEMRING, "top", "-i", "50ms"])
             .env("TERM", "xterm")
