@@ -144,10 +144,10 @@ pub fn file() -> PathBuf {
         return given.into();
     }
     let program = std::env::current_exe().expect("the path of this program");
-    // cargo marks the target folder with this file.
+    // cargo keeps this file in the target folder. (It marks one that it did not make with no CACHEDIR.TAG.)
     let target = program
         .ancestors()
-        .find(|folder| folder.join("CACHEDIR.TAG").exists());
+        .find(|folder| folder.join(".rustc_info.json").exists());
     let fallback = || program.parent().expect("a program is in a folder");
     target.unwrap_or_else(fallback).join(NAME)
 }
