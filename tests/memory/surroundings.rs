@@ -367,6 +367,7 @@ fn refused_calls_have_another_way_or_a_sentence() {
         "inject=linkat:error=EPERM",
     ];
     let mut peer = failing(&options).unwrap();
+    say_ok(&mut peer, "guard semaphore");
     let made = ask(&mut peer, &format!("create {} 1 4096", folder.address()));
     assert!(made.starts_with("ok "), "{made}");
     let names: Vec<_> = std::fs::read_dir(&folder.0)

@@ -442,8 +442,11 @@ impl NewSite {
             };
             if let Some(lock) = unnamed {
                 begin(&lock)?;
-                file::link_in(&lock, directory, &name)?;
-                return Ok(lock);
+                match file::link_in(&lock, directory, &name) {
+                    // A file system without hard links.
+                    Err(error) if file::has_no_links(&error) => {}
+                    linked => return linked.map(|()| lock),
+                }
             }
             let lock = file::create_named_in(directory, &name, owner.mode)?;
             begin(&lock)?;

@@ -108,7 +108,7 @@ impl MemoryError {
             Some(errno::ENOSPC | errno::EDQUOT) => {
                 Self::of_new_file(path.parent().unwrap_or(Path::new("/")), source)
             }
-            _ if has_no_links(&source) => Self::Limit(format!(
+            _ if file::has_no_links(&source) => Self::Limit(format!(
                 "a new ring gets its name by a hard link, and the file system of {}, or a filter of system calls, \
                  refuses that ({source}): put the ring on another file system",
                 path.display()
@@ -116,14 +116,6 @@ impl MemoryError {
             _ => Self::of("linkat", source),
         }
     }
-}
-
-/// True if a hard link was refused for what it is.
-pub(super) fn has_no_links(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(errno::EPERM | errno::EOPNOTSUPP | errno::ENOSYS | errno::EMLINK)
-    )
 }
 
 pub(super) fn quota_text(directory: &Path) -> String {

@@ -12,7 +12,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::error::{has_no_links, quota_text};
+use super::error::quota_text;
 use super::new_object::check_available;
 use super::{
     Access, MemoryError, Ownership, Pages, Request, Result, Segment, memfd, posix, prepare,
@@ -474,12 +474,11 @@ impl NewFile {
             None => file::link(&file, &path),
             Some(temporary) => match std::fs::hard_link(temporary, &path) {
                 // As on vfat.
-                Err(error) if has_no_links(&error) => {
-                    file::rename_new(temporary, &path).map_err(|refused| match refused.kind() {
+                Err(error) if file::has_no_links(&error) => file::rename_new(temporary, &path)
+                    .map_err(|refused| match refused.kind() {
                         std::io::ErrorKind::AlreadyExists => refused,
                         _ => error,
-                    })
-                }
+                    }),
                 other => other,
             },
         };

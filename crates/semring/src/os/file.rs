@@ -182,6 +182,14 @@ pub(crate) fn link_in(file: &File, directory: &File, name: &CStr) -> io::Result<
     link_at(file, directory.as_raw_fd(), name)
 }
 
+/// True if a hard link was refused for what it is.
+pub(crate) fn has_no_links(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS | libc::EMLINK)
+    )
+}
+
 fn link_at(file: &File, directory: i32, name: &CStr) -> io::Result<()> {
     let from = CString::new(own_link(file.as_raw_fd()))?;
     // SAFETY: both are NUL-terminated and live through the call.
