@@ -15,9 +15,8 @@ use crate::layout::possible_lanes;
 use crate::layout::superblock::{ABI_MAJOR, GuardKind, Superblock, SuperblockError};
 use crate::layout::view::RingView;
 use crate::memory::{self, Access, Address, MemoryError, Object, Place, sysv_key};
+use crate::os::process;
 use crate::os::sysv::Key;
-use crate::os::{clock, process};
-use crate::sync::yield_now;
 
 /// How long to wait for a creator that is at work.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -249,9 +248,6 @@ enum Creator {
     Hidden(MemoryError),
 }
 
-/// For how long a segment that looks like an unfinished ring may be without the proof that it is one.
-const BETWEEN_CREATORS: Duration = Duration::from_millis(200);
-
 /// Waits until nobody holds the creation lock, then says whether a ring came of it.
 fn wait_for_creator(key: Key) -> Creator {
     let Under::Unfinished(unfinished) = under(key) else {
@@ -264,17 +260,7 @@ fn wait_for_creator(key: Key) -> Creator {
 }
 
 fn came_of_it(key: Key) -> Creator {
-    // Creators and removers that follow each other closely: each segment has its proof, but not always at the moment
-    // of the look.
-    let end = clock::now() + BETWEEN_CREATORS;
-    let mut found = under(key);
-    while matches!(&found, Under::Foreign(foreign) if foreign.resembles_a_ring)
-        && clock::now() < end
-    {
-        yield_now();
-        found = under(key);
-    }
-    match found {
+    match under(key) {
         Under::Nothing | Under::Unfinished(_) => Creator::Gone,
         Under::Ring | Under::Damaged(_) => Creator::Finished,
         Under::Foreign(foreign) => Creator::Foreign(foreign.what),

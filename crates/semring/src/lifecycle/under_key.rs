@@ -76,6 +76,9 @@ pub(super) enum Cleared {
     Mapped,
 }
 
+/// For how long a segment that looks like an unfinished ring may be without the proof that it is one.
+const BETWEEN_CREATORS: Duration = Duration::from_millis(50);
+
 /// Looks at what lies under a key. Changes nothing.
 pub(super) fn under(key: Key) -> Under {
     let mut unproven = None;
@@ -114,10 +117,17 @@ pub(super) fn under(key: Key) -> Under {
         if unfinished && let Some(proof) = proof(key, &stat) {
             return Under::Unfinished(Unfinished { key, object, proof });
         }
-        // Its creator may have finished between our two looks, and taken its proof away.
-        if unfinished && unproven != Some(segment.id()) {
-            unproven = Some(segment.id());
-            continue;
+        let resembles_a_ring =
+            unfinished && (head.starts_with(&MAGIC) || KeyLock::exists(key.raw()) || has_set(key));
+        // Its creator may have finished between our two looks, and taken its proof away; and where creators and
+        // removers follow each other closely, several looks can fall between two of them.
+        if unfinished {
+            let first = unproven.is_none();
+            let end = *unproven.get_or_insert_with(|| clock::now() + BETWEEN_CREATORS);
+            if first || (resembles_a_ring && clock::now() < end) {
+                yield_now();
+                continue;
+            }
         }
         return Under::Foreign(Foreign {
             what: format!(
@@ -133,8 +143,7 @@ pub(super) fn under(key: Key) -> Under {
                 stat.uid,
                 segment.id()
             ),
-            resembles_a_ring: unfinished
-                && (head.starts_with(&MAGIC) || KeyLock::exists(key.raw()) || has_set(key)),
+            resembles_a_ring,
         });
     }
 }
