@@ -64,11 +64,11 @@ mod tests {
     #[test]
     fn the_tightest_group_counts() {
         let limits = |folder: &str| match folder {
-            "/root/a" => Some(0.5),
-            "/root/a/b" => Some(2.0),
+            "/top/a" => Some(0.5),
+            "/top/a/b" => Some(2.0),
             other => panic!("{other} is not around /a/b"),
         };
-        assert_eq!(least("/root", "/a/b", limits), Some(0.5));
-        assert_eq!(least("/root", "/", |_| None), None);
+        assert_eq!(least("/top", "/a/b", limits), Some(0.5));
+        assert_eq!(least("/top", "/", |_| None), None);
     }
 }
