@@ -11,6 +11,7 @@
 //! bears the inode of the file or the id of the segment.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::guards::{mark_of, uuid_of};
 use super::identity::other_ring;
@@ -22,7 +23,7 @@ use crate::guard::RemovalLock;
 use crate::guard::abandoned::SetFacts;
 use crate::guard::abandoned_pipes::sweep;
 use crate::guard::semaphore::{KEY_PREFIX, SemaphoreGuard};
-use crate::guard::set::Home;
+use crate::guard::set::{Home, creation_ended};
 use crate::layout::SUPERBLOCK_BYTES;
 use crate::layout::superblock::{MAGIC, SetIdentity, Superblock, SuperblockError};
 use crate::memory::{self, Access, Address, MemoryError, Object, Place};
@@ -167,9 +168,11 @@ fn pipes_of(object: &Object) -> Vec<PathBuf> {
         .collect()
 }
 
-/// A creator under a System V key that was killed early leaves nothing but a set.
+/// A creator under a System V key that was killed early leaves nothing but a set. One that is at work holds its lock.
 fn remove_set_alone(place: &Place, why: OpenError) -> Result<String, RemoveError> {
-    let set = memory::sysv_key(place).and_then(set_under);
+    let set = memory::sysv_key(place)
+        .filter(|&key| creation_ended(key, Duration::ZERO))
+        .and_then(set_under);
     match set.map(|set| set.destroy()) {
         Some(Ok(())) => Ok("the semaphores of a ring that was never finished".to_owned()),
         _ => Err(why.into()),
