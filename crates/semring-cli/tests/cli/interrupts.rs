@@ -5,10 +5,10 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-use nix::pty::openpty;
 use nix::sys::signal::Signal;
 use semring_testkit::peer::Exit;
 
+use crate::support::terminal::new_terminal;
 use crate::support::{BROKEN_PIPE, DONE, Ring, TIMED_OUT, Tool, over_both_backends};
 
 over_both_backends! {
@@ -37,12 +37,12 @@ fn stuck_outputs() -> Vec<(&'static str, OwnedFd, OwnedFd)> {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     let (near, far) = UnixStream::pair().expect("a pair of sockets");
     let (here, there) = tcp_pair();
-    let terminal = openpty(None, None).expect("a terminal");
+    let (master, slave) = new_terminal();
     vec![
         ("pipe", writer.into(), reader.into()),
         ("socket", near.into(), far.into()),
         ("connection", here.into(), there.into()),
-        ("terminal", terminal.slave, terminal.master),
+        ("terminal", slave.into(), master.into()),
     ]
 }
 

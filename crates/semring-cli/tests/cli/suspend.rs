@@ -1,14 +1,11 @@
 //! `semring top` while it is stopped and continued, and when its terminal is gone.
 
-use std::fs::File;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 
-use crate::support::terminal::{LEAVE_SCREEN, OnTerminal, assert_restored};
+use crate::support::terminal::{LEAVE_SCREEN, OnTerminal, assert_restored, new_terminal_of};
 use crate::support::{SEMRING, wait_until};
 
 /// A shell with job control: it gets the terminal when `top` stops, and continues it after a line.
@@ -88,17 +85,7 @@ fn top_ends_when_its_terminal_is_gone() {
         } else {
             "exec \"$@\""
         };
-        let size = Winsize {
-            ws_row: 24,
-            ws_col: 80,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        let pty = openpty(&size, None).expect("a terminal");
-        // The terminal is gone when this process has closed it, and not when top ends.
-        let close = FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC);
-        fcntl(&pty.master, close).expect("a descriptor");
-        let slave = File::from(pty.slave);
+        let (mut screen, slave) = new_terminal_of(80);
         let stdio = || Stdio::from(slave.try_clone().expect("a descriptor"));
         // The tests may run under nohup.
         let mut command = Command::new("env");
@@ -113,7 +100,6 @@ fn top_ends_when_its_terminal_is_gone() {
         let mut child = command.spawn().expect("setsid starts");
         drop(command);
         drop(slave);
-        let mut screen = File::from(pty.master);
         let mut drawn = Vec::new();
         let mut block = [0; 4096];
         while !String::from_utf8_lossy(&drawn).contains("semring top") {

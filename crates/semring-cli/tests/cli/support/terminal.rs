@@ -2,14 +2,48 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use nix::pty::{Winsize, openpty};
+use nix::fcntl::OFlag;
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::unistd::Pid;
 
 use super::{SEMRING, wait_until};
+
+/// A new terminal: the side that draws it, and the side of its programs.
+///
+/// Both descriptors are closed in processes that other tests start meanwhile: a terminal is gone when the
+/// last descriptor of its first side is closed. With `openpty` such a process could inherit one.
+pub fn new_terminal() -> (File, File) {
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let master = posix_openpt(flags).expect("a terminal");
+    grantpt(&master).expect("a terminal");
+    unlockpt(&master).expect("a terminal");
+    let slave = File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NOCTTY)
+        .open(ptsname_r(&master).expect("its name"))
+        .expect("its other side");
+    let master = master.as_fd().try_clone_to_owned().expect("a descriptor");
+    (File::from(master), slave)
+}
+
+/// The same with 24 rows.
+pub fn new_terminal_of(columns: u16) -> (File, File) {
+    let (master, slave) = new_terminal();
+    let status = Command::new("stty")
+        .args(["rows", "24", "columns", &columns.to_string()])
+        .stdin(Stdio::from(slave.try_clone().expect("a descriptor")))
+        .status()
+        .expect("stty runs");
+    assert!(status.success(), "{status}");
+    (master, slave)
+}
 
 /// A program on a terminal of its own, and what it has drawn so far.
 pub struct OnTerminal {
@@ -26,14 +60,7 @@ impl OnTerminal {
 
     /// With a command such as `env` in front of it.
     pub fn start_behind(before: &[&str], columns: u16, no_color: bool) -> OnTerminal {
-        let size = Winsize {
-            ws_row: 24,
-            ws_col: columns,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        let pty = openpty(&size, None).expect("a terminal");
-        let slave = File::from(pty.slave);
+        let (mut screen, slave) = new_terminal_of(columns);
         let stdio = || Stdio::from(slave.try_clone().expect("a descriptor"));
         // With the terminal as its own, so that it hears of a new size.
         let mut command = Command::new("setsid");
@@ -50,7 +77,6 @@ impl OnTerminal {
             command.env("NO_COLOR", "1");
         }
         let child = command.spawn().expect("setsid starts");
-        let mut screen = File::from(pty.master);
         let keys = screen.try_clone().expect("a descriptor");
         let drawn = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&drawn);
