@@ -100,8 +100,8 @@ fn check(pair: &mut Pair, size: usize) {
 fn messages(criterion: &mut Criterion) {
     let (_name, ring) = ring("messages", 256 << 10);
     let mut pair = (
-        ring.producer().expect("a lane"),
-        ring.consumer().expect("the role"),
+        ring.attach_producer().expect("a lane"),
+        ring.attach_consumer().expect("the role"),
     );
     for size in [8, 64, 1024] {
         check(&mut pair, size);
@@ -157,8 +157,8 @@ fn batches(criterion: &mut Criterion) {
     const BATCH: u64 = 32;
     let (_name, ring) = ring("batches", 256 << 10);
     let mut pair = (
-        ring.producer().expect("a lane"),
-        ring.consumer().expect("the role"),
+        ring.attach_producer().expect("a lane"),
+        ring.attach_consumer().expect("the role"),
     );
     check(&mut pair, 64);
     let bytes = [7; 64];
@@ -186,8 +186,8 @@ fn batches(criterion: &mut Criterion) {
 fn wrapping(criterion: &mut Criterion) {
     let (_name, ring) = ring("wrapping", 4 << 10);
     let mut pair = (
-        ring.producer().expect("a lane"),
-        ring.consumer().expect("the role"),
+        ring.attach_producer().expect("a lane"),
+        ring.attach_consumer().expect("the role"),
     );
     check(&mut pair, 1000);
     let bytes = [7; 1000];
@@ -208,13 +208,13 @@ fn roles(criterion: &mut Criterion) {
     {
         let (_name, ring) = ring("producer", 256 << 10);
         group.bench_function("producer", |bencher| {
-            bencher.iter(|| drop(ring.producer().expect("a lane")));
+            bencher.iter(|| drop(ring.attach_producer().expect("a lane")));
         });
     }
     {
         let (_name, ring) = ring("consumer", 256 << 10);
         group.bench_function("consumer", |bencher| {
-            bencher.iter(|| drop(ring.consumer().expect("the role")));
+            bencher.iter(|| drop(ring.attach_consumer().expect("the role")));
         });
     }
     group.bench_function("open", |bencher| {
@@ -243,10 +243,10 @@ fn roles(criterion: &mut Criterion) {
 fn kernel(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("calls");
     let (_name, ring) = ring("probe", 256 << 10);
-    let _consumer = ring.consumer().expect("the role");
-    let mut producer = ring.producer().expect("a lane");
+    let _consumer = ring.attach_consumer().expect("the role");
+    let mut producer = ring.attach_producer().expect("a lane");
     group.bench_function("probe: is the consumer there?", |bencher| {
-        bencher.iter(|| producer.probe().expect("it is"));
+        bencher.iter(|| producer.check_consumer().expect("it is"));
     });
     // What a wake-up costs the one who rings, and what taking a token costs that is there already;
     // without a sleeper, because the switch between processes is the scheduler's.

@@ -153,8 +153,8 @@ fn run_case<const LEN: usize>(half: Half, asymmetric: bool) {
         .expect("a ring");
     let mut pair = Pair {
         // First the consumer, so that the producer finds one that makes barriers.
-        consumer: ring.consumer().expect("the role"),
-        producer: ring.producer().expect("a lane"),
+        consumer: ring.attach_consumer().expect("the role"),
+        producer: ring.attach_producer().expect("a lane"),
     };
     for _ in 0..WARM_UP_ROUNDS {
         for number in 0..MESSAGES {

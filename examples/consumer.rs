@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let ring = spsc::Builder::new(&name).open_or_create()?;
     // Refused while there is another consumer. What a predecessor received and did not release
     // comes again.
-    let mut consumer = ring.consumer()?;
+    let mut consumer = ring.attach_consumer()?;
     println!("waiting at {}", ring.address());
 
     loop {

@@ -10,9 +10,9 @@ use semring::spsc;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let name = format!("hello-{}", std::process::id());
     let ring = spsc::Builder::new(&name).capacity(64 << 10).create()?;
-    let mut consumer = ring.consumer()?;
+    let mut consumer = ring.attach_consumer()?;
 
-    let mut producer = ring.producer()?;
+    let mut producer = ring.attach_producer()?;
     let sending = std::thread::spawn(move || -> Result<(), semring::SendError> {
         for word in ["hello", "from", "another", "thread"] {
             producer.send(word.as_bytes())?;

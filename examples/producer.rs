@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // Whoever comes first makes the ring; the other opens the same one.
     let ring = spsc::Builder::new(&name).open_or_create()?;
-    let mut producer = ring.producer()?; // refused while there is another one: the ring has one lane
+    let mut producer = ring.attach_producer()?; // refused while there is another one: the ring has one lane
 
     for number in 1..=count {
         match producer.send(&number.to_le_bytes()) {

@@ -27,7 +27,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Answers in capitals, until it is killed.
 fn serve(door: &str) -> Result<(), Box<dyn Error>> {
-    let mut visitors = mpsc::Builder::new(door).open_or_create()?.consumer()?;
+    let mut visitors = mpsc::Builder::new(door)
+        .open_or_create()?
+        .attach_consumer()?;
     loop {
         let name = match visitors.recv() {
             Ok(message) => String::from_utf8_lossy(&message.to_vec()).into_owned(),
@@ -75,7 +77,7 @@ fn connect(door: &str) -> Result<Client, Box<dyn Error>> {
     let client = Client::new(pair.client_end()?);
     mpsc::Builder::new(door)
         .open()?
-        .producer()?
+        .attach_producer()?
         .send(name.as_bytes())?;
     Ok(client)
 }

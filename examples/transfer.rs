@@ -118,7 +118,7 @@ fn pass(transport: Transport, file: &Path, take: Take) -> Result<Duration> {
             let name = format!("{prefix}transfer-{}", std::process::id());
             let ring = spsc::Builder::new(&name).capacity(1 << 20).create()?;
             let _removed = RemoveOnDrop(ring.address());
-            let mut consumer = ring.consumer()?;
+            let mut consumer = ring.attach_consumer()?;
             let producer = command.args(["ring", &name]).spawn()?;
             from_ring(&mut consumer, &mut take)?;
             producer
@@ -177,7 +177,7 @@ fn produce(file: &str, kind: &str, to: &str) -> Result<()> {
     SigSet::all().thread_unblock()?;
     let file = File::open(file)?;
     if kind == "ring" {
-        let mut producer = spsc::open(to)?.producer()?;
+        let mut producer = spsc::open(to)?.attach_producer()?;
         loop {
             let mut message = producer.reserve(CHUNK)?;
             match message.fill_from(&file)? {

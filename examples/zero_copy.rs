@@ -18,8 +18,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     // semring, and mode 0600 keeps other users away.
     let trusting = unsafe { spsc::Builder::new(&name).mode(0o600).trust_peers() };
     let ring = trusting.create()?;
-    let mut producer = ring.producer()?;
-    let mut consumer = ring.consumer()?;
+    let mut producer = ring.attach_producer()?;
+    let mut consumer = ring.attach_consumer()?;
 
     // 1. A reservation is a place in the ring. The length need not be known: reserve the most, write,
     //    give the rest back. Nobody sees anything before the commit.

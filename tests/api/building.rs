@@ -20,9 +20,9 @@ fn text<T>(result: Result<T, impl std::fmt::Display>) -> String {
 over_each_backend! {
     fn what_is_asked_for_is_what_is_made(bench) {
         let builder = mpsc::Builder::new(&bench.address).capacity(5000).producers(3).mode(0o640);
-        let ring = builder.clone().guard(GuardKind::Semaphore).implicit(true).create().unwrap();
+        let ring = builder.clone().guard(GuardKind::Semaphore).auto_remove(true).create().unwrap();
         bench.guard.objects();
-        let seen = (ring.capacity_bytes(), ring.lanes(), ring.is_implicit(), ring.was_created());
+        let seen = (ring.capacity_bytes(), ring.lanes(), ring.is_auto_removed(), ring.was_created());
         assert_eq!(seen, (8192, 3, true, true), "the capacity is rounded up");
         assert_eq!(ring.address().to_string(), bench.address);
         assert!(format!("{ring:?}").contains(bench.guard.name()));
@@ -45,7 +45,7 @@ over_each_backend! {
     fn what_nobody_said_has_a_default(bench) {
         let ring = mpsc::Builder::new(&bench.address).create().unwrap();
         bench.guard.objects();
-        assert_eq!((ring.capacity_bytes(), ring.lanes(), ring.is_implicit()), (256 << 10, 8, false));
+        assert_eq!((ring.capacity_bytes(), ring.lanes(), ring.is_auto_removed()), (256 << 10, 8, false));
         assert_eq!(ring.max_message_bytes(), 64 << 10);
         assert_eq!(ring.info().unwrap().mode, 0o600);
         ring.remove().unwrap();
@@ -103,8 +103,8 @@ over_each_backend! {
         // The ends of what is allowed.
         let ring = new().capacity(1).producers(240).create().unwrap();
         assert_eq!((ring.capacity_bytes(), ring.lanes()), (4096, 240));
-        drop(ring.consumer().unwrap());
-        drop(ring.producer().unwrap());
+        drop(ring.attach_consumer().unwrap());
+        drop(ring.attach_producer().unwrap());
     }
 
     fn a_name_is_taken_once_and_missing_before(bench) {
@@ -138,9 +138,9 @@ over_each_backend! {
     fn a_clone_is_the_same_ring(bench) {
         let ring = bench.spsc();
         let clone = ring.clone();
-        clone.producer().unwrap().send(b"x").unwrap();
+        clone.attach_producer().unwrap().send(b"x").unwrap();
         drop(clone);
-        assert_eq!(ring.consumer().unwrap().recv().unwrap().to_vec(), b"x");
+        assert_eq!(ring.attach_consumer().unwrap().recv().unwrap().to_vec(), b"x");
     }
 }
 

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use semring::duplex::{Builder, CallId, Client, Endpoint, Server};
-use semring::{CallError, Meta, RecvError, SendError};
+use semring::{CallError, RecvError, SendError, Tag};
 use semring_testkit::watchdog::Watchdog;
 
 use crate::bench::{CAPACITY, PATIENCE, SOON, while_asleep};
@@ -337,7 +337,7 @@ fn what_is_no_call_is_dropped_and_counted() {
     for (kind, len) in [(0, 20), (1, 7), (2, 20), (9, 8)] {
         strange
             .producer()
-            .send_with(&vec![0; len], Meta { kind, flags: 0 })
+            .send_with(&vec![0; len], Tag { kind, flags: 0 })
             .unwrap();
     }
     assert_eq!(
@@ -357,7 +357,7 @@ fn what_is_no_call_is_dropped_and_counted() {
     ] {
         strange
             .producer()
-            .send_with(bytes, Meta { kind, flags: 0 })
+            .send_with(bytes, Tag { kind, flags: 0 })
             .unwrap();
     }
     assert_eq!(client.wait_timeout(id, SOON), Err(CallError::TimedOut));

@@ -69,7 +69,7 @@ over_each_backend! {
         for guard in [GuardKind::Semaphore, GuardKind::Pipe] {
             for (at, word) in DAMAGES {
                 let builder = spsc::Builder::new(&bench.address).capacity(CAPACITY).guard(guard);
-                let mut producer = builder.create().unwrap().producer().unwrap();
+                let mut producer = builder.create().unwrap().attach_producer().unwrap();
                 flip(&bench, at);
                 let refused = semring::remove(&address, false).unwrap_err();
                 assert!(matches!(refused, RemoveError::Open(_)), "{refused}");
@@ -95,7 +95,7 @@ over_each_backend! {
             taken_for(force_remove(&bench.address.parse().unwrap()).unwrap());
             bench.guard.clean();
         }
-        kept.producer().unwrap().send(b"still there").unwrap();
+        kept.attach_producer().unwrap().send(b"still there").unwrap();
     }
 }
 

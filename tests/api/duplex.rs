@@ -212,7 +212,7 @@ over_each_backend! {
         let half = up.create().unwrap();
         let pair = pair(&bench.address);
         bench.guard.objects();
-        assert!(matches!(half.producer(), Err(AttachError::Removed)));
+        assert!(matches!(half.attach_producer(), Err(AttachError::Removed)));
         pair.remove().unwrap();
         bench.guard.assert_clean();
     }
@@ -228,31 +228,31 @@ over_each_backend! {
     }
 
     fn an_unused_pair_is_pruned_whole_or_not_at_all(bench) {
-        let leftovers = || {
-            let mut found = semring::leftovers();
+        let orphans = || {
+            let mut found = semring::orphans();
             found.retain(|leftover| leftover.name().contains(bench.guard.name()));
             found
         };
         // Somebody asked for it.
         let pair = pair(&bench.address);
         bench.guard.objects();
-        assert!(leftovers().is_empty(), "{:?}", leftovers());
+        assert!(orphans().is_empty(), "{:?}", orphans());
         pair.remove().unwrap();
-        let ring = spsc::Builder::new(&bench.address).capacity(CAPACITY).implicit(true);
+        let ring = spsc::Builder::new(&bench.address).capacity(CAPACITY).auto_remove(true);
         let pair = Builder::from(ring).create().unwrap();
         bench.guard.objects();
-                let found = leftovers();
-        assert_eq!(found.iter().map(semring::Leftover::name).collect::<Vec<_>>(), [bench.address.as_str()]);
+                let found = orphans();
+        assert_eq!(found.iter().map(semring::Orphan::name).collect::<Vec<_>>(), [bench.address.as_str()]);
         // One message in the second ring keeps both.
-        pair.down().producer().unwrap().send(b"kept").unwrap();
-        assert_eq!(found[0].remove(false).unwrap(), semring::Pruned::Unread { messages: 1 });
+        pair.down().attach_producer().unwrap().send(b"kept").unwrap();
+        assert_eq!(found[0].remove(false).unwrap(), semring::PruneOutcome::Unread { messages: 1 });
         names_are_there(&bench, true);
-        let consumer = pair.down().consumer().unwrap();
-        assert!(leftovers().is_empty(), "{:?}", leftovers());
-        assert_eq!(found[0].remove(true).unwrap(), semring::Pruned::InUse);
+        let consumer = pair.down().attach_consumer().unwrap();
+        assert!(orphans().is_empty(), "{:?}", orphans());
+        assert_eq!(found[0].remove(true).unwrap(), semring::PruneOutcome::InUse);
         drop(consumer);
-        assert_eq!(leftovers()[0].unread_messages(), 1);
-        assert_eq!(leftovers()[0].remove(true).unwrap(), semring::Pruned::Removed);
+        assert_eq!(orphans()[0].unread_messages(), 1);
+        assert_eq!(orphans()[0].remove(true).unwrap(), semring::PruneOutcome::Removed);
         bench.guard.assert_clean();
     }
 

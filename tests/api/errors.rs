@@ -33,7 +33,7 @@ fn refusals_of_set_up_name_the_ring_and_the_way_out() {
     let name = bench.address.as_str();
     assert_names_the_ring(&any::open(name).unwrap_err().to_string(), name);
     let ring = bench.mpsc(2);
-    let producer = ring.producer().unwrap();
+    let producer = ring.attach_producer().unwrap();
     for (text, way_out) in [
         (
             mpsc::Builder::new(name).create().unwrap_err().to_string(),
@@ -149,7 +149,7 @@ fn every_error_is_a_sentence() {
         AttachError::ConsumerPresent { pid: 1 },
         AttachError::NoFreeLane { lanes: 8, pid: 1 },
         AttachError::Removed,
-        AttachError::Poisoned { lane: 1, position },
+        AttachError::Corrupt { lane: 1, position },
         AttachError::Forked,
         AttachError::Permission,
         AttachError::Os {
@@ -169,7 +169,7 @@ fn every_error_is_a_sentence() {
         SendError::ConsumerGone,
         SendError::Closed,
         SendError::Removed,
-        SendError::Poisoned,
+        SendError::Corrupt,
         SendError::TimedOut,
         SendError::Interrupted,
         SendError::Forked,
@@ -183,7 +183,7 @@ fn every_error_is_a_sentence() {
     for error in [
         RecvError::Empty,
         RecvError::EndOfStream,
-        RecvError::Poisoned { lane: 1, position },
+        RecvError::Corrupt { lane: 1, position },
         RecvError::Removed,
         RecvError::TimedOut,
         RecvError::Interrupted,

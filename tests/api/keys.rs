@@ -65,7 +65,7 @@ fn a_file_does_not_get_the_ring_of_another_one() {
     let ring = spsc::Builder::new(address(&first).to_string())
         .create()
         .unwrap();
-    ring.producer().unwrap().send(b"kept").unwrap();
+    ring.attach_producer().unwrap().send(b"kept").unwrap();
     let name = address(&second).to_string();
     let named = |error: &dyn std::fmt::Display| {
         let text = error.to_string();

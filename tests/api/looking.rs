@@ -73,9 +73,9 @@ fn as_nobody<R: Send>(run: impl FnOnce() -> R + Send) -> Option<R> {
 over_each_backend! {
     fn looking_tells_everything_and_changes_nothing(bench) {
         let ring = bench.mpsc(3);
-        let mut first = ring.producer().unwrap();
-        let mut second = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut first = ring.attach_producer().unwrap();
+        let mut second = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         for _ in 0..5 {
             first.send(&[1; 100]).unwrap();
         }
@@ -95,7 +95,7 @@ over_each_backend! {
         assert_eq!(info.uuid.len(), 32);
         assert_eq!((info.mode, info.uid), (0o600, nix::unistd::geteuid().as_raw()));
         assert_eq!(info.gid, nix::unistd::getegid().as_raw());
-        assert_eq!((info.creator_pid, info.implicit), (pid, false));
+        assert_eq!((info.creator_pid, info.auto_remove), (pid, false));
         assert!(info.created_ns > 1_700_000_000_000_000_000);
         assert_eq!((info.state, info.consumer_pid), (RingState::Active, Some(pid)));
         assert_eq!((info.consumer_sleeps, info.consumer_closed), (false, false));
@@ -108,7 +108,7 @@ over_each_backend! {
         assert_eq!((one.attached_producers, one.finished_producers), (1, 0));
         assert_eq!((two.attached_producers, two.finished_producers), (1, 1));
         assert_eq!((three.attached_producers, three.used_bytes), (0, 0));
-        assert_eq!((one.producer_sleeps, one.lost_messages, one.poisoned), (false, 0, None));
+        assert_eq!((one.producer_sleeps, one.lost_messages, one.corrupt_at), (false, 0, None));
         assert_eq!(listed(&info).unwrap().unread_messages(), 4);
         assert_eq!(ring.info().unwrap().uuid, info.uuid);
         assert_eq!(any::open(&bench.address).unwrap().info().unwrap().producers(), 1);
@@ -121,8 +121,8 @@ over_each_backend! {
 
     fn who_sleeps_is_seen(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         let mut seen = false;
         while_asleep(|| consumer.recv().map(drop).unwrap(), || {
             seen = ring.info().unwrap().consumer_sleeps;
@@ -141,7 +141,7 @@ over_each_backend! {
 
     fn a_user_who_may_only_read_looks_and_does_nothing_else(bench) {
         let ring = spsc::Builder::new(&bench.address).mode(0o644).capacity(CAPACITY).create().unwrap();
-        let mut producer = ring.producer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
         producer.send(b"private").unwrap();
         let before = everything(&bench);
         let address: Address = bench.address.parse().unwrap();
@@ -176,12 +176,12 @@ over_each_backend! {
 
     fn another_user_takes_part_if_the_mode_allows_it_but_does_not_remove(bench) {
         let ring = spsc::Builder::new(&bench.address).mode(0o666).capacity(CAPACITY).create().unwrap();
-        let mut producer = ring.producer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
         producer.send(b"for everybody").unwrap();
         drop(producer);
         as_nobody(|| {
             let theirs = spsc::open(&bench.address).unwrap();
-            let mut consumer = theirs.consumer().unwrap();
+            let mut consumer = theirs.attach_consumer().unwrap();
             assert_eq!(consumer.recv().unwrap().to_vec(), b"for everybody");
             let refused = consumer.remove_at_end().unwrap_err();
             assert!(matches!(refused, RemoveError::Permission { .. }), "{refused}");
@@ -190,15 +190,15 @@ over_each_backend! {
             assert!(matches!(theirs.remove(), Err(RemoveError::Permission { .. })));
         });
         // The refused removals left no tombstone behind.
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         producer.send(b"on").unwrap();
         while consumer.recv().unwrap().to_vec() != b"on" {}
     }
 
     fn positions_are_counted_in_bytes(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
         assert_eq!(producer.position(), Position::default());
         producer.send(&[0; 9]).unwrap();
         assert_eq!(producer.position(), Position::new(24));
@@ -229,8 +229,8 @@ fn kinds_and_guards_have_names() {
     let [_, ring] = ring;
     assert_eq!(RingKind::Spsc.to_string(), "spsc");
     assert_eq!(RingState::Active.to_string(), "active");
-    let producer = ring.producer().unwrap();
-    let consumer = ring.consumer().unwrap();
+    let producer = ring.attach_producer().unwrap();
+    let consumer = ring.attach_consumer().unwrap();
     for text in [format!("{producer:?}"), format!("{consumer:?}")] {
         assert!(text.contains(bench.guard.name()), "{text}");
     }

@@ -14,7 +14,7 @@ fn a_moved_file_gets_new_pipes_and_the_old_ones_are_nobodys() {
     let address = |folder: &std::path::Path| format!("file:{}", folder.join("ring").display());
     let builder = spsc::Builder::new(address(&from)).guard(GuardChoice::Pipe);
     let old = builder.create().unwrap();
-    let mut producer = old.producer().unwrap();
+    let mut producer = old.attach_producer().unwrap();
     producer.send(b"kept").unwrap();
     std::fs::rename(from.join("ring"), to.join("ring")).unwrap();
     // Somebody has a role by the old ones.
@@ -22,9 +22,9 @@ fn a_moved_file_gets_new_pipes_and_the_old_ones_are_nobodys() {
     assert!(refused.to_string().contains("its role"), "{refused}");
     drop(producer);
     let new = any::open(address(&to)).unwrap();
-    assert_eq!(old.producer().map(drop), Err(AttachError::Removed));
-    assert_eq!(old.consumer().map(drop), Err(AttachError::Removed));
-    let mut consumer = new.consumer().unwrap();
+    assert_eq!(old.attach_producer().map(drop), Err(AttachError::Removed));
+    assert_eq!(old.attach_consumer().map(drop), Err(AttachError::Removed));
+    let mut consumer = new.attach_consumer().unwrap();
     assert_eq!(consumer.recv().unwrap().to_vec(), b"kept");
     let end = consumer.recv().map(|_| ());
     assert_eq!(end, Err(RecvError::EndOfStream));

@@ -38,8 +38,8 @@ over_each_backend! {
         const BYTES: usize = 300_000;
         let text: Vec<u8> = (0..BYTES).map(|at| (at * 7 + at / 255) as u8).collect();
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         let (input, mut feed) = io::pipe().unwrap();
         let (mut result, output) = io::pipe().unwrap();
         let arrived = thread::scope(|scope| {
@@ -72,8 +72,8 @@ over_each_backend! {
 
     fn filling_and_writing_go_on_where_they_stopped(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         let (input, mut feed) = io::pipe().unwrap();
         let mut reservation = producer.reserve(10).unwrap();
         reservation.write_all(b"> ").unwrap();
@@ -106,8 +106,8 @@ over_each_backend! {
 
     fn what_the_pipe_says_is_given_on(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         let (input, _feed) = io::pipe().unwrap();
         never_wait(&input);
         let mut reservation = producer.reserve(10).unwrap();
@@ -139,8 +139,8 @@ over_each_backend! {
     fn a_signal_interrupts_filling_and_writing(bench) {
         let_signals_interrupt();
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         let (input, mut feed) = io::pipe().unwrap();
         let (tell, told) = std::sync::mpsc::channel();
         thread::scope(|scope| {
@@ -190,7 +190,7 @@ over_each_backend! {
 fn writing_from_beyond_a_message_panics() {
     let bench = Bench::new("posix", "beyond");
     let ring = bench.spsc();
-    ring.producer().unwrap().send(b"12").unwrap();
-    let mut consumer = ring.consumer().unwrap();
+    ring.attach_producer().unwrap().send(b"12").unwrap();
+    let mut consumer = ring.attach_consumer().unwrap();
     let _ = consumer.recv().unwrap().write_to(3, io::stdout());
 }

@@ -31,10 +31,10 @@ fn is_readable_now(pollable: &Pollable) -> bool {
 over_each_backend! {
     fn a_descriptor_is_readable_until_there_was_nothing(bench) {
         let ring = spsc_ring(&bench);
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         producer.send(b"before").unwrap();
-        let pollable = consumer.as_fd().unwrap();
+        let pollable = consumer.pollable().unwrap();
         // One call each time, and never a message behind one's back.
         for expected in [&b"before"[..], b"one", b"two", b"three"] {
             assert!(is_readable_now(&pollable));
@@ -59,9 +59,9 @@ over_each_backend! {
 
     fn blocking_and_polling_go_together(bench) {
         let ring = spsc_ring(&bench);
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
-        let pollable = consumer.as_fd().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
+        let pollable = consumer.pollable().unwrap();
         for round in 0..100u32 {
             producer.send(&round.to_le_bytes()).unwrap();
             producer.send(b"second").unwrap();
@@ -78,8 +78,8 @@ over_each_backend! {
 
     fn a_producer_is_polled_for_room(bench) {
         let ring = spsc_ring(&bench);
-        let mut producer = ring.producer().unwrap();
-        let pollable = producer.as_fd().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let pollable = producer.pollable().unwrap();
         assert!(is_readable_now(&pollable));
         let fill = |producer: &mut spsc::Producer| {
             let mut sent = 0u64;
@@ -93,7 +93,7 @@ over_each_backend! {
         };
         let mut sent = fill(&mut producer);
         assert!(!is_readable_now(&pollable));
-        let mut consumer = ring.consumer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         let (mut received, mut turns) = (0, 0);
         while turns < 50 {
             while consumer.try_recv().is_ok() {
@@ -118,9 +118,9 @@ over_each_backend! {
 
     fn a_removal_is_something_to_tell(bench) {
         let ring = spsc_ring(&bench);
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
-        let polled = [consumer.as_fd().unwrap(), producer.as_fd().unwrap()];
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
+        let polled = [consumer.pollable().unwrap(), producer.pollable().unwrap()];
         while producer.try_send(&[7; MAX]).is_ok() {}
         while consumer.try_recv().is_ok() {}
         while producer.try_send(&[7; MAX]).is_ok() {}
@@ -138,10 +138,10 @@ over_each_backend! {
         let builder = spsc::Builder::new(&bench.address).guard(GuardKind::Semaphore);
         let ring = builder.create().unwrap();
         bench.guard.objects();
-        let refused = ring.consumer().unwrap().as_fd().unwrap_err();
+        let refused = ring.attach_consumer().unwrap().pollable().unwrap_err();
         assert_eq!(refused.kind(), std::io::ErrorKind::Unsupported);
         assert!(refused.to_string().contains("--guard pipe"), "{refused}");
-        assert!(ring.producer().unwrap().as_fd().is_err());
+        assert!(ring.attach_producer().unwrap().pollable().is_err());
     }
 }
 
@@ -158,8 +158,8 @@ fn a_consumer_a_socket_and_a_timer_share_an_event_loop() {
         .producers(3);
     let ring = builder.guard(GuardChoice::Pipe).create().unwrap();
     bench.guard.objects();
-    let mut consumer = ring.consumer().unwrap();
-    let pollable = consumer.as_fd().unwrap();
+    let mut consumer = ring.attach_consumer().unwrap();
+    let pollable = consumer.pollable().unwrap();
     let (mut ours, theirs) = UnixStream::pair().unwrap();
     let mut theirs = Some(theirs);
     let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::empty()).unwrap();
@@ -178,7 +178,7 @@ fn a_consumer_a_socket_and_a_timer_share_an_event_loop() {
     let (mut sums, mut said, mut ticks) = ([0u64; 3], 0, 0);
     std::thread::scope(|scope| {
         for number in 0..PRODUCERS {
-            let mut producer = ring.producer().unwrap();
+            let mut producer = ring.attach_producer().unwrap();
             let mut socket = if number == 0 { theirs.take() } else { None };
             scope.spawn(move || {
                 for value in 0..EACH {

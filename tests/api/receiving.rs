@@ -10,8 +10,8 @@ use crate::bench::SOON;
 over_each_backend! {
     fn each_form_of_receive_gives_the_next_message(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         assert_eq!(consumer.try_recv().err(), Some(RecvError::Empty));
         assert_eq!(consumer.recv_timeout(SOON).err(), Some(RecvError::TimedOut));
         assert_eq!(consumer.try_recv_batch().err(), Some(RecvError::Empty));
@@ -35,8 +35,8 @@ over_each_backend! {
 
     fn a_batch_over_lanes_releases_each_lane_that_it_left(bench) {
         let ring = bench.mpsc(4);
-        let mut consumer = ring.consumer().unwrap();
-        let mut producers: Vec<_> = (0..4).map(|_| ring.producer().unwrap()).collect();
+        let mut consumer = ring.attach_consumer().unwrap();
+        let mut producers: Vec<_> = (0..4).map(|_| ring.attach_producer().unwrap()).collect();
         let used = || {
             let info = ring.info().unwrap();
             info.lanes.iter().map(|lane| lane.used_bytes).collect::<Vec<_>>()
@@ -59,15 +59,15 @@ over_each_backend! {
 
     fn a_message_says_which_holder_of_the_lane_sent_it(bench) {
         let ring = bench.spsc();
-        let mut consumer = ring.consumer().unwrap();
-        let mut first = ring.producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
+        let mut first = ring.attach_producer().unwrap();
         first.send(b"a").unwrap();
         first.send(b"b").unwrap();
         assert_eq!(consumer.recv().unwrap().generation(), Some(1));
         drop(first);
         let message = consumer.recv().unwrap();
         assert_eq!(message.generation(), Some(1), "it was the last holder so far");
-        let mut second = ring.producer().unwrap();
+        let mut second = ring.attach_producer().unwrap();
         assert_eq!(message.generation(), None);
         drop(message);
         second.send(b"c").unwrap();
@@ -76,8 +76,8 @@ over_each_backend! {
 
     fn a_message_can_be_read_in_every_way(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         producer.send(b"some text").unwrap();
         let mut message = consumer.recv().unwrap();
         assert_eq!((message.len(), message.lane(), message.position()), (9, 0, Position::new(0)));
@@ -92,7 +92,7 @@ over_each_backend! {
         let mut bytes = b"> ".to_vec();
         view.append_to(&mut bytes);
         assert_eq!(bytes, b"> some text");
-        assert_eq!((view.to_vec(), view.len(), view.meta()), (b"some text".to_vec(), 9, message.meta()));
+        assert_eq!((view.to_vec(), view.len(), view.tag()), (b"some text".to_vec(), 9, message.tag()));
         let mut two = [0; 2];
         assert_eq!(message.read(&mut two).unwrap(), 2);
         let mut rest = String::new();
@@ -108,8 +108,8 @@ over_each_backend! {
 
     fn what_is_put_back_comes_again_with_its_position(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         for number in 0..4u8 {
             producer.send(&[number; 30]).unwrap();
         }
@@ -130,8 +130,8 @@ over_each_backend! {
 
     fn a_batch_releases_a_part_and_puts_the_rest_back(bench) {
         let ring = bench.mpsc(3);
-        let mut producers = [ring.producer().unwrap(), ring.producer().unwrap()];
-        let mut consumer = ring.consumer().unwrap();
+        let mut producers = [ring.attach_producer().unwrap(), ring.attach_producer().unwrap()];
+        let mut consumer = ring.attach_consumer().unwrap();
         for number in 0..4u8 {
             for producer in &mut producers {
                 producer.send(&[number; 30]).unwrap();
@@ -170,15 +170,15 @@ over_each_backend! {
 
     fn what_a_consumer_took_with_it_unreleased_its_successor_gets(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         for number in 0..3u8 {
             producer.send(&[number]).unwrap();
         }
         consumer.recv().unwrap().release();
         std::mem::forget(consumer.recv().unwrap());
         drop(consumer);
-        let mut successor = ring.consumer().unwrap();
+        let mut successor = ring.attach_consumer().unwrap();
         assert_eq!(successor.received_messages(), 1);
         assert_eq!(successor.recv().unwrap().to_vec(), [1]);
         assert_eq!(successor.recv().unwrap().to_vec(), [2]);
@@ -186,12 +186,12 @@ over_each_backend! {
 
     fn the_stream_ends_once_with_the_last_producer(bench) {
         let ring = bench.mpsc(2);
-        let mut consumer = ring.consumer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         // Nobody was here: that is no end.
         assert_eq!(consumer.recv_timeout(SOON).err(), Some(RecvError::TimedOut));
         for _ in 0..3 {
-            let mut first = ring.producer().unwrap();
-            let second = ring.producer().unwrap();
+            let mut first = ring.attach_producer().unwrap();
+            let second = ring.attach_producer().unwrap();
             first.send(b"last").unwrap();
             drop(first);
             assert_eq!(consumer.recv().unwrap().to_vec(), b"last");
@@ -201,9 +201,9 @@ over_each_backend! {
             assert_eq!(consumer.recv_timeout(SOON).err(), Some(RecvError::TimedOut));
         }
         // A producer that sent nothing ends the stream as well, for each form.
-        drop(ring.producer().unwrap());
+        drop(ring.attach_producer().unwrap());
         assert_eq!(consumer.recv_batch().err(), Some(RecvError::EndOfStream));
-        drop(ring.producer().unwrap());
+        drop(ring.attach_producer().unwrap());
         let end = loop {
             match consumer.try_recv().err() {
                 Some(RecvError::Empty) => std::thread::yield_now(),
@@ -213,33 +213,33 @@ over_each_backend! {
         assert_eq!(end, Some(RecvError::EndOfStream));
         // What was delivered is noted in the ring: a new consumer waits.
         drop(consumer);
-        let mut consumer = ring.consumer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         assert_eq!(consumer.recv_timeout(SOON).err(), Some(RecvError::TimedOut));
     }
 
     fn a_second_consumer_is_refused_with_the_pid_of_the_first(bench) {
         let ring = bench.spsc();
-        let consumer = ring.consumer().unwrap();
+        let consumer = ring.attach_consumer().unwrap();
         let pid = std::process::id();
-        let refused = ring.consumer().map(drop).unwrap_err();
+        let refused = ring.attach_consumer().map(drop).unwrap_err();
         assert_eq!(refused, AttachError::ConsumerPresent { pid });
         assert!(refused.to_string().contains(&pid.to_string()));
         drop(consumer);
-        ring.consumer().unwrap();
+        ring.attach_consumer().unwrap();
     }
 
     fn a_closed_ring_takes_nothing_more_and_keeps_what_is_in_it(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let consumer = ring.attach_consumer().unwrap();
         producer.send(b"kept").unwrap();
         consumer.close();
-        assert_eq!(producer.probe(), Err(SendError::Closed));
+        assert_eq!(producer.check_consumer(), Err(SendError::Closed));
         assert!(ring.info().unwrap().consumer_closed);
         // A successor opens it again.
-        let mut consumer = ring.consumer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         assert!(!ring.info().unwrap().consumer_closed);
-        assert_eq!(producer.probe(), Ok(()));
+        assert_eq!(producer.check_consumer(), Ok(()));
         producer.send(b"more").unwrap();
         assert_eq!(consumer.recv().unwrap().to_vec(), b"kept");
         assert_eq!(consumer.recv().unwrap().to_vec(), b"more");
@@ -247,19 +247,19 @@ over_each_backend! {
 
     fn a_consumer_that_left_is_a_broken_pipe_once_it_was_met(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        assert_eq!(producer.probe(), Ok(()), "none was met");
-        drop(ring.consumer().unwrap());
-        assert_eq!(producer.probe(), Err(SendError::ConsumerGone));
+        let mut producer = ring.attach_producer().unwrap();
+        assert_eq!(producer.check_consumer(), Ok(()), "none was met");
+        drop(ring.attach_consumer().unwrap());
+        assert_eq!(producer.check_consumer(), Err(SendError::ConsumerGone));
         // Without asking: within a quarter lap.
         let refused = (0..11).find_map(|_| producer.try_send(&[0; 100]).err());
         assert_eq!(refused, Some(SendError::ConsumerGone));
-        producer.await_next_consumer().unwrap();
+        producer.accept_next_consumer().unwrap();
         producer.try_send(b"kept").unwrap();
-        assert_eq!(producer.probe(), Ok(()));
-        let mut next = ring.consumer().unwrap();
+        assert_eq!(producer.check_consumer(), Ok(()));
+        let mut next = ring.attach_consumer().unwrap();
         assert!(next.recv().is_ok());
         drop(next);
-        assert_eq!(producer.probe(), Err(SendError::ConsumerGone));
+        assert_eq!(producer.check_consumer(), Err(SendError::ConsumerGone));
     }
 }

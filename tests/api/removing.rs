@@ -58,8 +58,8 @@ over_each_backend! {
         let open = any::open(&bench.address).map(drop);
         assert!(matches!(open, Err(OpenError::NotFound { .. })));
         // The open handle knows; a second removal has nothing to do.
-        assert_eq!(ring.producer().map(drop), Err(AttachError::Removed));
-        assert_eq!(ring.consumer().map(drop), Err(AttachError::Removed));
+        assert_eq!(ring.attach_producer().map(drop), Err(AttachError::Removed));
+        assert_eq!(ring.attach_consumer().map(drop), Err(AttachError::Removed));
         ring.remove().unwrap();
         // And the name is free.
         bench.spsc();
@@ -67,8 +67,8 @@ over_each_backend! {
 
     fn a_ring_in_use_is_kept_and_its_users_named(bench) {
         let ring = bench.mpsc(2);
-        let producer = ring.producer().unwrap();
-        let consumer = ring.consumer().unwrap();
+        let producer = ring.attach_producer().unwrap();
+        let consumer = ring.attach_consumer().unwrap();
         let pid = std::process::id();
         let address = bench.address.parse().unwrap();
         for refused in [ring.remove(), semring::remove(&address, false)] {
@@ -83,7 +83,7 @@ over_each_backend! {
         let text = ring.remove().unwrap_err().to_string();
         assert!(!text.contains("consumer") && text.contains("producers"), "{text}");
         drop(producer);
-        let consumer = ring.consumer().unwrap();
+        let consumer = ring.attach_consumer().unwrap();
         let text = ring.remove().unwrap_err().to_string();
         assert!(text.contains("consumer") && !text.contains("producers"), "{text}");
         assert!(!ring.remove_if_done().unwrap());
@@ -93,9 +93,9 @@ over_each_backend! {
 
     fn force_ends_everybody(bench) {
         let ring = bench.mpsc(2);
-        let mut sleeping = ring.producer().unwrap();
-        let mut awake = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut sleeping = ring.attach_producer().unwrap();
+        let mut awake = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         let address = bench.address.parse().unwrap();
         while sleeping.try_send(&[0; 1000]).is_ok() {}
         let ended = while_asleep(
@@ -104,7 +104,7 @@ over_each_backend! {
         );
         assert_eq!(ended, Err(SendError::Removed));
         for _ in 0..2 {
-            assert_eq!(awake.probe(), Err(SendError::Removed));
+            assert_eq!(awake.check_consumer(), Err(SendError::Removed));
             let refused = (0..20).find_map(|_| awake.try_send(&[0; 1000]).err());
             assert_eq!(refused, Some(SendError::Removed));
         }
@@ -118,7 +118,7 @@ over_each_backend! {
 
     fn a_sleeping_consumer_is_told_that_its_ring_was_removed(bench) {
         let ring = bench.spsc();
-        let mut consumer = ring.consumer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         let address = bench.address.parse().unwrap();
         let ended = while_asleep(
             || consumer.recv().map(drop),
@@ -129,8 +129,8 @@ over_each_backend! {
 
     fn the_consumer_removes_the_ring_at_the_end_of_its_stream(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         producer.send(b"late").unwrap();
         assert!(!consumer.remove_at_end().unwrap(), "a producer is there");
         drop(producer);
@@ -146,8 +146,8 @@ over_each_backend! {
     /// somebody while it lives, and nobody ever after.
     fn an_end_that_could_not_be_acted_on_is_due_again(bench) {
         let ring = bench.spsc();
-        drop(ring.producer().unwrap());
-        let mut consumer = ring.consumer().unwrap();
+        drop(ring.attach_producer().unwrap());
+        let mut consumer = ring.attach_consumer().unwrap();
         assert_eq!(consumer.recv().err(), Some(RecvError::EndOfStream));
         let somebody = Visitor::come(&bench.keeper());
         assert!(!consumer.remove_at_end().unwrap());
@@ -158,34 +158,34 @@ over_each_backend! {
 
     fn a_ring_is_done_when_nothing_is_lost_by_its_removal(bench) {
         let ring = bench.spsc();
-        ring.producer().unwrap().send(b"unread").unwrap();
+        ring.attach_producer().unwrap().send(b"unread").unwrap();
         assert!(!ring.remove_if_done().unwrap());
         // Read and done.
-        ring.consumer().unwrap().recv().unwrap().release();
+        ring.attach_consumer().unwrap().recv().unwrap().release();
         assert!(ring.remove_if_done().unwrap());
         bench.guard.assert_clean();
         // Unread, but the consumer left on purpose.
         let ring = bench.spsc();
-        ring.producer().unwrap().send(b"unread").unwrap();
-        ring.consumer().unwrap().close();
+        ring.attach_producer().unwrap().send(b"unread").unwrap();
+        ring.attach_consumer().unwrap().close();
         assert!(ring.remove_if_done().unwrap());
         bench.guard.assert_clean();
     }
 
     fn a_ring_whose_guard_is_gone_is_described_and_can_be_removed(bench) {
         let ring = bench.spsc();
-        let mut consumer = ring.consumer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         bench.keeper().remove();
         assert_eq!(consumer.recv_timeout(SOON).err(), Some(RecvError::Removed));
         drop(consumer);
         let error = any::open(&bench.address).map(drop).unwrap_err();
-        assert!(matches!(error, OpenError::GuardLost { .. }));
+        assert!(matches!(error, OpenError::GuardMissing { .. }));
         let text = error.to_string();
         assert!(text.contains("semaphores") || text.contains("pipes"), "{text}");
         assert!(text.contains("semring rm --force"), "{text}");
         let address = bench.address.parse().unwrap();
         let info = semring::inspect(&address).unwrap();
-        assert_eq!((info.state, info.state.to_string().as_str()), (RingState::Unguarded, "unguarded"));
+        assert_eq!((info.state, info.state.to_string().as_str()), (RingState::GuardMissing, "guard_missing"));
         assert!(semring::list().iter().any(|listed| listed.uuid == info.uuid));
         assert!(semring::remove(&address, false).is_err());
         semring::remove(&address, true).unwrap();

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use semring::{Meta, Producer, SendError, Spsc, any, mpsc};
+use semring::{Producer, SendError, Spsc, Tag, any, mpsc};
 
 use crate::bench::{CAPACITY, MAX, SOON};
 
@@ -18,16 +18,16 @@ fn fill(producer: &mut Producer<Spsc>) -> usize {
 over_each_backend! {
     fn each_form_of_send_arrives_in_order(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let meta = Meta { kind: 3, flags: 0x0A };
+        let mut producer = ring.attach_producer().unwrap();
+        let tag = Tag { kind: 3, flags: 0x0A };
         producer.send(b"send").unwrap();
-        producer.send_with(b"send_with", meta).unwrap();
+        producer.send_with(b"send_with", tag).unwrap();
         producer.try_send(b"try_send").unwrap();
         producer.send_timeout(b"send_timeout", SOON).unwrap();
         producer.send(b"").unwrap();
         let mut reservation = producer.reserve(7).unwrap();
         reservation.write_at(0, b"reserve");
-        reservation.set_meta(meta);
+        reservation.set_tag(tag);
         reservation.commit();
         let mut reservation = producer.try_reserve(20).unwrap();
         let what = "reserve";
@@ -42,23 +42,23 @@ over_each_backend! {
         reservation.flush().unwrap();
         reservation.commit();
         assert_eq!(producer.sent_messages(), 8);
-        let mut consumer = ring.consumer().unwrap();
-        let none = Meta::default();
+        let mut consumer = ring.attach_consumer().unwrap();
+        let none = Tag::default();
         for (text, expected) in [
-            ("send", none), ("send_with", meta), ("try_send", none), ("send_timeout", none),
-            ("", none), ("reserve", meta), ("try_reserve", none), ("time", none),
+            ("send", none), ("send_with", tag), ("try_send", none), ("send_timeout", none),
+            ("", none), ("reserve", tag), ("try_reserve", none), ("time", none),
         ] {
             let message = consumer.recv().unwrap();
             assert_eq!(message.to_vec(), text.as_bytes());
-            assert_eq!(message.meta(), expected);
+            assert_eq!(message.tag(), expected);
             assert_eq!(message.is_empty(), text.is_empty());
         }
     }
 
     fn a_reservation_is_discarded_unless_it_is_committed(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         let position = producer.position();
         let mut reservation = producer.reserve(10).unwrap();
         assert_eq!((reservation.len(), reservation.is_empty()), (10, false));
@@ -80,7 +80,7 @@ over_each_backend! {
 
     fn a_full_lane_says_so_in_each_form(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
         // 4096 bytes hold 36 records of 112, and one word stays free.
         assert_eq!(fill(&mut producer), 36);
         assert_eq!(producer.try_send(&[0; 100]), Err(SendError::Full));
@@ -90,7 +90,7 @@ over_each_backend! {
         assert_eq!(producer.batch().try_push(&[0; 100]), Err(SendError::Full));
         assert_eq!(producer.sent_messages(), 36);
         // Room comes back when the consumer gives it back.
-        let mut consumer = ring.consumer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         consumer.recv().unwrap().release();
         consumer.flush_released().unwrap();
         producer.send(&[1; 50]).unwrap();
@@ -98,8 +98,8 @@ over_each_backend! {
 
     fn the_longest_message_is_a_quarter_of_the_capacity(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         assert_eq!((producer.max_message_bytes(), ring.max_message_bytes()), (MAX, MAX));
         assert_eq!(ring.capacity_bytes(), CAPACITY);
         for _ in 0..20 {
@@ -119,20 +119,20 @@ over_each_backend! {
 
     fn a_batch_appears_at_once_also_when_it_is_dropped(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         for commit in [true, false] {
             let mut batch = producer.batch();
             assert!(batch.is_empty());
             batch.push(b"one").unwrap();
-            batch.push_with(b"two", Meta { kind: 2, flags: 2 }).unwrap();
+            batch.push_with(b"two", Tag { kind: 2, flags: 2 }).unwrap();
             batch.try_push(b"three").unwrap();
             assert!(!batch.is_empty());
             assert!(consumer.try_recv().is_err());
             if commit { batch.commit() } else { drop(batch) }
             for (text, kind) in [("one", 0), ("two", 2), ("three", 0)] {
                 let message = consumer.try_recv().unwrap();
-                assert_eq!((message.to_vec(), message.meta().kind), (text.into(), kind));
+                assert_eq!((message.to_vec(), message.tag().kind), (text.into(), kind));
             }
         }
         drop(producer.batch());
@@ -141,8 +141,8 @@ over_each_backend! {
 
     fn a_batch_that_is_leaked_holds_nothing_back(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         let leak = |producer: &mut Producer<Spsc>| {
             let mut batch = producer.batch();
             batch.push(b"leaked").unwrap();
@@ -163,8 +163,8 @@ over_each_backend! {
 
     fn a_batch_longer_than_the_lane_waits_for_room(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 let mut batch = producer.batch();
@@ -181,33 +181,33 @@ over_each_backend! {
     fn producers_have_a_lane_each_and_the_lowest_free_one(bench) {
         let ring = bench.mpsc(3);
         assert_eq!(ring.lanes(), 3);
-        let first = ring.producer().unwrap();
+        let first = ring.attach_producer().unwrap();
         let mut second = first.try_clone().unwrap();
-        let third = mpsc::open(&bench.address).unwrap().producer().unwrap();
+        let third = mpsc::open(&bench.address).unwrap().attach_producer().unwrap();
         assert_eq!([first.lane(), second.lane(), third.lane()], [0, 1, 2]);
-        let refused = ring.producer().unwrap_err().to_string();
+        let refused = ring.attach_producer().unwrap_err().to_string();
         let pid = std::process::id();
         assert!(refused.contains("3 lanes") && refused.contains(&pid.to_string()), "{refused}");
         second.send(b"from lane 1").unwrap();
         drop(first);
         let fourth = second.try_clone().unwrap();
         assert_eq!(fourth.lane(), 0);
-        let mut consumer = ring.consumer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         assert_eq!(consumer.attached_producers(), 4);
         assert_eq!(consumer.recv().unwrap().lane(), 1);
         let any = any::open(&bench.address).unwrap();
         drop(third);
-        let more = any.producer().unwrap();
+        let more = any.attach_producer().unwrap();
         assert_eq!(more.lane(), 2);
         drop(more);
-        assert_eq!(any.producer().unwrap().try_clone().err().map(|error| error.to_string()), Some(refused));
+        assert_eq!(any.attach_producer().unwrap().try_clone().err().map(|error| error.to_string()), Some(refused));
     }
 
     fn a_successor_goes_on_where_its_predecessor_stopped(bench) {
         let ring = bench.spsc();
         let mut position = None;
         for number in 1..=100u64 {
-            let mut producer = ring.producer().unwrap();
+            let mut producer = ring.attach_producer().unwrap();
             if let Some(position) = position {
                 assert_eq!(producer.position(), position);
             }
@@ -216,7 +216,7 @@ over_each_backend! {
             position = Some(producer.position());
             if number % 2 == 0 { producer.close() } else { drop(producer) }
         }
-        let mut consumer = ring.consumer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         for number in 1..=100u8 {
             assert_eq!(consumer.recv().unwrap().to_vec(), [number; 10]);
         }
@@ -228,7 +228,7 @@ over_each_backend! {
 fn writing_beyond_a_reservation_panics() {
     let bench = crate::bench::Bench::new("posix", "beyond");
     let ring = bench.spsc();
-    let mut producer = ring.producer().unwrap();
+    let mut producer = ring.attach_producer().unwrap();
     producer.reserve(4).unwrap().write_at(usize::MAX, b"12");
 }
 
@@ -237,9 +237,9 @@ fn writing_beyond_a_reservation_panics() {
 fn reserved_flags_panic() {
     let bench = crate::bench::Bench::new("posix", "flags");
     let ring = bench.spsc();
-    let _ = ring.producer().unwrap().send_with(
+    let _ = ring.attach_producer().unwrap().send_with(
         b"",
-        Meta {
+        Tag {
             kind: 0,
             flags: 0x10,
         },

@@ -7,8 +7,8 @@ use crate::bench::CAPACITY;
 over_each_backend! {
     fn without_trust_there_is_no_slice(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         let mut reservation = producer.reserve(4).unwrap();
         assert!(reservation.as_mut_slice().is_none());
         reservation.write_at(0, b"copy");
@@ -23,8 +23,8 @@ over_each_backend! {
         // SAFETY: this process is the only one that has the ring, and uses semring only.
         let builder = unsafe { spsc::Builder::new(&bench.address).trust_peers() };
         let ring = builder.capacity(CAPACITY).create().unwrap();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         for len in [0, 1, 7, 8, 1000, 1024] {
             let mut reservation = producer.reserve(len).unwrap();
             let slice = reservation.as_mut_slice().unwrap();
@@ -38,6 +38,6 @@ over_each_backend! {
         // Trust belongs to the handle, not to the ring.
         drop(producer);
         let other = spsc::open(&bench.address).unwrap();
-        assert!(other.producer().unwrap().reserve(1).unwrap().as_mut_slice().is_none());
+        assert!(other.attach_producer().unwrap().reserve(1).unwrap().as_mut_slice().is_none());
     }
 }

@@ -35,7 +35,7 @@ fn panic_with<T>(handle: T) {
 
 /// Three messages, and nobody who sends more.
 fn send_three(ring: &spsc::Ring) {
-    let mut producer = ring.producer().unwrap();
+    let mut producer = ring.attach_producer().unwrap();
     for number in 0..3u8 {
         producer.send(&[number]).unwrap();
     }
@@ -51,8 +51,8 @@ fn ended(ring: &spsc::Ring) -> (u64, u64) {
 over_each_backend! {
     fn a_message_held_by_a_panic_comes_again(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         for number in 0..3u8 {
             producer.send(&[number]).unwrap();
         }
@@ -75,7 +75,7 @@ over_each_backend! {
     fn a_destructor_drains_a_ring_by_release(bench) {
         let ring = bench.spsc();
         send_three(&ring);
-        let mut consumer = ring.consumer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         let mut received = Vec::new();
         while_unwinding(|| {
             while let Ok(message) = consumer.try_recv() {
@@ -94,7 +94,7 @@ over_each_backend! {
     fn a_destructor_drains_a_ring_by_drop(bench) {
         let ring = bench.spsc();
         send_three(&ring);
-        let mut consumer = ring.consumer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         let mut received = Vec::new();
         let mut end = None;
         while_unwinding(|| {
@@ -117,7 +117,7 @@ over_each_backend! {
         for by_release in [true, false] {
             let ring = bench.spsc();
             send_three(&ring);
-            let mut consumer = ring.consumer().unwrap();
+            let mut consumer = ring.attach_consumer().unwrap();
             let mut received = Vec::new();
             while_unwinding(|| {
                 while let Ok(mut batch) = consumer.try_recv_batch() {
@@ -142,7 +142,7 @@ over_each_backend! {
     fn release_counts_for_what_was_received_before_the_panic(bench) {
         let ring = bench.spsc();
         send_three(&ring);
-        let mut consumer = ring.consumer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         {
             let mut message = Some(consumer.recv().unwrap());
             while_unwinding(|| message.take().unwrap().release());
@@ -159,7 +159,7 @@ over_each_backend! {
     fn a_panic_in_a_destructor_brings_the_message_again(bench) {
         let ring = bench.spsc();
         send_three(&ring);
-        let mut consumer = ring.consumer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         let taken = catch_unwind(AssertUnwindSafe(|| drop(AtDrop(|| {
             let message = consumer.recv().unwrap();
             assert_eq!(message.to_vec(), [9], "this panic belongs to the test");
@@ -170,15 +170,15 @@ over_each_backend! {
 
     fn a_producer_dropped_by_a_panic_died(bench) {
         let ring = bench.spsc();
-        panic_with(ring.producer().unwrap());
+        panic_with(ring.attach_producer().unwrap());
         assert_eq!(ended(&ring), (0, 1));
         // Its stream ends all the same.
-        assert_eq!(ring.consumer().unwrap().recv().err(), Some(RecvError::EndOfStream));
+        assert_eq!(ring.attach_consumer().unwrap().recv().err(), Some(RecvError::EndOfStream));
     }
 
     fn a_batch_dropped_by_a_panic_is_committed(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
         let mut batch = producer.batch();
         batch.push(b"a").unwrap();
         batch.push(b"b").unwrap();
@@ -188,7 +188,7 @@ over_each_backend! {
 
     fn a_producer_closed_while_unwinding_finished(bench) {
         let ring = bench.spsc();
-        let mut older = Some(ring.producer().unwrap());
+        let mut older = Some(ring.attach_producer().unwrap());
         while_unwinding(|| {
             let mut producer = older.take().unwrap();
             producer.send(b"the last").unwrap();
@@ -200,10 +200,10 @@ over_each_backend! {
 
     fn a_producer_made_while_unwinding_finishes(bench) {
         let ring = bench.spsc();
-        let mut consumer = ring.consumer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         for (close, finished) in [(true, 1), (false, 2)] {
             while_unwinding(|| {
-                let mut producer = ring.producer().unwrap();
+                let mut producer = ring.attach_producer().unwrap();
                 producer.send(b"last words").unwrap();
                 if close {
                     producer.close();
@@ -217,7 +217,7 @@ over_each_backend! {
 
     fn a_reservation_can_be_committed_while_unwinding(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
         while_unwinding(|| {
             let mut reservation = producer.reserve(3).unwrap();
             reservation.write_at(0, b"abc");
@@ -226,38 +226,38 @@ over_each_backend! {
             batch.push(b"d").unwrap();
             batch.commit();
         });
-        let mut consumer = ring.consumer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         assert_eq!(consumer.recv().unwrap().to_vec(), b"abc");
         assert_eq!(consumer.recv().unwrap().to_vec(), b"d");
     }
 
     fn a_consumer_closed_while_unwinding_closed(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = Some(ring.consumer().unwrap());
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = Some(ring.attach_consumer().unwrap());
         while_unwinding(|| consumer.take().unwrap().close());
-        assert_eq!(producer.probe(), Err(SendError::Closed));
-        producer.await_next_consumer().unwrap();
-        panic_with(ring.consumer().unwrap());
-        assert_eq!(producer.probe(), Err(SendError::ConsumerGone));
+        assert_eq!(producer.check_consumer(), Err(SendError::Closed));
+        producer.accept_next_consumer().unwrap();
+        panic_with(ring.attach_consumer().unwrap());
+        assert_eq!(producer.check_consumer(), Err(SendError::ConsumerGone));
     }
 
     fn an_end_of_stream_that_a_panic_cut_off_comes_again(bench) {
         let ring = bench.spsc();
-        drop(ring.producer().unwrap());
-        let mut consumer = ring.consumer().unwrap();
+        drop(ring.attach_producer().unwrap());
+        let mut consumer = ring.attach_consumer().unwrap();
         assert_eq!(consumer.recv().err(), Some(RecvError::EndOfStream));
         panic_with(consumer);
-        let mut successor = Some(ring.consumer().unwrap());
+        let mut successor = Some(ring.attach_consumer().unwrap());
         assert_eq!(successor.as_mut().unwrap().recv().err(), Some(RecvError::EndOfStream));
         drop(successor.take());
         // Received and dropped in one destructor, it was acted on.
-        drop(ring.producer().unwrap());
+        drop(ring.attach_producer().unwrap());
         while_unwinding(|| {
-            let mut consumer = ring.consumer().unwrap();
+            let mut consumer = ring.attach_consumer().unwrap();
             assert_eq!(consumer.recv().err(), Some(RecvError::EndOfStream));
         });
-        let mut successor = ring.consumer().unwrap();
+        let mut successor = ring.attach_consumer().unwrap();
         assert_eq!(successor.recv_timeout(SOON).err(), Some(RecvError::TimedOut));
     }
 }

@@ -43,8 +43,8 @@ fn under_tokens(bench: &Bench, bell: usize, wait: impl FnOnce(Instant) + Send) {
 over_each_backend! {
     fn a_sleeping_consumer_is_woken_by_a_message_and_by_the_end(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         let got = while_asleep(
             || consumer.recv().map(|message| message.to_vec()),
             || producer.send(b"wake up").unwrap(),
@@ -52,13 +52,13 @@ over_each_backend! {
         assert_eq!(got.unwrap(), b"wake up");
         let got = while_asleep(|| consumer.recv_timeout(LONG).map(drop), || drop(producer));
         assert_eq!(got, Err(RecvError::EndOfStream));
-        assert!(consumer.kernel_calls().0 >= 2);
+        assert!(consumer.wait_stats().sleeps >= 2);
     }
 
     fn a_sleeping_producer_is_woken_by_room_and_by_the_end(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         while producer.try_send(&[1; 1000]).is_ok() {}
         let sent = while_asleep(|| producer.send(&[2; 1000]), || {
             // Two: a pad takes the rest of the lap.
@@ -69,16 +69,16 @@ over_each_backend! {
         assert_eq!(sent, Ok(()));
         let timed = while_asleep(|| producer.send_timeout(&[3; 1000], LONG), || drop(consumer));
         assert_eq!(timed, Err(SendError::ConsumerGone));
-        let consumer = ring.consumer().unwrap();
+        let consumer = ring.attach_consumer().unwrap();
         let closed = while_asleep(|| producer.send(&[4; 1000]), || consumer.close());
         assert_eq!(closed, Err(SendError::Closed));
-        assert!(producer.kernel_calls().0 >= 3);
+        assert!(producer.wait_stats().sleeps >= 3);
     }
 
     fn a_wait_ends_with_its_time_and_nothing_is_lost_by_it(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         for timeout in [Duration::ZERO, Duration::from_nanos(1), SOON] {
             assert_eq!(consumer.recv_timeout(timeout).err(), Some(RecvError::TimedOut));
             producer.send(b"x").unwrap();
@@ -96,8 +96,8 @@ over_each_backend! {
 
     fn a_time_beyond_the_clock_is_no_limit(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         // The longest, the longest that the kernel's clock has a number for, and one in between.
         let nanoseconds = Duration::from_nanos(i64::MAX as u64);
         for time in [Duration::MAX, Duration::from_secs(i64::MAX as u64), nanoseconds] {
@@ -130,8 +130,8 @@ over_each_backend! {
 
     fn a_deadline_ends_each_wait_and_not_before(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         let waited = |wait: &mut dyn FnMut(Instant) -> bool| {
             let deadline = Instant::now() + SOON;
             assert!(wait(deadline), "it timed out");
@@ -150,8 +150,8 @@ over_each_backend! {
 
     fn what_is_there_is_taken_also_after_the_deadline(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         let past = Instant::now();
         producer.send_deadline(b"a", past).unwrap();
         producer.reserve_deadline(1, past).unwrap().commit();
@@ -171,8 +171,8 @@ over_each_backend! {
 
     fn tokens_that_mean_nothing_do_not_end_a_wait(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         // The consumer's bell and that of lane 0, as docs/layout.md has them.
         under_tokens(&bench, MESSAGES, |deadline| {
             assert_eq!(consumer.recv_deadline(deadline).err(), Some(RecvError::TimedOut));
@@ -185,8 +185,8 @@ over_each_backend! {
 
     fn an_interruption_ends_a_wait_on_each_side(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         let interrupter = consumer.interrupter();
         let ended = while_asleep(|| consumer.recv().map(drop), || interrupter.interrupt());
         assert_eq!(ended, Err(RecvError::Interrupted));
@@ -210,8 +210,8 @@ over_each_backend! {
 
     fn an_interruption_before_a_wait_ends_the_next_one(bench) {
         let ring = bench.spsc();
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         let interrupter = consumer.interrupter();
         interrupter.interrupt();
         interrupter.interrupt();
@@ -242,9 +242,9 @@ over_each_backend! {
         const COUNT: u32 = 2000;
         for producing in STRATEGIES {
             for consuming in STRATEGIES {
-                let mut producer = open(&bench.address, producing).producer().unwrap();
+                let mut producer = open(&bench.address, producing).attach_producer().unwrap();
                 bench.guard.objects();
-                let mut consumer = open(&bench.address, consuming).consumer().unwrap();
+                let mut consumer = open(&bench.address, consuming).attach_consumer().unwrap();
                 thread::scope(|scope| {
                     scope.spawn(move || {
                         for number in 0..COUNT {
@@ -266,11 +266,11 @@ over_each_backend! {
     fn many_producers_keep_their_order(bench) {
         const COUNT: u64 = 5000;
         let ring = bench.mpsc(4);
-        let mut consumer = ring.consumer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         let mut received = [0; 4];
         thread::scope(|scope| {
             for _ in 0..4 {
-                let mut producer = ring.producer().unwrap();
+                let mut producer = ring.attach_producer().unwrap();
                 scope.spawn(move || {
                     for number in 0..COUNT {
                         producer.send(&number.to_le_bytes().repeat(1 + number as usize % 20)).unwrap();

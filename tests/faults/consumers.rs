@@ -29,7 +29,7 @@ over_both_backends! {
 
 /// Producer 1 sends messages of this length and goes.
 fn sent_before(ring: &any::Ring, first: u64, count: u64, len: usize) {
-    let mut producer = ring.producer().unwrap();
+    let mut producer = ring.attach_producer().unwrap();
     let mut bytes = Vec::new();
     for number in first..first + count {
         message::encode(1, number, len, &mut bytes);
@@ -84,7 +84,7 @@ fn killed_receiver(case: Case, receiving: &Receiving) {
             (at_marker(&case, receiving.prepare, receiving.what), ring)
         },
         |point, ring| {
-            let mut consumer = ring.consumer().unwrap();
+            let mut consumer = ring.attach_consumer().unwrap();
             let count = positions.len() as u64;
             let first = first_left(&mut consumer, positions);
             let took = first - before;
@@ -122,7 +122,7 @@ fn a_consumer_killed_at_any_instruction_of_a_receive_over_a_pad_loses_nothing(ca
         send: |ring| {
             sent_before(ring, 0, 3, 1000);
             sent_before(ring, 3, 1, 500);
-            let mut consumer = ring.consumer().unwrap();
+            let mut consumer = ring.attach_consumer().unwrap();
             for _ in 0..3 {
                 consumer.recv().unwrap().release();
             }
@@ -158,7 +158,10 @@ fn a_consumer_killed_at_any_instruction_of_a_change_of_lanes_loses_nothing(case:
     Walk::new(&case, "change-of-lanes", Points::Every).kill(
         || {
             let ring = case.ring(2);
-            let mut producers = [ring.producer().unwrap(), ring.producer().unwrap()];
+            let mut producers = [
+                ring.attach_producer().unwrap(),
+                ring.attach_producer().unwrap(),
+            ];
             let mut bytes = Vec::new();
             for (from, count) in [(1, 1), (2, 2)] {
                 for number in 0..count {
@@ -171,7 +174,7 @@ fn a_consumer_killed_at_any_instruction_of_a_change_of_lanes_loses_nothing(case:
         },
         |point, (ring, producers)| {
             drop(producers);
-            let mut consumer = ring.consumer().unwrap();
+            let mut consumer = ring.attach_consumer().unwrap();
             let mut arrived = drained(&mut consumer);
             arrived.sort_unstable();
             // Released one after the other, in the order in which they were received.
@@ -196,7 +199,7 @@ fn a_consumer_killed_at_any_instruction_of_the_end_leaves_it_to_the_next(case: C
             (at_marker(&case, &prepare, "recv-end"), ring)
         },
         |point, ring| {
-            let mut consumer = ring.consumer().unwrap();
+            let mut consumer = ring.attach_consumer().unwrap();
             // A message that was not released comes again, and then the end is due again.
             let told = loop {
                 match consumer.recv_timeout(std::time::Duration::from_millis(1)) {
@@ -230,8 +233,8 @@ fn a_consumer_killed_at_any_instruction_of_going_to_sleep_makes_way(case: Case) 
     Walk::new(&case, "wait-for-messages", Points::Every).kill(
         || {
             let ring = case.ring(1);
-            let mut producer = ring.producer().unwrap();
-            let predecessor = ring.consumer().unwrap();
+            let mut producer = ring.attach_producer().unwrap();
+            let predecessor = ring.attach_consumer().unwrap();
             // In burst, so that going to sleep takes a barrier.
             for number in 0..40 {
                 send(&mut producer, number);
@@ -308,7 +311,7 @@ fn a_consumer_killed_at_any_instruction_of_waking_the_producer_leaves_it_awake(c
                 other => panic!("{other}"),
             };
             say_ok(&mut producer, "drop-producer");
-            let mut consumer = ring.consumer().unwrap();
+            let mut consumer = ring.attach_consumer().unwrap();
             let first = first_left(&mut consumer, &[0, 1008]);
             let arrived: Vec<_> = (first..sent)
                 .map(|_| whole(&consumer.recv().unwrap().to_vec()))
@@ -415,7 +418,7 @@ fn leaves(case: Case, what: &str, on_purpose: bool) {
             reopen(&case, consumer);
             say_ok(consumer, "consumer");
             say_ok(producer, "drop-producer");
-            let mut late = ring.producer().unwrap();
+            let mut late = ring.attach_producer().unwrap();
             consumer.say("drain");
             let mut bytes = Vec::new();
             message::encode(2, 0, 1000, &mut bytes);

@@ -32,10 +32,10 @@ fn killed_among_others(case: Case, name: &str, points: Points, sending: &Sending
             let ring = case.ring(3);
             let (consumer, busy) = &mut *peers.borrow_mut();
             let stepper = at_marker(&case, sending.prepare, sending.what);
-            let holder = (sending.sure == 0).then(|| ring.producer().unwrap());
+            let holder = (sending.sure == 0).then(|| ring.attach_producer().unwrap());
             reopen(&case, busy);
             assert_eq!(ask(busy, "producer"), "ok 1");
-            let idle = ring.producer().unwrap();
+            let idle = ring.attach_producer().unwrap();
             assert_eq!(idle.lane(), 2);
             drop(holder);
             reopen(&case, consumer);
@@ -123,7 +123,7 @@ fn killed_consumer(case: Case, name: &str, points: Points, prepare: &[&str], wha
             let ring = case.ring(3);
             successor_sends(&ring, 0);
             let (first, second) = &mut *peers.borrow_mut();
-            let gone = ring.producer().unwrap();
+            let gone = ring.attach_producer().unwrap();
             for (peer, number) in [(&mut *first, 3), (&mut *second, 4)] {
                 reopen(&case, peer);
                 assert_eq!(ask(peer, "producer"), format!("ok {}", number - 2));
@@ -139,7 +139,7 @@ fn killed_consumer(case: Case, name: &str, points: Points, prepare: &[&str], wha
         },
         |_, ring| {
             let (first, second) = &mut *peers.borrow_mut();
-            let mut consumer = ring.consumer().unwrap();
+            let mut consumer = ring.attach_consumer().unwrap();
             let mut arrived = Vec::new();
             // The producers go when they have sent all, and the stream ends.
             let (arrived_all, _) = std::thread::scope(|scope| {

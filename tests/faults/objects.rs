@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use crate::case::{Backend, Case, answer, ask, prune_guards, say_ok};
 use crate::staged::{at_marker_without_ring, successor_sends};
 use crate::walk::{AROUND, Point, Points, Track, Walk, is_full};
-use semring::{LeftoverKind, Pruned, any};
+use semring::{OrphanKind, PruneOutcome, any};
 use semring_testkit::objects::Object;
 use semring_testkit::peer::Peer;
 use semring_testkit::step::Stepper;
@@ -71,14 +71,14 @@ fn clean_but_for_nameless_guards(case: &Case, points: &[Point]) {
         let (name, kind) = match &object {
             Object::Semaphores { key, .. } => {
                 assert_eq!(case.backend, Backend::Posix, "left behind: {object:?}");
-                (format!("semaphores 0x{key:08x}"), LeftoverKind::Semaphores)
+                (format!("semaphores 0x{key:08x}"), OrphanKind::Semaphores)
             }
             Object::Posix { name } if name.starts_with(".semring-") => {
-                (format!("pipes /dev/shm/{name}"), LeftoverKind::Pipes)
+                (format!("pipes /dev/shm/{name}"), OrphanKind::Pipes)
             }
             _ => panic!("left behind: {object:?}"),
         };
-        let left = semring::leftovers();
+        let left = semring::orphans();
         let left: Vec<_> = left.iter().filter(|left| left.name() == name).collect();
         // A test beside this one may just clear away what was not even begun, or almost gone (below).
         let is_there = || case.guard.objects().contains(&object);
@@ -87,15 +87,15 @@ fn clean_but_for_nameless_guards(case: &Case, points: &[Point]) {
             continue;
         };
         assert_eq!(left.kind(), kind);
-        while left.remove(false).unwrap() != Pruned::Removed {
+        while left.remove(false).unwrap() != PruneOutcome::Removed {
             assert!(is_there(), "it is gone, and counts as used: {object:?}");
             std::thread::yield_now();
         }
     }
     // Directories of pipes that were not even begun say nothing of whose they are. (A living maker whose
     // directory goes begins anew.)
-    for left in semring::leftovers() {
-        if left.kind() == LeftoverKind::Pipes
+    for left in semring::orphans() {
+        if left.kind() == OrphanKind::Pipes
             && left
                 .name()
                 .strip_prefix("pipes ")
@@ -180,7 +180,7 @@ fn an_opener_killed_at_any_point_leaves_no_trace(case: Case) {
     Walk::new(&case, "open", AROUND).kill(
         || {
             let ring = case.ring(1);
-            let consumer = ring.consumer().unwrap();
+            let consumer = ring.attach_consumer().unwrap();
             let stepper = at_marker_without_ring(&case, &[], &open);
             (stepper, (ring, consumer))
         },
@@ -255,7 +255,10 @@ fn a_remover_that_dawdles_at_any_point_takes_no_other_ring(case: Case) {
                 } else {
                     // The old remover was stopped between its look at the name and its unlink, for longer than
                     // a removal by force waits. The new ring is gone for everybody, and prune takes its set.
-                    assert_eq!(new.producer().err(), Some(semring::AttachError::Removed));
+                    assert_eq!(
+                        new.attach_producer().err(),
+                        Some(semring::AttachError::Removed)
+                    );
                     drop(new);
                     prune_guards();
                 }

@@ -53,7 +53,7 @@ fn producers(case: Case, sending: &Sending) {
     } = *sending;
     let staged = || {
         let ring = case.ring(1);
-        let mut consumer = ring.consumer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         let stepper = at_marker(&case, sending.prepare, sending.what);
         for _ in 0..taken {
             consumer.recv().unwrap().release();
@@ -115,7 +115,7 @@ fn a_producer_killed_while_it_takes_over_from_one_killed_in_a_wrapping_batch(cas
 fn a_producer_killed_while_it_takes_over_from_one_killed_while_it_took_over(case: Case) {
     let staged = || {
         let ring = case.ring(1);
-        let consumer = ring.consumer().unwrap();
+        let consumer = ring.attach_consumer().unwrap();
         let batch = at_marker(&case, BATCH.prepare, BATCH.what);
         (batch, ring, consumer)
     };
@@ -158,7 +158,7 @@ fn a_producer_killed_while_it_takes_over_from_one_killed_while_it_took_over(case
 fn a_consumer_killed_while_it_takes_over_from_one_killed_in_a_receive(case: Case) {
     let staged = || {
         let ring = case.ring(1);
-        let mut producer = ring.producer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
         let mut bytes = Vec::new();
         for number in 0..5 {
             message::encode(1, number, 100, &mut bytes);
@@ -182,7 +182,7 @@ fn a_consumer_killed_while_it_takes_over_from_one_killed_in_a_receive(case: Case
                 (at_marker(&case, &[], "attach-consumer"), ring)
             },
             |point, ring| {
-                let mut consumer = ring.consumer().unwrap();
+                let mut consumer = ring.attach_consumer().unwrap();
                 let left = first_left(&mut consumer, &[0, 112, 224, 336, 448]);
                 assert!(left <= 1 && (first < track.len || left == 1), "{left}");
                 assert_eq!(found.replace(Some(left)).unwrap_or(left), left);
@@ -236,7 +236,7 @@ fn a_consumer_killed_while_it_takes_over_from_one_killed_while_it_woke_a_produce
 fn a_successor_that_sleeps_is_woken_as_its_killed_predecessors_were(case: Case) {
     let ring = case.ring(1);
     let mut bytes = Vec::new();
-    let mut consumer = ring.consumer().unwrap();
+    let mut consumer = ring.attach_consumer().unwrap();
     for round in 0..3 {
         let mut producer = case.peer();
         assert_eq!(ask(&mut producer, "producer"), "ok 0");
@@ -256,7 +256,7 @@ fn a_successor_that_sleeps_is_woken_as_its_killed_predecessors_were(case: Case) 
         assert_eq!(drained(&mut consumer), []);
     }
     drop(consumer);
-    let mut producer = ring.producer().unwrap();
+    let mut producer = ring.attach_producer().unwrap();
     for round in 0..3 {
         let mut consumer = case.consumer();
         for number in 0..2 {
@@ -270,7 +270,7 @@ fn a_successor_that_sleeps_is_woken_as_its_killed_predecessors_were(case: Case) 
         }
         say_ok(&mut consumer, "flush");
         consumer.kill();
-        assert_eq!(producer.probe(), Err(SendError::ConsumerGone));
+        assert_eq!(producer.check_consumer(), Err(SendError::ConsumerGone));
     }
     drop(producer);
     case.finish();

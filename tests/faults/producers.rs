@@ -92,7 +92,7 @@ fn killed_sender(case: Case, sending: &Sending) {
     Walk::new(&case, sending.name, Points::Every).kill(
         || {
             let ring = case.ring(1);
-            let mut consumer = ring.consumer().unwrap();
+            let mut consumer = ring.attach_consumer().unwrap();
             let stepper = at_marker(&case, sending.prepare, sending.what);
             for _ in 0..sending.taken {
                 consumer.recv().unwrap().release();
@@ -155,7 +155,7 @@ fn a_producer_killed_in_a_send_whose_message_is_released_before_the_takeover(cas
         Walk::new(&case, name, AROUND).kill(
             || {
                 let ring = case.ring(1);
-                let mut consumer = ring.consumer().unwrap();
+                let mut consumer = ring.attach_consumer().unwrap();
                 let stepper = at_marker(&case, sending.prepare, sending.what);
                 for _ in 0..sending.taken {
                     consumer.recv().unwrap().release();
@@ -268,7 +268,7 @@ fn a_producer_killed_at_any_instruction_of_waiting_for_room_leaves_a_sound_ring(
     Walk::new(&case, "wait-for-room", Points::Every).kill(
         || {
             let ring = case.ring(1);
-            let consumer = ring.consumer().unwrap();
+            let consumer = ring.attach_consumer().unwrap();
             let full = ["producer", "send 1 0 4 1000"];
             let stepper = at_marker(&case, &full, "send-timeout 1 4 1000 1");
             (stepper, (ring, consumer))
@@ -320,7 +320,7 @@ fn a_producer_killed_at_any_instruction_of_its_attach_never_was_or_ends_the_stre
                 // Whoever came has ended the stream; killed before, it never came.
                 assert_eq!(answer(&mut consumer), "error EndOfStream");
             }
-            let mut successor = ring.producer().unwrap();
+            let mut successor = ring.attach_producer().unwrap();
             let mut bytes = Vec::new();
             message::encode(2, 0, 300, &mut bytes);
             successor.send(&bytes).unwrap();
@@ -355,7 +355,7 @@ fn ended_stream(case: Case, name: &str, what: &str) {
             let mut consumer = waiting.borrow_mut();
             assert_eq!(answer(&mut consumer), "drained 40 EndOfStream");
             say_ok(&mut consumer, "drop-consumer");
-            let consumer = ring.consumer().unwrap();
+            let consumer = ring.attach_consumer().unwrap();
             let promise = Promise {
                 point,
                 sure: 0,

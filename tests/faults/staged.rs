@@ -96,7 +96,9 @@ pub fn whole(bytes: &[u8]) -> (u32, u64) {
 /// Producer 2 attaches to the lane that became free, at once, and sends messages 0 to 2.
 #[track_caller]
 pub fn successor_sends(ring: &any::Ring, lane: usize) {
-    let mut successor = ring.producer().expect("a dead producer's lane is free");
+    let mut successor = ring
+        .attach_producer()
+        .expect("a dead producer's lane is free");
     assert_eq!(successor.lane(), lane);
     let mut bytes = Vec::new();
     for number in 0..3 {

@@ -127,7 +127,7 @@ fn stopped_sender(case: Case, name: &str, points: Points, sending: &Sending, las
             reopen(&case, &mut consumer);
             say_ok(&mut consumer, "consumer");
             let stepper = at_marker(&case, sending.prepare, what);
-            let producer = ring.producer().unwrap();
+            let producer = ring.attach_producer().unwrap();
             assert_eq!(producer.lane(), 1);
             if sure > 0 {
                 say_ok(&mut consumer, &format!("skip {sure}"));
@@ -212,8 +212,8 @@ fn a_producer_stopped_at_any_instruction_of_its_attach_delays_nobody(case: Case)
             let mut consumer = sleeper.borrow_mut();
             reopen(&case, &mut consumer);
             say_ok(&mut consumer, "consumer");
-            let first = ring.producer().unwrap();
-            let producer = ring.producer().unwrap();
+            let first = ring.attach_producer().unwrap();
+            let producer = ring.attach_producer().unwrap();
             drop(first);
             consumer.say("recv");
             consumer.wait_until_asleep_on_a_ring();

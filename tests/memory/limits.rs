@@ -82,19 +82,19 @@ fn the_size_of_segments_is_named() {
 #[test]
 fn huge_pages_are_given_or_refused_with_the_setting() {
     for (pages, setting) in [
-        (HugePages::Reserved, "vm.nr_hugepages"),
+        (HugePages::Explicit, "vm.nr_hugepages"),
         (HugePages::Transparent, "shmem_enabled"),
     ] {
         let builder = spsc::Builder::memfd().capacity(4 << 20).huge_pages(pages);
         match builder.create() {
             Ok(ring) => {
-                let mut producer = ring.producer().unwrap();
+                let mut producer = ring.attach_producer().unwrap();
                 producer.send(&vec![1; 1 << 20]).unwrap();
                 drop(producer);
                 assert_eq!(ring.info().unwrap().unread_messages(), 1);
                 let again = ring.inheritable().unwrap();
                 let address = format!("fd:{}", std::os::fd::AsRawFd::as_raw_fd(&again));
-                let mut consumer = spsc::open(address).unwrap().consumer().unwrap();
+                let mut consumer = spsc::open(address).unwrap().attach_consumer().unwrap();
                 assert_eq!(consumer.recv().unwrap().to_vec().len(), 1 << 20);
             }
             Err(CreateError::MemoryLimit { limit, .. }) => {
@@ -108,7 +108,7 @@ fn huge_pages_are_given_or_refused_with_the_setting() {
 #[test]
 fn huge_pages_of_the_pool_are_given_to_anonymous_rings_or_refused() {
     let builder = spsc::Builder::anonymous().capacity(4 << 20);
-    match builder.huge_pages(HugePages::Reserved).create() {
+    match builder.huge_pages(HugePages::Explicit).create() {
         Ok(ring) => {
             let mappings = std::fs::read_to_string("/proc/self/smaps").unwrap();
             assert!(

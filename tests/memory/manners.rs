@@ -83,7 +83,7 @@ fn force_ends_both_sides(mut site: Site) {
     semring::remove(&site.parsed(), true).unwrap();
     assert_eq!(answer(&mut consumer), "error Removed");
     assert_eq!(ask(&mut producer, "probe"), "error Removed");
-    assert!(ring.producer().is_err());
+    assert!(ring.attach_producer().is_err());
     // Whoever still has a descriptor does not bring it back to life.
     let again = ask(&mut site.idle_peer(), &format!("open {}", site.address()));
     assert!(again.contains("NotFound"), "{again}");

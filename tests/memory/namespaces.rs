@@ -16,7 +16,7 @@ fn a_ring_of_another_ipc_namespace_is_refused_by_name_of_the_cause() {
     assert!(refused.contains("another IPC namespace"), "{refused}");
     assert!(refused.contains("--ipc"), "{refused}");
     let seen = ask(&mut peer, &format!("inspect {}", site.address()));
-    assert_eq!(seen, "ok unguarded 0");
+    assert_eq!(seen, "ok guard_missing 0");
     drop((peer, ring));
     site.finish();
 

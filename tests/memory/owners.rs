@@ -54,7 +54,7 @@ fn a_group_ring_works_both_ways() {
         assert_eq!(ring.info().unwrap().gid, GROUP);
         assert!(open(&mut other, &site).starts_with("ok "));
         // Root sends, the member of the group receives; then the other way round.
-        let mut producer = ring.producer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
         say_ok(&mut other, "consumer");
         other.say("drain");
         for number in 0..100 {
@@ -67,7 +67,7 @@ fn a_group_ring_works_both_ways() {
         say_ok(&mut other, "drop-consumer");
         assert!(ask(&mut other, "producer").starts_with("ok "));
         other.say("send 1 0 100 100");
-        let mut consumer = ring.consumer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         for _ in 0..100 {
             consumer.recv().unwrap().release();
         }
@@ -92,7 +92,7 @@ fn root_makes_a_ring_for_a_user() {
         site.guard.objects();
         let info = ring.info().unwrap();
         assert_eq!((info.uid, info.mode), (USER, 0o600));
-        let mut producer = ring.producer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
         assert!(open(&mut other, &site).starts_with("ok "));
         say_ok(&mut other, "consumer");
         other.say("drain");
@@ -137,9 +137,9 @@ fn the_semaphores_that_a_member_of_the_group_makes_anew_are_the_owners() {
     assert_eq!(set.stat().unwrap().cuid, USER);
     // Root uses what the member made.
     let ring = any::open(site.address()).unwrap();
-    let mut producer = ring.producer().unwrap();
+    let mut producer = ring.attach_producer().unwrap();
     say_ok(&mut other, "consumer");
-    producer.probe().unwrap();
+    producer.check_consumer().unwrap();
     drop((producer, ring, other));
     site.finish();
 }
@@ -162,9 +162,9 @@ fn the_pipes_of_a_ring_are_made_anew_by_its_owner_only() {
     assert_eq!(site.keeper().ownership(), (0o660, 0, GROUP));
     // And with these they work together.
     assert!(open(&mut other, &site).starts_with("ok "));
-    let mut producer = ring.producer().unwrap();
+    let mut producer = ring.attach_producer().unwrap();
     say_ok(&mut other, "consumer");
-    producer.probe().unwrap();
+    producer.check_consumer().unwrap();
     drop((producer, ring, other));
     site.finish();
 }
@@ -194,7 +194,7 @@ fn who_may_only_read_can_only_look() {
         };
         let ring = site.builder().capacity(4096).mode(0o644).create().unwrap();
         site.guard.objects();
-        ring.producer().unwrap().send(b"to be seen").unwrap();
+        ring.attach_producer().unwrap().send(b"to be seen").unwrap();
         let seen = ask(&mut other, &format!("inspect {}", site.address()));
         assert_eq!(seen, "ok idle 1", "{kind:?}");
         let refused = open(&mut other, &site);

@@ -26,7 +26,7 @@ fn through_a_socket_to_another_process() {
             .receive_from(&socket)
             .unwrap();
         assert_eq!(ring.address().to_string(), "memfd:orders");
-        ring.producer().unwrap().send(b"from afar").unwrap();
+        ring.attach_producer().unwrap().send(b"from afar").unwrap();
         return;
     }
     let _watchdog = Watchdog::new(Duration::from_secs(600), "a socket");
@@ -39,7 +39,7 @@ fn through_a_socket_to_another_process() {
         .unwrap();
     let (socket, _) = listener.accept().unwrap();
     let ring = spsc::Builder::new("memfd:orders").create().unwrap();
-    let mut consumer = ring.consumer().unwrap();
+    let mut consumer = ring.attach_consumer().unwrap();
     ring.send_over(&socket).unwrap();
     assert_eq!(consumer.recv().unwrap().to_vec(), b"from afar");
     assert_eq!(consumer.recv().unwrap_err(), RecvError::EndOfStream);
@@ -77,7 +77,7 @@ fn a_descriptor_of_a_file_is_the_ring_of_that_file() {
     assert_eq!(ask(&mut peer, "producer"), "ok 0");
     say_ok(&mut peer, "send 1 0 3 100");
     drop(peer);
-    let mut consumer = ring.consumer().unwrap();
+    let mut consumer = ring.attach_consumer().unwrap();
     consumer.recv().unwrap().release();
     // A descriptor says nothing of the name, so it can't take it away.
     drop(consumer);
@@ -93,12 +93,12 @@ fn a_memfd_on_its_way_survives_that_nobody_has_it_open() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let ring = spsc::Builder::memfd().create().unwrap();
     let known = keeper_behind(&ring.inheritable().unwrap());
-    ring.producer().unwrap().send(b"on its way").unwrap();
+    ring.attach_producer().unwrap().send(b"on its way").unwrap();
     ring.send_over(&ours).unwrap();
     drop(ring);
     assert!(!known.exists(), "the last one took the guard away");
     let arrived = spsc::Builder::memfd().receive_from(&theirs).unwrap();
-    let mut consumer = arrived.consumer().unwrap();
+    let mut consumer = arrived.attach_consumer().unwrap();
     assert_eq!(consumer.recv().unwrap().to_vec(), b"on its way");
     let descriptor = arrived.inheritable().unwrap();
     let known = keeper_behind(&descriptor);
@@ -160,17 +160,17 @@ fn forked_children_attach_through_the_ring_that_they_inherited() {
         mpsc::Builder::anonymous().producers(4).create().unwrap(),
         mpsc::Builder::memfd().producers(4).create().unwrap(),
     ] {
-        let mut consumer = ring.consumer().unwrap();
-        let mut parents = ring.producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
+        let mut parents = ring.attach_producer().unwrap();
         let children: Vec<_> = (1..4u8)
             .map(|number| {
                 in_a_child(|| {
                     // What is the parent's stays the parent's.
                     assert!(parents.send(b"no").is_err());
                     assert!(consumer.try_recv().is_err());
-                    let mut producer = ring.producer().unwrap();
+                    let mut producer = ring.attach_producer().unwrap();
                     assert!(matches!(
-                        ring.consumer().map(drop),
+                        ring.attach_consumer().map(drop),
                         Err(AttachError::ConsumerPresent { .. })
                     ));
                     for _ in 0..100 {
@@ -209,9 +209,9 @@ fn a_killed_child_is_an_end_of_stream_and_a_broken_pipe() {
         nix::sys::signal::kill(this, nix::sys::signal::Signal::SIGKILL).unwrap();
     };
     let ring = spsc::Builder::anonymous().capacity(4096).create().unwrap();
-    let mut consumer = ring.consumer().unwrap();
+    let mut consumer = ring.attach_consumer().unwrap();
     let child = in_a_child(|| {
-        let mut producer = ring.producer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
         producer.send(b"last words").unwrap();
         std::mem::forget(producer);
         kill();
@@ -221,9 +221,9 @@ fn a_killed_child_is_an_end_of_stream_and_a_broken_pipe() {
     assert_eq!(ended(child), Exit::Signal(libc::SIGKILL));
     drop(consumer);
 
-    let mut producer = ring.producer().unwrap();
+    let mut producer = ring.attach_producer().unwrap();
     let child = in_a_child(|| {
-        let mut consumer = ring.consumer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         consumer.recv().unwrap().release();
         std::mem::forget(consumer);
         kill();
@@ -242,7 +242,7 @@ fn a_named_ring_is_not_inherited() {
     let guard = RingGuard::new("not-inherited");
     let ring = spsc::Builder::new(guard.posix()).create().unwrap();
     let child = in_a_child(|| {
-        assert_eq!(ring.producer().map(drop), Err(AttachError::Forked));
+        assert_eq!(ring.attach_producer().map(drop), Err(AttachError::Forked));
     });
     assert_eq!(ended(child), Exit::Code(0));
 }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::site::{Kind, Site, ask, peer_behind, say_ok};
-use semring::{LeftoverKind, OpenError, RingState};
+use semring::{OpenError, OrphanKind, RingState};
 use semring_testkit::keeper::Keeper;
 use semring_testkit::objects::POSIX_DIRECTORY;
 use semring_testkit::peer::Peer;
@@ -69,12 +69,12 @@ fn process_persistence_is_told_of_by_leftovers_when_everybody_was_killed() {
     let (kind, name) = match &keeper {
         Keeper::Semaphores(set) => {
             let key = set.stat().unwrap().key.bits();
-            (LeftoverKind::Semaphores, format!("semaphores 0x{key:08x}"))
+            (OrphanKind::Semaphores, format!("semaphores 0x{key:08x}"))
         }
-        Keeper::Pipes(path) => (LeftoverKind::Pipes, format!("pipes {}", path.display())),
+        Keeper::Pipes(path) => (OrphanKind::Pipes, format!("pipes {}", path.display())),
     };
     let told = || {
-        let mut all = semring::leftovers().into_iter();
+        let mut all = semring::orphans().into_iter();
         all.find(|leftover| leftover.kind() == kind && leftover.name() == name)
     };
     assert!(told().is_none(), "somebody has it");
@@ -103,12 +103,12 @@ fn kernel_persistence_ends_with_the_guard() {
     site.keeper().remove();
     assert!(matches!(
         semring::any::open(site.address()),
-        Err(OpenError::GuardLost { why, .. }) if why.contains("RemoveIPC") && why.contains("--force")
+        Err(OpenError::GuardMissing { why, .. }) if why.contains("RemoveIPC") && why.contains("--force")
     ));
     let info = semring::inspect(&site.parsed()).unwrap();
     assert_eq!(
         (info.state, info.unread_messages()),
-        (RingState::Unguarded, 3)
+        (RingState::GuardMissing, 3)
     );
     semring::remove(&site.parsed(), true).unwrap();
     site.assert_gone(None);
@@ -122,7 +122,7 @@ fn file_system_persistence_a_file_outlives_its_guard() {
     let info = semring::inspect(&site.parsed()).unwrap();
     assert_eq!(
         (info.state, info.unread_messages()),
-        (RingState::Dormant, 3)
+        (RingState::GuardRenewable, 3)
     );
     assert_eq!(ask(&mut site.consumer(), "drain"), "drained 3 EndOfStream");
     // A set has another number; pipes are where they were.

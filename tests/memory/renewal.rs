@@ -13,7 +13,7 @@ use sysv_ipc::sem::SemSet;
 
 fn ring_with_messages(site: &mut Site, lanes: usize) -> any::Ring {
     let ring = site.ring(lanes, 4096);
-    let mut producer = ring.producer().unwrap();
+    let mut producer = ring.attach_producer().unwrap();
     for number in 0..5 {
         let mut bytes = Vec::new();
         semring_testkit::message::encode(1, number, 100, &mut bytes);
@@ -66,11 +66,11 @@ fn a_pair_whose_guard_is_removed_ends_and_can_go_on_where_it_was() {
     assert!(text.contains("still has its role"), "{text}");
     assert_eq!(
         semring::inspect(&site.parsed()).unwrap().state,
-        RingState::Dormant
+        RingState::GuardRenewable
     );
     say_ok(&mut producer, "drop-producer");
     say_ok(&mut consumer, "drop-consumer");
-    let old = ring.producer().map(drop);
+    let old = ring.attach_producer().map(drop);
     assert_eq!(old, Err(AttachError::Removed));
     let again = any::open(site.address()).unwrap();
     let left = again.info().unwrap().unread_messages();
@@ -90,8 +90,8 @@ fn a_handle_from_before_neither_attaches_nor_removes() {
     let Some(mut elsewhere) = moved else { return };
     // The first set is still there, and it is nobody's any more.
     assert!(first.exists());
-    assert_eq!(old.producer().map(drop), Err(AttachError::Removed));
-    assert_eq!(old.consumer().map(drop), Err(AttachError::Removed));
+    assert_eq!(old.attach_producer().map(drop), Err(AttachError::Removed));
+    assert_eq!(old.attach_consumer().map(drop), Err(AttachError::Removed));
     let refused = old.remove().unwrap_err();
     assert!(refused.to_string().contains("open it again"), "{refused}");
     assert!(site.path().exists());
@@ -118,7 +118,7 @@ fn move_to_another_namespace(site: &Site) -> Option<Peer> {
 fn a_ring_in_use_in_another_namespace_is_refused_by_name_of_the_cause() {
     let mut site = Site::new(Kind::File, "elsewhere").with_semaphores();
     let ring = ring_with_messages(&mut site, 1);
-    let mut producer = ring.producer().unwrap();
+    let mut producer = ring.attach_producer().unwrap();
     let Some(mut peer) = crate::site::peer_behind(&["unshare", "-i"]) else {
         return;
     };
@@ -161,7 +161,11 @@ fn an_opener_killed_at_any_system_call_leaves_the_next_one_a_whole_ring() {
         assert_eq!(stepper.kill(), Exit::Signal(libc::SIGKILL));
         let ring = any::open(site.address()).unwrap_or_else(|error| panic!("{stops}: {error}"));
         assert_eq!(ring.info().unwrap().unread_messages(), 5, "{stops}");
-        drop((ring.producer().unwrap(), ring.consumer().unwrap(), ring));
+        drop((
+            ring.attach_producer().unwrap(),
+            ring.attach_consumer().unwrap(),
+            ring,
+        ));
         if ended {
             break;
         }
@@ -182,13 +186,13 @@ fn an_opener_killed_at_any_system_call_leaves_the_next_one_a_whole_ring() {
 fn a_copy_is_a_ring_of_its_own_and_a_renamed_file_is_the_same() {
     let mut site = Site::new(Kind::File, "copied");
     let ring = ring_with_messages(&mut site, 1);
-    let mut consumer = ring.consumer().unwrap();
+    let mut consumer = ring.attach_consumer().unwrap();
     let copy = fresh_path("copy");
     std::fs::copy(site.path(), &copy).unwrap();
     let address = format!("file:{}", copy.display());
     let other = any::open(&address).unwrap();
     // The original's consumer is in nobody's way here.
-    let mut theirs = other.consumer().unwrap();
+    let mut theirs = other.attach_consumer().unwrap();
     assert!(theirs.recv().is_ok());
     for _ in 0..5 {
         consumer.recv().unwrap().release();
@@ -218,7 +222,10 @@ fn a_guard_that_a_stranger_put_in_the_place_of_the_rings_is_not_used() {
     };
     give_to(65534, 0o666);
     let refused = any::open(site.address()).unwrap_err();
-    assert!(matches!(refused, OpenError::GuardLost { .. }), "{refused}");
+    assert!(
+        matches!(refused, OpenError::GuardMissing { .. }),
+        "{refused}"
+    );
     assert!(refused.to_string().contains("another user"), "{refused}");
     give_to(0, 0o600);
     site.finish();
@@ -229,7 +236,7 @@ fn a_role_is_not_lost_by_the_time_that_others_take() {
     // An opener that finds the set removed waits a while for those who have not noticed yet.
     let mut site = Site::new(Kind::File, "patience");
     let ring = ring_with_messages(&mut site, 1);
-    let producer = ring.producer().unwrap();
+    let producer = ring.attach_producer().unwrap();
     let known = site.keeper();
     site.keeper().remove();
     let mut opener = Stepper::spawn(Command::new(PEER)).expect("a peer can be traced");

@@ -94,7 +94,7 @@ fn who_looks_while_a_file_is_truncated_does_not_fault() {
             });
             while !over.is_finished() {
                 let _ = semring::inspect(&site.parsed());
-                let _ = semring::leftovers();
+                let _ = semring::orphans();
             }
         });
         site.finish();
@@ -112,8 +112,11 @@ fn a_system_v_segment_has_a_size_for_life() {
     });
     let key = key.expect("it is in the list").stat.key;
     assert!(sysv_ipc::shm::Shm::open_or_create(key, 1 << 20, 0o600).is_err());
-    ring.producer().unwrap().send(&[7; 1000]).unwrap();
-    assert_eq!(ring.consumer().unwrap().recv().unwrap().to_vec(), [7; 1000]);
+    ring.attach_producer().unwrap().send(&[7; 1000]).unwrap();
+    assert_eq!(
+        ring.attach_consumer().unwrap().recv().unwrap().to_vec(),
+        [7; 1000]
+    );
     drop(ring);
     site.finish();
 }
@@ -257,8 +260,8 @@ fn every_operation_on_a_truncated_ring_says_that_it_is_gone() {
         let ring = site.ring(3, 1 << 16);
         let keeper = site.keeper();
         let moment = Duration::from_millis(1);
-        let mut producers: Vec<_> = (0..2).map(|_| ring.producer().unwrap()).collect();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producers: Vec<_> = (0..2).map(|_| ring.attach_producer().unwrap()).collect();
+        let mut consumer = ring.attach_consumer().unwrap();
         producers[0].send(b"unread").unwrap();
         truncate(&site.path(), 0);
         // The first to touch it. (What was unread is in the part that is gone.)
@@ -278,11 +281,11 @@ fn every_operation_on_a_truncated_ring_says_that_it_is_gone() {
                 assert_eq!(producer.send_timeout(b"x", moment), Err(SendError::Removed));
                 assert_eq!(producer.reserve(1).unwrap_err(), SendError::Removed);
                 assert_eq!(producer.batch().push(b"x"), Err(SendError::Removed));
-                assert_eq!(producer.probe(), Err(SendError::Removed));
-                assert_eq!(producer.await_next_consumer(), Err(SendError::Removed));
+                assert_eq!(producer.check_consumer(), Err(SendError::Removed));
+                assert_eq!(producer.accept_next_consumer(), Err(SendError::Removed));
             }
         }
-        assert!(matches!(ring.producer(), Err(AttachError::Removed)));
+        assert!(matches!(ring.attach_producer(), Err(AttachError::Removed)));
         assert!(matches!(
             ring.info(),
             Err(OpenError::NotARing { what, .. }) if what.contains("truncated")
@@ -320,9 +323,12 @@ fn a_consumer_does_not_take_a_missing_lane_for_an_empty_one() {
             let mut site = Site::new(Kind::Posix, "lanes");
             let ring = site.ring(2, 1 << 16);
             let keeper = site.keeper();
-            let attached = (ring.producer().unwrap(), ring.producer().unwrap());
+            let attached = (
+                ring.attach_producer().unwrap(),
+                ring.attach_producer().unwrap(),
+            );
             let attached = producers.then_some(attached);
-            let mut consumer = ring.consumer().unwrap();
+            let mut consumer = ring.attach_consumer().unwrap();
             truncate(&site.path(), len(&site.path()) - (1 << 16));
             assert_eq!(
                 call(&mut consumer),
@@ -344,14 +350,17 @@ fn a_producer_does_not_take_missing_words_for_no_room() {
         |producer| name(producer.send_timeout(&[1; 1000], Duration::from_millis(1))),
         |producer| name(producer.reserve(1000)),
         |producer| name(producer.batch().push(&[1; 1000])),
-        |producer| name(producer.probe()),
+        |producer| name(producer.check_consumer()),
     ];
     for call in calls {
         for consumed in [0, 10] {
             let mut site = Site::new(Kind::Posix, "room");
             let ring = site.ring(1, 1 << 16);
             let keeper = site.keeper();
-            let (mut consumer, mut producer) = (ring.consumer().unwrap(), ring.producer().unwrap());
+            let (mut consumer, mut producer) = (
+                ring.attach_consumer().unwrap(),
+                ring.attach_producer().unwrap(),
+            );
             let mut fill = || while producer.try_send(&[1; 1000]).is_ok() {};
             fill();
             for _ in 0..consumed {
@@ -377,9 +386,9 @@ fn nobody_attaches_to_a_ring_that_was_truncated_since_it_was_opened() {
             let keeper = site.keeper();
             truncate(&site.path(), len);
             let attached = if as_consumer {
-                ring.consumer().map(drop)
+                ring.attach_consumer().map(drop)
             } else {
-                ring.producer().map(drop)
+                ring.attach_producer().map(drop)
             };
             assert!(
                 matches!(attached, Err(AttachError::Removed)),
@@ -402,9 +411,9 @@ fn a_message_of_zeros_is_never_given_out_as_good() {
         let mut site = Site::new(kind, "held");
         let ring = site.ring(1, 1 << 16);
         let keeper = site.keeper();
-        let mut producer = ring.producer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
         producer.send(&[7; 10_000]).unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         let mut message = consumer.recv().unwrap();
         let mut bytes = [0; 100];
         message.read_at(0, &mut bytes);
@@ -438,9 +447,9 @@ fn the_kernel_finds_a_missing_page_in_a_message_and_in_a_reservation() {
             let mut site = Site::new(kind, "kernel");
             let ring = site.ring(1, 1 << 16);
             let keeper = site.keeper();
-            let mut producer = ring.producer().unwrap();
+            let mut producer = ring.attach_producer().unwrap();
             producer.send(&[7; 10_000]).unwrap();
-            let mut consumer = ring.consumer().unwrap();
+            let mut consumer = ring.attach_consumer().unwrap();
             let error = if reserve {
                 let mut reservation = producer.reserve(10_000).unwrap();
                 truncate(&site.path(), 0);
@@ -478,7 +487,7 @@ fn any_number_of_mappings_is_caught() {
     for ring in &more {
         assert!(ring.info().is_err());
     }
-    assert!(matches!(ring.consumer(), Err(AttachError::Removed)));
+    assert!(matches!(ring.attach_consumer(), Err(AttachError::Removed)));
     drop((ring, more));
     finish_truncated(site, keeper);
 }
@@ -491,7 +500,7 @@ fn the_others_go_on_in_a_file_that_is_as_long_as_ever() {
     let whole = len(&site.path());
     let mut producer = site.producer();
     say_ok(&mut producer, "send 1 0 1 10000");
-    let mut consumer = ring.consumer().unwrap();
+    let mut consumer = ring.attach_consumer().unwrap();
     let message = consumer.recv().unwrap();
     truncate(&site.path(), 0x5000);
     let torn = message.view().checked_read_at(0, &mut [0; 10_000]);

@@ -301,8 +301,8 @@ fn a_dead_consumer_from_before_the_attach_was_never_met(case: Case) {
     let ring = case.ring(1);
     case.consumer().kill();
     case.consumer().wait();
-    let mut producer = ring.producer().unwrap();
-    producer.probe().unwrap();
+    let mut producer = ring.attach_producer().unwrap();
+    producer.check_consumer().unwrap();
     while producer.try_send(&[0; 500]).is_ok() {}
     let moment = Duration::from_millis(30);
     assert_eq!(

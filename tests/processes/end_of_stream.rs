@@ -93,7 +93,7 @@ fn a_sleeping_consumer_learns_of_the_death_of_the_last_producer(case: Case) {
 
 fn a_kept_ring_has_not_ended_until_somebody_attached(case: Case) {
     let ring = case.ring(1);
-    let mut consumer = ring.consumer().unwrap();
+    let mut consumer = ring.attach_consumer().unwrap();
     // Fresh: nobody was ever there.
     assert_eq!(
         consumer.recv_timeout(MOMENT).unwrap_err(),
@@ -110,7 +110,7 @@ fn a_kept_ring_has_not_ended_until_somebody_attached(case: Case) {
         RecvError::TimedOut
     );
     drop(consumer);
-    let mut consumer = ring.consumer().unwrap();
+    let mut consumer = ring.attach_consumer().unwrap();
     assert_eq!(
         consumer.recv_timeout(MOMENT).unwrap_err(),
         RecvError::TimedOut
@@ -142,7 +142,7 @@ fn the_end_is_told_again_to_the_successor_of_a_consumer_killed_before_it_acted(c
         assert!(ask(&mut consumer, "drain").ends_with(" EndOfStream"));
         consumer.kill();
     }
-    let mut consumer = ring.consumer().unwrap();
+    let mut consumer = ring.attach_consumer().unwrap();
     assert_eq!(consumer.recv().unwrap_err(), RecvError::EndOfStream);
     drop(consumer);
     case.finish();
@@ -156,7 +156,7 @@ fn the_end_that_was_acted_upon_is_not_told_again(case: Case) {
     // The next call is the act.
     assert_eq!(ask(&mut consumer, "recv-timeout 10"), "error TimedOut");
     consumer.kill();
-    let mut consumer = ring.consumer().unwrap();
+    let mut consumer = ring.attach_consumer().unwrap();
     assert_eq!(
         consumer.recv_timeout(MOMENT).unwrap_err(),
         RecvError::TimedOut
@@ -184,7 +184,7 @@ fn what_a_dead_producer_left_reaches_a_consumer_that_comes_later(case: Case) {
 fn a_batch_begun_on_a_full_lane_appears_at_once_and_wakes_the_consumer(case: Case) {
     let ring = case.ring(1);
     let mut consumer = case.consumer();
-    let mut producer = ring.producer().unwrap();
+    let mut producer = ring.attach_producer().unwrap();
     let mut bytes = Vec::new();
     let mut filled = 0;
     let mut encoded = |number| {

@@ -31,7 +31,7 @@ fn does_not_run(case: &Case, peer: &mut Peer) {
     let clock = semring::any::Builder::new(format!("{}-clock", case.address()))
         .create()
         .unwrap();
-    let mut nobody = clock.consumer().unwrap();
+    let mut nobody = clock.attach_consumer().unwrap();
     let passed = nobody
         .recv_timeout(Duration::from_millis(time))
         .unwrap_err();

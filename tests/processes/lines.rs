@@ -178,7 +178,10 @@ fn pairs_whose_makers_are_killed_at_any_moment_are_whole_or_gone(case: Case) {
     let (ups, downs) = left(&case);
     assert!(ups.is_empty(), "{ups:?}");
     for down in downs {
-        assert!(down.implicit && down.state == RingState::Idle, "{down:?}");
+        assert!(
+            down.auto_remove && down.state == RingState::Idle,
+            "{down:?}"
+        );
         let address: Address = down.address.clone();
         semring::remove(&address, false).unwrap();
     }

@@ -175,7 +175,7 @@ fn an_end_that_is_seen_while_the_last_producer_leaves_is_one_to_remove_at(case: 
     let (mut has_left, mut ends) = (false, 0);
     for calls in 0.. {
         let ring = case.ring(1);
-        let mut consumer = ring.consumer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         let mut leaver = Stepper::spawn(Command::new(PEER)).expect("a peer can be traced");
         for line in [&format!("open {}", case.address()), "producer"] {
             leaver.peer().say(line);
@@ -323,11 +323,11 @@ fn a_ring_whose_guard_was_removed_goes_by_force_only(case: Case) {
     let address = case.address().parse().unwrap();
     assert!(matches!(
         any::open(case.address()),
-        Err(OpenError::GuardLost { .. })
+        Err(OpenError::GuardMissing { .. })
     ));
     let refused = semring::remove(&address, false).unwrap_err();
     assert!(
-        matches!(refused, RemoveError::Open(OpenError::GuardLost { .. })),
+        matches!(refused, RemoveError::Open(OpenError::GuardMissing { .. })),
         "{refused}"
     );
     semring::remove(&address, true).unwrap();
@@ -336,7 +336,7 @@ fn a_ring_whose_guard_was_removed_goes_by_force_only(case: Case) {
 
 fn a_removed_ring_stays_removed_for_its_producer(case: Case) {
     let ring = case.ring_of(1, 1 << 16);
-    let mut producer = ring.producer().unwrap();
+    let mut producer = ring.attach_producer().unwrap();
     producer.send(b"before").unwrap();
     semring::remove(&case.address().parse().unwrap(), true).unwrap();
     // Within a quarter lap it is noticed, and then it is so for good.
@@ -346,7 +346,7 @@ fn a_removed_ring_stays_removed_for_its_producer(case: Case) {
         assert_eq!(producer.send(b"after"), Err(SendError::Removed));
         assert_eq!(producer.try_send(b"after"), Err(SendError::Removed));
     }
-    assert_eq!(producer.probe(), Err(SendError::Removed));
+    assert_eq!(producer.check_consumer(), Err(SendError::Removed));
     assert_eq!(producer.send(b"after"), Err(SendError::Removed));
     drop((producer, ring));
     case.finish_removed();
@@ -357,11 +357,11 @@ fn a_ring_removed_under_two_busy_ends_is_noticed_by_each(case: Case) {
     const MESSAGES_A_MIB: usize = 1 << 14;
     for producer_first in [true, false] {
         let ring = case.ring_of(1, 1 << 16);
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
         let mut exchange = |ask: bool, messages: usize| {
             if ask {
-                producer.probe().unwrap();
+                producer.check_consumer().unwrap();
             }
             for number in 0..messages {
                 // 64 bytes with the header.
@@ -412,8 +412,8 @@ fn a_late_producer_loses_nothing_when_the_consumer_removes(case: Case) {
     let (mut sent, mut refused) = (0, 0);
     for round in 0..setting("SEMRING_REMOVALS", 400) {
         let ring = new_ring_for(&case, &mut late);
-        drop(ring.producer().unwrap());
-        let mut consumer = ring.consumer().unwrap();
+        drop(ring.attach_producer().unwrap());
+        let mut consumer = ring.attach_consumer().unwrap();
         assert_eq!(consumer.recv().unwrap_err(), RecvError::EndOfStream);
         late.say(&format!("late 1 {round} 40"));
         hesitate(&mut random);

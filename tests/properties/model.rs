@@ -7,7 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use semring::{
-    Consumer, Kind, Meta, Position, Producer, RecvError, Ring, SendError, View, mpsc, spsc,
+    Consumer, Kind, Position, Producer, RecvError, Ring, SendError, Tag, View, mpsc, spsc,
 };
 use semring_testkit::names::RingGuard;
 use semring_testkit::watchdog::Watchdog;
@@ -26,7 +26,7 @@ enum Op {
         lane: usize,
         len: usize,
         keep: usize,
-        meta: u8,
+        tag: u8,
         commit: bool,
     },
     Batch {
@@ -84,7 +84,7 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         8 => (lane.clone(), len()).prop_map(|(lane, len)| Op::TrySend { lane, len }),
         4 => (lane.clone(), len(), 0usize..=MAX, 0u8..16, any::<bool>()).prop_map(
-            |(lane, len, keep, meta, commit)| Op::Reserve { lane, len, keep, meta, commit }
+            |(lane, len, keep, tag, commit)| Op::Reserve { lane, len, keep, tag, commit }
         ),
         3 => (lane.clone(), vec(len(), 0..20)).prop_map(|(lane, lens)| Op::Batch { lane, lens }),
         12 => (any::<bool>(), then()).prop_map(|(waits, then)| Op::Recv { waits, then }),
@@ -101,7 +101,7 @@ fn op() -> impl Strategy<Value = Op> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Sent {
     position: Position,
-    meta: Meta,
+    tag: Tag,
     bytes: Vec<u8>,
 }
 
@@ -136,14 +136,14 @@ impl Lane {
     }
 
     /// A message for which room of this length was reserved.
-    fn commit(&mut self, len: usize, meta: Meta, bytes: Vec<u8>) {
+    fn commit(&mut self, len: usize, tag: Tag, bytes: Vec<u8>) {
         let position = self.place(len);
         // The payload stays where it was reserved if it became shorter.
         self.tail = position + Self::record(Self::lead(position, len), bytes.len());
         self.committed += 1;
         self.unread.push_back(Sent {
             position: Position::new(position),
-            meta,
+            tag,
             bytes,
         });
         let oldest = self.unread.front().expect("just pushed").position.get();
@@ -173,7 +173,7 @@ impl<K: Kind> World<K> {
         let lanes = ring.lanes();
         let mut world = Self {
             producers: (0..lanes).map(|_| None).collect(),
-            consumer: Some(ring.consumer().unwrap()),
+            consumer: Some(ring.attach_consumer().unwrap()),
             lanes: (0..lanes).map(|_| Lane::default()).collect(),
             ring,
             received: 0,
@@ -190,7 +190,7 @@ impl<K: Kind> World<K> {
         let Some(lane) = self.producers.iter().position(Option::is_none) else {
             return;
         };
-        let producer = self.ring.producer().unwrap();
+        let producer = self.ring.attach_producer().unwrap();
         assert_eq!(producer.lane(), lane, "the lowest free lane");
         // A pad that a predecessor published without a message behind it is found as well.
         let model = &mut self.lanes[lane];
@@ -240,14 +240,14 @@ impl<K: Kind> World<K> {
                 lane,
                 len,
                 keep,
-                meta,
+                tag,
                 commit,
             } => {
-                let meta = Meta {
-                    kind: u16::from(meta) * 4099,
-                    flags: meta,
+                let tag = Tag {
+                    kind: u16::from(tag) * 4099,
+                    flags: tag,
                 };
-                self.reserve(lane % self.lanes.len(), len, keep, meta, commit)
+                self.reserve(lane % self.lanes.len(), len, keep, tag, commit)
             }
             Op::Batch { lane, lens } => self.batch(lane % self.lanes.len(), &lens),
             Op::Recv { waits, then } => self.recv(waits, then),
@@ -272,10 +272,10 @@ impl<K: Kind> World<K> {
             Op::ReopenConsumer => {
                 self.consumer = None;
                 self.check_counts()?;
-                self.consumer = Some(self.ring.consumer().unwrap());
+                self.consumer = Some(self.ring.attach_consumer().unwrap());
                 // Producers that met the old one are told once, by whichever call asks first.
                 for producer in self.producers.iter_mut().flatten() {
-                    prop_assert_eq!(producer.await_next_consumer(), Ok(()));
+                    prop_assert_eq!(producer.accept_next_consumer(), Ok(()));
                 }
                 Ok(())
             }
@@ -289,7 +289,7 @@ impl<K: Kind> World<K> {
         };
         match producer.try_send(&bytes) {
             Ok(()) => {
-                self.lanes[lane].commit(len, Meta::default(), bytes);
+                self.lanes[lane].commit(len, Tag::default(), bytes);
                 let tail = self.lanes[lane].tail;
                 prop_assert_eq!(producer.position(), Position::new(tail));
                 Ok(())
@@ -303,7 +303,7 @@ impl<K: Kind> World<K> {
         }
     }
 
-    fn reserve(&mut self, lane: usize, len: usize, keep: usize, meta: Meta, commit: bool) -> Check {
+    fn reserve(&mut self, lane: usize, len: usize, keep: usize, tag: Tag, commit: bool) -> Check {
         let mut bytes = self.content(len);
         let Some(producer) = &mut self.producers[lane] else {
             return Ok(());
@@ -326,12 +326,12 @@ impl<K: Kind> World<K> {
         let keep = keep.min(len);
         reservation.truncate(keep);
         bytes.truncate(keep);
-        reservation.set_meta(meta);
+        reservation.set_tag(tag);
         // The pad in front is there, whatever becomes of the reservation.
         model.tail = model.place(len);
         if commit {
             reservation.commit();
-            model.commit(len, meta, bytes);
+            model.commit(len, tag, bytes);
         } else {
             reservation.discard();
         }
@@ -351,7 +351,7 @@ impl<K: Kind> World<K> {
         let mut full = false;
         for bytes in contents {
             match batch.try_push(&bytes) {
-                Ok(()) => self.lanes[lane].commit(bytes.len(), Meta::default(), bytes),
+                Ok(()) => self.lanes[lane].commit(bytes.len(), Tag::default(), bytes),
                 Err(SendError::TooLong { .. }) => prop_assert!(bytes.len() > MAX),
                 Err(SendError::Full) => {
                     full = true;
@@ -379,7 +379,7 @@ impl<K: Kind> World<K> {
     fn seen(view: &View<'_>) -> (usize, Sent) {
         let sent = Sent {
             position: view.position(),
-            meta: view.meta(),
+            tag: view.tag(),
             bytes: view.to_vec(),
         };
         assert_eq!(sent.bytes.len(), view.len());
@@ -486,7 +486,7 @@ impl<K: Kind> World<K> {
             );
             prop_assert_eq!(info.sent_messages, model.committed);
             prop_assert_eq!(info.producer_pid.is_some(), self.producers[lane].is_some());
-            prop_assert_eq!((info.lost_messages, info.poisoned), (0, None));
+            prop_assert_eq!((info.lost_messages, info.corrupt_at), (0, None));
         }
         prop_assert_eq!(info.consumer_pid.is_some(), self.consumer.is_some());
         let attached: u64 = info.lanes.iter().map(|lane| lane.attached_producers).sum();

@@ -40,7 +40,7 @@ pub const LANE_WORDS: [(&str, u64); 16] = [
     ("released", 0x1000),
     ("received", 0x1008),
     ("dropped", 0x1010),
-    ("poisoned", 0x1080),
+    ("corrupt", 0x1080),
 ];
 
 /// The word of a lane that has this name.

@@ -192,12 +192,12 @@ impl Case {
             let path = name.strip_prefix("pipes ").unwrap_or_default();
             std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
         };
-        for leftover in semring::leftovers() {
+        for leftover in semring::orphans() {
             if is_empty(leftover.name()) {
                 let _ = leftover.remove(false);
             } else if left.iter().any(|left| left == leftover.name()) {
                 let pruned = leftover.remove(false).expect("it can be pruned");
-                assert_eq!(pruned, semring::Pruned::Removed);
+                assert_eq!(pruned, semring::PruneOutcome::Removed);
             }
         }
     }
@@ -307,8 +307,8 @@ macro_rules! over_both_backends {
 /// that no ring names. (A living maker whose beginnings go begins anew.)
 #[allow(dead_code)] // each of the test programs uses a part
 pub fn prune_guards() {
-    use semring::LeftoverKind::{Pipes, Semaphores, Unfinished};
-    for leftover in semring::leftovers() {
+    use semring::OrphanKind::{Pipes, Semaphores, Unfinished};
+    for leftover in semring::orphans() {
         if matches!(leftover.kind(), Pipes | Semaphores | Unfinished) {
             let _ = leftover.remove(false);
         }

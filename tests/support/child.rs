@@ -67,8 +67,8 @@ impl Peer {
                 results.push(("send_timeout", name_of(producer.send_timeout(b"x", moment))));
                 results.push(("reserve", name_of(producer.reserve(10))));
                 results.push(("push", name_of(producer.batch().push(b"from the child"))));
-                results.push(("probe", name_of(producer.probe())));
-                results.push(("await_next", name_of(producer.await_next_consumer())));
+                results.push(("probe", name_of(producer.check_consumer())));
+                results.push(("await_next", name_of(producer.accept_next_consumer())));
                 results.push(("try_clone", name_of(producer.try_clone())));
                 producer.interrupter().interrupt();
             }
@@ -85,8 +85,8 @@ impl Peer {
                 consumer.interrupter().interrupt();
             }
             let ring = self.ring.take().expect("a ring is open");
-            results.push(("ring.producer", name_of(ring.producer())));
-            results.push(("ring.consumer", name_of(ring.consumer())));
+            results.push(("ring.producer", name_of(ring.attach_producer())));
+            results.push(("ring.consumer", name_of(ring.attach_consumer())));
             drop(ring);
             let texts: Vec<String> = results
                 .iter()
@@ -113,7 +113,7 @@ impl Peer {
     pub(super) fn forked_opener(&mut self, address: &str) -> Answer {
         let code = in_a_child(|| {
             let ring = any::open(address).expect("the child opens the ring");
-            let mut producer = ring.producer().expect("the child attaches");
+            let mut producer = ring.attach_producer().expect("the child attaches");
             let mut bytes = Vec::new();
             semring_testkit::message::encode(77, 0, 40, &mut bytes);
             producer.send(&bytes).expect("the child sends");

@@ -140,7 +140,7 @@ impl Peer {
     pub(super) fn late(&mut self, words: &mut Words<'_>) -> Answer {
         let mut bytes = Vec::new();
         message::encode(words.producer(), words.number(), words.size(), &mut bytes);
-        match self.ring().producer() {
+        match self.ring().attach_producer() {
             Ok(mut producer) => done(producer.send(&bytes)).map(|_| "sent".to_owned()),
             Err(error) => Ok(format!("refused {error:?}")),
         }
@@ -158,7 +158,7 @@ impl Peer {
                 match self.producer().send(&bytes) {
                     Ok(()) => break,
                     Err(SendError::ConsumerGone) => {
-                        self.producer().await_next_consumer().map_err(failed)?;
+                        self.producer().accept_next_consumer().map_err(failed)?;
                     }
                     Err(error) => return Err(format!("{} at {number}", failed(error))),
                 }

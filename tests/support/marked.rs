@@ -133,7 +133,7 @@ impl Peer {
             "attach" => {
                 let ring = self.ring();
                 marker();
-                let producer = ring.producer();
+                let producer = ring.attach_producer();
                 marker();
                 self.producer = Some(producer.map_err(failed)?);
                 Ok("ok".to_owned())
@@ -155,7 +155,7 @@ impl Peer {
             "attach-consumer" => {
                 let ring = self.ring();
                 marker();
-                let consumer = ring.consumer();
+                let consumer = ring.attach_consumer();
                 marker();
                 self.consumer = Some(consumer.map_err(failed)?);
                 Ok("ok".to_owned())

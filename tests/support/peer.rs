@@ -16,7 +16,7 @@
 //! | `fill P FIRST LEN`: until there is no room | `ok N` |
 //! | `batch P FIRST COUNT LEN` | `ok` or `error … after N` |
 //! | `feed P FIRST COUNT LEN RECORD`: sends, records, rides over consumers that die | `ok` |
-//! | `probe` · `await-next` | `ok` |
+//! | `check_consumer` · `await-next` | `ok` |
 //! | `recv` · `recv-timeout MS` · `try-recv` | `message P NUMBER LANE POSITION` |
 //! | `recv-deadline MS` · `send-deadline P NUMBER LEN MS`: so far from now | `until then`, then as above, perhaps `… too early` |
 //! | `skip COUNT`: receive and release so many messages | `ok` |
@@ -174,13 +174,13 @@ impl Peer {
                 }
             }
             "producer" => {
-                let producer = self.ring().producer().map_err(failed)?;
+                let producer = self.ring().attach_producer().map_err(failed)?;
                 let lane = producer.lane();
                 self.producer = Some(producer);
                 Ok(format!("ok {lane}"))
             }
             "consumer" => {
-                self.consumer = Some(self.ring().consumer().map_err(failed)?);
+                self.consumer = Some(self.ring().attach_consumer().map_err(failed)?);
                 Ok("ok".to_owned())
             }
             "drop-producer" => Ok(self.producer.take().map_or("none", |_| "ok").to_owned()),
@@ -193,8 +193,8 @@ impl Peer {
                 self.consumer.take().expect("attached").close();
                 Ok("ok".to_owned())
             }
-            "probe" => done(self.producer().probe()),
-            "await-next" => done(self.producer().await_next_consumer()),
+            "probe" => done(self.producer().check_consumer()),
+            "await-next" => done(self.producer().accept_next_consumer()),
             "flush" => done(self.consumer().flush_released()),
             "remove-at-end" => {
                 let gone = self.consumer().remove_at_end().map_err(failed)?;
@@ -208,7 +208,7 @@ impl Peer {
             }
             "second" => {
                 let ring = self.builder(words.text()).open().map_err(failed)?;
-                self.second = Some(ring.consumer().map_err(failed)?);
+                self.second = Some(ring.attach_consumer().map_err(failed)?);
                 Ok("ok".to_owned())
             }
             "inspect" => {
@@ -217,13 +217,13 @@ impl Peer {
             }
             "churn" => {
                 for _ in 0..words.number() {
-                    drop(self.ring().producer().map_err(failed)?);
+                    drop(self.ring().attach_producer().map_err(failed)?);
                 }
                 Ok("ok".to_owned())
             }
             "churn-consumer" => {
                 for _ in 0..words.number() {
-                    drop(self.ring().consumer().map_err(failed)?);
+                    drop(self.ring().attach_consumer().map_err(failed)?);
                 }
                 Ok("ok".to_owned())
             }
@@ -239,7 +239,7 @@ impl Peer {
                     let ring = builder.open_or_create();
                     let ring = ring.map_err(|error| format!("{} at {round}", failed(error)))?;
                     drop(held.take());
-                    held = attached.then(|| ring.producer().ok());
+                    held = attached.then(|| ring.attach_producer().ok());
                 }
                 Ok("ok".to_owned())
             }
@@ -281,7 +281,7 @@ impl Peer {
                 bus::reset();
                 Ok("ok".to_owned())
             }
-            "leave-sigbus" => Ok(format!("ok {}", semring::leave_sigbus_alone())),
+            "leave-sigbus" => Ok(format!("ok {}", semring::disable_sigbus_handler())),
             "fault" => Ok(format!("ok {}", bus::fault())),
             "raise-sigbus" => Ok(format!("ok {}", bus::raise())),
             "forked-handles" => self.forked_handles(),

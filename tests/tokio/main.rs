@@ -55,8 +55,8 @@ async fn one_thread_serves_a_hundred_rings() {
     let mut tasks = Vec::new();
     for number in 0..RINGS {
         let ring = memfd();
-        let mut consumer = AsyncConsumer::new(ring.consumer().unwrap()).unwrap();
-        let mut producer = AsyncProducer::new(ring.producer().unwrap()).unwrap();
+        let mut consumer = AsyncConsumer::new(ring.attach_consumer().unwrap()).unwrap();
+        let mut producer = AsyncProducer::new(ring.attach_producer().unwrap()).unwrap();
         tokio::spawn(async move {
             for value in 0..EACH {
                 // 100 bytes: a lane is full now and then.
@@ -89,17 +89,17 @@ async fn blocking_peers_need_not_know() {
     const EACH: u64 = 20_000;
     let site = Site::new("beside");
     let ring = site.mpsc(3);
-    let mut consumer = AsyncConsumer::new(ring.consumer().unwrap()).unwrap();
+    let mut consumer = AsyncConsumer::new(ring.attach_consumer().unwrap()).unwrap();
     let mut blocking = Vec::new();
     for _ in 0..2 {
-        let mut producer = ring.producer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
         blocking.push(std::thread::spawn(move || {
             for value in 0..EACH {
                 producer.send(&value.to_le_bytes()).unwrap();
             }
         }));
     }
-    let mut producer = AsyncProducer::new(ring.producer().unwrap()).unwrap();
+    let mut producer = AsyncProducer::new(ring.attach_producer().unwrap()).unwrap();
     tokio::spawn(async move {
         for value in 0..EACH {
             producer.send(&value.to_le_bytes()).await.unwrap();
@@ -129,8 +129,8 @@ async fn a_cancelled_call_received_or_sent_nothing() {
     const MESSAGES: u64 = 3000;
     let _site = Site::new("cancelled");
     let ring = memfd();
-    let mut consumer = AsyncConsumer::new(ring.consumer().unwrap()).unwrap();
-    let mut producer = AsyncProducer::new(ring.producer().unwrap()).unwrap();
+    let mut consumer = AsyncConsumer::new(ring.attach_consumer().unwrap()).unwrap();
+    let mut producer = AsyncProducer::new(ring.attach_producer().unwrap()).unwrap();
     let sending = tokio::spawn(async move {
         let mut given_up = 0u64;
         for value in 0..MESSAGES {
@@ -165,8 +165,8 @@ async fn a_cancelled_call_received_or_sent_nothing() {
 async fn a_stream_and_a_sink_are_what_others_expect() {
     let _site = Site::new("stream");
     let ring = memfd();
-    let consumer = AsyncConsumer::new(ring.consumer().unwrap()).unwrap();
-    let mut producer = AsyncProducer::new(ring.producer().unwrap()).unwrap();
+    let consumer = AsyncConsumer::new(ring.attach_consumer().unwrap()).unwrap();
+    let mut producer = AsyncProducer::new(ring.attach_producer().unwrap()).unwrap();
     let items: Vec<Vec<u8>> = (0..500u32).map(|n| n.to_le_bytes().repeat(20)).collect();
     let sent = items.clone();
     let sending = tokio::spawn(async move {
@@ -183,8 +183,8 @@ async fn a_stream_and_a_sink_are_what_others_expect() {
 async fn a_busy_ring_lets_other_tasks_have_their_turn() {
     let _site = Site::new("fair");
     let ring = memfd();
-    let mut consumer = AsyncConsumer::new(ring.consumer().unwrap()).unwrap();
-    let mut producer = ring.producer().unwrap();
+    let mut consumer = AsyncConsumer::new(ring.attach_consumer().unwrap()).unwrap();
+    let mut producer = ring.attach_producer().unwrap();
     let turns = std::rc::Rc::new(std::cell::Cell::new(0u64));
     let set = tokio::task::LocalSet::new();
     let others = turns.clone();
@@ -208,8 +208,8 @@ async fn a_busy_ring_lets_other_tasks_have_their_turn() {
 async fn the_end_of_the_other_side_is_told() {
     let site = Site::new("ends");
     let ring = site.mpsc(1);
-    let mut consumer = AsyncConsumer::new(ring.consumer().unwrap()).unwrap();
-    let producer = ring.producer().unwrap();
+    let mut consumer = AsyncConsumer::new(ring.attach_consumer().unwrap()).unwrap();
+    let producer = ring.attach_producer().unwrap();
     let waiting = tokio::spawn(async move {
         let end = consumer.recv().await.map(|message| message.to_vec());
         (end, consumer)
@@ -219,7 +219,7 @@ async fn the_end_of_the_other_side_is_told() {
     let (end, consumer) = waiting.await.unwrap();
     assert_eq!(end, Err(RecvError::EndOfStream));
 
-    let mut producer = AsyncProducer::new(ring.producer().unwrap()).unwrap();
+    let mut producer = AsyncProducer::new(ring.attach_producer().unwrap()).unwrap();
     let waiting = tokio::spawn(async move {
         loop {
             if let Err(error) = producer.send(&[1; 1000]).await {
@@ -231,7 +231,7 @@ async fn the_end_of_the_other_side_is_told() {
     drop(consumer.into_inner());
     assert_eq!(waiting.await.unwrap(), SendError::ConsumerGone);
 
-    let mut consumer = AsyncConsumer::new(ring.consumer().unwrap()).unwrap();
+    let mut consumer = AsyncConsumer::new(ring.attach_consumer().unwrap()).unwrap();
     while consumer.get_mut().try_recv().is_ok() {}
     let waiting = tokio::spawn(async move { consumer.recv().await.map(|_| ()) });
     tokio::task::yield_now().await;
@@ -262,8 +262,8 @@ async fn receive_all(consumer: &mut AsyncConsumer<semring::Spsc>) -> Vec<Vec<u8>
 async fn closing_a_sink_ends_the_stream_while_the_handle_lives() {
     let _site = Site::new("closed");
     let ring = memfd();
-    let mut consumer = AsyncConsumer::new(ring.consumer().unwrap()).unwrap();
-    let mut producer = AsyncProducer::new(ring.producer().unwrap()).unwrap();
+    let mut consumer = AsyncConsumer::new(ring.attach_consumer().unwrap()).unwrap();
+    let mut producer = AsyncProducer::new(ring.attach_producer().unwrap()).unwrap();
     SinkExt::<&[u8]>::send(&mut producer, b"one").await.unwrap();
     SinkExt::<&[u8]>::close(&mut producer).await.unwrap();
     assert_eq!(receive_all(&mut consumer).await, [b"one"]);
@@ -277,7 +277,7 @@ async fn closing_a_sink_ends_the_stream_while_the_handle_lives() {
     SinkExt::<&[u8]>::close(&mut producer).await.unwrap();
     assert!(producer.get_mut().is_none());
     // The lane is free for another one.
-    let mut next = AsyncProducer::new(ring.producer().unwrap()).unwrap();
+    let mut next = AsyncProducer::new(ring.attach_producer().unwrap()).unwrap();
     next.send(b"two").await.unwrap();
     next.close().await.unwrap();
     assert_eq!(receive_all(&mut consumer).await, [b"two"]);
@@ -287,8 +287,8 @@ async fn closing_a_sink_ends_the_stream_while_the_handle_lives() {
 async fn a_borrowed_sink_is_closed_by_forward() {
     let _site = Site::new("forward");
     let ring = memfd();
-    let mut consumer = AsyncConsumer::new(ring.consumer().unwrap()).unwrap();
-    let mut producer = AsyncProducer::new(ring.producer().unwrap()).unwrap();
+    let mut consumer = AsyncConsumer::new(ring.attach_consumer().unwrap()).unwrap();
+    let mut producer = AsyncProducer::new(ring.attach_producer().unwrap()).unwrap();
     // More than the lane holds: the last items are kept by the sink for a while.
     let items: Vec<_> = (0..20u8).map(|number| vec![number; 1000]).collect();
     let all = futures_util::stream::iter(items.clone()).map(Ok);
@@ -303,10 +303,10 @@ async fn a_borrowed_sink_is_closed_by_forward() {
 async fn a_request_ring_is_closed_before_the_answer_comes() {
     let _site = Site::new("half");
     let (requests, answers) = (memfd(), memfd());
-    let mut server_in = AsyncConsumer::new(requests.consumer().unwrap()).unwrap();
-    let mut server_out = AsyncProducer::new(answers.producer().unwrap()).unwrap();
-    let mut client_out = AsyncProducer::new(requests.producer().unwrap()).unwrap();
-    let mut client_in = AsyncConsumer::new(answers.consumer().unwrap()).unwrap();
+    let mut server_in = AsyncConsumer::new(requests.attach_consumer().unwrap()).unwrap();
+    let mut server_out = AsyncProducer::new(answers.attach_producer().unwrap()).unwrap();
+    let mut client_out = AsyncProducer::new(requests.attach_producer().unwrap()).unwrap();
+    let mut client_in = AsyncConsumer::new(answers.attach_consumer().unwrap()).unwrap();
     let server = async {
         let received = receive_all(&mut server_in).await;
         server_out.send(&received.concat()).await.unwrap();
@@ -326,8 +326,8 @@ async fn a_request_ring_is_closed_before_the_answer_comes() {
 async fn a_sink_whose_consumer_is_gone_is_closed_with_the_error() {
     let _site = Site::new("gone");
     let ring = memfd();
-    let mut producer = AsyncProducer::new(ring.producer().unwrap()).unwrap();
-    let consumer = ring.consumer().unwrap();
+    let mut producer = AsyncProducer::new(ring.attach_producer().unwrap()).unwrap();
+    let consumer = ring.attach_consumer().unwrap();
     while producer.get_mut().unwrap().try_send(&[0; 1000]).is_ok() {}
     SinkExt::<&[u8]>::feed(&mut producer, &[1; 1000])
         .await
@@ -343,7 +343,7 @@ async fn a_sink_whose_consumer_is_gone_is_closed_with_the_error() {
 async fn a_stream_gives_an_error_that_stays_once() {
     let site = Site::new("stays");
     let ring = site.mpsc(1);
-    let mut consumer = AsyncConsumer::new(ring.consumer().unwrap()).unwrap();
+    let mut consumer = AsyncConsumer::new(ring.attach_consumer().unwrap()).unwrap();
     semring::remove(ring.address(), true).unwrap();
     assert_eq!(consumer.next().await, Some(Err(RecvError::Removed)));
     assert_eq!(consumer.next().await, None);
@@ -354,9 +354,9 @@ async fn a_stream_gives_an_error_that_stays_once() {
 async fn a_stream_goes_on_after_its_end_with_the_next_producer() {
     let _site = Site::new("goes-on");
     let ring = memfd();
-    let mut consumer = AsyncConsumer::new(ring.consumer().unwrap()).unwrap();
+    let mut consumer = AsyncConsumer::new(ring.attach_consumer().unwrap()).unwrap();
     for _ in 0..2 {
-        ring.producer().unwrap().send(b"x").unwrap();
+        ring.attach_producer().unwrap().send(b"x").unwrap();
         assert_eq!(consumer.next().await, Some(Ok(b"x".to_vec())));
         assert_eq!(consumer.next().await, None);
     }

@@ -46,7 +46,7 @@ pub(crate) fn attach<R>(
     let builder = builder(&args.address, &args.shape)
         .wait(args.wait.into())
         .lock_memory(args.lock_memory)
-        .implicit(true);
+        .auto_remove(true);
     let began = Instant::now();
     loop {
         let ring = if args.no_create {

@@ -43,7 +43,13 @@ fn transfer(
     let signals =
         Signals::catch().map_err(|error| Failure::run_time(format!("signals: {error}")))?;
     let output = Output::new(&signals, args.manner.timeout())?;
-    let (ring, consumer) = attach(&args.ring, &args.manner, report, &signals, Ring::consumer)?;
+    let (ring, consumer) = attach(
+        &args.ring,
+        &args.manner,
+        report,
+        &signals,
+        Ring::attach_consumer,
+    )?;
     signals.interrupts(consumer.interrupter());
     let began = Instant::now();
     let mut receiving = Receiving {
@@ -66,7 +72,7 @@ fn transfer(
         ..
     } = receiving;
     let totals = sink.totals;
-    let figures = Stats::new(totals, began, consumer.kernel_calls());
+    let figures = Stats::new(totals, began, consumer.wait_stats());
     report.moved(&totals);
     report.end_progress();
     let interrupted = matches!(stop, Stop::Signal);
@@ -114,7 +120,7 @@ fn finish(
     consumer: Consumer,
     stop: Stop,
 ) -> Result<u8, Failure> {
-    let may_remove = ring.is_implicit() && !args.keep;
+    let may_remove = ring.is_auto_removed() && !args.keep;
     let address = ring.address();
     match stop {
         Stop::EndOfStream => return Ok(exit::DONE),
@@ -239,7 +245,7 @@ impl Receiving<'_> {
             },
             // The flag of the signal is looked at next.
             RecvError::Interrupted => Ok(()),
-            RecvError::Poisoned { .. } => {
+            RecvError::Corrupt { .. } => {
                 self.damaged = true;
                 self.report
                     .error(format_args!("{}: {error}", self.ring.address()));
@@ -253,7 +259,7 @@ impl Receiving<'_> {
     /// the last moment keeps it, and us, going.
     fn end(&mut self) -> Result<(), Stop> {
         let lost = lost(self.ring).saturating_sub(self.lost_before);
-        if self.ring.is_implicit() && !self.args.keep {
+        if self.ring.is_auto_removed() && !self.args.keep {
             match self.consumer.remove_at_end() {
                 Ok(true) => self
                     .report

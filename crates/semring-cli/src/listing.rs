@@ -29,13 +29,13 @@ pub(crate) struct Record {
     sent_messages: u64,
     received_messages: u64,
     lost_messages: u64,
-    poisoned_lanes: usize,
+    corrupt_lanes: usize,
     state: String,
     created: String,
     unread_messages: u64,
     segment_bytes: u64,
     guard: String,
-    implicit: bool,
+    auto_remove: bool,
     creator_pid: u32,
     finished_producers: u64,
     died_producers: u64,
@@ -56,7 +56,7 @@ pub(crate) struct LaneRecord {
     attached_producers: u64,
     finished_producers: u64,
     died_producers: u64,
-    poisoned_at: Option<u64>,
+    corrupt_at: Option<u64>,
 }
 
 impl Record {
@@ -80,17 +80,17 @@ impl Record {
             sent_messages: sum(|lane| lane.sent_messages),
             received_messages: sum(|lane| lane.received_messages),
             lost_messages: sum(|lane| lane.lost_messages),
-            poisoned_lanes: info
+            corrupt_lanes: info
                 .lanes
                 .iter()
-                .filter(|lane| lane.poisoned.is_some())
+                .filter(|lane| lane.corrupt_at.is_some())
                 .count(),
             state: info.state.to_string(),
             created: date(info.created_ns),
             unread_messages: info.unread_messages(),
             segment_bytes: info.segment_bytes,
             guard: info.guard.to_string(),
-            implicit: info.implicit,
+            auto_remove: info.auto_remove,
             creator_pid: info.creator_pid,
             finished_producers: info.finished_producers(),
             died_producers: info.died_producers(),
@@ -143,7 +143,7 @@ impl Record {
         self.lanes += second.lanes;
         self.producers += second.producers;
         self.used_bytes += second.used_bytes;
-        self.poisoned_lanes += second.poisoned_lanes;
+        self.corrupt_lanes += second.corrupt_lanes;
         self.unread_messages += second.unread_messages;
         self.segment_bytes += second.segment_bytes;
         for (sum, more) in [
@@ -180,7 +180,7 @@ impl LaneRecord {
             attached_producers: lane.attached_producers,
             finished_producers: lane.finished_producers,
             died_producers: lane.died_producers,
-            poisoned_at: lane.poisoned.map(|position| position.get()),
+            corrupt_at: lane.corrupt_at.map(|position| position.get()),
         }
     }
 }
@@ -273,13 +273,13 @@ const COLUMNS: [Column; 25] = [
     number("sent_messages", "SENT"),
     number("received_messages", "RECEIVED"),
     number("lost_messages", "LOST"),
-    number("poisoned_lanes", "POISONED"),
+    number("corrupt_lanes", "CORRUPT"),
     text("state", "STATE"),
     text("created", "CREATED"),
     number("unread_messages", "UNREAD"),
     bytes("segment_bytes", "SEGMENT"),
     text("guard", "GUARD"),
-    text("implicit", "IMPLICIT"),
+    text("auto_remove", "AUTO_REMOVE"),
     number("creator_pid", "CREATOR"),
     number("finished_producers", "FINISHED"),
     number("died_producers", "DIED"),
@@ -413,22 +413,22 @@ fn aligned(rows: Vec<Vec<String>>, right: &[bool]) -> String {
 /// A ring for people.
 pub(crate) fn describe(info: &RingInfo) -> String {
     let record = Record::new(info);
-    let unguarded = info.state == semring::RingState::Unguarded;
+    let guard_missing = info.state == semring::RingState::GuardMissing;
     let asleep = |sleeps: bool| if sleeps { ", sleeping" } else { "" };
     let consumer = match info.consumer_pid {
         Some(pid) => format!("pid {pid}{}", asleep(info.consumer_sleeps)),
-        None if unguarded => "unknown".to_owned(),
+        None if guard_missing => "unknown".to_owned(),
         None if info.consumer_closed => "none; the last one left on purpose".to_owned(),
         None => "none".to_owned(),
     };
-    let removal = if info.implicit {
+    let removal = if info.auto_remove {
         "when its stream has ended"
     } else {
         "by semring rm only"
     };
     let lanes = count(record.lanes as u64, "lane");
     // By the kernel's word, so without semaphores nobody knows.
-    let producers = if unguarded {
+    let producers = if guard_missing {
         "unknown".to_owned()
     } else {
         format!(
@@ -478,7 +478,7 @@ pub(crate) fn describe(info: &RingInfo) -> String {
     ]
     .map(str::to_owned);
     let rows = info.lanes.iter().enumerate().map(|(number, lane)| {
-        let note = match lane.poisoned {
+        let note = match lane.corrupt_at {
             Some(position) => format!("damaged at {position}"),
             None if lane.producer_sleeps => "waits for room".to_owned(),
             None => String::new(),
@@ -515,7 +515,7 @@ mod tests {
             .mode(0o640)
             .create()
             .unwrap();
-        let mut producer = ring.producer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
         producer.send(b"twelve bytes").unwrap();
         let info = ring.info();
         drop(producer);
@@ -527,7 +527,7 @@ mod tests {
     fn json_has_the_fields_of_the_contract_in_its_order() {
         const CONTRACT: &str = "name address backend kind uuid mode owner capacity_bytes lanes producers \
                                 consumer_pid used_bytes sent_messages received_messages lost_messages \
-                                poisoned_lanes state created";
+                                corrupt_lanes state created";
         with_ring("json", |info| {
             let line = json_lines(std::slice::from_ref(info));
             assert_eq!(line.matches('\n').count(), 1);

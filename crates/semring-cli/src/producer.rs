@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use semring::any::{Producer, Ring};
-use semring::{Meta, SendError};
+use semring::{SendError, Tag};
 
 use crate::args::{self, ProducerArgs};
 use crate::attach::{Left, attach, leave};
@@ -57,7 +57,13 @@ fn transfer(
             "{other} reads the same stdin: a message may be torn between the two"
         ));
     }
-    let (ring, producer) = attach(&args.ring, &args.manner, report, &signals, Ring::producer)?;
+    let (ring, producer) = attach(
+        &args.ring,
+        &args.manner,
+        report,
+        &signals,
+        Ring::attach_producer,
+    )?;
     signals.interrupts(producer.interrupter());
     let began = Instant::now();
     let mut sending = Sending {
@@ -76,7 +82,7 @@ fn transfer(
     let Sending {
         producer, totals, ..
     } = sending;
-    *stats = Some(Stats::new(totals, began, producer.kernel_calls()));
+    *stats = Some(Stats::new(totals, began, producer.wait_stats()));
     report.moved(&totals);
     report.end_progress();
     let interrupted = matches!(stop, Stop::Signal);
@@ -110,7 +116,7 @@ enum Fate {
 fn fate(ring: &Ring, producer: &mut Producer) -> Fate {
     // In this order: one that is here now has been met when the probe looks.
     let present = ring.info().is_ok_and(|info| info.consumer_pid.is_some());
-    match producer.probe() {
+    match producer.check_consumer() {
         Ok(()) if present => Fate::Present,
         Ok(()) => Fate::NotMet,
         Err(SendError::Removed) => Fate::Removed,
@@ -132,7 +138,7 @@ fn finish(
     };
     let unsent_input = matches!(stop, Stop::Signal | Stop::TimedOut);
     producer.close();
-    let remove = ring.is_implicit()
+    let remove = ring.is_auto_removed()
         && !args.wait_for_consumer
         && match fate {
             Fate::Gone => true,
@@ -257,7 +263,7 @@ impl Sending<'_> {
             if let Err(error) = pushed {
                 batch.commit();
                 if error == SendError::Full {
-                    self.send_patiently(bytes, Meta::default())?;
+                    self.send_patiently(bytes, Tag::default())?;
                 } else {
                     self.recover(error)?;
                     batch = self.producer.batch();
@@ -279,7 +285,7 @@ impl Sending<'_> {
         let Some(piece) = rest else { return Ok(()) };
         self.send_patiently(
             cutter.bytes(piece),
-            Meta {
+            Tag {
                 kind: 0,
                 flags: UNTERMINATED,
             },
@@ -291,7 +297,7 @@ impl Sending<'_> {
     }
 
     /// Sends one message, waiting for room as long as `--timeout` allows.
-    fn send_patiently(&mut self, bytes: &[u8], meta: Meta) -> Result<(), Stop> {
+    fn send_patiently(&mut self, bytes: &[u8], tag: Tag) -> Result<(), Stop> {
         loop {
             let reserved = match self.args.manner.timeout() {
                 None => self.producer.reserve(bytes.len()),
@@ -300,7 +306,7 @@ impl Sending<'_> {
             match reserved {
                 Ok(mut reservation) => {
                     reservation.write_at(0, bytes);
-                    reservation.set_meta(meta);
+                    reservation.set_tag(tag);
                     reservation.commit();
                     return Ok(());
                 }
@@ -382,7 +388,7 @@ impl Sending<'_> {
                 Ready::Signal => return Err(Stop::Signal),
                 Ready::Nothing => {}
             }
-            if let Err(error) = self.producer.probe() {
+            if let Err(error) = self.producer.check_consumer() {
                 self.recover(error)?;
             }
             patience = PROBE_EVERY;
@@ -425,7 +431,7 @@ impl Sending<'_> {
             if self.signals.wait(left.min(PROBE_EVERY)) {
                 return Err(Stop::Signal);
             }
-            if let Err(error) = self.producer.probe() {
+            if let Err(error) = self.producer.check_consumer() {
                 self.recover(error)?;
             }
         }
@@ -438,7 +444,7 @@ impl Sending<'_> {
                 return Err(Stop::ConsumerGone);
             }
             SendError::ConsumerGone | SendError::Closed => {
-                match self.producer.await_next_consumer() {
+                match self.producer.accept_next_consumer() {
                     Ok(()) => return Ok(()),
                     Err(error) => error,
                 }

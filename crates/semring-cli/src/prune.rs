@@ -1,6 +1,6 @@
 //! `semring prune`: what killed programs left behind, removed with a line for each.
 
-use semring::{GuardKind, Leftover, LeftoverKind, Pruned};
+use semring::{GuardKind, Orphan, OrphanKind, PruneOutcome};
 
 use crate::exit::{self, Failure};
 use crate::report;
@@ -9,18 +9,18 @@ use crate::units::count;
 
 /// Removes leftovers, or says what would be removed.
 pub(crate) fn run(dry_run: bool, discard_unread: bool) -> Result<u8, Failure> {
-    let found = semring::leftovers();
+    let found = semring::orphans();
     let outcomes = if dry_run {
         let forecast = |leftover| Ok(forecast(leftover, discard_unread));
         found.iter().map(forecast).collect()
     } else {
-        Leftover::remove_all(&found, discard_unread)
+        Orphan::remove_all(&found, discard_unread)
     };
     let mut failed = None;
     for (leftover, outcome) in found.iter().zip(outcomes) {
         match outcome {
             // Not ours, so not undone work either: it is named, and nothing failed.
-            Ok(Pruned::Foreign) => report::say("semring", stays(leftover)),
+            Ok(PruneOutcome::Foreign) => report::say("semring", stays(leftover)),
             Ok(pruned) => print(&line(leftover, pruned, dry_run))?,
             // The others can still go.
             Err(error) => {
@@ -33,39 +33,39 @@ pub(crate) fn run(dry_run: bool, discard_unread: bool) -> Result<u8, Failure> {
     Ok(failed.unwrap_or(exit::DONE))
 }
 
-fn forecast(leftover: &Leftover, discard_unread: bool) -> Pruned {
-    if leftover.kind() == LeftoverKind::Foreign {
-        Pruned::Foreign
+fn forecast(leftover: &Orphan, discard_unread: bool) -> PruneOutcome {
+    if leftover.kind() == OrphanKind::Foreign {
+        PruneOutcome::Foreign
     } else if leftover.is_unread() && !discard_unread {
-        Pruned::Unread {
+        PruneOutcome::Unread {
             messages: leftover.unread_messages(),
         }
     } else {
-        Pruned::Removed
+        PruneOutcome::Removed
     }
 }
 
-fn stays(leftover: &Leftover) -> String {
+fn stays(leftover: &Orphan) -> String {
     let why = leftover.why_it_stays().unwrap_or("it changed meanwhile");
     format!("left {} alone: {why}", leftover.name())
 }
 
 /// Why it is a leftover.
-pub(crate) fn reason(leftover: &Leftover) -> &'static str {
+pub(crate) fn reason(leftover: &Orphan) -> &'static str {
     match leftover.kind() {
-        LeftoverKind::Ring => "nobody is attached",
-        LeftoverKind::Unguarded if leftover.lost_guard() == Some(GuardKind::Pipe) => {
+        OrphanKind::Ring => "nobody is attached",
+        OrphanKind::GuardMissing if leftover.lost_guard() == Some(GuardKind::Pipe) => {
             "its pipes are gone"
         }
-        LeftoverKind::Unguarded => "its semaphores are gone",
-        LeftoverKind::Unfinished => "its creator died before it was ready",
-        LeftoverKind::Semaphores | LeftoverKind::Pipes => "no ring goes with them",
+        OrphanKind::GuardMissing => "its semaphores are gone",
+        OrphanKind::Unfinished => "its creator died before it was ready",
+        OrphanKind::Semaphores | OrphanKind::Pipes => "no ring goes with them",
         _ => "left behind",
     }
 }
 
 /// What it holds that nobody has read; nothing if there is nothing.
-fn unread(leftover: &Leftover) -> Option<String> {
+fn unread(leftover: &Orphan) -> Option<String> {
     leftover.is_unread().then(|| {
         let damaged = leftover.unread_messages() == 0;
         if damaged {
@@ -76,15 +76,15 @@ fn unread(leftover: &Leftover) -> Option<String> {
     })
 }
 
-fn line(leftover: &Leftover, pruned: Pruned, dry_run: bool) -> String {
+fn line(leftover: &Orphan, pruned: PruneOutcome, dry_run: bool) -> String {
     let (name, reason) = (leftover.name(), reason(leftover));
     match pruned {
-        Pruned::Removed => {
+        PruneOutcome::Removed => {
             let verb = if dry_run { "would remove" } else { "removed" };
             let lost = unread(leftover).map_or_else(String::new, |what| format!(", with {what}"));
             format!("{verb} {name}: {reason}{lost}\n")
         }
-        Pruned::Unread { messages } => {
+        PruneOutcome::Unread { messages } => {
             let verb = if dry_run { "would keep" } else { "kept" };
             let what = if messages == 0 {
                 "damaged bytes".to_owned()

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
+use semring::WaitStats;
 use serde::Serialize;
 
 use crate::args::MannerArgs;
@@ -175,9 +176,8 @@ pub(crate) struct Producers {
 }
 
 impl Stats {
-    pub(crate) fn new(totals: Totals, began: Instant, kernel_calls: (u64, u64)) -> Self {
+    pub(crate) fn new(totals: Totals, began: Instant, waits: WaitStats) -> Self {
         let Totals { messages, bytes } = totals;
-        let (sleeps, wakes) = kernel_calls;
         let seconds = began.elapsed().as_secs_f64();
         let mb_per_second = if seconds > 0.0 {
             bytes as f64 / 1e6 / seconds
@@ -189,8 +189,8 @@ impl Stats {
             bytes,
             seconds,
             mb_per_second,
-            sleeps,
-            wakes,
+            sleeps: waits.sleeps,
+            wakes: waits.wakeups,
             producers: None,
         }
     }
@@ -295,9 +295,11 @@ mod tests {
             bytes: 2_000_000,
         };
         let stats = Stats {
+            sleeps: 3,
+            wakes: 1,
             seconds: 2.0,
             mb_per_second: 1.0,
-            ..Stats::new(totals, Instant::now(), (3, 1))
+            ..Stats::new(totals, Instant::now(), WaitStats::default())
         };
         assert_eq!(
             stats.to_string(),

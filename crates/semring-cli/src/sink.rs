@@ -10,7 +10,7 @@
 use std::time::Instant;
 
 use semring::any::Ring;
-use semring::{Address, Batch, Position};
+use semring::{Address, Position, RecvBatch};
 
 use crate::args::ConsumerArgs;
 use crate::consumer::{LOOK_EVERY, Stop, ring_failure};
@@ -94,7 +94,7 @@ impl<'a> Sink<'a> {
     }
 
     /// Writes messages of the batch, at most `limit`, and releases those that were written whole.
-    pub(crate) fn pass_on(&mut self, mut batch: Batch<'_>, limit: u64) -> Result<(), Stop> {
+    pub(crate) fn pass_on(&mut self, mut batch: RecvBatch<'_>, limit: u64) -> Result<(), Stop> {
         self.buffer.clear();
         self.entries.clear();
         self.written = 0;
@@ -150,7 +150,7 @@ impl<'a> Sink<'a> {
     }
 
     /// Puts the messages from this one on back into the ring.
-    fn put_back_from(&self, batch: &mut Batch<'_>, whole: usize) {
+    fn put_back_from(&self, batch: &mut RecvBatch<'_>, whole: usize) {
         let mut lanes = Vec::new();
         for entry in &self.entries[whole..] {
             // The first one of each lane; those after it in the lane go with it.
@@ -161,7 +161,7 @@ impl<'a> Sink<'a> {
         }
     }
 
-    fn write(&mut self, batch: &mut Batch<'_>, limit: u64) -> Result<(), WriteError> {
+    fn write(&mut self, batch: &mut RecvBatch<'_>, limit: u64) -> Result<(), WriteError> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         while self.buffer.len() < self.gather && self.entries.len() < limit {
             let Some(message) = batch.next_message() else {
@@ -181,7 +181,7 @@ impl<'a> Sink<'a> {
             if direct || len >= HUGE_BYTES {
                 let begin = self.written + before as u64;
                 let around =
-                    self.buffer.len() - before + self.joiner.bytes_after(message.meta().flags);
+                    self.buffer.len() - before + self.joiner.bytes_after(message.tag().flags);
                 entry.end = begin + (len + around) as u64;
                 self.entries.push(entry);
                 self.flush()?;
@@ -189,13 +189,13 @@ impl<'a> Sink<'a> {
                     .output
                     .write_message(len, |fd, done| message.write_to(done, fd));
                 self.note(len, written)?;
-                self.joiner.after(message.meta().flags, &mut self.buffer);
+                self.joiner.after(message.tag().flags, &mut self.buffer);
                 // Released before anything else is written: a kill repeats this message at most.
                 break;
             }
             let appended = message.checked_append_to(&mut self.buffer);
             if appended.is_ok() {
-                self.joiner.after(message.meta().flags, &mut self.buffer);
+                self.joiner.after(message.tag().flags, &mut self.buffer);
                 entry.end = self.written + self.buffer.len() as u64;
             }
             self.entries.push(entry);

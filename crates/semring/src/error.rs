@@ -156,7 +156,7 @@ pub enum OpenError {
     },
     /// The ring is there, but its semaphores are not to be found.
     #[error("{name}: {why}")]
-    GuardLost {
+    GuardMissing {
         /// The address.
         name: String,
         /// What is missing, what may be the reason, what to do.
@@ -249,7 +249,7 @@ pub enum AttachError {
     #[error(
         "lane {lane} is damaged at position {position}: a process wrote where it must not; remove the ring and make it anew"
     )]
-    Poisoned {
+    Corrupt {
         /// The lane.
         lane: usize,
         /// Where the impossible bytes are.
@@ -373,7 +373,7 @@ pub enum CallError {
     Removed,
     /// A ring holds impossible bytes.
     #[error("the pair is damaged: a process wrote where it must not; make a new one")]
-    Poisoned,
+    Corrupt,
     /// The client belongs to the parent of this forked process.
     #[error("this client belongs to the parent process")]
     Forked,
@@ -413,7 +413,7 @@ pub enum SendError {
     #[error(
         "the lane is damaged: a process wrote where it must not; remove the ring and make it anew"
     )]
-    Poisoned,
+    Corrupt,
     /// The time is over; nothing was sent.
     #[error("timed out")]
     TimedOut,
@@ -445,7 +445,7 @@ pub enum RecvError {
     EndOfStream,
     /// Impossible bytes: the lane is skipped from now on. Reported once for each lane.
     #[error("lane {lane} is damaged at position {position} and is skipped from now on")]
-    Poisoned {
+    Corrupt {
         /// The lane.
         lane: usize,
         /// Where.

@@ -9,7 +9,7 @@
 //! ```
 //! # let name = format!("doc-lib-{}", std::process::id());
 //! let ring = semring::spsc::Builder::new(&name).capacity(1 << 16).create()?;
-//! let mut consumer = ring.consumer()?;
+//! let mut consumer = ring.attach_consumer()?;
 //!
 //! // Usually in another process:
 //! let mut producer = semring::spsc::open(&name)?.producer()?;
@@ -39,7 +39,7 @@
 //!
 //! | dropped by a panic | what happens |
 //! |---|---|
-//! | [`Message`], [`Batch`] | not released: received again, by the next call or the next consumer |
+//! | [`Message`], [`RecvBatch`] | not released: received again, by the next call or the next consumer |
 //! | [`Producer`], [`duplex::Sender`] | the stream ends, and the producer counts as died ([`RingInfo::died_producers`]) |
 //! | [`Consumer`], [`duplex::Receiver`] | a broken pipe, as after any drop; an end-of-stream that it received last comes again to its successor |
 //! | [`Reservation`] | discarded |
@@ -82,9 +82,9 @@ mod sync;
 pub mod tokio;
 
 pub use channel::{
-    Any, Batch, BatchMessage, Builder, Consumer, HugePages, Interrupter, Kind, Message, Mpsc,
-    Pollable, Producer, Reservation, Ring, SendBatch, Spsc, View, any, force_remove, inspect,
-    leave_sigbus_alone, list, mpsc, remove, spsc,
+    Any, BatchMessage, Builder, Consumer, HugePages, Interrupter, Kind, Message, Mpsc, Pollable,
+    Producer, RecvBatch, Reservation, Ring, SendBatch, Spsc, View, WaitStats, any,
+    disable_sigbus_handler, force_remove, inspect, list, mpsc, remove, spsc,
 };
 pub use error::{
     AttachError, CallError, CreateError, EndError, OpenError, OpenOrCreateError, RecvError,
@@ -92,10 +92,10 @@ pub use error::{
 };
 pub use guard::strategy::WaitStrategy;
 pub use layout::superblock::{GuardKind, RingKind};
-pub use layout::{Meta, Position};
+pub use layout::{Position, Tag};
 pub use lifecycle::{
-    GuardChoice, LaneInfo, Leftover, LeftoverKind, Pruned, RemoveOutcome, RingInfo, RingState,
-    has_membarrier, leftovers,
+    GuardChoice, LaneInfo, Orphan, OrphanKind, PruneOutcome, RemoveOutcome, RingInfo, RingState,
+    has_membarrier, orphans,
 };
 pub use memory::address::{Address, AddressError, Backend};
 

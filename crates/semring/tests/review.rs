@@ -31,8 +31,8 @@ fn a_forgotten_send_batch_is_published_by_the_next_call() {
     let _watchdog = Watchdog::new(PATIENCE, "a forgotten batch of messages to send");
     let guard = RingGuard::new("review-forget-send");
     let ring = spsc::Builder::new(guard.posix()).create().unwrap();
-    let mut producer = ring.producer().unwrap();
-    let mut consumer = ring.consumer().unwrap();
+    let mut producer = ring.attach_producer().unwrap();
+    let mut consumer = ring.attach_consumer().unwrap();
     let mut batch = producer.batch();
     batch.push(b"first").unwrap();
     batch.push(b"second").unwrap();
@@ -48,8 +48,8 @@ fn a_forgotten_send_batch_is_published_by_the_next_batch() {
     let _watchdog = Watchdog::new(PATIENCE, "a forgotten batch before another one");
     let guard = RingGuard::new("review-forget-batch");
     let ring = spsc::Builder::new(guard.posix()).create().unwrap();
-    let mut producer = ring.producer().unwrap();
-    let mut consumer = ring.consumer().unwrap();
+    let mut producer = ring.attach_producer().unwrap();
+    let mut consumer = ring.attach_consumer().unwrap();
     let mut batch = producer.batch();
     batch.push(b"first").unwrap();
     std::mem::forget(batch);
@@ -66,9 +66,9 @@ fn a_forgotten_send_batch_is_published_when_the_producer_leaves() {
     let _watchdog = Watchdog::new(PATIENCE, "a forgotten batch of a producer that leaves");
     let guard = RingGuard::new("review-forget-leave");
     let ring = spsc::Builder::new(guard.posix()).create().unwrap();
-    let mut consumer = ring.consumer().unwrap();
+    let mut consumer = ring.attach_consumer().unwrap();
     for close in [false, true] {
-        let mut producer = ring.producer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
         let mut batch = producer.batch();
         batch.push(b"only").unwrap();
         std::mem::forget(batch);
@@ -91,8 +91,11 @@ fn a_forgotten_receive_batch_is_delivered_again() {
         .producers(2)
         .create()
         .unwrap();
-    let mut producers = [ring.producer().unwrap(), ring.producer().unwrap()];
-    let mut consumer = ring.consumer().unwrap();
+    let mut producers = [
+        ring.attach_producer().unwrap(),
+        ring.attach_producer().unwrap(),
+    ];
+    let mut consumer = ring.attach_consumer().unwrap();
     for producer in &mut producers {
         while producer.try_send(&[7; 500]).is_ok() {}
     }
@@ -113,10 +116,10 @@ fn a_forgotten_receive_batch_is_delivered_again() {
 fn a_ring_with_a_forgotten_receive_batch_is_not_at_its_end() {
     let guard = RingGuard::new("review-forget-end");
     let ring = spsc::Builder::new(guard.posix()).create().unwrap();
-    let mut producer = ring.producer().unwrap();
+    let mut producer = ring.attach_producer().unwrap();
     producer.send(b"unread").unwrap();
     drop(producer);
-    let mut consumer = ring.consumer().unwrap();
+    let mut consumer = ring.attach_consumer().unwrap();
     let mut batch = consumer.recv_batch().unwrap();
     assert!(batch.next_message().is_some());
     std::mem::forget(batch);
@@ -132,13 +135,13 @@ fn a_forked_child_looks_at_an_inherited_ring_without_harm() {
     ] {
         let guard = RingGuard::new("review-fork");
         let ring = spsc::Builder::new(address(&guard)).create().unwrap();
-        let mut producer = ring.producer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
         producer.send(b"unread").unwrap();
         assert!(
             in_child(|| ring.info().is_ok_and(|info| info.unread_messages() == 1)),
             "info"
         );
-        let consumer = ring.consumer().unwrap();
+        let consumer = ring.attach_consumer().unwrap();
         assert!(
             in_child(|| consumer.attached_producers() == 0),
             "attached_producers"
@@ -157,21 +160,21 @@ fn a_forked_child_looks_at_an_inherited_ring_without_harm() {
 fn what_was_sent_after_the_consumer_had_closed_and_left_is_not_removed() {
     let guard = RingGuard::new("review-closed");
     let ring = mpsc::Builder::new(guard.posix()).create().unwrap();
-    let mut first = ring.producer().unwrap();
-    let consumer = ring.consumer().unwrap();
+    let mut first = ring.attach_producer().unwrap();
+    let consumer = ring.attach_consumer().unwrap();
     first.send(b"not wanted").unwrap();
     consumer.close();
     // Another producer comes: it has met nobody, and its messages wait for the next consumer.
-    let mut second = ring.producer().unwrap();
+    let mut second = ring.attach_producer().unwrap();
     second.send(b"for the next one").unwrap();
-    assert_eq!(first.probe(), Err(SendError::Closed));
+    assert_eq!(first.check_consumer(), Err(SendError::Closed));
     drop(first);
     drop(second);
     assert!(
         !ring.remove_if_done().unwrap(),
         "the ring went with a message that nobody refused"
     );
-    let mut consumer = ring.consumer().unwrap();
+    let mut consumer = ring.attach_consumer().unwrap();
     assert_eq!(consumer.recv().unwrap().to_vec(), b"not wanted");
     assert_eq!(consumer.recv().unwrap().to_vec(), b"for the next one");
 }
@@ -180,8 +183,8 @@ fn what_was_sent_after_the_consumer_had_closed_and_left_is_not_removed() {
 fn what_the_consumer_refused_is_no_reason_to_keep_the_ring() {
     let guard = RingGuard::new("review-refused");
     let ring = mpsc::Builder::new(guard.posix()).create().unwrap();
-    let mut producer = ring.producer().unwrap();
-    let consumer = ring.consumer().unwrap();
+    let mut producer = ring.attach_producer().unwrap();
+    let consumer = ring.attach_consumer().unwrap();
     producer.send(b"not wanted").unwrap();
     consumer.close();
     drop(producer);
@@ -252,7 +255,7 @@ fn headers_that_lead_over_the_last_position_do_not_give_messages_for_ever() {
             (0xa5 << 56) | (u64::from(offset == 4080) * 8),
         );
     }
-    let mut consumer = ring.consumer().unwrap();
+    let mut consumer = ring.attach_consumer().unwrap();
     let mut messages = 0;
     while consumer.try_recv().is_ok() {
         messages += 1;
@@ -265,7 +268,7 @@ fn a_copy_of_a_ring_is_no_ring_and_its_removal_harms_nobody() {
     let original = RingGuard::new("review-original");
     let copy = RingGuard::new("review-copy");
     let ring = spsc::Builder::new(original.posix()).create().unwrap();
-    ring.producer().unwrap().send(b"precious").unwrap();
+    ring.attach_producer().unwrap().send(b"precious").unwrap();
     let memory = std::path::Path::new("/dev/shm");
     std::fs::copy(memory.join(original.name()), memory.join(copy.name())).unwrap();
     let address = copy.posix().parse().unwrap();
@@ -276,7 +279,7 @@ fn a_copy_of_a_ring_is_no_ring_and_its_removal_harms_nobody() {
     semring::remove(&address, true).unwrap();
     assert!(!memory.join(copy.name()).exists());
     assert_eq!(
-        ring.consumer().unwrap().recv().unwrap().to_vec(),
+        ring.attach_consumer().unwrap().recv().unwrap().to_vec(),
         b"precious"
     );
 }
@@ -288,39 +291,39 @@ fn a_broken_pipe_stays_broken() {
         .capacity(4096)
         .create()
         .unwrap();
-    let mut producer = ring.producer().unwrap();
-    drop(ring.consumer().unwrap());
-    assert_eq!(producer.probe(), Err(SendError::ConsumerGone));
+    let mut producer = ring.attach_producer().unwrap();
+    drop(ring.attach_consumer().unwrap());
+    assert_eq!(producer.check_consumer(), Err(SendError::ConsumerGone));
     for _ in 0..10 {
         assert_eq!(producer.send(b"to nobody"), Err(SendError::ConsumerGone));
     }
-    producer.await_next_consumer().unwrap();
+    producer.accept_next_consumer().unwrap();
     producer.send(b"to the next one").unwrap();
-    let mut consumer = ring.consumer().unwrap();
+    let mut consumer = ring.attach_consumer().unwrap();
     assert_eq!(consumer.recv().unwrap().to_vec(), b"to the next one");
 }
 
 #[test]
-fn the_producer_of_a_poisoned_lane_does_not_wait_for_room() {
+fn the_producer_of_a_corrupt_lane_does_not_wait_for_room() {
     use std::os::unix::fs::FileExt;
-    let guard = RingGuard::new("review-poisoned");
+    let guard = RingGuard::new("review-corrupt");
     let ring = spsc::Builder::new(guard.posix())
         .capacity(4096)
         .create()
         .unwrap();
-    let mut producer = ring.producer().unwrap();
-    let mut consumer = ring.consumer().unwrap();
+    let mut producer = ring.attach_producer().unwrap();
+    let mut consumer = ring.attach_consumer().unwrap();
     let path = std::path::Path::new("/dev/shm").join(guard.name());
     let memory = std::fs::File::options().write(true).open(path).unwrap();
     memory.write_all_at(&[0xff; 8], 0x4000).unwrap();
     assert!(matches!(
         consumer.try_recv().err(),
-        Some(RecvError::Poisoned { lane: 0, .. })
+        Some(RecvError::Corrupt { lane: 0, .. })
     ));
-    assert_eq!(producer.probe(), Err(SendError::Poisoned));
+    assert_eq!(producer.check_consumer(), Err(SendError::Corrupt));
     let long = std::time::Duration::from_secs(60);
     let refused = (0..1000).find_map(|_| producer.send_timeout(&[0; 100], long).err());
-    assert_eq!(refused, Some(SendError::Poisoned));
+    assert_eq!(refused, Some(SendError::Corrupt));
 }
 
 /// Where the flags of the first lane's producer lie in a segment.
@@ -338,20 +341,20 @@ fn word_at(guard: &RingGuard, offset: u64) -> u64 {
 fn a_lane_goes_into_burst_only_for_a_consumer_that_is_there_and_makes_barriers() {
     let guard = RingGuard::new("review-burst");
     let ring = spsc::Builder::new(guard.posix()).create().unwrap();
-    let mut producer = ring.producer().unwrap();
+    let mut producer = ring.attach_producer().unwrap();
     for _ in 0..100 {
         producer.send(b"nobody listens").unwrap();
     }
     assert_eq!(word_at(&guard, FLAGS), 0, "there never was a consumer");
     let careful = spsc::Builder::new(guard.posix()).asymmetric_barrier(false);
-    let consumer = careful.open().unwrap().consumer().unwrap();
+    let consumer = careful.open().unwrap().attach_consumer().unwrap();
     for _ in 0..100 {
         producer.send(b"no barrier").unwrap();
     }
     assert_eq!(word_at(&guard, FLAGS), 0, "it makes no barriers");
     drop(consumer);
-    let _consumer = ring.consumer().unwrap();
-    producer.await_next_consumer().unwrap();
+    let _consumer = ring.attach_consumer().unwrap();
+    producer.accept_next_consumer().unwrap();
     for _ in 0..100 {
         producer.send(b"a barrier").unwrap();
     }
@@ -367,18 +370,18 @@ fn a_lane_goes_into_burst_only_for_a_consumer_that_is_there_and_makes_barriers()
 }
 
 #[test]
-fn a_producer_that_sleeps_for_room_learns_that_its_lane_is_poisoned() {
-    let _watchdog = Watchdog::new(PATIENCE, "a producer asleep on a lane that is poisoned");
+fn a_producer_that_sleeps_for_room_learns_that_its_lane_is_corrupt() {
+    let _watchdog = Watchdog::new(PATIENCE, "a producer asleep on a lane that is corrupt");
     for at_takeover in [false, true] {
-        let guard = RingGuard::new("review-poisoned");
+        let guard = RingGuard::new("review-corrupt");
         let ring = spsc::Builder::new(guard.posix())
             .capacity(4096)
             .wait(semring::WaitStrategy::Block)
             .create()
             .unwrap();
-        let mut producer = ring.producer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
         while producer.try_send(&[7; 500]).is_ok() {}
-        let before = (!at_takeover).then(|| ring.consumer().unwrap());
+        let before = (!at_takeover).then(|| ring.attach_consumer().unwrap());
         std::thread::scope(|scope| {
             let sender = scope.spawn(|| producer.send(&[7; 500]));
             while !ring.info().unwrap().lanes[0].producer_sleeps {
@@ -386,12 +389,12 @@ fn a_producer_that_sleeps_for_room_learns_that_its_lane_is_poisoned() {
             }
             let offset = if at_takeover { 0x3000 } else { 0x4000 };
             overwrite(&guard, offset, u64::MAX << 40);
-            let mut consumer = before.unwrap_or_else(|| ring.consumer().unwrap());
+            let mut consumer = before.unwrap_or_else(|| ring.attach_consumer().unwrap());
             assert!(matches!(
                 consumer.recv(),
-                Err(RecvError::Poisoned { lane: 0, .. })
+                Err(RecvError::Corrupt { lane: 0, .. })
             ));
-            assert_eq!(sender.join().unwrap(), Err(SendError::Poisoned));
+            assert_eq!(sender.join().unwrap(), Err(SendError::Corrupt));
         });
     }
 }
@@ -407,8 +410,8 @@ fn overwrite(guard: &RingGuard, offset: u64, word: u64) {
 fn a_batch_that_met_damage_and_is_put_back_comes_again() {
     let guard = RingGuard::new("review-damaged-batch");
     let ring = spsc::Builder::new(guard.posix()).create().unwrap();
-    let mut producer = ring.producer().unwrap();
-    let mut consumer = ring.consumer().unwrap();
+    let mut producer = ring.attach_producer().unwrap();
+    let mut consumer = ring.attach_consumer().unwrap();
     for message in [b"first", b"next!", b"third"] {
         producer.send(message).unwrap();
     }
@@ -417,10 +420,10 @@ fn a_batch_that_met_damage_and_is_put_back_comes_again() {
     while batch.next_message().is_some() {}
     assert_eq!(batch.messages(), 2);
     batch.put_back();
-    let poisoned = consumer.try_recv().unwrap_err();
+    let corrupt = consumer.try_recv().unwrap_err();
     assert!(
-        matches!(poisoned, RecvError::Poisoned { lane: 0, .. }),
-        "{poisoned:?}"
+        matches!(corrupt, RecvError::Corrupt { lane: 0, .. }),
+        "{corrupt:?}"
     );
     assert_eq!(consumer.try_recv().unwrap().to_vec(), b"first");
     assert_eq!(consumer.try_recv().unwrap().to_vec(), b"next!");
@@ -431,10 +434,10 @@ fn a_batch_that_met_damage_and_is_put_back_comes_again() {
 fn who_was_told_of_a_removal_sends_nothing_more() {
     let guard = RingGuard::new("review-removed-await");
     let ring = spsc::Builder::new(guard.posix()).create().unwrap();
-    let mut producer = ring.producer().unwrap();
+    let mut producer = ring.attach_producer().unwrap();
     producer.send(b"there is room for more").unwrap();
     semring::remove(&guard.posix().parse().unwrap(), true).unwrap();
-    assert_eq!(producer.await_next_consumer(), Err(SendError::Removed));
+    assert_eq!(producer.accept_next_consumer(), Err(SendError::Removed));
     assert_eq!(producer.send(b"to nobody"), Err(SendError::Removed));
 }
 
@@ -445,8 +448,11 @@ fn damage_that_a_batch_met_is_told_before_the_next_message() {
         .producers(2)
         .create()
         .unwrap();
-    let mut producers = [ring.producer().unwrap(), ring.producer().unwrap()];
-    let mut consumer = ring.consumer().unwrap();
+    let mut producers = [
+        ring.attach_producer().unwrap(),
+        ring.attach_producer().unwrap(),
+    ];
+    let mut consumer = ring.attach_consumer().unwrap();
     for producer in &mut producers {
         for message in [b"first", b"next!", b"third"] {
             producer.send(message).unwrap();
@@ -461,7 +467,7 @@ fn damage_that_a_batch_met_is_told_before_the_next_message() {
     batch.release();
     assert!(matches!(
         consumer.recv(),
-        Err(RecvError::Poisoned { lane: 0, .. })
+        Err(RecvError::Corrupt { lane: 0, .. })
     ));
     assert_eq!(consumer.recv().unwrap().to_vec(), b"next!");
 }
@@ -470,8 +476,11 @@ fn damage_that_a_batch_met_is_told_before_the_next_message() {
 fn a_message_in_a_forked_child_does_not_know_its_sender() {
     let guard = RingGuard::new("review-forked-message");
     let ring = spsc::Builder::new(guard.posix()).create().unwrap();
-    ring.producer().unwrap().send(b"of the parent").unwrap();
-    let mut consumer = ring.consumer().unwrap();
+    ring.attach_producer()
+        .unwrap()
+        .send(b"of the parent")
+        .unwrap();
+    let mut consumer = ring.attach_consumer().unwrap();
     let message = consumer.recv().unwrap();
     assert_eq!(message.generation(), Some(1));
     assert!(in_child(
@@ -511,16 +520,19 @@ fn a_handle_from_before_does_not_attach_to_a_ring_that_lost_its_name() {
 fn nobody_can_attach(ring: &spsc::Ring) {
     // Twice: the first refusal keeps no seat.
     for _ in 0..2 {
-        let producer = ring.producer().map(drop);
+        let producer = ring.attach_producer().map(drop);
         assert!(matches!(producer, Err(semring::AttachError::Removed)));
-        let consumer = ring.consumer().map(drop);
+        let consumer = ring.attach_consumer().map(drop);
         assert!(matches!(consumer, Err(semring::AttachError::Removed)));
     }
 }
 
 fn another_ring_can_be_made(address: &str) {
     let other = spsc::Builder::new(address).create().unwrap();
-    drop((other.producer().unwrap(), other.consumer().unwrap()));
+    drop((
+        other.attach_producer().unwrap(),
+        other.attach_consumer().unwrap(),
+    ));
     other.remove().unwrap();
 }
 

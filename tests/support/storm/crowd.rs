@@ -53,7 +53,7 @@ impl Crowd {
         let ring = any::open(&self.address).map_err(|error| format!("open: {error}"))?;
         if self.producers {
             let mut producer = ring
-                .producer()
+                .attach_producer()
                 .map_err(|error| format!("attach: {error}"))?;
             let mut bytes = Vec::new();
             message::encode(1, visit, message::MIN_LEN, &mut bytes);
@@ -64,7 +64,7 @@ impl Crowd {
             }
         } else {
             let _consumer = ring
-                .consumer()
+                .attach_consumer()
                 .map_err(|error| format!("attach: {error}"))?;
             if killed {
                 kill_this();

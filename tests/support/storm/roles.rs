@@ -155,7 +155,7 @@ impl Setting<'_> {
         let ring = self.open()?;
         let mut bytes = Vec::new();
         while !self.board.is_leaving() {
-            let mut producer = self.attached(|| ring.producer())?;
+            let mut producer = self.attached(|| ring.attach_producer())?;
             let books = self.ledger.enlist();
             let mut books = books.ok_or("more attachments than the ledger has room for")?;
             books.attached(producer.lane());
@@ -170,8 +170,8 @@ impl Setting<'_> {
                     Ok(()) | Err(SendError::Full | SendError::TimedOut) => {}
                     Err(SendError::ConsumerGone) => {
                         self.board.count(BROKEN_PIPES);
-                        let next = producer.await_next_consumer();
-                        next.map_err(|error| format!("await_next_consumer: {error}"))?;
+                        let next = producer.accept_next_consumer();
+                        next.map_err(|error| format!("accept_next_consumer: {error}"))?;
                         self.board.note_news(place);
                     }
                     Err(error) => return Err(format!("send: {error}")),
@@ -241,7 +241,7 @@ impl Setting<'_> {
                 producer.send_timeout(bytes, Duration::from_micros(300))?;
                 books.committed(1);
             }
-            37 => producer.probe()?,
+            37 => producer.check_consumer()?,
             // So that the consumer sleeps.
             _ => random.pass(Duration::from_micros(400)),
         }
@@ -252,7 +252,7 @@ impl Setting<'_> {
     pub fn herald(&self, killed: bool) -> u8 {
         let done = (|| {
             let ring = self.open()?;
-            let mut producer = self.attached(|| ring.producer())?;
+            let mut producer = self.attached(|| ring.attach_producer())?;
             let mut books = self.ledger.enlist().ok_or("no room in the ledger")?;
             books.attached(producer.lane());
             self.board.words[HERALD].store(u64::from(books.producer()) + 1, Ordering::SeqCst);
@@ -263,8 +263,8 @@ impl Setting<'_> {
                 match producer.send(&bytes) {
                     Ok(()) => break,
                     Err(SendError::ConsumerGone) => {
-                        let next = producer.await_next_consumer();
-                        next.map_err(|error| format!("await_next_consumer: {error}"))?;
+                        let next = producer.accept_next_consumer();
+                        next.map_err(|error| format!("accept_next_consumer: {error}"))?;
                     }
                     Err(error) => return Err(format!("send: {error}")),
                 }
@@ -288,7 +288,7 @@ impl Setting<'_> {
         let ring = self.open()?;
         let mut bytes = Vec::new();
         loop {
-            let mut consumer = self.attached(|| ring.consumer())?;
+            let mut consumer = self.attached(|| ring.attach_consumer())?;
             self.board.note_consumer(true);
             let mut books = self.ledger.consumer();
             for _ in 0..1 + random.below(30_000) {

@@ -188,8 +188,8 @@ fn make(spec: Spec) -> Result<Setup> {
     let (back, back_cleanup) = make("back", spec.senders)?;
     let end = RingLink {
         many: form.many,
-        producer: there.producer()?,
-        consumer: Some(back.consumer()?),
+        producer: there.attach_producer()?,
+        consumer: Some(back.attach_consumer()?),
         _cleanup: vec![there_cleanup, back_cleanup],
     };
     Ok(Setup::named(spec, end))
@@ -199,14 +199,14 @@ fn open(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
     let form = form(spec.way);
     let there = builder(spec, form, "there").open()?;
     let consumer = if spec.senders == 1 {
-        Some(there.consumer()?)
+        Some(there.attach_consumer()?)
     } else {
         None
     };
     let back = builder(spec, form, "back").open()?;
     Ok(Box::new(RingLink {
         many: form.many,
-        producer: back.producer()?,
+        producer: back.attach_producer()?,
         consumer,
         _cleanup: Vec::new(),
     }))

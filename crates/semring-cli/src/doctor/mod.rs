@@ -8,7 +8,7 @@ mod surroundings;
 
 use std::fmt::Write;
 
-use semring::{Backend, LeftoverKind, RingState};
+use semring::{Backend, OrphanKind, RingState};
 use serde::Serialize;
 
 use crate::exit::{self, Failure};
@@ -88,7 +88,7 @@ pub(crate) fn run(json: bool) -> Result<u8, Failure> {
         surroundings::filter(),
         membarrier(),
         elsewhere(),
-        leftovers(),
+        orphans(),
         trial(Backend::Posix),
         trial(Backend::Sysv),
     ];
@@ -180,7 +180,7 @@ fn elsewhere() -> Check {
     let rings = semring::list();
     let lost: Vec<String> = rings
         .iter()
-        .filter(|ring| ring.state == RingState::Unguarded)
+        .filter(|ring| ring.state == RingState::GuardMissing)
         .map(|ring| ring.address.to_string())
         .collect();
     let all = count(rings.len() as u64, "ring");
@@ -196,11 +196,11 @@ fn elsewhere() -> Check {
     )
 }
 
-fn leftovers() -> Check {
+fn orphans() -> Check {
     const NAME: &str = "leftovers";
-    let mut found = semring::leftovers();
+    let mut found = semring::orphans();
     // What is not ours stays, whatever one does.
-    found.retain(|leftover| leftover.kind() != LeftoverKind::Foreign);
+    found.retain(|leftover| leftover.kind() != OrphanKind::Foreign);
     if found.is_empty() {
         return Check::ok(NAME, "none");
     }
@@ -211,18 +211,18 @@ fn leftovers() -> Check {
             .count() as u64
     };
     let kinds = [
-        (LeftoverKind::Ring, "abandoned ring"),
-        (LeftoverKind::Unguarded, "ring without its guard"),
-        (LeftoverKind::Unfinished, "unfinished ring"),
-        (LeftoverKind::Semaphores, "semaphore set"),
-        (LeftoverKind::Pipes, "directory of pipes"),
+        (OrphanKind::Ring, "abandoned ring"),
+        (OrphanKind::GuardMissing, "ring without its guard"),
+        (OrphanKind::Unfinished, "unfinished ring"),
+        (OrphanKind::Semaphores, "semaphore set"),
+        (OrphanKind::Pipes, "directory of pipes"),
     ];
     let counts: Vec<String> = kinds
         .into_iter()
         .filter(|&(kind, _)| of(kind) > 0)
         .map(|(kind, noun)| count_of(of(kind), noun))
         .collect();
-    let unread = found.iter().any(semring::Leftover::is_unread);
+    let unread = found.iter().any(semring::Orphan::is_unread);
     let fix = if unread {
         "semring prune --dry-run shows them, semring prune removes them; --discard-unread also those in \
          which messages are unread"
@@ -272,12 +272,12 @@ fn try_out(address: &str) -> Result<Option<String>, String> {
     let builder = semring::spsc::Builder::new(address).capacity(4096);
     // Killed in between, it is a leftover and can be pruned.
     let ring = builder
-        .implicit(true)
+        .auto_remove(true)
         .create()
         .map_err(|error| error.to_string())?;
     let used = (|| {
-        let mut consumer = ring.consumer().map_err(|error| error.to_string())?;
-        let mut producer = ring.producer().map_err(|error| error.to_string())?;
+        let mut consumer = ring.attach_consumer().map_err(|error| error.to_string())?;
+        let mut producer = ring.attach_producer().map_err(|error| error.to_string())?;
         producer.send(b"ping").map_err(|error| error.to_string())?;
         drop(producer);
         let message = consumer.recv().map_err(|error| error.to_string())?;

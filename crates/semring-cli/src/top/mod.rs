@@ -3,6 +3,7 @@
 //! Looks only: rings are mapped read-only for the moment of a look. A ring that appears or vanishes
 //! between two looks is there or is not.
 
+mod keys;
 mod terminal;
 mod view;
 
@@ -230,7 +231,7 @@ mod tests {
             .producers(2)
             .create()
             .unwrap();
-        let mut producer = ring.producer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
         let mut send = |messages: u64| {
             (0..messages).for_each(|_| producer.send(b"x").unwrap());
             ring.info().unwrap()

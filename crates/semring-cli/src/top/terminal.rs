@@ -17,7 +17,7 @@ use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use semring_stdio::{Target, stop_by};
-use signal_hook::consts::{SIGCONT, SIGTSTP};
+use signal_hook::consts::{SIGCONT, SIGTSTP, SIGWINCH};
 use signal_hook::iterator::Signals;
 
 use crate::signals::not_ignored;
@@ -35,7 +35,7 @@ fn terminal() -> io::Result<ManuallyDrop<Screen>> {
 pub(super) struct Taken {
     /// Never dropped: that would print to stderr, and panic, where the terminal is gone.
     pub(super) terminal: ManuallyDrop<Screen>,
-    /// `SIGTSTP` and `SIGCONT`, but for one that the parent had us ignore.
+    /// `SIGTSTP`, `SIGCONT` and `SIGWINCH`, without those that are ignored since before `exec`.
     job_control: Signals,
     can_stop: bool,
     given_back: bool,
@@ -43,7 +43,7 @@ pub(super) struct Taken {
 
 impl Taken {
     pub(super) fn new() -> io::Result<Self> {
-        let wanted = not_ignored(&[SIGTSTP, SIGCONT]);
+        let wanted = not_ignored(&[SIGTSTP, SIGCONT, SIGWINCH]);
         let job_control = Signals::new(&wanted)?;
         let mut taken = Self {
             terminal: terminal()?,
@@ -85,8 +85,8 @@ impl Taken {
         Ok(())
     }
 
-    /// Acts on signals of job control that came; true if the terminal was away and everything has to be
-    /// drawn again.
+    /// Acts on signals that came; true if everything has to be drawn again, because the terminal was away or has
+    /// another size.
     pub(super) fn follow_job_control(&mut self) -> io::Result<bool> {
         let came: Vec<i32> = self.job_control.pending().collect();
         if came.contains(&SIGTSTP) {
@@ -99,7 +99,8 @@ impl Taken {
             self.take_again()?;
             return Ok(true);
         }
-        Ok(false)
+        // The next drawing asks for the size.
+        Ok(came.contains(&SIGWINCH))
     }
 
     /// Whether keys may be read: a read in the background stops the process. A terminal that does not control

@@ -4,13 +4,13 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use ratatui::Frame;
-use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState};
 use semring::{LaneInfo, RingInfo, RingState};
 
+use super::keys::{Wish, wait_for_keys};
 use super::terminal::Taken;
 use super::{Rates, Rhythm, Sample, Sampler};
 use crate::exit::{self, Failure};
@@ -69,23 +69,20 @@ fn show(taken: &mut Taken, rhythm: Rhythm, signals: &Signals) -> io::Result<()> 
             }
             // Keys are read also where no time is left: if a look takes longer than the interval, there
             // never is.
-            if !event::poll(left.min(SLICE))? {
+            let wishes = wait_for_keys(left.min(SLICE))?;
+            if wishes.is_empty() {
                 if left.is_zero() {
                     break;
                 }
                 continue;
             }
-            match event::read()? {
-                Event::Key(key) if key.kind != KeyEventKind::Release => match meaning(key) {
+            for wish in wishes {
+                match wish {
                     Wish::Quit => return Ok(()),
                     Wish::Stop => taken.stop_all()?,
                     Wish::Up => screen.selected.select_previous(),
                     Wish::Down => screen.selected.select_next(),
-                    Wish::Nothing => continue,
-                },
-                // The next drawing finds out the new size.
-                Event::Resize(..) => {}
-                _ => continue,
+                }
             }
             taken.terminal.draw(|frame| screen.draw(frame))?;
         }
@@ -95,27 +92,6 @@ fn show(taken: &mut Taken, rhythm: Rhythm, signals: &Signals) -> io::Result<()> 
         screen.samples = sampler.look();
         looks += 1;
         next = rhythm.next_after(next, Instant::now());
-    }
-}
-
-/// What a key asks for.
-enum Wish {
-    Quit,
-    Stop,
-    Up,
-    Down,
-    Nothing,
-}
-
-fn meaning(key: KeyEvent) -> Wish {
-    let control = key.modifiers.contains(KeyModifiers::CONTROL);
-    match key.code {
-        KeyCode::Char('c' | 'd') if control => Wish::Quit,
-        KeyCode::Char('z') if control => Wish::Stop,
-        KeyCode::Char('q' | 'Q') | KeyCode::Esc => Wish::Quit,
-        KeyCode::Up | KeyCode::Char('k') => Wish::Up,
-        KeyCode::Down | KeyCode::Char('j') => Wish::Down,
-        _ => Wish::Nothing,
     }
 }
 
@@ -203,7 +179,7 @@ impl Screen {
             let [sent, received] = rates(&sample.rates);
             let consumer = match info.consumer_pid {
                 Some(pid) => pid.to_string(),
-                None if info.state == RingState::Unguarded => "unguarded".to_owned(),
+                None if info.state == RingState::GuardMissing => "guard_missing".to_owned(),
                 None => "-".to_owned(),
             };
             Row::new([
@@ -238,7 +214,7 @@ impl Screen {
                 right(received),
                 right(lane.unread_messages.to_string()),
                 Cell::new(gauge(used, bar)).style(self.tint(used)),
-                Cell::new(note(lane)).style(self.alarm(lane.poisoned.is_some())),
+                Cell::new(note(lane)).style(self.alarm(lane.corrupt_at.is_some())),
                 right(lane.died_producers.to_string()),
             ])
         });
@@ -357,7 +333,7 @@ fn asleep(sample: &Sample) -> String {
 }
 
 fn note(lane: &LaneInfo) -> String {
-    match lane.poisoned {
+    match lane.corrupt_at {
         Some(position) => format!("damaged {position}"),
         None if lane.producer_sleeps => "waits for room".to_owned(),
         None => String::new(),
@@ -399,7 +375,7 @@ mod tests {
             .producers(3)
             .create()
             .unwrap();
-        let mut producer = ring.producer().unwrap();
+        let mut producer = ring.attach_producer().unwrap();
         producer.send(&[0; 60_000]).unwrap();
         let mut sampler = Sampler::default();
         let mut look = || sampler.compare(vec![ring.info().unwrap()], Instant::now());

@@ -34,7 +34,7 @@ const FIELDS: [&str; 18] = [
     "sent_messages",
     "received_messages",
     "lost_messages",
-    "poisoned_lanes",
+    "corrupt_lanes",
     "state",
     "created",
 ];
@@ -100,7 +100,7 @@ fn info_has_the_fields_of_the_contract(ring: &Ring) {
         ("sent_messages", 3),
         ("received_messages", 0),
         ("lost_messages", 0),
-        ("poisoned_lanes", 0),
+        ("corrupt_lanes", 0),
     ] {
         assert_eq!(number(&info, field), value, "{field}");
     }

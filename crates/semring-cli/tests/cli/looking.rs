@@ -128,7 +128,7 @@ fn a_ring_of_another_ipc_namespace_is_shown_without_its_users() {
             };
             let output = there(&["info", "--json", ring.address()]).quietly(DONE);
             let info = output.json();
-            assert_eq!(info["state"], "unguarded");
+            assert_eq!(info["state"], "guard_missing");
             for (field, value) in [
                 ("lanes", 8),
                 ("sent_messages", 2),
@@ -256,7 +256,7 @@ fn a_pair_is_listed_and_removed_as_one_thing(ring: &Ring) {
         ours.map(crate::support::one_object).collect::<Vec<_>>()
     };
     let pair = make();
-    let mut producer = pair.down().producer().expect("a producer");
+    let mut producer = pair.down().attach_producer().expect("a producer");
     producer.send(b"for the client").expect("room");
     let [object] = &listed()[..] else {
         panic!("{:?}", listed())

@@ -195,7 +195,7 @@ fn count_takes_exactly_so_many_and_the_rest_stays_in_a_ring_that_was_created(rin
     ring.assert_gone();
 }
 
-/// As `head` before the end of a pipe. What is in an implicit ring goes with its last user, if that
+/// As `head` before the end of a pipe. What is in an auto_remove ring goes with its last user, if that
 /// one left on purpose; but nothing is lost without a word.
 fn count_on_a_ring_that_nobody_else_uses_says_what_it_throws_away(ring: &Ring) {
     ring.producer(&["-q"]).input(seq(100)).run().quietly(DONE);

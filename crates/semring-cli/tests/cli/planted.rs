@@ -129,7 +129,7 @@ fn huge_pages_that_are_not_there_are_not_touched() {
             }
             let doctor = semring(&["doctor"]).run();
             assert!(!matches!(doctor.exit, Exit::Signal(_)), "{}", doctor.exit);
-            assert!(semring::list().is_empty() && semring::leftovers().is_empty());
+            assert!(semring::list().is_empty() && semring::orphans().is_empty());
             segment.remove().expect("our segment");
         },
     );

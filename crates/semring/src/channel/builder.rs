@@ -46,7 +46,7 @@ pub struct Builder<K> {
     producers: Option<usize>,
     mode: Option<u32>,
     guard: GuardChoice,
-    implicit: bool,
+    auto_remove: bool,
     owner: Option<u32>,
     group: Option<u32>,
     pages: Pages,
@@ -64,7 +64,7 @@ pub enum HugePages {
     Transparent,
     /// Pages of 2 MiB out of the pool that the machine has reserved (`vm.nr_hugepages`): for memfd and
     /// anonymous rings.
-    Reserved,
+    Explicit,
 }
 
 impl<K: Kind> Builder<K> {
@@ -91,7 +91,7 @@ impl<K: Kind> Builder<K> {
             producers: None,
             mode: None,
             guard: GuardChoice::Auto,
-            implicit: false,
+            auto_remove: false,
             owner: None,
             group: None,
             pages: Pages::Ordinary,
@@ -140,9 +140,9 @@ impl<K: Kind> Builder<K> {
     ///
     /// ```
     /// let ring = semring::spsc::Builder::anonymous().create()?;
-    /// let mut consumer = ring.consumer()?;
-    /// // In a forked child: ring.producer()?.send(b"from the child")?;
-    /// ring.producer()?.send(b"from anybody")?;
+    /// let mut consumer = ring.attach_consumer()?;
+    /// // In a forked child: ring.attach_producer()?.send(b"from the child")?;
+    /// ring.attach_producer()?.send(b"from anybody")?;
     /// assert_eq!(consumer.recv()?.to_vec(), b"from anybody");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -192,7 +192,7 @@ impl<K: Kind> Builder<K> {
     ///
     /// ```
     /// use semring::{CreateError, HugePages, spsc};
-    /// match spsc::Builder::memfd().huge_pages(HugePages::Reserved).create() {
+    /// match spsc::Builder::memfd().huge_pages(HugePages::Explicit).create() {
     ///     Ok(ring) => drop(ring),
     ///     // "the ring needs 1 reserved huge pages of 2 MiB, and 0 are free: …"
     ///     Err(CreateError::MemoryLimit { limit, .. }) => println!("{limit}"),
@@ -204,7 +204,7 @@ impl<K: Kind> Builder<K> {
     pub fn huge_pages(mut self, pages: HugePages) -> Self {
         self.pages = match pages {
             HugePages::Transparent => Pages::Transparent,
-            HugePages::Reserved => Pages::Reserved,
+            HugePages::Explicit => Pages::Reserved,
         };
         self
     }
@@ -255,8 +255,8 @@ impl<K: Kind> Builder<K> {
     /// Marks a new ring as made only because it was missing: tools remove such a ring when its stream
     /// has ended. Default: not.
     #[must_use]
-    pub fn implicit(mut self, implicit: bool) -> Self {
-        self.implicit = implicit;
+    pub fn auto_remove(mut self, auto_remove: bool) -> Self {
+        self.auto_remove = auto_remove;
         self
     }
 
@@ -379,7 +379,7 @@ impl<K: Kind> Builder<K> {
             kind: K::of_lanes(lanes),
             geometry,
             mode,
-            implicit: self.implicit,
+            auto_remove: self.auto_remove,
             uid: self.owner,
             gid: self.group,
             pages: self.pages,

@@ -12,7 +12,7 @@ use crate::lifecycle::SharedRing;
 /// ```
 /// # let name = format!("doc-interrupt-{}", std::process::id());
 /// # let ring = semring::spsc::Builder::new(&name).create()?;
-/// let mut consumer = ring.consumer()?;
+/// let mut consumer = ring.attach_consumer()?;
 /// let interrupter = consumer.interrupter();
 /// let waiting = std::thread::spawn(move || consumer.recv().map(|message| message.to_vec()));
 /// interrupter.interrupt();

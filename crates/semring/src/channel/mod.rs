@@ -24,14 +24,15 @@ const BYTES_PER_CHECK: u64 = 1 << 20;
 pub use builder::{Builder, HugePages};
 #[cfg(feature = "tokio")]
 pub(crate) use consumer::FoundMessage;
-pub use consumer::{Batch, BatchMessage, Consumer, Message, View};
+pub use consumer::{BatchMessage, Consumer, Message, RecvBatch, View};
 pub use interrupt::Interrupter;
 pub use kind::{Any, Kind, Mpsc, Spsc};
+pub use parking::WaitStats;
 pub use pollable::Pollable;
 #[cfg(feature = "tokio")]
 pub(crate) use producer::Free;
 pub use producer::{Producer, Reservation, SendBatch};
-pub use ring::{Ring, force_remove, inspect, leave_sigbus_alone, list, remove};
+pub use ring::{Ring, disable_sigbus_handler, force_remove, inspect, list, remove};
 
 /// Rings of one producer.
 pub mod spsc {

@@ -11,6 +11,16 @@ use crate::guard::wait::{Deadline, Outcome, Waiter, Waiting};
 use crate::guard::{GuardError, Seat, WakeTarget};
 use crate::lifecycle::SharedRing;
 
+/// What the waits of a handle have cost so far, in calls of the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[non_exhaustive]
+pub struct WaitStats {
+    /// How often the handle slept.
+    pub sleeps: u64,
+    /// How often it woke a sleeping peer.
+    pub wakeups: u64,
+}
+
 /// Where a handle waits.
 pub(super) struct Parking {
     waiter: Waiter,

@@ -22,7 +22,7 @@ use crate::os::fault;
 /// ```
 /// # let name = format!("doc-ring-{}", std::process::id());
 /// let ring = semring::spsc::Builder::new(&name).create()?;
-/// let mut producer = ring.producer()?;
+/// let mut producer = ring.attach_producer()?;
 /// producer.send(b"kept until somebody reads it")?;
 /// drop(producer);
 /// assert_eq!(ring.info()?.unread_messages(), 1);
@@ -72,8 +72,8 @@ impl<K: Kind> Ring<K> {
     ///
     /// # Errors
     /// [`AttachError::NoFreeLane`] while live producers have every lane, [`AttachError::Removed`],
-    /// [`AttachError::Poisoned`], and the others.
-    pub fn producer(&self) -> Result<Producer<K>, AttachError> {
+    /// [`AttachError::Corrupt`], and the others.
+    pub fn attach_producer(&self) -> Result<Producer<K>, AttachError> {
         let (seat, lane) = ProducerSeat::take(&self.core)?;
         Ok(Producer::new(seat, lane, self.options))
     }
@@ -84,7 +84,7 @@ impl<K: Kind> Ring<K> {
     /// # Errors
     /// [`AttachError::ConsumerPresent`] while there is a live one. If it was just killed, waits up to a
     /// second for the kernel to certify it.
-    pub fn consumer(&self) -> Result<Consumer<K>, AttachError> {
+    pub fn attach_consumer(&self) -> Result<Consumer<K>, AttachError> {
         let (seat, lanes, damaged) = ConsumerSeat::take(&self.core)?;
         Ok(Consumer::new(seat, lanes, damaged, self.options))
     }
@@ -98,13 +98,13 @@ impl<K: Kind> Ring<K> {
     /// then. To be called only if the producer waits for nobody else.
     pub(crate) fn hang_up(&self) {
         // Whoever is faster has the same effect.
-        drop(self.consumer());
+        drop(self.attach_consumer());
     }
 
     /// Has a consumer see that nobody sends, nor ever will: a producer comes and goes, whose stream has ended
     /// then. To be called only if the consumer waits for nobody else.
     pub(crate) fn end_stream(&self) {
-        drop(self.producer());
+        drop(self.attach_producer());
     }
 
     /// True if the ring that is found at its address now is this one: nobody has removed it.
@@ -155,10 +155,10 @@ impl<K: Kind> Ring<K> {
         self.core.fallback.as_deref()
     }
 
-    /// True if the ring was made only because it was missing ([`Builder::implicit`](crate::Builder::implicit)).
+    /// True if the ring was made only because it was missing ([`Builder::auto_remove`](crate::Builder::auto_remove)).
     #[must_use]
-    pub fn is_implicit(&self) -> bool {
-        self.core.superblock.implicit
+    pub fn is_auto_removed(&self) -> bool {
+        self.core.superblock.auto_remove
     }
 
     /// The ring at this moment: who is attached, what is in it.
@@ -286,7 +286,7 @@ pub fn force_remove(address: &Address) -> Result<RemoveOutcome, RemoveError> {
 ///
 /// # Errors
 /// As [`Builder::open`](crate::Builder::open); a ring whose semaphores are gone is described as
-/// [`RingState::Unguarded`](crate::RingState::Unguarded).
+/// [`RingState::GuardMissing`](crate::RingState::GuardMissing).
 pub fn inspect(address: &Address) -> Result<RingInfo, OpenError> {
     lifecycle::inspect(address)
 }
@@ -306,8 +306,8 @@ pub fn list() -> Vec<RingInfo> {
 /// it, truncation kills the process. Rings in other memory can't be truncated and need none.
 ///
 /// ```no_run
-/// assert!(semring::leave_sigbus_alone());
+/// assert!(semring::disable_sigbus_handler());
 /// ```
-pub fn leave_sigbus_alone() -> bool {
+pub fn disable_sigbus_handler() -> bool {
     fault::leave_alone()
 }

@@ -89,7 +89,7 @@ fn sending(error: SendError) -> CallError {
         SendError::TooLong { max } => CallError::TooLong { max },
         SendError::ConsumerGone | SendError::Closed => CallError::PeerGone,
         SendError::Removed => CallError::Removed,
-        SendError::Poisoned => CallError::Poisoned,
+        SendError::Corrupt => CallError::Corrupt,
         SendError::TimedOut => CallError::TimedOut,
         SendError::Interrupted => CallError::Interrupted,
         SendError::Forked => CallError::Forked,
@@ -100,7 +100,7 @@ fn sending(error: SendError) -> CallError {
 fn receiving(error: RecvError) -> CallError {
     match error {
         RecvError::EndOfStream => CallError::PeerGone,
-        RecvError::Poisoned { .. } => CallError::Poisoned,
+        RecvError::Corrupt { .. } => CallError::Corrupt,
         RecvError::Removed => CallError::Removed,
         RecvError::Empty | RecvError::TimedOut => CallError::TimedOut,
         RecvError::Interrupted => CallError::Interrupted,

@@ -11,7 +11,7 @@ use crate::error::{RecvError, SendError};
 ///
 /// It has the manners of a connected socket. The other end gone, by close, exit or SIGKILL: `recv` gives what
 /// is left, then [`RecvError::EndOfStream`] however often it is called; `send` gives
-/// [`SendError::ConsumerGone`] (see [`Producer::probe`](crate::Producer::probe) for how soon). Before the
+/// [`SendError::ConsumerGone`] (see [`Producer::check_consumer`](crate::Producer::check_consumer) for how soon). Before the
 /// other end has come, messages wait in the ring and `recv` waits.
 ///
 /// Dropping it closes both directions. What was sent can still be received.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::channel::{Message, spsc};
 use crate::error::{RecvError, SendError};
-use crate::layout::Meta;
+use crate::layout::Tag;
 
 /// Bytes in front of what the user says.
 const ID_BYTES: usize = 8;
@@ -74,7 +74,7 @@ pub(super) struct Frame {
 
 /// Takes a message apart; `None` if it is none of a call, an error if its memory was taken away.
 pub(super) fn take(message: &Message<'_>) -> Result<Option<Frame>, RecvError> {
-    let kind = FrameKind::of_number(message.meta().kind);
+    let kind = FrameKind::of_number(message.tag().kind);
     let (Some(kind), Some(len)) = (kind, message.len().checked_sub(ID_BYTES)) else {
         return Ok(None);
     };
@@ -137,7 +137,7 @@ pub(super) fn put(
         },
         other => other,
     })?;
-    reservation.set_meta(Meta {
+    reservation.set_tag(Tag {
         kind: kind.number(),
         flags: 0,
     });

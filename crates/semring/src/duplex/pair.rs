@@ -218,7 +218,7 @@ impl Builder {
             .capacity(info.capacity_bytes)
             .mode(info.mode)
             .guard(info.guard)
-            .implicit(true);
+            .auto_remove(true);
         if is_nameless(up.address()) {
             let down = down.create()?;
             return Ok(Some(Pair { up, down }));
@@ -283,7 +283,7 @@ fn part(address: &Address, direction: Direction<'_>) -> Result<Address, AddressE
 }
 
 fn is_idle(info: &RingInfo) -> bool {
-    matches!(info.state, RingState::Idle | RingState::Dormant)
+    matches!(info.state, RingState::Idle | RingState::GuardRenewable)
 }
 
 /// True if there ever was a producer: whoever took the end that sends into this ring.
@@ -456,7 +456,7 @@ impl Pair {
         incoming: &spsc::Ring,
         outgoing: &spsc::Ring,
     ) -> Result<Endpoint, EndError> {
-        let consumer = match incoming.consumer() {
+        let consumer = match incoming.attach_consumer() {
             Err(AttachError::ConsumerPresent { pid }) => return Err(EndError::Taken { pid }),
             other => other?,
         };
@@ -467,7 +467,7 @@ impl Pair {
         if was_sent_to(&sent) {
             return Err(EndError::Spent);
         }
-        let producer = outgoing.producer()?;
+        let producer = outgoing.attach_producer()?;
         // The other end was here, and receives nothing any more: a producer that has met nobody would wait for
         // somebody who never comes.
         if was_sent_to(&incoming.info()?) && outgoing.info()?.consumer_pid.is_none() {

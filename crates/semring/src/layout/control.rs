@@ -100,7 +100,7 @@ pub(crate) struct LaneConsumerPage {
     pub(crate) dropped: AtomicU64,
     _pad0: [u8; LINE - 24],
     /// Position of impossible bytes plus one, 0 while the lane is sound.
-    pub(crate) poisoned: AtomicU64,
+    pub(crate) corrupt_at: AtomicU64,
     _pad1: [u8; PAGE - LINE - 8],
 }
 
@@ -141,7 +141,7 @@ mod offsets {
         assert!(offset_of!(LaneConsumerPage, released) == 0x000);
         assert!(offset_of!(LaneConsumerPage, received) == 0x008);
         assert!(offset_of!(LaneConsumerPage, dropped) == 0x010);
-        assert!(offset_of!(LaneConsumerPage, poisoned) == 0x080);
+        assert!(offset_of!(LaneConsumerPage, corrupt_at) == 0x080);
     };
 }
 
@@ -200,7 +200,7 @@ mod models {
                 received: AtomicU64::new(0),
                 dropped: AtomicU64::new(0),
                 _pad0: [0; LINE - 24],
-                poisoned: AtomicU64::new(0),
+                corrupt_at: AtomicU64::new(0),
                 _pad1: [0; PAGE - LINE - 8],
             }
         }

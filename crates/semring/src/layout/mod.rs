@@ -18,8 +18,8 @@ pub(crate) mod view;
 
 pub(crate) use position::Capacity;
 pub use position::Position;
-pub use record::Meta;
 pub(crate) use record::RECORD_ALIGN;
+pub use record::Tag;
 
 /// Bytes of the superblock.
 pub(crate) const SUPERBLOCK_BYTES: usize = 4096;

@@ -33,14 +33,14 @@ const TRAIL_BIT: u64 = 1 << TRAIL_SHIFT;
 
 /// What an application may say about a message beside its bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Meta {
+pub struct Tag {
     /// A number that the application chooses, for instance a message type. semring never reads it.
     pub kind: u16,
     /// Four bits for the application (bits 0–3). The others must be zero.
     pub flags: u8,
 }
 
-impl Meta {
+impl Tag {
     /// The flag bits that an application may set.
     pub const FLAGS_MASK: u8 = APPLICATION_FLAGS;
 
@@ -102,12 +102,12 @@ pub(crate) fn shorter_fit(position: Position, capacity: Capacity, free: u64) -> 
 
 /// The header word of a message.
 #[inline]
-pub(crate) const fn message_header(lead: u64, payload: u32, meta: Meta) -> u64 {
+pub(crate) const fn message_header(lead: u64, payload: u32, tag: Tag) -> u64 {
     MARKER << MARKER_SHIFT
         | (lead - HEADER_BYTES) << (GAP_SHIFT - 3)
         | (has_trail(lead, payload as u64) as u64) << TRAIL_SHIFT
-        | (meta.flags as u64) << FLAGS_SHIFT
-        | (meta.kind as u64) << KIND_SHIFT
+        | (tag.flags as u64) << FLAGS_SHIFT
+        | (tag.kind as u64) << KIND_SHIFT
         | payload as u64
 }
 
@@ -150,8 +150,8 @@ impl MessageHeader {
     }
 
     #[inline(always)]
-    pub(crate) const fn meta(self) -> Meta {
-        Meta {
+    pub(crate) const fn tag(self) -> Tag {
+        Tag {
             kind: (self.0 >> KIND_SHIFT) as u16,
             flags: (self.0 >> FLAGS_SHIFT) as u8 & APPLICATION_FLAGS,
         }
@@ -235,13 +235,13 @@ mod tests {
 
     #[test]
     fn a_message_header_comes_back_as_it_was_written() {
-        let meta = Meta {
+        let tag = Tag {
             kind: 0xBEEF,
             flags: 0x0F,
         };
-        let word = message_header(8, 1024, meta);
+        let word = message_header(8, 1024, tag);
         let header = message(word, Position::new(0)).unwrap();
-        assert_eq!((header.payload(), header.meta()), (1024, meta));
+        assert_eq!((header.payload(), header.tag()), (1024, tag));
         assert_eq!(header.bytes(), 1032);
     }
 
@@ -260,7 +260,7 @@ mod tests {
     fn a_record_may_not_cross_the_end_or_exceed_a_quarter() {
         assert_eq!(
             decode(
-                message_header(8, 1025, Meta::default()),
+                message_header(8, 1025, Tag::default()),
                 Position::new(0),
                 CAPACITY
             ),
@@ -268,7 +268,7 @@ mod tests {
         );
         assert_eq!(
             decode(
-                message_header(8, 96, Meta::default()),
+                message_header(8, 96, Tag::default()),
                 Position::new(4000),
                 CAPACITY
             ),
@@ -276,7 +276,7 @@ mod tests {
         );
         assert!(
             decode(
-                message_header(8, 88, Meta::default()),
+                message_header(8, 88, Tag::default()),
                 Position::new(4000),
                 CAPACITY
             )
@@ -288,12 +288,12 @@ mod tests {
     fn a_payload_may_begin_at_the_next_line() {
         for (at, lead) in [(0, 64), (8, 56), (48, 16), (56, 8), (64, 64), (4032, 64)] {
             assert_eq!(lead_to_line(Position::new(at)), lead);
-            let word = message_header(lead, 96, Meta::default());
+            let word = message_header(lead, 96, Tag::default());
             // Up to the end exactly, and a word less.
             let last = Position::new(4096 - lead - 96);
             let header = message(word, last).unwrap();
             assert_eq!((header.lead(), header.bytes()), (lead, lead + 96));
-            assert_eq!((header.payload(), header.meta()), (96, Meta::default()));
+            assert_eq!((header.payload(), header.tag()), (96, Tag::default()));
             let behind = last.advance(8);
             assert_eq!(decode(word, behind, CAPACITY), Err(BadHeader));
         }

@@ -169,7 +169,7 @@ pub(crate) struct Superblock {
     pub(crate) guard: GuardKind,
     pub(crate) uuid: [u8; 16],
     pub(crate) set: SetIdentity,
-    pub(crate) implicit: bool,
+    pub(crate) auto_remove: bool,
     /// Nanoseconds since 1970.
     pub(crate) created_ns: u64,
     pub(crate) creator_pid: u32,
@@ -230,7 +230,7 @@ impl Superblock {
         put(AT_SEM_ID, &self.set.id.to_le_bytes());
         put(AT_SEM_CTIME, &self.set.ctime.to_le_bytes());
         put(AT_SEM_CHECK, &self.set.check.to_le_bytes());
-        let origin = if self.implicit { ORIGIN_IMPLICIT } else { 0 };
+        let origin = if self.auto_remove { ORIGIN_IMPLICIT } else { 0 };
         put(AT_ORIGIN, &origin.to_le_bytes());
         put(AT_CREATED, &self.created_ns.to_le_bytes());
         put(AT_CREATOR_PID, &self.creator_pid.to_le_bytes());
@@ -327,7 +327,7 @@ impl Superblock {
             guard,
             uuid: array(bytes, AT_UUID),
             set: SetIdentity::in_bytes(bytes),
-            implicit: u32_at(AT_ORIGIN) & ORIGIN_IMPLICIT != 0,
+            auto_remove: u32_at(AT_ORIGIN) & ORIGIN_IMPLICIT != 0,
             created_ns: u64_at(AT_CREATED),
             creator_pid: u32_at(AT_CREATOR_PID),
             creator_uid: u32_at(AT_CREATOR_UID),
@@ -395,7 +395,7 @@ mod tests {
                 ctime: 1_700_000_000,
                 check: 99,
             },
-            implicit: true,
+            auto_remove: true,
             created_ns: 1_700_000_000_000_000_000,
             creator_pid: 4242,
             creator_uid: 1000,

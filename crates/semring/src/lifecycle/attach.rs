@@ -154,7 +154,7 @@ impl ProducerSeat {
                             holder::unregister(ring, Seat::Producer { lane });
                             let left = ring.guard.leave(Seat::Producer { lane });
                             ring.check().and(left).map_err(attach_error)?;
-                            damaged.get_or_insert(AttachError::Poisoned { lane, position });
+                            damaged.get_or_insert(AttachError::Corrupt { lane, position });
                         }
                     },
                 }
@@ -388,7 +388,7 @@ impl ConsumerSeat {
                 Ok(consumer) => lanes.push(consumer),
                 Err(damage) => {
                     damaged.push((lane, damage));
-                    lanes.push(LaneConsumer::poisoned(view, lane, damage));
+                    lanes.push(LaneConsumer::corrupt(view, lane, damage));
                 }
             }
         }

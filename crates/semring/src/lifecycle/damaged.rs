@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use super::guards::{mark_of, uuid_of};
 use super::identity::other_ring;
-use super::leftovers::{home, no_ring_names};
 use super::open::plausible_length;
+use super::orphans::{home, no_ring_names};
 use super::remove::unlink_error;
 use crate::error::{OpenError, RemoveError};
 use crate::guard::RemovalLock;

@@ -49,7 +49,7 @@ fn remove_what_is_there(address: &Address) -> Result<RemoveOutcome, RemoveError>
             }
             Ok(ring) => remove_open(&ring, end)?,
             // Nothing but the name is left, or its guard can't be made anew here: no reason to keep it.
-            Err(OpenError::GuardLost { .. } | OpenError::MemoryLimit { .. }) => {
+            Err(OpenError::GuardMissing { .. } | OpenError::MemoryLimit { .. }) => {
                 remove_without_guard(address, &name, end)?
             }
             Err(

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::leftovers;
+use super::orphans;
 use crate::guard::abandoned_pipes;
 use crate::guard::pipe::{NewPipes, PipeGuard};
 use crate::guard::semaphore::{KEY_PREFIX, SemaphoreGuard};
@@ -183,7 +183,7 @@ impl NewGuard {
         match self {
             Self::Set(set) => {
                 set.give_to(owner.uid, owner.gid, mode)?;
-                set.identify(leftovers::home(place))
+                set.identify(orphans::home(place))
             }
             Self::Pipes(_) => Ok(SetIdentity::NONE),
         }

@@ -24,9 +24,9 @@ pub enum RingState {
     /// A producer or the consumer is attached.
     Active,
     /// Its semaphores are gone or in another IPC namespace: nobody here can use it.
-    Unguarded,
+    GuardMissing,
     /// Its semaphores are gone, and whoever opens it next makes them anew (rings of files and memfds).
-    Dormant,
+    GuardRenewable,
 }
 
 impl std::fmt::Display for RingState {
@@ -34,8 +34,8 @@ impl std::fmt::Display for RingState {
         f.write_str(match self {
             Self::Idle => "idle",
             Self::Active => "active",
-            Self::Unguarded => "unguarded",
-            Self::Dormant => "dormant",
+            Self::GuardMissing => "guard_missing",
+            Self::GuardRenewable => "dormant",
         })
     }
 }
@@ -67,7 +67,7 @@ pub struct LaneInfo {
     /// The producer sleeps until there is room.
     pub producer_sleeps: bool,
     /// Where impossible bytes were found.
-    pub poisoned: Option<Position>,
+    pub corrupt_at: Option<Position>,
 }
 
 /// A ring at one moment. Counters of different lanes are read one after the other.
@@ -110,7 +110,7 @@ pub struct RingInfo {
     /// Whether anybody uses it.
     pub state: RingState,
     /// Made by a program because it was missing, so the last one out removes it.
-    pub implicit: bool,
+    pub auto_remove: bool,
     /// When it was made, nanoseconds since 1970.
     pub created_ns: u64,
     /// Who made it.
@@ -143,7 +143,7 @@ impl RingInfo {
     /// ```
     /// # let name = format!("doc-died-{}", std::process::id());
     /// let ring = semring::spsc::Builder::new(&name).create()?;
-    /// let mut producer = ring.producer()?;
+    /// let mut producer = ring.attach_producer()?;
     /// producer.send(b"all")?;
     /// drop(producer);
     /// let info = ring.info()?;
@@ -355,8 +355,8 @@ fn lane_info(
         finished_producers: finished,
         died_producers: died,
         producer_sleeps: taken && producer.wait_word.load(Ordering::Relaxed) != 0,
-        poisoned: consumer
-            .poisoned
+        corrupt_at: consumer
+            .corrupt_at
             .load(Ordering::Relaxed)
             .checked_sub(1)
             .map(Position::new),
@@ -378,9 +378,9 @@ fn of_memory(
         lanes,
         consumer_closed: view.consumer().flags.load(Ordering::Relaxed) != 0,
         state: if object.outlives_its_guard() {
-            RingState::Dormant
+            RingState::GuardRenewable
         } else {
-            RingState::Unguarded
+            RingState::GuardMissing
         },
         ..outline(address, superblock, object.ownership()?)
     })
@@ -405,8 +405,8 @@ fn outline(address: &Address, superblock: &Superblock, ownership: memory::Owners
         consumer_sleeps: false,
         consumer_closed: false,
         unread_refused: false,
-        state: RingState::Unguarded,
-        implicit: superblock.implicit,
+        state: RingState::GuardMissing,
+        auto_remove: superblock.auto_remove,
         created_ns: superblock.created_ns,
         creator_pid: superblock.creator_pid,
     }
@@ -416,8 +416,8 @@ fn outline(address: &Address, superblock: &Superblock, ownership: memory::Owners
 pub(crate) fn inspect(address: &Address) -> Result<RingInfo, OpenError> {
     match open(address, Access::ReadOnly) {
         Ok(ring) => observe(&ring),
-        Err(OpenError::GuardLost { name, why }) => {
-            let lost = |_| OpenError::GuardLost {
+        Err(OpenError::GuardMissing { name, why }) => {
+            let lost = |_| OpenError::GuardMissing {
                 name: name.clone(),
                 why: why.clone(),
             };

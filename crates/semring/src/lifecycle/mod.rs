@@ -10,9 +10,9 @@ mod holder;
 mod identity;
 mod inspect;
 mod key_lock;
-mod leftovers;
 mod limits;
 mod open;
+mod orphans;
 pub(crate) mod pairs;
 mod pass;
 mod remove;
@@ -30,9 +30,9 @@ pub(crate) use force::force_remove;
 pub use guards::GuardChoice;
 pub use inspect::{LaneInfo, RingInfo, RingState, has_membarrier};
 pub(crate) use inspect::{inspect, list, observe, uuid_text};
-pub use leftovers::{Leftover, LeftoverKind, Pruned, leftovers};
 use open::open_received;
 pub(crate) use open::{memory_error, open, open_with};
+pub use orphans::{Orphan, OrphanKind, PruneOutcome, orphans};
 pub(crate) use pass::{descriptor, inheritable, receive, send};
 pub(crate) use remove::{
     Removal, consumer_left_on_purpose, has_unread, remove_idle, remove_now, remove_open,
@@ -134,7 +134,7 @@ pub(crate) struct Plan {
     /// Permission bits of segment and semaphores, umask or not.
     pub(crate) mode: u32,
     /// Made because it was missing, not because somebody asked for it.
-    pub(crate) implicit: bool,
+    pub(crate) auto_remove: bool,
     /// The owner, if not the caller.
     pub(crate) uid: Option<u32>,
     /// The group, if not the usual one.

@@ -321,7 +321,7 @@ fn guard_error(
             };
         }
     };
-    OpenError::GuardLost {
+    OpenError::GuardMissing {
         name: name.to_owned(),
         why,
     }
@@ -365,7 +365,7 @@ fn in_use_error(name: &str, superblock: &Superblock, mismatch: Mismatch) -> Open
               them still has its role: when they have all ended or let go of it, the ring can be opened again"
             .to_owned(),
     };
-    OpenError::GuardLost {
+    OpenError::GuardMissing {
         name: name.to_owned(),
         why,
     }

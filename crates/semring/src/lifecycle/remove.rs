@@ -20,8 +20,8 @@ use crate::error::OpenError;
 use crate::error::RemoveError;
 use crate::guard::{GuardError, Seat};
 use crate::layout::superblock::STATE_REMOVED;
-use crate::lifecycle::leftovers::sweep_beside;
 use crate::lifecycle::open::{memory_error, open};
+use crate::lifecycle::orphans::sweep_beside;
 use crate::lifecycle::{attach, force_remove, inspect, torn};
 use crate::memory::{Access, Address, MemoryError, Place};
 use crate::os::clock;
@@ -107,7 +107,7 @@ pub(super) fn take_away(ring: &RingCore) -> Result<(), RemoveError> {
 
 /// The ring is there, and its semaphores are not, or are others by now.
 pub(super) fn lost(ring: &RingCore) -> RemoveError {
-    RemoveError::Open(OpenError::GuardLost {
+    RemoveError::Open(OpenError::GuardMissing {
         name: ring.address.to_string(),
         why: "its semaphores were removed since it was opened here: open it again, or remove it by its name"
             .to_owned(),

@@ -208,7 +208,7 @@ fn make(
     let set = NewSet::create(lanes, mode).map_err(of_set)?;
     set.give_to(owner.uid, owner.gid, mode).map_err(of_set)?;
     let identity = set
-        .identify(super::leftovers::home_of(object))
+        .identify(super::orphans::home_of(object))
         .map_err(of_set)?;
     let before = superblock.record.map_or(0, |record| record.sequence);
     let record = SetRecord::of(before.wrapping_add(1).max(1), identity, inode);

@@ -97,7 +97,7 @@ impl Builder {
             let ring = self.give(&mut command, STDIN_VARIABLE)?;
             // Before the child is there, so that it always finds that somebody was: it can tell who is
             // gone from who has not come.
-            stdin = Some((ring.producer()?, ring));
+            stdin = Some((ring.attach_producer()?, ring));
             command.stdin(Stdio::null());
         } else {
             // What we may have been started with ourselves is not for the child.
@@ -105,7 +105,7 @@ impl Builder {
         }
         if self.stdout {
             let ring = self.give(&mut command, STDOUT_VARIABLE)?;
-            stdout = Some((ring.consumer()?, ring));
+            stdout = Some((ring.attach_consumer()?, ring));
         } else {
             command.env_remove(STDOUT_VARIABLE);
         }

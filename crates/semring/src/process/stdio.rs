@@ -16,7 +16,7 @@ pub const STDOUT_VARIABLE: &str = "SEMRING_STDOUT";
 /// [`StdioError::NotGiven`] if this process is no coprocess, or one without this ring;
 /// [`StdioError::Attach`] if it is taken already: there is one consumer.
 pub fn stdin() -> Result<spsc::Consumer, StdioError> {
-    Ok(ring(STDIN_VARIABLE)?.consumer()?)
+    Ok(ring(STDIN_VARIABLE)?.attach_consumer()?)
 }
 
 /// The ring that this process was given in place of stdout.
@@ -27,7 +27,7 @@ pub fn stdin() -> Result<spsc::Consumer, StdioError> {
 /// As [`stdin`].
 pub fn stdout() -> Result<spsc::Producer, StdioError> {
     let ring = ring(STDOUT_VARIABLE)?;
-    let producer = ring.producer()?;
+    let producer = ring.attach_producer()?;
     // A producer that has met nobody would fill the ring and wait.
     if ring.info()?.consumer_pid.is_none() {
         ring.hang_up();

@@ -9,7 +9,7 @@
 //! release()         now and then: the store that gives the bytes back
 //! ```
 //! [`open_fast_path`](LaneConsumer::open_fast_path) is the only function that opens the fast path;
-//! [`jump`](LaneConsumer::jump) closes it, and so does poison.
+//! [`jump`](LaneConsumer::jump) closes it, and so does corruption.
 //!
 //! The consumer's position is its own and lives in its own memory; of what the producer wrote it
 //! believes nothing but one header word at a time, read once and checked.
@@ -49,7 +49,7 @@ pub(crate) struct LaneConsumer {
     /// Messages let go of, those of predecessors included.
     taken_messages: u64,
     /// Where impossible bytes were found: nothing from there on is looked at.
-    poisoned: Option<Position>,
+    corrupt_at: Option<Position>,
 }
 
 // The merge finds a lane by its number: a shift.
@@ -70,7 +70,7 @@ impl LaneConsumer {
         }
         let messages = lane.consumer().received.load(Ordering::Relaxed);
         // Sound as far as this consumer knows.
-        lane.consumer().poisoned.store(0, Ordering::Relaxed);
+        lane.consumer().corrupt_at.store(0, Ordering::Relaxed);
         Ok(Self {
             lane,
             number: number as u32,
@@ -81,13 +81,13 @@ impl LaneConsumer {
             trusted_end: start,
             fast_path: FastPath::closed_at(start),
             taken_messages: messages,
-            poisoned: None,
+            corrupt_at: None,
         })
     }
 
     /// A lane whose control words are impossible: it is skipped for good, and says so to its producer.
-    pub(crate) fn poisoned(lane: LaneView, number: usize, damage: Damage) -> Self {
-        note_poison(&lane, damage.position);
+    pub(crate) fn corrupt(lane: LaneView, number: usize, damage: Damage) -> Self {
+        record_corruption(&lane, damage.position);
         let start = Position::new(0);
         Self {
             lane,
@@ -99,7 +99,7 @@ impl LaneConsumer {
             trusted_end: start,
             fast_path: FastPath::closed_at(start),
             taken_messages: 0,
-            poisoned: Some(start),
+            corrupt_at: Some(start),
         }
     }
 
@@ -112,14 +112,14 @@ impl LaneConsumer {
         self.number as usize
     }
 
-    pub(crate) fn is_poisoned(&self) -> bool {
-        self.poisoned.is_some()
+    pub(crate) fn is_corrupt(&self) -> bool {
+        self.corrupt_at.is_some()
     }
 
     /// Messages before the impossible bytes come again after a step back; what is behind them never comes.
     #[inline(always)]
-    fn is_at_poison(&self) -> bool {
-        self.poisoned.is_some_and(|at| self.read.has_reached(at))
+    fn is_at_corruption(&self) -> bool {
+        self.corrupt_at.is_some_and(|at| self.read.has_reached(at))
     }
 
     /// Position of the next header.
@@ -174,7 +174,7 @@ impl LaneConsumer {
             }
         };
         let free = until(self.trusted_end)
-            .min(self.poisoned.map_or(u64::MAX, until))
+            .min(self.corrupt_at.map_or(u64::MAX, until))
             .min(at_most);
         self.fast_path.open(self.read, self.lane.capacity(), free);
     }
@@ -200,14 +200,14 @@ impl LaneConsumer {
         self.lane.prefetch(self.read.advance(LINE));
     }
 
-    /// Looks for the next message. A pad is stepped over. `Err` poisons the lane: it is reported once
+    /// Looks for the next message. A pad is stepped over. `Err` marks the lane corrupt: it is reported once
     /// and is empty from then on.
     #[inline]
     pub(crate) fn find(&mut self) -> Result<Option<Found>, Damage> {
         loop {
             // E1: if it is published, its payload is there.
             let word = self.lane.header(self.read).load(Ordering::Acquire);
-            if word == 0 || self.is_at_poison() {
+            if word == 0 || self.is_at_corruption() {
                 return Ok(None);
             }
             match decode(word, self.read, self.lane.capacity()) {
@@ -223,7 +223,7 @@ impl LaneConsumer {
                 // No message holds a pad: if everything before it was taken, the pad is, too.
                 Ok(Record::Pad { bytes }) => self.jump(self.read.advance(bytes)),
                 Ok(Record::Unpublished) => return Ok(None),
-                Err(_) => return Err(self.poison()),
+                Err(_) => return Err(self.mark_corrupt()),
             }
         }
     }
@@ -231,7 +231,7 @@ impl LaneConsumer {
     /// True if a message (or damage) is to be found: a look that changes nothing.
     #[inline]
     pub(crate) fn is_ready(&self) -> bool {
-        !self.is_at_poison() && self.lane.header(self.read).load(Ordering::Acquire) != 0
+        !self.is_at_corruption() && self.lane.header(self.read).load(Ordering::Acquire) != 0
     }
 
     /// About once in a lap. Without an end of what may be trusted, a lane full of headers that lead from one to the
@@ -252,17 +252,17 @@ impl LaneConsumer {
         // I2: and within a capacity of `released`.
         let reach = from_committed.min(capacity - 8);
         if self.read.distance_from(self.released) >= reach {
-            return Err(self.poison());
+            return Err(self.mark_corrupt());
         }
         self.trusted_end = self.released.advance(reach);
         Ok(())
     }
 
     #[cold]
-    fn poison(&mut self) -> Damage {
-        self.poisoned = Some(self.read);
+    fn mark_corrupt(&mut self) -> Damage {
+        self.corrupt_at = Some(self.read);
         self.fast_path.close(self.read);
-        note_poison(&self.lane, self.read);
+        record_corruption(&self.lane, self.read);
         Damage {
             position: self.read,
         }
@@ -304,7 +304,7 @@ impl LaneConsumer {
 
     /// Goes back to the message at this position, which was stepped over: it is found again, and so are those
     /// after it. The messages before it are walked through once more; if none of them ends there, nothing
-    /// changes. `Err` poisons the lane, as in [`find`](Self::find).
+    /// changes. `Err` marks the lane corrupt, as in [`find`](Self::find).
     pub(crate) fn step_back_to(&mut self, position: Position) -> Result<(), Damage> {
         let stepped = self.stepped_messages;
         self.step_back();
@@ -358,8 +358,8 @@ impl LaneConsumer {
     }
 }
 
-fn note_poison(lane: &LaneView, position: Position) {
+fn record_corruption(lane: &LaneView, position: Position) {
     // Plus one, so that position 0 shows; never 0.
     let word = position.get().saturating_add(1);
-    lane.consumer().poisoned.store(word, Ordering::Relaxed);
+    lane.consumer().corrupt_at.store(word, Ordering::Relaxed);
 }

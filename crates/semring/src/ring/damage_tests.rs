@@ -7,7 +7,7 @@ use super::consume::LaneConsumer;
 use super::lane_tests::{CAPACITY, QUARTER, both, bytes_of, content, lane, recv, send};
 use super::produce::{LaneProducer, NoSlot};
 use crate::layout::Position;
-use crate::layout::record::{HEADER_BYTES, Meta, message_header};
+use crate::layout::record::{HEADER_BYTES, Tag, message_header};
 use crate::layout::view::LaneView;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -130,23 +130,23 @@ fn counters_full_of_anything_are_only_counters() {
 }
 
 #[test]
-fn impossible_bytes_poison_the_lane_once() {
+fn impossible_bytes_mark_the_lane_corrupt_once() {
     let view = lane();
     let (mut producer, mut consumer) = both(&view);
     send(&mut producer, b"sound").unwrap();
     view.header(Position::new(16))
         .store(0x77, Ordering::Relaxed);
     assert_eq!(recv(&mut consumer).as_deref(), Some(&b"sound"[..]));
-    assert!(consumer.is_ready() && !consumer.is_poisoned());
+    assert!(consumer.is_ready() && !consumer.is_corrupt());
     assert_eq!(
         consumer.find(),
         Err(Damage {
             position: Position::new(16)
         })
     );
-    assert!(consumer.is_poisoned() && !consumer.is_ready());
+    assert!(consumer.is_corrupt() && !consumer.is_ready());
     assert_eq!(consumer.find(), Ok(None));
-    assert_eq!(view.consumer().poisoned.load(Ordering::Relaxed), 17);
+    assert_eq!(view.consumer().corrupt_at.load(Ordering::Relaxed), 17);
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn a_message_across_the_end_of_the_lane_is_damage() {
             .released
             .store(start.get(), Ordering::Relaxed);
         view.header(start).store(
-            message_header(HEADER_BYTES, len, Meta::default()),
+            message_header(HEADER_BYTES, len, Tag::default()),
             Ordering::Relaxed,
         );
         let damage = Damage { position: start };
@@ -187,7 +187,7 @@ fn endless() -> LaneView {
     let view = lane();
     for at in (0..CAPACITY).step_by(8) {
         view.header(Position::new(at)).store(
-            message_header(HEADER_BYTES, 0, Meta::default()),
+            message_header(HEADER_BYTES, 0, Tag::default()),
             Ordering::Relaxed,
         );
     }
@@ -210,7 +210,7 @@ fn a_walk_over_headers_without_an_end_ends() {
         assert!(steps <= CAPACITY / 8);
     };
     assert!(damage.position.get() <= CAPACITY);
-    assert!(consumer.is_poisoned());
+    assert!(consumer.is_corrupt());
     // And released one by one: the producer never said that it committed so much.
     let mut consumer = LaneConsumer::take_over(endless(), 0).unwrap();
     let mut steps = 0;
@@ -221,7 +221,7 @@ fn a_walk_over_headers_without_an_end_ends() {
         steps += 1;
         assert!(steps <= 2 * CAPACITY / 8);
     }
-    assert!(consumer.is_poisoned());
+    assert!(consumer.is_corrupt());
 }
 
 proptest! {
@@ -237,7 +237,7 @@ proptest! {
         let view = lane();
         let put = |at: u64, word| view.header(Position::new(at * 8)).store(word, Ordering::Relaxed);
         for (at, len) in likely {
-            put(at, message_header(HEADER_BYTES, len, Meta::default()));
+            put(at, message_header(HEADER_BYTES, len, Tag::default()));
         }
         for at in (0..512).filter(|_| pads) {
             if 512 - at <= 128 {
@@ -253,7 +253,7 @@ proptest! {
         // Something that can pass where the walks begin, or they end there.
         let place = view.consumer().released.load(Ordering::Relaxed) & !7;
         if let Some(first) = first {
-            view.header(Position::new(place)).store(message_header(HEADER_BYTES, first, Meta::default()), Ordering::Relaxed);
+            view.header(Position::new(place)).store(message_header(HEADER_BYTES, first, Tag::default()), Ordering::Relaxed);
         }
         if let Ok(mut producer) = LaneProducer::take_over(view.clone()) {
             for number in 0..50 {

@@ -7,7 +7,7 @@ use super::consume::LaneConsumer;
 use super::lane_tests::{lanes, push, send};
 use super::produce::{LaneProducer, Mode};
 use crate::layout::Position;
-use crate::layout::record::{HEADER_BYTES, Meta, message_header, pad_header};
+use crate::layout::record::{HEADER_BYTES, Tag, message_header, pad_header};
 use crate::layout::view::LaneView;
 use crate::sync::Ordering;
 
@@ -19,7 +19,7 @@ fn put(view: &LaneView, at: u64, word: u64) {
 }
 
 fn message(len: u32) -> u64 {
-    message_header(HEADER_BYTES, len, Meta::default())
+    message_header(HEADER_BYTES, len, Tag::default())
 }
 
 /// What the merge does when the fast path found nothing: true if there is a message, which is stepped over.
@@ -59,7 +59,7 @@ fn after_a_pad_stays_before_the_trusted_end() {
 }
 
 #[test]
-fn after_a_pad_finds_nothing_at_poison() {
+fn after_a_pad_finds_nothing_at_corruption() {
     let view = lanes(1).remove(0);
     let start = CAPACITY - 64;
     view.consumer().released.store(start, Ordering::Relaxed);
@@ -175,7 +175,7 @@ proptest! {
                     prop_assert_eq!(consumer.stepped_messages(), 0);
                 }
                 Event::Message { at, len, gap } => {
-                    put(&view, at, message_header(8 + gap * 8, len, Meta::default()));
+                    put(&view, at, message_header(8 + gap * 8, len, Tag::default()));
                 }
                 Event::Pad { before_end } => {
                     put(&view, CAPACITY - before_end, pad_header(before_end));
@@ -215,7 +215,7 @@ proptest! {
                         let asked = producer.try_reserve(len, mode);
                         prop_assert_eq!(asked.map(|asked| (asked.position(), asked.len())), Ok((slot.position(), len)));
                         prop_assert_eq!(producer.tail(), tail, "a pad was needed");
-                        producer.commit(slot.shortened(len - len / 2), Meta::default(), mode);
+                        producer.commit(slot.shortened(len - len / 2), Tag::default(), mode);
                     }
                 }
             }

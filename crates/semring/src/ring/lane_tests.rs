@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::consume::{Found, LaneConsumer};
 use super::produce::{LaneProducer, Mode, NoSlot, Slot};
-use crate::layout::record::{HEADER_BYTES, Meta, Record, decode, message_header, record_bytes};
+use crate::layout::record::{HEADER_BYTES, Record, Tag, decode, message_header, record_bytes};
 use crate::layout::view::{LaneView, RingView};
 use crate::layout::{Capacity, Geometry, Position};
 use crate::memory::Segment;
@@ -40,7 +40,7 @@ fn reserve(producer: &mut LaneProducer, bytes: &[u8], mode: Mode) -> Result<Slot
 
 fn add(producer: &mut LaneProducer, bytes: &[u8], mode: Mode) -> Result<Position, NoSlot> {
     let slot = reserve(producer, bytes, mode)?;
-    producer.commit(slot, Meta::default(), mode);
+    producer.commit(slot, Tag::default(), mode);
     Ok(slot.position())
 }
 
@@ -97,17 +97,17 @@ fn every_length_arrives_whole_at_every_place() {
 #[test]
 fn meta_comes_with_the_message() {
     let (mut producer, mut consumer) = both(&lane());
-    for meta in [
-        Meta::default(),
-        Meta {
+    for tag in [
+        Tag::default(),
+        Tag {
             kind: 0xFFFF,
             flags: 0x0F,
         },
-        Meta { kind: 7, flags: 1 },
+        Tag { kind: 7, flags: 1 },
     ] {
         let slot = producer.try_reserve(3, Mode::Single).unwrap();
-        producer.commit(slot, meta, Mode::Single);
-        assert_eq!(consumer.find().unwrap().unwrap().header.meta(), meta);
+        producer.commit(slot, tag, Mode::Single);
+        assert_eq!(consumer.find().unwrap().unwrap().header.tag(), tag);
         recv(&mut consumer).unwrap();
     }
 }
@@ -135,7 +135,7 @@ fn a_shortened_reservation_takes_only_what_it_needs() {
         let slot = reserve(&mut producer, &content(len, len), Mode::Single)
             .unwrap()
             .shortened(shorter);
-        producer.commit(slot, Meta::default(), Mode::Single);
+        producer.commit(slot, Tag::default(), Mode::Single);
         assert_eq!(
             producer.tail().distance_from(before),
             record_bytes(HEADER_BYTES, shorter as u64)
@@ -215,7 +215,7 @@ fn a_long_reservation_that_becomes_short_stays_where_it_was_written() {
             let slot = reserve(&mut producer, &bytes, Mode::Single)
                 .unwrap()
                 .shortened(len);
-            producer.commit(slot, Meta::default(), Mode::Single);
+            producer.commit(slot, Tag::default(), Mode::Single);
             assert_eq!(recv(&mut consumer).unwrap(), bytes[..len]);
             consumer.release();
             send(&mut producer, b"").unwrap();
@@ -408,7 +408,7 @@ fn old_header() -> u64 {
     message_header(
         HEADER_BYTES,
         16,
-        Meta {
+        Tag {
             kind: 0xDEAD,
             flags: 0,
         },

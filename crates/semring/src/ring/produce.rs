@@ -17,7 +17,7 @@ use super::Damage;
 use super::fast_path::FastPath;
 use crate::layout::control::LANE_NO_MORE;
 use crate::layout::record::{
-    HEADER_BYTES, Meta, Record, UNPUBLISHED, decode, is_pad, lead_to_line, message_header,
+    HEADER_BYTES, Record, Tag, UNPUBLISHED, decode, is_pad, lead_to_line, message_header,
     pad_header, record_bytes,
 };
 use crate::layout::view::LaneView;
@@ -70,8 +70,8 @@ impl Slot {
     }
 
     #[inline(always)]
-    fn header(self, meta: Meta) -> u64 {
-        message_header(self.lead(), self.payload, meta)
+    fn header(self, tag: Tag) -> u64 {
+        message_header(self.lead(), self.payload, tag)
     }
 
     pub(crate) fn len(self) -> usize {
@@ -293,10 +293,10 @@ impl LaneProducer {
 
     /// Publishes a slot that was filled (K2), or adds it to the batch. The one way to publish a message.
     #[inline(always)]
-    pub(crate) fn commit(&mut self, slot: Slot, meta: Meta, mode: Mode) {
+    pub(crate) fn commit(&mut self, slot: Slot, tag: Tag, mode: Mode) {
         // Wrapping: it began with a word of the segment.
         self.sent = self.sent.wrapping_add(1);
-        self.publish(slot.position, slot.header(meta), slot.bytes(), mode);
+        self.publish(slot.position, slot.header(tag), slot.bytes(), mode);
     }
 
     /// Whether a batch holds nothing back.
@@ -380,8 +380,8 @@ impl LaneProducer {
     }
 
     /// True if the consumer found impossible bytes on this lane, and skips it.
-    pub(crate) fn is_poisoned(&self) -> bool {
-        self.lane.consumer().poisoned.load(Ordering::Relaxed) != 0
+    pub(crate) fn is_corrupt(&self) -> bool {
+        self.lane.consumer().corrupt_at.load(Ordering::Relaxed) != 0
     }
 
     /// Notes in the lane that this producer sends nothing more.

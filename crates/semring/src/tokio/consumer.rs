@@ -9,7 +9,7 @@ use ::tokio::task::coop::consume_budget;
 use futures_core::Stream;
 
 use super::readiness::register;
-use crate::channel::{Batch, Consumer, FoundMessage, Kind, Message, Pollable};
+use crate::channel::{Consumer, FoundMessage, Kind, Message, Pollable, RecvBatch};
 use crate::error::{RecvError, SystemCall};
 
 /// A [`Consumer`] that a task waits for.
@@ -26,8 +26,8 @@ use crate::error::{RecvError, SystemCall};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let ring = spsc::Builder::memfd().guard(GuardChoice::Pipe).create()?;
-/// ring.producer()?.send(b"one")?;
-/// let mut stream = AsyncConsumer::new(ring.consumer()?)?;
+/// ring.attach_producer()?.send(b"one")?;
+/// let mut stream = AsyncConsumer::new(ring.attach_consumer()?)?;
 /// let mut next = async || std::future::poll_fn(|task| {
 ///     std::pin::Pin::new(&mut stream).poll_next(task)
 /// }).await;
@@ -48,12 +48,12 @@ impl<K: Kind> AsyncConsumer<K> {
     /// To be called in a runtime of tokio whose I/O is enabled.
     ///
     /// # Errors
-    /// Those of [`Consumer::as_fd`]: the ring must have pipes.
+    /// Those of [`Consumer::pollable`]: the ring must have pipes.
     ///
     /// # Panics
     /// Outside of a runtime, as tokio does.
     pub fn new(mut consumer: Consumer<K>) -> io::Result<Self> {
-        let pollable = register(consumer.as_fd()?)?;
+        let pollable = register(consumer.pollable()?)?;
         Ok(Self {
             consumer,
             pollable,
@@ -90,7 +90,7 @@ impl<K: Kind> AsyncConsumer<K> {
     ///
     /// # Errors
     /// Those of [`Consumer::recv_batch`].
-    pub async fn recv_batch(&mut self) -> Result<Batch<'_>, RecvError> {
+    pub async fn recv_batch(&mut self) -> Result<RecvBatch<'_>, RecvError> {
         self.find().await?;
         // It is still there: only we take it.
         self.consumer.try_recv_batch()

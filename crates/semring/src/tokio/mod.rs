@@ -11,8 +11,8 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let ring = spsc::Builder::memfd().guard(GuardChoice::Pipe).create()?;
-//! let mut consumer = AsyncConsumer::new(ring.consumer()?)?;
-//! let mut producer = AsyncProducer::new(ring.producer()?)?;
+//! let mut consumer = AsyncConsumer::new(ring.attach_consumer()?)?;
+//! let mut producer = AsyncProducer::new(ring.attach_producer()?)?;
 //! let sending = tokio::spawn(async move { producer.send(b"hello").await });
 //! assert_eq!(consumer.recv().await?.to_vec(), b"hello");
 //! sending.await??;

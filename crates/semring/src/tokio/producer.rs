@@ -26,8 +26,8 @@ use crate::error::{SendError, SystemCall};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let ring = spsc::Builder::memfd().guard(GuardChoice::Pipe).create()?;
-/// let mut consumer = AsyncConsumer::new(ring.consumer()?)?;
-/// let mut producer = AsyncProducer::new(ring.producer()?)?;
+/// let mut consumer = AsyncConsumer::new(ring.attach_consumer()?)?;
+/// let mut producer = AsyncProducer::new(ring.attach_producer()?)?;
 /// producer.send(b"the only one").await?;
 /// producer.close().await?;
 /// assert_eq!(consumer.recv().await?.to_vec(), b"the only one");
@@ -53,12 +53,12 @@ impl<K: Kind> AsyncProducer<K> {
     /// To be called in a runtime of tokio whose I/O is enabled.
     ///
     /// # Errors
-    /// Those of [`Producer::as_fd`]: the ring must have pipes.
+    /// Those of [`Producer::pollable`]: the ring must have pipes.
     ///
     /// # Panics
     /// Outside of a runtime, as tokio does.
     pub fn new(mut producer: Producer<K>) -> io::Result<Self> {
-        let pollable = register(producer.as_fd()?)?;
+        let pollable = register(producer.pollable()?)?;
         Ok(Self {
             open: Some(Open { producer, pollable }),
             kept: None,

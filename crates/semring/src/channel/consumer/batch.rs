@@ -17,7 +17,7 @@ use crate::ring::merge::Next;
 /// unwinding already (in a destructor) is released by dropping it, as usual.
 #[derive(Debug)]
 #[must_use = "a batch that is dropped at once releases nothing"]
-pub struct Batch<'a> {
+pub struct RecvBatch<'a> {
     core: &'a mut ConsumerCore,
     /// The lanes between which the messages came.
     first: usize,
@@ -25,7 +25,7 @@ pub struct Batch<'a> {
     mark: UnwindMark,
 }
 
-impl<'a> Batch<'a> {
+impl<'a> RecvBatch<'a> {
     pub(super) fn new(core: &'a mut ConsumerCore) -> Self {
         core.begin_batch();
         let here = core.current();
@@ -109,7 +109,7 @@ impl<'a> Batch<'a> {
     }
 }
 
-impl Drop for Batch<'_> {
+impl Drop for RecvBatch<'_> {
     fn drop(&mut self) {
         if self.mark.is_interrupted() {
             self.core.abandon_batch(self.lanes());
@@ -119,7 +119,7 @@ impl Drop for Batch<'_> {
     }
 }
 
-/// One message of a [`Batch`].
+/// One message of a [`RecvBatch`].
 #[derive(Debug)]
 pub struct BatchMessage<'a> {
     view: View<'a>,

@@ -250,7 +250,7 @@ impl ConsumerCore {
         }
         let next = |pending: &mut ConsumerConditions| pending.corrupt.pop_front();
         let LaneDamage { lane, position } = self.rest.pending.change(next)?;
-        Some(RecvError::Poisoned { lane, position })
+        Some(RecvError::Corrupt { lane, position })
     }
 
     fn release(&mut self, lane: usize) -> Result<(), RecvError> {

@@ -8,7 +8,7 @@ use crate::channel::builder::HandleOptions;
 use crate::channel::trust;
 use crate::error::RecvError;
 use crate::layout::view::LaneView;
-use crate::layout::{Meta, Position};
+use crate::layout::{Position, Tag};
 use crate::lifecycle::{UnwindMark, generation_at};
 use crate::ring::consume::{Found, LaneConsumer};
 
@@ -52,8 +52,8 @@ impl<'a> View<'a> {
 
     /// What the producer said about the message beside its bytes.
     #[must_use]
-    pub fn meta(&self) -> Meta {
-        self.found.header.meta()
+    pub fn tag(&self) -> Tag {
+        self.found.header.tag()
     }
 
     /// Which lane it came on, from 0: which producer it is from, as long as that one is attached.
@@ -247,9 +247,9 @@ impl std::fmt::Debug for View<'_> {
 /// use std::io::Read;
 /// # let name = format!("doc-message-{}", std::process::id());
 /// # let ring = semring::spsc::Builder::new(&name).create()?;
-/// # let mut producer = ring.producer()?;
+/// # let mut producer = ring.attach_producer()?;
 /// # producer.send(b"some text")?;
-/// # let mut consumer = ring.consumer()?;
+/// # let mut consumer = ring.attach_consumer()?;
 /// let mut message = consumer.recv()?;
 /// let mut text = String::new();
 /// message.read_to_string(&mut text)?;
@@ -305,8 +305,8 @@ impl<'a> Message<'a> {
 
     /// What the producer said about the message beside its bytes.
     #[must_use]
-    pub fn meta(&self) -> Meta {
-        self.view().meta()
+    pub fn tag(&self) -> Tag {
+        self.view().tag()
     }
 
     /// Which lane it came on; see [`View::lane`].

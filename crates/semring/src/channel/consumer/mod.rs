@@ -12,12 +12,13 @@ mod spin;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
-pub use self::batch::{Batch, BatchMessage};
+pub use self::batch::{BatchMessage, RecvBatch};
 use self::core::ConsumerCore;
 pub use self::message::{Message, View};
 use super::builder::HandleOptions;
 use super::interrupt::Interrupter;
 use super::kind::Kind;
+use super::parking::WaitStats;
 use super::pollable::Pollable;
 use crate::error::{RecvError, RemoveError};
 use crate::guard::Seat;
@@ -38,9 +39,9 @@ use crate::ring::consume::LaneConsumer;
 /// ```
 /// # let name = format!("doc-consumer-{}", std::process::id());
 /// # let ring = semring::spsc::Builder::new(&name).create()?;
-/// # let mut producer = ring.producer()?;
+/// # let mut producer = ring.attach_producer()?;
 /// # producer.send(b"one")?; producer.send(b"two")?; drop(producer);
-/// let mut consumer = ring.consumer()?;
+/// let mut consumer = ring.attach_consumer()?;
 /// loop {
 ///     match consumer.recv() {
 ///         Ok(message) => println!("{} bytes from lane {}", message.len(), message.lane()),
@@ -78,7 +79,7 @@ impl<K: Kind> Consumer<K> {
     /// # Errors
     /// [`RecvError::EndOfStream`] when all producers are gone and everything was received (a ring to
     /// which nobody attached since the last end-of-stream has not ended: the call waits),
-    /// [`Poisoned`](RecvError::Poisoned) once for each damaged lane, [`Removed`](RecvError::Removed).
+    /// [`Corrupt`](RecvError::Corrupt) once for each damaged lane, [`Removed`](RecvError::Removed).
     #[inline(always)]
     pub fn recv(&mut self) -> Result<Message<'_>, RecvError> {
         self.core.next_message(Deadline::NEVER)
@@ -126,8 +127,8 @@ impl<K: Kind> Consumer<K> {
     /// use std::time::{Duration, Instant};
     /// # let name = format!("doc-deadline-{}", std::process::id());
     /// # let ring = semring::spsc::Builder::new(&name).create()?;
-    /// # let mut producer = ring.producer()?;
-    /// # let mut consumer = ring.consumer()?;
+    /// # let mut producer = ring.attach_producer()?;
+    /// # let mut consumer = ring.attach_consumer()?;
     /// # producer.send(b"one")?; producer.send(b"two")?;
     /// let deadline = Instant::now() + Duration::from_millis(20);
     /// let mut messages = Vec::new();
@@ -146,14 +147,14 @@ impl<K: Kind> Consumer<K> {
     }
 
     /// Waits until there is at least one message, then gives all that can be had as a batch that is
-    /// released as one. Dropped by a panic, or [put back](Batch::put_back), all come again.
+    /// released as one. Dropped by a panic, or [put back](RecvBatch::put_back), all come again.
     ///
     /// ```
     /// # let name = format!("doc-recv-batch-{}", std::process::id());
     /// # let ring = semring::spsc::Builder::new(&name).create()?;
-    /// # let mut producer = ring.producer()?;
+    /// # let mut producer = ring.attach_producer()?;
     /// # for _ in 0..3 { producer.send(b"x")?; }
-    /// let mut consumer = ring.consumer()?;
+    /// let mut consumer = ring.attach_consumer()?;
     /// let mut batch = consumer.recv_batch()?;
     /// let mut bytes = Vec::new();
     /// while let Some(message) = batch.next_message() {
@@ -167,18 +168,18 @@ impl<K: Kind> Consumer<K> {
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
-    pub fn recv_batch(&mut self) -> Result<Batch<'_>, RecvError> {
+    pub fn recv_batch(&mut self) -> Result<RecvBatch<'_>, RecvError> {
         self.core.next(Deadline::NEVER)?;
-        Ok(Batch::new(&mut self.core))
+        Ok(RecvBatch::new(&mut self.core))
     }
 
     /// As [`recv_batch`](Self::recv_batch), but waits no longer than this.
     ///
     /// # Errors
     /// [`RecvError::TimedOut`], and those of [`recv`](Self::recv).
-    pub fn recv_batch_timeout(&mut self, timeout: Duration) -> Result<Batch<'_>, RecvError> {
+    pub fn recv_batch_timeout(&mut self, timeout: Duration) -> Result<RecvBatch<'_>, RecvError> {
         self.core.next(Deadline::after(timeout))?;
-        Ok(Batch::new(&mut self.core))
+        Ok(RecvBatch::new(&mut self.core))
     }
 
     /// As [`recv_batch`](Self::recv_batch), but waits no longer than until this moment; see
@@ -186,18 +187,18 @@ impl<K: Kind> Consumer<K> {
     ///
     /// # Errors
     /// [`RecvError::TimedOut`], and those of [`recv`](Self::recv).
-    pub fn recv_batch_deadline(&mut self, deadline: Instant) -> Result<Batch<'_>, RecvError> {
+    pub fn recv_batch_deadline(&mut self, deadline: Instant) -> Result<RecvBatch<'_>, RecvError> {
         self.core.next(Deadline::at(deadline))?;
-        Ok(Batch::new(&mut self.core))
+        Ok(RecvBatch::new(&mut self.core))
     }
 
     /// As [`recv_batch`](Self::recv_batch), but never waits.
     ///
     /// # Errors
     /// As [`try_recv`](Self::try_recv).
-    pub fn try_recv_batch(&mut self) -> Result<Batch<'_>, RecvError> {
+    pub fn try_recv_batch(&mut self) -> Result<RecvBatch<'_>, RecvError> {
         self.core.try_next()?;
-        Ok(Batch::new(&mut self.core))
+        Ok(RecvBatch::new(&mut self.core))
     }
 
     /// Gives the bytes of every released message back to the producers now: a consumer killed after
@@ -257,12 +258,12 @@ impl<K: Kind> Consumer<K> {
 
     /// Lanes that are skipped because of impossible bytes.
     #[must_use]
-    pub fn poisoned_lanes(&self) -> usize {
+    pub fn corrupt_lanes(&self) -> usize {
         self.core
             .merge
             .lanes()
             .iter()
-            .filter(|lane| lane.is_poisoned())
+            .filter(|lane| lane.is_corrupt())
             .count()
     }
 
@@ -277,9 +278,9 @@ impl<K: Kind> Consumer<K> {
     /// use std::os::fd::AsFd;
     ///
     /// let ring = spsc::Builder::memfd().guard(GuardChoice::Pipe).create()?;
-    /// let mut consumer = ring.consumer()?;
-    /// let mut producer = ring.producer()?;
-    /// let descriptor = consumer.as_fd()?;
+    /// let mut consumer = ring.attach_consumer()?;
+    /// let mut producer = ring.attach_producer()?;
+    /// let descriptor = consumer.pollable()?;
     /// producer.send(b"one")?;
     /// producer.send(b"two")?;
     /// drop(producer);
@@ -303,7 +304,7 @@ impl<K: Kind> Consumer<K> {
     /// # Errors
     /// [`Unsupported`](std::io::ErrorKind::Unsupported) if the ring is guarded by semaphores, which can't
     /// be polled (make it with [`GuardChoice::Pipe`](crate::GuardChoice::Pipe)), or in a forked child.
-    pub fn as_fd(&mut self) -> std::io::Result<Pollable> {
+    pub fn pollable(&mut self) -> std::io::Result<Pollable> {
         let core = &mut self.core;
         core.parking.pollable(core.rest.seat.ring(), Seat::Consumer)
     }
@@ -314,13 +315,13 @@ impl<K: Kind> Consumer<K> {
         self.core.parking.interrupter(self.core.rest.seat.ring())
     }
 
-    /// How often this consumer slept, and how often it woke a producer, in the kernel.
+    /// How often this consumer slept in the kernel, and how often it woke a producer there.
     #[must_use]
-    pub fn kernel_calls(&self) -> (u64, u64) {
-        (
-            self.core.parking.sleeps(),
-            self.core.rest.room_wakers.posts(),
-        )
+    pub fn wait_stats(&self) -> WaitStats {
+        WaitStats {
+            sleeps: self.core.parking.sleeps(),
+            wakeups: self.core.rest.room_wakers.posts(),
+        }
     }
 }
 

@@ -55,7 +55,7 @@ impl Model {
                 ctime: 0,
                 check: 1,
             },
-            implicit: false,
+            auto_remove: false,
             created_ns: 0,
             creator_pid: 0,
             creator_uid: 0,
@@ -88,11 +88,11 @@ impl Model {
     }
 
     fn producer(&self) -> Producer {
-        self.ring.producer().expect("a free lane")
+        self.ring.attach_producer().expect("a free lane")
     }
 
     fn consumer(&self) -> Consumer {
-        self.ring.consumer().expect("no other consumer")
+        self.ring.attach_consumer().expect("no other consumer")
     }
 
     /// What the kernel does for a process that was killed.
@@ -105,7 +105,7 @@ impl Model {
 fn send(producer: &mut Producer, number: u64) {
     while let Err(error) = producer.send(&number.to_le_bytes()) {
         assert_eq!(error, SendError::ConsumerGone);
-        producer.await_next_consumer().expect("the ring is there");
+        producer.accept_next_consumer().expect("the ring is there");
     }
 }
 

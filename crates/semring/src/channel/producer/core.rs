@@ -26,7 +26,7 @@ use crate::error::SendError;
 use crate::guard::WakeTarget;
 use crate::guard::doorbell::{ConsumerWaker, Due};
 use crate::guard::wait::{Deadline, Outcome};
-use crate::layout::Meta;
+use crate::layout::Tag;
 use crate::lifecycle::{ProducerSeat, note_count};
 use crate::os::barrier;
 use crate::ring::produce::{ALIGNED_FROM, LaneProducer, Mode, NoSlot, Slot};
@@ -76,40 +76,40 @@ impl ProducerCore {
     pub(super) fn send(
         &mut self,
         bytes: &[u8],
-        meta: Meta,
+        tag: Tag,
         patience: Patience,
     ) -> Result<(), SendError> {
         if bytes.len() < ALIGNED_FROM
             && let Some(slot) = self.gate.fast_slot(bytes.len())
         {
-            self.publish_single(slot, bytes, meta);
+            self.publish_single(slot, bytes, tag);
             return Ok(());
         }
-        self.send_slow(bytes, meta, patience)
+        self.send_slow(bytes, tag, patience)
     }
 
     #[inline(never)]
-    fn send_slow(&mut self, bytes: &[u8], meta: Meta, patience: Patience) -> Result<(), SendError> {
+    fn send_slow(&mut self, bytes: &[u8], tag: Tag, patience: Patience) -> Result<(), SendError> {
         let slot = self.reserve(bytes.len(), patience)?;
-        self.publish_single(slot, bytes, meta);
+        self.publish_single(slot, bytes, tag);
         Ok(())
     }
 
     /// K1 to K5 for one message whose slot was just found: so the pages are there.
     #[inline(always)]
-    fn publish_single(&mut self, slot: Slot, bytes: &[u8], meta: Meta) {
+    fn publish_single(&mut self, slot: Slot, bytes: &[u8], tag: Tag) {
         let view = self.gate.lane.view();
         view.write_unchecked(slot.position(), slot.lead(), bytes);
-        self.gate.lane.commit(slot, meta, Mode::Single);
+        self.gate.lane.commit(slot, tag, Mode::Single);
         self.wake_consumer_unchecked(1);
     }
 
     /// Publishes a slot that was reserved and filled.
     #[inline]
-    pub(super) fn commit(&mut self, slot: Slot, meta: Meta) {
+    pub(super) fn commit(&mut self, slot: Slot, tag: Tag) {
         // A reservation that was carried over a fork: the message is the parent's to commit.
         if !self.gate.lane.view().is_forked() {
-            self.gate.lane.commit(slot, meta, Mode::Single);
+            self.gate.lane.commit(slot, tag, Mode::Single);
             self.wake_consumer_unchecked(1);
         }
     }
@@ -119,29 +119,29 @@ impl ProducerCore {
     pub(super) fn push(
         &mut self,
         bytes: &[u8],
-        meta: Meta,
+        tag: Tag,
         patience: Patience,
     ) -> Result<(), SendError> {
         if let Some(slot) = self.gate.fast_slot_in_batch(bytes.len()) {
-            self.append(slot, bytes, meta);
+            self.append(slot, bytes, tag);
             return Ok(());
         }
-        self.push_slow(bytes, meta, patience)
+        self.push_slow(bytes, tag, patience)
     }
 
     #[inline(never)]
-    fn push_slow(&mut self, bytes: &[u8], meta: Meta, patience: Patience) -> Result<(), SendError> {
+    fn push_slow(&mut self, bytes: &[u8], tag: Tag, patience: Patience) -> Result<(), SendError> {
         let slot = self.reserve_slow(bytes.len(), patience, Mode::Batch)?;
-        self.append(slot, bytes, meta);
+        self.append(slot, bytes, tag);
         Ok(())
     }
 
     /// K1 and K2; K3 to K5 come at the end of the batch.
     #[inline(always)]
-    fn append(&mut self, slot: Slot, bytes: &[u8], meta: Meta) {
+    fn append(&mut self, slot: Slot, bytes: &[u8], tag: Tag) {
         let view = self.gate.lane.view();
         view.write_unchecked(slot.position(), slot.lead(), bytes);
-        self.gate.lane.commit(slot, meta, Mode::Batch);
+        self.gate.lane.commit(slot, tag, Mode::Batch);
     }
 
     /// A place for a message that is written in place.
@@ -208,7 +208,7 @@ impl ProducerCore {
             match no_slot {
                 NoSlot::Damaged(_) => {
                     self.check_memory()?;
-                    return Err(SendError::Poisoned);
+                    return Err(SendError::Corrupt);
                 }
                 NoSlot::Full { padded } => {
                     // A pad alone must wake a sleeping consumer, or both sleep.

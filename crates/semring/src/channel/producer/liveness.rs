@@ -185,7 +185,7 @@ fn left_by(fate: ConsumerFate) -> SendError {
     match fate {
         ConsumerFate::Closed => SendError::Closed,
         ConsumerFate::Gone => SendError::ConsumerGone,
-        ConsumerFate::NotMet | ConsumerFate::Present => SendError::Poisoned,
+        ConsumerFate::NotMet | ConsumerFate::Present => SendError::Corrupt,
     }
 }
 
@@ -248,7 +248,7 @@ impl ProducerCore {
         self.check_memory()?;
         match fate {
             ConsumerFate::Gone | ConsumerFate::Closed => Err(left_by(fate)),
-            _ if self.gate.lane.is_poisoned() => Err(SendError::Poisoned),
+            _ if self.gate.lane.is_corrupt() => Err(SendError::Corrupt),
             ConsumerFate::NotMet | ConsumerFate::Present => Ok(()),
         }
     }

@@ -14,11 +14,12 @@ pub use self::reservation::{Reservation, SendBatch};
 use super::builder::HandleOptions;
 use super::interrupt::Interrupter;
 use super::kind::{Any, Kind, Mpsc};
+use super::parking::WaitStats;
 use super::pollable::Pollable;
 use crate::error::{AttachError, SendError};
 use crate::guard::Seat;
 use crate::guard::wait::Deadline;
-use crate::layout::{Meta, Position};
+use crate::layout::{Position, Tag};
 use crate::lifecycle::ProducerSeat;
 use crate::ring::produce::LaneProducer;
 #[cfg(feature = "tokio")]
@@ -35,14 +36,14 @@ use crate::ring::produce::Slot;
 /// ```
 /// # let name = format!("doc-producer-{}", std::process::id());
 /// # let ring = semring::spsc::Builder::new(&name).create()?;
-/// let mut producer = ring.producer()?;
+/// let mut producer = ring.attach_producer()?;
 /// producer.send(b"copied in")?;
 ///
 /// let mut reservation = producer.reserve(8)?;   // or written in place
 /// reservation.write_at(0, b"in place");
 /// reservation.commit();
 ///
-/// let mut consumer = ring.consumer()?;
+/// let mut consumer = ring.attach_consumer()?;
 /// assert_eq!(consumer.recv()?.to_vec(), b"copied in");
 /// assert_eq!(consumer.recv()?.to_vec(), b"in place");
 /// # drop((producer, consumer)); ring.remove()?;
@@ -72,7 +73,7 @@ impl<K: Kind> Producer<K> {
     /// consumer that is killed while it is awake is noticed after at most 16 messages or 4 KiB, whichever comes
     /// first. Only while messages are so many that they are published without a fence (see
     /// [`asymmetric_barrier`](crate::Builder::asymmetric_barrier)) it takes up to 8 KiB, and up to half a lap of the lane
-    /// if the consumer was at work on a stream. [`probe`](Self::probe) asks at any time.
+    /// if the consumer was at work on a stream. [`check_consumer`](Self::check_consumer) asks at any time.
     ///
     /// # Errors
     /// [`SendError::TooLong`], [`ConsumerGone`](SendError::ConsumerGone) or
@@ -81,7 +82,7 @@ impl<K: Kind> Producer<K> {
     /// after a commit is reported by the next call.
     #[inline(always)]
     pub fn send(&mut self, bytes: &[u8]) -> Result<(), SendError> {
-        self.core.send(bytes, Meta::default(), Patience::FOREVER)
+        self.core.send(bytes, Tag::default(), Patience::FOREVER)
     }
 
     /// As [`send`](Self::send), with a kind and flags for the consumer.
@@ -90,11 +91,11 @@ impl<K: Kind> Producer<K> {
     /// As [`send`](Self::send).
     ///
     /// # Panics
-    /// If a flag outside [`Meta::FLAGS_MASK`] is set.
+    /// If a flag outside [`Tag::FLAGS_MASK`] is set.
     #[inline]
-    pub fn send_with(&mut self, bytes: &[u8], meta: Meta) -> Result<(), SendError> {
-        assert!(meta.is_valid(), "the flags 0xf0 are reserved");
-        self.core.send(bytes, meta, Patience::FOREVER)
+    pub fn send_with(&mut self, bytes: &[u8], tag: Tag) -> Result<(), SendError> {
+        assert!(tag.is_valid(), "the flags 0xf0 are reserved");
+        self.core.send(bytes, tag, Patience::FOREVER)
     }
 
     /// As [`send`](Self::send), but never waits.
@@ -103,7 +104,7 @@ impl<K: Kind> Producer<K> {
     /// [`SendError::Full`] while there is no room, and those of [`send`](Self::send).
     #[inline]
     pub fn try_send(&mut self, bytes: &[u8]) -> Result<(), SendError> {
-        self.core.send(bytes, Meta::default(), Patience::Try)
+        self.core.send(bytes, Tag::default(), Patience::Try)
     }
 
     /// As [`send`](Self::send), but waits no longer than this.
@@ -112,7 +113,7 @@ impl<K: Kind> Producer<K> {
     /// [`SendError::TimedOut`], and those of [`send`](Self::send).
     pub fn send_timeout(&mut self, bytes: &[u8], timeout: Duration) -> Result<(), SendError> {
         self.core
-            .send(bytes, Meta::default(), Patience::at_most(timeout))
+            .send(bytes, Tag::default(), Patience::at_most(timeout))
     }
 
     /// As [`send`](Self::send), but waits no longer than until this moment of CLOCK_MONOTONIC. If there is
@@ -122,7 +123,7 @@ impl<K: Kind> Producer<K> {
     /// [`SendError::TimedOut`], and those of [`send`](Self::send).
     pub fn send_deadline(&mut self, bytes: &[u8], deadline: Instant) -> Result<(), SendError> {
         let patience = Patience::Until(Deadline::at(deadline));
-        self.core.send(bytes, Meta::default(), patience)
+        self.core.send(bytes, Tag::default(), patience)
     }
 
     /// Reserves room for a message of `len` bytes, to be written in place; waits while the lane is
@@ -193,7 +194,7 @@ impl<K: Kind> Producer<K> {
     /// ```
     /// # let name = format!("doc-batch-{}", std::process::id());
     /// # let ring = semring::spsc::Builder::new(&name).create()?;
-    /// let mut producer = ring.producer()?;
+    /// let mut producer = ring.attach_producer()?;
     /// let mut batch = producer.batch();
     /// for number in 0..100u32 {
     ///     batch.push(&number.to_le_bytes())?;
@@ -213,7 +214,7 @@ impl<K: Kind> Producer<K> {
     /// # Errors
     /// [`SendError::ConsumerGone`] or [`SendError::Closed`] if one was met and is gone,
     /// [`SendError::Removed`].
-    pub fn probe(&mut self) -> Result<(), SendError> {
+    pub fn check_consumer(&mut self) -> Result<(), SendError> {
         if self.core.seat.ring().is_forked() {
             return Err(SendError::Forked);
         }
@@ -226,7 +227,7 @@ impl<K: Kind> Producer<K> {
     ///
     /// # Errors
     /// [`SendError::Removed`].
-    pub fn await_next_consumer(&mut self) -> Result<(), SendError> {
+    pub fn accept_next_consumer(&mut self) -> Result<(), SendError> {
         if self.core.seat.ring().is_forked() {
             return Err(SendError::Forked);
         }
@@ -283,22 +284,22 @@ impl<K: Kind> Producer<K> {
     /// use std::os::fd::AsFd;
     ///
     /// let ring = spsc::Builder::memfd().guard(GuardChoice::Pipe).create()?;
-    /// let mut producer = ring.producer()?;
-    /// let descriptor = producer.as_fd()?;
+    /// let mut producer = ring.attach_producer()?;
+    /// let descriptor = producer.pollable()?;
     /// while producer.try_send(&[0; 1000]).is_ok() {}
     /// assert_eq!(producer.try_send(&[0; 1000]), Err(SendError::Full));
     /// let now = PollTimeout::ZERO;
     /// let mut set = [PollFd::new(descriptor.as_fd(), PollFlags::POLLIN)];
     /// assert_eq!(poll(&mut set, now)?, 0);
-    /// let mut consumer = ring.consumer()?;
+    /// let mut consumer = ring.attach_consumer()?;
     /// while consumer.try_recv().is_ok() {}
     /// assert_eq!(poll(&mut set, now)?, 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
-    /// As [`Consumer::as_fd`](crate::Consumer::as_fd).
-    pub fn as_fd(&mut self) -> std::io::Result<Pollable> {
+    /// As [`Consumer::pollable`](crate::Consumer::pollable).
+    pub fn pollable(&mut self) -> std::io::Result<Pollable> {
         let core = &mut self.core;
         let lane = core.seat.lane();
         core.parking
@@ -311,10 +312,13 @@ impl<K: Kind> Producer<K> {
         self.core.parking.interrupter(self.core.seat.ring())
     }
 
-    /// How often this producer slept, and how often it woke the consumer, in the kernel.
+    /// How often this producer slept in the kernel, and how often it woke the consumer there.
     #[must_use]
-    pub fn kernel_calls(&self) -> (u64, u64) {
-        (self.core.parking.sleeps(), self.core.posts)
+    pub fn wait_stats(&self) -> WaitStats {
+        WaitStats {
+            sleeps: self.core.parking.sleeps(),
+            wakeups: self.core.posts,
+        }
     }
 
     fn another(&self) -> Result<Self, AttachError> {
@@ -327,7 +331,7 @@ impl Producer<Mpsc> {
     /// Another producer, with a lane of its own.
     ///
     /// # Errors
-    /// As [`Ring::producer`](crate::Ring::producer).
+    /// As [`Ring::attach_producer`](crate::Ring::attach_producer).
     pub fn try_clone(&self) -> Result<Self, AttachError> {
         self.another()
     }
@@ -337,7 +341,7 @@ impl Producer<Any> {
     /// Another producer, with a lane of its own.
     ///
     /// # Errors
-    /// As [`Ring::producer`](crate::Ring::producer).
+    /// As [`Ring::attach_producer`](crate::Ring::attach_producer).
     pub fn try_clone(&self) -> Result<Self, AttachError> {
         self.another()
     }

@@ -8,7 +8,7 @@ use super::core::{Patience, ProducerCore};
 use crate::channel::trust;
 use crate::error::SendError;
 use crate::guard::wait::Deadline;
-use crate::layout::{Meta, Position};
+use crate::layout::{Position, Tag};
 use crate::ring::produce::Slot;
 
 /// Room for one message, written in place. Nobody sees it before [`commit`](Self::commit); dropped
@@ -20,13 +20,13 @@ use crate::ring::produce::Slot;
 /// use std::io::Write;
 /// # let name = format!("doc-reservation-{}", std::process::id());
 /// # let ring = semring::spsc::Builder::new(&name).create()?;
-/// let mut producer = ring.producer()?;
+/// let mut producer = ring.attach_producer()?;
 /// let mut reservation = producer.reserve(100)?;
 /// write!(reservation, "{} + {} = {}", 1, 2, 3)?;
 /// let written = reservation.written();
 /// reservation.truncate(written);
 /// reservation.commit();
-/// assert_eq!(ring.consumer()?.recv()?.to_vec(), b"1 + 2 = 3");
+/// assert_eq!(ring.attach_consumer()?.recv()?.to_vec(), b"1 + 2 = 3");
 /// # drop(producer); ring.remove()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -35,7 +35,7 @@ use crate::ring::produce::Slot;
 pub struct Reservation<'a> {
     core: &'a mut ProducerCore,
     slot: Slot,
-    meta: Meta,
+    tag: Tag,
     written: usize,
 }
 
@@ -44,7 +44,7 @@ impl<'a> Reservation<'a> {
         Self {
             core,
             slot,
-            meta: Meta::default(),
+            tag: Tag::default(),
             written: 0,
         }
     }
@@ -128,10 +128,10 @@ impl<'a> Reservation<'a> {
     /// Says something about the message beside its bytes.
     ///
     /// # Panics
-    /// If a flag outside [`Meta::FLAGS_MASK`] is set.
-    pub fn set_meta(&mut self, meta: Meta) {
-        assert!(meta.is_valid(), "the flags 0xf0 are reserved");
-        self.meta = meta;
+    /// If a flag outside [`Tag::FLAGS_MASK`] is set.
+    pub fn set_tag(&mut self, tag: Tag) {
+        assert!(tag.is_valid(), "the flags 0xf0 are reserved");
+        self.tag = tag;
     }
 
     /// The bytes, if this process [trusts its peers](crate::Builder::trust_peers).
@@ -152,7 +152,7 @@ impl<'a> Reservation<'a> {
     /// reported by the producer's next call, the message is committed all the same.
     #[inline]
     pub fn commit(self) {
-        self.core.commit(self.slot, self.meta);
+        self.core.commit(self.slot, self.tag);
     }
 
     /// Gives the room back, as dropping does.
@@ -195,7 +195,7 @@ impl<'a> SendBatch<'a> {
     /// As [`Producer::send`](crate::Producer::send); what was pushed before stays in the batch.
     #[inline]
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), SendError> {
-        self.core.push(bytes, Meta::default(), Patience::FOREVER)
+        self.core.push(bytes, Tag::default(), Patience::FOREVER)
     }
 
     /// As [`push`](Self::push), with a kind and flags for the consumer.
@@ -204,11 +204,11 @@ impl<'a> SendBatch<'a> {
     /// As [`push`](Self::push).
     ///
     /// # Panics
-    /// If a flag outside [`Meta::FLAGS_MASK`] is set.
+    /// If a flag outside [`Tag::FLAGS_MASK`] is set.
     #[inline]
-    pub fn push_with(&mut self, bytes: &[u8], meta: Meta) -> Result<(), SendError> {
-        assert!(meta.is_valid(), "the flags 0xf0 are reserved");
-        self.core.push(bytes, meta, Patience::FOREVER)
+    pub fn push_with(&mut self, bytes: &[u8], tag: Tag) -> Result<(), SendError> {
+        assert!(tag.is_valid(), "the flags 0xf0 are reserved");
+        self.core.push(bytes, tag, Patience::FOREVER)
     }
 
     /// Adds a message if there is room; never waits and publishes nothing.
@@ -217,7 +217,7 @@ impl<'a> SendBatch<'a> {
     /// [`SendError::Full`], and those of [`push`](Self::push).
     #[inline]
     pub fn try_push(&mut self, bytes: &[u8]) -> Result<(), SendError> {
-        self.core.push(bytes, Meta::default(), Patience::Try)
+        self.core.push(bytes, Tag::default(), Patience::Try)
     }
 
     /// As [`push`](Self::push), but waits no longer than this.
@@ -226,7 +226,7 @@ impl<'a> SendBatch<'a> {
     /// [`SendError::TimedOut`], and those of [`push`](Self::push).
     pub fn push_timeout(&mut self, bytes: &[u8], timeout: Duration) -> Result<(), SendError> {
         self.core
-            .push(bytes, Meta::default(), Patience::at_most(timeout))
+            .push(bytes, Tag::default(), Patience::at_most(timeout))
     }
 
     /// As [`push`](Self::push), but waits no longer than until this moment of CLOCK_MONOTONIC.
@@ -235,7 +235,7 @@ impl<'a> SendBatch<'a> {
     /// [`SendError::TimedOut`], and those of [`push`](Self::push).
     pub fn push_deadline(&mut self, bytes: &[u8], deadline: Instant) -> Result<(), SendError> {
         let patience = Patience::Until(Deadline::at(deadline));
-        self.core.push(bytes, Meta::default(), patience)
+        self.core.push(bytes, Tag::default(), patience)
     }
 
     /// True if nothing was pushed since the last publication.

@@ -70,7 +70,7 @@ impl Waiting for RoomWait<'_> {
         self.seat.ring().check()?;
         let left = matches!(self.fate, ConsumerFate::Gone | ConsumerFate::Closed);
         // A consumer that skips this lane will never make room in it.
-        Ok(left || self.lane.is_poisoned())
+        Ok(left || self.lane.is_corrupt())
     }
 
     fn issue_barrier(&mut self) -> bool {

@@ -224,7 +224,7 @@ fn fill(
         guard: new.guard.kind(),
         uuid: new.uuid,
         set,
-        implicit: plan.implicit,
+        auto_remove: plan.auto_remove,
         created_ns: clock::realtime_ns(),
         creator_pid: process::id(),
         creator_uid: process::effective_uid(),

@@ -1,7 +1,7 @@
 //! A ring that gets its name, if it has one, when it is complete.
 
 use super::super::guards::NewGuard;
-use super::super::leftovers::sweep_beside;
+use super::super::orphans::sweep_beside;
 use super::{New, fill, finish, make_memory, memory_error, pipes, set_error, uuid};
 use crate::error::CreateError;
 use crate::guard::set::NewSet;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use loom::thread;
 
 use super::{number_of, payload, receive, send, used_lane};
-use crate::layout::Meta;
+use crate::layout::Tag;
 use crate::model::{explore, fails_without, for_each_death, victim};
 use crate::ring::consume::LaneConsumer;
 use crate::ring::produce::{LaneProducer, Mode};
@@ -42,7 +42,7 @@ fn as_batch(producer: &mut LaneProducer, lengths: &[usize], diary: &Diary) {
         producer
             .view()
             .write(slot.position(), slot.lead(), &payload(number, length));
-        producer.commit(slot, Meta::default(), Mode::Batch);
+        producer.commit(slot, Tag::default(), Mode::Batch);
     }
     producer.end_batch();
     *diary.lock().unwrap() += lengths.len() as u64;

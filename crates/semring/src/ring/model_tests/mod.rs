@@ -13,7 +13,7 @@ mod publication;
 use super::consume::LaneConsumer;
 use super::produce::{LaneProducer, Mode, NoSlot};
 use crate::layout::view::LaneView;
-use crate::layout::{Capacity, Meta, Position};
+use crate::layout::{Capacity, Position, Tag};
 
 const CAPACITY: Capacity = Capacity::model(64);
 
@@ -36,7 +36,7 @@ fn try_send(producer: &mut LaneProducer, bytes: &[u8]) -> bool {
     match producer.try_reserve(bytes.len(), Mode::Single) {
         Ok(slot) => {
             producer.view().write(slot.position(), slot.lead(), bytes);
-            producer.commit(slot, Meta::default(), Mode::Single);
+            producer.commit(slot, Tag::default(), Mode::Single);
             true
         }
         Err(NoSlot::Full { .. }) => false,

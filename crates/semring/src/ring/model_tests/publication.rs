@@ -4,7 +4,7 @@
 use loom::thread;
 
 use super::{number_of, payload, receive, send, try_receive, try_send, used_lane};
-use crate::layout::Meta;
+use crate::layout::Tag;
 use crate::model::{explore, fails_without};
 use crate::ring::produce::Mode;
 use crate::sync::Twin;
@@ -64,7 +64,7 @@ fn model_a_batch_appears_all_at_once() {
                 producer
                     .view()
                     .write(slot.position(), slot.lead(), &payload(number, 8));
-                producer.commit(slot, Meta::default(), Mode::Batch);
+                producer.commit(slot, Tag::default(), Mode::Batch);
             }
             producer.end_batch();
         });

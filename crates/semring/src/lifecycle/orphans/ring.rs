@@ -6,7 +6,7 @@ use super::super::open::{memory_error, open};
 use super::super::remove::{self, take_away_or_leave, unlink_error};
 use super::super::under_key::stays_attached;
 use super::super::{RingCore, SharedRing};
-use super::{Leftover, Pruned, What, set};
+use super::{Orphan, PruneOutcome, What, set};
 use crate::error::{OpenError, RemoveError};
 use crate::guard::abandoned::SetFacts;
 use crate::guard::semaphore::SemaphoreGuard;
@@ -18,39 +18,39 @@ use crate::memory::{self, Access, Address, MemoryError, Object, Place};
 use crate::os::process;
 use crate::os::sysv::SemSet;
 
-impl Leftover {
-    pub(super) fn remove_unguarded(
+impl Orphan {
+    pub(super) fn remove_without_guard(
         &self,
         place: &Place,
         uuid: &[u8; 16],
         discard_unread: bool,
-    ) -> Result<Pruned, RemoveError> {
+    ) -> Result<PruneOutcome, RemoveError> {
         let object = match Object::open(place, Access::ReadWrite) {
             Ok(object) => object,
-            Err(MemoryError::NotFound) => return Ok(Pruned::Removed),
+            Err(MemoryError::NotFound) => return Ok(PruneOutcome::Removed),
             Err(error) => return Err(memory_error(&self.name, error).into()),
         };
         // Somebody else is just removing it; what comes under the name afterwards is not meant.
         if !object.try_lock().map_err(|error| self.memory(error))? {
-            return Ok(Pruned::InUse);
+            return Ok(PruneOutcome::InUse);
         }
         let head = object.head().map_err(|error| self.memory(error))?;
         match Superblock::decode(&head) {
             Ok(superblock) if superblock.uuid == *uuid => {
-                if !is_unguarded(place, &object, &superblock) || stays_attached(&object) {
-                    return Ok(Pruned::InUse);
+                if !lacks_its_guard(place, &object, &superblock) || stays_attached(&object) {
+                    return Ok(PruneOutcome::InUse);
                 }
                 let (messages, unread) = unread_of(&object, &superblock);
                 if unread && !discard_unread {
-                    return Ok(Pruned::Unread { messages });
+                    return Ok(PruneOutcome::Unread { messages });
                 }
             }
-            _ => return Ok(Pruned::Removed),
+            _ => return Ok(PruneOutcome::Removed),
         }
         object
             .unlink()
             .map_err(|error| unlink_error(&self.name, error))?;
-        Ok(Pruned::Removed)
+        Ok(PruneOutcome::Removed)
     }
 
     fn of_ring(ring: &RingCore, name: String, address: Address) -> Self {
@@ -72,9 +72,9 @@ pub(super) fn remove_ring(
     address: &Address,
     uuid: &[u8; 16],
     discard_unread: bool,
-) -> Result<Pruned, RemoveError> {
+) -> Result<PruneOutcome, RemoveError> {
     match begin(address, uuid, discard_unread)? {
-        Begun::Yes(ring) => take_away_or_leave(&ring).map(|()| Pruned::Removed),
+        Begun::Yes(ring) => take_away_or_leave(&ring).map(|()| PruneOutcome::Removed),
         Begun::No(outcome) => Ok(outcome),
     }
 }
@@ -83,7 +83,7 @@ pub(super) fn remove_ring(
 pub(super) enum Begun {
     /// Nobody can attach any more, and nothing is there that may not be discarded.
     Yes(SharedRing),
-    No(Pruned),
+    No(PruneOutcome),
 }
 
 /// Begins to remove the ring with this uuid.
@@ -96,7 +96,7 @@ pub(super) fn begin(
     let ring = match open(address, Access::ReadWrite) {
         Ok(ring) if ring.superblock.uuid == *uuid => ring,
         // Another one by now: not the one that was found.
-        Ok(_) | Err(OpenError::NotFound { .. }) => return no(Pruned::Removed),
+        Ok(_) | Err(OpenError::NotFound { .. }) => return no(PruneOutcome::Removed),
         Err(error) => return Err(error.into()),
     };
     let place = address.place().map_err(|source| RemoveError::Os {
@@ -105,19 +105,19 @@ pub(super) fn begin(
         source,
     })?;
     if !owns_its_set(&place, &ring.object, &ring.superblock) {
-        return no(Pruned::InUse);
+        return no(PruneOutcome::InUse);
     }
     match ring.guard.begin_pruning() {
         Ok(true) => {}
-        Ok(false) => return no(Pruned::InUse),
-        Err(GuardError::Removed) => return no(Pruned::Removed),
+        Ok(false) => return no(PruneOutcome::InUse),
+        Err(GuardError::Removed) => return no(PruneOutcome::Removed),
         Err(error) => return Err(remove::guard_error(&ring, error)),
     }
     // Nobody can attach and send any more.
     let (messages, unread) = unread_in(&ring.object, &ring.view, ring.superblock.geometry);
     if unread && !discard_unread {
         end(&ring)?;
-        return no(Pruned::Unread { messages });
+        return no(PruneOutcome::Unread { messages });
     }
     Ok(Begun::Yes(ring))
 }
@@ -147,7 +147,7 @@ fn unread_of(object: &Object, superblock: &Superblock) -> (u64, bool) {
 }
 
 /// True if the ring's semaphores would have to be in our IPC namespace, and are not.
-fn is_unguarded(place: &Place, object: &Object, superblock: &Superblock) -> bool {
+fn lacks_its_guard(place: &Place, object: &Object, superblock: &Superblock) -> bool {
     if superblock.guard == GuardKind::Pipe {
         // Those of a ring in /dev/shm are there, too.
         return matches!(place, Place::Posix(_))
@@ -181,7 +181,7 @@ pub(super) fn abandoned_ring(
     place: &Place,
     object: &Object,
     superblock: &Superblock,
-) -> Option<Leftover> {
+) -> Option<Orphan> {
     let address = Address::of_place(place, &superblock.name);
     if !address.is_valid() {
         return None; // made by nobody of ours
@@ -192,17 +192,17 @@ pub(super) fn abandoned_ring(
         Ok(ring) => {
             let same = ring.superblock.uuid == uuid && owns_its_set(place, object, superblock);
             let idle = matches!(ring.guard.is_idle(), Ok(true));
-            (same && idle).then(|| Leftover::of_ring(&ring, name, address))
+            (same && idle).then(|| Orphan::of_ring(&ring, name, address))
         }
-        Err(OpenError::GuardLost { .. })
-            if is_unguarded(place, object, superblock) && !object.is_attached() =>
+        Err(OpenError::GuardMissing { .. })
+            if lacks_its_guard(place, object, superblock) && !object.is_attached() =>
         {
             let (unread_messages, unread) = unread_of(object, superblock);
-            Some(Leftover {
+            Some(Orphan {
                 name,
                 unread_messages,
                 unread,
-                what: What::Unguarded {
+                what: What::GuardMissing {
                     place: place.clone(),
                     uuid,
                     guard: superblock.guard,

@@ -16,7 +16,7 @@
 //!                               it names is not there
 //! file that locked a key      nobody holds it                                    itself
 //! ```
-//! A look ([`leftovers`]) changes nothing. A [removal](Leftover::remove) decides anew, with the kernel's
+//! A look ([`orphans`]) changes nothing. A [removal](Orphan::remove) decides anew, with the kernel's
 //! locks held: a creator between set and name holds the creation lock, an opener that attaches at the
 //! same moment is either refused by the tombstone or makes us let go. Killed in between, the kernel gives
 //! the locks back.
@@ -52,11 +52,11 @@ pub(super) use set::{home, home_of, no_ring_names};
 /// Which kind of thing was left behind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum LeftoverKind {
+pub enum OrphanKind {
     /// A ring that a program made because it was missing, and that nobody uses any more.
     Ring,
     /// Such a ring whose semaphores or pipes are gone, so that nobody can use it.
-    Unguarded,
+    GuardMissing,
     /// A ring whose creator died before it was ready.
     Unfinished,
     /// Semaphores whose ring is gone or never came.
@@ -64,13 +64,13 @@ pub enum LeftoverKind {
     /// Pipes whose ring is gone or never came.
     Pipes,
     /// Something that resembles what a killed program leaves, and that no program of this library is known to
-    /// have made. It is never removed; [`Leftover::why_it_stays`] says what it is.
+    /// have made. It is never removed; [`Orphan::why_it_stays`] says what it is.
     Foreign,
 }
 
 /// Something that killed programs left behind.
 #[derive(Clone, Debug)]
-pub struct Leftover {
+pub struct Orphan {
     name: String,
     unread_messages: u64,
     unread: bool,
@@ -89,7 +89,7 @@ enum What {
         uuid: [u8; 16],
         down: Address,
     },
-    Unguarded {
+    GuardMissing {
         place: Place,
         uuid: [u8; 16],
         guard: GuardKind,
@@ -114,7 +114,7 @@ enum What {
 /// What came of a removal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum Pruned {
+pub enum PruneOutcome {
     /// It is gone.
     Removed,
     /// It stays: so many messages are unread, and they were not to be discarded.
@@ -128,7 +128,7 @@ pub enum Pruned {
     Foreign,
 }
 
-impl Leftover {
+impl Orphan {
     /// The ring's address, or what else it is called.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -137,19 +137,19 @@ impl Leftover {
 
     /// Which kind of thing it is.
     #[must_use]
-    pub fn kind(&self) -> LeftoverKind {
+    pub fn kind(&self) -> OrphanKind {
         match self.what {
-            What::Ring { .. } | What::Pair { .. } => LeftoverKind::Ring,
-            What::Unguarded { .. } => LeftoverKind::Unguarded,
-            What::Unfinished { .. } => LeftoverKind::Unfinished,
-            What::Semaphores { .. } => LeftoverKind::Semaphores,
-            What::Pipes { .. } => LeftoverKind::Pipes,
-            What::KeyFile { .. } => LeftoverKind::Unfinished,
-            What::Foreign { .. } => LeftoverKind::Foreign,
+            What::Ring { .. } | What::Pair { .. } => OrphanKind::Ring,
+            What::GuardMissing { .. } => OrphanKind::GuardMissing,
+            What::Unfinished { .. } => OrphanKind::Unfinished,
+            What::Semaphores { .. } => OrphanKind::Semaphores,
+            What::Pipes { .. } => OrphanKind::Pipes,
+            What::KeyFile { .. } => OrphanKind::Unfinished,
+            What::Foreign { .. } => OrphanKind::Foreign,
         }
     }
 
-    /// What something [`Foreign`](LeftoverKind::Foreign) is, and what can be done about it.
+    /// What something [`Foreign`](OrphanKind::Foreign) is, and what can be done about it.
     #[must_use]
     pub fn why_it_stays(&self) -> Option<&str> {
         match &self.what {
@@ -158,11 +158,11 @@ impl Leftover {
         }
     }
 
-    /// What a ring that is [`Unguarded`](LeftoverKind::Unguarded) had.
+    /// What a ring that is [`GuardMissing`](OrphanKind::GuardMissing) had.
     #[must_use]
     pub fn lost_guard(&self) -> Option<GuardKind> {
         match self.what {
-            What::Unguarded { guard, .. } => Some(guard),
+            What::GuardMissing { guard, .. } => Some(guard),
             _ => None,
         }
     }
@@ -186,7 +186,7 @@ impl Leftover {
     ///
     /// # Errors
     /// [`RemoveError::Permission`] and the others. Something that is gone already is no error.
-    pub fn remove(&self, discard_unread: bool) -> Result<Pruned, RemoveError> {
+    pub fn remove(&self, discard_unread: bool) -> Result<PruneOutcome, RemoveError> {
         let [outcome] = Self::remove_all(std::slice::from_ref(self), discard_unread)
             .try_into()
             .expect("one outcome for one leftover");
@@ -197,13 +197,16 @@ impl Leftover {
     /// that can't be removed is no obstacle for the others. What the rings in /dev/shm refer to is read once.
     ///
     /// ```no_run
-    /// let found = semring::leftovers();
-    /// for (leftover, outcome) in found.iter().zip(semring::Leftover::remove_all(&found, false)) {
+    /// let found = semring::orphans();
+    /// for (leftover, outcome) in found.iter().zip(semring::Orphan::remove_all(&found, false)) {
     ///     println!("{}: {outcome:?}", leftover.name());
     /// }
     /// ```
     #[must_use]
-    pub fn remove_all(found: &[Self], discard_unread: bool) -> Vec<Result<Pruned, RemoveError>> {
+    pub fn remove_all(
+        found: &[Self],
+        discard_unread: bool,
+    ) -> Vec<Result<PruneOutcome, RemoveError>> {
         // All sets are held before the rings are read: no creator gives a name to one of them any more.
         let held: Vec<Option<Result<Option<SeizedSet>, RemoveError>>> = found
             .iter()
@@ -217,33 +220,33 @@ impl Leftover {
         each.map(|(leftover, held)| match &leftover.what {
             What::Ring { address, uuid } => ring::remove_ring(address, uuid, discard_unread),
             What::Pair { up, uuid, down } => pair::remove(up, uuid, down, discard_unread),
-            What::Unguarded { place, uuid, .. } => {
-                leftover.remove_unguarded(place, uuid, discard_unread)
+            What::GuardMissing { place, uuid, .. } => {
+                leftover.remove_without_guard(place, uuid, discard_unread)
             }
             What::Unfinished { key } => leftover.remove_unfinished(*key),
             What::Semaphores { id } => match held {
                 Some(Ok(Some(held))) => leftover.remove_set(*id, &held, &references),
                 Some(Err(error)) => Err(error),
-                Some(Ok(None)) | None => Ok(Pruned::InUse),
+                Some(Ok(None)) | None => Ok(PruneOutcome::InUse),
             },
             What::Pipes { directory } => leftover.remove_pipes(directory),
             What::KeyFile { key } => leftover.remove_key_file(*key),
-            What::Foreign { .. } => Ok(Pruned::Foreign),
+            What::Foreign { .. } => Ok(PruneOutcome::Foreign),
         })
         .collect()
     }
 
-    fn remove_unfinished(&self, key: Key) -> Result<Pruned, RemoveError> {
+    fn remove_unfinished(&self, key: Key) -> Result<PruneOutcome, RemoveError> {
         let Under::Unfinished(unfinished) = under(key) else {
-            return Ok(Pruned::Removed);
+            return Ok(PruneOutcome::Removed);
         };
         match unfinished.remove() {
             Ok(Cleared::Removed) => {
                 // A second proof, if there is one: dropped, it goes.
                 drop(KeyLock::of_the_dead(key.raw()));
-                Ok(Pruned::Removed)
+                Ok(PruneOutcome::Removed)
             }
-            Ok(Cleared::Busy | Cleared::Mapped) => Ok(Pruned::InUse),
+            Ok(Cleared::Busy | Cleared::Mapped) => Ok(PruneOutcome::InUse),
             Err(ClearError::Set(error)) => Err(self.sysv(error)),
             Err(ClearError::Segment(error)) => Err(unlink_error(&self.name, error)),
         }
@@ -280,12 +283,12 @@ impl Leftover {
 /// /dev/shm, rings first. Looks only.
 ///
 /// ```
-/// for leftover in semring::leftovers() {
+/// for leftover in semring::orphans() {
 ///     println!("{} could be removed", leftover.name());
 /// }
 /// ```
 #[must_use]
-pub fn leftovers() -> Vec<Leftover> {
+pub fn orphans() -> Vec<Orphan> {
     let mut found = Vec::new();
     let mut sets = BTreeSet::new();
     for place in memory::places() {
@@ -299,7 +302,7 @@ pub fn leftovers() -> Vec<Leftover> {
         }
         let Ok(head) = object.head() else { continue };
         match Superblock::decode(&head) {
-            Ok(superblock) if superblock.implicit => {
+            Ok(superblock) if superblock.auto_remove => {
                 found.extend(ring::abandoned_ring(&place, &object, &superblock));
             }
             Err(SuperblockError::NotReady) => {
@@ -317,12 +320,12 @@ pub fn leftovers() -> Vec<Leftover> {
                     }) => What::Foreign { why },
                     _ => continue,
                 };
-                found.push(Leftover::of_name(name_of(key), what));
+                found.push(Orphan::of_name(name_of(key), what));
             }
             _ => {}
         }
     }
-    let keys: BTreeSet<i32> = found.iter().filter_map(Leftover::unfinished_key).collect();
+    let keys: BTreeSet<i32> = found.iter().filter_map(Orphan::unfinished_key).collect();
     let mut found = pair::together(found);
     found.extend(set::sets_left_behind(&sets));
     found.extend(pipes::pipes_left_behind(&keys));

@@ -4,14 +4,14 @@ use super::super::inspect::uuid_digits;
 use super::super::pairs::{down_of, first_of, pair_of_up, superblock_at};
 use super::super::remove::take_away_or_leave;
 use super::ring::{Begun, begin, end};
-use super::{Leftover, Pruned, What};
+use super::{Orphan, PruneOutcome, What};
 use crate::error::RemoveError;
 use crate::memory::Address;
 
 /// Puts the rings of pairs together. A second ring whose first one is there, and stays, is none: without it nobody
 /// could use the pair any more, or make a new one.
-pub(super) fn together(found: Vec<Leftover>) -> Vec<Leftover> {
-    let (mut seconds, mut others): (Vec<Leftover>, Vec<Leftover>) =
+pub(super) fn together(found: Vec<Orphan>) -> Vec<Orphan> {
+    let (mut seconds, mut others): (Vec<Orphan>, Vec<Orphan>) =
         found.into_iter().partition(|leftover| {
             leftover
                 .ring()
@@ -24,7 +24,7 @@ pub(super) fn together(found: Vec<Leftover>) -> Vec<Leftover> {
         let Some(down) = down_of(&up, &uuid_digits(&uuid)) else {
             continue;
         };
-        let is_second = |second: &Leftover| second.ring().is_some_and(|(other, _)| *other == down);
+        let is_second = |second: &Orphan| second.ring().is_some_and(|(other, _)| *other == down);
         if let Some(at) = seconds.iter().position(is_second) {
             let second = seconds.swap_remove(at);
             leftover.name = pair_of_up(&up).map_or_else(String::new, |pair| pair.to_string());
@@ -43,7 +43,7 @@ pub(super) fn together(found: Vec<Leftover>) -> Vec<Leftover> {
     others
 }
 
-impl Leftover {
+impl Orphan {
     fn ring(&self) -> Option<(&Address, &[u8; 16])> {
         match &self.what {
             What::Ring { address, uuid } => Some((address, uuid)),
@@ -59,7 +59,7 @@ pub(super) fn remove(
     uuid: &[u8; 16],
     down: &Address,
     discard_unread: bool,
-) -> Result<Pruned, RemoveError> {
+) -> Result<PruneOutcome, RemoveError> {
     let first = match begin(up, uuid, discard_unread)? {
         Begun::Yes(ring) => ring,
         Begun::No(outcome) => return Ok(outcome),
@@ -67,7 +67,7 @@ pub(super) fn remove(
     let second = superblock_at(down).map(|found| found.uuid);
     let second = match second.map(|uuid| begin(down, &uuid, discard_unread)) {
         Some(Ok(Begun::Yes(ring))) => Some(ring),
-        None | Some(Ok(Begun::No(Pruned::Removed))) => None,
+        None | Some(Ok(Begun::No(PruneOutcome::Removed))) => None,
         Some(Ok(Begun::No(outcome))) => {
             end(&first)?;
             return Ok(outcome);
@@ -84,5 +84,5 @@ pub(super) fn remove(
             Err(error) => end(&second).and(Err(error)),
         };
     }
-    removed.map(|()| Pruned::Removed)
+    removed.map(|()| PruneOutcome::Removed)
 }

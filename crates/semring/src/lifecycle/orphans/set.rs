@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::super::under_key::{Under, under};
-use super::{Leftover, Pruned, What, is_ours};
+use super::{Orphan, PruneOutcome, What, is_ours};
 use crate::error::RemoveError;
 use crate::guard::abandoned::{SeizedSet, SetFacts, is_untouched};
 use crate::guard::semaphore::KEY_PREFIX;
@@ -44,7 +44,7 @@ fn directory(path: &Path) -> Home {
     })
 }
 
-impl Leftover {
+impl Orphan {
     /// Holds the set; nothing if somebody uses it by now.
     pub(super) fn seize_set(&self, id: i32) -> Result<Option<SeizedSet>, RemoveError> {
         // To seize it is to touch it: what somebody has begun to use since we found it stays as it is.
@@ -63,16 +63,16 @@ impl Leftover {
         id: i32,
         held: &SeizedSet,
         references: &OnceCell<References>,
-    ) -> Result<Pruned, RemoveError> {
+    ) -> Result<PruneOutcome, RemoveError> {
         let facts = held.facts().map_err(|error| self.sysv(error))?;
         let Ok(stat) = SemSet::from_id(id).stat() else {
-            return Ok(Pruned::Removed);
+            return Ok(PruneOutcome::Removed);
         };
         if !is_orphan(id, stat.key, &facts, references) {
-            return Ok(Pruned::InUse);
+            return Ok(PruneOutcome::InUse);
         }
         held.remove().map_err(|error| self.sysv(error))?;
-        Ok(Pruned::Removed)
+        Ok(PruneOutcome::Removed)
     }
 }
 
@@ -167,7 +167,7 @@ fn is_orphan(id: i32, key: Key, facts: &SetFacts, references: &OnceCell<Referenc
 }
 
 /// Sets that no ring goes with, but for those that are known already.
-pub(super) fn sets_left_behind(known: &BTreeSet<i32>) -> Vec<Leftover> {
+pub(super) fn sets_left_behind(known: &BTreeSet<i32>) -> Vec<Orphan> {
     let mut found = Vec::new();
     if !sandbox::may_ask() {
         return found;
@@ -181,7 +181,7 @@ pub(super) fn sets_left_behind(known: &BTreeSet<i32>) -> Vec<Leftover> {
         }
         if SetFacts::of(id).is_some_and(|facts| is_orphan(id, key, &facts, &references)) {
             let name = format!("semaphores 0x{:08x}", key.raw());
-            found.push(Leftover::of_name(name, What::Semaphores { id }));
+            found.push(Orphan::of_name(name, What::Semaphores { id }));
         }
     }
     found

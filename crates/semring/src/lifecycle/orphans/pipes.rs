@@ -7,32 +7,32 @@ use std::path::{Path, PathBuf};
 use super::super::guards::{inode_of, place_of, uuid_of};
 use super::super::key_lock::{self, KeyLock};
 use super::super::under_key::{Under, under};
-use super::{Leftover, Pruned, What, is_ours, name_of};
+use super::{Orphan, PruneOutcome, What, is_ours, name_of};
 use crate::error::RemoveError;
 use crate::guard::abandoned_pipes::{self, Found, Seized};
 use crate::layout::superblock::{Superblock, SuperblockError};
 use crate::memory::{self, Access, MemoryError, Object, POSIX_DIRECTORY};
 use crate::os::sysv::Key;
 
-impl Leftover {
-    pub(super) fn remove_pipes(&self, directory: &Path) -> Result<Pruned, RemoveError> {
+impl Orphan {
+    pub(super) fn remove_pipes(&self, directory: &Path) -> Result<PruneOutcome, RemoveError> {
         let Some(held) = Seized::seize(directory) else {
             return Ok(if directory.exists() {
-                Pruned::InUse
+                PruneOutcome::InUse
             } else {
-                Pruned::Removed
+                PruneOutcome::Removed
             });
         };
         match held.look() {
-            None => return Ok(Pruned::Removed),
-            Some(Found::Foreign(_)) => return Ok(Pruned::Foreign),
-            Some(found) if !are_orphans(directory, &found) => return Ok(Pruned::InUse),
+            None => return Ok(PruneOutcome::Removed),
+            Some(Found::Foreign(_)) => return Ok(PruneOutcome::Foreign),
+            Some(found) if !are_orphans(directory, &found) => return Ok(PruneOutcome::InUse),
             Some(_) => {}
         }
         match held.remove() {
-            Ok(true) => Ok(Pruned::Removed),
-            Ok(false) => Ok(Pruned::InUse),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Pruned::Removed),
+            Ok(true) => Ok(PruneOutcome::Removed),
+            Ok(false) => Ok(PruneOutcome::InUse),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(PruneOutcome::Removed),
             Err(source) => Err(RemoveError::Os {
                 name: self.name.clone(),
                 call: "rmdir",
@@ -41,24 +41,24 @@ impl Leftover {
         }
     }
 
-    pub(super) fn remove_key_file(&self, key: Key) -> Result<Pruned, RemoveError> {
+    pub(super) fn remove_key_file(&self, key: Key) -> Result<PruneOutcome, RemoveError> {
         // It may prove what a segment is, which then goes first.
         if matches!(under(key), Under::Unfinished(_)) {
             return self.remove_unfinished(key);
         }
         Ok(match KeyLock::of_the_dead(key.raw()) {
             // Dropped, it takes the file away.
-            Some(_held) => Pruned::Removed,
-            None => Pruned::InUse,
+            Some(_held) => PruneOutcome::Removed,
+            None => PruneOutcome::InUse,
         })
     }
 }
 
 /// What rings with pipes left in /dev/shm, themselves aside, and but for the files of keys that go with a
 /// segment.
-pub(super) fn pipes_left_behind(known: &BTreeSet<i32>) -> Vec<Leftover> {
+pub(super) fn pipes_left_behind(known: &BTreeSet<i32>) -> Vec<Orphan> {
     let entries = std::fs::read_dir(POSIX_DIRECTORY).into_iter().flatten();
-    let mut found: Vec<Leftover> = entries
+    let mut found: Vec<Orphan> = entries
         .flatten()
         .filter_map(|entry| {
             let path = entry.path();
@@ -70,7 +70,7 @@ pub(super) fn pipes_left_behind(known: &BTreeSet<i32>) -> Vec<Leftover> {
                 let key = Key::from_raw(u32::from_str_radix(key, 16).ok()?);
                 // Somebody may be at work; whoever removes it will see.
                 let dead = !known.contains(&key.raw()) && KeyLock::is_dead(key.raw());
-                return dead.then(|| Leftover::of_name(name_of(key), What::KeyFile { key }));
+                return dead.then(|| Orphan::of_name(name_of(key), What::KeyFile { key }));
             }
             uuid_of(&path)?;
             let what = match abandoned_pipes::look(&path)? {
@@ -83,7 +83,7 @@ pub(super) fn pipes_left_behind(known: &BTreeSet<i32>) -> Vec<Leftover> {
                 _ => return None,
             };
             let name = format!("pipes {}", path.display());
-            Some(Leftover::of_name(name, what))
+            Some(Orphan::of_name(name, what))
         })
         .collect();
     found.sort_by(|a, b| a.name.cmp(&b.name));

@@ -261,7 +261,7 @@ fn creators_and_those_who_prune_do_not_disturb_each_other() {
             std::thread::scope(|scope| {
                 scope.spawn(|| {
                     while !over.load(Relaxed) {
-                        for leftover in semring::leftovers() {
+                        for leftover in semring::orphans() {
                             leftover.remove(true).expect("ours to remove");
                         }
                     }
@@ -282,9 +282,9 @@ fn creators_and_those_who_prune_do_not_disturb_each_other() {
                     // Made because it was missing: it may go at any moment, and then comes anew.
                     let builder = semring::spsc::Builder::new(format!("{address}-too"))
                         .capacity(4096)
-                        .implicit(true);
+                        .auto_remove(true);
                     let mut producer = loop {
-                        match builder.open_or_create().expect("a ring").producer() {
+                        match builder.open_or_create().expect("a ring").attach_producer() {
                             Ok(producer) => break producer,
                             Err(semring::AttachError::Removed) => {}
                             Err(error) => panic!("{error}"),
@@ -399,7 +399,7 @@ fn untouchable(discard_unread: bool) -> BTreeSet<String> {
     let stays = |ring: &Value| {
         let live = ring["state"] == "active";
         let unread = number(ring, "unread_messages") > 0 && !discard_unread;
-        ring["implicit"] == false || live || unread
+        ring["auto_remove"] == false || live || unread
     };
     let identity = |ring: Value| {
         format!(
