@@ -88,7 +88,7 @@ over_each_backend! {
         let mut buffer = [0; 20];
         assert_eq!(message.copy_to(&mut buffer), 9);
         assert_eq!(&buffer[..10], b"some text\0");
-        let view = message.view();
+        let view = message.as_message_ref();
         let mut bytes = b"> ".to_vec();
         view.append_to(&mut bytes);
         assert_eq!(bytes, b"> some text");
@@ -100,7 +100,7 @@ over_each_backend! {
         assert_eq!(rest, "me text");
         assert_eq!(message.read(&mut two).unwrap(), 0);
         // Reading beyond the end is the caller's mistake.
-        let view = message.view();
+        let view = message.as_message_ref();
         assert!(catch_unwind(AssertUnwindSafe(|| view.read_at(8, &mut [0; 2]))).is_err());
         assert!(catch_unwind(AssertUnwindSafe(|| view.read_at(usize::MAX, &mut [0; 2]))).is_err());
         assert!(catch_unwind(AssertUnwindSafe(|| view.copy_to(&mut [0; 8]))).is_err());

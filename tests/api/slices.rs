@@ -14,7 +14,7 @@ over_each_backend! {
         reservation.write_at(0, b"copy");
         reservation.commit();
         let message = consumer.recv().unwrap();
-        assert!(message.as_slice().is_none() && message.view().as_slice().is_none());
+        assert!(message.as_slice().is_none() && message.as_message_ref().as_slice().is_none());
         message.put_back();
         assert!(consumer.recv_batch().unwrap().next_message().unwrap().as_slice().is_none());
     }
@@ -33,7 +33,7 @@ over_each_backend! {
             reservation.commit();
             let message = consumer.recv().unwrap();
             assert_eq!(message.as_slice().unwrap(), vec![len as u8; len]);
-            assert_eq!(message.view().as_slice(), message.as_slice());
+            assert_eq!(message.as_message_ref().as_slice(), message.as_slice());
         }
         // Trust belongs to the handle, not to the ring.
         drop(producer);

@@ -423,10 +423,10 @@ fn a_message_of_zeros_is_never_given_out_as_good() {
         message.read_at(0, &mut bytes);
         assert!(message.is_intact() && bytes == [7; 100]);
         let mut tail = b"before".to_vec();
-        let torn = message.view().checked_append_to(&mut tail);
+        let torn = message.checked_append_to(&mut tail);
         assert_eq!((torn, &*tail), (Err(RecvError::Removed), &b"before"[..]));
         assert!(!message.is_intact());
-        let torn = message.view().checked_read_at(0, &mut bytes);
+        let torn = message.checked_read_at(0, &mut bytes);
         assert_eq!(torn, Err(RecvError::Removed));
         let torn = message.read(&mut bytes).unwrap_err();
         assert_eq!(torn.to_string(), RecvError::Removed.to_string());
@@ -503,7 +503,7 @@ fn the_others_go_on_in_a_file_that_is_as_long_as_ever() {
     let mut consumer = ring.attach_consumer().unwrap();
     let message = consumer.recv().unwrap();
     truncate(&site.path(), 0x5000);
-    let torn = message.view().checked_read_at(0, &mut [0; 10_000]);
+    let torn = message.checked_read_at(0, &mut [0; 10_000]);
     assert_eq!(torn, Err(RecvError::Removed));
     truncate(&site.path(), whole);
     drop(message);

@@ -7,7 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use semring::{
-    Consumer, Kind, Position, Producer, RecvError, Ring, SendError, Tag, View, mpsc, spsc,
+    Consumer, Kind, MessageRef, Position, Producer, RecvError, Ring, SendError, Tag, mpsc, spsc,
 };
 use semring_testkit::names::RingGuard;
 use semring_testkit::watchdog::Watchdog;
@@ -157,7 +157,7 @@ impl Lane {
 struct World<K: Kind> {
     ring: Ring<K>,
     producers: Vec<Option<Producer<K>>>,
-    consumer: Option<Consumer<K>>,
+    consumer: Option<Consumer>,
     lanes: Vec<Lane>,
     received: u64,
     attached: u64,
@@ -376,7 +376,7 @@ impl<K: Kind> World<K> {
         Ok(())
     }
 
-    fn seen(view: &View<'_>) -> (usize, Sent) {
+    fn seen(view: &MessageRef<'_>) -> (usize, Sent) {
         let sent = Sent {
             position: view.position(),
             tag: view.tag(),
@@ -409,7 +409,7 @@ impl<K: Kind> World<K> {
             consumer.try_recv()
         };
         let received = received.map(|message| {
-            let seen = Self::seen(&message.view());
+            let seen = Self::seen(&message.as_message_ref());
             match then {
                 Then::Release => message.release(),
                 Then::PutBack => message.put_back(),
@@ -504,7 +504,7 @@ impl<K: Kind> World<K> {
             let message = consumer
                 .recv()
                 .map_err(|error| TestCaseError::fail(error.to_string()))?;
-            let (lane, sent) = Self::seen(&message.view());
+            let (lane, sent) = Self::seen(&message.as_message_ref());
             drop(message);
             prop_assert_eq!(Some(sent), self.lanes[lane].unread.pop_front());
             self.received += 1;

@@ -101,8 +101,8 @@ impl Peer {
     pub(super) fn forked_slice(&mut self) -> Answer {
         let message = self.consumer().recv().map_err(failed)?;
         let code = in_a_child(|| {
-            let slices =
-                [message.as_slice(), message.view().as_slice()].map(|slice| slice.is_some());
+            let slices = [message.as_slice(), message.as_message_ref().as_slice()]
+                .map(|slice| slice.is_some());
             tell(&format!("slices {slices:?}"));
         });
         message.put_back();

@@ -181,7 +181,7 @@ impl Peer {
             match self.consumer().recv() {
                 Ok(received) => {
                     bytes.clear();
-                    received.view().append_to(&mut bytes);
+                    received.append_to(&mut bytes);
                     let place = (received.lane(), received.position());
                     let line = match message::decode(&bytes) {
                         Ok(it) => {
@@ -204,7 +204,7 @@ impl Peer {
             match self.second.as_mut().expect("a second ring").recv() {
                 Ok(received) => {
                     bytes.clear();
-                    received.view().append_to(&mut bytes);
+                    received.append_to(&mut bytes);
                 }
                 Err(error) => return Ok(format!("echoed {echoed} {error:?}")),
             }
@@ -228,7 +228,7 @@ impl Peer {
                 let second = self.second.as_mut().expect("a second ring");
                 let echo = second.recv().map_err(failed)?;
                 back.clear();
-                echo.view().append_to(&mut back);
+                echo.append_to(&mut back);
                 message::encode(sender, number, len, &mut bytes);
                 if back != bytes {
                     return Err(format!("echo {number} differs"));
@@ -254,7 +254,7 @@ impl Peer {
                 .recv()
                 .map_err(failed)?;
             back.clear();
-            echo.view().append_to(&mut back);
+            echo.append_to(&mut back);
             if back != bytes {
                 return Err(format!("echo {number} differs"));
             }
@@ -272,7 +272,7 @@ fn drain(consumer: &mut any::Consumer) -> String {
             Ok(received) => {
                 bytes.clear();
                 // Its memory may be taken away while it is copied: then the next call says so.
-                if received.view().checked_append_to(&mut bytes).is_err() {
+                if received.checked_append_to(&mut bytes).is_err() {
                     continue;
                 }
             }

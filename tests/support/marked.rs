@@ -93,7 +93,7 @@ impl Peer {
                 marker();
                 let result = consumer
                     .recv()
-                    .map(|received| received.view().append_to(&mut bytes));
+                    .map(|received| received.append_to(&mut bytes));
                 let flushed = consumer.flush_released();
                 marker();
                 done(result.and(flushed))

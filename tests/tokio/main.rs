@@ -245,7 +245,7 @@ async fn the_end_of_the_other_side_is_told() {
 }
 
 /// What a consumer receives to the end of the stream.
-async fn receive_all(consumer: &mut AsyncConsumer<semring::Spsc>) -> Vec<Vec<u8>> {
+async fn receive_all(consumer: &mut AsyncConsumer) -> Vec<Vec<u8>> {
     let mut received = Vec::new();
     loop {
         match consumer.recv().await {

@@ -12,7 +12,7 @@
 //! let mut consumer = ring.attach_consumer()?;
 //!
 //! // Usually in another process:
-//! let mut producer = semring::spsc::open(&name)?.producer()?;
+//! let mut producer = semring::spsc::open(&name)?.attach_producer()?;
 //! producer.send(b"hello")?;
 //! drop(producer);
 //!
@@ -82,8 +82,8 @@ mod sync;
 pub mod tokio;
 
 pub use channel::{
-    Any, BatchMessage, Builder, Consumer, HugePages, Interrupter, Kind, Message, Mpsc, Pollable,
-    Producer, RecvBatch, Reservation, Ring, SendBatch, Spsc, View, WaitStats, any,
+    Any, Builder, Consumer, HugePages, Interrupter, Kind, Message, MessageRef, Mpsc, Pollable,
+    Producer, RecvBatch, Reservation, Ring, SendBatch, Spsc, WaitStats, any,
     disable_sigbus_handler, force_remove, inspect, list, mpsc, remove, spsc,
 };
 pub use error::{

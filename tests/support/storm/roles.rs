@@ -330,22 +330,26 @@ fn receive(
     random: &mut Random,
     bytes: &mut Vec<u8>,
 ) -> Result<(), RecvError> {
-    let mut enter = |view: semring::View<'_>| {
+    let mut enter = |view: semring::MessageRef<'_>| {
         bytes.clear();
         view.append_to(bytes);
         books.received(bytes, view.lane(), view.position().get());
     };
     match random.below(40) {
-        0..20 => enter(consumer.recv()?.view()),
-        20..28 => enter(consumer.try_recv()?.view()),
-        28..32 => enter(consumer.recv_timeout(Duration::from_micros(300))?.view()),
+        0..20 => enter(consumer.recv()?.as_message_ref()),
+        20..28 => enter(consumer.try_recv()?.as_message_ref()),
+        28..32 => enter(
+            consumer
+                .recv_timeout(Duration::from_micros(300))?
+                .as_message_ref(),
+        ),
         32..37 => {
             let mut batch = consumer.recv_batch()?;
             for _ in 0..1 + random.below(100) {
                 let Some(message) = batch.next_message() else {
                     break;
                 };
-                enter(*message);
+                enter(message);
             }
         }
         37 => consumer.flush_released()?,

@@ -66,7 +66,7 @@ fn bytes_go_through_a_filter_unchanged() {
         });
         let mut arrived = Vec::new();
         while let Ok(message) = output.recv() {
-            message.view().append_to(&mut arrived);
+            message.append_to(&mut arrived);
         }
         arrived
     });

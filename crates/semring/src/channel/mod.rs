@@ -24,7 +24,7 @@ const BYTES_PER_CHECK: u64 = 1 << 20;
 pub use builder::{Builder, HugePages};
 #[cfg(feature = "tokio")]
 pub(crate) use consumer::FoundMessage;
-pub use consumer::{BatchMessage, Consumer, Message, RecvBatch, View};
+pub use consumer::{Consumer, Message, MessageRef, RecvBatch};
 pub use interrupt::Interrupter;
 pub use kind::{Any, Kind, Mpsc, Spsc};
 pub use parking::WaitStats;
@@ -36,16 +36,14 @@ pub use ring::{Ring, disable_sigbus_handler, force_remove, inspect, list, remove
 
 /// Rings of one producer.
 pub mod spsc {
-    pub use super::kind::Spsc as Kind;
-
     /// Makes or opens an SPSC ring.
-    pub type Builder = super::Builder<Kind>;
+    pub type Builder = super::Builder<super::Spsc>;
     /// An open SPSC ring.
-    pub type Ring = super::Ring<Kind>;
+    pub type Ring = super::Ring<super::Spsc>;
     /// The producer of an SPSC ring.
-    pub type Producer = super::Producer<Kind>;
+    pub type Producer = super::Producer<super::Spsc>;
     /// The consumer of an SPSC ring.
-    pub type Consumer = super::Consumer<Kind>;
+    pub type Consumer = super::Consumer;
 
     /// Opens the SPSC ring at an address; see [`Builder::open`].
     ///
@@ -58,16 +56,14 @@ pub mod spsc {
 
 /// Rings of many producers: a lane for each, FIFO per producer.
 pub mod mpsc {
-    pub use super::kind::Mpsc as Kind;
-
     /// Makes or opens an MPSC ring.
-    pub type Builder = super::Builder<Kind>;
+    pub type Builder = super::Builder<super::Mpsc>;
     /// An open MPSC ring.
-    pub type Ring = super::Ring<Kind>;
+    pub type Ring = super::Ring<super::Mpsc>;
     /// A producer of an MPSC ring.
-    pub type Producer = super::Producer<Kind>;
+    pub type Producer = super::Producer<super::Mpsc>;
     /// The consumer of an MPSC ring.
-    pub type Consumer = super::Consumer<Kind>;
+    pub type Consumer = super::Consumer;
 
     /// Opens the MPSC ring at an address; see [`Builder::open`].
     ///
@@ -80,16 +76,14 @@ pub mod mpsc {
 
 /// Rings of whichever kind is there: for tools.
 pub mod any {
-    pub use super::kind::Any as Kind;
-
     /// Makes or opens a ring of either kind.
-    pub type Builder = super::Builder<Kind>;
+    pub type Builder = super::Builder<super::Any>;
     /// An open ring of either kind.
-    pub type Ring = super::Ring<Kind>;
+    pub type Ring = super::Ring<super::Any>;
     /// A producer of a ring of either kind.
-    pub type Producer = super::Producer<Kind>;
+    pub type Producer = super::Producer<super::Any>;
     /// The consumer of a ring of either kind.
-    pub type Consumer = super::Consumer<Kind>;
+    pub type Consumer = super::Consumer;
 
     /// Opens the ring at an address; see [`Builder::open`].
     ///

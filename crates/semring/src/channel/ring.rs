@@ -84,7 +84,7 @@ impl<K: Kind> Ring<K> {
     /// # Errors
     /// [`AttachError::ConsumerPresent`] while there is a live one. If it was just killed, waits up to a
     /// second for the kernel to certify it.
-    pub fn attach_consumer(&self) -> Result<Consumer<K>, AttachError> {
+    pub fn attach_consumer(&self) -> Result<Consumer, AttachError> {
         let (seat, lanes, damaged) = ConsumerSeat::take(&self.core)?;
         Ok(Consumer::new(seat, lanes, damaged, self.options))
     }

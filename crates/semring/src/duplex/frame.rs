@@ -78,7 +78,7 @@ pub(super) fn take(message: &Message<'_>) -> Result<Option<Frame>, RecvError> {
     let (Some(kind), Some(len)) = (kind, message.len().checked_sub(ID_BYTES)) else {
         return Ok(None);
     };
-    let view = message.view();
+    let view = message.as_message_ref();
     let mut id = [0; ID_BYTES];
     view.checked_read_at(0, &mut id)?;
     let mut bytes = vec![0; len];

@@ -9,7 +9,7 @@ use ::tokio::task::coop::consume_budget;
 use futures_core::Stream;
 
 use super::readiness::register;
-use crate::channel::{Consumer, FoundMessage, Kind, Message, Pollable, RecvBatch};
+use crate::channel::{Consumer, FoundMessage, Message, Pollable, RecvBatch};
 use crate::error::{RecvError, SystemCall};
 
 /// A [`Consumer`] that a task waits for.
@@ -37,14 +37,14 @@ use crate::error::{RecvError, SystemCall};
 /// # }
 /// ```
 #[derive(Debug)]
-pub struct AsyncConsumer<K> {
-    consumer: Consumer<K>,
+pub struct AsyncConsumer {
+    consumer: Consumer,
     pollable: AsyncFd<Pollable>,
     /// The stream has given an error that stays.
     failed: bool,
 }
 
-impl<K: Kind> AsyncConsumer<K> {
+impl AsyncConsumer {
     /// To be called in a runtime of tokio whose I/O is enabled.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl<K: Kind> AsyncConsumer<K> {
     ///
     /// # Panics
     /// Outside of a runtime, as tokio does.
-    pub fn new(mut consumer: Consumer<K>) -> io::Result<Self> {
+    pub fn new(mut consumer: Consumer) -> io::Result<Self> {
         let pollable = register(consumer.pollable()?)?;
         Ok(Self {
             consumer,
@@ -97,13 +97,13 @@ impl<K: Kind> AsyncConsumer<K> {
     }
 
     /// The consumer itself, for calls that don't wait.
-    pub fn get_mut(&mut self) -> &mut Consumer<K> {
+    pub fn get_mut(&mut self) -> &mut Consumer {
         &mut self.consumer
     }
 
     /// Gives the consumer back, for calls that block.
     #[must_use]
-    pub fn into_inner(self) -> Consumer<K> {
+    pub fn into_inner(self) -> Consumer {
         self.consumer
     }
 }
@@ -122,11 +122,11 @@ fn failed(error: io::Error) -> RecvError {
 
 fn copied(message: &Message<'_>) -> Result<Vec<u8>, RecvError> {
     let mut bytes = Vec::new();
-    message.view().checked_append_to(&mut bytes)?;
+    message.checked_append_to(&mut bytes)?;
     Ok(bytes)
 }
 
-impl<K: Kind + Unpin> Stream for AsyncConsumer<K> {
+impl Stream for AsyncConsumer {
     type Item = Result<Vec<u8>, RecvError>;
 
     fn poll_next(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Self::Item>> {

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::core::ConsumerCore;
-use super::message::View;
+use super::message::MessageRef;
 use crate::layout::Position;
 use crate::lifecycle::UnwindMark;
 use crate::ring::merge::Next;
@@ -44,16 +44,14 @@ impl<'a> RecvBatch<'a> {
     /// The next message that is there now. `None` when there is none left; damage met on the way is
     /// reported by the consumer's next call.
     #[inline(always)]
-    pub fn next_message(&mut self) -> Option<BatchMessage<'_>> {
+    pub fn next_message(&mut self) -> Option<MessageRef<'_>> {
         // Read before the header: nothing is known any more after a load that acquires.
         let lane = self.core.current();
         if let Some(found) = self.core.load_header_for_batch() {
-            let view = self.core.step_over(lane, found);
-            return Some(BatchMessage { view });
+            return Some(self.core.step_over(lane, found));
         }
         let Next { lane, found, .. } = self.find()?;
-        let view = self.core.step_over(lane, found);
-        Some(BatchMessage { view })
+        Some(self.core.step_over(lane, found))
     }
 
     /// The next message, perhaps of another lane.
@@ -116,19 +114,5 @@ impl Drop for RecvBatch<'_> {
         } else {
             self.end();
         }
-    }
-}
-
-/// One message of a [`RecvBatch`].
-#[derive(Debug)]
-pub struct BatchMessage<'a> {
-    view: View<'a>,
-}
-
-impl<'a> std::ops::Deref for BatchMessage<'a> {
-    type Target = View<'a>;
-
-    fn deref(&self) -> &View<'a> {
-        &self.view
     }
 }

@@ -20,7 +20,7 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
-use super::message::{Message, View};
+use super::message::{Message, MessageRef};
 use super::message_wait::{MessageWait, RoomWakers};
 use super::release::{ConsumerConditions, Releaser};
 use super::spin::spin;
@@ -441,11 +441,11 @@ impl ConsumerCore {
 
     /// The message that was found last, on this lane, stepped over but not let go of: for a batch.
     #[inline(always)]
-    pub(super) fn step_over(&mut self, number: usize, found: Found) -> View<'_> {
+    pub(super) fn step_over(&mut self, number: usize, found: Found) -> MessageRef<'_> {
         debug_assert_eq!(number, self.current());
         let lane = self.merge.lane_mut(number);
         lane.step_over(&found);
-        View::new(lane.view(), number, found, &self.rest.options)
+        MessageRef::new(lane.view(), number, found, &self.rest.options)
     }
 
     /// The lane of the last message.

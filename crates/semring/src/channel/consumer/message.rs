@@ -12,16 +12,17 @@ use crate::layout::{Position, Tag};
 use crate::lifecycle::{UnwindMark, generation_at};
 use crate::ring::consume::{Found, LaneConsumer};
 
-/// The bytes of one message in the ring, to be copied out, and where it came from.
+/// A reference to one message in the ring: its bytes, and where it came from. A batch lends its messages so
+/// ([`RecvBatch::next_message`](crate::RecvBatch::next_message)), and a [`Message`] gives one for passing on.
 #[derive(Clone, Copy)]
-pub struct View<'a> {
+pub struct MessageRef<'a> {
     lane: &'a LaneView,
     number: usize,
     found: Found,
     options: &'a HandleOptions,
 }
 
-impl<'a> View<'a> {
+impl<'a> MessageRef<'a> {
     #[inline(always)]
     pub(super) fn new(
         lane: &'a LaneView,
@@ -227,7 +228,7 @@ fn taken_away() -> ! {
     )
 }
 
-impl std::fmt::Debug for View<'_> {
+impl std::fmt::Debug for MessageRef<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Message")
             .field("lane", &self.lane())
@@ -278,11 +279,11 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The message's bytes and origin, for passing on.
+    /// A reference to the message, for code that also takes the messages of a batch.
     #[must_use]
     #[inline]
-    pub fn view(&self) -> View<'_> {
-        View::new(
+    pub fn as_message_ref(&self) -> MessageRef<'_> {
+        MessageRef::new(
             self.lane.view(),
             self.lane.number(),
             self.found,
@@ -294,80 +295,111 @@ impl<'a> Message<'a> {
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
-        self.view().len()
+        self.as_message_ref().len()
     }
 
     /// True for a message of 0 bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.view().is_empty()
+        self.as_message_ref().is_empty()
     }
 
     /// What the producer said about the message beside its bytes.
     #[must_use]
     pub fn tag(&self) -> Tag {
-        self.view().tag()
+        self.as_message_ref().tag()
     }
 
-    /// Which lane it came on; see [`View::lane`].
+    /// Which lane it came on; see [`MessageRef::lane`].
     #[must_use]
     pub fn lane(&self) -> usize {
-        self.view().lane()
+        self.as_message_ref().lane()
     }
 
-    /// Which holder of the lane sent it; see [`View::generation`].
+    /// Which holder of the lane sent it; see [`MessageRef::generation`].
     #[must_use]
     pub fn generation(&self) -> Option<u64> {
-        self.view().generation()
+        self.as_message_ref().generation()
     }
 
-    /// Where it lies on its lane; see [`View::position`].
+    /// Where it lies on its lane; see [`MessageRef::position`].
     #[must_use]
     pub fn position(&self) -> Position {
-        self.view().position()
+        self.as_message_ref().position()
     }
 
-    /// False if the ring's memory was taken away; see [`View::is_intact`].
+    /// False if the ring's memory was taken away; see [`MessageRef::is_intact`].
     #[must_use]
     #[inline]
     pub fn is_intact(&self) -> bool {
-        self.view().is_intact()
+        self.as_message_ref().is_intact()
     }
 
-    /// Copies bytes from an offset; see [`View::read_at`].
+    /// Copies bytes from an offset; see [`MessageRef::read_at`].
     ///
     /// # Panics
-    /// If the message ends before, or is not [intact](View::is_intact).
+    /// If the message ends before, or is not [intact](MessageRef::is_intact).
     #[inline]
     pub fn read_at(&self, offset: usize, to: &mut [u8]) {
-        self.view().read_at(offset, to);
+        self.as_message_ref().read_at(offset, to);
     }
 
-    /// Copies the message to the front of a buffer; see [`View::copy_to`].
+    /// As [`read_at`](Self::read_at), with an error in place of a panic; see [`MessageRef::checked_read_at`].
+    ///
+    /// # Errors
+    /// [`RecvError::Removed`] if the message is not [intact](MessageRef::is_intact).
     ///
     /// # Panics
-    /// If the buffer is shorter than the message, or that is not [intact](View::is_intact).
+    /// If the message ends before.
+    #[inline]
+    pub fn checked_read_at(&self, offset: usize, to: &mut [u8]) -> Result<(), RecvError> {
+        self.as_message_ref().checked_read_at(offset, to)
+    }
+
+    /// Copies the message to the front of a buffer; see [`MessageRef::copy_to`].
+    ///
+    /// # Panics
+    /// If the buffer is shorter than the message, or that is not [intact](MessageRef::is_intact).
     #[inline(always)]
     pub fn copy_to(&self, to: &mut [u8]) -> usize {
-        self.view().copy_to(to)
+        self.as_message_ref().copy_to(to)
     }
 
-    /// The message as a vector; see [`View::to_vec`].
+    /// Appends the message to a vector; see [`MessageRef::append_to`].
     ///
     /// # Panics
-    /// If it is not [intact](View::is_intact).
+    /// If it is not [intact](MessageRef::is_intact).
+    #[inline]
+    pub fn append_to(&self, to: &mut Vec<u8>) {
+        self.as_message_ref().append_to(to);
+    }
+
+    /// As [`append_to`](Self::append_to), with an error in place of a panic; see
+    /// [`MessageRef::checked_append_to`].
+    ///
+    /// # Errors
+    /// [`RecvError::Removed`] if the message is not [intact](MessageRef::is_intact): nothing was appended.
+    #[inline]
+    pub fn checked_append_to(&self, to: &mut Vec<u8>) -> Result<(), RecvError> {
+        self.as_message_ref().checked_append_to(to)
+    }
+
+    /// The message as a vector; see [`MessageRef::to_vec`].
+    ///
+    /// # Panics
+    /// If it is not [intact](MessageRef::is_intact).
     #[must_use]
     #[inline]
     pub fn to_vec(&self) -> Vec<u8> {
-        self.view().to_vec()
+        self.as_message_ref().to_vec()
     }
 
-    /// One write(2) of the message; see [`View::write_to`].
+    /// One write(2) of the message; see [`MessageRef::write_to`].
     ///
     /// # Errors
-    /// Those of [`View::write_to`].
+    /// Those of [`MessageRef::write_to`].
     pub fn write_to(&self, offset: usize, target: impl AsFd) -> io::Result<usize> {
-        self.view().write_to(offset, target)
+        self.as_message_ref().write_to(offset, target)
     }
 
     /// The bytes, if this process [trusts its peers](crate::Builder::trust_peers).
@@ -406,11 +438,13 @@ impl<'a> Message<'a> {
     }
 }
 
-/// An error holds [`RecvError::Removed`]: the message is not [intact](View::is_intact).
+/// An error holds [`RecvError::Removed`]: the message is not [intact](MessageRef::is_intact).
 impl io::Read for Message<'_> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         let count = to.len().min(self.len() - self.read);
-        let read = self.view().checked_read_at(self.read, &mut to[..count]);
+        let read = self
+            .as_message_ref()
+            .checked_read_at(self.read, &mut to[..count]);
         read.map_err(io::Error::other)?;
         self.read += count;
         Ok(count)
@@ -419,7 +453,7 @@ impl io::Read for Message<'_> {
 
 impl std::fmt::Debug for Message<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.view().fmt(f)
+        self.as_message_ref().fmt(f)
     }
 }
 

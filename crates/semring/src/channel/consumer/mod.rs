@@ -9,15 +9,13 @@ mod message_wait;
 mod release;
 mod spin;
 
-use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
-pub use self::batch::{BatchMessage, RecvBatch};
+pub use self::batch::RecvBatch;
 use self::core::ConsumerCore;
-pub use self::message::{Message, View};
+pub use self::message::{Message, MessageRef};
 use super::builder::HandleOptions;
 use super::interrupt::Interrupter;
-use super::kind::Kind;
 use super::parking::WaitStats;
 use super::pollable::Pollable;
 use crate::error::{RecvError, RemoveError};
@@ -52,16 +50,15 @@ use crate::ring::consume::LaneConsumer;
 /// # consumer.remove_at_end()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Consumer<K> {
+pub struct Consumer {
     core: ConsumerCore,
-    kind: PhantomData<K>,
 }
 
 /// A message that is there.
 #[cfg(feature = "tokio")]
 pub(crate) struct FoundMessage(Found);
 
-impl<K: Kind> Consumer<K> {
+impl Consumer {
     pub(super) fn new(
         seat: ConsumerSeat,
         lanes: Vec<LaneConsumer>,
@@ -70,7 +67,6 @@ impl<K: Kind> Consumer<K> {
     ) -> Self {
         Self {
             core: ConsumerCore::new(seat, lanes, damaged, options),
-            kind: PhantomData,
         }
     }
 
@@ -325,7 +321,7 @@ impl<K: Kind> Consumer<K> {
     }
 }
 
-impl<K> Drop for Consumer<K> {
+impl Drop for Consumer {
     fn drop(&mut self) {
         let core = &mut self.core;
         if core.rest.seat.ring().is_forked() || core.rest.pending.removed {
@@ -339,7 +335,7 @@ impl<K> Drop for Consumer<K> {
     }
 }
 
-impl<K> std::fmt::Debug for Consumer<K> {
+impl std::fmt::Debug for Consumer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Consumer")
             .field("address", &self.core.rest.seat.ring().address)
