@@ -337,7 +337,7 @@ fn what_is_no_call_is_dropped_and_counted() {
     for (kind, len) in [(0, 20), (1, 7), (2, 20), (9, 8)] {
         strange
             .producer()
-            .send_with(&vec![0; len], Tag { kind, flags: 0 })
+            .send_with(&vec![0; len], Tag::new(kind))
             .unwrap();
     }
     assert_eq!(
@@ -355,10 +355,7 @@ fn what_is_no_call_is_dropped_and_counted() {
         (2, &[0; 3]),
         (7, &[0; 8]),
     ] {
-        strange
-            .producer()
-            .send_with(bytes, Tag { kind, flags: 0 })
-            .unwrap();
+        strange.producer().send_with(bytes, Tag::new(kind)).unwrap();
     }
     assert_eq!(client.wait_timeout(id, SOON), Err(CallError::TimedOut));
     assert_eq!((client.malformed_replies(), client.late_replies()), (4, 0));

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use semring::{Producer, SendError, Spsc, Tag, any, mpsc};
+use semring::{Framing, Producer, SendError, Spsc, Tag, any, mpsc};
 
 use crate::bench::{CAPACITY, MAX, SOON};
 
@@ -19,7 +19,7 @@ over_each_backend! {
     fn each_form_of_send_arrives_in_order(bench) {
         let ring = bench.spsc();
         let mut producer = ring.attach_producer().unwrap();
-        let tag = Tag { kind: 3, flags: 0x0A };
+        let tag = Tag::new(3).with_framing(Framing::Fixed);
         producer.send(b"send").unwrap();
         producer.send_with(b"send_with", tag).unwrap();
         producer.try_send(b"try_send").unwrap();
@@ -125,7 +125,7 @@ over_each_backend! {
             let mut batch = producer.batch();
             assert!(batch.is_empty());
             batch.push(b"one").unwrap();
-            batch.push_with(b"two", Tag { kind: 2, flags: 2 }).unwrap();
+            batch.push_with(b"two", Tag::new(2).with_framing(Framing::LinePart)).unwrap();
             batch.try_push(b"three").unwrap();
             assert!(!batch.is_empty());
             assert!(consumer.try_recv().is_err());
@@ -232,18 +232,36 @@ fn writing_beyond_a_reservation_panics() {
     producer.reserve(4).unwrap().write_at(usize::MAX, b"12");
 }
 
+/// Every framing arrives as it was sent, on the fast path and in a batch.
 #[test]
-#[should_panic(expected = "reserved")]
-fn reserved_flags_panic() {
-    let bench = crate::bench::Bench::new("posix", "flags");
+fn framing_arrives_with_each_message() {
+    let all = [
+        Framing::Plain,
+        Framing::Line,
+        Framing::LineWithoutEnd,
+        Framing::LinePart,
+        Framing::Nul,
+        Framing::NulWithoutEnd,
+        Framing::NulPart,
+        Framing::LengthPrefixed,
+        Framing::Raw,
+        Framing::Fixed,
+        Framing::Unknown,
+    ];
+    let bench = crate::bench::Bench::new("posix", "framing");
     let ring = bench.spsc();
-    let _ = ring.attach_producer().unwrap().send_with(
-        b"",
-        Tag {
-            kind: 0,
-            flags: 0x10,
-        },
-    );
+    let mut producer = ring.attach_producer().unwrap();
+    let mut consumer = ring.attach_consumer().unwrap();
+    for framing in all {
+        let tag = Tag::new(framing as u16).with_framing(framing);
+        producer.send_with(b"x", tag).unwrap();
+        let mut batch = producer.batch();
+        batch.push_with(b"x", tag).unwrap();
+        batch.commit();
+        for _ in 0..2 {
+            assert_eq!(consumer.recv().unwrap().tag(), tag);
+        }
+    }
 }
 
 #[test]

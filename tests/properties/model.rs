@@ -7,10 +7,18 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use semring::{
-    Consumer, Kind, MessageRef, Position, Producer, RecvError, Ring, SendError, Tag, mpsc, spsc,
+    Consumer, Framing, Kind, MessageRef, Position, Producer, RecvError, Ring, SendError, Tag, mpsc,
+    spsc,
 };
 use semring_testkit::names::RingGuard;
 use semring_testkit::watchdog::Watchdog;
+
+const FRAMINGS: [Framing; 4] = [
+    Framing::Plain,
+    Framing::LinePart,
+    Framing::Raw,
+    Framing::Unknown,
+];
 
 const CAPACITY: u64 = 4096;
 const MAX: usize = 1024;
@@ -243,10 +251,8 @@ impl<K: Kind> World<K> {
                 tag,
                 commit,
             } => {
-                let tag = Tag {
-                    kind: u16::from(tag) * 4099,
-                    flags: tag,
-                };
+                let framing = FRAMINGS[usize::from(tag) % FRAMINGS.len()];
+                let tag = Tag::new(u16::from(tag) * 4099).with_framing(framing);
                 self.reserve(lane % self.lanes.len(), len, keep, tag, commit)
             }
             Op::Batch { lane, lens } => self.batch(lane % self.lanes.len(), &lens),

@@ -15,9 +15,12 @@ pub(crate) enum Framing {
     Raw,
 }
 
-/// Flag of a message that was the last of its input and had no delimiter behind it. The consumer puts
+/// True for a message that was the last of its input and had no delimiter behind it. The consumer puts
 /// one there only if another message follows.
-pub(crate) const UNTERMINATED: u8 = 1;
+fn is_unterminated(framing: semring::Framing) -> bool {
+    use semring::Framing::{LineWithoutEnd, NulWithoutEnd};
+    matches!(framing, LineWithoutEnd | NulWithoutEnd)
+}
 
 /// Bytes of the length before a length-prefixed message.
 pub(crate) const PREFIX_BYTES: usize = 4;
@@ -247,10 +250,10 @@ impl Joiner {
         }
     }
 
-    /// Puts down what goes behind a message with these flags.
+    /// Puts down what goes behind a message with this framing.
     #[inline]
-    pub(crate) fn after(&mut self, flags: u8, output: &mut Vec<u8>) {
-        self.owes_delimiter = flags & UNTERMINATED != 0;
+    pub(crate) fn after(&mut self, framing: semring::Framing, output: &mut Vec<u8>) {
+        self.owes_delimiter = is_unterminated(framing);
         if !self.owes_delimiter
             && let Some(delimiter) = self.framing.delimiter()
         {
@@ -258,9 +261,9 @@ impl Joiner {
         }
     }
 
-    /// How many bytes [`after`](Self::after) puts down for these flags.
-    pub(crate) fn bytes_after(&self, flags: u8) -> usize {
-        let terminated = flags & UNTERMINATED == 0;
+    /// How many bytes [`after`](Self::after) puts down for this framing.
+    pub(crate) fn bytes_after(&self, framing: semring::Framing) -> usize {
+        let terminated = !is_unterminated(framing);
         usize::from(terminated && self.framing.delimiter().is_some())
     }
 }
@@ -401,11 +404,17 @@ mod tests {
             let (messages, rest) = cut(framing, 100, stream, 2);
             let mut joiner = Joiner::new(framing);
             let mut output = Vec::new();
-            let rest = rest.unwrap().map(|bytes| (bytes, UNTERMINATED));
-            for (bytes, flags) in messages.into_iter().map(|bytes| (bytes, 0)).chain(rest) {
+            let rest = rest
+                .unwrap()
+                .map(|bytes| (bytes, semring::Framing::LineWithoutEnd));
+            for (bytes, framing) in messages
+                .into_iter()
+                .map(|bytes| (bytes, semring::Framing::Line))
+                .chain(rest)
+            {
                 joiner.before(bytes.len(), &mut output);
                 output.extend(&bytes);
-                joiner.after(flags, &mut output);
+                joiner.after(framing, &mut output);
             }
             assert_eq!(output, stream);
         }
@@ -415,10 +424,11 @@ mod tests {
     fn a_message_behind_an_unterminated_one_begins_a_line_of_its_own() {
         let mut joiner = Joiner::new(Framing::Lines);
         let mut output = Vec::new();
-        for (bytes, flags) in [(b"x", UNTERMINATED), (b"y", UNTERMINATED), (b"z", 0)] {
+        use semring::Framing::{Line, LineWithoutEnd};
+        for (bytes, framing) in [(b"x", LineWithoutEnd), (b"y", LineWithoutEnd), (b"z", Line)] {
             joiner.before(1, &mut output);
             output.extend(bytes);
-            joiner.after(flags, &mut output);
+            joiner.after(framing, &mut output);
         }
         assert_eq!(output, b"x\ny\nz\n");
     }

@@ -10,7 +10,7 @@ use semring::{SendError, Tag};
 use crate::args::{self, ProducerArgs};
 use crate::attach::{Left, attach, leave};
 use crate::exit::{self, Failure};
-use crate::framing::{CutError, Cutter, Framing, UNTERMINATED};
+use crate::framing::{CutError, Cutter, Framing};
 use crate::input::{Input, Ready};
 use crate::pace::Pace;
 use crate::report::{self, Report, Stats, Totals};
@@ -283,12 +283,13 @@ impl Sending<'_> {
             .rest()
             .map_err(|error| Stop::Failed(self.cut_failure(error)))?;
         let Some(piece) = rest else { return Ok(()) };
+        let without_end = match self.framing {
+            Framing::Null => semring::Framing::NulWithoutEnd,
+            _ => semring::Framing::LineWithoutEnd,
+        };
         self.send_patiently(
             cutter.bytes(piece),
-            Tag {
-                kind: 0,
-                flags: UNTERMINATED,
-            },
+            Tag::default().with_framing(without_end),
         )?;
         self.totals.messages += 1;
         self.totals.bytes += (piece.end - piece.start) as u64;

@@ -181,7 +181,7 @@ impl<'a> Sink<'a> {
             if direct || len >= HUGE_BYTES {
                 let begin = self.written + before as u64;
                 let around =
-                    self.buffer.len() - before + self.joiner.bytes_after(message.tag().flags);
+                    self.buffer.len() - before + self.joiner.bytes_after(message.tag().framing);
                 entry.end = begin + (len + around) as u64;
                 self.entries.push(entry);
                 self.flush()?;
@@ -189,13 +189,13 @@ impl<'a> Sink<'a> {
                     .output
                     .write_message(len, |fd, done| message.write_to(done, fd));
                 self.note(len, written)?;
-                self.joiner.after(message.tag().flags, &mut self.buffer);
+                self.joiner.after(message.tag().framing, &mut self.buffer);
                 // Released before anything else is written: a kill repeats this message at most.
                 break;
             }
             let appended = message.checked_append_to(&mut self.buffer);
             if appended.is_ok() {
-                self.joiner.after(message.tag().flags, &mut self.buffer);
+                self.joiner.after(message.tag().framing, &mut self.buffer);
                 entry.end = self.written + self.buffer.len() as u64;
             }
             self.entries.push(entry);

@@ -92,7 +92,7 @@ pub use error::{
 };
 pub use guard::strategy::WaitStrategy;
 pub use layout::superblock::{GuardKind, RingKind};
-pub use layout::{Position, Tag};
+pub use layout::{Framing, Position, Tag};
 pub use lifecycle::{
     GuardChoice, LaneInfo, Orphan, OrphanKind, PruneOutcome, RemoveOutcome, RingInfo, RingState,
     has_membarrier, orphans,

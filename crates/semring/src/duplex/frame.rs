@@ -137,10 +137,7 @@ pub(super) fn put(
         },
         other => other,
     })?;
-    reservation.set_tag(Tag {
-        kind: kind.number(),
-        flags: 0,
-    });
+    reservation.set_tag(Tag::new(kind.number()));
     reservation.write_at(0, &id.0.to_le_bytes());
     reservation.write_at(ID_BYTES, bytes);
     reservation.commit();

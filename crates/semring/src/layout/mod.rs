@@ -19,7 +19,7 @@ pub(crate) mod view;
 pub(crate) use position::Capacity;
 pub use position::Position;
 pub(crate) use record::RECORD_ALIGN;
-pub use record::Tag;
+pub use record::{Framing, Tag};
 
 /// Bytes of the superblock.
 pub(crate) const SUPERBLOCK_BYTES: usize = 4096;

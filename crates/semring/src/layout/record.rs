@@ -3,12 +3,13 @@
 //! ```text
 //!  63      56 55 54  52 51    48 47            32 31 30                              0
 //! ┌──────────┬──┬──────┬────────┬────────────────┬──┬────────────────────────────────┐
-//! │ 0xA5     │T │ gap  │ flags  │ kind           │P │ payload length in bytes        │
+//! │ 0xA5     │T │ gap  │ framing│ kind           │P │ payload length in bytes        │
 //! └──────────┴──┴──────┴────────┴────────────────┴──┴────────────────────────────────┘
 //! ```
 //! The word `0` means *not published yet*. `P` marks a pad: it fills the bytes up to the end of the
 //! data area, so that no record ever wraps. So many words of the `gap` lie unused between the header and
-//! the payload, and one behind it if `T` is set. The flags belong to the application.
+//! the payload, and one behind it if `T` is set. The kind belongs to the application; the [`Framing`] says what the
+//! payload is a piece of.
 
 use super::position::{Capacity, Position};
 
@@ -21,33 +22,138 @@ pub(crate) const LINE: u64 = 64;
 
 const MARKER: u64 = 0xA5;
 const MARKER_SHIFT: u32 = 56;
-const FLAGS_SHIFT: u32 = 48;
+const FRAMING_SHIFT: u32 = 48;
+const FRAMING_MASK: u8 = 0x0F;
 const KIND_SHIFT: u32 = 32;
 const PAD_BIT: u64 = 1 << 31;
 const LENGTH_MASK: u64 = PAD_BIT - 1;
-const APPLICATION_FLAGS: u8 = 0x0F;
 const GAP_SHIFT: u32 = 52;
 const GAP_MASK: u64 = 0b111;
 const TRAIL_SHIFT: u32 = 55;
 const TRAIL_BIT: u64 = 1 << TRAIL_SHIFT;
 
-/// What an application may say about a message beside its bytes.
+/// What a message says about itself beside its bytes.
+///
+/// ```
+/// use semring::{Framing, Tag};
+/// let tag = Tag::new(7).with_framing(Framing::Line);
+/// assert_eq!((tag.kind, tag.framing), (7, Framing::Line));
+/// assert_eq!(Tag::default(), Tag::new(0).with_framing(Framing::Plain));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct Tag {
     /// A number that the application chooses, for instance a message type. semring never reads it.
     pub kind: u16,
-    /// Four bits for the application (bits 0–3). The others must be zero.
-    pub flags: u8,
+    /// What the message's bytes are a piece of. The library only carries it; programs that turn byte streams into
+    /// messages, and messages into byte streams, agree by it.
+    pub framing: Framing,
 }
 
 impl Tag {
-    /// The flag bits that an application may set.
-    pub const FLAGS_MASK: u8 = APPLICATION_FLAGS;
+    /// Of a plain message of this kind.
+    #[must_use]
+    pub const fn new(kind: u16) -> Self {
+        Self {
+            kind,
+            framing: Framing::Plain,
+        }
+    }
 
-    pub(crate) const fn is_valid(self) -> bool {
-        self.flags & !APPLICATION_FLAGS == 0
+    /// The same for a message that was cut out of a byte stream so.
+    #[must_use]
+    pub const fn with_framing(self, framing: Framing) -> Self {
+        Self { framing, ..self }
     }
 }
+
+/// How a message was cut out of a byte stream, so that its reader can put the stream together again. Stored with each
+/// message; [`Plain`](Self::Plain) is what [`send`](crate::Producer::send) stores.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum Framing {
+    /// A message of its own: it was not cut out of a stream.
+    #[default]
+    Plain = 0,
+    /// A line; the newline that ended it is not part of the message.
+    Line = 1,
+    /// The last line of an input, which had no newline at its end.
+    LineWithoutEnd = 2,
+    /// Part of a line: the next message of the same lane goes on with it.
+    LinePart = 3,
+    /// Bytes that a NUL ended; the NUL is not part of the message.
+    Nul = 4,
+    /// The last bytes of an input in which NULs separate messages, without a NUL at their end.
+    NulWithoutEnd = 5,
+    /// Part of what a NUL will end: the next message of the same lane goes on with it.
+    NulPart = 6,
+    /// A message that had its length in front of it; the length is not part of the message.
+    LengthPrefixed = 7,
+    /// A piece of a stream without boundaries, cut anywhere.
+    Raw = 8,
+    /// A record of a stream whose records all have the same length.
+    Fixed = 9,
+    /// Something that this version does not know: a newer producer wrote it. (Or other bytes than a producer's, as
+    /// everything in a ring.) A message that is sent with it says just that, and loses the number that it had.
+    Unknown = 15,
+}
+
+impl Framing {
+    /// What four bits of a header say. They are input: each of the sixteen values has a meaning.
+    const fn from_code(code: u8) -> Self {
+        match code {
+            0 => Self::Plain,
+            1 => Self::Line,
+            2 => Self::LineWithoutEnd,
+            3 => Self::LinePart,
+            4 => Self::Nul,
+            5 => Self::NulWithoutEnd,
+            6 => Self::NulPart,
+            7 => Self::LengthPrefixed,
+            8 => Self::Raw,
+            9 => Self::Fixed,
+            _ => Self::Unknown,
+        }
+    }
+
+    const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// True for a part that does not end what it belongs to: the next message of the same lane goes on with it.
+    #[must_use]
+    pub const fn continues(self) -> bool {
+        matches!(self, Self::LinePart | Self::NulPart)
+    }
+}
+
+impl std::fmt::Display for Framing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "plain",
+            Self::Line => "line",
+            Self::LineWithoutEnd => "line without end",
+            Self::LinePart => "part of a line",
+            Self::Nul => "NUL-ended",
+            Self::NulWithoutEnd => "NUL-ended without end",
+            Self::NulPart => "part of what a NUL ends",
+            Self::LengthPrefixed => "length-prefixed",
+            Self::Raw => "raw",
+            Self::Fixed => "fixed",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+const _: () = {
+    let mut code = 0;
+    while code <= FRAMING_MASK {
+        let framing = Framing::from_code(code);
+        assert!(framing.code() == code || matches!(framing, Framing::Unknown));
+        code += 1;
+    }
+};
 
 /// The header word of a record that is not published.
 pub(crate) const UNPUBLISHED: u64 = 0;
@@ -106,7 +212,7 @@ pub(crate) const fn message_header(lead: u64, payload: u32, tag: Tag) -> u64 {
     MARKER << MARKER_SHIFT
         | (lead - HEADER_BYTES) << (GAP_SHIFT - 3)
         | (has_trail(lead, payload as u64) as u64) << TRAIL_SHIFT
-        | (tag.flags as u64) << FLAGS_SHIFT
+        | (tag.framing.code() as u64) << FRAMING_SHIFT
         | (tag.kind as u64) << KIND_SHIFT
         | payload as u64
 }
@@ -153,7 +259,7 @@ impl MessageHeader {
     pub(crate) const fn tag(self) -> Tag {
         Tag {
             kind: (self.0 >> KIND_SHIFT) as u16,
-            flags: (self.0 >> FLAGS_SHIFT) as u8 & APPLICATION_FLAGS,
+            framing: Framing::from_code((self.0 >> FRAMING_SHIFT) as u8 & FRAMING_MASK),
         }
     }
 
@@ -235,14 +341,37 @@ mod tests {
 
     #[test]
     fn a_message_header_comes_back_as_it_was_written() {
-        let tag = Tag {
-            kind: 0xBEEF,
-            flags: 0x0F,
-        };
+        let tag = Tag::new(0xBEEF).with_framing(Framing::Fixed);
         let word = message_header(8, 1024, tag);
         let header = message(word, Position::new(0)).unwrap();
         assert_eq!((header.payload(), header.tag()), (1024, tag));
         assert_eq!(header.bytes(), 1032);
+    }
+
+    #[test]
+    fn each_framing_comes_back_and_others_are_unknown() {
+        for code in 0..16u8 {
+            let plain = message_header(8, 5, Tag::new(3));
+            let word = plain | u64::from(code) << FRAMING_SHIFT;
+            let header = message(word, Position::new(0)).unwrap();
+            let tag = header.tag();
+            assert_eq!((tag.kind, header.payload()), (3, 5));
+            if code < 10 {
+                assert_eq!(message_header(8, 5, tag), word, "{code}");
+            } else {
+                assert_eq!(tag.framing, Framing::Unknown, "{code}");
+            }
+        }
+        assert!(Framing::LinePart.continues() && Framing::NulPart.continues());
+        assert!(!Framing::LineWithoutEnd.continues() && !Framing::Unknown.continues());
+    }
+
+    #[test]
+    fn a_pad_with_a_framing_is_refused() {
+        for code in 1..16 {
+            let word = pad_header(96) | code << FRAMING_SHIFT;
+            assert_eq!(decode(word, Position::new(4000), CAPACITY), Err(BadHeader));
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::consume::{Found, LaneConsumer};
 use super::produce::{LaneProducer, Mode, NoSlot, Slot};
 use crate::layout::record::{HEADER_BYTES, Record, Tag, decode, message_header, record_bytes};
 use crate::layout::view::{LaneView, RingView};
-use crate::layout::{Capacity, Geometry, Position};
+use crate::layout::{Capacity, Framing, Geometry, Position};
 use crate::memory::Segment;
 use crate::sync::Ordering;
 
@@ -99,11 +99,8 @@ fn meta_comes_with_the_message() {
     let (mut producer, mut consumer) = both(&lane());
     for tag in [
         Tag::default(),
-        Tag {
-            kind: 0xFFFF,
-            flags: 0x0F,
-        },
-        Tag { kind: 7, flags: 1 },
+        Tag::new(0xFFFF).with_framing(Framing::Unknown),
+        Tag::new(7).with_framing(Framing::Line),
     ] {
         let slot = producer.try_reserve(3, Mode::Single).unwrap();
         producer.commit(slot, tag, Mode::Single);
@@ -405,14 +402,7 @@ impl Before {
 
 /// Bytes that look like a message, where an older lap left them.
 fn old_header() -> u64 {
-    message_header(
-        HEADER_BYTES,
-        16,
-        Tag {
-            kind: 0xDEAD,
-            flags: 0,
-        },
-    )
+    message_header(HEADER_BYTES, 16, Tag::new(0xDEAD))
 }
 
 /// Runs `publish` on a lane whose tail lies `lead` bytes into the lap, kills the producer at one of

@@ -85,16 +85,12 @@ impl<K: Kind> Producer<K> {
         self.core.send(bytes, Tag::default(), Patience::FOREVER)
     }
 
-    /// As [`send`](Self::send), with a kind and flags for the consumer.
+    /// As [`send`](Self::send), with a [`Tag`] for the consumer: a kind, a framing.
     ///
     /// # Errors
     /// As [`send`](Self::send).
-    ///
-    /// # Panics
-    /// If a flag outside [`Tag::FLAGS_MASK`] is set.
     #[inline]
     pub fn send_with(&mut self, bytes: &[u8], tag: Tag) -> Result<(), SendError> {
-        assert!(tag.is_valid(), "the flags 0xf0 are reserved");
         self.core.send(bytes, tag, Patience::FOREVER)
     }
 

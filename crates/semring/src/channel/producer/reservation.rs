@@ -126,11 +126,7 @@ impl<'a> Reservation<'a> {
     }
 
     /// Says something about the message beside its bytes.
-    ///
-    /// # Panics
-    /// If a flag outside [`Tag::FLAGS_MASK`] is set.
     pub fn set_tag(&mut self, tag: Tag) {
-        assert!(tag.is_valid(), "the flags 0xf0 are reserved");
         self.tag = tag;
     }
 
@@ -198,16 +194,12 @@ impl<'a> SendBatch<'a> {
         self.core.push(bytes, Tag::default(), Patience::FOREVER)
     }
 
-    /// As [`push`](Self::push), with a kind and flags for the consumer.
+    /// As [`push`](Self::push), with a [`Tag`] for the consumer: a kind, a framing.
     ///
     /// # Errors
     /// As [`push`](Self::push).
-    ///
-    /// # Panics
-    /// If a flag outside [`Tag::FLAGS_MASK`] is set.
     #[inline]
     pub fn push_with(&mut self, bytes: &[u8], tag: Tag) -> Result<(), SendError> {
-        assert!(tag.is_valid(), "the flags 0xf0 are reserved");
         self.core.push(bytes, tag, Patience::FOREVER)
     }
 
