@@ -217,6 +217,42 @@ over_each_backend! {
         assert_eq!(consumer.recv_timeout(SOON).err(), Some(RecvError::TimedOut));
     }
 
+    fn the_end_counts_who_finished_and_who_died(bench) {
+        let ring = bench.mpsc(4);
+        let counts = |consumer: &semring::Consumer| {
+            let ended = consumer.ended_producers().unwrap();
+            (ended.finished, ended.died)
+        };
+        // Gone before the consumer comes: what they meant to send is missing all the same.
+        ring.attach_producer().unwrap().abort();
+        ring.attach_producer().unwrap().close();
+        let mut consumer = ring.attach_consumer().unwrap();
+        assert_eq!(consumer.ended_producers(), None);
+        let mut producer = ring.attach_producer().unwrap();
+        producer.send(b"a part").unwrap();
+        let other = ring.attach_producer().unwrap();
+        producer.abort();
+        drop(other);
+        assert_eq!(consumer.recv().unwrap().to_vec(), b"a part");
+        assert_eq!(consumer.recv().err(), Some(RecvError::EndOfStream));
+        assert_eq!(counts(&consumer), (2, 2));
+        // Each stream counts its own.
+        drop(ring.attach_producer().unwrap());
+        assert_eq!(consumer.recv().err(), Some(RecvError::EndOfStream));
+        assert_eq!(counts(&consumer), (1, 0));
+        // An end that was not acted upon comes again to the next consumer, with its numbers.
+        ring.attach_producer().unwrap().abort();
+        assert_eq!(consumer.recv().err(), Some(RecvError::EndOfStream));
+        let dropped = catch_unwind(AssertUnwindSafe(move || {
+            let _consumer = consumer;
+            panic!("before it acts on the end");
+        }));
+        assert!(dropped.is_err());
+        let mut successor = ring.attach_consumer().unwrap();
+        assert_eq!(successor.recv().err(), Some(RecvError::EndOfStream));
+        assert_eq!(counts(&successor), (0, 1));
+    }
+
     fn a_second_consumer_is_refused_with_the_pid_of_the_first(bench) {
         let ring = bench.spsc();
         let consumer = ring.attach_consumer().unwrap();

@@ -29,6 +29,7 @@ over_both_backends! {
     a_producer_killed_at_any_instruction_of_its_attach_never_was_or_ends_the_stream
     a_producer_killed_at_any_instruction_of_its_detach_ends_the_stream
     a_producer_killed_at_any_instruction_of_closing_ends_the_stream
+    a_producer_killed_at_any_instruction_of_an_abort_died_once
 }
 
 /// An operation of a producer that has sent messages before.
@@ -338,6 +339,7 @@ fn a_producer_killed_at_any_instruction_of_its_attach_never_was_or_ends_the_stre
 }
 
 fn ended_stream(case: Case, name: &str, what: &str) {
+    let is_abort = what == "abort";
     let waiting = RefCell::new(case.idle_peer());
     Walk::new(&case, name, Points::Every).kill_before_the_end(
         || {
@@ -355,6 +357,10 @@ fn ended_stream(case: Case, name: &str, what: &str) {
             let mut consumer = waiting.borrow_mut();
             assert_eq!(answer(&mut consumer), "drained 40 EndOfStream");
             say_ok(&mut consumer, "drop-consumer");
+            let info = ring.info().unwrap();
+            let (finished, died) = (info.finished_producers(), info.died_producers());
+            assert_eq!(finished + died, 1, "it is counted once");
+            assert!(!is_abort || died == 1, "an abort never finishes");
             let consumer = ring.attach_consumer().unwrap();
             let promise = Promise {
                 point,
@@ -374,4 +380,8 @@ fn a_producer_killed_at_any_instruction_of_its_detach_ends_the_stream(case: Case
 
 fn a_producer_killed_at_any_instruction_of_closing_ends_the_stream(case: Case) {
     ended_stream(case, "close", "close");
+}
+
+fn a_producer_killed_at_any_instruction_of_an_abort_died_once(case: Case) {
+    ended_stream(case, "abort", "abort");
 }

@@ -152,6 +152,13 @@ impl Peer {
                 marker();
                 Ok("ok".to_owned())
             }
+            "abort" => {
+                let producer = self.producer.take().expect("attached");
+                marker();
+                producer.abort();
+                marker();
+                Ok("ok".to_owned())
+            }
             "attach-consumer" => {
                 let ring = self.ring();
                 marker();

@@ -82,8 +82,8 @@ mod sync;
 pub mod tokio;
 
 pub use channel::{
-    Any, Builder, Consumer, HugePages, Interrupter, Kind, Message, MessageRef, Mpsc, Pollable,
-    Producer, RecvBatch, Reservation, Ring, SendBatch, Spsc, WaitStats, any,
+    Any, Builder, Consumer, EndedProducers, HugePages, Interrupter, Kind, Message, MessageRef,
+    Mpsc, Pollable, Producer, RecvBatch, Reservation, Ring, SendBatch, Spsc, WaitStats, any,
     disable_sigbus_handler, force_remove, inspect, list, mpsc, remove, spsc,
 };
 pub use error::{

@@ -36,7 +36,8 @@ pub(crate) struct ConsumerPage {
     /// Inode number of the pid namespace in which the consumer has its pid.
     pub(crate) holder_namespace: AtomicU64,
     _pad1: [u8; LINE - 56],
-    /// Sum of all lane generations when the last end-of-stream was delivered.
+    /// The last end-of-stream that was delivered: in the lower half the sum of all lane generations then, in the upper one
+    /// how many of those producers had not finished, both modulo 2^32.
     pub(crate) end_of_stream: AtomicU64,
     _pad2: [u8; LINE - 8],
     /// How often the current (or last) consumer slept in the kernel. Statistics.

@@ -110,8 +110,8 @@ pub(crate) struct ProducerSeat {
     /// The consumer's generation when this producer attached.
     consumer_generation: u64,
     consumer_seen: bool,
-    /// The stream is complete: a panic takes nothing away from it any more.
-    finished: bool,
+    /// How it counts when it leaves.
+    leaving: Leaving,
     mark: UnwindMark,
 }
 
@@ -230,7 +230,7 @@ impl ProducerSeat {
             generation,
             consumer_generation: ring.view.consumer().generation.load(Ordering::SeqCst),
             consumer_seen: false,
-            finished: false,
+            leaving: Leaving::AsDropped,
             mark: UnwindMark::now(),
         };
         // A consumer that is here now counts as met; whether it is removed shows at the first call.
@@ -248,7 +248,12 @@ impl ProducerSeat {
 
     /// Nothing more is to come, whatever the seat is dropped by.
     pub(crate) fn finish(&mut self) {
-        self.finished = true;
+        self.leaving = Leaving::Finished;
+    }
+
+    /// The stream is incomplete: what is dropped now counts as died.
+    pub(crate) fn abort(&mut self) {
+        self.leaving = Leaving::Aborted;
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -293,6 +298,17 @@ impl ProducerSeat {
     }
 }
 
+/// How a producer that leaves counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Leaving {
+    /// As finished, unless a panic drops it.
+    AsDropped,
+    /// The stream is complete: a panic takes nothing away from it any more.
+    Finished,
+    /// As died: something of the stream is missing.
+    Aborted,
+}
+
 /// What a producer knows about the consumer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ConsumerFate {
@@ -312,8 +328,15 @@ impl Drop for ProducerSeat {
         }
         let page_done = |page: &ProducerPage| {
             page.wait_word.store(0, Ordering::Relaxed);
-            // A panic is no clean end: what was to come after it is missing.
-            if self.finished || !self.mark.is_interrupted() {
+            // A panic is no clean end: what was to come after it is missing. The word is the only difference between
+            // those that finished and those that died, so whoever aborts leaves it alone: wherever that is killed, it
+            // has died once.
+            let has_finished = match self.leaving {
+                Leaving::AsDropped => !self.mark.is_interrupted(),
+                Leaving::Finished => true,
+                Leaving::Aborted => false,
+            };
+            if has_finished {
                 let finished = page.finished.load(Ordering::Relaxed).wrapping_add(1);
                 page.finished.store(finished, Ordering::Relaxed);
             }
@@ -324,6 +347,45 @@ impl Drop for ProducerSeat {
         // A removed ring has no seat to give up, and nobody to tell.
         let _ = self.ring.guard.leave(Seat::Producer { lane: self.lane });
         self.ring.object.leave();
+    }
+}
+
+/// The producers up to an end of the stream, since the ring was made: numbers modulo 2^32, because both are one word of
+/// the consumer page. Stored with one store: killed before it, all of the end is due again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct StreamEnd {
+    /// How many had attached.
+    pub(crate) attachments: u32,
+    /// How many of them did not finish.
+    pub(crate) died: u32,
+}
+
+impl StreamEnd {
+    /// When all of this many attachments have ended.
+    pub(crate) fn new(attachments: u64, finished: u64) -> Self {
+        Self {
+            attachments: attachments as u32,
+            died: attachments.wrapping_sub(finished) as u32,
+        }
+    }
+
+    fn of_word(word: u64) -> Self {
+        Self {
+            attachments: word as u32,
+            died: (word >> 32) as u32,
+        }
+    }
+
+    fn word(self) -> u64 {
+        u64::from(self.died) << 32 | u64::from(self.attachments)
+    }
+
+    /// How many finished and how many died since an earlier end.
+    pub(crate) fn since(self, earlier: Self) -> (u32, u32) {
+        let attached = self.attachments.wrapping_sub(earlier.attachments);
+        // No more than attached: the words are input.
+        let died = self.died.wrapping_sub(earlier.died).min(attached);
+        (attached - died, died)
     }
 }
 
@@ -441,16 +503,30 @@ impl ConsumerSeat {
         attachments(&self.ring)
     }
 
-    /// The same sum when an end-of-stream was delivered last.
-    pub(crate) fn delivered_end(&self) -> u64 {
-        self.page().end_of_stream.load(Ordering::Relaxed)
+    /// How many of them left on purpose. Exact while none is attached.
+    pub(crate) fn finished(&self) -> u64 {
+        (0..self.ring.lanes())
+            .map(|lane| {
+                self.ring
+                    .view
+                    .lane(lane)
+                    .producer()
+                    .finished
+                    .load(Ordering::SeqCst)
+            })
+            .fold(0, u64::wrapping_add)
     }
 
-    /// Notes that the end of the stream of so many producers was delivered.
-    pub(crate) fn note_end(&self, attachments: u64) {
+    /// The end of the stream that was delivered last.
+    pub(crate) fn delivered_end(&self) -> StreamEnd {
+        StreamEnd::of_word(self.page().end_of_stream.load(Ordering::Relaxed))
+    }
+
+    /// Notes that this end of the stream was delivered.
+    pub(crate) fn note_end(&self, end: StreamEnd) {
         self.page()
             .end_of_stream
-            .store(attachments, Ordering::Relaxed);
+            .store(end.word(), Ordering::Relaxed);
     }
 
     /// Says that nothing more is taken, and wakes every producer that waits for room.

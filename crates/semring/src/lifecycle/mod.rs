@@ -23,7 +23,9 @@ mod unwinding;
 
 use std::sync::Arc;
 
-pub(crate) use attach::{ConsumerFate, ConsumerSeat, ProducerSeat, generation_at, note_count};
+pub(crate) use attach::{
+    ConsumerFate, ConsumerSeat, ProducerSeat, StreamEnd, generation_at, note_count,
+};
 pub(crate) use create::create;
 pub use force::RemoveOutcome;
 pub(crate) use force::force_remove;

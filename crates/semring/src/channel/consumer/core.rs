@@ -31,7 +31,7 @@ use crate::channel::pending::Pending;
 use crate::error::{RecvError, RemoveError};
 use crate::guard::wait::{Deadline, Outcome};
 use crate::guard::{GuardError, WakeTarget};
-use crate::lifecycle::{ConsumerSeat, Removal, note_count, remove_idle};
+use crate::lifecycle::{ConsumerSeat, Removal, StreamEnd, note_count, remove_idle};
 use crate::os::{barrier, clock};
 use crate::ring::Damage;
 use crate::ring::consume::{Found, LaneConsumer};
@@ -293,7 +293,7 @@ impl ConsumerCore {
         // Producers that are gone by now published before: look again, then believe the end.
         match (self.find()?, ended) {
             (Some(next), _) => Ok(next),
-            (None, Some(attachments)) => Err(self.end(attachments)),
+            (None, Some(ended)) => Err(self.end(ended)),
             (None, None) => Err(RecvError::Empty),
         }
     }
@@ -341,22 +341,23 @@ impl ConsumerCore {
         }
     }
 
-    fn end(&mut self, attachments: u64) -> RecvError {
+    fn end(&mut self, ended: StreamEnd) -> RecvError {
+        let recorded = self.rest.seat.delivered_end();
         self.rest
             .pending
-            .change(|pending| pending.end.returned(attachments));
+            .change(|pending| pending.end.returned(ended, recorded));
         RecvError::EndOfStream
     }
 
     /// Records the end that was returned last, if that has not been done.
     pub(super) fn record_end(&mut self) {
         if self.rest.pending.end.has_to_record()
-            && let Some(attachments) = self
+            && let Some(end) = self
                 .rest
                 .pending
                 .change(|pending| pending.end.take_to_record())
         {
-            self.rest.seat.note_end(attachments);
+            self.rest.seat.note_end(end);
         }
     }
 

@@ -9,15 +9,29 @@
 //! could act on the end leaves it to its successor.
 
 use crate::guard::GuardError;
-use crate::lifecycle::{ConsumerSeat, UnwindMark};
+use crate::lifecycle::{ConsumerSeat, StreamEnd, UnwindMark};
 
 /// What a consumer knows of the end of its stream.
 #[derive(Debug, Default)]
 pub(super) struct EndOfStream {
     /// Messages were found since the last end, or a removal at the last end did not succeed.
     is_open: bool,
-    /// An end was returned for this many attachments, and is not recorded yet.
-    to_record: Option<(u64, UnwindMark)>,
+    /// An end that was returned, and is not recorded yet.
+    to_record: Option<(StreamEnd, UnwindMark)>,
+    /// How many producers had finished and died at the last end that was returned, since the one before.
+    last_counts: Option<EndedProducers>,
+}
+
+/// The producers of a stream that has ended: all that attached since the end before it, or since the ring was made. Also
+/// those that were gone before this consumer came: what they meant to send is missing all the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct EndedProducers {
+    /// How many left on purpose: dropped or [closed](crate::Producer::close).
+    pub finished: u32,
+    /// How many were killed, crashed, dropped by a panic, or [aborted](crate::Producer::abort). What each of them meant to
+    /// send after its last message is missing.
+    pub died: u32,
 }
 
 impl EndOfStream {
@@ -35,15 +49,22 @@ impl EndOfStream {
         self.is_open
     }
 
-    /// An end was returned to the caller, for this many attachments.
-    pub(super) fn returned(&mut self, attachments: u64) {
-        self.to_record = Some((attachments, UnwindMark::now()));
+    /// An end was returned to the caller; `recorded` is the one before it.
+    pub(super) fn returned(&mut self, end: StreamEnd, recorded: StreamEnd) {
+        let (finished, died) = end.since(recorded);
+        self.last_counts = Some(EndedProducers { finished, died });
+        self.to_record = Some((end, UnwindMark::now()));
         self.is_open = false;
     }
 
+    /// The producers of the stream whose end was returned last.
+    pub(super) fn last_counts(&self) -> Option<EndedProducers> {
+        self.last_counts
+    }
+
     /// The end that is to be recorded now.
-    pub(super) fn take_to_record(&mut self) -> Option<u64> {
-        self.to_record.take().map(|(attachments, _)| attachments)
+    pub(super) fn take_to_record(&mut self) -> Option<StreamEnd> {
+        self.to_record.take().map(|(end, _)| end)
     }
 
     /// Forgets the end that is to be recorded if a panic drops the consumer: it was not acted on.
@@ -55,14 +76,16 @@ impl EndOfStream {
         self.to_record.is_some()
     }
 
-    /// Whether an end is due, when all of this many attachments have ended and one for `recorded` is in the ring.
-    fn is_due(&self, attachments: u64, recorded: u64) -> bool {
-        self.is_open || attachments != recorded
+    /// Whether an end is due, when all attachments have ended and `recorded` is in the ring.
+    fn is_due(&self, end: StreamEnd, recorded: StreamEnd) -> bool {
+        self.is_open || end.attachments != recorded.attachments
     }
 
-    /// How many attachments have come to their end, if all have and no end-of-stream was delivered for
-    /// them.
-    pub(super) fn ended_attachments(&self, seat: &ConsumerSeat) -> Result<Option<u64>, GuardError> {
+    /// The end to which all attachments have come, if all have and no end-of-stream was delivered for them.
+    pub(super) fn ended_attachments(
+        &self,
+        seat: &ConsumerSeat,
+    ) -> Result<Option<StreamEnd>, GuardError> {
         // Where somebody attaches all the time there is no end yet.
         for _ in 0..64 {
             // The sum before and after the check: if nobody attached in between, it is the sum of exactly
@@ -71,9 +94,12 @@ impl EndOfStream {
             if !seat.ring().guard.producers_gone()? {
                 return Ok(None);
             }
+            // A producer counts itself as finished before it gives its role up.
+            let finished = seat.finished();
             if seat.attachments() == before {
-                let due = self.is_due(before, seat.delivered_end());
-                return Ok(due.then_some(before));
+                let end = StreamEnd::new(before, finished);
+                let due = self.is_due(end, seat.delivered_end());
+                return Ok(due.then_some(end));
             }
         }
         Ok(None)
@@ -84,52 +110,76 @@ impl EndOfStream {
 mod tests {
     use super::*;
 
+    fn end(attachments: u64) -> StreamEnd {
+        StreamEnd::new(attachments, attachments)
+    }
+
     #[test]
     fn no_end_is_due_before_somebody_attached() {
-        assert!(!EndOfStream::default().is_due(0, 0));
-        assert!(EndOfStream::default().is_due(1, 0));
+        assert!(!EndOfStream::default().is_due(end(0), end(0)));
+        assert!(EndOfStream::default().is_due(end(1), end(0)));
     }
 
     #[test]
     fn an_end_is_due_once_for_each_attachment() {
-        let mut end = EndOfStream::default();
-        end.open();
-        assert!(end.is_due(1, 0));
-        end.returned(1);
-        assert_eq!(end.take_to_record(), Some(1));
-        assert_eq!(end.take_to_record(), None);
-        assert!(!end.is_due(1, 1));
-        assert!(end.is_due(2, 1), "another one attached");
+        let mut state = EndOfStream::default();
+        state.open();
+        assert!(state.is_due(end(1), end(0)));
+        state.returned(end(1), end(0));
+        assert_eq!(state.take_to_record(), Some(end(1)));
+        assert_eq!(state.take_to_record(), None);
+        assert!(!state.is_due(end(1), end(1)));
+        assert!(state.is_due(end(2), end(1)), "another one attached");
     }
 
     #[test]
     fn messages_without_an_attachment_make_an_end_due() {
         // The predecessor returned the end, and was killed with messages that it had not released.
-        let mut end = EndOfStream::default();
-        assert!(!end.is_due(3, 3));
-        end.open();
-        assert!(end.is_due(3, 3));
+        let mut state = EndOfStream::default();
+        assert!(!state.is_due(end(3), end(3)));
+        state.open();
+        assert!(state.is_due(end(3), end(3)));
     }
 
     #[test]
     fn an_end_is_not_recorded_when_it_is_returned() {
-        let mut end = EndOfStream::default();
-        end.open();
-        end.returned(7);
-        assert!(end.has_to_record() && !end.is_open());
+        let mut state = EndOfStream::default();
+        state.open();
+        state.returned(end(7), end(0));
+        assert!(state.has_to_record() && !state.is_open());
+    }
+
+    #[test]
+    fn an_end_counts_the_producers_since_the_one_before() {
+        let mut state = EndOfStream::default();
+        assert_eq!(state.last_counts(), None);
+        // Five attached, three finished.
+        state.returned(StreamEnd::new(5, 3), StreamEnd::default());
+        let counts = |finished, died| Some(EndedProducers { finished, died });
+        assert_eq!(state.last_counts(), counts(3, 2));
+        state.returned(StreamEnd::new(9, 7), StreamEnd::new(5, 3));
+        assert_eq!(state.last_counts(), counts(4, 0));
+        state.returned(StreamEnd::new(10, 7), StreamEnd::new(9, 7));
+        assert_eq!(state.last_counts(), counts(0, 1));
+        // Over the end of the numbers, and of words that contradict each other.
+        let (near, far) = (u64::from(u32::MAX), 1 << 32 | 2);
+        state.returned(StreamEnd::new(far, far - 1), StreamEnd::new(near, near));
+        assert_eq!(state.last_counts(), counts(2, 1));
+        state.returned(StreamEnd::new(1, 99), StreamEnd::default());
+        assert_eq!(state.last_counts(), counts(0, 1));
     }
 
     #[test]
     fn is_quiet_only_within_a_stream() {
-        let mut end = EndOfStream::default();
-        assert!(!end.is_quiet(), "the first message opens it");
-        end.open();
-        assert!(end.is_quiet());
-        end.returned(1);
-        assert!(!end.is_quiet());
-        end.open();
-        assert!(!end.is_quiet(), "the end is to be recorded first");
-        end.take_to_record();
-        assert!(end.is_quiet());
+        let mut state = EndOfStream::default();
+        assert!(!state.is_quiet(), "the first message opens it");
+        state.open();
+        assert!(state.is_quiet());
+        state.returned(end(1), end(0));
+        assert!(!state.is_quiet());
+        state.open();
+        assert!(!state.is_quiet(), "the end is to be recorded first");
+        state.take_to_record();
+        assert!(state.is_quiet());
     }
 }

@@ -8,7 +8,7 @@ use crate::guard::doorbell::{Waker, is_in_burst};
 use crate::guard::interrupt::InterruptFlag;
 use crate::guard::wait::{PeerCheck, Waiting, Wakeup};
 use crate::guard::{GuardError, Seat, Waited, WakeTarget};
-use crate::lifecycle::{ConsumerSeat, note_count};
+use crate::lifecycle::{ConsumerSeat, StreamEnd, note_count};
 use crate::os::barrier;
 use crate::ring::consume::LaneConsumer;
 use crate::ring::merge::Merge;
@@ -92,7 +92,7 @@ pub(super) struct MessageWait<'a> {
     end: &'a EndOfStream,
     interrupt: Arc<InterruptFlag>,
     /// The attachments whose stream has ended, if the last check found that out.
-    ended: Option<u64>,
+    ended: Option<StreamEnd>,
     /// The last sleep was ended by a token.
     woken: bool,
 }
@@ -117,7 +117,7 @@ impl<'a> MessageWait<'a> {
     }
 
     /// The attachments whose stream has ended, if the last check found that out.
-    pub(super) fn ended(&self) -> Option<u64> {
+    pub(super) fn ended(&self) -> Option<StreamEnd> {
         self.ended
     }
 }

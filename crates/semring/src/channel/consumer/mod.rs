@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 pub use self::batch::RecvBatch;
 use self::core::ConsumerCore;
+pub use self::end_of_stream::EndedProducers;
 pub use self::message::{Message, MessageRef};
 use super::builder::HandleOptions;
 use super::interrupt::Interrupter;
@@ -239,6 +240,26 @@ impl Consumer {
             return 0;
         }
         self.core.rest.seat.attachments()
+    }
+
+    /// The producers of the stream whose end this consumer received last; `None` before the first
+    /// [`RecvError::EndOfStream`].
+    ///
+    /// ```
+    /// # let name = format!("doc-ended-{}", std::process::id());
+    /// # let ring = semring::mpsc::Builder::new(&name).create()?;
+    /// let mut consumer = ring.attach_consumer()?;
+    /// drop(ring.attach_producer()?);
+    /// ring.attach_producer()?.abort();
+    /// assert_eq!(consumer.recv().unwrap_err(), semring::RecvError::EndOfStream);
+    /// let ended = consumer.ended_producers().unwrap();
+    /// assert_eq!((ended.finished, ended.died), (1, 1)); // the stream is incomplete
+    /// # consumer.remove_at_end()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn ended_producers(&self) -> Option<EndedProducers> {
+        self.core.rest.pending.end.last_counts()
     }
 
     /// Messages released since the ring was made, those of predecessors included.

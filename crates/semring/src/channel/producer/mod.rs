@@ -246,6 +246,26 @@ impl<K: Kind> Producer<K> {
         }
     }
 
+    /// Detaches from a stream that is incomplete: for a producer that failed. It counts as died, as if it had been killed
+    /// ([`RingInfo::died_producers`](crate::RingInfo::died_producers)), so its consumer learns at the end of the stream
+    /// that something is missing. What was committed stays, and is delivered; the lane is free at once.
+    ///
+    /// ```
+    /// # let name = format!("doc-abort-{}", std::process::id());
+    /// let ring = semring::spsc::Builder::new(&name).create()?;
+    /// let mut producer = ring.attach_producer()?;
+    /// producer.send(b"the first half")?;
+    /// producer.abort(); // the second one can't be had
+    /// let info = ring.info()?;
+    /// assert_eq!((info.finished_producers(), info.died_producers()), (0, 1));
+    /// assert_eq!((info.producers(), info.unread_messages()), (0, 1));
+    /// # ring.remove()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn abort(mut self) {
+        self.core.seat.abort();
+    }
+
     /// The longest message in bytes: a quarter of the lane's capacity.
     #[must_use]
     pub fn max_message_bytes(&self) -> usize {
