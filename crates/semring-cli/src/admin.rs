@@ -14,7 +14,7 @@ use crate::attach::{builder, guarded_by_pipes_because, made};
 use crate::bench::{self, BenchArgs};
 use crate::completions;
 use crate::doctor;
-use crate::exit::{self, Failure};
+use crate::exit::{self, Failure, open_failure};
 use crate::listing::{self, Column};
 use crate::output::refuse_closed_stdout;
 use crate::pages::{self, Program};
@@ -23,7 +23,7 @@ use crate::report;
 use crate::signals;
 use crate::text::print;
 use crate::top::{self, Rhythm};
-use crate::units::parse_time;
+use crate::units::{parse_number, parse_time};
 
 const PROGRAM: &str = "semring";
 
@@ -122,7 +122,7 @@ enum Command {
         #[arg(short, long, value_name = "TIME", value_parser = parse_interval, default_value = "1s")]
         interval: Duration,
         /// End after N looks
-        #[arg(short = 'n', long, value_name = "N")]
+        #[arg(short = 'n', long, value_name = "N", value_parser = parse_number)]
         count: Option<u64>,
     },
     /// Tell whether rings work here, what is in the way, and what helps
@@ -140,19 +140,24 @@ enum Command {
     /// Measure rings beside pipes, sockets and queues, on this machine
     #[command(long_about = bench::ABOUT)]
     Bench(#[command(flatten)] BenchArgs),
-    /// Print completions for a shell
+    /// Print completions for a shell: source <(semring completions bash)
     Completions {
         shell: clap_complete::Shell,
-        /// For which program
-        #[arg(value_enum, default_value_t = Program::Semring)]
-        program: Program,
+        /// For one program only [all three]
+        #[arg(value_enum)]
+        program: Option<Program>,
     },
-    /// Print a man page: semring man semring-producer | man -l -
-    #[command(hide = true)]
+    /// Print the help of a command or program
+    Help {
+        /// A command of semring, or semring-producer or semring-consumer
+        #[arg(value_name = "COMMAND", default_value = "semring")]
+        command: String,
+    },
+    /// Print a man page, or show it if stdout is a terminal
     Man {
-        /// semring, semring-producer, semring-consumer, or semring-ls and the like
-        #[arg(default_value = "semring")]
-        page: String,
+        /// A command of semring, or semring-producer or semring-consumer
+        #[arg(value_name = "COMMAND", default_value = "semring")]
+        command: String,
     },
 }
 
@@ -238,7 +243,8 @@ fn run() -> Result<u8, Failure> {
             })?;
         }
         Command::Info { address, json } => {
-            let info = semring::inspect(&parse(&address)?)?;
+            let address = parse(&address)?;
+            let info = semring::inspect(&address).map_err(|error| open_failure(&address, error))?;
             print(&if json {
                 listing::json_with_lanes(&info)
             } else {
@@ -273,8 +279,12 @@ fn run() -> Result<u8, Failure> {
         } => return top::run(json, Rhythm { interval, count }),
         Command::Doctor { json } => return doctor::run(json),
         Command::Bench(args) => return bench::run(args),
-        Command::Completions { shell, program } => print(&pages::completions(shell, program))?,
-        Command::Man { page } => print(&pages::man(&page)?)?,
+        Command::Completions { shell, program } => print(&match program {
+            Some(program) => pages::completions(shell, program),
+            None => pages::all_completions(shell),
+        })?,
+        Command::Help { command } => args::help(pages::named(&command)?)?,
+        Command::Man { command } => pages::show(&pages::man(&command)?)?,
     }
     Ok(exit::DONE)
 }

@@ -53,7 +53,7 @@ Examples:
   semring prune --dry-run
   semring doctor
   source <(semring completions bash)
-  semring man semring-producer | man -l -
+  semring man producer
 
 ";
 
@@ -146,6 +146,7 @@ Keys:
   q, Esc, Ctrl-C    end
   Ctrl-Z            stop, until fg continues it
   Up, Down, k, j    choose the ring whose lanes are shown
+  ?                 explain the columns and keys
 
 Examples:
   semring top
@@ -177,7 +178,24 @@ Examples:
 Examples:
   source <(semring completions bash)
   semring completions zsh > ~/.zfunc/_semring
-  semring completions fish semring-producer | source
+  semring completions fish | source
+  semring completions fish semring-producer
+
+"
+        }
+        "help" => {
+            "\
+Examples:
+  semring help ls
+  semring help producer
+
+"
+        }
+        "man" => {
+            "\
+Examples:
+  semring man ls
+  semring man producer | man -l -
 
 "
         }

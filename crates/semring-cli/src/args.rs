@@ -12,7 +12,7 @@ use crate::afterwords;
 use crate::exit::{self, Failure};
 use crate::framing::Framing;
 use crate::text::print;
-use crate::units::{parse_bytes, parse_mode, parse_time};
+use crate::units::{parse_bytes, parse_mode, parse_number, parse_time};
 
 pub(crate) const ADDRESS_HELP: &str =
     "NAME or posix:NAME, sysv:NAME, sysv:0x12340001, sysv:PATH#ID, file:PATH, fd:N";
@@ -61,7 +61,7 @@ pub(crate) struct ConsumerArgs {
     #[arg(long)]
     pub(crate) follow: bool,
     /// End after N messages; producers then end, too
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_number)]
     pub(crate) count: Option<u64>,
     /// Don't remove the ring, whoever made it
     #[arg(long)]
@@ -101,11 +101,11 @@ impl RingArgs {
 /// What a new ring is made of, and an existing one must be.
 #[derive(Args, Debug)]
 pub(crate) struct ShapeArgs {
-    /// Bytes for each producer, 4K to 4G, rounded up to a power of two [new ring: 256K]
+    /// Bytes for each producer, 1 to 4G, rounded up to a power of two of at least 4K [new ring: 256K]
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub(crate) capacity: Option<u64>,
     /// How many producers can be attached at once, 1 to 240 [new ring: 8]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_lanes)]
     pub(crate) producers: Option<usize>,
     /// Permission bits, octal [new ring: 0600]
     #[arg(long, value_name = "MODE", value_parser = parse_mode)]
@@ -147,10 +147,14 @@ impl FramingArgs {
     }
 }
 
+fn parse_lanes(text: &str) -> Result<usize, String> {
+    parse_number(text).map(|lanes| usize::try_from(lanes).unwrap_or(usize::MAX))
+}
+
 /// How a transfer behaves, and what it says.
 #[derive(Args, Debug)]
 pub(crate) struct MannerArgs {
-    /// End with 124 if nothing moved for this long, such as 250ms, 5s, 2m; 0 is never
+    /// End with 124 if nothing moved for this long, such as 250ms, 5s, 2m, or 5 for seconds; 0 is never
     #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "0")]
     timeout: Duration,
     /// At most this many bytes a second of stdin or stdout, such as 64K or 1MB; 0 is no limit
@@ -189,11 +193,11 @@ impl MannerArgs {
 }
 
 /// How to wait.
-#[derive(ValueEnum, Clone, Copy, Debug)]
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Wait {
-    /// Look without pause: lowest latency, one CPU spent
+    /// Look without pause: lowest latency, uses one CPU
     Spin,
-    /// Look, giving the CPU to others in between
+    /// Look, giving the CPU to others in between; under a real-time policy only to those of its own priority
     Yield,
     /// Look for some microseconds, then sleep
     Adaptive,
@@ -233,6 +237,19 @@ impl From<Guard> for GuardChoice {
     }
 }
 
+/// The long help of a program or command.
+pub(crate) fn help(mut command: clap::Command) -> Result<(), Failure> {
+    print_styled(&command.render_long_help())
+}
+
+fn print_styled(text: &clap::builder::StyledStr) -> Result<(), Failure> {
+    if colours_wanted() {
+        print(&text.ansi().to_string())
+    } else {
+        print(&text.to_string())
+    }
+}
+
 /// The command with what follows its options, and the same for its own commands.
 pub(crate) fn command<P: CommandFactory>() -> clap::Command {
     let command = P::command();
@@ -263,20 +280,44 @@ pub(crate) fn parse<P: Parser>(
 fn ended(program: &str, error: &clap::Error) -> Failure {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            let text = error.render();
-            let printed = if colours_wanted() {
-                print(&text.ansi().to_string())
-            } else {
-                print(&text.to_string())
-            };
+            let printed = print_styled(&error.render());
             printed.map_or_else(|failure| failure, |()| Failure::new(exit::DONE, ""))
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Failure::new(
             exit::USAGE,
-            format!("what to do is missing; see {program} --help"),
+            format!("missing command; see {program} --help"),
         ),
-        _ => Failure::new(exit::USAGE, usage_sentence(program, &error.to_string())),
+        kind => {
+            let rendered = error.to_string();
+            let command = failed_command(program, &rendered);
+            let sentence =
+                if kind == ErrorKind::MissingRequiredArgument && rendered.contains("<RING>") {
+                    let list = match program {
+                        "semring" => "semring ls lists the rings",
+                        _ => "any name will do, such as orders",
+                    };
+                    format!("missing RING: {list}; see {command} --help")
+                } else {
+                    usage_sentence(&command, &rendered)
+                };
+            Failure::new(exit::USAGE, sentence)
+        }
     }
+}
+
+/// The command whose usage an error shows: `semring info`, say.
+fn failed_command(program: &str, rendered: &str) -> String {
+    let usage = rendered
+        .split_once("Usage: ")
+        .map_or("", |(_, usage)| usage);
+    let is_name = |word: &&str| {
+        word.bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+    };
+    let words = usage.split_whitespace().skip(1);
+    words
+        .take_while(|word| is_name(word) && !word.starts_with('-'))
+        .fold(program.to_owned(), |command, word| command + " " + word)
 }
 
 /// Whether stdout is a terminal that shows colours, and nobody objects.

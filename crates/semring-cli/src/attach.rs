@@ -6,9 +6,10 @@ use std::time::Instant;
 use semring::any::{Builder, Ring};
 use semring::{Address, AttachError, Backend};
 
-use crate::args::{MannerArgs, RingArgs, ShapeArgs};
-use crate::exit::{self, Failure, attach_failure};
+use crate::args::{MannerArgs, RingArgs, ShapeArgs, Wait};
+use crate::exit::{self, Failure, attach_failure, open_failure};
 use crate::report::Report;
+use crate::scheduling::is_real_time;
 use crate::signals::Signals;
 use crate::units::count;
 
@@ -35,8 +36,9 @@ pub(crate) fn attach<R>(
     signals: &Signals,
     take_role: impl Fn(&Ring) -> Result<R, AttachError>,
 ) -> Result<(Ring, R), Failure> {
-    let address = Address::try_from(&*args.address);
-    if address.is_ok_and(|address| address.backend() == Backend::Anonymous) {
+    let address = Address::try_from(&*args.address)
+        .map_err(|error| Failure::new(exit::USAGE, error.to_string()))?;
+    if address.backend() == Backend::Anonymous {
         let why = "nobody else could reach such memory";
         return Err(Failure::new(
             exit::USAGE,
@@ -47,10 +49,18 @@ pub(crate) fn attach<R>(
         .wait(args.wait.into())
         .lock_memory(args.lock_memory)
         .auto_remove(true);
+    if args.wait == Wait::Yield && is_real_time() {
+        report.mention(
+            "--wait yield under a real-time policy gives the CPU to no process of lower priority; \
+             --wait adaptive does",
+        );
+    }
     let began = Instant::now();
     loop {
-        let ring = if args.no_create {
-            builder.open()?
+        let ring = if args.no_create || address.to_string().starts_with("fd:") {
+            builder
+                .open()
+                .map_err(|error| open_failure(&address, error))?
         } else {
             builder.open_or_create()?
         };

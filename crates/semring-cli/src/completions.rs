@@ -52,6 +52,49 @@ pub(crate) fn script(shell: Shell, mut command: Command) -> String {
     }
 }
 
+/// One script for all programs, to be sourced or stored.
+pub(crate) fn script_of_all(shell: Shell, commands: impl Iterator<Item = Command>) -> String {
+    let commands: Vec<Command> = commands.collect();
+    let names: Vec<String> = commands.iter().map(|c| c.get_name().to_owned()).collect();
+    let scripts = commands.into_iter().map(|command| script(shell, command));
+    match shell {
+        Shell::Zsh => zsh_of_all(&names, scripts),
+        Shell::PowerShell => {
+            // They must stand before everything else, once.
+            let is_import = |line: &&str| line.starts_with("using namespace ");
+            let scripts: Vec<String> = scripts.collect();
+            let imports = scripts.first().map_or("", String::as_str).lines();
+            let rest = scripts.iter().flat_map(|script| script.lines());
+            imports
+                .filter(is_import)
+                .chain(rest.filter(|line| !is_import(line)))
+                .map(|line| format!("{line}\n"))
+                .collect()
+        }
+        _ => scripts.collect(),
+    }
+}
+
+/// Zsh: sourced, each program gets its function. As a file of `fpath` it is called as the function of
+/// whichever program was completed first.
+fn zsh_of_all(names: &[String], scripts: impl Iterator<Item = String>) -> String {
+    let mut result = format!("#compdef {}\n", names.join(" "));
+    for (script, name) in scripts.zip(names) {
+        let end = format!("if [ \"$funcstack[1]\" = \"_{name}\" ]; then");
+        let body = script.split_once('\n').map_or("", |(_, body)| body);
+        result += body.split_once(&end).map_or(body, |(body, _)| body);
+    }
+    let first = names.first().map_or("", String::as_str);
+    for name in names {
+        let _ = writeln!(result, "compdef _{name} {name}");
+    }
+    let _ = writeln!(
+        result,
+        "if [ \"$funcstack[1]\" = \"_{first}\" ]; then\n    \"_$service\" \"$@\"\nfi"
+    );
+    result
+}
+
 /// Options behind which a value of their own stands.
 fn value_options(command: &Command) -> Vec<String> {
     let takes = |arg: &&Arg| !arg.is_positional() && arg.get_action().takes_values();

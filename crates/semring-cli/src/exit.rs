@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use semring::{AttachError, CreateError, OpenError, OpenOrCreateError, RemoveError};
+use semring::{Address, AttachError, CreateError, OpenError, OpenOrCreateError, RemoveError};
 
 /// Done, or end of stream.
 pub(crate) const DONE: u8 = 0;
@@ -110,6 +110,19 @@ impl From<RemoveError> for Failure {
             RemoveError::Permission { .. } => Self::new(PERMISSION, error.to_string()),
             _ => Self::run_time(error.to_string()),
         }
+    }
+}
+
+/// Why the ring at `address` could not be opened. There is no missing ring behind a descriptor: it is not open.
+pub(crate) fn open_failure(address: &Address, error: OpenError) -> Failure {
+    let is_missing = matches!(error, OpenError::NotFound { .. });
+    let failure = Failure::from(error);
+    match address.to_string().strip_prefix("fd:") {
+        Some(number) if is_missing && !number.starts_with('/') => Failure {
+            sentence: format!("fd:{number}: descriptor {number} is not open"),
+            ..failure
+        },
+        _ => failure,
     }
 }
 

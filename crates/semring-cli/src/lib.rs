@@ -24,6 +24,7 @@ mod pace;
 mod pages;
 mod prune;
 mod report;
+mod scheduling;
 mod signals;
 mod sink;
 mod text;

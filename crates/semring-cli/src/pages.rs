@@ -1,6 +1,7 @@
 //! Man pages and completions, from the declarations of the options.
 
-use std::io;
+use std::io::{self, IsTerminal, Write};
+use std::process::Stdio;
 
 use clap::{Command, CommandFactory, ValueEnum};
 use clap_complete::Shell;
@@ -9,8 +10,9 @@ use clap_mangen::roff::{Roff, roman};
 
 use crate::admin::AdminArgs;
 use crate::afterwords;
-use crate::args::{ConsumerArgs, ProducerArgs};
+use crate::args::{self, ConsumerArgs, ProducerArgs};
 use crate::exit::{self, Failure};
+use crate::text::print;
 
 /// The programs.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,38 +32,78 @@ fn command(program: Program) -> Command {
     }
 }
 
+/// A completion script for all programs.
+pub(crate) fn all_completions(shell: Shell) -> String {
+    let programs = Program::value_variants().iter().copied();
+    crate::completions::script_of_all(shell, programs.map(command))
+}
+
 /// A completion script.
 pub(crate) fn completions(shell: Shell, program: Program) -> String {
     crate::completions::script(shell, command(program))
 }
 
-/// A man page, in roff.
-pub(crate) fn man(page: &str) -> Result<String, Failure> {
-    let programs = [Program::Semring, Program::Producer, Program::Consumer].map(command);
-    let mut admin = AdminArgs::command();
+/// A program, or a command of `semring`: `ls` or `semring-ls`, with the name `semring-ls`.
+pub(crate) fn named(name: &str) -> Result<Command, Failure> {
+    let mut programs = [
+        args::command::<ProducerArgs>(),
+        args::command::<ConsumerArgs>(),
+    ];
+    let mut admin = args::command::<AdminArgs>();
     admin.build();
-    let subcommands = admin
-        .get_subcommands()
-        .filter(|command| !command.is_hide_set())
-        .map(|command| {
-            let name = format!("semring-{}", command.get_name());
-            command.clone().name(name)
-        });
-    let Some(command) = programs
-        .into_iter()
-        .chain(subcommands)
-        .find(|command| command.get_name() == page)
-    else {
-        return Err(Failure::new(
-            exit::USAGE,
-            format!(
-                "no man page {page:?}: there are semring, semring-producer, semring-consumer, semring-ls and the like"
-            ),
-        ));
-    };
+    if name == admin.get_name() {
+        return Ok(admin);
+    }
+    let short = name.strip_prefix("semring-").unwrap_or(name);
+    let program = programs
+        .iter_mut()
+        .find(|program| program.get_name().strip_prefix("semring-") == Some(short));
+    if let Some(program) = program {
+        program.build();
+        return Ok(program.clone());
+    }
+    let commands = || admin.get_subcommands();
+    match commands().find(|command| command.get_name() == short) {
+        Some(command) => Ok(command.clone().name(format!("semring-{short}"))),
+        None => {
+            let names: Vec<&str> = commands().map(Command::get_name).collect();
+            let names = names.join(", ");
+            Err(Failure::new(
+                exit::USAGE,
+                format!("no command {name:?}: there are {names}, producer and consumer"),
+            ))
+        }
+    }
+}
+
+/// The man page of a program or command, in roff.
+pub(crate) fn man(name: &str) -> Result<String, Failure> {
     let mut roff = Vec::new();
-    render(command, &mut roff).map_err(|error| Failure::run_time(error.to_string()))?;
+    render(named(name)?, &mut roff).map_err(|error| Failure::run_time(error.to_string()))?;
     Ok(String::from_utf8_lossy(&roff).into_owned())
+}
+
+/// Shows a man page by `man` if stdout is a terminal; prints it otherwise, or if there is no `man`.
+pub(crate) fn show(roff: &str) -> Result<(), Failure> {
+    if !io::stdout().is_terminal() {
+        return print(roff);
+    }
+    let man = std::process::Command::new("man")
+        .args(["-l", "-"])
+        .stdin(Stdio::piped())
+        .spawn();
+    let Ok(mut man) = man else {
+        return print(roff);
+    };
+    if let Some(mut stdin) = man.stdin.take() {
+        // A reader that ended early shows what it has.
+        let _ = stdin.write_all(roff.as_bytes());
+    }
+    match man.wait() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Failure::run_time(format!("man: {status}"))),
+        Err(error) => Err(Failure::run_time(format!("man: {error}"))),
+    }
 }
 
 fn render(command: Command, roff: &mut Vec<u8>) -> io::Result<()> {
@@ -69,7 +111,9 @@ fn render(command: Command, roff: &mut Vec<u8>) -> io::Result<()> {
     let has_subcommands = command
         .get_subcommands()
         .any(|command| !command.is_hide_set());
-    let man = Man::new(command);
+    let man = Man::new(command)
+        .source(concat!("semring ", env!("CARGO_PKG_VERSION")))
+        .manual("User Commands");
     man.render_title(roff)?;
     man.render_name_section(roff)?;
     man.render_synopsis_section(roff)?;
@@ -165,13 +209,21 @@ mod tests {
                 text.contains(".SH NAME") && text.contains(".SH \"EXIT STATUS\""),
                 "{page}: {text}"
             );
-            assert!(!text.contains("semring-man"), "{page}");
         }
-        assert_eq!(man("semring-man").unwrap_err().code, exit::USAGE);
+        for short in ["ls", "producer", "man"] {
+            assert_eq!(
+                man(short).unwrap(),
+                man(&format!("semring-{short}")).unwrap()
+            );
+        }
+        let failure = man("semring-list").unwrap_err();
+        assert_eq!(failure.code, exit::USAGE);
+        assert!(failure.sentence.contains("ls, info, rm"), "{failure}");
         for shell in Shell::value_variants() {
             for program in Program::value_variants() {
                 assert!(completions(*shell, *program).len() > 100);
             }
+            assert!(all_completions(*shell).contains("semring-consumer"));
         }
     }
 }

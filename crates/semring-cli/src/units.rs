@@ -35,13 +35,21 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "that is more than 2^64 bytes".to_owned())
 }
 
-/// A time such as `250ms`, `5s` or `2m`; `0` is none.
+/// A whole number.
+pub(crate) fn parse_number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "write a number".to_owned())
+}
+
+/// A time such as `250ms`, `5s` or `2m`; a plain number, `5` or `0.5`, is seconds; `0` is none.
 pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    humantime::parse_duration(text)
-        .map_err(|_| "write a time such as 250ms, 5s or 2m; 0 is none".to_owned())
+    let is_number = |byte: u8| byte.is_ascii_digit() || byte == b'.';
+    let seconds = match text.parse() {
+        Ok(seconds) if text.bytes().all(is_number) => Duration::try_from_secs_f64(seconds).ok(),
+        _ => None,
+    };
+    seconds
+        .or_else(|| humantime::parse_duration(text).ok())
+        .ok_or_else(|| "write a time such as 250ms, 5s, 2m, or 5 for seconds; 0 is none".to_owned())
 }
 
 /// Octal permission bits.
@@ -103,7 +111,21 @@ mod tests {
         assert_eq!(parse_time("5s"), Ok(Duration::from_secs(5)));
         assert_eq!(parse_time("2m"), Ok(Duration::from_secs(120)));
         assert_eq!(parse_time("0"), Ok(Duration::ZERO));
-        assert!(parse_time("5").is_err() && parse_time("soon").is_err());
+        assert_eq!(parse_time("5"), Ok(Duration::from_secs(5)));
+        assert_eq!(parse_time("0.5"), Ok(Duration::from_millis(500)));
+        for text in [
+            "soon",
+            "",
+            ".",
+            "1.2.3",
+            "-1",
+            "+1",
+            "1e3",
+            "inf",
+            "99999999999999999999",
+        ] {
+            assert!(parse_time(text).is_err(), "{text}");
+        }
         assert_eq!(parse_mode("0660"), Ok(0o660));
         assert_eq!(parse_mode("600"), Ok(0o600));
         assert!(

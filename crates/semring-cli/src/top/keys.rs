@@ -18,6 +18,7 @@ pub(super) enum Wish {
     Stop,
     Up,
     Down,
+    Help,
 }
 
 /// How long the rest of an escape sequence may take: 50 ms, as in most terminal programs.
@@ -68,6 +69,7 @@ fn wishes(bytes: &[u8]) -> Vec<Wish> {
             CONTROL_Z => found.push(Wish::Stop),
             b'k' => found.push(Wish::Up),
             b'j' => found.push(Wish::Down),
+            b'?' | b'h' => found.push(Wish::Help),
             ESCAPE => match rest {
                 // Control sequences end with a byte from `@` on, those of the function keys with the next byte.
                 [b'[', sequence @ ..] => {
@@ -110,13 +112,14 @@ mod tests {
 
     #[test]
     fn keys_and_escape_sequences() {
-        use Wish::{Down, Quit, Stop, Up};
-        let cases: [(&[u8], &[Wish]); 11] = [
+        use Wish::{Down, Help, Quit, Stop, Up};
+        let cases: [(&[u8], &[Wish]); 12] = [
             (b"q", &[Quit]),
             (b"\x03", &[Quit]),
             (b"\x1b", &[Quit]),
             (b"\x1a", &[Stop]),
             (b"jk", &[Down, Up]),
+            (b"?h", &[Help, Help]),
             (b"\x1b[A\x1b[B", &[Up, Down]),
             (b"\x1bOA\x1bOB", &[Up, Down]),
             // Page up, Ctrl with an arrow, a mouse, Alt with q, a letter without a meaning.

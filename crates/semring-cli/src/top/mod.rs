@@ -107,13 +107,6 @@ struct Sample {
     lanes: Vec<Rates>,
 }
 
-impl Sample {
-    fn sleeping_producers(&self) -> usize {
-        let lanes = self.info.lanes.iter();
-        lanes.filter(|lane| lane.producer_sleeps).count()
-    }
-}
-
 /// Looks, and remembers what the last look saw.
 #[derive(Default)]
 struct Sampler {
@@ -168,7 +161,6 @@ struct Row<'a> {
     #[serde(flatten)]
     rates: Rates,
     consumer_sleeps: bool,
-    sleeping_producers: usize,
     each_lane: Vec<LaneRow<'a>>,
 }
 
@@ -178,7 +170,6 @@ struct LaneRow<'a> {
     record: LaneRecord,
     #[serde(flatten)]
     rates: &'a Rates,
-    producer_sleeps: bool,
 }
 
 fn json_line(sample: &Sample, time: SystemTime) -> String {
@@ -188,12 +179,10 @@ fn json_line(sample: &Sample, time: SystemTime) -> String {
         record: Record::new(&sample.info),
         rates: sample.rates,
         consumer_sleeps: sample.info.consumer_sleeps,
-        sleeping_producers: sample.sleeping_producers(),
         each_lane: lanes
             .map(|((number, lane), rates)| LaneRow {
                 record: LaneRecord::new((number, lane)),
                 rates,
-                producer_sleeps: lane.producer_sleeps,
             })
             .collect(),
     };

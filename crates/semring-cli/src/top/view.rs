@@ -14,6 +14,7 @@ use super::keys::{Wish, wait_for_keys};
 use super::terminal::Taken;
 use super::{Rates, Rhythm, Sample, Sampler};
 use crate::exit::{self, Failure};
+use crate::listing::{fullest_lane, share, waiting_producers};
 use crate::signals::Signals;
 
 /// How long a signal may go unnoticed.
@@ -46,6 +47,7 @@ fn show(taken: &mut Taken, rhythm: Rhythm, signals: &Signals) -> io::Result<()> 
         selected: TableState::default().with_selected(0),
         interval: rhythm.interval,
         colours: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        help: false,
     };
     let mut looks = 1;
     let mut next = rhythm.next_after(Instant::now(), Instant::now());
@@ -82,6 +84,7 @@ fn show(taken: &mut Taken, rhythm: Rhythm, signals: &Signals) -> io::Result<()> 
                     Wish::Stop => taken.stop_all()?,
                     Wish::Up => screen.selected.select_previous(),
                     Wish::Down => screen.selected.select_next(),
+                    Wish::Help => screen.help = !screen.help,
                 }
             }
             taken.terminal.draw(|frame| screen.draw(frame))?;
@@ -100,31 +103,84 @@ struct Screen {
     selected: TableState,
     interval: Duration,
     colours: bool,
+    /// The columns and keys are explained in place of the lanes.
+    help: bool,
 }
 
-/// Names of the columns, and their widths; the first one has what is left.
-const RING_COLUMNS: [(&str, u16); 9] = [
-    ("RING", 0),
-    ("CONSUMER", 9),
-    ("PRODUCERS", 9),
-    ("SENT/s", 7),
-    ("READ/s", 7),
-    ("UNREAD", 8),
-    ("USED", 5),
-    ("ASLEEP", 6),
-    ("DIED", 5),
+/// A column of a table.
+#[derive(Clone, Copy)]
+struct Column {
+    name: &'static str,
+    /// 0: what the others leave.
+    width: u16,
+    /// A narrow terminal leaves out the column with the highest number first; 0 stays.
+    rank: u8,
+    is_text: bool,
+}
+
+const fn number(name: &'static str, width: u16, rank: u8) -> Column {
+    Column {
+        name,
+        width,
+        rank,
+        is_text: false,
+    }
+}
+
+const fn text(name: &'static str, width: u16, rank: u8) -> Column {
+    Column {
+        is_text: true,
+        ..number(name, width, rank)
+    }
+}
+
+const RING_COLUMNS: [Column; 9] = [
+    text("RING", 0, 0),
+    number("CONSUMER", 9, 3),
+    number("PRODUCERS", 9, 4),
+    number("SENT/s", 7, 0),
+    number("READ/s", 7, 5),
+    number("UNREAD", 8, 1),
+    number("FULL", 4, 0),
+    number("ASLEEP", 6, 2),
+    number("DIED", 5, 6),
 ];
 
-const LANE_COLUMNS: [(&str, u16); 8] = [
-    ("LANE", 4),
-    ("PRODUCER", 9),
-    ("SENT/s", 7),
-    ("READ/s", 7),
-    ("UNREAD", 8),
-    ("USED", 0),
-    ("NOTE", 14),
-    ("DIED", 5),
+const LANE_COLUMNS: [Column; 8] = [
+    number("LANE", 4, 0),
+    number("PRODUCER", 9, 2),
+    number("SENT/s", 7, 3),
+    number("READ/s", 7, 5),
+    number("UNREAD", 8, 1),
+    text("USED", 0, 0),
+    text("NOTE", 14, 0),
+    number("DIED", 5, 4),
 ];
+
+/// What the bar of a lane or the name of a ring needs.
+const LEAST_REST: u16 = 8;
+
+/// A name that is longer than this is cut before a column is left out.
+const LONGEST_NAME: u16 = 16;
+
+const HELP: &str = "\
+CONSUMER   its process id
+PRODUCERS  attached ones / lanes
+SENT/s     messages sent in a second
+READ/s     messages released in a second
+UNREAD     messages that wait in the ring
+FULL       how full the fullest lane is
+ASLEEP     C: the consumer sleeps;
+           a number: the producers that
+           sleep until there is room
+DIED       producers that were killed
+
+q, Esc     end
+? h        this page and back
+Up Down    choose the ring whose lanes
+k j        are shown
+Ctrl-Z     stop; fg continues
+A narrow terminal has fewer columns.";
 
 impl Screen {
     fn draw(&mut self, frame: &mut Frame<'_>) {
@@ -133,6 +189,10 @@ impl Screen {
         self.selected.select(Some(selected));
         // The rings have what they need, but leave room for some lanes.
         let height = frame.area().height;
+        if self.help {
+            frame.render_widget(Paragraph::new(HELP), frame.area());
+            return;
+        }
         let wanted = u16::try_from(self.samples.len())
             .unwrap_or(u16::MAX)
             .saturating_add(1);
@@ -154,7 +214,7 @@ impl Screen {
             );
             frame.render_widget(self.lanes(sample, lanes.width), lanes);
         }
-        let help = "q ends · ↑ ↓ select · ASLEEP: C the consumer, a number of producers";
+        let help = "q ends · ? explains · ↑ ↓ select";
         frame.render_widget(Paragraph::new(help).style(Modifier::DIM), foot);
     }
 
@@ -172,17 +232,22 @@ impl Screen {
         let addresses = self.samples.iter();
         let longest = addresses.map(|sample| sample.info.address.to_string().chars().count());
         let longest = u16::try_from(longest.max().unwrap_or(0)).unwrap_or(u16::MAX);
-        let room = width.saturating_sub(fixed(&RING_COLUMNS));
+        let columns = fitting(
+            &RING_COLUMNS,
+            width,
+            longest.clamp(LEAST_REST, LONGEST_NAME),
+        );
+        let room = width.saturating_sub(fixed(&columns));
         let rows = self.samples.iter().map(|sample| {
             let info = &sample.info;
-            let used = share(info.used_bytes(), info.capacity_bytes, info.lanes.len());
+            let used = fullest_lane(info).map_or(0.0, |(_, share)| share);
             let [sent, received] = rates(&sample.rates);
             let consumer = match info.consumer_pid {
                 Some(pid) => pid.to_string(),
                 None if info.state == RingState::GuardMissing => "guard_missing".to_owned(),
                 None => "-".to_owned(),
             };
-            Row::new([
+            let cells = [
                 Cell::new(info.address.to_string()),
                 right(consumer),
                 right(format!("{}/{}", info.producers(), info.lanes.len())),
@@ -192,19 +257,21 @@ impl Screen {
                 right(percent(used)).style(self.tint(used)),
                 right(asleep(sample)),
                 right(info.died_producers().to_string()),
-            ])
+            ];
+            row(cells, &RING_COLUMNS, &columns)
         });
-        table(rows.collect(), &RING_COLUMNS, longest.min(room).max(8))
+        table(rows.collect(), &columns, longest.min(room).max(LEAST_REST))
             .row_highlight_style(Modifier::REVERSED)
     }
 
     fn lanes(&self, sample: &Sample, width: u16) -> Table<'static> {
-        let bar = width.saturating_sub(fixed(&LANE_COLUMNS)).clamp(8, 65);
+        let columns = fitting(&LANE_COLUMNS, width, LEAST_REST);
+        let bar = width.saturating_sub(fixed(&columns)).clamp(LEAST_REST, 65);
         let lanes = sample.info.lanes.iter().zip(&sample.lanes).enumerate();
         let rows = lanes.map(|(number, (lane, moved))| {
-            let used = share(lane.used_bytes, sample.info.capacity_bytes, 1);
+            let used = share(lane.used_bytes, sample.info.capacity_bytes);
             let [sent, received] = rates(moved);
-            Row::new([
+            let cells = [
                 right(number.to_string()),
                 right(
                     lane.producer_pid
@@ -216,9 +283,10 @@ impl Screen {
                 Cell::new(gauge(used, bar)).style(self.tint(used)),
                 Cell::new(note(lane)).style(self.alarm(lane.corrupt_at.is_some())),
                 right(lane.died_producers.to_string()),
-            ])
+            ];
+            row(cells, &LANE_COLUMNS, &columns)
         });
-        table(rows.collect(), &LANE_COLUMNS, bar)
+        table(rows.collect(), &columns, bar)
     }
 
     /// Full is what to look at.
@@ -246,7 +314,7 @@ fn title_of(info: &RingInfo) -> Line<'static> {
     Line::from(vec![
         Span::styled(info.address.to_string(), Modifier::BOLD),
         Span::raw(format!(
-            "  {lanes} of {capacity}, {}, {} finished, {} died",
+            "  {}, {lanes} of {capacity}, {} finished, {} died",
             info.state,
             info.finished_producers(),
             info.died_producers()
@@ -255,20 +323,45 @@ fn title_of(info: &RingInfo) -> Line<'static> {
 }
 
 /// Width of all columns but the one that has what is left, and of the gaps.
-fn fixed(columns: &[(&str, u16)]) -> u16 {
-    columns.iter().map(|(_, width)| width + 1).sum::<u16>() - 1
+fn fixed(columns: &[Column]) -> u16 {
+    columns.iter().map(|column| column.width + 1).sum::<u16>() - 1
 }
 
-fn table(rows: Vec<Row<'static>>, columns: &[(&'static str, u16)], rest: u16) -> Table<'static> {
-    let widths = columns.iter().map(|&(_, width)| match width {
+/// The columns that have room beside a rest of this width.
+fn fitting(all: &[Column], width: u16, rest: u16) -> Vec<Column> {
+    let mut columns = all.to_vec();
+    while fixed(&columns) + rest > width {
+        let last = columns.iter().map(|column| column.rank).max();
+        let Some(last @ 1..) = last else { break };
+        columns.retain(|column| column.rank != last);
+    }
+    columns
+}
+
+/// A row of those cells whose columns are shown.
+fn row<const N: usize>(
+    cells: [Cell<'static>; N],
+    all: &[Column; N],
+    shown: &[Column],
+) -> Row<'static> {
+    let cells = cells.into_iter().zip(all);
+    Row::new(cells.filter_map(|(cell, column)| {
+        let is_shown = shown.iter().any(|other| other.name == column.name);
+        is_shown.then_some(cell)
+    }))
+}
+
+fn table(rows: Vec<Row<'static>>, columns: &[Column], rest: u16) -> Table<'static> {
+    let widths = columns.iter().map(|column| match column.width {
         0 => Constraint::Length(rest),
         width => Constraint::Length(width),
     });
-    let heads = columns.iter().map(|&(name, _)| match name {
-        "RING" | "USED" | "NOTE" if name != "USED" || columns.len() == LANE_COLUMNS.len() => {
-            Cell::new(name)
+    let heads = columns.iter().map(|column| {
+        if column.is_text {
+            Cell::new(column.name)
+        } else {
+            right(column.name.to_owned())
         }
-        name => right(name.to_owned()),
     });
     let head = Row::new(heads).style(Modifier::BOLD);
     Table::new(rows, widths.collect::<Vec<_>>())
@@ -278,16 +371,6 @@ fn table(rows: Vec<Row<'static>>, columns: &[(&'static str, u16)], rest: u16) ->
 
 fn right(text: String) -> Cell<'static> {
     Cell::new(Line::from(text).right_aligned())
-}
-
-/// How full it is, from 0 to 1.
-fn share(used: u64, capacity: u64, lanes: usize) -> f64 {
-    let all = capacity as f64 * lanes as f64;
-    if all > 0.0 {
-        (used as f64 / all).clamp(0.0, 1.0)
-    } else {
-        0.0
-    }
 }
 
 fn percent(share: f64) -> String {
@@ -324,7 +407,7 @@ fn human_rate(rate: f64) -> String {
 }
 
 fn asleep(sample: &Sample) -> String {
-    match (sample.info.consumer_sleeps, sample.sleeping_producers()) {
+    match (sample.info.consumer_sleeps, waiting_producers(&sample.info)) {
         (false, 0) => "-".to_owned(),
         (true, 0) => "C".to_owned(),
         (false, producers) => producers.to_string(),
@@ -365,6 +448,7 @@ mod tests {
             selected: TableState::default(),
             interval: Duration::from_secs(1),
             colours: false,
+            help: false,
         }
     }
 
@@ -385,13 +469,16 @@ mod tests {
             drawn(&mut screen, width, height);
         }
         let lines = drawn(&mut screen, 80, 24);
+        let narrow = drawn(&mut screen, 40, 24);
+        screen.help = true;
+        let help = drawn(&mut screen, 40, 24);
         drop(producer);
         ring.remove().unwrap();
         let row = lines.iter().find(|line| line.contains(&name)).unwrap();
         let cells: Vec<&str> = row.split_whitespace().collect();
         assert_eq!(
             cells[1..],
-            ["-", "1/3", "0", "0", "1", "8%", "-", "0"],
+            ["-", "1/3", "0", "0", "1", "23%", "-", "0"],
             "{lines:#?}"
         );
         let pid = std::process::id().to_string();
@@ -400,6 +487,22 @@ mod tests {
             .find(|line| line.contains(&pid) && line.contains('█'));
         assert!(lane.is_some_and(|line| line.contains("23%")), "{lines:#?}");
         assert!(lines.last().is_some_and(|line| line.starts_with("q ends")));
+        // Whole columns, and the name of the ring as it is.
+        let heads: Vec<&str> = narrow[1].split_whitespace().collect();
+        assert_eq!(heads, ["RING", "SENT/s", "UNREAD", "FULL"], "{narrow:#?}");
+        let row: Vec<&str> = narrow[2].split_whitespace().collect();
+        assert_eq!(row[1..], ["0", "1", "23%"], "{narrow:#?}");
+        assert!(row[0].ends_with(&name), "{narrow:#?}");
+        let heads: Vec<&str> = narrow[5].split_whitespace().collect();
+        assert_eq!(heads, ["LANE", "UNREAD", "USED", "NOTE"], "{narrow:#?}");
+        for column in RING_COLUMNS {
+            let is_explained = |line: &String| line.starts_with(column.name);
+            assert!(
+                column.name == "RING" || help.iter().any(is_explained),
+                "{help:#?}"
+            );
+        }
+        assert!(help.iter().any(|line| line.ends_with("fewer columns.")));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use crate::support::{
-    BROKEN_PIPE, Call, DONE, Ring, SEMRING, USAGE, number, one_object, over_both_backends, seq,
+    BROKEN_PIPE, CONSUMER, Call, DONE, NO_RING, PRODUCER, Ring, SEMRING, USAGE, number, one_object,
+    over_both_backends, seq,
 };
 
 over_both_backends! {
@@ -269,8 +270,7 @@ fn bash_completes_the_names_of_rings() {
     }
     // Readline's part: the line so far, its words, the last one cut at its colon.
     let script = r#"
-        eval "$("$S" completions bash)"
-        eval "$("$S" completions bash semring-producer)"
+        source <("$S" completions bash)
         semring() { "$S" "$@"; }
         try() {
             COMP_LINE="$1" COMP_POINT=${#1} COMPREPLY=()
@@ -291,6 +291,7 @@ fn bash_completes_the_names_of_rings() {
         try "semring create $POSIX"
         try "semring pru"
         try "semring-producer --wait bl"
+        try "semring-consumer --foll"
     "#;
     let call = posix.shell(script).with(|command| {
         command.env("POSIX", &posix.name()[..posix.name().len() - 1]);
@@ -299,7 +300,7 @@ fn bash_completes_the_names_of_rings() {
     let text = call.run().quietly(DONE).text();
     let lines: Vec<&str> = text.lines().collect();
     let (name, rest) = (posix.name(), sysv.name());
-    let expected = [name, name, rest, name, "", "", "prune", "block"];
+    let expected = [name, name, rest, name, "", "", "prune", "block", "--follow"];
     assert_eq!(lines, expected);
     for ring in [&posix, &sysv] {
         ring.semring("rm", &[]).run().quietly(DONE);
@@ -330,6 +331,21 @@ fn completions_and_man_pages_are_printed() {
     }
     let script = semring(&["completions", "bash", "semring-producer"]);
     assert!(script.contains("--wait-for-consumer"));
+    // As a file of fpath it serves all three.
+    let script = semring(&["completions", "zsh"]);
+    let programs = "semring semring-producer semring-consumer";
+    assert_eq!(
+        script.lines().next(),
+        Some(&*format!("#compdef {programs}"))
+    );
+    for program in programs.split(' ') {
+        let line = format!("compdef _{program} {program}");
+        assert_eq!(
+            script.lines().filter(|other| **other == line).count(),
+            1,
+            "{line}"
+        );
+    }
     // A shell can read it.
     let check = Call::new("bash", None)
         .args(&["-n"])
@@ -346,10 +362,31 @@ fn completions_and_man_pages_are_printed() {
         "semring-prune",
         "semring-top",
         "semring-doctor",
+        "semring-completions",
+        "semring-help",
+        "semring-man",
     ] {
         let roff = semring(&["man", page]);
-        let title = roff.lines().any(|line| line.starts_with(".TH "));
-        assert!(title, "{page}: {roff}");
+        assert_eq!(
+            semring(&["man", page.strip_prefix("semring-").unwrap_or(page)]),
+            roff
+        );
+        let title = format!(
+            ".TH {page} 1  \"semring {}\" \"User Commands\"",
+            env!("CARGO_PKG_VERSION")
+        );
+        assert!(roff.lines().any(|line| line == title), "{page}: {roff}");
+        let help = semring(&["help", page]);
+        let command = match page {
+            "semring-producer" | "semring-consumer" => page.to_owned(),
+            page => page.replacen('-', " ", 1),
+        };
+        assert!(
+            help.contains(&format!("Usage: {command}")),
+            "{page}: {help}"
+        );
+        let long = help.lines().find(|line| line.chars().count() > 80);
+        assert_eq!(long, None, "{page} is wider than 80 columns");
         for section in [
             "NAME",
             "SYNOPSIS",
@@ -377,6 +414,88 @@ fn completions_and_man_pages_are_printed() {
     ] {
         assert!(help.contains(verb), "{verb} is not in the help");
     }
+}
+
+#[test]
+fn a_forgotten_ring_and_a_closed_descriptor_are_named() {
+    for verb in ["info", "rm"] {
+        let call = Call::new(SEMRING, None).args(&[verb]).run();
+        call.refused(
+            USAGE,
+            &[
+                "missing RING",
+                "semring ls",
+                &format!("semring {verb} --help"),
+            ],
+        );
+    }
+    for program in [PRODUCER, CONSUMER] {
+        let call = Call::new(program, None).args(&["-q"]).run();
+        call.refused(USAGE, &["missing RING"]);
+    }
+    let call = Call::new(SEMRING, None).args(&["info", "fd:99"]).run();
+    call.refused(NO_RING, &["descriptor 99 is not open"]);
+    for program in [PRODUCER, CONSUMER] {
+        let call = Call::new(program, None).args(&["fd:99"]).run();
+        call.refused(NO_RING, &["descriptor 99 is not open"]);
+    }
+    let call = Call::new(SEMRING, None).args(&["help", "list"]).run();
+    call.refused(USAGE, &["\"list\"", "ls, info, rm"]);
+}
+
+/// On a terminal the page is shown by `man`.
+#[test]
+fn a_man_page_is_shown_on_a_terminal() {
+    let scratch = crate::support::Scratch::new();
+    let man = scratch.path("man");
+    std::fs::write(
+        &man,
+        "#!/bin/sh\necho \"shown: $*\"; exec grep -c '^.SH SYNOPSIS'\n",
+    )
+    .expect("room");
+    std::fs::set_permissions(&man, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("our own file");
+    let (mut screen, terminal) = crate::support::terminal::new_terminal();
+    let path = format!(
+        "{}:{}",
+        scratch.directory().display(),
+        std::env::var("PATH").expect("a path")
+    );
+    let call = Call::new(SEMRING, None)
+        .args(&["man", "ls"])
+        .stdout(terminal);
+    call.with(|command| {
+        command.env("PATH", path);
+    })
+    .run()
+    .quietly(DONE);
+    let mut shown = [0; 64];
+    let mut text = String::new();
+    while !text.ends_with("1\r\n") {
+        let count = std::io::Read::read(&mut screen, &mut shown).expect("the terminal");
+        text += &String::from_utf8_lossy(&shown[..count]);
+    }
+    assert_eq!(text, "shown: -l -\r\n1\r\n");
+}
+
+#[test]
+fn yielding_under_a_real_time_policy_is_mentioned() {
+    let chrt = ["chrt", "--fifo", "1"];
+    if !semring_testkit::left_out::can_run(&[&chrt[..], &["true"]].concat()) {
+        return;
+    }
+    let ring = Ring::posix("real-time");
+    for (policy, told) in [("--fifo 1", true), ("--other 0", false)] {
+        let script = format!("exec chrt {policy} \"$P\" --wait yield \"$RING\"");
+        let output = ring.shell(&script).run().ended(DONE);
+        assert_eq!(
+            output.stderr.contains("real-time"),
+            told,
+            "{}",
+            output.stderr
+        );
+    }
+    ring.consumer(&["-q"]).run().quietly(DONE);
 }
 
 fn rm_at_the_limit_of_descriptors_removes_all_or_nothing(ring: &Ring) {

@@ -5,12 +5,13 @@ use std::os::unix::fs::FileExt;
 
 use crate::support::alone::{alone, test_name};
 use crate::support::{
-    CONSUMER, Call, DONE, FAILED, PRODUCER, Ring, SEMRING, USAGE, number, over_both_backends, seq,
-    wait_until,
+    BROKEN_PIPE, CONSUMER, Call, DONE, FAILED, PRODUCER, Ring, SEMRING, USAGE, number,
+    over_both_backends, seq, wait_until,
 };
 
 over_both_backends! {
     info_counts_who_finished_and_who_died,
+    one_full_lane_of_eight_is_seen,
     late_messages_in_a_closed_ring_are_mentioned,
     a_reader_can_tell_that_a_producer_died,
     a_pair_is_listed_and_removed_as_one_thing,
@@ -43,6 +44,54 @@ fn info_counts_who_finished_and_who_died(ring: &Ring) {
     let info = ring.info();
     assert_eq!(number(&info["each_lane"][0], "died_producers"), 1);
     assert_eq!(number(&info["each_lane"][1], "died_producers"), 0);
+    ring.semring("rm", &[]).run().quietly(DONE);
+}
+
+/// A producer waits as soon as its own lane is full: a sum over all lanes says nothing.
+fn one_full_lane_of_eight_is_seen(ring: &Ring) {
+    ring.semring("create", &["--capacity", "4K"])
+        .run()
+        .quietly(DONE);
+    let list = || {
+        let rings = Call::new(SEMRING, None).args(&["ls", "--json"]).run();
+        let text = rings.quietly(DONE).text();
+        let ours = text.lines().find(|line| line.contains(ring.name()));
+        crate::support::one_object(ours.expect("our ring"))
+    };
+    assert_eq!(list()["fullest_lane"], serde_json::Value::Null);
+    let mut producer = ring.producer(&["-q"]).stdin_open().start();
+    producer.write(seq(1000));
+    wait_until("it waits for room", || {
+        number(&list(), "waiting_producers") == 1
+    });
+    let record = list();
+    assert_eq!(number(&record, "fullest_lane"), 0);
+    assert!(number(&record, "fullest_lane_percent") > 90, "{record}");
+    assert!(number(&record, "used_bytes") < 4096 * 8 / 4, "{record}");
+    let info = ring.info();
+    for lane in 0..8 {
+        assert_eq!(info["each_lane"][lane]["producer_waits"], lane == 0);
+    }
+    let text = ring.semring("info", &[]).run().quietly(DONE).text();
+    let percent = number(&record, "fullest_lane_percent");
+    let expected = format!("fullest   lane 0, {percent}%; 1 producer waits for room");
+    assert!(text.contains(&expected), "{text}");
+    let columns = "fullest_lane_percent,waiting_producers,address";
+    let table = Call::new(SEMRING, None)
+        .args(&["ls", "--noheadings", "-o", columns])
+        .run();
+    let line = format!("{percent}  1  {}", ring.address());
+    assert!(
+        table
+            .quietly(DONE)
+            .text()
+            .lines()
+            .any(|row| row.trim_start() == line)
+    );
+    // It is told that its stream goes nowhere.
+    let consumer = ring.consumer(&["-q", "--count", "3"]).run();
+    consumer.quietly(DONE).wrote(seq(3));
+    producer.finish_with_stdin_open().quietly(BROKEN_PIPE);
     ring.semring("rm", &[]).run().quietly(DONE);
 }
 

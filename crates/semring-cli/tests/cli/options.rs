@@ -71,7 +71,8 @@ fn help_and_version_go_to_stdout_with_0() {
 }
 
 fn a_consumer_to_whom_nothing_comes_ends_with_124(ring: &Ring) {
-    ring.consumer(&["--timeout", "50ms"])
+    // A plain number is seconds.
+    ring.consumer(&["--timeout", "0.05"])
         .run()
         .refused(TIMED_OUT, &["timed out"]);
     ring.assert_gone();

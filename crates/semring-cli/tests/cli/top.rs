@@ -45,7 +45,7 @@ fn json_has_one_object_for_each_ring_and_interval(ring: &Ring) {
         assert_eq!(number(object, "consumer_pid"), u64::from(consumer.pid()));
         for (field, value) in [
             ("sent_messages", 10),
-            ("sleeping_producers", 0),
+            ("waiting_producers", 0),
             ("finished_producers", 1),
             ("died_producers", 0),
             ("each_lane", 2),
@@ -169,6 +169,19 @@ fn rings_come_and_go_and_the_window_changes_under_it() {
         let _ = live.keys.write_all(b"q");
         live.child.try_wait().expect("our child").is_some()
     });
+    assert_eq!(live.end().0, Some(0));
+}
+
+#[test]
+fn a_question_mark_explains_the_columns() {
+    let mut live = OnTerminal::start(40, false);
+    live.wait_for("? explains");
+    live.keys.write_all(b"?").expect("a key");
+    live.wait_for("how full the fullest lane is");
+    live.forget();
+    live.keys.write_all(b"?").expect("a key");
+    live.wait_for("? explains");
+    live.keys.write_all(b"q").expect("a key");
     assert_eq!(live.end().0, Some(0));
 }
 

@@ -359,8 +359,8 @@ impl<K: Kind> Builder<K> {
         let capacity = Capacity::round_up(asked).ok_or_else(|| {
             bad(
                 "capacity",
-                asked.to_string(),
-                "1 byte to 4 GiB for each lane",
+                format!("{asked} bytes"),
+                "1 byte to 4 GiB for each lane, rounded up to a power of two of at least 4 KiB",
             )
         })?;
         let lanes = self.producers.unwrap_or(K::DEFAULT_LANES);
