@@ -27,8 +27,8 @@ impl Name {
 
 impl Drop for Name {
     fn drop(&mut self) {
-        if let Ok(address) = self.0.parse() {
-            let _ = semring::remove(&address, true);
+        if let Ok(address) = self.0.parse::<semring::Address>() {
+            let _ = semring::force_remove(&address);
         }
     }
 }

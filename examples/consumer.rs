@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             Err(error) => return Err(error.into()),
         };
         // Not removed if another producer came in this very moment: then go on.
-        if ended && consumer.remove_at_end()? {
+        if ended && consumer.remove_at_end()?.is_removed() {
             println!("end of stream");
             return Ok(());
         }

@@ -64,7 +64,7 @@ fn call(door: &str, texts: &[&str]) -> Result<(), Box<dyn Error>> {
         .map(|text| client.start(text.as_bytes()))
         .collect();
     for id in calls? {
-        let reply = client.wait_timeout(id, Duration::from_secs(5))?;
+        let reply = client.wait_deadline(id, Duration::from_secs(5))?;
         println!("{id}: {}", String::from_utf8_lossy(reply.bytes()));
     }
     Ok(())
@@ -95,10 +95,10 @@ fn demonstrate() -> Result<(), Box<dyn Error>> {
         assert!(called.success());
     }
     let mut client = connect(&door)?;
-    client.call_timeout(b"are you there?", Duration::from_secs(5))?;
+    client.call_deadline(b"are you there?", Duration::from_secs(5))?;
     server.kill()?;
     // At once, not when the time is over.
-    let refused = client.call_timeout(b"and now?", Duration::from_secs(3600));
+    let refused = client.call_deadline(b"and now?", Duration::from_secs(3600));
     assert_eq!(refused, Err(CallError::PeerGone));
     println!("the server was killed: {}", CallError::PeerGone);
     server.wait()?;

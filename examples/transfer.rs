@@ -144,7 +144,7 @@ struct RemoveOnDrop<'a>(&'a Address);
 
 impl Drop for RemoveOnDrop<'_> {
     fn drop(&mut self) {
-        let _ = semring::remove(self.0, true);
+        let _ = semring::force_remove(self.0);
     }
 }
 

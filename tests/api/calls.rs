@@ -56,14 +56,14 @@ fn a_time_beyond_the_clock_is_no_limit_of_a_call() {
     let (mut server, mut client, _watchdog) = line();
     let ends = Duration::MAX;
     let request = while_asleep(
-        || server.next_request_timeout(ends).unwrap(),
+        || server.next_request_deadline(ends).unwrap(),
         || {
-            client.start_timeout(b"one", ends).unwrap();
+            client.start_deadline(b"one", ends).unwrap();
         },
     );
     let reply = while_asleep(
-        || client.next_reply_timeout(ends).unwrap(),
-        || request.reply_timeout(b"two", ends).unwrap(),
+        || client.next_reply_deadline(ends).unwrap(),
+        || request.reply_deadline(b"two", ends).unwrap(),
     );
     assert_eq!(reply.bytes(), b"two");
 }
@@ -77,7 +77,7 @@ fn ids_are_never_used_again() {
         assert_eq!(server.next_request().unwrap().id(), id);
         assert!(client.forget(id));
         // Whether a call ends well or not.
-        assert_eq!(client.call_timeout(b"", SOON), Err(CallError::TimedOut));
+        assert_eq!(client.call_deadline(b"", SOON), Err(CallError::TimedOut));
         let _ = server.next_request().unwrap();
     }
 }
@@ -92,13 +92,13 @@ fn late_replies_are_dropped_and_counted() {
     );
     assert!(Instant::now() >= deadline);
     let waited = client.start(b"waited for").unwrap();
-    assert_eq!(client.wait_timeout(waited, SOON), Err(CallError::TimedOut));
+    assert_eq!(client.wait_deadline(waited, SOON), Err(CallError::TimedOut));
     assert_eq!(client.wait(waited), Err(CallError::NotInFlight));
     let forgotten = client.start(b"forgotten").unwrap();
     assert!(client.forget(forgotten) && !client.forget(forgotten));
     let kept = client.start(b"kept").unwrap();
-    assert_eq!(client.try_wait(kept), Ok(None));
-    assert_eq!(client.next_reply_timeout(SOON), Err(CallError::TimedOut));
+    assert_eq!(client.try_wait(kept), Err(CallError::Empty));
+    assert_eq!(client.next_reply_deadline(SOON), Err(CallError::TimedOut));
     for _ in 0..4 {
         let request = server.next_request().unwrap();
         let echo = request.bytes().to_vec();
@@ -115,7 +115,7 @@ fn a_reply_that_is_there_is_found_also_after_the_deadline() {
     let (mut server, mut client, _watchdog) = line();
     let past = Instant::now();
     let first = client.start_deadline(b"1", past).unwrap();
-    let second = client.start_timeout(b"2", Duration::ZERO).unwrap();
+    let second = client.start_deadline(b"2", Duration::ZERO).unwrap();
     for _ in 0..2 {
         server
             .next_request_deadline(past)
@@ -125,10 +125,10 @@ fn a_reply_that_is_there_is_found_also_after_the_deadline() {
     }
     // Behind another one.
     assert_eq!(client.wait_deadline(second, past).unwrap().id(), second);
-    assert_eq!(client.try_wait(first).unwrap().unwrap().id(), first);
+    assert_eq!(client.try_wait(first).unwrap().id(), first);
     assert_eq!(server.try_next_request().err(), Some(RecvError::Empty));
     assert_eq!(
-        server.next_request_timeout(SOON).err(),
+        server.next_request_deadline(SOON).err(),
         Some(RecvError::TimedOut)
     );
 }
@@ -147,7 +147,7 @@ fn a_request_that_is_dropped_is_unanswered_at_once() {
     assert_eq!(client.wait(second), Err(CallError::Unanswered));
     assert_eq!(client.next_reply(), Err(CallError::Unanswered));
     assert_eq!(client.wait(first), Err(CallError::NotInFlight));
-    assert_eq!(client.call_timeout(b"c", SOON), Err(CallError::TimedOut));
+    assert_eq!(client.call_deadline(b"c", SOON), Err(CallError::TimedOut));
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn requests_that_are_dropped_while_there_is_no_room_are_reported_later() {
     let mut requests: Vec<_> = (0..10).map(|_| server.next_request().unwrap()).collect();
     let refused = loop {
         let request = requests.pop().expect("the ring is full before");
-        if let Err(error) = request.reply_timeout(&[0; 1000], SOON) {
+        if let Err(error) = request.reply_deadline(&[0; 1000], SOON) {
             break error;
         }
     };
@@ -294,7 +294,7 @@ fn a_reply_waits_no_longer_than_its_time_while_another_thread_waits_for_room() {
             }
         };
         while_asleep(asleep, || {
-            assert_eq!(request.reply_timeout(b"", SOON), Err(SendError::TimedOut));
+            assert_eq!(request.reply_deadline(b"", SOON), Err(SendError::TimedOut));
             scope.spawn(move || {
                 // Beside the replies come the calls that are not answered: the others go on after them.
                 let ends: Vec<_> = (0..10).map(|_| client.next_reply().map(drop)).collect();
@@ -325,7 +325,7 @@ fn interruptions_end_waits_and_keep_calls() {
     );
     assert_eq!(ended, Err(RecvError::Interrupted));
     assert_eq!(
-        server.next_request_timeout(SOON).map(drop),
+        server.next_request_deadline(SOON).map(drop),
         Err(RecvError::TimedOut)
     );
 }
@@ -341,7 +341,7 @@ fn what_is_no_call_is_dropped_and_counted() {
             .unwrap();
     }
     assert_eq!(
-        server.next_request_timeout(SOON).map(drop),
+        server.next_request_deadline(SOON).map(drop),
         Err(RecvError::TimedOut)
     );
     assert_eq!(server.malformed_requests(), 4);
@@ -357,6 +357,6 @@ fn what_is_no_call_is_dropped_and_counted() {
     ] {
         strange.producer().send_with(bytes, Tag::new(kind)).unwrap();
     }
-    assert_eq!(client.wait_timeout(id, SOON), Err(CallError::TimedOut));
+    assert_eq!(client.wait_deadline(id, SOON), Err(CallError::TimedOut));
     assert_eq!((client.malformed_replies(), client.late_replies()), (4, 0));
 }

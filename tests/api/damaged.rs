@@ -65,13 +65,13 @@ fn taken_for(outcome: RemoveOutcome) -> String {
 
 over_each_backend! {
     fn a_damaged_ring_goes_by_force_with_its_guard(bench) {
-        let address = bench.address.parse().unwrap();
+        let address = bench.address.parse::<semring::Address>().unwrap();
         for guard in [GuardKind::Semaphore, GuardKind::Pipe] {
             for (at, word) in DAMAGES {
                 let builder = spsc::Builder::new(&bench.address).capacity(CAPACITY).guard(guard);
                 let mut producer = builder.create().unwrap().attach_producer().unwrap();
                 flip(&bench, at);
-                let refused = semring::remove(&address, false).unwrap_err();
+                let refused = semring::remove(&address).unwrap_err();
                 assert!(matches!(refused, RemoveError::Open(_)), "{refused}");
                 let what = taken_for(force_remove(&address).unwrap());
                 assert!(what.contains(word) && what.contains("with its"), "{at:#x}: {what}");
@@ -92,7 +92,7 @@ over_each_backend! {
             let builder = spsc::Builder::new(&bench.address).capacity(CAPACITY);
             drop(builder.create().unwrap());
             flip(&bench, at);
-            taken_for(force_remove(&bench.address.parse().unwrap()).unwrap());
+            taken_for(force_remove(&bench.address).unwrap());
             bench.guard.clean();
         }
         kept.attach_producer().unwrap().send(b"still there").unwrap();
@@ -102,7 +102,7 @@ over_each_backend! {
 #[test]
 fn what_was_never_a_ring_is_not_taken_for_one() {
     let bench = Bench::new("posix", "never-a-ring");
-    let address = bench.address.parse().unwrap();
+    let address = bench.address.parse::<semring::Address>().unwrap();
     let path = Path::new("/dev/shm").join(bench.guard.name());
     let refused = || {
         let refused = force_remove(&address).unwrap_err();
@@ -138,7 +138,7 @@ fn what_was_never_a_ring_is_not_taken_for_one() {
 fn a_path_is_taken_for_a_ring_by_its_magic_only() {
     let path = std::env::temp_dir().join(names::unique("damaged"));
     let text = format!("file:{}", path.display());
-    let address = text.parse().unwrap();
+    let address = text.parse::<semring::Address>().unwrap();
     drop(
         spsc::Builder::new(&text)
             .capacity(CAPACITY)

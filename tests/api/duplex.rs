@@ -4,7 +4,7 @@ use std::thread;
 
 use semring::duplex::{self, Builder, Endpoint, Pair};
 use semring::{AddressError, AttachError, CreateError, EndError, OpenError, OpenOrCreateError};
-use semring::{RecvError, RemoveError, SendError, spsc};
+use semring::{RecvError, RemoveError, SendError, Unread, spsc};
 
 use crate::bench::{Bench, CAPACITY, LONG, SOON};
 
@@ -44,7 +44,7 @@ over_each_backend! {
             assert_eq!(client.recv().unwrap().to_vec(), (round + 1).to_le_bytes());
         }
         assert_eq!(client.try_recv().err(), Some(RecvError::Empty));
-        assert_eq!(client.recv_timeout(SOON).err(), Some(RecvError::TimedOut));
+        assert_eq!(client.recv_deadline(SOON).err(), Some(RecvError::TimedOut));
         assert_eq!(client.max_message_bytes(), 1024);
     }
 
@@ -131,7 +131,7 @@ over_each_backend! {
         let pair = pair(&bench.address);
         let mut client = pair.client_end().unwrap();
         client.send(b"early").unwrap();
-        assert_eq!(client.recv_timeout(SOON).err(), Some(RecvError::TimedOut));
+        assert_eq!(client.recv_deadline(SOON).err(), Some(RecvError::TimedOut));
         assert_eq!(send_until_refused(&mut client), SendError::Full);
         let mut server = pair.server_end().unwrap();
         assert_eq!(server.recv().unwrap().to_vec(), b"early");
@@ -245,28 +245,28 @@ over_each_backend! {
         assert_eq!(found.iter().map(semring::Orphan::name).collect::<Vec<_>>(), [bench.address.as_str()]);
         // One message in the second ring keeps both.
         pair.down().attach_producer().unwrap().send(b"kept").unwrap();
-        assert_eq!(found[0].remove(false).unwrap(), semring::PruneOutcome::Unread { messages: 1 });
+        assert_eq!(found[0].remove(Unread::Keep).unwrap(), semring::PruneOutcome::Unread { messages: 1 });
         names_are_there(&bench, true);
         let consumer = pair.down().attach_consumer().unwrap();
         assert!(orphans().is_empty(), "{:?}", orphans());
-        assert_eq!(found[0].remove(true).unwrap(), semring::PruneOutcome::InUse);
+        assert_eq!(found[0].remove(Unread::Discard).unwrap(), semring::PruneOutcome::InUse);
         drop(consumer);
         assert_eq!(orphans()[0].unread_messages(), 1);
-        assert_eq!(orphans()[0].remove(true).unwrap(), semring::PruneOutcome::Removed);
+        assert_eq!(orphans()[0].remove(Unread::Discard).unwrap(), semring::PruneOutcome::Removed);
         bench.guard.assert_clean();
     }
 
     fn removing_spares_a_pair_in_use_unless_forced(bench) {
         let pair = pair(&bench.address);
-        let address = bench.address.parse().unwrap();
+        let address = bench.address.parse::<semring::Address>().unwrap();
         let mut client = pair.client_end().unwrap();
-        for refused in [pair.remove(), duplex::remove(&address, false)] {
+        for refused in [pair.remove(), duplex::remove(&address)] {
             assert!(matches!(refused, Err(RemoveError::InUse { .. })), "{refused:?}");
         }
         client.send(b"as before").unwrap();
-        duplex::remove(&address, true).unwrap();
+        duplex::force_remove(&address).unwrap();
         assert_eq!(client.recv().err(), Some(RecvError::Removed));
-        assert!(matches!(duplex::remove(&address, true), Err(RemoveError::Open(OpenError::NotFound { .. }))));
+        assert!(matches!(duplex::force_remove(&address), Err(RemoveError::Open(OpenError::NotFound { .. }))));
         let opened = Builder::new(&bench.address).open();
         assert!(matches!(opened, Err(OpenOrCreateError::Open(OpenError::NotFound { .. }))));
         bench.guard.assert_clean();
@@ -283,7 +283,7 @@ over_each_backend! {
         assert_eq!(client.try_send(&BYTES), Err(SendError::Full));
         thread::scope(|scope| {
             let blocked = scope.spawn(move || server.send(&BYTES).map(|()| server));
-            assert_eq!(client.send_timeout(&BYTES, LONG), Ok(()));
+            assert_eq!(client.send_deadline(&BYTES, LONG), Ok(()));
             client.recv().unwrap().release();
             client.consumer().flush_released().unwrap();
             drop(blocked.join().unwrap().unwrap());

@@ -44,12 +44,7 @@ fn refusals_of_set_up_name_the_ring_and_the_way_out() {
             "remove the ring first",
         ),
         (ring.remove().unwrap_err().to_string(), "--force"),
-        (
-            semring::remove(&name.parse().unwrap(), false)
-                .unwrap_err()
-                .to_string(),
-            "stop them",
-        ),
+        (semring::remove(name).unwrap_err().to_string(), "stop them"),
     ] {
         assert_names_the_ring(&text, name);
         assert!(text.contains(way_out), "{text:?} does not say {way_out:?}");

@@ -153,7 +153,7 @@ over_each_backend! {
             assert!(matches!(open, OpenError::Permission { .. }), "{open}");
             let text = open.to_string();
             assert!(text.starts_with(&bench.address) && text.contains("permission denied"), "{text}");
-            let removed = semring::remove(&address, true).unwrap_err();
+            let removed = semring::force_remove(&address).unwrap_err();
             assert!(matches!(removed, RemoveError::Open(OpenError::Permission { .. })), "{removed}");
         });
         assert_eq!(everything(&bench), before);
@@ -215,7 +215,7 @@ fn kinds_and_guards_have_names() {
         (GuardKind::Semaphore, "semaphore"),
     ]
     .map(|(kind, name)| {
-        let _ = semring::remove(&bench.address.parse().unwrap(), false);
+        let _ = semring::remove(&bench.address);
         let builder = mpsc::Builder::new(&bench.address).producers(2).guard(kind);
         let ring = builder.create().unwrap();
         assert_eq!(ring.guard_fallback(), None);

@@ -67,8 +67,8 @@ over_each_backend! {
             producer.send(b"second").unwrap();
             assert_eq!(consumer.recv().unwrap().to_vec(), round.to_le_bytes());
             assert!(is_readable_now(&pollable), "the second one");
-            assert_eq!(consumer.recv_timeout(LONG).unwrap().to_vec(), b"second");
-            let nothing = consumer.recv_timeout(Duration::from_micros(1)).map(|_| ());
+            assert_eq!(consumer.recv_deadline(LONG).unwrap().to_vec(), b"second");
+            let nothing = consumer.recv_deadline(Duration::from_micros(1)).map(|_| ());
             assert_eq!(nothing, Err(RecvError::TimedOut));
         }
         while is_readable_now(&pollable) {
@@ -128,7 +128,7 @@ over_each_backend! {
         while consumer.try_recv().is_ok() {}
         assert!(matches!(consumer.try_recv(), Err(RecvError::Empty)));
         assert!(!is_readable_now(&polled[0]));
-        semring::remove(ring.address(), true).unwrap();
+        semring::force_remove(ring.address()).unwrap();
         assert!(readable(&polled[0], PollTimeout::NONE));
         assert!(matches!(consumer.try_recv(), Err(RecvError::Removed)));
         assert!(readable(&polled[1], PollTimeout::NONE));

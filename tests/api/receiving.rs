@@ -13,18 +13,18 @@ over_each_backend! {
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         assert_eq!(consumer.try_recv().err(), Some(RecvError::Empty));
-        assert_eq!(consumer.recv_timeout(SOON).err(), Some(RecvError::TimedOut));
+        assert_eq!(consumer.recv_deadline(SOON).err(), Some(RecvError::TimedOut));
         assert_eq!(consumer.try_recv_batch().err(), Some(RecvError::Empty));
-        assert_eq!(consumer.recv_batch_timeout(SOON).err(), Some(RecvError::TimedOut));
+        assert_eq!(consumer.recv_batch_deadline(SOON).err(), Some(RecvError::TimedOut));
         for number in 0..6u8 {
             producer.send(&[number]).unwrap();
         }
         assert_eq!(consumer.recv().unwrap().to_vec(), [0]);
         assert_eq!(consumer.try_recv().unwrap().to_vec(), [1]);
-        assert_eq!(consumer.recv_timeout(SOON).unwrap().to_vec(), [2]);
+        assert_eq!(consumer.recv_deadline(SOON).unwrap().to_vec(), [2]);
         assert_eq!(consumer.recv_batch().unwrap().next_message().unwrap().to_vec(), [3]);
         assert_eq!(consumer.try_recv_batch().unwrap().next_message().unwrap().to_vec(), [4]);
-        let mut batch = consumer.recv_batch_timeout(SOON).unwrap();
+        let mut batch = consumer.recv_batch_deadline(SOON).unwrap();
         assert_eq!(batch.next_message().unwrap().to_vec(), [5]);
         assert!(batch.next_message().is_none());
         assert_eq!(batch.messages(), 1);
@@ -188,17 +188,17 @@ over_each_backend! {
         let ring = bench.mpsc(2);
         let mut consumer = ring.attach_consumer().unwrap();
         // Nobody was here: that is no end.
-        assert_eq!(consumer.recv_timeout(SOON).err(), Some(RecvError::TimedOut));
+        assert_eq!(consumer.recv_deadline(SOON).err(), Some(RecvError::TimedOut));
         for _ in 0..3 {
             let mut first = ring.attach_producer().unwrap();
             let second = ring.attach_producer().unwrap();
             first.send(b"last").unwrap();
             drop(first);
             assert_eq!(consumer.recv().unwrap().to_vec(), b"last");
-            assert_eq!(consumer.recv_timeout(SOON).err(), Some(RecvError::TimedOut));
+            assert_eq!(consumer.recv_deadline(SOON).err(), Some(RecvError::TimedOut));
             second.close();
             assert_eq!(consumer.recv().err(), Some(RecvError::EndOfStream));
-            assert_eq!(consumer.recv_timeout(SOON).err(), Some(RecvError::TimedOut));
+            assert_eq!(consumer.recv_deadline(SOON).err(), Some(RecvError::TimedOut));
         }
         // A producer that sent nothing ends the stream as well, for each form.
         drop(ring.attach_producer().unwrap());
@@ -214,7 +214,7 @@ over_each_backend! {
         // What was delivered is noted in the ring: a new consumer waits.
         drop(consumer);
         let mut consumer = ring.attach_consumer().unwrap();
-        assert_eq!(consumer.recv_timeout(SOON).err(), Some(RecvError::TimedOut));
+        assert_eq!(consumer.recv_deadline(SOON).err(), Some(RecvError::TimedOut));
     }
 
     fn the_end_counts_who_finished_and_who_died(bench) {

@@ -70,15 +70,15 @@ over_each_backend! {
         let producer = ring.attach_producer().unwrap();
         let consumer = ring.attach_consumer().unwrap();
         let pid = std::process::id();
-        let address = bench.address.parse().unwrap();
-        for refused in [ring.remove(), semring::remove(&address, false)] {
+        let address = bench.address.parse::<semring::Address>().unwrap();
+        for refused in [ring.remove(), semring::remove(&address)] {
             let error = refused.unwrap_err();
             let text = error.to_string();
             assert!(text.contains(&bench.address) && text.contains(&format!("consumer (pid {pid})")), "{text}");
             assert!(text.contains(&format!("producers (pid {pid})")) && text.contains("--force"), "{text}");
             assert!(matches!(error, RemoveError::InUse { .. }));
         }
-        assert!(!ring.remove_if_done().unwrap());
+        assert!(!ring.remove_if_done().unwrap().is_removed());
         drop(consumer);
         let text = ring.remove().unwrap_err().to_string();
         assert!(!text.contains("consumer") && text.contains("producers"), "{text}");
@@ -86,7 +86,7 @@ over_each_backend! {
         let consumer = ring.attach_consumer().unwrap();
         let text = ring.remove().unwrap_err().to_string();
         assert!(text.contains("consumer") && !text.contains("producers"), "{text}");
-        assert!(!ring.remove_if_done().unwrap());
+        assert!(!ring.remove_if_done().unwrap().is_removed());
         drop(consumer);
         ring.remove().unwrap();
     }
@@ -100,7 +100,7 @@ over_each_backend! {
         while sleeping.try_send(&[0; 1000]).is_ok() {}
         let ended = while_asleep(
             || sleeping.send(&[0; 1000]),
-            || semring::remove(&address, true).unwrap(),
+            || drop(semring::force_remove(&address).unwrap()),
         );
         assert_eq!(ended, Err(SendError::Removed));
         for _ in 0..2 {
@@ -112,7 +112,7 @@ over_each_backend! {
         while consumer.recv().is_ok() {}
         assert_eq!(consumer.recv().err(), Some(RecvError::Removed));
         assert_eq!(consumer.try_recv().err(), Some(RecvError::Removed));
-        assert_eq!(consumer.recv_timeout(LONG).err(), Some(RecvError::Removed));
+        assert_eq!(consumer.recv_deadline(LONG).err(), Some(RecvError::Removed));
         bench.guard.assert_clean();
     }
 
@@ -122,7 +122,7 @@ over_each_backend! {
         let address = bench.address.parse().unwrap();
         let ended = while_asleep(
             || consumer.recv().map(drop),
-            || semring::remove(&address, true).unwrap(),
+            || drop(semring::force_remove(&address).unwrap()),
         );
         assert_eq!(ended, Err(RecvError::Removed));
     }
@@ -132,14 +132,14 @@ over_each_backend! {
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         producer.send(b"late").unwrap();
-        assert!(!consumer.remove_at_end().unwrap(), "a producer is there");
+        assert!(!consumer.remove_at_end().unwrap().is_removed(), "a producer is there");
         drop(producer);
-        assert!(!consumer.remove_at_end().unwrap(), "something is unread");
+        assert!(!consumer.remove_at_end().unwrap().is_removed(), "something is unread");
         assert_eq!(consumer.recv().unwrap().to_vec(), b"late");
-        assert!(consumer.remove_at_end().unwrap());
+        assert!(consumer.remove_at_end().unwrap().is_removed());
         bench.guard.assert_clean();
         assert_eq!(consumer.recv().err(), Some(RecvError::Removed));
-        assert!(consumer.remove_at_end().unwrap(), "gone is gone");
+        assert!(consumer.remove_at_end().unwrap().is_removed(), "gone is gone");
     }
 
     /// What a producer is that was killed between taking its seat and the store of its generation:
@@ -150,25 +150,25 @@ over_each_backend! {
         let mut consumer = ring.attach_consumer().unwrap();
         assert_eq!(consumer.recv().err(), Some(RecvError::EndOfStream));
         let somebody = Visitor::come(&bench.keeper());
-        assert!(!consumer.remove_at_end().unwrap());
+        assert!(!consumer.remove_at_end().unwrap().is_removed());
         somebody.go();
-        assert_eq!(consumer.recv_timeout(SOON).err(), Some(RecvError::EndOfStream));
-        assert!(consumer.remove_at_end().unwrap());
+        assert_eq!(consumer.recv_deadline(SOON).err(), Some(RecvError::EndOfStream));
+        assert!(consumer.remove_at_end().unwrap().is_removed());
     }
 
     fn a_ring_is_done_when_nothing_is_lost_by_its_removal(bench) {
         let ring = bench.spsc();
         ring.attach_producer().unwrap().send(b"unread").unwrap();
-        assert!(!ring.remove_if_done().unwrap());
+        assert!(!ring.remove_if_done().unwrap().is_removed());
         // Read and done.
         ring.attach_consumer().unwrap().recv().unwrap().release();
-        assert!(ring.remove_if_done().unwrap());
+        assert!(ring.remove_if_done().unwrap().is_removed());
         bench.guard.assert_clean();
         // Unread, but the consumer left on purpose.
         let ring = bench.spsc();
         ring.attach_producer().unwrap().send(b"unread").unwrap();
         ring.attach_consumer().unwrap().close();
-        assert!(ring.remove_if_done().unwrap());
+        assert!(ring.remove_if_done().unwrap().is_removed());
         bench.guard.assert_clean();
     }
 
@@ -176,19 +176,19 @@ over_each_backend! {
         let ring = bench.spsc();
         let mut consumer = ring.attach_consumer().unwrap();
         bench.keeper().remove();
-        assert_eq!(consumer.recv_timeout(SOON).err(), Some(RecvError::Removed));
+        assert_eq!(consumer.recv_deadline(SOON).err(), Some(RecvError::Removed));
         drop(consumer);
         let error = any::open(&bench.address).map(drop).unwrap_err();
         assert!(matches!(error, OpenError::GuardMissing { .. }));
         let text = error.to_string();
         assert!(text.contains("semaphores") || text.contains("pipes"), "{text}");
         assert!(text.contains("semring rm --force"), "{text}");
-        let address = bench.address.parse().unwrap();
+        let address = bench.address.parse::<semring::Address>().unwrap();
         let info = semring::inspect(&address).unwrap();
         assert_eq!((info.state, info.state.to_string().as_str()), (RingState::GuardMissing, "guard_missing"));
         assert!(semring::list().iter().any(|listed| listed.uuid == info.uuid));
-        assert!(semring::remove(&address, false).is_err());
-        semring::remove(&address, true).unwrap();
+        assert!(semring::remove(&address).is_err());
+        semring::force_remove(&address).unwrap();
         bench.guard.assert_clean();
     }
 }

@@ -23,7 +23,7 @@ over_each_backend! {
         producer.send(b"send").unwrap();
         producer.send_with(b"send_with", tag).unwrap();
         producer.try_send(b"try_send").unwrap();
-        producer.send_timeout(b"send_timeout", SOON).unwrap();
+        producer.send_deadline(b"send_timeout", SOON).unwrap();
         producer.send(b"").unwrap();
         let mut reservation = producer.reserve(7).unwrap();
         reservation.write_at(0, b"reserve");
@@ -35,7 +35,7 @@ over_each_backend! {
         assert_eq!(reservation.written(), 11);
         reservation.truncate(11);
         reservation.commit();
-        let mut reservation = producer.reserve_timeout(4, SOON).unwrap();
+        let mut reservation = producer.reserve_deadline(4, SOON).unwrap();
         assert_eq!(reservation.write(b"timed out").unwrap(), 4, "what does not fit is not written");
         assert_eq!(reservation.write(b"more").unwrap(), 0);
         assert!(reservation.write_all(b"more").is_err());
@@ -84,9 +84,9 @@ over_each_backend! {
         // 4096 bytes hold 36 records of 112, and one word stays free.
         assert_eq!(fill(&mut producer), 36);
         assert_eq!(producer.try_send(&[0; 100]), Err(SendError::Full));
-        assert_eq!(producer.send_timeout(&[0; 100], SOON), Err(SendError::TimedOut));
+        assert_eq!(producer.send_deadline(&[0; 100], SOON), Err(SendError::TimedOut));
         assert_eq!(producer.try_reserve(100).err(), Some(SendError::Full));
-        assert_eq!(producer.reserve_timeout(100, SOON).err(), Some(SendError::TimedOut));
+        assert_eq!(producer.reserve_deadline(100, SOON).err(), Some(SendError::TimedOut));
         assert_eq!(producer.batch().try_push(&[0; 100]), Err(SendError::Full));
         assert_eq!(producer.sent_messages(), 36);
         // Room comes back when the consumer gives it back.
@@ -110,7 +110,7 @@ over_each_backend! {
         let long = vec![0; MAX + 1];
         assert_eq!(producer.send(&long), Err(too_long));
         assert_eq!(producer.try_send(&long), Err(too_long));
-        assert_eq!(producer.send_timeout(&long, SOON), Err(too_long));
+        assert_eq!(producer.send_deadline(&long, SOON), Err(too_long));
         assert_eq!(producer.reserve(MAX + 1).err(), Some(too_long));
         assert_eq!(producer.try_reserve(usize::MAX).err(), Some(too_long));
         assert_eq!(producer.batch().push(&long), Err(too_long));

@@ -258,6 +258,6 @@ over_each_backend! {
             assert_eq!(consumer.recv().err(), Some(RecvError::EndOfStream));
         });
         let mut successor = ring.attach_consumer().unwrap();
-        assert_eq!(successor.recv_timeout(SOON).err(), Some(RecvError::TimedOut));
+        assert_eq!(successor.recv_deadline(SOON).err(), Some(RecvError::TimedOut));
     }
 }

@@ -50,7 +50,7 @@ over_each_backend! {
             || producer.send(b"wake up").unwrap(),
         );
         assert_eq!(got.unwrap(), b"wake up");
-        let got = while_asleep(|| consumer.recv_timeout(LONG).map(drop), || drop(producer));
+        let got = while_asleep(|| consumer.recv_deadline(LONG).map(drop), || drop(producer));
         assert_eq!(got, Err(RecvError::EndOfStream));
         assert!(consumer.wait_stats().sleeps >= 2);
     }
@@ -67,7 +67,7 @@ over_each_backend! {
             consumer.flush_released().unwrap();
         });
         assert_eq!(sent, Ok(()));
-        let timed = while_asleep(|| producer.send_timeout(&[3; 1000], LONG), || drop(consumer));
+        let timed = while_asleep(|| producer.send_deadline(&[3; 1000], LONG), || drop(consumer));
         assert_eq!(timed, Err(SendError::ConsumerGone));
         let consumer = ring.attach_consumer().unwrap();
         let closed = while_asleep(|| producer.send(&[4; 1000]), || consumer.close());
@@ -80,18 +80,18 @@ over_each_backend! {
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         for timeout in [Duration::ZERO, Duration::from_nanos(1), SOON] {
-            assert_eq!(consumer.recv_timeout(timeout).err(), Some(RecvError::TimedOut));
+            assert_eq!(consumer.recv_deadline(timeout).err(), Some(RecvError::TimedOut));
             producer.send(b"x").unwrap();
-            assert_eq!(consumer.recv_timeout(timeout).unwrap().to_vec(), b"x");
+            assert_eq!(consumer.recv_deadline(timeout).unwrap().to_vec(), b"x");
         }
         while producer.try_send(&[0; 100]).is_ok() {}
         for timeout in [Duration::ZERO, Duration::from_nanos(1), SOON] {
-            assert_eq!(producer.send_timeout(&[0; 100], timeout), Err(SendError::TimedOut));
+            assert_eq!(producer.send_deadline(&[0; 100], timeout), Err(SendError::TimedOut));
         }
         // A time beyond the end of time is no limit.
-        consumer.recv_timeout(Duration::MAX).unwrap().release();
+        consumer.recv_deadline(Duration::MAX).unwrap().release();
         consumer.flush_released().unwrap();
-        producer.send_timeout(&[0; 10], Duration::MAX).unwrap();
+        producer.send_deadline(&[0; 10], Duration::MAX).unwrap();
     }
 
     fn a_time_beyond_the_clock_is_no_limit(bench) {
@@ -102,12 +102,12 @@ over_each_backend! {
         let nanoseconds = Duration::from_nanos(i64::MAX as u64);
         for time in [Duration::MAX, Duration::from_secs(i64::MAX as u64), nanoseconds] {
             let received = while_asleep(
-                || consumer.recv_timeout(time).map(|message| message.to_vec()),
+                || consumer.recv_deadline(time).map(|message| message.to_vec()),
                 || producer.send(b"one").unwrap(),
             );
             assert_eq!(received.unwrap(), b"one");
             let batch = while_asleep(
-                || consumer.recv_batch_timeout(time).map(drop),
+                || consumer.recv_batch_deadline(time).map(drop),
                 || producer.send(b"two").unwrap(),
             );
             batch.unwrap();
@@ -117,12 +117,12 @@ over_each_backend! {
                 while consumer.try_recv().is_ok() {}
                 consumer.flush_released().unwrap();
             };
-            while_asleep(|| producer.send_timeout(&[0; 1000], time), &mut empty).unwrap();
+            while_asleep(|| producer.send_deadline(&[0; 1000], time), &mut empty).unwrap();
             while producer.try_send(&[0; 1000]).is_ok() {}
-            let reserve = || producer.reserve_timeout(1000, time).map(|room| room.commit());
+            let reserve = || producer.reserve_deadline(1000, time).map(|room| room.commit());
             while_asleep(reserve, &mut empty).unwrap();
             while producer.try_send(&[0; 1000]).is_ok() {}
-            let push = || producer.batch().push_timeout(&[0; 1000], time);
+            let push = || producer.batch().push_deadline(&[0; 1000], time);
             while_asleep(push, &mut empty).unwrap();
             empty();
         }
@@ -144,7 +144,7 @@ over_each_backend! {
         waited(&mut |end| producer.send_deadline(&[0; 100], end) == Err(SendError::TimedOut));
         waited(&mut |end| producer.reserve_deadline(100, end).err() == Some(SendError::TimedOut));
         waited(&mut |end| producer.batch().push_deadline(&[0; 100], end) == Err(SendError::TimedOut));
-        assert_eq!(producer.batch().push_timeout(&[0; 100], SOON), Err(SendError::TimedOut));
+        assert_eq!(producer.batch().push_deadline(&[0; 100], SOON), Err(SendError::TimedOut));
         assert_eq!(producer.sent_messages(), full, "nothing of them was sent");
     }
 
@@ -156,7 +156,7 @@ over_each_backend! {
         producer.send_deadline(b"a", past).unwrap();
         producer.reserve_deadline(1, past).unwrap().commit();
         producer.batch().push_deadline(b"c", past).unwrap();
-        producer.batch().push_timeout(b"d", Duration::ZERO).unwrap();
+        producer.batch().push_deadline(b"d", Duration::ZERO).unwrap();
         assert_eq!(consumer.recv_deadline(past).unwrap().to_vec(), b"a");
         consumer.recv_deadline(past).unwrap().release();
         let mut batch = consumer.recv_batch_deadline(past).unwrap();
@@ -193,12 +193,12 @@ over_each_backend! {
         let ended = while_asleep(|| consumer.recv_batch().map(drop), || interrupter.clone().interrupt());
         assert_eq!(ended, Err(RecvError::Interrupted));
         // Once for each interruption: the next wait is a wait.
-        assert_eq!(consumer.recv_timeout(SOON).err(), Some(RecvError::TimedOut));
+        assert_eq!(consumer.recv_deadline(SOON).err(), Some(RecvError::TimedOut));
         while producer.try_send(&[1; 1000]).is_ok() {}
         let interrupter = producer.interrupter();
         let ended = while_asleep(|| producer.send(&[2; 1000]), || interrupter.interrupt());
         assert_eq!(ended, Err(SendError::Interrupted));
-        assert_eq!(producer.send_timeout(&[2; 1000], SOON), Err(SendError::TimedOut));
+        assert_eq!(producer.send_deadline(&[2; 1000], SOON), Err(SendError::TimedOut));
         // Nothing of the interrupted message was sent.
         let mut received = 0;
         while let Ok(message) = consumer.try_recv() {
@@ -219,7 +219,7 @@ over_each_backend! {
         producer.send(b"x").unwrap();
         consumer.recv().unwrap().release();
         assert_eq!(consumer.recv().err(), Some(RecvError::Interrupted));
-        assert_eq!(consumer.recv_timeout(SOON).err(), Some(RecvError::TimedOut));
+        assert_eq!(consumer.recv_deadline(SOON).err(), Some(RecvError::TimedOut));
         interrupter.interrupt();
         assert_eq!(consumer.try_recv().err(), Some(RecvError::Interrupted));
         let interrupter = producer.interrupter();

@@ -202,7 +202,7 @@ fn a_consumer_killed_at_any_instruction_of_the_end_leaves_it_to_the_next(case: C
             let mut consumer = ring.attach_consumer().unwrap();
             // A message that was not released comes again, and then the end is due again.
             let told = loop {
-                match consumer.recv_timeout(std::time::Duration::from_millis(1)) {
+                match consumer.recv_deadline(std::time::Duration::from_millis(1)) {
                     Ok(received) => assert_eq!(whole(&received.to_vec()), (1, 0)),
                     Err(error) => break error,
                 }

@@ -87,7 +87,7 @@ fn clean_but_for_nameless_guards(case: &Case, points: &[Point]) {
             continue;
         };
         assert_eq!(left.kind(), kind);
-        while left.remove(false).unwrap() != PruneOutcome::Removed {
+        while left.remove(semring::Unread::Keep).unwrap() != PruneOutcome::Removed {
             assert!(is_there(), "it is gone, and counts as used: {object:?}");
             std::thread::yield_now();
         }
@@ -101,7 +101,7 @@ fn clean_but_for_nameless_guards(case: &Case, points: &[Point]) {
                 .strip_prefix("pipes ")
                 .is_some_and(|path| !std::path::Path::new(path).join("lock").exists())
         {
-            left.remove(false).unwrap();
+            left.remove(semring::Unread::Keep).unwrap();
         }
     }
     case.guard.assert_clean();
@@ -229,7 +229,7 @@ fn a_forced_remover_killed_at_any_point_leaves_a_ring_or_none(case: Case) {
 
 /// Where it stands matters by system calls only: it changes nothing of the segment. It stands still while another one removes the ring and makes a new one; then it goes on.
 fn a_remover_that_dawdles_at_any_point_takes_no_other_ring(case: Case) {
-    let address = case.address().parse().unwrap();
+    let address = case.address().parse::<semring::Address>().unwrap();
     let what = format!("force-remove {}", case.address());
     Walk::new(&case, "dawdling-remove", Points::Calls).each(
         || {
@@ -238,7 +238,7 @@ fn a_remover_that_dawdles_at_any_point_takes_no_other_ring(case: Case) {
         },
         |_, stepper, old| {
             // Waits a second for the other one, then goes on.
-            let removed = semring::remove(&address, true).is_ok();
+            let removed = semring::force_remove(&address).is_ok();
             let new = any::Builder::new(case.address())
                 .producers(1)
                 .capacity(4096)
@@ -263,7 +263,7 @@ fn a_remover_that_dawdles_at_any_point_takes_no_other_ring(case: Case) {
                     prune_guards();
                 }
             }
-            let _ = semring::remove(&address, true);
+            let _ = semring::force_remove(&address);
             case.guard.assert_clean();
             case.guard.forget_adopted();
         },

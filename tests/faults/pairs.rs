@@ -65,7 +65,7 @@ fn producers(case: Case, sending: &Sending) {
     let track = Track::of(&mut stepper);
     stepper.kill();
     drop((consumer, ring));
-    semring::remove(&case.address().parse().unwrap(), true).unwrap();
+    semring::force_remove(case.address()).unwrap();
     for first in first_points(&track) {
         let name = format!("attach-after-{}-{first}", sending.name);
         // What the first one left is the same each time.
@@ -128,7 +128,7 @@ fn a_producer_killed_while_it_takes_over_from_one_killed_while_it_took_over(case
     let second = Track::of(&mut takeover);
     takeover.kill();
     drop((consumer, ring));
-    semring::remove(&case.address().parse().unwrap(), true).unwrap();
+    semring::force_remove(case.address()).unwrap();
     for first in first_points(&second) {
         let name = format!("attach-after-attach-{first}");
         Walk::new(&case, &name, TAKEOVER).kill(

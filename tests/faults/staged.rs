@@ -140,7 +140,12 @@ pub fn sound(
 /// The ring is removed at its end, and nothing is left of it.
 #[track_caller]
 pub fn gone(case: &Case, mut consumer: any::Consumer) {
-    assert!(consumer.remove_at_end().expect("it can be removed"));
+    assert!(
+        consumer
+            .remove_at_end()
+            .expect("it can be removed")
+            .is_removed()
+    );
     drop(consumer);
     clean(case);
 }

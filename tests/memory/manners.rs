@@ -80,7 +80,7 @@ fn force_ends_both_sides(mut site: Site) {
     let mut producer = site.producer();
     assert_eq!(ask(&mut producer, "probe"), "ok");
     let keeper = site.known_keeper();
-    semring::remove(&site.parsed(), true).unwrap();
+    semring::force_remove(&site.parsed()).unwrap();
     assert_eq!(answer(&mut consumer), "error Removed");
     assert_eq!(ask(&mut producer, "probe"), "error Removed");
     assert!(ring.attach_producer().is_err());

@@ -81,7 +81,7 @@ fn a_descriptor_of_a_file_is_the_ring_of_that_file() {
     consumer.recv().unwrap().release();
     // A descriptor says nothing of the name, so it can't take it away.
     drop(consumer);
-    let refused = semring::remove(&address.parse().unwrap(), false).unwrap_err();
+    let refused = semring::remove(&address).unwrap_err();
     assert!(refused.to_string().contains("by its name"), "{refused}");
     assert_eq!(ring.info().unwrap().unread_messages(), 2);
     drop((ring, descriptor));

@@ -48,7 +48,7 @@ fn process_persistence_memory_without_a_name_goes_with_the_last_who_has_it() {
     assert!(keeper.exists());
     maker.wait();
     assert!(
-        semring::inspect(&address.parse().unwrap()).is_err(),
+        semring::inspect(&address).is_err(),
         "the maker's descriptor is gone"
     );
     // The user still has all of it, and as the last one takes the guard away.
@@ -79,7 +79,10 @@ fn process_persistence_is_told_of_by_leftovers_when_everybody_was_killed() {
     };
     assert!(told().is_none(), "somebody has it");
     maker.kill();
-    told().expect("nobody has it").remove(false).unwrap();
+    told()
+        .expect("nobody has it")
+        .remove(semring::Unread::Keep)
+        .unwrap();
     assert!(!keeper.exists() && told().is_none());
     site.guard.assert_clean();
 }
@@ -110,7 +113,7 @@ fn kernel_persistence_ends_with_the_guard() {
         (info.state, info.unread_messages()),
         (RingState::GuardMissing, 3)
     );
-    semring::remove(&site.parsed(), true).unwrap();
+    semring::force_remove(&site.parsed()).unwrap();
     site.assert_gone(None);
 }
 

@@ -198,7 +198,7 @@ fn a_copy_is_a_ring_of_its_own_and_a_renamed_file_is_the_same() {
         consumer.recv().unwrap().release();
     }
     drop((theirs, other));
-    semring::remove(&address.parse().unwrap(), false).unwrap();
+    semring::remove(&address).unwrap();
     let moved = fresh_path("moved");
     std::fs::rename(site.path(), &moved).unwrap();
     let address = format!("file:{}", moved.display());

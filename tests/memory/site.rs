@@ -172,7 +172,7 @@ impl Site {
         let keeper = self.known_keeper();
         match self.passed.take() {
             Some((ring, _descriptor)) => ring.remove(),
-            None => semring::remove(&self.parsed(), false),
+            None => semring::remove(&self.parsed()),
         }
         .unwrap_or_else(|error| panic!("{error}"));
         self.assert_gone(keeper);
@@ -212,10 +212,7 @@ pub fn link_to(descriptor: &OwnedFd) -> PathBuf {
 impl Drop for Site {
     fn drop(&mut self) {
         if self.path.exists() {
-            let _ = semring::remove(
-                &format!("file:{}", self.path.display()).parse().unwrap(),
-                true,
-            );
+            let _ = semring::force_remove(format!("file:{}", self.path.display()));
             let _ = std::fs::remove_file(&self.path);
         }
     }

@@ -270,7 +270,7 @@ fn every_operation_on_a_truncated_ring_says_that_it_is_gone() {
             assert_eq!(consumer.recv().unwrap_err(), RecvError::Removed);
             assert_eq!(consumer.try_recv().unwrap_err(), RecvError::Removed);
             assert_eq!(
-                consumer.recv_timeout(moment).unwrap_err(),
+                consumer.recv_deadline(moment).unwrap_err(),
                 RecvError::Removed
             );
             assert_eq!(consumer.recv_batch().unwrap_err(), RecvError::Removed);
@@ -278,7 +278,10 @@ fn every_operation_on_a_truncated_ring_says_that_it_is_gone() {
             for producer in &mut producers {
                 assert_eq!(producer.send(b"x"), Err(SendError::Removed));
                 assert_eq!(producer.try_send(b"x"), Err(SendError::Removed));
-                assert_eq!(producer.send_timeout(b"x", moment), Err(SendError::Removed));
+                assert_eq!(
+                    producer.send_deadline(b"x", moment),
+                    Err(SendError::Removed)
+                );
                 assert_eq!(producer.reserve(1).unwrap_err(), SendError::Removed);
                 assert_eq!(producer.batch().push(b"x"), Err(SendError::Removed));
                 assert_eq!(producer.check_consumer(), Err(SendError::Removed));
@@ -314,7 +317,7 @@ fn a_consumer_does_not_take_a_missing_lane_for_an_empty_one() {
     let calls: [Asked<any::Consumer>; 5] = [
         |consumer| name(consumer.recv()),
         |consumer| name(consumer.try_recv()),
-        |consumer| name(consumer.recv_timeout(Duration::from_millis(1))),
+        |consumer| name(consumer.recv_deadline(Duration::from_millis(1))),
         |consumer| name(consumer.recv_batch()),
         |consumer| name(consumer.try_recv_batch()),
     ];
@@ -347,7 +350,7 @@ fn a_producer_does_not_take_missing_words_for_no_room() {
     let calls: [Asked<any::Producer>; 6] = [
         |producer| name(producer.send(&[1; 1000])),
         |producer| name(producer.try_send(&[1; 1000])),
-        |producer| name(producer.send_timeout(&[1; 1000], Duration::from_millis(1))),
+        |producer| name(producer.send_deadline(&[1; 1000], Duration::from_millis(1))),
         |producer| name(producer.reserve(1000)),
         |producer| name(producer.batch().push(&[1; 1000])),
         |producer| name(producer.check_consumer()),

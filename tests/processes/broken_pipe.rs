@@ -306,7 +306,7 @@ fn a_dead_consumer_from_before_the_attach_was_never_met(case: Case) {
     while producer.try_send(&[0; 500]).is_ok() {}
     let moment = Duration::from_millis(30);
     assert_eq!(
-        producer.send_timeout(&[0; 500], moment),
+        producer.send_deadline(&[0; 500], moment),
         Err(SendError::TimedOut)
     );
     drop(producer);

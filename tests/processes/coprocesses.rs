@@ -1,5 +1,6 @@
 //! Programs with rings in place of stdin and stdout: their ends, their parents' ends, their descriptors.
 
+use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -61,15 +62,16 @@ fn a_coprocess_receives_and_sends() {
 #[test]
 fn waiting_closes_the_childs_input() {
     let (mut child, _watchdog) = start(&["echo"]);
-    assert_eq!(child.try_wait().unwrap(), None);
+    let runs = child.try_wait().unwrap_err();
+    assert_eq!(runs.kind(), ErrorKind::WouldBlock);
     child.stdin.as_mut().unwrap().send(b"x").unwrap();
     assert_eq!(
         child.stdout.as_mut().unwrap().recv().unwrap().to_vec(),
         b"x"
     );
-    assert!(child.wait_timeout(PATIENCE).unwrap().unwrap().success());
+    assert!(child.wait_deadline(PATIENCE).unwrap().success());
     assert!(child.stdin.is_none());
-    assert!(child.try_wait().unwrap().unwrap().success());
+    assert!(child.try_wait().unwrap().success());
 }
 
 #[test]
@@ -83,7 +85,8 @@ fn a_child_that_never_opens_its_rings_ends_both_streams() {
     assert_eq!(child.wait().unwrap().code(), Some(3));
     // One whose end wakes both sides of the parent.
     let (mut child, _watchdog) = start(&["stuck"]);
-    assert_eq!(child.wait_timeout(Duration::from_millis(1)).unwrap(), None);
+    let runs = child.wait_deadline(Duration::from_millis(1)).unwrap_err();
+    assert_eq!(runs.kind(), ErrorKind::TimedOut);
     let (mut child, _watchdog) = start(&["stuck"]);
     let (mut input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
     while input.try_send(&[0; 1000]).is_ok() {}

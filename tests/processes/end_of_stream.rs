@@ -96,7 +96,7 @@ fn a_kept_ring_has_not_ended_until_somebody_attached(case: Case) {
     let mut consumer = ring.attach_consumer().unwrap();
     // Fresh: nobody was ever there.
     assert_eq!(
-        consumer.recv_timeout(MOMENT).unwrap_err(),
+        consumer.recv_deadline(MOMENT).unwrap_err(),
         RecvError::TimedOut
     );
     let mut producer = case.producer();
@@ -106,26 +106,26 @@ fn a_kept_ring_has_not_ended_until_somebody_attached(case: Case) {
     assert_eq!(consumer.recv().unwrap_err(), RecvError::EndOfStream);
     // Ended once, and nobody came since: neither now nor for a later consumer has it ended again.
     assert_eq!(
-        consumer.recv_timeout(MOMENT).unwrap_err(),
+        consumer.recv_deadline(MOMENT).unwrap_err(),
         RecvError::TimedOut
     );
     drop(consumer);
     let mut consumer = ring.attach_consumer().unwrap();
     assert_eq!(
-        consumer.recv_timeout(MOMENT).unwrap_err(),
+        consumer.recv_deadline(MOMENT).unwrap_err(),
         RecvError::TimedOut
     );
     // Somebody who sends nothing makes an end of it, by leaving or by dying.
     case.producer().wait();
     assert_eq!(consumer.recv().unwrap_err(), RecvError::EndOfStream);
     assert_eq!(
-        consumer.recv_timeout(MOMENT).unwrap_err(),
+        consumer.recv_deadline(MOMENT).unwrap_err(),
         RecvError::TimedOut
     );
     case.producer().kill();
     assert_eq!(consumer.recv().unwrap_err(), RecvError::EndOfStream);
     assert_eq!(
-        consumer.recv_timeout(MOMENT).unwrap_err(),
+        consumer.recv_deadline(MOMENT).unwrap_err(),
         RecvError::TimedOut
     );
     drop(consumer);
@@ -158,7 +158,7 @@ fn the_end_that_was_acted_upon_is_not_told_again(case: Case) {
     consumer.kill();
     let mut consumer = ring.attach_consumer().unwrap();
     assert_eq!(
-        consumer.recv_timeout(MOMENT).unwrap_err(),
+        consumer.recv_deadline(MOMENT).unwrap_err(),
         RecvError::TimedOut
     );
     drop(consumer);

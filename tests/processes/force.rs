@@ -35,7 +35,7 @@ fn lock_all(file: &File, kind: i32) {
 }
 
 fn force(case: &Case) {
-    semring::remove(&case.address().parse().unwrap(), true).unwrap();
+    semring::force_remove(case.address()).unwrap();
     case.guard.assert_clean();
 }
 
@@ -53,7 +53,7 @@ fn raised_semaphores(case: Case, value: i16) {
             set.op(&[Op::new(index, more)]).unwrap();
         }
         if index == REMOVAL {
-            let refused = semring::remove(&case.address().parse().unwrap(), false).unwrap_err();
+            let refused = semring::remove(case.address()).unwrap_err();
             assert!(matches!(refused, RemoveError::InUse { .. }), "{refused}");
         }
         force(&case);
@@ -84,7 +84,7 @@ fn a_lock_on_the_pipes_stops_no_forced_removal(case: Case) {
             .open(pipes.join("lock"));
         let lock = lock.unwrap();
         lock_all(&lock, kind);
-        let refused = semring::remove(&case.address().parse().unwrap(), false).unwrap_err();
+        let refused = semring::remove(case.address()).unwrap_err();
         assert!(matches!(refused, RemoveError::InUse { .. }), "{refused}");
         force(&case);
     }

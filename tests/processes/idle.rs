@@ -33,7 +33,7 @@ fn does_not_run(case: &Case, peer: &mut Peer) {
         .unwrap();
     let mut nobody = clock.attach_consumer().unwrap();
     let passed = nobody
-        .recv_timeout(Duration::from_millis(time))
+        .recv_deadline(Duration::from_millis(time))
         .unwrap_err();
     assert_eq!(passed, RecvError::TimedOut);
     drop(nobody);

@@ -183,7 +183,7 @@ fn pairs_whose_makers_are_killed_at_any_moment_are_whole_or_gone(case: Case) {
             "{down:?}"
         );
         let address: Address = down.address.clone();
-        semring::remove(&address, false).unwrap();
+        semring::remove(&address).unwrap();
     }
     crate::case::prune_guards();
     case.guard.clean();

@@ -33,8 +33,8 @@ fn a_ring_in_use_is_kept_and_its_users_are_named(case: Case) {
     case.ring(3);
     let mut consumer = case.consumer();
     let mut producers = [case.producer(), case.producer()];
-    let address = case.address().parse().unwrap();
-    let users = || match semring::remove(&address, false).unwrap_err() {
+    let address = case.address().parse::<semring::Address>().unwrap();
+    let users = || match semring::remove(&address).unwrap_err() {
         RemoveError::InUse {
             producers,
             consumer,
@@ -51,7 +51,7 @@ fn a_ring_in_use_is_kept_and_its_users_are_named(case: Case) {
     // It has been in nobody's way.
     assert_eq!(ask(&mut consumer, "drain"), "drained 0 EndOfStream");
     say_ok(&mut consumer, "drop-consumer");
-    semring::remove(&address, false).unwrap();
+    semring::remove(&address).unwrap();
     drop((consumer, producers));
     case.finish_removed();
 }
@@ -111,7 +111,7 @@ fn everybody_learns_of(case: &Case, removal: impl Fn(&Case)) {
 
 fn force_ends_a_blocked_consumer_a_blocked_producer_and_a_running_pair(case: Case) {
     everybody_learns_of(&case, |case| {
-        semring::remove(&case.address().parse().unwrap(), true).unwrap();
+        semring::force_remove(case.address()).unwrap();
         case.guard.assert_clean();
     });
     case.finish_removed();
@@ -120,7 +120,7 @@ fn force_ends_a_blocked_consumer_a_blocked_producer_and_a_running_pair(case: Cas
 fn a_guard_removed_from_outside_ends_everybody(case: Case) {
     everybody_learns_of(&case, |case| case.keeper().remove());
     // The name is still there: the next test says what becomes of it.
-    semring::remove(&case.address().parse().unwrap(), true).unwrap();
+    semring::force_remove(case.address()).unwrap();
     case.finish_removed();
 }
 
@@ -190,7 +190,7 @@ fn an_end_that_is_seen_while_the_last_producer_leaves_is_one_to_remove_at(case: 
             Err(RecvError::Empty) => assert!(!has_left),
             Err(RecvError::EndOfStream) => {
                 ends += 1;
-                let removed = consumer.remove_at_end().unwrap();
+                let removed = consumer.remove_at_end().unwrap().is_removed();
                 assert!(removed, "{calls} stops, has left: {has_left}");
             }
             other => panic!("{other:?} at {calls} stops"),
@@ -202,7 +202,7 @@ fn an_end_that_is_seen_while_the_last_producer_leaves_is_one_to_remove_at(case: 
             println!("{calls} stops, at {ends} of them the stream had ended");
             break;
         }
-        let _ = semring::remove(&case.address().parse().unwrap(), false);
+        let _ = semring::remove(case.address());
     }
     case.finish_removed();
 }
@@ -320,17 +320,17 @@ fn nobody_watches_a_directory_before_the_first_sleep(case: Case) {
 fn a_ring_whose_guard_was_removed_goes_by_force_only(case: Case) {
     case.ring(1);
     case.keeper().remove();
-    let address = case.address().parse().unwrap();
+    let address = case.address().parse::<semring::Address>().unwrap();
     assert!(matches!(
         any::open(case.address()),
         Err(OpenError::GuardMissing { .. })
     ));
-    let refused = semring::remove(&address, false).unwrap_err();
+    let refused = semring::remove(&address).unwrap_err();
     assert!(
         matches!(refused, RemoveError::Open(OpenError::GuardMissing { .. })),
         "{refused}"
     );
-    semring::remove(&address, true).unwrap();
+    semring::force_remove(&address).unwrap();
     case.finish_removed();
 }
 
@@ -338,7 +338,7 @@ fn a_removed_ring_stays_removed_for_its_producer(case: Case) {
     let ring = case.ring_of(1, 1 << 16);
     let mut producer = ring.attach_producer().unwrap();
     producer.send(b"before").unwrap();
-    semring::remove(&case.address().parse().unwrap(), true).unwrap();
+    semring::force_remove(case.address()).unwrap();
     // Within a quarter lap it is noticed, and then it is so for good.
     let noticed = (0..1 << 12).find_map(|_| producer.send(&[0; 56]).err());
     assert_eq!(noticed, Some(SendError::Removed));
@@ -379,7 +379,7 @@ fn a_ring_removed_under_two_busy_ends_is_noticed_by_each(case: Case) {
         // Here the consumer asks. Whose question was longer ago is the first to ask again.
         assert_eq!(exchange(producer_first, MESSAGES_A_MIB / 4), None);
         assert_eq!(exchange(!producer_first, 1), None);
-        semring::remove(&case.address().parse().unwrap(), true).unwrap();
+        semring::force_remove(case.address()).unwrap();
         let (after, is_producer, is_removed) = exchange(false, 2 * MESSAGES_A_MIB).unwrap();
         assert!(is_removed && is_producer == producer_first);
         assert!(after <= MESSAGES_A_MIB, "noticed after {after} messages");
@@ -418,7 +418,7 @@ fn a_late_producer_loses_nothing_when_the_consumer_removes(case: Case) {
         late.say(&format!("late 1 {round} 40"));
         hesitate(&mut random);
         let mut received = 0;
-        while !consumer.remove_at_end().unwrap() {
+        while !consumer.remove_at_end().unwrap().is_removed() {
             // A producer is there, or something came meanwhile.
             match consumer.recv() {
                 Ok(_) => received += 1,
@@ -456,7 +456,7 @@ fn a_late_producer_loses_nothing_when_an_idle_ring_is_removed(case: Case) {
         let ring = new_ring_for(&case, &mut late);
         late.say(&format!("late 1 {round} 40"));
         hesitate(&mut random);
-        let gone = ring.remove_if_done().unwrap();
+        let gone = ring.remove_if_done().unwrap().is_removed();
         let told = answer(&mut late);
         if gone {
             refused += 1;

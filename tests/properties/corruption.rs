@@ -78,7 +78,7 @@ fn use_producer<K: semring::Kind>(producer: &mut Producer<K>) {
     for len in [0, 1, 100, 1024, 7] {
         let _ = producer.try_send(&vec![0xEE; len]);
     }
-    let _ = producer.send_timeout(&[1; 1000], MOMENT);
+    let _ = producer.send_deadline(&[1; 1000], MOMENT);
     if let Ok(mut reservation) = producer.try_reserve(64) {
         reservation.write_at(0, &[7; 64]);
         reservation.truncate(10);
@@ -117,7 +117,7 @@ fn use_consumer<K: semring::Kind>(ring: &Ring<K>) -> Result<Vec<usize>, AttachEr
             }
             Err(error) => note(error),
         }
-        match consumer.recv_timeout(MOMENT) {
+        match consumer.recv_deadline(MOMENT) {
             Ok(message) => drop(message.to_vec()),
             Err(error) => note(error),
         }
@@ -185,8 +185,8 @@ fn use_everything(victim: &Victim) {
         .capacity(CAPACITY)
         .producers(2)
         .open_or_create();
-    let _ = semring::remove(&address, false);
-    let _ = semring::remove(&address, true);
+    let _ = semring::remove(&address);
+    let _ = semring::force_remove(&address);
 }
 
 const WORDS: [u64; 16] = [
@@ -333,7 +333,7 @@ fn bytes_that_change_under_the_hands_are_survived() {
 fn looking_changes_nothing() {
     let victim = Victim::filled(2);
     let before = victim.memory.read();
-    let info = semring::inspect(&victim.address()).unwrap();
+    let info = semring::inspect(victim.address()).unwrap();
     assert_eq!(info.unread_messages(), 10);
     assert!(semring::list().iter().any(|ring| ring.uuid == info.uuid));
     any::open(victim.guard.posix()).unwrap().info().unwrap();

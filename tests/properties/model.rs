@@ -410,7 +410,7 @@ impl<K: Kind> World<K> {
     fn recv(&mut self, waits: bool, then: Then) -> Check {
         let consumer = self.consumer.as_mut().expect("there is one");
         let received = if waits {
-            consumer.recv_timeout(Duration::ZERO)
+            consumer.recv_deadline(Duration::ZERO)
         } else {
             consumer.try_recv()
         };
@@ -438,7 +438,7 @@ impl<K: Kind> World<K> {
     fn recv_batch(&mut self, waits: bool, count: usize, then: Then) -> Check {
         let consumer = self.consumer.as_mut().expect("there is one");
         let received = if waits {
-            consumer.recv_batch_timeout(Duration::ZERO)
+            consumer.recv_batch_deadline(Duration::ZERO)
         } else {
             consumer.try_recv_batch()
         };
@@ -519,10 +519,10 @@ impl<K: Kind> World<K> {
         if !self.ended {
             prop_assert_eq!(consumer.recv().err(), Some(RecvError::EndOfStream));
         }
-        let after = consumer.recv_timeout(Duration::from_micros(1));
+        let after = consumer.recv_deadline(Duration::from_micros(1));
         prop_assert_eq!(after.err(), Some(RecvError::TimedOut));
         prop_assert_eq!(consumer.received_messages(), self.received);
-        prop_assert!(consumer.remove_at_end().unwrap());
+        prop_assert!(consumer.remove_at_end().unwrap().is_removed());
         Ok(())
     }
 }

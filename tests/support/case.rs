@@ -194,9 +194,11 @@ impl Case {
         };
         for leftover in semring::orphans() {
             if is_empty(leftover.name()) {
-                let _ = leftover.remove(false);
+                let _ = leftover.remove(semring::Unread::Keep);
             } else if left.iter().any(|left| left == leftover.name()) {
-                let pruned = leftover.remove(false).expect("it can be pruned");
+                let pruned = leftover
+                    .remove(semring::Unread::Keep)
+                    .expect("it can be pruned");
                 assert_eq!(pruned, semring::PruneOutcome::Removed);
             }
         }
@@ -212,8 +214,11 @@ impl Case {
     /// Removes the ring, which nobody may use any more, and holds that nothing of it is left.
     #[track_caller]
     pub fn finish(self) {
-        let address = self.address().parse().expect("an address");
-        if let Err(error) = semring::remove(&address, false) {
+        let address = self
+            .address()
+            .parse::<semring::Address>()
+            .expect("an address");
+        if let Err(error) = semring::remove(&address) {
             panic!("{}: {error}", self.label);
         }
         self.guard.assert_clean();
@@ -310,7 +315,7 @@ pub fn prune_guards() {
     use semring::OrphanKind::{Pipes, Semaphores, Unfinished};
     for leftover in semring::orphans() {
         if matches!(leftover.kind(), Pipes | Semaphores | Unfinished) {
-            let _ = leftover.remove(false);
+            let _ = leftover.remove(semring::Unread::Keep);
         }
     }
 }

@@ -64,7 +64,10 @@ impl Peer {
             if let Some(mut producer) = self.producer.take() {
                 results.push(("send", name_of(producer.send(b"from the child"))));
                 results.push(("try_send", name_of(producer.try_send(b"from the child"))));
-                results.push(("send_timeout", name_of(producer.send_timeout(b"x", moment))));
+                results.push((
+                    "send_timeout",
+                    name_of(producer.send_deadline(b"x", moment)),
+                ));
                 results.push(("reserve", name_of(producer.reserve(10))));
                 results.push(("push", name_of(producer.batch().push(b"from the child"))));
                 results.push(("probe", name_of(producer.check_consumer())));
@@ -75,13 +78,10 @@ impl Peer {
             if let Some(mut consumer) = self.consumer.take() {
                 results.push(("recv", name_of(consumer.recv())));
                 results.push(("try_recv", name_of(consumer.try_recv())));
-                results.push(("recv_timeout", name_of(consumer.recv_timeout(moment))));
+                results.push(("recv_timeout", name_of(consumer.recv_deadline(moment))));
                 results.push(("recv_batch", name_of(consumer.recv_batch())));
                 results.push(("flush", name_of(consumer.flush_released())));
-                results.push((
-                    "remove_at_end",
-                    format!("{:?}", consumer.remove_at_end().ok()),
-                ));
+                results.push(("remove_at_end", name_of(consumer.remove_at_end())));
                 consumer.interrupter().interrupt();
             }
             let ring = self.ring.take().expect("a ring is open");

@@ -54,7 +54,7 @@ impl Peer {
             "send-timeout" => {
                 let mut bytes = Vec::new();
                 message::encode(words.producer(), words.number(), words.size(), &mut bytes);
-                done(self.producer().send_timeout(&bytes, words.milliseconds()))
+                done(self.producer().send_deadline(&bytes, words.milliseconds()))
             }
             "send-deadline" => {
                 let mut bytes = Vec::new();
@@ -74,7 +74,7 @@ impl Peer {
                 Ok("ok".to_owned())
             }
             "try-recv" => Self::received(self.consumer().try_recv()),
-            "recv-timeout" => Self::received(self.consumer().recv_timeout(words.milliseconds())),
+            "recv-timeout" => Self::received(self.consumer().recv_deadline(words.milliseconds())),
             "recv-deadline" => {
                 let deadline = begin_until(words);
                 let received = Self::received(self.consumer().recv_deadline(deadline));

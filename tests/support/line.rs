@@ -114,7 +114,7 @@ fn churn(words: &mut Words<'_>) -> Result<(), String> {
             continue;
         };
         client.send(b"there").map_err(failed)?;
-        match server.recv_timeout(Duration::from_secs(60)) {
+        match server.recv_deadline(Duration::from_secs(60)) {
             Ok(message) => assert_eq!(message.to_vec(), b"there"),
             Err(error) => return Err(failed(error)),
         }

@@ -43,7 +43,7 @@ impl Peer {
                 let timeout = words.milliseconds();
                 let producer = self.producer();
                 marker();
-                let result = producer.send_timeout(&bytes, timeout);
+                let result = producer.send_deadline(&bytes, timeout);
                 marker();
                 done(result)
             }
@@ -126,7 +126,7 @@ impl Peer {
                 let timeout = words.milliseconds();
                 let consumer = self.consumer();
                 marker();
-                let result = consumer.recv_timeout(timeout).map(|_| ());
+                let result = consumer.recv_deadline(timeout).map(|_| ());
                 marker();
                 done(result)
             }
@@ -207,7 +207,11 @@ impl Peer {
             "remove" | "force-remove" => {
                 let address = address(words);
                 marker();
-                let result = semring::remove(&address, command == "force-remove");
+                let result = if command == "force-remove" {
+                    semring::force_remove(&address).map(drop)
+                } else {
+                    semring::remove(&address)
+                };
                 marker();
                 done(result)
             }

@@ -197,13 +197,17 @@ impl Peer {
             "await-next" => done(self.producer().accept_next_consumer()),
             "flush" => done(self.consumer().flush_released()),
             "remove-at-end" => {
-                let gone = self.consumer().remove_at_end().map_err(failed)?;
+                let gone = self
+                    .consumer()
+                    .remove_at_end()
+                    .map_err(failed)?
+                    .is_removed();
                 Ok(format!("ok {gone}"))
             }
-            "remove" => done(semring::remove(&address(words), false)),
-            "force-remove" => done(semring::remove(&address(words), true)),
+            "remove" => done(semring::remove(&address(words))),
+            "force-remove" => done(semring::force_remove(&address(words))),
             "remove-if-done" => {
-                let gone = self.ring().remove_if_done().map_err(failed)?;
+                let gone = self.ring().remove_if_done().map_err(failed)?.is_removed();
                 Ok(format!("ok {gone}"))
             }
             "second" => {
@@ -246,7 +250,12 @@ impl Peer {
             "unmake" | "force-unmake" => {
                 let address = address(words);
                 for round in 0..words.number() {
-                    match semring::remove(&address, command == "force-unmake") {
+                    let removed = if command == "force-unmake" {
+                        semring::force_remove(&address).map(drop)
+                    } else {
+                        semring::remove(&address)
+                    };
+                    match removed {
                         Ok(()) | Err(RemoveError::Open(OpenError::NotFound { .. })) => {}
                         Err(error) => return Err(format!("{} at {round}", failed(error))),
                     }

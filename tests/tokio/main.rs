@@ -235,7 +235,7 @@ async fn the_end_of_the_other_side_is_told() {
     while consumer.get_mut().try_recv().is_ok() {}
     let waiting = tokio::spawn(async move { consumer.recv().await.map(|_| ()) });
     tokio::task::yield_now().await;
-    semring::remove(ring.address(), true).unwrap();
+    semring::force_remove(ring.address()).unwrap();
     let end = waiting.await.unwrap();
     // An end of the stream that was due came first.
     assert!(
@@ -344,7 +344,7 @@ async fn a_stream_gives_an_error_that_stays_once() {
     let site = Site::new("stays");
     let ring = site.mpsc(1);
     let mut consumer = AsyncConsumer::new(ring.attach_consumer().unwrap()).unwrap();
-    semring::remove(ring.address(), true).unwrap();
+    semring::force_remove(ring.address()).unwrap();
     assert_eq!(consumer.next().await, Some(Err(RecvError::Removed)));
     assert_eq!(consumer.next().await, None);
     assert_eq!(consumer.next().await, None);

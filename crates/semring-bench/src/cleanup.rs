@@ -102,8 +102,8 @@ fn remove(item: &Item) {
     // Errors are ignored: the object may be gone already.
     match item {
         Item::Ring(address) => {
-            if let Ok(address) = address.parse() {
-                let _ = semring::remove(&address, true);
+            if let Ok(address) = address.parse::<semring::Address>() {
+                let _ = semring::force_remove(&address);
             }
         }
         Item::File(path) => {

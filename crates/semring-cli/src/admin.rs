@@ -255,7 +255,8 @@ fn run() -> Result<u8, Failure> {
             let address = parse(&address)?;
             match duplex::pair_at(&address) {
                 // One ring of a pair without the other is of no use.
-                Some(pair) => duplex::remove(&pair, force)?,
+                Some(pair) if force => duplex::force_remove(&pair)?,
+                Some(pair) => duplex::remove(&pair)?,
                 None if force => {
                     if let RemoveOutcome::RemovedDamaged { what } = semring::force_remove(&address)?
                     {
@@ -265,7 +266,7 @@ fn run() -> Result<u8, Failure> {
                         );
                     }
                 }
-                None => semring::remove(&address, false)?,
+                None => semring::remove(&address)?,
             }
         }
         Command::Prune {

@@ -15,7 +15,7 @@ use crate::units::count;
 
 /// A builder that asks for what was said explicitly, and leaves the rest as it is.
 pub(crate) fn builder(address: &OsStr, shape: &ShapeArgs) -> Builder {
-    let mut builder = Builder::with_address(Address::try_from(address));
+    let mut builder = Builder::new(address);
     if let Some(capacity) = shape.capacity {
         builder = builder.capacity(capacity);
     }
@@ -141,11 +141,11 @@ pub(crate) fn leave(ring: &Ring, remove: bool, report: &Report) -> Left {
     let mut others_care = false;
     if remove {
         match ring.remove_if_done() {
-            Ok(true) => {
+            Ok(outcome) if outcome.is_removed() => {
                 report.detail(format_args!("removed {}", ring.address()));
                 return Left::Removed;
             }
-            Ok(false) => others_care = true,
+            Ok(_) => others_care = true,
             // Another user's ring: that one's to remove.
             Err(error) => report.detail(error),
         }

@@ -209,7 +209,7 @@ impl Receiving<'_> {
             }
             let received = match self.longest_wait() {
                 None => self.consumer.recv_batch(),
-                Some(time) => self.consumer.recv_batch_timeout(time),
+                Some(time) => self.consumer.recv_batch_deadline(time),
             };
             let limit = wanted.unwrap_or(u64::MAX);
             let result = match received.map(|batch| self.sink.pass_on(batch, limit)) {
@@ -261,10 +261,10 @@ impl Receiving<'_> {
         let lost = lost(self.ring).saturating_sub(self.lost_before);
         if self.ring.is_auto_removed() && !self.args.keep {
             match self.consumer.remove_at_end() {
-                Ok(true) => self
+                Ok(outcome) if outcome.is_removed() => self
                     .report
                     .detail(format_args!("removed {}", self.ring.address())),
-                Ok(false) => {
+                Ok(_) => {
                     self.ended = true;
                     return Ok(());
                 }

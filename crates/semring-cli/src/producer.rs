@@ -302,7 +302,7 @@ impl Sending<'_> {
         loop {
             let reserved = match self.args.manner.timeout() {
                 None => self.producer.reserve(bytes.len()),
-                Some(timeout) => self.producer.reserve_timeout(bytes.len(), timeout),
+                Some(timeout) => self.producer.reserve_deadline(bytes.len(), timeout),
             };
             match reserved {
                 Ok(mut reservation) => {
@@ -354,7 +354,7 @@ impl Sending<'_> {
             self.await_input()?;
             let reserved = match self.args.manner.timeout() {
                 None => self.producer.reserve(chunk),
-                Some(timeout) => self.producer.reserve_timeout(chunk, timeout),
+                Some(timeout) => self.producer.reserve_deadline(chunk, timeout),
             };
             let mut reservation = match reserved {
                 Ok(reservation) => reservation,

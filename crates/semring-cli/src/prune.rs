@@ -1,6 +1,6 @@
 //! `semring prune`: what killed programs left behind, removed with a line for each.
 
-use semring::{GuardKind, Orphan, OrphanKind, PruneOutcome};
+use semring::{GuardKind, Orphan, OrphanKind, PruneOutcome, Unread};
 
 use crate::exit::{self, Failure};
 use crate::report;
@@ -14,7 +14,12 @@ pub(crate) fn run(dry_run: bool, discard_unread: bool) -> Result<u8, Failure> {
         let forecast = |leftover| Ok(forecast(leftover, discard_unread));
         found.iter().map(forecast).collect()
     } else {
-        Orphan::remove_all(&found, discard_unread)
+        let unread = if discard_unread {
+            Unread::Discard
+        } else {
+            Unread::Keep
+        };
+        Orphan::remove_all(&found, unread)
     };
     let mut failed = None;
     for (leftover, outcome) in found.iter().zip(outcomes) {

@@ -353,9 +353,12 @@ pub enum CallError {
     /// [started](crate::duplex::Client::start) only.
     #[error("timed out")]
     TimedOut,
-    /// There is no room for the request now (only from `try_` calls).
+    /// There is no room for the request now (only from `try_start`).
     #[error("the ring is full")]
     Full,
+    /// The reply has not come yet (only from `try_wait`).
+    #[error("the reply has not come yet")]
+    Empty,
     /// The request is longer than the ring takes.
     #[error("the request is longer than {max} bytes")]
     TooLong {
@@ -490,6 +493,9 @@ pub enum RemoveError {
     /// It could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The handle belongs to the parent of this forked process.
+    #[error("this handle belongs to the parent process; a forked child must open the ring itself")]
+    Forked,
     /// Not allowed: only the owner or root removes.
     #[error("{name}: permission denied{}; only the owner or root may remove it", denied_text(.source))]
     Permission {

@@ -90,12 +90,13 @@ pub use error::{
     AttachError, CallError, CreateError, EndError, OpenError, OpenOrCreateError, RecvError,
     RemoveError, SendError, SpawnError, StdioError, SystemCall,
 };
+pub use guard::deadline::Deadline;
 pub use guard::strategy::WaitStrategy;
 pub use layout::superblock::{GuardKind, RingKind};
 pub use layout::{Framing, Position, Tag};
 pub use lifecycle::{
     GuardChoice, LaneInfo, Orphan, OrphanKind, PruneOutcome, RemoveOutcome, RingInfo, RingState,
-    has_membarrier, orphans,
+    Unread, has_membarrier, orphans,
 };
 pub use memory::address::{Address, AddressError, Backend};
 

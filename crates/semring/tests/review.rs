@@ -123,7 +123,7 @@ fn a_ring_with_a_forgotten_receive_batch_is_not_at_its_end() {
     let mut batch = consumer.recv_batch().unwrap();
     assert!(batch.next_message().is_some());
     std::mem::forget(batch);
-    assert!(!consumer.remove_at_end().unwrap());
+    assert!(!consumer.remove_at_end().unwrap().is_removed());
     assert_eq!(consumer.recv().unwrap().to_vec(), b"unread");
 }
 
@@ -148,7 +148,7 @@ fn a_forked_child_looks_at_an_inherited_ring_without_harm() {
         );
         drop((producer, consumer));
         assert!(
-            in_child(|| matches!(ring.remove_if_done(), Ok(false))),
+            in_child(|| matches!(ring.remove_if_done(), Ok(semring::RemoveOutcome::InUse))),
             "remove_if_done"
         );
         assert!(in_child(|| ring.remove().is_ok()), "remove");
@@ -171,7 +171,7 @@ fn what_was_sent_after_the_consumer_had_closed_and_left_is_not_removed() {
     drop(first);
     drop(second);
     assert!(
-        !ring.remove_if_done().unwrap(),
+        !ring.remove_if_done().unwrap().is_removed(),
         "the ring went with a message that nobody refused"
     );
     let mut consumer = ring.attach_consumer().unwrap();
@@ -188,7 +188,7 @@ fn what_the_consumer_refused_is_no_reason_to_keep_the_ring() {
     producer.send(b"not wanted").unwrap();
     consumer.close();
     drop(producer);
-    assert!(ring.remove_if_done().unwrap());
+    assert!(ring.remove_if_done().unwrap().is_removed());
 }
 
 #[test]
@@ -271,12 +271,12 @@ fn a_copy_of_a_ring_is_no_ring_and_its_removal_harms_nobody() {
     ring.attach_producer().unwrap().send(b"precious").unwrap();
     let memory = std::path::Path::new("/dev/shm");
     std::fs::copy(memory.join(original.name()), memory.join(copy.name())).unwrap();
-    let address = copy.posix().parse().unwrap();
-    assert!(semring::remove(&address, false).is_err());
+    let address = copy.posix().parse::<semring::Address>().unwrap();
+    assert!(semring::remove(&address).is_err());
     let error = any::open(copy.posix()).unwrap_err();
     assert!(error.to_string().contains(original.name()), "{error}");
     // By force the copy goes, and nothing of the original.
-    semring::remove(&address, true).unwrap();
+    semring::force_remove(&address).unwrap();
     assert!(!memory.join(copy.name()).exists());
     assert_eq!(
         ring.attach_consumer().unwrap().recv().unwrap().to_vec(),
@@ -322,7 +322,7 @@ fn the_producer_of_a_corrupt_lane_does_not_wait_for_room() {
     ));
     assert_eq!(producer.check_consumer(), Err(SendError::Corrupt));
     let long = std::time::Duration::from_secs(60);
-    let refused = (0..1000).find_map(|_| producer.send_timeout(&[0; 100], long).err());
+    let refused = (0..1000).find_map(|_| producer.send_deadline(&[0; 100], long).err());
     assert_eq!(refused, Some(SendError::Corrupt));
 }
 
@@ -436,7 +436,7 @@ fn who_was_told_of_a_removal_sends_nothing_more() {
     let ring = spsc::Builder::new(guard.posix()).create().unwrap();
     let mut producer = ring.attach_producer().unwrap();
     producer.send(b"there is room for more").unwrap();
-    semring::remove(&guard.posix().parse().unwrap(), true).unwrap();
+    semring::force_remove(guard.posix()).unwrap();
     assert_eq!(producer.accept_next_consumer(), Err(SendError::Removed));
     assert_eq!(producer.send(b"to nobody"), Err(SendError::Removed));
 }

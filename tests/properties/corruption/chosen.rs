@@ -332,7 +332,7 @@ fn a_superblock_that_was_never_finished_is_no_ring_and_says_so() {
                 .open_or_create()
                 .map(drop);
             assert!(made.unwrap_err().to_string().contains("not a ring"));
-            assert!(semring::inspect(&victim.address()).is_err());
+            assert!(semring::inspect(victim.address()).is_err());
         }
     }
 }
@@ -350,7 +350,7 @@ fn a_file_that_was_cut_short_is_no_ring() {
             matches!(refused, OpenError::NotARing { .. }),
             "{len}: {refused}"
         );
-        assert!(semring::inspect(&victim.address()).is_err());
+        assert!(semring::inspect(victim.address()).is_err());
         assert!(
             semring::list()
                 .iter()

@@ -238,7 +238,7 @@ impl Setting<'_> {
             36 => {
                 books.encode(0, len, bytes);
                 books.begin(1);
-                producer.send_timeout(bytes, Duration::from_micros(300))?;
+                producer.send_deadline(bytes, Duration::from_micros(300))?;
                 books.committed(1);
             }
             37 => producer.check_consumer()?,
@@ -315,8 +315,8 @@ impl Setting<'_> {
 fn remove(mut consumer: any::Consumer, random: &mut Random) -> Done {
     if random.once_in(2) {
         match consumer.remove_at_end() {
-            Ok(true) => {}
-            Ok(false) => return Err("remove_at_end: something was found behind the end".to_owned()),
+            Ok(outcome) if outcome.is_removed() => {}
+            Ok(outcome) => return Err(format!("remove_at_end: {outcome:?} after the end")),
             Err(error) => return Err(format!("remove_at_end: {error}")),
         }
     }
@@ -340,7 +340,7 @@ fn receive(
         20..28 => enter(consumer.try_recv()?.as_message_ref()),
         28..32 => enter(
             consumer
-                .recv_timeout(Duration::from_micros(300))?
+                .recv_deadline(Duration::from_micros(300))?
                 .as_message_ref(),
         ),
         32..37 => {

@@ -219,8 +219,8 @@ impl Round {
             outcome.audit.examples.clear();
         }
         result?;
-        let address = address.parse().expect("an address");
-        match semring::remove(&address, false) {
+        let address = address.parse::<semring::Address>().expect("an address");
+        match semring::remove(&address) {
             Ok(()) | Err(semring::RemoveError::Open(semring::OpenError::NotFound { .. })) => {}
             Err(error) => return Err(failed("remove", &error)),
         }
@@ -451,7 +451,7 @@ impl Storm<'_> {
             let describe = process::describe(of.child.pid());
             text += &format!("\n{}: {}", name(place), describe.trim_end());
         }
-        match semring::inspect(&self.setting.address.parse().expect("an address")) {
+        match semring::inspect(self.setting.address) {
             Ok(info) => text += &format!("\n{info:#?}"),
             Err(error) => text += &format!("\ninspect: {error}"),
         }

@@ -262,7 +262,9 @@ fn creators_and_those_who_prune_do_not_disturb_each_other() {
                 scope.spawn(|| {
                     while !over.load(Relaxed) {
                         for leftover in semring::orphans() {
-                            leftover.remove(true).expect("ours to remove");
+                            leftover
+                                .remove(semring::Unread::Discard)
+                                .expect("ours to remove");
                         }
                     }
                 });
@@ -273,7 +275,7 @@ fn creators_and_those_who_prune_do_not_disturb_each_other() {
                     let builder = semring::spsc::Builder::new(address).capacity(4096);
                     // Asked for: it stays, though nobody is attached.
                     let ring = builder.create().expect("nothing is in the way");
-                    let info = semring::inspect(&address.parse().expect("an address"));
+                    let info = semring::inspect(address);
                     assert_eq!(
                         info.expect("it stays").uuid,
                         ring.info().expect("ours").uuid

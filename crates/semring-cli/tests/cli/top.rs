@@ -64,11 +64,11 @@ fn json_has_one_object_for_each_ring_and_interval(ring: &Ring) {
 
 /// Stops a consumer in its sleep on the ring, so that it stays so: it looks after its reader twice a second.
 fn stop_asleep(ring: &Ring, consumer: &mut Tool) {
-    let address = ring.address().parse().expect("an address");
+    let address = ring.address();
     loop {
         consumer.wait_until_asleep_on_the_ring();
         consumer.stop();
-        let info = semring::inspect(&address).expect("the ring is there");
+        let info = semring::inspect(address).expect("the ring is there");
         if info.consumer_sleeps {
             return;
         }

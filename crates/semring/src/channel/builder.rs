@@ -68,25 +68,23 @@ pub enum HugePages {
 }
 
 impl<K: Kind> Builder<K> {
-    /// For the ring at this address (see [`Address`]). A bad address is reported when it is used.
-    #[must_use]
-    pub fn new(address: impl AsRef<str>) -> Self {
-        Self::with_address(address.as_ref().parse())
-    }
-
-    /// The same for an address that was made in another way: of a path that is not UTF-8, say.
+    /// For the ring at this address: text, an [`OsStr`](std::ffi::OsStr), or an [`Address`]. A bad address is
+    /// reported when it is used.
     ///
     /// ```
-    /// use std::ffi::OsStr;
     /// use semring::{Address, mpsc};
-    /// let written = OsStr::new("file:/var/lib/orders.ring");
-    /// let builder = mpsc::Builder::with_address(Address::try_from(written));
-    /// # let _ = builder;
+    /// use std::ffi::OsStr;
+    /// let by_text = mpsc::Builder::new("orders");
+    /// let by_path = mpsc::Builder::new(OsStr::new("file:/var/lib/orders.ring"));
+    /// let address: Address = "sysv:orders".parse()?;
+    /// let by_address = mpsc::Builder::new(&address);
+    /// # let _ = (by_text, by_path, by_address);
+    /// # Ok::<(), semring::AddressError>(())
     /// ```
     #[must_use]
-    pub fn with_address(address: Result<Address, AddressError>) -> Self {
+    pub fn new(address: impl TryInto<Address, Error: Into<AddressError>>) -> Self {
         Self {
-            address,
+            address: Address::of(address),
             capacity: None,
             producers: None,
             mode: None,

@@ -36,6 +36,9 @@ pub use ring::{Ring, disable_sigbus_handler, force_remove, inspect, list, remove
 
 /// Rings of one producer.
 pub mod spsc {
+    use crate::error::OpenError;
+    use crate::memory::address::{Address, AddressError};
+
     /// Makes or opens an SPSC ring.
     pub type Builder = super::Builder<super::Spsc>;
     /// An open SPSC ring.
@@ -49,13 +52,18 @@ pub mod spsc {
     ///
     /// # Errors
     /// As [`Builder::open`].
-    pub fn open(address: impl AsRef<str>) -> Result<Ring, crate::error::OpenError> {
+    pub fn open(
+        address: impl TryInto<Address, Error: Into<AddressError>>,
+    ) -> Result<Ring, OpenError> {
         Builder::new(address).open()
     }
 }
 
 /// Rings of many producers: a lane for each, FIFO per producer.
 pub mod mpsc {
+    use crate::error::OpenError;
+    use crate::memory::address::{Address, AddressError};
+
     /// Makes or opens an MPSC ring.
     pub type Builder = super::Builder<super::Mpsc>;
     /// An open MPSC ring.
@@ -69,13 +77,18 @@ pub mod mpsc {
     ///
     /// # Errors
     /// As [`Builder::open`].
-    pub fn open(address: impl AsRef<str>) -> Result<Ring, crate::error::OpenError> {
+    pub fn open(
+        address: impl TryInto<Address, Error: Into<AddressError>>,
+    ) -> Result<Ring, OpenError> {
         Builder::new(address).open()
     }
 }
 
 /// Rings of whichever kind is there: for tools.
 pub mod any {
+    use crate::error::OpenError;
+    use crate::memory::address::{Address, AddressError};
+
     /// Makes or opens a ring of either kind.
     pub type Builder = super::Builder<super::Any>;
     /// An open ring of either kind.
@@ -89,7 +102,9 @@ pub mod any {
     ///
     /// # Errors
     /// As [`Builder::open`].
-    pub fn open(address: impl AsRef<str>) -> Result<Ring, crate::error::OpenError> {
+    pub fn open(
+        address: impl TryInto<Address, Error: Into<AddressError>>,
+    ) -> Result<Ring, OpenError> {
         Builder::new(address).open()
     }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::interrupt::Interrupter;
 use super::pollable::{Pollable, pollable_error};
+use crate::guard::deadline::Deadline;
 use crate::guard::interrupt::InterruptFlag;
 use crate::guard::strategy::{WaitStrategy, cpus};
-use crate::guard::wait::{Deadline, Outcome, Waiter, Waiting};
+use crate::guard::wait::{Outcome, Waiter, Waiting};
 use crate::guard::{GuardError, Seat, WakeTarget};
 use crate::lifecycle::SharedRing;
 

@@ -11,9 +11,10 @@ use super::kind::Kind;
 use super::producer::Producer;
 use crate::error::{AttachError, OpenError, RemoveError};
 use crate::lifecycle::{
-    self, ConsumerSeat, ProducerSeat, Removal, RemoveOutcome, RingInfo, SharedRing,
+    self, ConsumerSeat, ProducerSeat, RemoveOutcome, RingInfo, SharedRing,
     consumer_left_on_purpose, has_unread, remove_idle,
 };
+use crate::memory::address::AddressError;
 use crate::memory::{Access, Address};
 use crate::os::fault;
 
@@ -216,12 +217,12 @@ impl<K: Kind> Ring<K> {
     }
 
     /// Removes the ring if nobody is attached and nothing is lost by it: no message is unread, or the
-    /// last consumer [left on purpose](crate::Consumer::close) and no producer came after it. True if it
-    /// is gone.
+    /// last consumer [left on purpose](crate::Consumer::close) and no producer came after it.
     ///
     /// # Errors
-    /// [`RemoveError::Permission`] and the others; a ring in use is no error.
-    pub fn remove_if_done(&self) -> Result<bool, RemoveError> {
+    /// [`RemoveError::Permission`] and the others; a ring that stays ([`RemoveOutcome::InUse`],
+    /// [`RemoveOutcome::Unread`]) is no error.
+    pub fn remove_if_done(&self) -> Result<RemoveOutcome, RemoveError> {
         let opened;
         let core = if let Ok(adopted) = lifecycle::adopt(&self.core) {
             opened = adopted;
@@ -230,30 +231,34 @@ impl<K: Kind> Ring<K> {
             opened = match lifecycle::open(&self.core.address, Access::ReadWrite) {
                 Ok(opened) if opened.superblock.uuid == self.core.superblock.uuid => opened,
                 // Gone, or another one by now.
-                Ok(_) | Err(OpenError::NotFound { .. }) => return Ok(true),
+                Ok(_) | Err(OpenError::NotFound { .. }) => {
+                    return Ok(RemoveOutcome::Removed);
+                }
                 Err(error) => return Err(error.into()),
             };
             &opened
         };
         let done = || consumer_left_on_purpose(core) || !has_unread(core);
-        Ok(remove_idle(core, false, done)? == Removal::Removed)
+        remove_idle(core, false, done)
     }
 }
 
-/// Removes the ring at an address. With `force` as [`force_remove`].
+/// Removes the ring at an address, with everything in it, unless a process is attached.
 ///
 /// # Errors
-/// [`RemoveError::InUse`] without `force`, [`RemoveError::Open`] if there is no such ring.
+/// [`RemoveError::InUse`], [`RemoveError::Open`] if there is no such ring.
 ///
 /// ```
 /// # let name = format!("doc-remove-{}", std::process::id());
 /// semring::spsc::Builder::new(&name).create()?;
-/// semring::remove(&name.parse()?, false)?;
+/// semring::remove(&name)?;
 /// assert!(semring::spsc::open(&name).is_err());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn remove(address: &Address, force: bool) -> Result<(), RemoveError> {
-    lifecycle::remove_now(address, force)
+pub fn remove(
+    address: impl TryInto<Address, Error: Into<AddressError>>,
+) -> Result<(), RemoveError> {
+    lifecycle::remove_unless_used(&Address::of(address).map_err(OpenError::from)?)
 }
 
 /// Removes the ring at an address, whoever is attached: everybody ends with the `Removed` error. Also one that can't be
@@ -271,14 +276,16 @@ pub fn remove(address: &Address, force: bool) -> Result<(), RemoveError> {
 /// use semring::RemoveOutcome;
 ///
 /// semring::spsc::Builder::new(&name).create()?;
-/// match semring::force_remove(&name.parse()?)? {
+/// match semring::force_remove(&name)? {
 ///     RemoveOutcome::RemovedDamaged { what } => println!("removed {what}"),
 ///     _ => println!("removed"),
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn force_remove(address: &Address) -> Result<RemoveOutcome, RemoveError> {
-    lifecycle::force_remove(address)
+pub fn force_remove(
+    address: impl TryInto<Address, Error: Into<AddressError>>,
+) -> Result<RemoveOutcome, RemoveError> {
+    lifecycle::force_remove(&Address::of(address).map_err(OpenError::from)?)
 }
 
 /// Looks at the ring at an address without taking part: mapped read-only, nothing changes. Needs read
@@ -287,8 +294,10 @@ pub fn force_remove(address: &Address) -> Result<RemoveOutcome, RemoveError> {
 /// # Errors
 /// As [`Builder::open`](crate::Builder::open); a ring whose semaphores are gone is described as
 /// [`RingState::GuardMissing`](crate::RingState::GuardMissing).
-pub fn inspect(address: &Address) -> Result<RingInfo, OpenError> {
-    lifecycle::inspect(address)
+pub fn inspect(
+    address: impl TryInto<Address, Error: Into<AddressError>>,
+) -> Result<RingInfo, OpenError> {
+    lifecycle::inspect(&Address::of(address)?)
 }
 
 /// Every ring that this user may look at, in this IPC namespace and /dev/shm.

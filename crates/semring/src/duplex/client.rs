@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::endpoint::{Endpoint, Receiver, Sender};
-use super::frame::{CallId, Frame, FrameKind, Patience, put, take};
+use super::frame::{CallId, Frame, FrameKind, put, take};
 use crate::channel::Interrupter;
 use crate::error::{CallError, RecvError, SendError};
+use crate::guard::deadline::{Deadline, Patience};
 
 /// How long a client that found the ring full waits for replies before it looks for room again: from, and
 /// up to. Replies wake it at once.
@@ -131,24 +132,20 @@ impl Client {
     /// [`CallError::Unanswered`] if it let go of the request; [`CallError::TooLong`]; and the others. The
     /// call is over then. Whether a server that is gone acted on the request nobody can tell.
     pub fn call(&mut self, bytes: &[u8]) -> Result<Reply, CallError> {
-        self.ask(bytes, Patience::Forever)
+        self.ask(bytes, Patience::FOREVER)
     }
 
-    /// As [`call`](Self::call), but waits no longer than this.
+    /// As [`call`](Self::call), but waits no longer than until a [`Deadline`].
     ///
     /// # Errors
     /// [`CallError::TimedOut`], and those of [`call`](Self::call). The server may have received the
     /// request, and may still act on it.
-    pub fn call_timeout(&mut self, bytes: &[u8], timeout: Duration) -> Result<Reply, CallError> {
-        self.ask(bytes, Patience::after(timeout))
-    }
-
-    /// As [`call_timeout`](Self::call_timeout), but until this moment of CLOCK_MONOTONIC.
-    ///
-    /// # Errors
-    /// As [`call_timeout`](Self::call_timeout).
-    pub fn call_deadline(&mut self, bytes: &[u8], deadline: Instant) -> Result<Reply, CallError> {
-        self.ask(bytes, Patience::Until(deadline))
+    pub fn call_deadline(
+        &mut self,
+        bytes: &[u8],
+        deadline: impl Into<Deadline>,
+    ) -> Result<Reply, CallError> {
+        self.ask(bytes, Patience::until(deadline))
     }
 
     fn ask(&mut self, bytes: &[u8], patience: Patience) -> Result<Reply, CallError> {
@@ -165,7 +162,7 @@ impl Client {
     /// # Errors
     /// As [`call`](Self::call); nothing was sent then.
     pub fn start(&mut self, bytes: &[u8]) -> Result<CallId, CallError> {
-        self.begin(bytes, Patience::Forever)
+        self.begin(bytes, Patience::FOREVER)
     }
 
     /// As [`start`](Self::start), but never waits.
@@ -176,20 +173,16 @@ impl Client {
         self.begin(bytes, Patience::Try)
     }
 
-    /// As [`start`](Self::start), but waits no longer than this.
+    /// As [`start`](Self::start), but waits no longer than until a [`Deadline`].
     ///
     /// # Errors
     /// [`CallError::TimedOut`], and those of [`start`](Self::start).
-    pub fn start_timeout(&mut self, bytes: &[u8], timeout: Duration) -> Result<CallId, CallError> {
-        self.begin(bytes, Patience::after(timeout))
-    }
-
-    /// As [`start`](Self::start), but waits no longer than until this moment of CLOCK_MONOTONIC.
-    ///
-    /// # Errors
-    /// [`CallError::TimedOut`], and those of [`start`](Self::start).
-    pub fn start_deadline(&mut self, bytes: &[u8], deadline: Instant) -> Result<CallId, CallError> {
-        self.begin(bytes, Patience::Until(deadline))
+    pub fn start_deadline(
+        &mut self,
+        bytes: &[u8],
+        deadline: impl Into<Deadline>,
+    ) -> Result<CallId, CallError> {
+        self.begin(bytes, Patience::until(deadline))
     }
 
     fn begin(&mut self, bytes: &[u8], patience: Patience) -> Result<CallId, CallError> {
@@ -213,8 +206,8 @@ impl Client {
             // take several requests before it answers one, so we look for room now and then.
             let look_again = Instant::now() + nap;
             let until = match patience {
-                Patience::Until(end) => end.min(look_again),
-                _ => look_again,
+                Patience::Until(deadline) => deadline.or_earlier(look_again),
+                Patience::Try => look_again.into(),
             };
             match self.take_in(Patience::Until(until)) {
                 Ok(()) => nap = LOOK_AGAIN.0,
@@ -233,37 +226,33 @@ impl Client {
     /// [`CallError::PeerGone`], [`CallError::Unanswered`], [`CallError::NotInFlight`] if the call is over,
     /// and the others. After [`CallError::Interrupted`] the call is still in flight, else it is over.
     pub fn wait(&mut self, id: CallId) -> Result<Reply, CallError> {
-        self.end(id, Patience::Forever)
+        self.end(id, Patience::FOREVER)
     }
 
-    /// As [`wait`](Self::wait), but no longer than this.
+    /// As [`wait`](Self::wait), but no longer than until a [`Deadline`].
     ///
     /// # Errors
     /// [`CallError::TimedOut`], and those of [`wait`](Self::wait).
-    pub fn wait_timeout(&mut self, id: CallId, timeout: Duration) -> Result<Reply, CallError> {
-        self.end(id, Patience::after(timeout))
+    pub fn wait_deadline(
+        &mut self,
+        id: CallId,
+        deadline: impl Into<Deadline>,
+    ) -> Result<Reply, CallError> {
+        self.end(id, Patience::until(deadline))
     }
 
-    /// As [`wait`](Self::wait), but no longer than until this moment of CLOCK_MONOTONIC.
+    /// The reply to a call in flight if it is there now.
     ///
     /// # Errors
-    /// [`CallError::TimedOut`], and those of [`wait`](Self::wait).
-    pub fn wait_deadline(&mut self, id: CallId, deadline: Instant) -> Result<Reply, CallError> {
-        self.end(id, Patience::Until(deadline))
-    }
-
-    /// The reply to a call in flight if it is there now. If not (`None`), the call stays in flight.
-    ///
-    /// # Errors
-    /// As [`wait`](Self::wait).
-    pub fn try_wait(&mut self, id: CallId) -> Result<Option<Reply>, CallError> {
+    /// [`CallError::Empty`] if it is not: the call stays in flight. And those of [`wait`](Self::wait).
+    pub fn try_wait(&mut self, id: CallId) -> Result<Reply, CallError> {
         match self.finish(id, Patience::Try) {
-            Ok(reply) => Ok(Some(reply)),
-            Err(CallError::TimedOut) => Ok(None),
+            Err(CallError::TimedOut) => Err(CallError::Empty),
             Err(error) => {
                 self.give_up(id, error);
                 Err(error)
             }
+            reply => reply,
         }
     }
 
@@ -310,24 +299,19 @@ impl Client {
     /// [`CallError::Unanswered`] tells of a call that is over now; [`in_flight`](Self::in_flight) says which
     /// are left.
     pub fn next_reply(&mut self) -> Result<Reply, CallError> {
-        self.any_reply(Patience::Forever)
+        self.any_reply(Patience::FOREVER)
     }
 
-    /// As [`next_reply`](Self::next_reply), but waits no longer than this. No call is over by
+    /// As [`next_reply`](Self::next_reply), but waits no longer than until a [`Deadline`]. No call is over by
     /// [`CallError::TimedOut`].
     ///
     /// # Errors
     /// [`CallError::TimedOut`], and those of [`next_reply`](Self::next_reply).
-    pub fn next_reply_timeout(&mut self, timeout: Duration) -> Result<Reply, CallError> {
-        self.any_reply(Patience::after(timeout))
-    }
-
-    /// As [`next_reply_timeout`](Self::next_reply_timeout), but until this moment of CLOCK_MONOTONIC.
-    ///
-    /// # Errors
-    /// As [`next_reply_timeout`](Self::next_reply_timeout).
-    pub fn next_reply_deadline(&mut self, deadline: Instant) -> Result<Reply, CallError> {
-        self.any_reply(Patience::Until(deadline))
+    pub fn next_reply_deadline(
+        &mut self,
+        deadline: impl Into<Deadline>,
+    ) -> Result<Reply, CallError> {
+        self.any_reply(Patience::until(deadline))
     }
 
     fn any_reply(&mut self, patience: Patience) -> Result<Reply, CallError> {
@@ -354,8 +338,7 @@ impl Client {
     fn take_in(&mut self, patience: Patience) -> Result<(), CallError> {
         let received = match patience {
             Patience::Try => self.receiver.try_recv(),
-            Patience::Until(end) => self.receiver.recv_deadline(end),
-            Patience::Forever => self.receiver.recv(),
+            Patience::Until(deadline) => self.receiver.recv_deadline(deadline),
         };
         let message = received.map_err(receiving)?;
         let frame = take(&message).map_err(receiving)?;

@@ -1,11 +1,11 @@
 //! One end of a pair, whole or in halves.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use super::pair::Taken;
 use crate::channel::{Message, spsc};
 use crate::error::{RecvError, SendError};
+use crate::guard::deadline::Deadline;
 
 /// One end of a [`Pair`](super::Pair): sends to the other end and receives from it.
 ///
@@ -71,19 +71,15 @@ impl Endpoint {
         self.sender.producer.try_send(bytes)
     }
 
-    /// As [`send`](Self::send), but waits no longer than this.
+    /// As [`send`](Self::send), but waits no longer than until a [`Deadline`].
     ///
     /// # Errors
     /// [`SendError::TimedOut`], and those of [`send`](Self::send).
-    pub fn send_timeout(&mut self, bytes: &[u8], timeout: Duration) -> Result<(), SendError> {
-        self.send_patiently(bytes, |producer| producer.send_timeout(bytes, timeout))
-    }
-
-    /// As [`send`](Self::send), but waits no longer than until this moment of CLOCK_MONOTONIC.
-    ///
-    /// # Errors
-    /// [`SendError::TimedOut`], and those of [`send`](Self::send).
-    pub fn send_deadline(&mut self, bytes: &[u8], deadline: Instant) -> Result<(), SendError> {
+    pub fn send_deadline(
+        &mut self,
+        bytes: &[u8],
+        deadline: impl Into<Deadline>,
+    ) -> Result<(), SendError> {
         self.send_patiently(bytes, |producer| producer.send_deadline(bytes, deadline))
     }
 
@@ -119,19 +115,14 @@ impl Endpoint {
         self.receiver.try_recv()
     }
 
-    /// As [`recv`](Self::recv), but waits no longer than this.
+    /// As [`recv`](Self::recv), but waits no longer than until a [`Deadline`].
     ///
     /// # Errors
     /// [`RecvError::TimedOut`], and those of [`recv`](Self::recv).
-    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message<'_>, RecvError> {
-        self.receiver.recv_timeout(timeout)
-    }
-
-    /// As [`recv`](Self::recv), but waits no longer than until this moment of CLOCK_MONOTONIC.
-    ///
-    /// # Errors
-    /// [`RecvError::TimedOut`], and those of [`recv`](Self::recv).
-    pub fn recv_deadline(&mut self, deadline: Instant) -> Result<Message<'_>, RecvError> {
+    pub fn recv_deadline(
+        &mut self,
+        deadline: impl Into<Deadline>,
+    ) -> Result<Message<'_>, RecvError> {
         self.receiver.recv_deadline(deadline)
     }
 
@@ -194,19 +185,15 @@ impl Sender {
         self.producer.try_send(bytes)
     }
 
-    /// As [`send`](Self::send), but waits no longer than this.
+    /// As [`send`](Self::send), but waits no longer than until a [`Deadline`].
     ///
     /// # Errors
     /// [`SendError::TimedOut`], and those of [`send`](Self::send).
-    pub fn send_timeout(&mut self, bytes: &[u8], timeout: Duration) -> Result<(), SendError> {
-        self.producer.send_timeout(bytes, timeout)
-    }
-
-    /// As [`send`](Self::send), but waits no longer than until this moment of CLOCK_MONOTONIC.
-    ///
-    /// # Errors
-    /// [`SendError::TimedOut`], and those of [`send`](Self::send).
-    pub fn send_deadline(&mut self, bytes: &[u8], deadline: Instant) -> Result<(), SendError> {
+    pub fn send_deadline(
+        &mut self,
+        bytes: &[u8],
+        deadline: impl Into<Deadline>,
+    ) -> Result<(), SendError> {
         self.producer.send_deadline(bytes, deadline)
     }
 
@@ -238,19 +225,14 @@ impl Receiver {
         self.receive(spsc::Consumer::try_recv)
     }
 
-    /// As [`recv`](Self::recv), but waits no longer than this.
+    /// As [`recv`](Self::recv), but waits no longer than until a [`Deadline`].
     ///
     /// # Errors
     /// [`RecvError::TimedOut`], and those of [`recv`](Self::recv).
-    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message<'_>, RecvError> {
-        self.receive(|consumer| consumer.recv_timeout(timeout))
-    }
-
-    /// As [`recv`](Self::recv), but waits no longer than until this moment of CLOCK_MONOTONIC.
-    ///
-    /// # Errors
-    /// [`RecvError::TimedOut`], and those of [`recv`](Self::recv).
-    pub fn recv_deadline(&mut self, deadline: Instant) -> Result<Message<'_>, RecvError> {
+    pub fn recv_deadline(
+        &mut self,
+        deadline: impl Into<Deadline>,
+    ) -> Result<Message<'_>, RecvError> {
         self.receive(|consumer| consumer.recv_deadline(deadline))
     }
 

@@ -6,10 +6,9 @@
 //! bytes 8–              what the caller or the server said
 //! ```
 
-use std::time::{Duration, Instant};
-
 use crate::channel::{Message, spsc};
 use crate::error::{RecvError, SendError};
+use crate::guard::deadline::Patience;
 use crate::layout::Tag;
 
 /// Bytes in front of what the user says.
@@ -90,33 +89,6 @@ pub(super) fn take(message: &Message<'_>) -> Result<Option<Frame>, RecvError> {
     }))
 }
 
-/// How long a call may wait.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Patience {
-    /// Not at all.
-    Try,
-    Until(Instant),
-    Forever,
-}
-
-impl Patience {
-    pub(super) fn after(timeout: Duration) -> Self {
-        // A time-out beyond the end of time is none.
-        Instant::now()
-            .checked_add(timeout)
-            .map_or(Self::Forever, Self::Until)
-    }
-
-    /// True if there is no time left.
-    pub(super) fn is_over(self) -> bool {
-        match self {
-            Self::Try => true,
-            Self::Until(end) => Instant::now() >= end,
-            Self::Forever => false,
-        }
-    }
-}
-
 /// Sends a message of a call.
 pub(super) fn put(
     producer: &mut spsc::Producer,
@@ -128,8 +100,7 @@ pub(super) fn put(
     let len = ID_BYTES + bytes.len();
     let reserved = match patience {
         Patience::Try => producer.try_reserve(len),
-        Patience::Until(end) => producer.reserve_deadline(len, end),
-        Patience::Forever => producer.reserve(len),
+        Patience::Until(deadline) => producer.reserve_deadline(len, deadline),
     };
     let mut reservation = reserved.map_err(|error| match error {
         SendError::TooLong { max } => SendError::TooLong {

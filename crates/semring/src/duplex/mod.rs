@@ -65,7 +65,7 @@
 //!         let _ = request.reply(&answer); // the client may be gone
 //!     }
 //! });
-//! let reply = client.call_timeout(b"hello", Duration::from_secs(5))?;
+//! let reply = client.call_deadline(b"hello", Duration::from_secs(5))?;
 //! assert_eq!(reply.bytes(), b"HELLO");
 //! drop(client); // the server sees the end
 //! serving.join().unwrap();
@@ -82,5 +82,5 @@ mod server;
 pub use client::{Client, Reply};
 pub use endpoint::{Endpoint, Receiver, Sender};
 pub use frame::CallId;
-pub use pair::{Builder, Pair, pair_at, remove};
+pub use pair::{Builder, Pair, force_remove, pair_at, remove};
 pub use server::{Request, Server, ServerInterrupter};

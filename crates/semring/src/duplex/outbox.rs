@@ -4,12 +4,12 @@
 //! time-out holds also while another thread waits for room.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use super::endpoint::Sender;
-use super::frame::{CallId, FrameKind, Patience, put};
+use super::frame::{CallId, FrameKind, put};
 use crate::channel::Interrupter;
 use crate::error::SendError;
+use crate::guard::deadline::Patience;
 
 #[derive(Debug)]
 pub(super) struct Outbox {
@@ -72,18 +72,17 @@ impl Outbox {
             }
             state = match patience {
                 Patience::Try => return Err(SendError::Full),
-                Patience::Until(end) => {
-                    let left = end.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return Err(SendError::TimedOut);
+                Patience::Until(deadline) => match deadline.left() {
+                    Ok(Some(left)) => {
+                        let waited = self.came_back.wait_timeout(state, left);
+                        waited.unwrap_or_else(PoisonError::into_inner).0
                     }
-                    let waited = self.came_back.wait_timeout(state, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-                Patience::Forever => {
-                    let waited = self.came_back.wait(state);
-                    waited.unwrap_or_else(PoisonError::into_inner)
-                }
+                    Ok(None) => {
+                        let waited = self.came_back.wait(state);
+                        waited.unwrap_or_else(PoisonError::into_inner)
+                    }
+                    Err(()) => return Err(SendError::TimedOut),
+                },
             };
         }
     }

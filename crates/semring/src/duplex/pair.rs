@@ -71,7 +71,7 @@ impl Builder {
     /// For the pair at an address: a `posix:` or `sysv:` name of at most 178 bytes, or a `file:`. The rings
     /// are called `NAME.up` and `NAME.down-` with 16 hexadecimal digits.
     #[must_use]
-    pub fn new(address: impl AsRef<str>) -> Self {
+    pub fn new(address: impl TryInto<Address, Error: Into<AddressError>>) -> Self {
         spsc::Builder::new(address).into()
     }
 
@@ -312,7 +312,7 @@ struct Halves {
 
 impl Halves {
     fn open(up: &Address) -> Result<Self, OpenError> {
-        let open = |address: &Address| spsc::open(address.to_string());
+        let open = |address: &Address| spsc::open(address);
         let up_ring = open(up)?;
         let down = match pairs::down_of(up, &up_ring.info()?.uuid).map(|down| open(&down)) {
             None | Some(Err(OpenError::NotFound { .. })) => None,
@@ -328,7 +328,7 @@ impl Halves {
             .info()
             .ok()
             .and_then(|info| pairs::down_of(&address, &info.uuid));
-        let down = down.and_then(|down| spsc::open(down.to_string()).ok());
+        let down = down.and_then(|down| spsc::open(down).ok());
         let _ = Self { up, down }.remove();
     }
 
@@ -364,22 +364,36 @@ impl Halves {
     }
 }
 
-/// Removes the pair at an address, with everything in it. With `force` also while it is in use: everybody
-/// who has an end of it then ends with its `Removed` error.
+/// Removes the pair at an address, with everything in it, unless a process has an end of it.
 ///
 /// # Errors
-/// [`RemoveError::InUse`] without `force`, [`RemoveError::Open`] if there is no such pair.
-pub fn remove(address: &Address, force: bool) -> Result<(), RemoveError> {
-    let up = part(address, Direction::Up).map_err(OpenError::from)?;
-    if !force {
-        return Halves::open(&up)?.remove();
-    }
+/// [`RemoveError::InUse`], [`RemoveError::Open`] if there is no such pair.
+pub fn remove(
+    address: impl TryInto<Address, Error: Into<AddressError>>,
+) -> Result<(), RemoveError> {
+    Halves::open(&up_of(address)?)?.remove()
+}
+
+/// Removes the pair at an address, with everything in it. Processes that have an end of it get its `Removed`
+/// error.
+///
+/// # Errors
+/// [`RemoveError::Open`] if there is no such pair, [`RemoveError::Permission`], and the others.
+pub fn force_remove(
+    address: impl TryInto<Address, Error: Into<AddressError>>,
+) -> Result<(), RemoveError> {
+    let up = up_of(address)?;
     let down = pairs::down_of(&up, &channel::inspect(&up)?.uuid);
-    channel::remove(&up, true)?;
-    match down.map(|down| channel::remove(&down, true)) {
+    channel::force_remove(&up)?;
+    match down.map(channel::force_remove) {
         None | Some(Err(RemoveError::Open(OpenError::NotFound { .. }))) => Ok(()),
-        Some(removed) => removed,
+        Some(removed) => removed.map(drop),
     }
+}
+
+/// The first ring of the pair at an address.
+fn up_of(address: impl TryInto<Address, Error: Into<AddressError>>) -> Result<Address, OpenError> {
+    Ok(part(&Address::of(address)?, Direction::Up)?)
 }
 
 /// The pair that an address means: by the pair's own name, or by that of one of its two rings. `None` if a ring that is
@@ -398,8 +412,8 @@ pub fn remove(address: &Address, force: bool) -> Result<(), RemoveError> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use]
-pub fn pair_at(address: &Address) -> Option<Address> {
-    pairs::pair_at(address)
+pub fn pair_at(address: impl TryInto<Address, Error: Into<AddressError>>) -> Option<Address> {
+    pairs::pair_at(&Address::of(address).ok()?)
 }
 
 /// An open pair of rings. Holds no end of it: being open keeps nobody waiting.

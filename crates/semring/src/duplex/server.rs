@@ -1,12 +1,12 @@
 //! The answering side of calls.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use super::endpoint::{Endpoint, Receiver};
-use super::frame::{CallId, Frame, FrameKind, Patience, take};
+use super::frame::{CallId, Frame, FrameKind, take};
 use super::outbox::Outbox;
 use crate::error::{RecvError, SendError};
+use crate::guard::deadline::{Deadline, Patience};
 
 /// Takes the requests of one [`Client`](super::Client). Requests may be answered in any order, also by other
 /// threads; those that nobody answers are reported to the client as unanswered.
@@ -66,7 +66,7 @@ impl Server {
     /// [`RecvError::EndOfStream`] when the client is gone or calls no more, and those of
     /// [`Consumer::recv`](crate::Consumer::recv).
     pub fn next_request(&mut self) -> Result<Request, RecvError> {
-        self.next(Patience::Forever)
+        self.next(Patience::FOREVER)
     }
 
     /// The next request if there is one now.
@@ -77,21 +77,15 @@ impl Server {
         self.next(Patience::Try)
     }
 
-    /// As [`next_request`](Self::next_request), but waits no longer than this.
+    /// As [`next_request`](Self::next_request), but waits no longer than until a [`Deadline`].
     ///
     /// # Errors
     /// [`RecvError::TimedOut`], and those of [`next_request`](Self::next_request).
-    pub fn next_request_timeout(&mut self, timeout: Duration) -> Result<Request, RecvError> {
-        self.next(Patience::after(timeout))
-    }
-
-    /// As [`next_request`](Self::next_request), but waits no longer than until this moment of
-    /// CLOCK_MONOTONIC.
-    ///
-    /// # Errors
-    /// [`RecvError::TimedOut`], and those of [`next_request`](Self::next_request).
-    pub fn next_request_deadline(&mut self, deadline: Instant) -> Result<Request, RecvError> {
-        self.next(Patience::Until(deadline))
+    pub fn next_request_deadline(
+        &mut self,
+        deadline: impl Into<Deadline>,
+    ) -> Result<Request, RecvError> {
+        self.next(Patience::until(deadline))
     }
 
     fn next(&mut self, patience: Patience) -> Result<Request, RecvError> {
@@ -103,8 +97,7 @@ impl Server {
             }
             let received = match patience {
                 Patience::Try => self.receiver.try_recv(),
-                Patience::Until(end) => self.receiver.recv_deadline(end),
-                Patience::Forever => self.receiver.recv(),
+                Patience::Until(deadline) => self.receiver.recv_deadline(deadline),
             };
             let message = match received {
                 Err(RecvError::Interrupted) if !self.outbox.take_interruption() => continue,
@@ -172,23 +165,19 @@ impl Request {
     /// As [`Producer::send`](crate::Producer::send): [`SendError::ConsumerGone`] if the client is gone. The
     /// request is then unanswered.
     pub fn reply(self, bytes: &[u8]) -> Result<(), SendError> {
-        self.answer(bytes, Patience::Forever)
+        self.answer(bytes, Patience::FOREVER)
     }
 
-    /// As [`reply`](Self::reply), but waits no longer than this.
+    /// As [`reply`](Self::reply), but waits no longer than until a [`Deadline`].
     ///
     /// # Errors
     /// [`SendError::TimedOut`], and those of [`reply`](Self::reply).
-    pub fn reply_timeout(self, bytes: &[u8], timeout: Duration) -> Result<(), SendError> {
-        self.answer(bytes, Patience::after(timeout))
-    }
-
-    /// As [`reply`](Self::reply), but waits no longer than until this moment of CLOCK_MONOTONIC.
-    ///
-    /// # Errors
-    /// [`SendError::TimedOut`], and those of [`reply`](Self::reply).
-    pub fn reply_deadline(self, bytes: &[u8], deadline: Instant) -> Result<(), SendError> {
-        self.answer(bytes, Patience::Until(deadline))
+    pub fn reply_deadline(
+        self,
+        bytes: &[u8],
+        deadline: impl Into<Deadline>,
+    ) -> Result<(), SendError> {
+        self.answer(bytes, Patience::until(deadline))
     }
 
     fn answer(mut self, bytes: &[u8], patience: Patience) -> Result<(), SendError> {

@@ -39,6 +39,7 @@ pub(crate) mod abandoned_pipes;
 mod at_exit;
 #[cfg(all(test, not(semring_loom)))]
 mod burst_model_tests;
+pub(crate) mod deadline;
 pub(crate) mod doorbell;
 pub(crate) mod interrupt;
 #[cfg(all(test, semring_loom))]

@@ -8,9 +8,10 @@ use std::time::Duration;
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
 
+use super::deadline::Deadline;
 use super::doorbell::{Epochs, Waker, arm, disarm};
 use super::strategy::WaitStrategy;
-use super::wait::{Deadline, Outcome, PeerCheck, Waiter, Waiting, Wakeup};
+use super::wait::{Outcome, PeerCheck, Waiter, Waiting, Wakeup};
 use super::{GuardError, Waited};
 use crate::model::{explore, fails_without};
 use crate::sync::{AtomicU64, Ordering, Twin};

@@ -1,7 +1,8 @@
 //! The one loop in which both sides wait: look, perhaps spin, announce, ask, look again, sleep.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::deadline::Deadline;
 use super::doorbell::{Epochs, arm, disarm};
 use super::strategy::{RateLimiter, SpinHistory, Step, WaitStrategy};
 use super::{GuardError, Waited, WakeTarget, Wakeups};
@@ -85,33 +86,6 @@ pub(crate) enum Outcome {
     Over,
     /// The deadline passed.
     TimedOut,
-}
-
-/// When a wait must end, on CLOCK_MONOTONIC. What is left of it is computed anew before each sleep, so
-/// signals, stops and tokens that mean nothing neither shorten a wait nor prolong it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Deadline(Option<Instant>);
-
-impl Deadline {
-    pub(crate) const NEVER: Self = Self(None);
-
-    pub(crate) fn after(timeout: Duration) -> Self {
-        // A time-out beyond the end of time is none.
-        Self(crate::os::clock::now().checked_add(timeout))
-    }
-
-    pub(crate) fn at(end: Instant) -> Self {
-        Self(Some(end))
-    }
-
-    /// `Err` if it has passed; `Ok(None)` if there is none.
-    fn left(self) -> Result<Option<Duration>, ()> {
-        let Some(end) = self.0 else { return Ok(None) };
-        match end.checked_duration_since(crate::os::clock::now()) {
-            Some(left) if !left.is_zero() => Ok(Some(left)),
-            _ => Err(()),
-        }
-    }
 }
 
 /// How one handle waits: its strategy, and the epochs of its sleeps.

@@ -72,17 +72,29 @@ fn remove_what_is_there(address: &Address) -> Result<RemoveOutcome, RemoveError>
     }
 }
 
-/// What was removed by force.
+/// What came of a removal that depends on what is found.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum RemoveOutcome {
-    /// The ring with its guard.
+    /// The ring is gone, with its guard.
     Removed,
+    /// The ring stays: a process is attached, or is attaching. A removal by force never ends so.
+    InUse,
+    /// The ring stays: a message is unread. A removal by force never ends so.
+    Unread,
     /// Something that can't be opened as a ring any more.
     RemovedDamaged {
         /// What it was taken for, and whether semaphores or pipes went with it.
         what: String,
     },
+}
+
+impl RemoveOutcome {
+    /// True if nothing is there any more.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        matches!(self, Self::Removed | Self::RemovedDamaged { .. })
+    }
 }
 
 /// What came of one attempt.

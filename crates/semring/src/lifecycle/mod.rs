@@ -34,10 +34,10 @@ pub use inspect::{LaneInfo, RingInfo, RingState, has_membarrier};
 pub(crate) use inspect::{inspect, list, observe, uuid_text};
 use open::open_received;
 pub(crate) use open::{memory_error, open, open_with};
-pub use orphans::{Orphan, OrphanKind, PruneOutcome, orphans};
+pub use orphans::{Orphan, OrphanKind, PruneOutcome, Unread, orphans};
 pub(crate) use pass::{descriptor, inheritable, receive, send};
 pub(crate) use remove::{
-    Removal, consumer_left_on_purpose, has_unread, remove_idle, remove_now, remove_open,
+    consumer_left_on_purpose, has_unread, remove_idle, remove_open, remove_unless_used,
 };
 pub(crate) use unwinding::UnwindMark;
 

@@ -22,7 +22,7 @@ use crate::guard::{GuardError, Seat};
 use crate::layout::superblock::STATE_REMOVED;
 use crate::lifecycle::open::{memory_error, open};
 use crate::lifecycle::orphans::sweep_beside;
-use crate::lifecycle::{attach, force_remove, inspect, torn};
+use crate::lifecycle::{RemoveOutcome, attach, inspect, torn};
 use crate::memory::{Access, Address, MemoryError, Place};
 use crate::os::clock;
 use crate::sync::Ordering;
@@ -30,30 +30,20 @@ use crate::sync::Ordering;
 /// How long another remover may take before we call the ring used.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What came of a removal.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Removal {
-    Removed,
-    /// Somebody is attached.
-    InUse,
-    /// The condition did not hold: something is unread.
-    Kept,
-}
-
 /// Removes the ring if nobody is attached (but the caller, if it is the consumer) and `may_go` holds
 /// once nobody can attach any more.
 pub(crate) fn remove_idle(
     ring: &RingCore,
     as_consumer: bool,
     may_go: impl FnOnce() -> bool,
-) -> Result<Removal, RemoveError> {
+) -> Result<RemoveOutcome, RemoveError> {
     match ring.guard.begin_removal(as_consumer) {
         Ok(true) => {}
-        Ok(false) => return Ok(Removal::InUse),
+        Ok(false) => return Ok(RemoveOutcome::InUse),
         // The name goes first: with it still there, only the semaphores were removed.
         Err(GuardError::Removed) if ring.object.is_still_there() => return Err(lost(ring)),
         // Somebody else removed it.
-        Err(GuardError::Removed) => return Ok(Removal::Removed),
+        Err(GuardError::Removed) => return Ok(RemoveOutcome::Removed),
         Err(error) => return Err(guard_error(ring, error)),
     }
     let may_go = may_go();
@@ -66,10 +56,10 @@ pub(crate) fn remove_idle(
         return if torn {
             Err(RemoveError::Open(torn::error(&ring.address.to_string())))
         } else {
-            Ok(Removal::Kept)
+            Ok(RemoveOutcome::Unread)
         };
     }
-    take_away_or_leave(ring).map(|()| Removal::Removed)
+    take_away_or_leave(ring).map(|()| RemoveOutcome::Removed)
 }
 
 pub(super) fn take_away_or_leave(ring: &RingCore) -> Result<(), RemoveError> {
@@ -118,7 +108,7 @@ pub(super) fn lost(ring: &RingCore) -> RemoveError {
 pub(crate) fn remove_open(ring: &RingCore) -> Result<(), RemoveError> {
     let end = clock::now() + PATIENCE;
     loop {
-        if remove_idle(ring, false, || true)? != Removal::InUse {
+        if remove_idle(ring, false, || true)? != RemoveOutcome::InUse {
             return Ok(());
         }
         if let Some(error) = users(ring, end) {
@@ -149,12 +139,8 @@ fn users(ring: &RingCore, end: Instant) -> Option<RemoveError> {
     None
 }
 
-/// Removes the ring at an address. Refuses while somebody is attached, unless forced: then all of
-/// them end with their `Removed` error.
-pub(crate) fn remove_now(address: &Address, force: bool) -> Result<(), RemoveError> {
-    if force {
-        return force_remove(address).map(drop);
-    }
+/// Removes the ring at an address. Refuses while a process is attached.
+pub(crate) fn remove_unless_used(address: &Address) -> Result<(), RemoveError> {
     let removed = remove_unused(address);
     sweep_if_gone(address, &removed);
     removed
@@ -173,7 +159,7 @@ fn remove_unused(address: &Address) -> Result<(), RemoveError> {
     let end = clock::now() + PATIENCE;
     loop {
         let ring = open(address, Access::ReadWrite)?;
-        if remove_idle(&ring, false, || true)? != Removal::InUse {
+        if remove_idle(&ring, false, || true)? != RemoveOutcome::InUse {
             return Ok(());
         }
         if let Some(error) = users(&ring, end) {

@@ -1,6 +1,7 @@
 //! Ring addresses: what a user writes, and the place that it means.
 
-use std::ffi::OsStr;
+use std::convert::Infallible;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -32,6 +33,9 @@ const MAX_PATH_BYTES: usize = 4095;
 /// A name has 1 to 200 of the characters `A-Za-z0-9._-` and does not begin with `.`, `-` or `0x`. A path
 /// has no control characters, and its last part is not a symbolic link; one that is not UTF-8 comes in by
 /// `TryFrom<&OsStr>`.
+///
+/// Every function of this crate that takes an address takes anything that can become one: text, an [`OsStr`], an
+/// `Address` or a reference to one.
 ///
 /// ```
 /// use semring::{Address, Backend};
@@ -170,6 +174,13 @@ impl fmt::Display for Backend {
 }
 
 impl Address {
+    /// The address that a caller named, in whatever form.
+    pub(crate) fn of(
+        named: impl TryInto<Self, Error: Into<AddressError>>,
+    ) -> Result<Self, AddressError> {
+        named.try_into().map_err(Into::into)
+    }
+
     /// The kind of memory.
     #[must_use]
     pub fn backend(&self) -> Backend {
@@ -304,6 +315,60 @@ impl fmt::Display for Address {
             Form::Elsewhere(link) => write!(f, "fd:{link}"),
             Form::Anonymous => f.write_str("anonymous:"),
         }
+    }
+}
+
+impl From<Infallible> for AddressError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+impl From<&Self> for Address {
+    fn from(address: &Self) -> Self {
+        address.clone()
+    }
+}
+
+impl TryFrom<&str> for Address {
+    type Error = AddressError;
+
+    fn try_from(text: &str) -> Result<Self, AddressError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for Address {
+    type Error = AddressError;
+
+    fn try_from(text: String) -> Result<Self, AddressError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<&String> for Address {
+    type Error = AddressError;
+
+    fn try_from(text: &String) -> Result<Self, AddressError> {
+        text.parse()
+    }
+}
+
+/// As of an [`OsStr`].
+impl TryFrom<OsString> for Address {
+    type Error = AddressError;
+
+    fn try_from(written: OsString) -> Result<Self, AddressError> {
+        written.as_os_str().try_into()
+    }
+}
+
+/// As of an [`OsStr`].
+impl TryFrom<&OsString> for Address {
+    type Error = AddressError;
+
+    fn try_from(written: &OsString) -> Result<Self, AddressError> {
+        written.as_os_str().try_into()
     }
 }
 

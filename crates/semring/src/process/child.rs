@@ -5,9 +5,9 @@ use std::process::{ChildStderr, ExitStatus};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use crate::channel::spsc;
+use crate::guard::deadline::Deadline;
 use crate::os::child::await_end;
 
 /// A coprocess: the parent's ends of its rings, and its exit status. As [`std::process::Child`], with rings for
@@ -185,39 +185,37 @@ impl Child {
         state.end.expect("waited for").status()
     }
 
-    /// As [`wait`](Self::wait), but no longer than this. `None`: it still runs.
+    /// As [`wait`](Self::wait), but no longer than until a [`Deadline`].
     ///
     /// # Errors
-    /// As [`wait`](Self::wait).
-    pub fn wait_timeout(&mut self, timeout: Duration) -> io::Result<Option<ExitStatus>> {
-        match Instant::now().checked_add(timeout) {
-            Some(deadline) => self.wait_deadline(deadline),
-            None => self.wait().map(Some),
-        }
-    }
-
-    /// As [`wait`](Self::wait), but no longer than until this moment of CLOCK_MONOTONIC. `None`: it still
-    /// runs.
-    ///
-    /// # Errors
-    /// As [`wait`](Self::wait).
-    pub fn wait_deadline(&mut self, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+    /// [`TimedOut`](io::ErrorKind::TimedOut) if it still runs then, and those of [`wait`](Self::wait).
+    pub fn wait_deadline(&mut self, deadline: impl Into<Deadline>) -> io::Result<ExitStatus> {
+        let Ok(left) = deadline.into().left() else {
+            self.stdin = None;
+            return self.status_or(io::ErrorKind::TimedOut);
+        };
+        let Some(left) = left else {
+            return self.wait();
+        };
         self.stdin = None;
-        let left = deadline.saturating_duration_since(Instant::now());
         let state = self.shared.lock();
         let waited = self
             .shared
             .ended
             .wait_timeout_while(state, left, |state| state.end.is_none());
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        state.end.map(End::status).transpose()
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        self.status_or(io::ErrorKind::TimedOut)
     }
 
     /// Its exit status if it has ended. Its input stays open.
     ///
     /// # Errors
-    /// As [`wait`](Self::wait).
-    pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.shared.lock().end.map(End::status).transpose()
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock) while it runs, and those of [`wait`](Self::wait).
+    pub fn try_wait(&mut self) -> io::Result<ExitStatus> {
+        self.status_or(io::ErrorKind::WouldBlock)
+    }
+
+    fn status_or(&self, runs: io::ErrorKind) -> io::Result<ExitStatus> {
+        self.shared.lock().end.ok_or(runs)?.status()
     }
 }

@@ -29,9 +29,10 @@ use crate::channel::builder::HandleOptions;
 use crate::channel::parking::{Parking, Woken};
 use crate::channel::pending::Pending;
 use crate::error::{RecvError, RemoveError};
-use crate::guard::wait::{Deadline, Outcome};
+use crate::guard::deadline::Deadline;
+use crate::guard::wait::Outcome;
 use crate::guard::{GuardError, WakeTarget};
-use crate::lifecycle::{ConsumerSeat, Removal, StreamEnd, note_count, remove_idle};
+use crate::lifecycle::{ConsumerSeat, RemoveOutcome, StreamEnd, note_count, remove_idle};
 use crate::os::{barrier, clock};
 use crate::ring::Damage;
 use crate::ring::consume::{Found, LaneConsumer};
@@ -362,12 +363,12 @@ impl ConsumerCore {
     }
 
     /// Removes the ring if its stream has ended.
-    pub(super) fn remove_at_end(&mut self) -> Result<bool, RemoveError> {
+    pub(super) fn remove_at_end(&mut self) -> Result<RemoveOutcome, RemoveError> {
         let _ = self.put_leaked_batch_back();
         let _ = self.release_all();
         let ring = self.rest.seat.ring().clone();
-        let removal = remove_idle(&ring, true, || !self.merge.is_ready())?;
-        let is_removed = removal == Removal::Removed;
+        let outcome = remove_idle(&ring, true, || !self.merge.is_ready())?;
+        let is_removed = outcome.is_removed();
         self.rest.pending.change(|pending| {
             pending.removed |= is_removed;
             // Not gone: the stream has not ended after all. Its end is due again, also if the process in the
@@ -376,7 +377,7 @@ impl ConsumerCore {
                 pending.end.open();
             }
         });
-        Ok(is_removed)
+        Ok(outcome)
     }
 
     /// From here on a batch is out: messages of it are stepped over, and released when it ends.

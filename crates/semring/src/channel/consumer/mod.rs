@@ -9,8 +9,6 @@ mod message_wait;
 mod release;
 mod spin;
 
-use std::time::{Duration, Instant};
-
 pub use self::batch::RecvBatch;
 use self::core::ConsumerCore;
 pub use self::end_of_stream::EndedProducers;
@@ -21,8 +19,8 @@ use super::parking::WaitStats;
 use super::pollable::Pollable;
 use crate::error::{RecvError, RemoveError};
 use crate::guard::Seat;
-use crate::guard::wait::Deadline;
-use crate::lifecycle::ConsumerSeat;
+use crate::guard::deadline::Deadline;
+use crate::lifecycle::{ConsumerSeat, RemoveOutcome};
 use crate::ring::Damage;
 #[cfg(feature = "tokio")]
 use crate::ring::consume::Found;
@@ -105,20 +103,11 @@ impl Consumer {
         self.core.message(found.0)
     }
 
-    /// As [`recv`](Self::recv), but waits no longer than this.
+    /// As [`recv`](Self::recv), but waits no longer than until a [`Deadline`]: a [`Duration`] from now on, or an
+    /// [`Instant`], which several calls can share. A message that is there is received also after the deadline.
     ///
-    /// # Errors
-    /// [`RecvError::TimedOut`], and those of [`recv`](Self::recv).
-    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message<'_>, RecvError> {
-        self.core.next_message(Deadline::after(timeout))
-    }
-
-    /// As [`recv`](Self::recv), but waits no longer than until this moment: for several calls that share
-    /// one time. A message that is there is received also when the moment has passed.
-    ///
-    /// An [`Instant`] is a moment of CLOCK_MONOTONIC: setting the clock does not move it, and it stands
-    /// still while the machine is suspended. Signals don't prolong the wait; a process that is stopped
-    /// (SIGSTOP) beyond the deadline finds out when it goes on.
+    /// [`Duration`]: std::time::Duration
+    /// [`Instant`]: std::time::Instant
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -139,8 +128,11 @@ impl Consumer {
     ///
     /// # Errors
     /// [`RecvError::TimedOut`], and those of [`recv`](Self::recv).
-    pub fn recv_deadline(&mut self, deadline: Instant) -> Result<Message<'_>, RecvError> {
-        self.core.next_message(Deadline::at(deadline))
+    pub fn recv_deadline(
+        &mut self,
+        deadline: impl Into<Deadline>,
+    ) -> Result<Message<'_>, RecvError> {
+        self.core.next_message(deadline.into())
     }
 
     /// Waits until there is at least one message, then gives all that can be had as a batch that is
@@ -170,22 +162,15 @@ impl Consumer {
         Ok(RecvBatch::new(&mut self.core))
     }
 
-    /// As [`recv_batch`](Self::recv_batch), but waits no longer than this.
+    /// As [`recv_batch`](Self::recv_batch), but waits no longer than until a [`Deadline`].
     ///
     /// # Errors
     /// [`RecvError::TimedOut`], and those of [`recv`](Self::recv).
-    pub fn recv_batch_timeout(&mut self, timeout: Duration) -> Result<RecvBatch<'_>, RecvError> {
-        self.core.next(Deadline::after(timeout))?;
-        Ok(RecvBatch::new(&mut self.core))
-    }
-
-    /// As [`recv_batch`](Self::recv_batch), but waits no longer than until this moment; see
-    /// [`recv_deadline`](Self::recv_deadline).
-    ///
-    /// # Errors
-    /// [`RecvError::TimedOut`], and those of [`recv`](Self::recv).
-    pub fn recv_batch_deadline(&mut self, deadline: Instant) -> Result<RecvBatch<'_>, RecvError> {
-        self.core.next(Deadline::at(deadline))?;
+    pub fn recv_batch_deadline(
+        &mut self,
+        deadline: impl Into<Deadline>,
+    ) -> Result<RecvBatch<'_>, RecvError> {
+        self.core.next(deadline.into())?;
         Ok(RecvBatch::new(&mut self.core))
     }
 
@@ -220,14 +205,14 @@ impl Consumer {
         let _ = self.core.rest.seat.close();
     }
 
-    /// Removes the ring if its stream has ended: no producer is attached and nothing is unread. True if
-    /// it is gone; false if a producer is there or something came meanwhile: go on receiving.
+    /// Removes the ring if its stream has ended: no producer is attached and nothing is unread. Otherwise
+    /// ([`RemoveOutcome::InUse`], [`RemoveOutcome::Unread`]) go on receiving.
     ///
     /// # Errors
     /// [`RemoveError::Permission`] if the ring is another user's, and the others.
-    pub fn remove_at_end(&mut self) -> Result<bool, RemoveError> {
+    pub fn remove_at_end(&mut self) -> Result<RemoveOutcome, RemoveError> {
         if self.core.rest.seat.ring().is_forked() {
-            return Ok(false);
+            return Err(RemoveError::Forked);
         }
         self.core.remove_at_end()
     }

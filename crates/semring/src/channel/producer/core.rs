@@ -15,8 +15,6 @@
 //!
 //! `reserve` and batches take the same two ways to a slot; a batch publishes when it ends.
 
-use std::time::Duration;
-
 use super::gate::Gate;
 use super::liveness::ProducerConditions;
 use super::room_wait::RoomWait;
@@ -24,28 +22,13 @@ use crate::channel::builder::HandleOptions;
 use crate::channel::parking::{Parking, Woken};
 use crate::error::SendError;
 use crate::guard::WakeTarget;
+use crate::guard::deadline::{Deadline, Patience};
 use crate::guard::doorbell::{ConsumerWaker, Due};
-use crate::guard::wait::{Deadline, Outcome};
+use crate::guard::wait::Outcome;
 use crate::layout::Tag;
 use crate::lifecycle::{ProducerSeat, note_count};
 use crate::os::barrier;
 use crate::ring::produce::{ALIGNED_FROM, LaneProducer, Mode, NoSlot, Slot};
-
-/// How long a call may wait.
-#[derive(Clone, Copy)]
-pub(super) enum Patience {
-    /// Not at all.
-    Try,
-    Until(Deadline),
-}
-
-impl Patience {
-    pub(super) const FOREVER: Self = Self::Until(Deadline::NEVER);
-
-    pub(super) fn at_most(timeout: Duration) -> Self {
-        Self::Until(Deadline::after(timeout))
-    }
-}
 
 pub(super) struct ProducerCore {
     pub(super) gate: Gate,

@@ -7,9 +7,8 @@ mod reservation;
 mod room_wait;
 
 use std::marker::PhantomData;
-use std::time::{Duration, Instant};
 
-use self::core::{Patience, ProducerCore};
+use self::core::ProducerCore;
 pub use self::reservation::{Reservation, SendBatch};
 use super::builder::HandleOptions;
 use super::interrupt::Interrupter;
@@ -18,7 +17,7 @@ use super::parking::WaitStats;
 use super::pollable::Pollable;
 use crate::error::{AttachError, SendError};
 use crate::guard::Seat;
-use crate::guard::wait::Deadline;
+use crate::guard::deadline::{Deadline, Patience};
 use crate::layout::{Position, Tag};
 use crate::lifecycle::ProducerSeat;
 use crate::ring::produce::LaneProducer;
@@ -103,23 +102,20 @@ impl<K: Kind> Producer<K> {
         self.core.send(bytes, Tag::default(), Patience::Try)
     }
 
-    /// As [`send`](Self::send), but waits no longer than this.
+    /// As [`send`](Self::send), but waits no longer than until a [`Deadline`], such as a [`Duration`] from now
+    /// on. If there is room the message is sent also after the deadline.
+    ///
+    /// [`Duration`]: std::time::Duration
     ///
     /// # Errors
     /// [`SendError::TimedOut`], and those of [`send`](Self::send).
-    pub fn send_timeout(&mut self, bytes: &[u8], timeout: Duration) -> Result<(), SendError> {
+    pub fn send_deadline(
+        &mut self,
+        bytes: &[u8],
+        deadline: impl Into<Deadline>,
+    ) -> Result<(), SendError> {
         self.core
-            .send(bytes, Tag::default(), Patience::at_most(timeout))
-    }
-
-    /// As [`send`](Self::send), but waits no longer than until this moment of CLOCK_MONOTONIC. If there is
-    /// room the message is sent also when the moment has passed.
-    ///
-    /// # Errors
-    /// [`SendError::TimedOut`], and those of [`send`](Self::send).
-    pub fn send_deadline(&mut self, bytes: &[u8], deadline: Instant) -> Result<(), SendError> {
-        let patience = Patience::Until(Deadline::at(deadline));
-        self.core.send(bytes, Tag::default(), patience)
+            .send(bytes, Tag::default(), Patience::until(deadline))
     }
 
     /// Reserves room for a message of `len` bytes, to be written in place; waits while the lane is
@@ -156,31 +152,16 @@ impl<K: Kind> Producer<K> {
         Reservation::new(&mut self.core, free.0)
     }
 
-    /// As [`reserve`](Self::reserve), but waits no longer than this.
-    ///
-    /// # Errors
-    /// As [`send_timeout`](Self::send_timeout).
-    pub fn reserve_timeout(
-        &mut self,
-        len: usize,
-        timeout: Duration,
-    ) -> Result<Reservation<'_>, SendError> {
-        let slot = self.core.reserve(len, Patience::at_most(timeout))?;
-        Ok(Reservation::new(&mut self.core, slot))
-    }
-
-    /// As [`reserve`](Self::reserve), but waits no longer than until this moment of CLOCK_MONOTONIC.
+    /// As [`reserve`](Self::reserve), but waits no longer than until a [`Deadline`].
     ///
     /// # Errors
     /// As [`send_deadline`](Self::send_deadline).
     pub fn reserve_deadline(
         &mut self,
         len: usize,
-        deadline: Instant,
+        deadline: impl Into<Deadline>,
     ) -> Result<Reservation<'_>, SendError> {
-        self.core.end_leaked_batch();
-        let patience = Patience::Until(Deadline::at(deadline));
-        let slot = self.core.reserve(len, patience)?;
+        let slot = self.core.reserve(len, Patience::until(deadline))?;
         Ok(Reservation::new(&mut self.core, slot))
     }
 

@@ -2,12 +2,11 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
 
-use super::core::{Patience, ProducerCore};
+use super::core::ProducerCore;
 use crate::channel::trust;
 use crate::error::SendError;
-use crate::guard::wait::Deadline;
+use crate::guard::deadline::{Deadline, Patience};
 use crate::layout::{Position, Tag};
 use crate::ring::produce::Slot;
 
@@ -212,22 +211,17 @@ impl<'a> SendBatch<'a> {
         self.core.push(bytes, Tag::default(), Patience::Try)
     }
 
-    /// As [`push`](Self::push), but waits no longer than this.
+    /// As [`push`](Self::push), but waits no longer than until a [`Deadline`].
     ///
     /// # Errors
     /// [`SendError::TimedOut`], and those of [`push`](Self::push).
-    pub fn push_timeout(&mut self, bytes: &[u8], timeout: Duration) -> Result<(), SendError> {
+    pub fn push_deadline(
+        &mut self,
+        bytes: &[u8],
+        deadline: impl Into<Deadline>,
+    ) -> Result<(), SendError> {
         self.core
-            .push(bytes, Tag::default(), Patience::at_most(timeout))
-    }
-
-    /// As [`push`](Self::push), but waits no longer than until this moment of CLOCK_MONOTONIC.
-    ///
-    /// # Errors
-    /// [`SendError::TimedOut`], and those of [`push`](Self::push).
-    pub fn push_deadline(&mut self, bytes: &[u8], deadline: Instant) -> Result<(), SendError> {
-        let patience = Patience::Until(Deadline::at(deadline));
-        self.core.push(bytes, Tag::default(), patience)
+            .push(bytes, Tag::default(), Patience::until(deadline))
     }
 
     /// True if nothing was pushed since the last publication.

@@ -111,6 +111,16 @@ enum What {
     },
 }
 
+/// What becomes of a ring with messages that nobody has read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Unread {
+    /// It stays.
+    Keep,
+    /// It is removed, and its messages are lost.
+    Discard,
+}
+
 /// What came of a removal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -179,15 +189,15 @@ impl Orphan {
         self.unread
     }
 
-    /// Removes it, if it is still what it was when it was found. Without `discard_unread` a ring with
-    /// unread messages stays.
+    /// Removes it, if it is still what it was when it was found. With [`Unread::Keep`] a ring with unread
+    /// messages stays.
     ///
     /// For several at once, [`remove_all`](Self::remove_all) is faster.
     ///
     /// # Errors
     /// [`RemoveError::Permission`] and the others. Something that is gone already is no error.
-    pub fn remove(&self, discard_unread: bool) -> Result<PruneOutcome, RemoveError> {
-        let [outcome] = Self::remove_all(std::slice::from_ref(self), discard_unread)
+    pub fn remove(&self, policy: Unread) -> Result<PruneOutcome, RemoveError> {
+        let [outcome] = Self::remove_all(std::slice::from_ref(self), policy)
             .try_into()
             .expect("one outcome for one leftover");
         outcome
@@ -198,15 +208,12 @@ impl Orphan {
     ///
     /// ```no_run
     /// let found = semring::orphans();
-    /// for (leftover, outcome) in found.iter().zip(semring::Orphan::remove_all(&found, false)) {
+    /// for (leftover, outcome) in found.iter().zip(semring::Orphan::remove_all(&found, semring::Unread::Keep)) {
     ///     println!("{}: {outcome:?}", leftover.name());
     /// }
     /// ```
     #[must_use]
-    pub fn remove_all(
-        found: &[Self],
-        discard_unread: bool,
-    ) -> Vec<Result<PruneOutcome, RemoveError>> {
+    pub fn remove_all(found: &[Self], policy: Unread) -> Vec<Result<PruneOutcome, RemoveError>> {
         // All sets are held before the rings are read: no creator gives a name to one of them any more.
         let held: Vec<Option<Result<Option<SeizedSet>, RemoveError>>> = found
             .iter()
@@ -218,10 +225,10 @@ impl Orphan {
         let references = OnceCell::new();
         let each = found.iter().zip(held);
         each.map(|(leftover, held)| match &leftover.what {
-            What::Ring { address, uuid } => ring::remove_ring(address, uuid, discard_unread),
-            What::Pair { up, uuid, down } => pair::remove(up, uuid, down, discard_unread),
+            What::Ring { address, uuid } => ring::remove_ring(address, uuid, policy),
+            What::Pair { up, uuid, down } => pair::remove(up, uuid, down, policy),
             What::GuardMissing { place, uuid, .. } => {
-                leftover.remove_without_guard(place, uuid, discard_unread)
+                leftover.remove_without_guard(place, uuid, policy)
             }
             What::Unfinished { key } => leftover.remove_unfinished(*key),
             What::Semaphores { id } => match held {

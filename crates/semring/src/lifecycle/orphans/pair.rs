@@ -4,7 +4,7 @@ use super::super::inspect::uuid_digits;
 use super::super::pairs::{down_of, first_of, pair_of_up, superblock_at};
 use super::super::remove::take_away_or_leave;
 use super::ring::{Begun, begin, end};
-use super::{Orphan, PruneOutcome, What};
+use super::{Orphan, PruneOutcome, Unread, What};
 use crate::error::RemoveError;
 use crate::memory::Address;
 
@@ -58,14 +58,14 @@ pub(super) fn remove(
     up: &Address,
     uuid: &[u8; 16],
     down: &Address,
-    discard_unread: bool,
+    policy: Unread,
 ) -> Result<PruneOutcome, RemoveError> {
-    let first = match begin(up, uuid, discard_unread)? {
+    let first = match begin(up, uuid, policy)? {
         Begun::Yes(ring) => ring,
         Begun::No(outcome) => return Ok(outcome),
     };
     let second = superblock_at(down).map(|found| found.uuid);
-    let second = match second.map(|uuid| begin(down, &uuid, discard_unread)) {
+    let second = match second.map(|uuid| begin(down, &uuid, policy)) {
         Some(Ok(Begun::Yes(ring))) => Some(ring),
         None | Some(Ok(Begun::No(PruneOutcome::Removed))) => None,
         Some(Ok(Begun::No(outcome))) => {

@@ -6,7 +6,7 @@ use super::super::open::{memory_error, open};
 use super::super::remove::{self, take_away_or_leave, unlink_error};
 use super::super::under_key::stays_attached;
 use super::super::{RingCore, SharedRing};
-use super::{Orphan, PruneOutcome, What, set};
+use super::{Orphan, PruneOutcome, Unread, What, set};
 use crate::error::{OpenError, RemoveError};
 use crate::guard::abandoned::SetFacts;
 use crate::guard::semaphore::SemaphoreGuard;
@@ -23,7 +23,7 @@ impl Orphan {
         &self,
         place: &Place,
         uuid: &[u8; 16],
-        discard_unread: bool,
+        policy: Unread,
     ) -> Result<PruneOutcome, RemoveError> {
         let object = match Object::open(place, Access::ReadWrite) {
             Ok(object) => object,
@@ -41,7 +41,7 @@ impl Orphan {
                     return Ok(PruneOutcome::InUse);
                 }
                 let (messages, unread) = unread_of(&object, &superblock);
-                if unread && !discard_unread {
+                if unread && policy == Unread::Keep {
                     return Ok(PruneOutcome::Unread { messages });
                 }
             }
@@ -71,9 +71,9 @@ impl Orphan {
 pub(super) fn remove_ring(
     address: &Address,
     uuid: &[u8; 16],
-    discard_unread: bool,
+    policy: Unread,
 ) -> Result<PruneOutcome, RemoveError> {
-    match begin(address, uuid, discard_unread)? {
+    match begin(address, uuid, policy)? {
         Begun::Yes(ring) => take_away_or_leave(&ring).map(|()| PruneOutcome::Removed),
         Begun::No(outcome) => Ok(outcome),
     }
@@ -90,7 +90,7 @@ pub(super) enum Begun {
 pub(super) fn begin(
     address: &Address,
     uuid: &[u8; 16],
-    discard_unread: bool,
+    policy: Unread,
 ) -> Result<Begun, RemoveError> {
     let no = |outcome| Ok(Begun::No(outcome));
     let ring = match open(address, Access::ReadWrite) {
@@ -115,7 +115,7 @@ pub(super) fn begin(
     }
     // Nobody can attach and send any more.
     let (messages, unread) = unread_in(&ring.object, &ring.view, ring.superblock.geometry);
-    if unread && !discard_unread {
+    if unread && policy == Unread::Keep {
         end(&ring)?;
         return no(PruneOutcome::Unread { messages });
     }
