@@ -27,7 +27,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = semring::force_remove(&address(&self.0.join("first")));
+        let _ = semring::force_remove(address(&self.0.join("first")));
         let _ = fs::remove_dir_all(&self.0);
     }
 }
@@ -84,7 +84,7 @@ fn a_file_does_not_get_the_ring_of_another_one() {
         Err(OpenOrCreateError::Open(error)) => named(&error),
         other => panic!("{other:?}"),
     }
-    named(&semring::inspect(&address(&second)).unwrap_err());
+    named(&semring::inspect(address(&second)).unwrap_err());
     let second = address(&second);
     let removals = [
         semring::remove(&second),
@@ -111,7 +111,7 @@ fn a_file_has_one_ring_whatever_its_name_is() {
     let uuid = ring.info().unwrap().uuid;
     let roundabout = folder.0.join(".").join("linked");
     for path in [&linked, &roundabout] {
-        assert_eq!(semring::inspect(&address(path)).unwrap().uuid, uuid);
+        assert_eq!(semring::inspect(address(path)).unwrap().uuid, uuid);
     }
 }
 

@@ -96,7 +96,7 @@ over_each_backend! {
         let mut sleeping = ring.attach_producer().unwrap();
         let mut awake = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
-        let address = bench.address.parse().unwrap();
+        let address: semring::Address = bench.address.parse().unwrap();
         while sleeping.try_send(&[0; 1000]).is_ok() {}
         let ended = while_asleep(
             || sleeping.send(&[0; 1000]),
@@ -119,7 +119,7 @@ over_each_backend! {
     fn a_sleeping_consumer_is_told_that_its_ring_was_removed(bench) {
         let ring = bench.spsc();
         let mut consumer = ring.attach_consumer().unwrap();
-        let address = bench.address.parse().unwrap();
+        let address: semring::Address = bench.address.parse().unwrap();
         let ended = while_asleep(
             || consumer.recv().map(drop),
             || drop(semring::force_remove(&address).unwrap()),

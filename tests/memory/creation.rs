@@ -48,7 +48,7 @@ fn a_ring_is_made_by_all_at_once(kind: Kind) {
         assert_eq!(ask(&mut makers[1], "drain"), "drained 6 EndOfStream");
         drop(makers);
         let keeper = site.known_keeper();
-        semring::remove(&site.parsed()).unwrap();
+        semring::remove(site.parsed()).unwrap();
         // What the killed ones left without a name is theirs.
         site.guard.clean();
         site.guard.forget_adopted();

@@ -80,7 +80,7 @@ fn force_ends_both_sides(mut site: Site) {
     let mut producer = site.producer();
     assert_eq!(ask(&mut producer, "probe"), "ok");
     let keeper = site.known_keeper();
-    semring::force_remove(&site.parsed()).unwrap();
+    semring::force_remove(site.parsed()).unwrap();
     assert_eq!(answer(&mut consumer), "error Removed");
     assert_eq!(ask(&mut producer, "probe"), "error Removed");
     assert!(ring.attach_producer().is_err());
@@ -95,11 +95,11 @@ fn who_looks_changes_nothing(mut site: Site) {
     site.ring(1, 4096);
     let mut producer = site.producer();
     say_ok(&mut producer, "send 1 0 7 100");
-    let info = semring::inspect(&site.parsed()).unwrap();
+    let info = semring::inspect(site.parsed()).unwrap();
     assert_eq!((info.state, info.unread_messages()), (RingState::Active, 7));
     assert_eq!(info.lanes[0].producer_pid, Some(producer.pid()));
     say_ok(&mut producer, "drop-producer");
-    let info = semring::inspect(&site.parsed()).unwrap();
+    let info = semring::inspect(site.parsed()).unwrap();
     assert_eq!((info.state, info.unread_messages()), (RingState::Idle, 7));
     assert_eq!((info.finished_producers(), info.died_producers()), (1, 0));
     drop(producer);

@@ -91,7 +91,7 @@ fn process_persistence_is_told_of_by_leftovers_when_everybody_was_killed() {
 fn kernel_persistence_posix_and_system_v_rings_outlive_all_processes() {
     for kind in [Kind::Posix, Kind::Sysv] {
         let site = left_by_all(kind);
-        let info = semring::inspect(&site.parsed()).unwrap();
+        let info = semring::inspect(site.parsed()).unwrap();
         assert_eq!((info.state, info.unread_messages()), (RingState::Idle, 3));
         assert_eq!(info.died_producers(), 1);
         assert_eq!(ask(&mut site.consumer(), "drain"), "drained 3 EndOfStream");
@@ -108,12 +108,12 @@ fn kernel_persistence_ends_with_the_guard() {
         semring::any::open(site.address()),
         Err(OpenError::GuardMissing { why, .. }) if why.contains("RemoveIPC") && why.contains("--force")
     ));
-    let info = semring::inspect(&site.parsed()).unwrap();
+    let info = semring::inspect(site.parsed()).unwrap();
     assert_eq!(
         (info.state, info.unread_messages()),
         (RingState::GuardMissing, 3)
     );
-    semring::force_remove(&site.parsed()).unwrap();
+    semring::force_remove(site.parsed()).unwrap();
     site.assert_gone(None);
 }
 
@@ -122,7 +122,7 @@ fn file_system_persistence_a_file_outlives_its_guard() {
     let site = left_by_all(Kind::File);
     let old = site.keeper();
     old.remove();
-    let info = semring::inspect(&site.parsed()).unwrap();
+    let info = semring::inspect(site.parsed()).unwrap();
     assert_eq!(
         (info.state, info.unread_messages()),
         (RingState::GuardRenewable, 3)

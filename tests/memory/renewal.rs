@@ -65,7 +65,7 @@ fn a_pair_whose_guard_is_removed_ends_and_can_go_on_where_it_was() {
     let text = refused.to_string();
     assert!(text.contains("still has its role"), "{text}");
     assert_eq!(
-        semring::inspect(&site.parsed()).unwrap().state,
+        semring::inspect(site.parsed()).unwrap().state,
         RingState::GuardRenewable
     );
     say_ok(&mut producer, "drop-producer");

@@ -172,7 +172,7 @@ impl Site {
         let keeper = self.known_keeper();
         match self.passed.take() {
             Some((ring, _descriptor)) => ring.remove(),
-            None => semring::remove(&self.parsed()),
+            None => semring::remove(self.parsed()),
         }
         .unwrap_or_else(|error| panic!("{error}"));
         self.assert_gone(keeper);

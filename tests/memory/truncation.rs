@@ -59,7 +59,7 @@ fn who_looks_at_or_opens_a_truncated_file_is_told() {
         for len in [whole - 1, whole / 2, 0x3000, 4096, 100, 0] {
             file.set_len(len).unwrap();
             for result in [
-                semring::inspect(&site.parsed()).map(drop),
+                semring::inspect(site.parsed()).map(drop),
                 any::open(site.address()).map(drop),
             ] {
                 assert!(
@@ -93,7 +93,7 @@ fn who_looks_while_a_file_is_truncated_does_not_fault() {
                 }
             });
             while !over.is_finished() {
-                let _ = semring::inspect(&site.parsed());
+                let _ = semring::inspect(site.parsed());
                 let _ = semring::orphans();
             }
         });
@@ -150,7 +150,7 @@ fn a_stream_ends_on_both_sides_when_its_file_is_truncated() {
             let (mut consumer, mut producer) = (site.consumer(), site.producer());
             consumer.say("drain");
             producer.say("send 1 0 1000000000 3000");
-            while semring::inspect(&site.parsed()).unwrap().lanes[0].received_messages < 1000 {}
+            while semring::inspect(site.parsed()).unwrap().lanes[0].received_messages < 1000 {}
             truncate(&site.path(), len(&site.path()) * share / 4);
             let (sent, drained) = (answer(&mut producer), answer(&mut consumer));
             assert!(

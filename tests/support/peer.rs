@@ -204,8 +204,8 @@ impl Peer {
                     .is_removed();
                 Ok(format!("ok {gone}"))
             }
-            "remove" => done(semring::remove(&address(words))),
-            "force-remove" => done(semring::force_remove(&address(words))),
+            "remove" => done(semring::remove(address(words))),
+            "force-remove" => done(semring::force_remove(address(words))),
             "remove-if-done" => {
                 let gone = self.ring().remove_if_done().map_err(failed)?.is_removed();
                 Ok(format!("ok {gone}"))
@@ -216,7 +216,7 @@ impl Peer {
                 Ok("ok".to_owned())
             }
             "inspect" => {
-                let info = semring::inspect(&address(words)).map_err(failed)?;
+                let info = semring::inspect(address(words)).map_err(failed)?;
                 Ok(format!("ok {} {}", info.state, info.unread_messages()))
             }
             "churn" => {
