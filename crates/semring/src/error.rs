@@ -1,5 +1,5 @@
-//! Every public error, one enum an operation. Those of the data path are small and `Copy`; those of
-//! set-up keep the name and the cause.
+//! Every public error, one enum for each operation. Errors of the data path are small and `Copy`;
+//! errors of creating, opening and removing keep the name and the cause.
 
 mod advice;
 mod call;
@@ -18,14 +18,14 @@ pub enum CreateError {
     /// The address can't be understood.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// A size or number is outside what the format allows.
+    /// A size or number is outside the range that the format allows.
     #[error("{what} can't be {value}: {allowed}")]
     BadOption {
         /// Which option.
         what: &'static str,
-        /// What was given.
+        /// The rejected value.
         value: String,
-        /// What is allowed.
+        /// The allowed values.
         allowed: &'static str,
     },
     /// Something of this name exists.
@@ -39,7 +39,7 @@ pub enum CreateError {
     NotARing {
         /// The address.
         name: String,
-        /// What is there.
+        /// A description of the object that was found.
         what: String,
     },
     /// The memory can't be had.
@@ -47,7 +47,7 @@ pub enum CreateError {
     NoSpace {
         /// The address.
         name: String,
-        /// Bytes asked for.
+        /// The number of bytes requested.
         asked: u64,
         /// Bytes that were free, where that is known.
         free: Option<u64>,
@@ -76,7 +76,7 @@ pub enum CreateError {
     Permission {
         /// The address.
         name: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// Another process has been making or removing the ring for too long.
@@ -94,7 +94,7 @@ pub enum CreateError {
         name: String,
         /// The call that failed.
         call: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
@@ -103,7 +103,7 @@ fn free_text(free: Option<u64>) -> String {
     free.map_or_else(String::new, |free| format!(" ({free} bytes are free)"))
 }
 
-/// What the kernel said, if that is more than that permission is denied.
+/// The kernel's error, unless it says no more than "permission denied".
 fn denied_text(source: &io::Error) -> String {
     match source.kind() {
         io::ErrorKind::PermissionDenied => String::new(),
@@ -129,7 +129,7 @@ pub enum OpenError {
     NotARing {
         /// The address.
         name: String,
-        /// What is there.
+        /// A description of the object that was found.
         what: String,
     },
     /// The ring was made by another version of the format.
@@ -146,7 +146,7 @@ pub enum OpenError {
     },
     /// The ring needs a feature that this build does not have.
     #[error(
-        "{name}: the ring needs features that this build does not know (bits {bits:#x}); use a newer one"
+        "{name}: the ring needs features that this build does not have (bits {bits:#x}); use a newer one"
     )]
     UnknownFeatures {
         /// The address.
@@ -159,12 +159,12 @@ pub enum OpenError {
     GuardMissing {
         /// The address.
         name: String,
-        /// What is missing, what may be the reason, what to do.
+        /// What is missing, the likely reason, and what to do.
         why: String,
     },
-    /// The ring differs from what was asked for.
+    /// The ring differs from the options given.
     #[error(
-        "{name}: the ring has {what} {found}, not {asked}; ask for that, or remove the ring first"
+        "{name}: the ring has {what} {found}, not {asked}; use that value, or remove the ring first"
     )]
     Mismatch {
         /// The address.
@@ -173,10 +173,10 @@ pub enum OpenError {
         what: &'static str,
         /// The ring's.
         found: String,
-        /// What was asked for.
+        /// The value given in the options.
         asked: String,
     },
-    /// A limit is in the way: of locked memory, or of semaphores where they have to be made anew.
+    /// A limit is in the way: of locked memory, or of semaphores if the ring needs a new set.
     #[error("{name}: {limit}")]
     MemoryLimit {
         /// The address.
@@ -195,7 +195,7 @@ pub enum OpenError {
     Permission {
         /// The address.
         name: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// Any other refusal by the system.
@@ -205,16 +205,16 @@ pub enum OpenError {
         name: String,
         /// The call that failed.
         call: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
-/// Why open-or-create failed: at opening what is there, or at making what is not.
+/// Why open-or-create failed: an existing ring could not be opened, or a missing one not made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenOrCreateError {
-    /// What is there could not be opened.
+    /// The existing object could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
     /// Nothing was there and nothing could be made.
@@ -239,15 +239,15 @@ pub enum AttachError {
     NoFreeLane {
         /// How many lanes the ring has.
         lanes: usize,
-        /// Who has the first one.
+        /// Process id of the producer of the first lane.
         pid: u32,
     },
-    /// The ring was or is being removed, or its memory was taken away: open it anew.
+    /// The ring was or is being removed, or its memory was taken away: open it again.
     #[error("the ring was removed or truncated")]
     Removed,
     /// The control words of the lane are impossible.
     #[error(
-        "lane {lane} is damaged at position {position}: a process wrote where it must not; remove the ring and make it anew"
+        "lane {lane} is damaged at position {position}: a process wrote where it must not; remove the ring and make it again"
     )]
     Corrupt {
         /// The lane.
@@ -255,7 +255,7 @@ pub enum AttachError {
         /// Where the impossible bytes are.
         position: Position,
     },
-    /// The ring was opened by the parent of this process: a forked child opens it anew.
+    /// The ring was opened by the parent of this process: a forked child must open it itself.
     #[error("this handle belongs to the parent process; a forked child must open the ring itself")]
     Forked,
     /// Not allowed.
@@ -266,7 +266,7 @@ pub enum AttachError {
     Os {
         /// The call that failed.
         call: &'static str,
-        /// What the kernel said.
+        /// The kernel's error number.
         errno: i32,
     },
 }
@@ -315,12 +315,12 @@ pub enum SpawnError {
     Program {
         /// The program.
         program: String,
-        /// What starting it gave.
+        /// The error of starting it.
         source: io::Error,
     },
 }
 
-/// Why a coprocess did not get at its rings.
+/// Why a coprocess could not use its rings.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StdioError {
@@ -343,10 +343,10 @@ pub enum StdioError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
-    /// The server is gone, or takes no calls any more, or answers none.
+    /// The server is gone, or takes no more calls, or answers no more.
     #[error("the server is gone")]
     PeerGone,
-    /// The server let go of the request without a reply.
+    /// The server dropped the request without a reply.
     #[error("the server has not answered")]
     Unanswered,
     /// The time is over. The server may have received the request all the same, unless it was to be
@@ -385,12 +385,12 @@ pub enum CallError {
     Os {
         /// The call that failed.
         call: SystemCall,
-        /// What the kernel said.
+        /// The kernel's error number.
         errno: i32,
     },
 }
 
-/// Why a message was not sent, or not completely handed over.
+/// Why a message was not sent, or a sink not completely flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
@@ -406,7 +406,8 @@ pub enum SendError {
     /// The consumer that was there is gone: a broken pipe.
     #[error("the consumer is gone")]
     ConsumerGone,
-    /// The consumer said that it takes nothing more, or (of the feature `tokio`) this sink was closed.
+    /// The consumer was [closed](crate::Consumer::close), or (of the feature `tokio`) this sink was
+    /// closed.
     #[error("the ring is closed: nothing more is taken, or nothing more was to be sent")]
     Closed,
     /// The ring was removed, or its memory was taken away: the file that it lies in was truncated.
@@ -414,7 +415,7 @@ pub enum SendError {
     Removed,
     /// The lane's control words are impossible.
     #[error(
-        "the lane is damaged: a process wrote where it must not; remove the ring and make it anew"
+        "the lane is damaged: a process wrote where it must not; remove the ring and make it again"
     )]
     Corrupt,
     /// The time is over; nothing was sent.
@@ -431,7 +432,7 @@ pub enum SendError {
     Os {
         /// The call that failed.
         call: SystemCall,
-        /// What the kernel said.
+        /// The kernel's error number.
         errno: i32,
     },
 }
@@ -471,7 +472,7 @@ pub enum RecvError {
     Os {
         /// The call that failed.
         call: SystemCall,
-        /// What the kernel said.
+        /// The kernel's error number.
         errno: i32,
     },
 }
@@ -480,7 +481,7 @@ pub enum RecvError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RemoveError {
-    /// Somebody is attached.
+    /// A producer or a consumer is attached.
     #[error("{name}: in use{}; stop them, or use --force", users_text(.producers, *.consumer))]
     InUse {
         /// The address.
@@ -501,7 +502,7 @@ pub enum RemoveError {
     Permission {
         /// The address.
         name: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// Any other refusal by the system.
@@ -511,7 +512,7 @@ pub enum RemoveError {
         name: String,
         /// The call that failed.
         call: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
@@ -519,7 +520,7 @@ pub enum RemoveError {
 fn users_text(producers: &[u32], consumer: Option<u32>) -> String {
     let mut text = String::new();
     if producers.is_empty() && consumer.is_none() {
-        text += " (or marked as used) by a process that nothing tells about";
+        text += " (or marked as used) by an unknown process";
     }
     if let Some(pid) = consumer {
         text += &format!(" by the consumer (pid {pid})");

@@ -1,10 +1,10 @@
 //! Message rings in shared memory, guarded by System V semaphores.
 //!
-//! Programs on one machine hand each other messages at memory speed, with the manners of a pipe: the
-//! consumer sees end-of-stream when the last producer is gone, a producer sees a broken pipe when the
-//! consumer is gone, by exit or by SIGKILL, and the kernel says so at once. No daemon, no time-out, no
-//! heartbeat; any process may be killed at any instruction without stalling the others or losing what
-//! was committed.
+//! Programs on one machine send each other messages at memory speed, with the semantics of a pipe: the
+//! consumer gets end of stream when the last producer is gone, and a producer gets a broken pipe when
+//! the consumer is gone. This also holds after SIGKILL, and without delay, because the kernel reports
+//! the death. There is no daemon, time-out or heartbeat; a process may be killed at any instruction
+//! without stopping the others or losing a committed message.
 //!
 //! ```
 //! # let name = format!("doc-lib-{}", std::process::id());
@@ -24,31 +24,32 @@
 //!
 //! # Where to look
 //! * [`spsc`] and [`mpsc`]: rings of one and of many producers; the same types with another parameter.
-//! * [`Builder`]: what a ring is made of. [`Ring`]: an open ring. [`Producer`], [`Consumer`]: the roles.
+//! * [`Builder`]: makes or opens a ring. [`Ring`]: an open ring. [`Producer`], [`Consumer`]: the roles.
 //! * [`Reservation`] and [`Message`]: writing and reading in place.
-//! * [`duplex`]: two rings as a line that goes both ways, and calls over it: in place of a Unix socket.
-//! * [`process`]: programs with rings in place of stdin and stdout: in place of `popen`.
-//! * [`Address`]: what names mean. [`list`], [`inspect`], [`remove`]: looking around and cleaning up.
+//! * [`duplex`]: two rings as a connection in both directions, and calls over it: a replacement for a
+//!   Unix socket.
+//! * [`process`]: programs with rings in place of stdin and stdout: a replacement for `popen`.
+//! * [`Address`]: how rings are named. [`list`], [`inspect`], [`remove`]: for administration.
 //!
 //! # Memory ordering
 //! What a producer did before it committed a message *happens before* what the consumer does after it
 //! received the message, across processes as between threads.
 //!
 //! # Panics
-//! A panic that unwinds a thread drops its handles, and that does not count as using them to their end:
+//! A panic that unwinds a thread drops its handles. Such a drop does not count as regular use:
 //!
 //! | dropped by a panic | what happens |
 //! |---|---|
 //! | [`Message`], [`RecvBatch`] | not released: received again, by the next call or the next consumer |
 //! | [`Producer`], [`duplex::Sender`] | the stream ends, and the producer counts as died ([`RingInfo::died_producers`]) |
-//! | [`Consumer`], [`duplex::Receiver`] | a broken pipe, as after any drop; an end-of-stream that it received last comes again to its successor |
+//! | [`Consumer`], [`duplex::Receiver`] | a broken pipe, as after any drop; an end of stream that it received last is delivered again to its successor |
 //! | [`Reservation`] | discarded |
 //! | [`SendBatch`] | committed: each of its messages is complete |
 //! | [`duplex::Request`] | reported to the client as unanswered |
 //!
-//! What the program says counts, also while it unwinds: `release`, `commit`, `close`, `reply`. So does the use
-//! of a handle that a destructor makes during the unwinding: it is dropped as usual. With `panic = "abort"`
-//! the process dies, as by any other signal.
+//! Explicit calls (`release`, `commit`, `close`, `reply`) have their usual effect while a thread unwinds. So
+//! have handles that a destructor makes and drops during the unwinding. With `panic = "abort"` the process
+//! dies, as by any other signal.
 //!
 //! # Limits
 //! Linux 5.10 or newer, 64-bit little-endian. A lane holds 4 KiB to 4 GiB, a message at most a quarter

@@ -1,5 +1,5 @@
-//! How the loom models are run: every interleaving and every permitted stale value within stated
-//! bounds, the weakened twins that must fail, and participants that are killed at each operation.
+//! Runs the loom models: every interleaving and every permitted stale value within stated bounds,
+//! the mutants that must fail, and participants that are killed at each operation.
 //!
 //! What loom sees: the C++ memory model but for load buffering, `SeqCst` accesses as `AcqRel` ones
 //! (fences are right), the last seven stores to a word. A wait that never ends shows as a deadlock, a

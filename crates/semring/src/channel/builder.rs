@@ -1,4 +1,4 @@
-//! What a ring is to be, and making or opening it.
+//! The builder: options of a ring, and making or opening it.
 
 use std::marker::PhantomData;
 use std::os::unix::net::UnixStream;
@@ -12,7 +12,7 @@ use crate::lifecycle::{self, GuardChoice, Plan, SharedRing};
 use crate::memory::address::AddressError;
 use crate::memory::{Access, Address, Pages};
 
-/// Bytes that a lane holds when nothing is said.
+/// The default capacity of a lane, in bytes.
 const DEFAULT_CAPACITY: u64 = 256 << 10;
 
 /// How handles of a ring behave in this process.
@@ -23,10 +23,10 @@ pub(super) struct HandleOptions {
     pub(super) asymmetric_barrier: bool,
 }
 
-/// Describes a ring: makes it, opens it, or whichever is possible.
+/// Options of a ring, with which it is made or opened.
 ///
-/// What is asked for explicitly must be so in an existing ring, too, or opening it fails; what is not
-/// mentioned is taken as it is.
+/// An option that is set must hold for an existing ring, too, or opening it fails; options that are
+/// not set accept any value.
 ///
 /// ```
 /// # let name = format!("doc-builder-{}", std::process::id());
@@ -55,12 +55,12 @@ pub struct Builder<K> {
     kind: PhantomData<K>,
 }
 
-/// Pages larger than the usual 4 KiB, for rings of many megabytes: fewer of them to look up.
+/// Pages larger than the usual 4 KiB, which speed up rings of many megabytes (fewer TLB misses).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum HugePages {
-    /// Transparent huge pages, as far as the kernel finds some: for memfd, System V and anonymous rings,
-    /// if `/sys/kernel/mm/transparent_hugepage/shmem_enabled` allows it.
+    /// Transparent huge pages, where the kernel finds free ones: for memfd, System V and anonymous
+    /// rings, if `/sys/kernel/mm/transparent_hugepage/shmem_enabled` allows it.
     Transparent,
     /// Pages of 2 MiB out of the pool that the machine has reserved (`vm.nr_hugepages`): for memfd and
     /// anonymous rings.
@@ -68,7 +68,7 @@ pub enum HugePages {
 }
 
 impl<K: Kind> Builder<K> {
-    /// For the ring at this address: text, an [`OsStr`](std::ffi::OsStr), or an [`Address`]. A bad address is
+    /// Options for the ring at this address: text, an [`OsStr`](std::ffi::OsStr), or an [`Address`]. A bad address is
     /// reported when it is used.
     ///
     /// ```
@@ -103,15 +103,16 @@ impl<K: Kind> Builder<K> {
         }
     }
 
-    /// The address, as far as it can be understood.
+    /// The address, or why it is not valid.
     pub(crate) fn address(&self) -> &Result<Address, AddressError> {
         &self.address
     }
 
-    /// For a new ring in memory without a name (`memfd:`), which lives as long as some process has it.
-    /// Others get a descriptor of it: see [`Ring::inheritable`], [`Ring::send_over`].
+    /// Options for a new ring in memory without a name (`memfd:`), which exists as long as a process
+    /// has it open. Other processes get a descriptor of it: see [`Ring::inheritable`],
+    /// [`Ring::send_over`].
     ///
-    /// Its size is sealed: nobody can take memory away under its users.
+    /// Its size is sealed, so no process can truncate it.
     ///
     /// ```
     /// use semring::spsc::Builder;
@@ -129,19 +130,19 @@ impl<K: Kind> Builder<K> {
         Self::new("memfd:")
     }
 
-    /// For a new ring in memory that this process shares with the children that it forks from then on
-    /// (`anonymous:`), and with nobody else.
+    /// Options for a new ring in memory that this process shares only with the children that it forks
+    /// later (`anonymous:`).
     ///
-    /// A child attaches through the [`Ring`] that it inherited; roles of the parent's stay the parent's.
-    /// The ring goes with the last process that has opened it or attached, so the parent keeps its `Ring`
+    /// A child attaches through the [`Ring`] that it inherited; it does not inherit the parent's roles.
+    /// The ring ends with the last process that has opened it or attached, so the parent keeps its `Ring`
     /// until the children have attached.
     ///
     /// ```
     /// let ring = semring::spsc::Builder::anonymous().create()?;
     /// let mut consumer = ring.attach_consumer()?;
     /// // In a forked child: ring.attach_producer()?.send(b"from the child")?;
-    /// ring.attach_producer()?.send(b"from anybody")?;
-    /// assert_eq!(consumer.recv()?.to_vec(), b"from anybody");
+    /// ring.attach_producer()?.send(b"from the parent")?;
+    /// assert_eq!(consumer.recv()?.to_vec(), b"from the parent");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
@@ -149,15 +150,15 @@ impl<K: Kind> Builder<K> {
         Self::new("anonymous:")
     }
 
-    /// Bytes that each lane holds: 1 byte to 4 GiB, rounded up to a power of two of at least 4 KiB.
-    /// Default 256 KiB. A message may be a quarter of it.
+    /// Capacity of each lane in bytes: 1 byte to 4 GiB, rounded up to a power of two of at least 4
+    /// KiB. Default 256 KiB. The longest message is a quarter of the capacity.
     #[must_use]
     pub fn capacity(mut self, bytes: u64) -> Self {
         self.capacity = Some(bytes);
         self
     }
 
-    /// Permission bits of segment and semaphores, whatever the umask. Default 0600.
+    /// Permission bits of segment and guard, independent of the umask. Default 0600.
     #[must_use]
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = Some(mode);
@@ -178,15 +179,16 @@ impl<K: Kind> Builder<K> {
         self
     }
 
-    /// Group id of a new ring; the default is the caller's, or that of the folder where it says so. With
-    /// mode 0660 every member of the group can use the ring. An existing ring must have this group.
+    /// Group id of a new ring. Default: the caller's group, or that of the folder if its set-group-id
+    /// bit is set. With mode 0660 every member of the group can use the ring. An existing ring must have
+    /// this group.
     #[must_use]
     pub fn group(mut self, gid: u32) -> Self {
         self.group = Some(gid);
         self
     }
 
-    /// Asks for huge pages in a new ring. Where they are not to be had, [`create`](Self::create) says so.
+    /// Requests huge pages for a new ring. If there are none, [`create`](Self::create) returns an error.
     ///
     /// ```
     /// use semring::{CreateError, HugePages, spsc};
@@ -215,9 +217,9 @@ impl<K: Kind> Builder<K> {
         self
     }
 
-    /// Which guard a new ring gets, for as long as it lives, or an existing one must have. Default
-    /// [`GuardChoice::Auto`]: semaphores, or pipes where those can't work ([`Ring::guard_fallback`] then
-    /// says why); an existing ring may have either.
+    /// The guard of a new ring, for its whole life; an existing ring must have this guard. Default
+    /// [`GuardChoice::Auto`]: semaphores, or pipes where semaphores can't work ([`Ring::guard_fallback`]
+    /// then gives the reason); an existing ring may have either.
     ///
     /// ```
     /// use semring::{GuardChoice, GuardKind, spsc};
@@ -232,26 +234,25 @@ impl<K: Kind> Builder<K> {
         self
     }
 
-    /// How this process's handles wait. Not a property of the ring.
+    /// How the handles of this process wait. Not a property of the ring.
     #[must_use]
     pub fn wait(mut self, strategy: WaitStrategy) -> Self {
         self.options.wait = strategy;
         self
     }
 
-    /// Whether producers of this process may do without a fence of their own after each message while
-    /// messages are many: the consumer then has the kernel run a barrier on every CPU
-    /// (`membarrier(2)`, 2 to 7 µs) before it sleeps. Where the kernel refuses, or one side does not want
-    /// it, each message costs the producer a full fence. Default: yes; no for comparison, and for a
-    /// consumer that sleeps often under several busy producers.
+    /// Whether producers of this process may omit the memory fence after each message while they send
+    /// many. The consumer then makes the kernel run a barrier on every CPU (`membarrier(2)`, 2 to 7 µs)
+    /// before it sleeps. If the kernel refuses, or either side has switched this off, each message costs
+    /// the producer a full fence. Default: yes. Switch it off to compare, or for a consumer that sleeps
+    /// often while several producers are busy.
     #[must_use]
     pub fn asymmetric_barrier(mut self, wanted: bool) -> Self {
         self.options.asymmetric_barrier = wanted;
         self
     }
 
-    /// Marks a new ring as made only because it was missing: tools remove such a ring when its stream
-    /// has ended. Default: not.
+    /// Marks a new ring as auto-removed: tools remove it when its stream has ended. Default: no.
     #[must_use]
     pub fn auto_remove(mut self, auto_remove: bool) -> Self {
         self.auto_remove = auto_remove;
@@ -263,9 +264,9 @@ impl<K: Kind> Builder<K> {
     /// [`Reservation::as_mut_slice`](crate::Reservation::as_mut_slice)).
     ///
     /// # Safety
-    /// No process that can write the ring's memory writes into bytes that are lent to this one: all of
-    /// them use semring, unmodified and without memory errors. A `&[u8]` whose bytes change under the
-    /// reader is undefined behaviour.
+    /// No process that can write the ring's memory writes into bytes that are lent to this process:
+    /// all such processes use semring, unmodified and without memory errors. A `&[u8]` whose bytes
+    /// change while it is read is undefined behaviour.
     #[must_use]
     #[allow(unsafe_code)]
     pub unsafe fn trust_peers(mut self) -> Self {
@@ -276,8 +277,8 @@ impl<K: Kind> Builder<K> {
     /// Makes the ring; all its memory is allocated now.
     ///
     /// # Errors
-    /// [`CreateError::Exists`] if something of this name is there, [`CreateError::NoSpace`] with the
-    /// size asked for if memory is short, and the others of [`CreateError`].
+    /// [`CreateError::Exists`] if an object of this name exists, [`CreateError::NoSpace`] with the
+    /// requested size if memory is short, and the others of [`CreateError`].
     pub fn create(&self) -> Result<Ring<K>, CreateError> {
         let address = self.address.clone()?;
         let plan = self.plan()?;
@@ -287,8 +288,8 @@ impl<K: Kind> Builder<K> {
     /// Opens the ring, which must exist.
     ///
     /// # Errors
-    /// [`OpenError::NotFound`], [`OpenError::Mismatch`] if it differs from what was asked for, and the
-    /// others of [`OpenError`].
+    /// [`OpenError::NotFound`], [`OpenError::Mismatch`] if it differs from the options, and the others
+    /// of [`OpenError`].
     pub fn open(&self) -> Result<Ring<K>, OpenError> {
         let address = self.address.clone()?;
         let ring = lifecycle::open_with(&address, Access::ReadWrite, self.lock_memory)?;
@@ -296,8 +297,7 @@ impl<K: Kind> Builder<K> {
         Ok(self.ring(ring))
     }
 
-    /// Opens the ring that another process [sends](Ring::send_over) through a Unix socket; waits for it.
-    /// The builder's address plays no part.
+    /// The builder's address is not used.
     ///
     /// ```
     /// use semring::spsc::Builder;
@@ -313,7 +313,8 @@ impl<K: Kind> Builder<K> {
     /// ```
     ///
     /// # Errors
-    /// Those of [`open`](Self::open); [`OpenError::Os`] if nothing comes, or something else than a ring.
+    /// Those of [`open`](Self::open); [`OpenError::Os`] if the socket ends, or a message without a ring
+    /// arrives.
     pub fn receive_from(&self, socket: &UnixStream) -> Result<Ring<K>, OpenError> {
         let received = lifecycle::receive(socket)?;
         self.compare(&received.address, &received)?;
@@ -336,7 +337,8 @@ impl<K: Kind> Builder<K> {
             }
             match self.create() {
                 Ok(ring) => return Ok(ring),
-                // Somebody was faster: open theirs. (Or something else is there: opening says so.)
+                // Another process was faster: open its ring. (Or the object is not a ring: then
+                // opening fails.)
                 Err(CreateError::Exists { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -386,7 +388,7 @@ impl<K: Kind> Builder<K> {
         })
     }
 
-    /// Refuses a ring that differs from what was asked for explicitly.
+    /// Refuses a ring that differs from an option that was set.
     fn compare(&self, address: &Address, ring: &SharedRing) -> Result<(), OpenError> {
         let found = &ring.superblock;
         let differs = |what, found: String, asked: String| {
@@ -462,8 +464,8 @@ impl Builder<Spsc> {
 }
 
 impl Builder<Mpsc> {
-    /// How many producers can be attached at once: 1 to 240, default 8. Each has a lane of the ring's
-    /// capacity.
+    /// The number of producers that can be attached at once: 1 to 240, default 8. Each has a lane of
+    /// the ring's capacity.
     #[must_use]
     pub fn producers(mut self, lanes: usize) -> Self {
         self.producers = Some(lanes);
@@ -472,7 +474,8 @@ impl Builder<Mpsc> {
 }
 
 impl Builder<Any> {
-    /// How many producers can be attached at once: 1 to 240, default 8. A new ring with one is SPSC.
+    /// The number of producers that can be attached at once: 1 to 240, default 8. A new ring with
+    /// one is SPSC.
     #[must_use]
     pub fn producers(mut self, lanes: usize) -> Self {
         self.producers = Some(lanes);

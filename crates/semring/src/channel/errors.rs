@@ -1,4 +1,4 @@
-//! What a guard that fails means to the user of a handle.
+//! Translates errors of the guard into errors of the handles.
 
 use crate::error::{RecvError, SendError, SystemCall};
 use crate::guard::GuardError;

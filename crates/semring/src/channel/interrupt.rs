@@ -6,8 +6,8 @@ use crate::guard::WakeTarget;
 use crate::guard::interrupt::InterruptFlag;
 use crate::lifecycle::SharedRing;
 
-/// Ends a blocking call of one handle from another thread, for instance on a signal: the call gives
-/// `Interrupted`. If none is under way, the next one that would wait does.
+/// Ends a blocking call of one handle from another thread, for instance on a signal: the call
+/// returns `Interrupted`. If no call is waiting, the next one that would wait returns it.
 ///
 /// ```
 /// # let name = format!("doc-interrupt-{}", std::process::id());

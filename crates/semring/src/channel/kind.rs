@@ -1,4 +1,4 @@
-//! The type parameter that says how many producers a ring has.
+//! The type parameter for the number of producers of a ring.
 
 use crate::layout::superblock::RingKind;
 
@@ -6,7 +6,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// How many producers a ring has: [`Spsc`], [`Mpsc`], or [`Any`] of them.
+/// The type parameter for the number of producers of a ring: [`Spsc`], [`Mpsc`] or [`Any`].
 pub trait Kind: sealed::Sealed + 'static {
     /// Which kind a new ring with this many lanes gets.
     #[doc(hidden)]
@@ -14,7 +14,7 @@ pub trait Kind: sealed::Sealed + 'static {
     /// Whether a ring of this kind may be opened.
     #[doc(hidden)]
     fn accepts(kind: RingKind) -> bool;
-    /// Lanes of a new ring when nothing is said.
+    /// Default number of lanes of a new ring.
     #[doc(hidden)]
     const DEFAULT_LANES: usize;
 }
@@ -27,7 +27,7 @@ pub enum Spsc {}
 #[derive(Clone, Copy, Debug)]
 pub enum Mpsc {}
 
-/// Whichever the ring is; a new one is SPSC if it has one lane.
+/// Either kind, as found; a new ring is SPSC if it has one lane.
 #[derive(Clone, Copy, Debug)]
 pub enum Any {}
 

@@ -1,5 +1,5 @@
-//! What users hold: builders, rings, producers, consumers, reservations and messages. No system calls,
-//! no orderings; `unsafe` only where a user vouches for the peers (`trust`).
+//! The public handles: builders, rings, producers, consumers, reservations and messages. No system
+//! calls, no orderings; `unsafe` only for slices whose safety the user has promised (`trust`).
 
 mod builder;
 mod consumer;
@@ -17,8 +17,8 @@ mod producer;
 mod ring;
 mod trust;
 
-/// A handle that sees its peer at work asks the guard after this many bytes, or a quarter lap where that is more: a
-/// question takes half a microsecond, and this many bytes fifty or more.
+/// A handle whose peer makes progress checks the guard after this many bytes, or after a quarter lap if that is
+/// more. A check takes half a microsecond; transferring this many bytes takes fifty or more.
 const BYTES_PER_CHECK: u64 = 1 << 20;
 
 pub use builder::{Builder, HugePages};
@@ -59,7 +59,7 @@ pub mod spsc {
     }
 }
 
-/// Rings of many producers: a lane for each, FIFO per producer.
+/// Rings of many producers: each has its own lane, in FIFO order.
 pub mod mpsc {
     use crate::error::OpenError;
     use crate::memory::address::{Address, AddressError};
@@ -84,7 +84,7 @@ pub mod mpsc {
     }
 }
 
-/// Rings of whichever kind is there: for tools.
+/// Rings of either kind, for tools.
 pub mod any {
     use crate::error::OpenError;
     use crate::memory::address::{Address, AddressError};

@@ -1,4 +1,4 @@
-//! Messages and batches that a program does not use: the compiler says so. Each pair of examples differs in that only.
+//! The compiler warns of messages and batches that a program does not use. Each pair of examples differs only in that.
 //!
 //! ```
 //! #![deny(unused_must_use)]

@@ -12,13 +12,13 @@ use crate::guard::wait::{Outcome, Waiter, Waiting};
 use crate::guard::{GuardError, Seat, WakeTarget};
 use crate::lifecycle::SharedRing;
 
-/// What the waits of a handle have cost so far, in calls of the kernel.
+/// Counts of the system calls that a handle's waits have cost so far.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 #[non_exhaustive]
 pub struct WaitStats {
-    /// How often the handle slept.
+    /// Number of times the handle slept.
     pub sleeps: u64,
-    /// How often it woke a sleeping peer.
+    /// Number of times it woke a sleeping peer.
     pub wakeups: u64,
 }
 
@@ -27,7 +27,8 @@ pub(super) struct Parking {
     waiter: Waiter,
     /// Raised by the handle's [`Interrupter`].
     interrupt: Arc<InterruptFlag>,
-    /// The handle's descriptor was asked for: it must be readable unless the last look found nothing.
+    /// [`Pollable`] was requested: the descriptor must be readable unless the last look found
+    /// nothing.
     polled: bool,
     /// The semaphore, or pipe, on which the handle sleeps.
     target: WakeTarget,
@@ -93,7 +94,7 @@ impl Parking {
         })
     }
 
-    /// After a look in vain by a handle that is polled; see [`Waiter::stand_by`].
+    /// For a polled handle whose look found nothing; see [`Waiter::stand_by`].
     pub(super) fn stand_by(
         &mut self,
         side: &mut impl Waiting,

@@ -1,10 +1,10 @@
-//! What a handle has to do before its next message: the conditions that send a call to the slow path.
+//! The conditions that send a call to the slow path: what a handle has to do before its next message.
 //!
 //! A call takes the fast path if its message lies before the limit of the lane's fast path and nothing is pending here.
-//! The conditions of a handle are one value, which can be changed in one way only: [`Pending::change`] finds out anew
-//! whether any of them holds. So no call closes the fast path by hand, and none can forget to.
+//! The conditions of a handle are one value, which can be changed only through [`Pending::change`]; that function
+//! computes again whether any of them holds. So no call site closes the fast path by hand, and none can omit it.
 //!
-//! What is pending is attended to by the slow path, in the function `begin` of each core.
+//! The slow path handles pending conditions in the function `begin` of each core.
 
 use std::ops::Deref;
 

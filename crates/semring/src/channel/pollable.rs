@@ -8,17 +8,16 @@ use crate::guard::{GuardError, Seat};
 use crate::lifecycle::SharedRing;
 use crate::os::poll::Poller;
 
-/// What a handle of a ring with pipes ([`GuardChoice::Pipe`](crate::GuardChoice::Pipe)) can be waited for
-/// with, beside sockets, timers and other handles.
+/// A descriptor with which a program waits for a handle of a ring with pipes
+/// ([`GuardChoice::Pipe`](crate::GuardChoice::Pipe)), beside sockets, timers and other handles.
 ///
 /// It is readable (`POLLIN`, `EPOLLIN`) unless the handle's last non-blocking call found nothing to do
-/// ([`Empty`](crate::RecvError::Empty), [`Full`](crate::SendError::Full)) and nothing has come since. So:
-/// call until that is the answer, then poll. Whoever calls only once each time is called again at once,
-/// also where that leads to one call in vain. Blocking calls may be mixed in.
+/// ([`Empty`](crate::RecvError::Empty), [`Full`](crate::SendError::Full)) and nothing has happened since.
+/// So call until the handle returns one of these, then poll. A program that makes only one call after
+/// each event also works, with some calls that find nothing. Blocking calls may be mixed in.
 ///
-/// Only the handle it came from says what there is; nothing may be read from it or written to it. It may
-/// be polled by any thread. With the handle it ends: what it says then
-/// means nothing.
+/// Readable means: call the handle. Never read from the descriptor or write to it. Any thread may poll
+/// it. Once the handle is dropped, its readiness means nothing.
 #[derive(Clone, Debug)]
 pub struct Pollable(Arc<Poller>);
 

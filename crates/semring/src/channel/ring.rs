@@ -1,4 +1,4 @@
-//! An open ring: where producers and consumers come from.
+//! An open ring, through which producers and consumers attach.
 
 use std::io;
 use std::marker::PhantomData;
@@ -18,13 +18,13 @@ use crate::memory::address::AddressError;
 use crate::memory::{Access, Address};
 use crate::os::fault;
 
-/// An open ring. Holds no role: being open keeps nobody waiting and no ring alive.
+/// An open ring. It holds no role: no peer waits for an open ring, and no ring is kept by it.
 ///
 /// ```
 /// # let name = format!("doc-ring-{}", std::process::id());
 /// let ring = semring::spsc::Builder::new(&name).create()?;
 /// let mut producer = ring.attach_producer()?;
-/// producer.send(b"kept until somebody reads it")?;
+/// producer.send(b"kept until a consumer reads it")?;
 /// drop(producer);
 /// assert_eq!(ring.info()?.unread_messages(), 1);
 /// ring.remove()?;
@@ -68,8 +68,8 @@ impl<K: Kind> Ring<K> {
         }
     }
 
-    /// Becomes a producer on the lowest free lane. While every lane is taken, but a holder was just
-    /// killed, waits up to a second for the kernel to certify it.
+    /// Attaches a producer to the lowest free lane. If every lane is taken but a holder was just
+    /// killed, it waits up to a second for the kernel to free that lane.
     ///
     /// # Errors
     /// [`AttachError::NoFreeLane`] while live producers have every lane, [`AttachError::Removed`],
@@ -79,12 +79,12 @@ impl<K: Kind> Ring<K> {
         Ok(Producer::new(seat, lane, self.options))
     }
 
-    /// Becomes the consumer. Begins with what the predecessor released last; what it had received and
-    /// not released comes again.
+    /// Attaches the consumer. It starts at the position that its predecessor released last; messages
+    /// that the predecessor had received but not released are delivered again.
     ///
     /// # Errors
-    /// [`AttachError::ConsumerPresent`] while there is a live one. If it was just killed, waits up to a
-    /// second for the kernel to certify it.
+    /// [`AttachError::ConsumerPresent`] while a live process is the consumer. If the consumer was just
+    /// killed, this waits up to a second for the kernel to free the role.
     pub fn attach_consumer(&self) -> Result<Consumer, AttachError> {
         let (seat, lanes, damaged) = ConsumerSeat::take(&self.core)?;
         Ok(Consumer::new(seat, lanes, damaged, self.options))
@@ -95,20 +95,20 @@ impl<K: Kind> Ring<K> {
         self.core.is_forked()
     }
 
-    /// Has a producer see that nobody receives, nor ever will: a consumer comes and goes, whom it has met
-    /// then. To be called only if the producer waits for nobody else.
+    /// Gives the producer a broken pipe: a consumer attaches and detaches, so that the producer has known
+    /// one that is gone. To be called only if no other consumer is expected.
     pub(crate) fn hang_up(&self) {
-        // Whoever is faster has the same effect.
+        // If another consumer attaches first, the effect is the same.
         drop(self.attach_consumer());
     }
 
-    /// Has a consumer see that nobody sends, nor ever will: a producer comes and goes, whose stream has ended
-    /// then. To be called only if the consumer waits for nobody else.
+    /// Gives the consumer an end of stream: a producer attaches and detaches, so that a stream has ended. To
+    /// be called only if no other producer is expected.
     pub(crate) fn end_stream(&self) {
         drop(self.attach_producer());
     }
 
-    /// True if the ring that is found at its address now is this one: nobody has removed it.
+    /// True if this ring still is the one found at its address: it was not removed.
     pub(crate) fn has_its_address(&self) -> bool {
         lifecycle::inspect(&self.core.address)
             .is_ok_and(|now| now.uuid == lifecycle::uuid_text(&self.core.superblock))
@@ -119,13 +119,13 @@ impl<K: Kind> Ring<K> {
         lifecycle::descriptor(&self.core)
     }
 
-    /// The address it was opened by.
+    /// The address by which it was opened.
     #[must_use]
     pub fn address(&self) -> &Address {
         &self.core.address
     }
 
-    /// Bytes that each lane holds.
+    /// Capacity of each lane in bytes.
     #[must_use]
     pub fn capacity_bytes(&self) -> u64 {
         self.core.superblock.geometry.capacity().get()
@@ -137,7 +137,7 @@ impl<K: Kind> Ring<K> {
         self.core.superblock.geometry.capacity().max_message() as usize
     }
 
-    /// How many producers can be attached at once.
+    /// The number of producers that can be attached at once.
     #[must_use]
     pub fn lanes(&self) -> usize {
         self.core.lanes()
@@ -149,20 +149,20 @@ impl<K: Kind> Ring<K> {
         self.core.created
     }
 
-    /// Why this process made the ring with pipes although semaphores are the first choice
-    /// ([`GuardChoice::Auto`](crate::GuardChoice::Auto)); `None` if it did not.
+    /// The reason why this process made the ring with pipes although semaphores are the first
+    /// choice ([`GuardChoice::Auto`](crate::GuardChoice::Auto)); `None` if it did not.
     #[must_use]
     pub fn guard_fallback(&self) -> Option<&str> {
         self.core.fallback.as_deref()
     }
 
-    /// True if the ring was made only because it was missing ([`Builder::auto_remove`](crate::Builder::auto_remove)).
+    /// True if the ring is auto-removed ([`Builder::auto_remove`](crate::Builder::auto_remove)).
     #[must_use]
     pub fn is_auto_removed(&self) -> bool {
         self.core.superblock.auto_remove
     }
 
-    /// The ring at this moment: who is attached, what is in it.
+    /// The ring's state at this moment: attached processes, unread messages.
     ///
     /// # Errors
     /// If the object's owner and mode can't be read.
@@ -174,7 +174,7 @@ impl<K: Kind> Ring<K> {
         }
     }
 
-    /// Removes the ring with everything in it, unless somebody is attached.
+    /// Removes the ring with everything in it, unless a process is attached.
     ///
     /// # Errors
     /// [`RemoveError::InUse`], [`RemoveError::Permission`], and the others.
@@ -184,11 +184,12 @@ impl<K: Kind> Ring<K> {
         lifecycle::remove_open(adopted.as_ref().unwrap_or(&self.core))
     }
 
-    /// A descriptor of the ring's memory that the programs inherit which this process starts while it is
-    /// open. Their address of the ring is `fd:N`, N being its number. (For a program on its own the
-    /// descriptor is also at `fd:/proc/PID/fd/N`, if it may look there.)
+    /// A descriptor of the ring's memory, inherited by the programs that this process starts while it is
+    /// open. For them the address of the ring is `fd:N`, N being its number. (Other programs can use
+    /// `fd:/proc/PID/fd/N` if they have permission.)
     ///
-    /// Each has an open file description of its own, so it says nothing about who uses the ring.
+    /// Each call makes an open file description of its own, so the descriptor holds no role in the
+    /// ring.
     ///
     /// ```no_run
     /// use std::os::fd::AsRawFd;
@@ -202,7 +203,7 @@ impl<K: Kind> Ring<K> {
     ///
     /// # Errors
     /// [`Unsupported`](io::ErrorKind::Unsupported) for System V and anonymous rings, which have no
-    /// descriptor; what opening it anew gives (it needs `/proc`, and the permission that the mode gives).
+    /// descriptor; errors of opening it again (that needs `/proc`, and the ring's mode must permit it).
     pub fn inheritable(&self) -> io::Result<OwnedFd> {
         lifecycle::inheritable(&self.core)
     }
@@ -211,7 +212,7 @@ impl<K: Kind> Ring<K> {
     /// process: a descriptor of its memory, with one byte.
     ///
     /// # Errors
-    /// As [`inheritable`](Self::inheritable), and what sending gives.
+    /// As [`inheritable`](Self::inheritable), and those of sendmsg(2).
     pub fn send_over(&self, socket: &UnixStream) -> io::Result<()> {
         lifecycle::send(&self.core, socket)
     }
@@ -261,15 +262,15 @@ pub fn remove(
     lifecycle::remove_unless_used(&Address::of(address).map_err(OpenError::from)?)
 }
 
-/// Removes the ring at an address, whoever is attached: everybody ends with the `Removed` error. Also one that can't be
-/// opened any more, because its superblock is damaged, it was truncated or never finished: a file in `/dev/shm` or a
-/// segment of the caller's with the magic or the size of a ring; of a `file:`, one with the magic.
+/// Removes the ring at an address even if processes are attached: they all get the `Removed` error. Also removes a ring
+/// that can't be opened any more, because its superblock is damaged, it was truncated or never finished: a file in
+/// `/dev/shm` or a segment of the caller's with the magic or the size of a ring; of a `file:`, one with the magic.
 ///
-/// Other processes that may use the ring can hold it up for a second, by what they hold or have set, and no longer.
+/// Locks and flags of other processes can delay the removal by one second at most.
 ///
 /// # Errors
-/// [`RemoveError::Permission`] to others than the owner and root, [`RemoveError::Open`] if there is no such ring, or
-/// nothing that may be taken for one.
+/// [`RemoveError::Permission`] unless the caller is the owner or root, [`RemoveError::Open`] if there is no such
+/// ring and no object that may be a damaged one.
 ///
 /// ```
 /// # let name = format!("doc-force-{}", std::process::id());
@@ -288,11 +289,11 @@ pub fn force_remove(
     lifecycle::force_remove(&Address::of(address).map_err(OpenError::from)?)
 }
 
-/// Looks at the ring at an address without taking part: mapped read-only, nothing changes. Needs read
+/// Describes the ring at an address without changing anything: it is mapped read-only. Needs read
 /// permission.
 ///
 /// # Errors
-/// As [`Builder::open`](crate::Builder::open); a ring whose semaphores are gone is described as
+/// As [`Builder::open`](crate::Builder::open); a ring without its semaphores is described as
 /// [`RingState::GuardMissing`](crate::RingState::GuardMissing).
 pub fn inspect(
     address: impl TryInto<Address, Error: Into<AddressError>>,
@@ -300,19 +301,20 @@ pub fn inspect(
     lifecycle::inspect(&Address::of(address)?)
 }
 
-/// Every ring that this user may look at, in this IPC namespace and /dev/shm.
+/// All rings that this user may inspect, in this IPC namespace and `/dev/shm`.
 #[must_use]
 pub fn list() -> Vec<RingInfo> {
     lifecycle::list()
 }
 
-/// From now on semring leaves the action of SIGBUS alone. To be called before anything else, by programs
-/// that want no handler of a library; false if there is one already.
+/// Keeps semring from installing its SIGBUS handler. To be called before any other function, by programs
+/// that want no handler of a library; returns false if the handler is already installed.
 ///
-/// Whoever may write the file of a `posix:` or `file:` ring can truncate it, and who then touches a page
-/// that is missing gets SIGBUS. So with the first such ring that a process opens comes a handler, which
-/// turns that into `Removed` errors, and everything else over to whoever had the signal before. Without
-/// it, truncation kills the process. Rings in other memory can't be truncated and need none.
+/// Every process that may write the file of a `posix:` or `file:` ring can truncate it, and a process
+/// that then touches a missing page gets SIGBUS. So when a process opens its first such ring, semring
+/// installs a handler. It turns these faults into `Removed` errors and passes all others to the previous
+/// handler. Without it, truncation kills the process. Rings in other memory can't be truncated and need
+/// no handler.
 ///
 /// ```no_run
 /// assert!(semring::disable_sigbus_handler());

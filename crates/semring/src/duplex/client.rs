@@ -1,4 +1,4 @@
-//! The asking side of calls.
+//! The client's side of calls.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -34,9 +34,9 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(1), Duration::fr
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A call that has been [started](Self::start) is in flight until its reply was taken, it failed, or somebody
-/// [forgot](Self::forget) it. Replies to other calls that come in the meantime are kept until they are
-/// asked for. What comes for a call that is over is dropped and [counted](Self::late_replies).
+/// A call that was [started](Self::start) is in flight until its reply is taken, it fails, or the program
+/// [forgets](Self::forget) it. Replies to other calls that come in the meantime are kept until the program
+/// takes them. A reply to a call that is over is dropped and [counted](Self::late_replies).
 ///
 /// One thread at a time uses a client (`&mut self`).
 #[derive(Debug)]
@@ -57,7 +57,7 @@ enum Call {
     Unanswered,
 }
 
-/// What the server answered.
+/// The server's reply to a call.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Reply {
     id: CallId,
@@ -65,19 +65,19 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Which call it answers.
+    /// The call that it replies to.
     #[must_use]
     pub fn id(&self) -> CallId {
         self.id
     }
 
-    /// What the server said.
+    /// The bytes of the reply.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The same without a copy.
+    /// The bytes of the reply, without a copy.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
@@ -111,7 +111,8 @@ fn receiving(error: RecvError) -> CallError {
 }
 
 impl Client {
-    /// Calls whoever has the other end. Nothing must have been sent or received here before.
+    /// Makes a client of an end of a pair. Nothing must have been sent or received through this end
+    /// before.
     #[must_use]
     pub fn new(endpoint: Endpoint) -> Self {
         let (sender, receiver) = endpoint.split();
@@ -125,12 +126,13 @@ impl Client {
         }
     }
 
-    /// Sends a request and waits for its reply. Before the server has come, it waits for that, too.
+    /// Sends a request and waits for its reply. If the server has not come yet, it waits for the
+    /// server, too.
     ///
     /// # Errors
     /// [`CallError::PeerGone`] when the server is gone, at once also if it is killed meanwhile;
-    /// [`CallError::Unanswered`] if it let go of the request; [`CallError::TooLong`]; and the others. The
-    /// call is over then. Whether a server that is gone acted on the request nobody can tell.
+    /// [`CallError::Unanswered`] if the server dropped the request; [`CallError::TooLong`]; and the
+    /// others. The call is over then. If the server is gone, it may or may not have acted on the request.
     pub fn call(&mut self, bytes: &[u8]) -> Result<Reply, CallError> {
         self.ask(bytes, Patience::FOREVER)
     }
@@ -151,7 +153,7 @@ impl Client {
     fn ask(&mut self, bytes: &[u8], patience: Patience) -> Result<Reply, CallError> {
         let id = self.begin(bytes, patience)?;
         let answer = self.finish(id, patience);
-        // Nobody else knows the id.
+        // The id was not returned, so no code will wait for the reply.
         self.calls.remove(&id);
         answer
     }
@@ -271,8 +273,8 @@ impl Client {
     }
 
     fn finish(&mut self, id: CallId, patience: Patience) -> Result<Reply, CallError> {
-        // Past its time a wait goes on while there are messages, so that a reply that is there is found; but
-        // not for ever, whatever the other end sends.
+        // After its deadline a wait goes on while there are messages, so that an available reply is found;
+        // but only for a bounded number of messages, so that the other end can't prolong it for ever.
         let mut extra = self.calls.len();
         loop {
             match self.calls.get(&id) {
@@ -291,13 +293,13 @@ impl Client {
         }
     }
 
-    /// Waits until some call in flight is answered, and gives that reply; of several that have come already the
-    /// one to the oldest call.
+    /// Waits until any call in flight has a reply, and returns that reply; if there are several, the one to the
+    /// oldest call.
     ///
     /// # Errors
-    /// [`CallError::NotInFlight`] if no call is; those of [`wait`](Self::wait).
-    /// [`CallError::Unanswered`] tells of a call that is over now; [`in_flight`](Self::in_flight) says which
-    /// are left.
+    /// [`CallError::NotInFlight`] if no call is in flight; those of [`wait`](Self::wait). After
+    /// [`CallError::Unanswered`] one call is over; [`in_flight`](Self::in_flight) lists the calls that are
+    /// left.
     pub fn next_reply(&mut self) -> Result<Reply, CallError> {
         self.any_reply(Patience::FOREVER)
     }
@@ -360,24 +362,26 @@ impl Client {
         Ok(())
     }
 
-    /// Is not interested in a reply any more. True if the call was in flight.
+    /// Gives a call up: its reply will be dropped. True if the call was in flight.
     pub fn forget(&mut self, id: CallId) -> bool {
         self.calls.remove(&id).is_some()
     }
 
-    /// The calls in flight, oldest first, also those whose reply has come and was not taken yet.
+    /// The calls in flight, oldest first, including those whose reply has come and was not taken
+    /// yet.
     pub fn in_flight(&self) -> impl ExactSizeIterator<Item = CallId> + '_ {
         self.calls.keys().copied()
     }
 
-    /// Replies that came for calls that were over: timed out, or forgotten. They were dropped.
+    /// The number of replies that came for calls that were over (timed out or forgotten) and were
+    /// dropped.
     #[must_use]
     pub fn late_replies(&self) -> u64 {
         self.late
     }
 
-    /// Messages that were no replies to any call of this client, and were dropped: the other end is no
-    /// [`Server`](super::Server).
+    /// The number of messages that were not replies to any call of this client, and were dropped: the
+    /// other end is not a [`Server`](super::Server).
     #[must_use]
     pub fn malformed_replies(&self) -> u64 {
         self.malformed
@@ -389,7 +393,8 @@ impl Client {
         super::frame::longest(self.sender.producer())
     }
 
-    /// For ending a wait of this client from another thread: it gives [`CallError::Interrupted`].
+    /// A handle that ends a wait of this client from another thread: the call returns
+    /// [`CallError::Interrupted`].
     #[must_use]
     pub fn interrupter(&mut self) -> Interrupter {
         self.receiver.consumer().interrupter()

@@ -1,4 +1,4 @@
-//! One end of a pair, whole or in halves.
+//! One end of a pair, and its two halves.
 
 use std::sync::Arc;
 
@@ -9,19 +9,19 @@ use crate::guard::deadline::Deadline;
 
 /// One end of a [`Pair`](super::Pair): sends to the other end and receives from it.
 ///
-/// It has the manners of a connected socket. The other end gone, by close, exit or SIGKILL: `recv` gives what
-/// is left, then [`RecvError::EndOfStream`] however often it is called; `send` gives
-/// [`SendError::ConsumerGone`] (see [`Producer::check_consumer`](crate::Producer::check_consumer) for how soon). Before the
-/// other end has come, messages wait in the ring and `recv` waits.
+/// It behaves like a connected socket. When the other end is gone, by close, exit or SIGKILL, `recv` returns the messages
+/// that are left, then [`RecvError::EndOfStream`] each time it is called; `send` returns [`SendError::ConsumerGone`] (see
+/// [`Producer::check_consumer`](crate::Producer::check_consumer) for how soon). Before the other end has come, messages
+/// wait in the ring and `recv` waits.
 ///
-/// Dropping it closes both directions. What was sent can still be received.
+/// Dropping it closes both directions. Messages that were sent can still be received.
 #[derive(Debug)]
 pub struct Endpoint {
     sender: Sender,
     receiver: Receiver,
 }
 
-/// The sending half of an [`Endpoint`]. Dropping it is end-of-stream for the other end.
+/// The sending half of an [`Endpoint`]. When it is dropped, the other end gets end of stream.
 #[derive(Debug)]
 pub struct Sender {
     // In this order: the role first, then the names.
@@ -29,11 +29,11 @@ pub struct Sender {
     _taken: Arc<Taken>,
 }
 
-/// The receiving half of an [`Endpoint`]. Dropping it is a broken pipe for the other end.
+/// The receiving half of an [`Endpoint`]. When it is dropped, the other end gets a broken pipe.
 #[derive(Debug)]
 pub struct Receiver {
     consumer: spsc::Consumer,
-    /// The other end's stream has ended, for good.
+    /// The other end's stream has ended, and stays so.
     ended: bool,
     _taken: Arc<Taken>,
 }
@@ -54,8 +54,8 @@ impl Endpoint {
         }
     }
 
-    /// Sends a copy of these bytes as one message; waits while the ring is full. What was received before is
-    /// given back to the other end first, so that it can go on sending.
+    /// Sends a copy of these bytes as one message; waits while the ring is full. Before it waits, it
+    /// releases the messages received before, so that the other end can go on sending.
     ///
     /// # Errors
     /// As [`Producer::send`](crate::Producer::send).
@@ -98,16 +98,16 @@ impl Endpoint {
         send(&mut self.sender.producer)
     }
 
-    /// The next message; waits until there is one.
+    /// Receives the next message; waits until there is one.
     ///
     /// # Errors
-    /// [`RecvError::EndOfStream`] when the other end sends nothing more and everything was received, and
-    /// those of [`Consumer::recv`](crate::Consumer::recv).
+    /// [`RecvError::EndOfStream`] when the other end has closed its sending half or is gone, and
+    /// everything was received, and those of [`Consumer::recv`](crate::Consumer::recv).
     pub fn recv(&mut self) -> Result<Message<'_>, RecvError> {
         self.receiver.recv()
     }
 
-    /// The next message if there is one now.
+    /// Receives the next message if there is one now.
     ///
     /// # Errors
     /// [`RecvError::Empty`], and those of [`recv`](Self::recv).
@@ -132,25 +132,26 @@ impl Endpoint {
         self.sender.producer.max_message_bytes()
     }
 
-    /// The halves, for instance for two threads. Each closes its direction when it is dropped.
+    /// Splits the end into its halves, for instance for two threads. Each half closes its direction
+    /// when it is dropped.
     ///
-    /// What the receiving half has received and not given back is at most a quarter lap; see
+    /// The receiving half keeps at most a quarter lap of dropped messages unreleased; see
     /// [`Consumer::flush_released`](crate::Consumer::flush_released).
     #[must_use]
     pub fn split(self) -> (Sender, Receiver) {
         (self.sender, self.receiver)
     }
 
-    /// Sends nothing more: the other end receives what is there, then end-of-stream. As shutdown(2) with
-    /// SHUT_WR. Receiving goes on.
+    /// Closes the sending half: the other end receives the messages that are left, then end of stream.
+    /// As shutdown(2) with SHUT_WR. Receiving goes on.
     #[must_use = "dropped, it closes the other direction as well"]
     pub fn close_sending(self) -> Receiver {
         self.sender.close();
         self.receiver
     }
 
-    /// Receives nothing more: what the other end sends meets [`SendError::Closed`]. As shutdown(2) with
-    /// SHUT_RD. Sending goes on.
+    /// Closes the receiving half: the other end's `send` returns [`SendError::Closed`]. As shutdown(2)
+    /// with SHUT_RD. Sending goes on.
     #[must_use = "dropped, it closes the other direction as well"]
     pub fn close_receiving(self) -> Sender {
         self.receiver.close();
@@ -162,7 +163,8 @@ impl Endpoint {
         &mut self.sender.producer
     }
 
-    /// The consumer, for batches. (After an end-of-stream it would wait for a successor, who never comes.)
+    /// The consumer, for batches. (After an end of stream its `recv` would wait for ever, because no
+    /// successor is possible.)
     pub fn consumer(&mut self) -> &mut spsc::Consumer {
         &mut self.receiver.consumer
     }
@@ -197,7 +199,7 @@ impl Sender {
         self.producer.send_deadline(bytes, deadline)
     }
 
-    /// Says that nothing more is sent, and closes this direction; dropping does the same without the word.
+    /// Closes this direction: the other end gets end of stream. Dropping does the same.
     pub fn close(self) {
         self.producer.close();
     }
@@ -209,7 +211,7 @@ impl Sender {
 }
 
 impl Receiver {
-    /// The next message; waits until there is one.
+    /// Receives the next message; waits until there is one.
     ///
     /// # Errors
     /// As [`Endpoint::recv`].
@@ -217,7 +219,7 @@ impl Receiver {
         self.receive(spsc::Consumer::recv)
     }
 
-    /// The next message if there is one now.
+    /// Receives the next message if there is one now.
     ///
     /// # Errors
     /// [`RecvError::Empty`], and those of [`recv`](Self::recv).
@@ -249,13 +251,14 @@ impl Receiver {
         received
     }
 
-    /// Takes nothing more, and closes this direction: what the other end sends meets
-    /// [`SendError::Closed`]. After a drop it meets [`SendError::ConsumerGone`].
+    /// Closes this direction: the other end's `send` returns [`SendError::Closed`]. (After a drop
+    /// it returns [`SendError::ConsumerGone`].)
     pub fn close(self) {
         self.consumer.close();
     }
 
-    /// The consumer, for batches. (After an end-of-stream it would wait for a successor, who never comes.)
+    /// The consumer, for batches. (After an end of stream its `recv` would wait for ever, because no
+    /// successor is possible.)
     pub fn consumer(&mut self) -> &mut spsc::Consumer {
         &mut self.consumer
     }

@@ -1,9 +1,9 @@
-//! A call's message: which call it belongs to, what it is, and the bytes.
+//! The message of a call: its call id, its kind, and the bytes.
 //!
 //! ```text
 //! kind of the message   1 request · 2 reply · 3 there will be no reply
 //! bytes 0–7             the call's id, little-endian
-//! bytes 8–              what the caller or the server said
+//! bytes 8–              the request or the reply
 //! ```
 
 use crate::channel::{Message, spsc};
@@ -11,17 +11,17 @@ use crate::error::{RecvError, SendError};
 use crate::guard::deadline::Patience;
 use crate::layout::Tag;
 
-/// Bytes in front of what the user says.
+/// Length of the header before the user's bytes.
 const ID_BYTES: usize = 8;
 
-/// Tells the calls of one [`Client`](super::Client) apart: counted from 1, never used again.
+/// Identifies a call of one [`Client`](super::Client): counted from 1, never used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct CallId(u64);
 
 impl CallId {
     pub(super) const FIRST: Self = Self(1);
 
-    /// The number.
+    /// The id as a number.
     #[must_use]
     pub fn get(self) -> u64 {
         self.0
@@ -39,12 +39,12 @@ impl std::fmt::Display for CallId {
     }
 }
 
-/// What a message of a call is.
+/// The kinds of messages of a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum FrameKind {
     Request,
     Reply,
-    /// The server let go of the request without a reply.
+    /// The server dropped the request without a reply.
     Unanswered,
 }
 

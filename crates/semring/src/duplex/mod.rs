@@ -1,9 +1,9 @@
-//! Two rings as one line that goes both ways, and calls over it: for those who would take two pipes or
-//! a Unix socket.
+//! Two rings as one connection in both directions, and calls over it: a replacement for two pipes or a
+//! Unix socket.
 //!
 //! A [`Pair`] is two SPSC rings, *up* from the client to the server and *down* from the server to the
 //! client. It has two ends; each can be [taken](Pair::server_end) once, and its [`Endpoint`] sends and
-//! receives messages. Beyond these names the ends are equal.
+//! receives messages. Apart from these names the ends are equal.
 //!
 //! ```
 //! use semring::duplex::Builder;
@@ -26,31 +26,31 @@
 //! ```
 //!
 //! # One conversation
-//! As a connected socket, a pair is for one conversation. When an end is gone, by close, exit or SIGKILL,
-//! the other one receives what is left, then end-of-stream for good; what it sends meets a broken pipe.
-//! Nobody takes the end over: whoever tries gets [`EndError::Spent`](crate::EndError::Spent). So a peer
-//! that is gone stays gone, and no answer comes from somebody who never heard the question. To go on,
-//! make a new pair; under the same name [`create`](Builder::create) replaces one whose
-//! users are gone.
+//! Like a connected socket, a pair is for one conversation. When one end is gone, by close, exit or
+//! SIGKILL, the other end receives the messages that are left, then only end of stream; its `send`
+//! returns a broken pipe. No process can take the end over: it gets
+//! [`EndError::Spent`](crate::EndError::Spent). So a server that starts in place of a dead one never gets
+//! the rest of the old conversation. To go on, make a new pair; under the same name
+//! [`create`](Builder::create) replaces a pair whose users are gone.
 //!
-//! The last end to go removes the names. What a kill leaves behind is replaced by the next `create`, and
-//! [`remove`] takes it away.
+//! The last end that is dropped removes the names. A pair left by killed processes is replaced by the
+//! next `create`; [`remove`] removes it.
 //!
 //! # One client
-//! A ring has one consumer, so a pair has one client. Many clients are many pairs: a server has a thread for
-//! each, or looks at them in turn with [`Endpoint::try_recv`]. How clients are met is up to the program:
-//! an MPSC ring that the server reads, into which each client sends the name of the pair that it has made,
-//! does it without a socket (`examples/rpc.rs`); with a Unix socket, [`Pair::send_over`].
+//! A ring has one consumer, so a pair has one client. For many clients a program makes many pairs: the
+//! server has a thread for each, or calls [`Endpoint::try_recv`] on them in turn. The program chooses how
+//! clients and server meet: for example, each client makes a pair and sends its name through an MPSC ring
+//! that the server reads (`examples/rpc.rs`); or they use a Unix socket and [`Pair::send_over`].
 //!
 //! # Two full rings
-//! As with two pipes, ends that both wait in `send` for the other one to receive wait for ever. An end that
-//! sends much before it receives uses [`try_send`](Endpoint::try_send), a time-out, or a thread for each
-//! direction ([`Endpoint::split`]). [`Client`] and [`Server`] can't get there: a client that finds the
-//! ring full takes in replies while it waits.
+//! As with two pipes, if both ends wait in `send` for the other one to receive, they wait for ever. An end
+//! that sends much before it receives uses [`try_send`](Endpoint::try_send), a time-out, or a thread for
+//! each direction ([`Endpoint::split`]). [`Client`] and [`Server`] avoid this: a client that finds the ring
+//! full takes in replies while it waits.
 //!
 //! # Calls
-//! [`Client`] and [`Server`] put an id in front of each message. Several calls may be under way at once, and
-//! are answered in any order.
+//! [`Client`] and [`Server`] put an id in front of each message. Several calls may be in flight at once, and
+//! may be answered in any order.
 //!
 //! ```
 //! use std::time::Duration;

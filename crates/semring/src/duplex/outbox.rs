@@ -1,7 +1,7 @@
 //! The sending half of a server, shared by the requests that are not answered yet.
 //!
-//! Whoever sends takes the half out of the outbox, sends without holding the lock, and puts it back: so a
-//! time-out holds also while another thread waits for room.
+//! A thread that sends takes the half out of the outbox, sends without holding the lock, and puts it
+//! back: so a time-out also holds while another thread waits for room.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -21,11 +21,11 @@ pub(super) struct Outbox {
 
 #[derive(Debug)]
 struct State {
-    /// `None` while somebody sends.
+    /// `None` while a thread sends.
     sender: Option<Sender>,
-    /// Requests that were let go of while there was no room to say so.
+    /// Requests that were dropped without a reply while there was no room to report it.
     owed: Vec<CallId>,
-    /// The bell rang because somebody wants the server to stop waiting, not because something is owed.
+    /// The server's wait was ended by a `ServerInterrupter`, not because a report is owed.
     interrupted: bool,
 }
 
@@ -98,16 +98,16 @@ impl Outbox {
         let sender = out.sender.as_mut().expect("it is out");
         let said = put(sender.producer(), FrameKind::Reply, id, bytes, patience);
         drop(out);
-        // What others could not say while we had the half.
+        // Send the reports that other threads could not send while this one had the half.
         let _ = self.settle(Patience::Try);
         said
     }
 
-    /// Says that there will be no reply: now if that is possible without waiting, else the server does it,
-    /// which may wait, as soon as it is in a call.
+    /// Reports that there will be no reply: now if that is possible without waiting, else in the server's
+    /// next call, which may wait.
     pub(super) fn give_up(&self, id: CallId) {
         self.lock().owed.push(id);
-        // Otherwise it is said, or there is nobody to say it to.
+        // Any other result: the report was sent, or the client is gone.
         if self.settle(Patience::Try) == Err(SendError::Full) {
             self.bell.interrupt();
         }
@@ -119,16 +119,16 @@ impl Outbox {
         self.bell.interrupt();
     }
 
-    /// After the bell: true once for each interruption, false if something is owed.
+    /// After the wait was ended: true once for each interruption, false if a report is owed.
     pub(super) fn take_interruption(&self) -> bool {
         std::mem::take(&mut self.lock().interrupted)
     }
 
-    /// Says what is owed.
+    /// Sends the reports that are owed.
     pub(super) fn settle(&self, patience: Patience) -> Result<(), SendError> {
         while !self.lock().owed.is_empty() {
             let mut out = self.take(patience)?;
-            // Somebody else may have said it since.
+            // Another thread may have sent it since.
             let Some(id) = self.lock().owed.pop() else {
                 break;
             };

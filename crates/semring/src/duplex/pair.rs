@@ -1,22 +1,22 @@
-//! Making, opening and removing two rings as one thing.
+//! Making, opening and removing two rings as a unit.
 //!
 //! ```text
-//! NAME.up            client → server     the pair's name: who finds it finds the pair
+//! NAME.up            client → server     the pair's name: the pair exists if this ring does
 //! NAME.down-UUID     server → client     the first 16 digits of the first ring's uuid
 //! ```
-//! * **Making**: up, then down. A maker that is killed between the two leaves up alone; whoever opens the pair
-//!   finds it and makes down, as the maker would have (any number of processes at once: all get the same
-//!   ring). So a half of a pair is never met.
-//!   A maker that finds no room for down removes up again; `create` replaces half a pair that stays one.
-//! * **Removing**: up, then down. A remover that is killed between the two leaves a down that no other up ever
-//!   leads to, since a new up has another uuid. It is marked as made because it was missing, so `semring
-//!   prune` takes it away if it is empty.
-//! * **Opening while another removes**: who opened up may make down anew after the remover took it. It looks
-//!   whether up still has its name, and takes down away again if not.
+//! * **Making**: up, then down. A maker that is killed between the two leaves up alone; a process that opens
+//!   the pair then makes down, as the maker would have (if several do, all get the same ring). So no user ever
+//!   gets half a pair. A maker that finds no room for down removes up again; `create` replaces half a pair
+//!   that stays one.
+//! * **Removing**: up, then down. A remover that is killed between the two leaves a down that belongs to no
+//!   later up, since a new up has another uuid. Down is auto-removed, so `semring prune` removes it if it is
+//!   empty.
+//! * **Opening while another process removes**: the opener may make a new down after the remover removed the
+//!   old one. It then checks whether up still has its name, and if not removes down again.
 //!
-//! An end is taken by the seat of its consumer, then that of its producer. Whoever has the first may look at
-//! ease whether the second was ever taken: then there was a conversation, and the end is spent. Killed between
-//! the two, nobody ever had the end.
+//! A process takes an end by taking the role of its consumer, then that of its producer. The holder of the
+//! first role alone can check without a race whether the second was ever taken: if so there was a
+//! conversation, and the end is spent. If a process is killed between the two, the end was never taken.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -35,7 +35,7 @@ const MAKER_PATIENCE: Duration = Duration::from_secs(1);
 /// How long to wait before looking at half a pair again.
 const AGAIN: Duration = Duration::from_millis(1);
 
-/// Describes a pair of rings: makes it, opens it, or whichever is possible.
+/// Options of a pair of rings, with which it is made or opened.
 ///
 /// ```
 /// use semring::{duplex, spsc};
@@ -68,28 +68,29 @@ enum Direction<'a> {
 }
 
 impl Builder {
-    /// For the pair at an address: a `posix:` or `sysv:` name of at most 178 bytes, or a `file:`. The rings
-    /// are called `NAME.up` and `NAME.down-` with 16 hexadecimal digits.
+    /// Options for the pair at an address: a `posix:` or `sysv:` name of at most 178 bytes, or a `file:`.
+    /// The rings are called `NAME.up` and `NAME.down-` with 16 hexadecimal digits.
     #[must_use]
     pub fn new(address: impl TryInto<Address, Error: Into<AddressError>>) -> Self {
         spsc::Builder::new(address).into()
     }
 
-    /// For a new pair in memory without names. Others get it [through a socket](Pair::send_over), or as two
-    /// [inherited](crate::Ring::inheritable) descriptors that they [put together](Pair::of).
+    /// Options for a new pair in memory without names. Other processes get it [through a
+    /// socket](Pair::send_over), or as two [inherited](crate::Ring::inheritable) descriptors that they
+    /// [combine](Pair::of).
     #[must_use]
     pub fn memfd() -> Self {
         spsc::Builder::memfd().into()
     }
 
-    /// For a new pair that this process shares with the children that it forks from then on. A child takes
-    /// its end from the [`Pair`] that it inherited.
+    /// Options for a new pair that this process shares with the children that it forks later. A child
+    /// takes its end from the [`Pair`] that it inherited.
     #[must_use]
     pub fn anonymous() -> Self {
         spsc::Builder::anonymous().into()
     }
 
-    /// Bytes that each direction holds; as [`Builder::capacity`](crate::Builder::capacity).
+    /// Capacity of each direction in bytes; as [`Builder::capacity`](crate::Builder::capacity).
     #[must_use]
     pub fn capacity(self, bytes: u64) -> Self {
         self.ring.capacity(bytes).into()
@@ -107,12 +108,12 @@ impl Builder {
         self.ring.wait(strategy).into()
     }
 
-    /// Makes the pair. One of this name that is over is removed first, with whatever nobody received: one
-    /// that nobody uses, and of which an end was taken before.
+    /// Makes the pair. An old pair of this name is removed first, with its unread messages, if no process
+    /// uses it and an end of it was taken before.
     ///
     /// # Errors
-    /// [`CreateError::Exists`] if a pair of this name is there that is used, or was never used; and the
-    /// others of [`CreateError`].
+    /// [`CreateError::Exists`] if a pair of this name is in use, or was never used; and the others of
+    /// [`CreateError`].
     pub fn create(&self) -> Result<Pair, CreateError> {
         self.check_names()?;
         let mut half_since = None;
@@ -124,7 +125,7 @@ impl Builder {
                     // It was removed meanwhile.
                     Ok(None) => {}
                     Err(error) => {
-                        // Half a pair is of no use to anybody.
+                        // Half a pair is useless.
                         Halves::discard(made);
                         return Err(match error {
                             OpenOrCreateError::Create(error) => error,
@@ -136,13 +137,13 @@ impl Builder {
                     let address = up.address().clone()?;
                     match Halves::open(&address) {
                         Ok(halves) if halves.are_over() => match halves.remove() {
-                            // Gone, by our hand or another's.
+                            // Removed, by this process or another.
                             Ok(()) | Err(RemoveError::Open(_)) => {}
-                            // Somebody came, or it is not ours.
+                            // The pair has a user now, or belongs to another user.
                             Err(_) => return Err(CreateError::Exists { name }),
                         },
-                        // Another maker is at work, or was killed: after a while it was. If it was only stopped, it
-                        // finds that its ring is gone, and begins anew.
+                        // Another maker is at work, or was killed: after this time it is taken for killed. If it
+                        // was only stopped, it will find that its ring is gone, and begin again.
                         Ok(halves) if halves.are_half_made() => {
                             let since = half_since.get_or_insert_with(Instant::now);
                             if since.elapsed() < MAKER_PATIENCE {
@@ -175,13 +176,13 @@ impl Builder {
         }
     }
 
-    /// Opens the pair, or makes it if there is none, or one that is over.
+    /// Opens the pair, or makes it if there is none or the old one is over.
     ///
     /// # Errors
     /// Those of [`open`](Self::open) and [`create`](Self::create).
     pub fn open_or_create(&self) -> Result<Pair, OpenOrCreateError> {
         loop {
-            // Making comes first: it knows a pair that is over.
+            // Making comes first: it detects a pair that is over.
             match self.create() {
                 Ok(pair) => return Ok(pair),
                 Err(CreateError::Exists { .. }) => {}
@@ -195,7 +196,7 @@ impl Builder {
     }
 
     /// Opens the pair that another process [sends](Pair::send_over) through a Unix socket; waits for it. The
-    /// builder's address plays no part.
+    /// builder's address is not used.
     ///
     /// # Errors
     /// As [`Builder::receive_from`](crate::Builder::receive_from).
@@ -225,7 +226,8 @@ impl Builder {
         }
         let down = down.owner(info.uid).group(info.gid).open_or_create()?;
         if down.was_created() && !up.has_its_address() {
-            // Whoever removed up has looked for down before we made it.
+            // The process that removed up looked for down before it was made here, so it is removed
+            // here.
             let _ = down.remove();
             return Ok(None);
         }
@@ -286,7 +288,7 @@ fn is_idle(info: &RingInfo) -> bool {
     matches!(info.state, RingState::Idle | RingState::GuardRenewable)
 }
 
-/// True if there ever was a producer: whoever took the end that sends into this ring.
+/// True if there ever was a producer: the end that sends into this ring was taken.
 fn was_sent_to(info: &RingInfo) -> bool {
     info.lanes.iter().any(|lane| lane.attached_producers > 0)
 }
@@ -321,7 +323,7 @@ impl Halves {
         Ok(Self { up: up_ring, down })
     }
 
-    /// Removes what was made of a pair that can't be completed, unless somebody uses it already.
+    /// Removes the first ring of a pair that can't be completed, unless a process uses it already.
     fn discard(up: spsc::Ring) {
         let address = up.address().clone();
         let down = up
@@ -332,12 +334,12 @@ impl Halves {
         let _ = Self { up, down }.remove();
     }
 
-    /// True if the second ring is missing, and nobody uses the first one.
+    /// True if the second ring is missing, and no process uses the first one.
     fn are_half_made(&self) -> bool {
         self.down.is_none() && self.up.info().is_ok_and(|info| is_idle(&info))
     }
 
-    /// True if nobody uses the pair and an end of it was taken: what it was made for has ended.
+    /// True if no process uses the pair and an end of it was taken: its conversation is over.
     fn are_over(&self) -> bool {
         let infos: Result<Vec<RingInfo>, OpenError> = [Some(&self.up), self.down.as_ref()]
             .into_iter()
@@ -347,7 +349,7 @@ impl Halves {
         infos.is_ok_and(|infos| infos.iter().all(is_idle) && infos.iter().any(was_sent_to))
     }
 
-    /// Removes both, unless somebody uses them.
+    /// Removes both rings, unless a process uses them.
     fn remove(&self) -> Result<(), RemoveError> {
         if let Some(down) = &self.down {
             let info = down.info()?;
@@ -357,7 +359,7 @@ impl Halves {
         }
         self.up.remove()?;
         match self.down.as_ref().map(spsc::Ring::remove) {
-            // Somebody else removes the same pair.
+            // Another process removes the same pair.
             None | Some(Err(RemoveError::Open(OpenError::NotFound { .. }))) => Ok(()),
             Some(removed) => removed,
         }
@@ -416,7 +418,7 @@ pub fn pair_at(address: impl TryInto<Address, Error: Into<AddressError>>) -> Opt
     pairs::pair_at(&Address::of(address).ok()?)
 }
 
-/// An open pair of rings. Holds no end of it: being open keeps nobody waiting.
+/// An open pair of rings. It holds no end: no peer waits for an open pair.
 #[derive(Clone, Debug)]
 pub struct Pair {
     up: spsc::Ring,
@@ -424,8 +426,8 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Two rings as a pair, for who has come by them in another way. Both sides must agree which is which. If
-    /// they have names, the last end to go takes those away, as with any pair.
+    /// Combines two rings into a pair. Both sides must agree which ring is which. If the rings have names,
+    /// the last end that is dropped removes them, as with any pair.
     ///
     /// ```no_run
     /// use semring::{duplex::Pair, spsc};
@@ -439,16 +441,16 @@ impl Pair {
         Self { up, down }
     }
 
-    /// Takes the end that receives from up and sends into down.
+    /// Takes the server's end, which receives from up and sends into down.
     ///
     /// # Errors
-    /// [`EndError::Taken`] while a live process has it, [`EndError::Spent`] if it was taken before and given
-    /// up, and [`EndError::Attach`].
+    /// [`EndError::Taken`] while a live process has it, [`EndError::Spent`] if it was taken before, and
+    /// [`EndError::Attach`].
     pub fn server_end(&self) -> Result<Endpoint, EndError> {
         self.take(&self.up, &self.down)
     }
 
-    /// Takes the end that sends into up and receives from down.
+    /// Takes the client's end, which sends into up and receives from down.
     ///
     /// # Errors
     /// As [`server_end`](Self::server_end).
@@ -459,7 +461,8 @@ impl Pair {
     fn take(&self, incoming: &spsc::Ring, outgoing: &spsc::Ring) -> Result<Endpoint, EndError> {
         let end = self.try_to_take(incoming, outgoing);
         if end.is_err() {
-            // We had a seat for a moment, in which somebody else may have tried to take the names away.
+            // This process had a role for a moment, in which another process may have failed to remove
+            // the names.
             self.clear_away();
         }
         end
@@ -482,23 +485,24 @@ impl Pair {
             return Err(EndError::Spent);
         }
         let producer = outgoing.attach_producer()?;
-        // The other end was here, and receives nothing any more: a producer that has met nobody would wait for
-        // somebody who never comes.
+        // The other end was here, and has gone: a producer that has known no consumer would wait for one, and
+        // none will come.
         if was_sent_to(&incoming.info()?) && outgoing.info()?.consumer_pid.is_none() {
             outgoing.hang_up();
         }
         Ok(Endpoint::new(producer, consumer, Taken(self.clone())))
     }
 
-    /// Takes the names away if the pair is over: both ends were taken, and nobody has one. Of a pair that
-    /// somebody else is removing, or has half removed, takes the rest away.
+    /// Removes the names if the pair is over: both ends were taken, and no process holds one. Also
+    /// removes the rest of a pair that another process is removing or has half removed.
     fn clear_away(&self) {
         let Self { up, down } = self;
         // In a forked child the end is the parent's.
         if is_nameless(up.address()) || up.is_forked() {
             return;
         }
-        // Somebody still has an end, or was faster, or it is not ours to remove: all of that is fine.
+        // A process still has an end, or was faster, or the pair belongs to another user: all of that
+        // is fine.
         if !up.has_its_address() {
             let _ = down.remove();
         } else if [up, down]
@@ -545,7 +549,7 @@ impl Pair {
         self.down.send_over(socket)
     }
 
-    /// Removes the pair with everything in it, unless somebody has an end of it.
+    /// Removes the pair with everything in it, unless a process holds an end of it.
     ///
     /// # Errors
     /// [`RemoveError::InUse`], [`RemoveError::Permission`], and the others.
@@ -558,7 +562,7 @@ impl Pair {
     }
 }
 
-/// An end of this pair is taken. Dropped by the last one who has an end, it takes the names away.
+/// Held by both halves of an end. When the last holder of an end drops it, the names are removed.
 #[derive(Debug)]
 pub(super) struct Taken(Pair);
 

@@ -1,4 +1,4 @@
-//! The answering side of calls.
+//! The server's side of calls.
 
 use std::sync::Arc;
 
@@ -9,12 +9,11 @@ use crate::error::{RecvError, SendError};
 use crate::guard::deadline::{Deadline, Patience};
 
 /// Takes the requests of one [`Client`](super::Client). Requests may be answered in any order, also by other
-/// threads; those that nobody answers are reported to the client as unanswered.
+/// threads; requests that are dropped without a reply are reported to the client as unanswered.
 ///
-/// A request that was taken is not delivered again, whatever becomes of the server: it is acted on at most
-/// once.
+/// A request that was taken is not delivered again, even if the server dies: it is acted on at most once.
 ///
-/// Dropping it takes no more requests; the requests that are out can still be answered.
+/// Dropping the server stops taking requests; requests taken before can still be answered.
 #[derive(Debug)]
 pub struct Server {
     receiver: Receiver,
@@ -22,7 +21,7 @@ pub struct Server {
     malformed: u64,
 }
 
-/// A request that waits for its reply. Dropped without one, the client's call ends with
+/// A request that waits for its reply. If it is dropped without one, the client's call ends with
 /// [`CallError::Unanswered`](crate::CallError::Unanswered).
 #[derive(Debug)]
 #[must_use = "a request that is dropped stays unanswered"]
@@ -33,8 +32,8 @@ pub struct Request {
     answered: bool,
 }
 
-/// Ends a wait of one [`Server`] for requests from another thread: it gives [`RecvError::Interrupted`]. If
-/// none is under way, the next one that would wait does.
+/// Ends a wait of one [`Server`] for requests from another thread: the call returns
+/// [`RecvError::Interrupted`]. If no call is waiting, the next one that would wait returns it.
 #[derive(Clone, Debug)]
 pub struct ServerInterrupter {
     outbox: Arc<Outbox>,
@@ -48,7 +47,8 @@ impl ServerInterrupter {
 }
 
 impl Server {
-    /// Serves whoever has the other end. Nothing must have been sent or received here before.
+    /// Makes a server of an end of a pair. Nothing must have been sent or received through this end
+    /// before.
     #[must_use]
     pub fn new(endpoint: Endpoint) -> Self {
         let (sender, mut receiver) = endpoint.split();
@@ -60,7 +60,7 @@ impl Server {
         }
     }
 
-    /// The next request; waits until there is one. It is copied out of the ring.
+    /// Receives the next request; waits until there is one. It is copied out of the ring.
     ///
     /// # Errors
     /// [`RecvError::EndOfStream`] when the client is gone or calls no more, and those of
@@ -69,7 +69,7 @@ impl Server {
         self.next(Patience::FOREVER)
     }
 
-    /// The next request if there is one now.
+    /// Receives the next request if there is one now.
     ///
     /// # Errors
     /// [`RecvError::Empty`], and those of [`next_request`](Self::next_request).
@@ -90,8 +90,8 @@ impl Server {
 
     fn next(&mut self, patience: Patience) -> Result<Request, RecvError> {
         loop {
-            // Somebody may wait for what is owed, and send nothing before it comes. (Nothing is owed to a
-            // client that is gone; receiving tells.)
+            // The client may wait for a report that is owed, and send nothing before it comes. (If the
+            // client is gone, receiving returns that.)
             if self.outbox.settle(patience) == Err(SendError::TimedOut) {
                 return Err(RecvError::TimedOut);
             }
@@ -122,7 +122,7 @@ impl Server {
                 });
             }
             self.malformed += 1;
-            // Somebody who sends nothing else must not keep us here.
+            // A client that sends nothing else must not keep this call from returning.
             match patience {
                 Patience::Try => return Err(RecvError::Empty),
                 _ if patience.is_over() => return Err(RecvError::TimedOut),
@@ -131,13 +131,14 @@ impl Server {
         }
     }
 
-    /// Messages that were no requests, and were dropped: the other end is no [`Client`](super::Client).
+    /// The number of messages that were not requests, and were dropped: the other end is not a
+    /// [`Client`](super::Client).
     #[must_use]
     pub fn malformed_requests(&self) -> u64 {
         self.malformed
     }
 
-    /// For ending a wait for requests from another thread.
+    /// A handle that ends a wait for requests from another thread.
     #[must_use]
     pub fn interrupter(&self) -> ServerInterrupter {
         ServerInterrupter {
@@ -147,19 +148,19 @@ impl Server {
 }
 
 impl Request {
-    /// Which of the client's calls it is.
+    /// The client's id of this call.
     #[must_use]
     pub fn id(&self) -> CallId {
         self.id
     }
 
-    /// What the client said.
+    /// The bytes of the request.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Answers; waits while the ring is full, which a client empties whenever it waits for anything.
+    /// Sends the reply; waits while the ring is full. A client empties the ring whenever it waits.
     ///
     /// # Errors
     /// As [`Producer::send`](crate::Producer::send): [`SendError::ConsumerGone`] if the client is gone. The

@@ -1,10 +1,10 @@
-//! What to do about a refusal of the system: the limit that it stands for, and how to raise it.
+//! Advice for refusals by the system: the limit behind an error number, and how to raise it.
 
 use std::io;
 
 use crate::os::errno;
 
-/// The call, what the kernel said, and what helps, where that is known.
+/// The call, the kernel's error, and advice where there is any.
 pub(super) fn refusal(call: &str, source: &io::Error) -> String {
     let number = source.raw_os_error().unwrap_or(0);
     format!("{call}: {source}{}", advice(call, number))

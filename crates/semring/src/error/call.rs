@@ -53,7 +53,7 @@ system_calls! {
     Write = "write",
     /// A wait for pipes.
     EpollWait = "epoll_wait",
-    /// A change of what is waited for.
+    /// A change of the events waited for.
     EpollCtl = "epoll_ctl",
     /// The beginning of a wait for pipes.
     EpollCreate = "epoll_create1",

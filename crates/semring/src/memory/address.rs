@@ -1,4 +1,4 @@
-//! Ring addresses: what a user writes, and the place that it means.
+//! Ring addresses: their written form, and the place that each of them stands for.
 
 mod conversions;
 
@@ -18,7 +18,7 @@ const MAX_NAME_BYTES: usize = 200;
 /// Longest path in bytes: PATH_MAX without its zero byte.
 const MAX_PATH_BYTES: usize = 4095;
 
-/// Where a ring is to be found.
+/// The address of a ring.
 ///
 /// | written | memory |
 /// |---|---|
@@ -28,7 +28,7 @@ const MAX_PATH_BYTES: usize = 4095;
 /// | `sysv:PATH#ID` | the same with the key that `ftok` gives; refused if a ring of another file has it |
 /// | `file:PATH` | a mapped file on a local file system; survives a reboot |
 /// | `memfd:`, `memfd:NAME` | memory without a name, for [`create`](crate::Builder::create) only: others get a descriptor |
-/// | `fd:N`, `fd:/proc/PID/fd/N` | what a descriptor leads to: such memory, or a file of a ring |
+/// | `fd:N`, `fd:/proc/PID/fd/N` | the file of a descriptor: such memory, or the file of a ring |
 /// | `anonymous:` | memory of this process and of the children that it forks, for `create` only |
 ///
 /// A name has 1 to 200 of the characters `A-Za-z0-9._-` and does not begin with `.`, `-` or `0x`. A path
@@ -68,7 +68,7 @@ enum Form {
     Anonymous,
 }
 
-/// What is wrong with an address.
+/// Why an address is not valid.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AddressError {
@@ -118,7 +118,7 @@ pub enum AddressError {
     },
 }
 
-/// The file that a key was made from by `ftok`, told from every other one.
+/// The file from which `ftok` made a key, in a form that identifies it among all files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct KeyFile {
     pub(crate) device: u64,
@@ -136,17 +136,17 @@ pub(crate) enum Place {
     File(PathBuf),
     /// Memory without a name, labelled like this.
     Memfd(String),
-    /// What this link of /proc leads to.
+    /// The file that this link of /proc leads to.
     Descriptor(PathBuf),
     /// Memory of this process and its children.
     Anonymous,
 }
 
-/// Which kind of memory holds a ring.
+/// The kind of memory that holds a ring.
 ///
-/// What it outlives: a [`Memfd`](Self::Memfd) or [`Anonymous`](Self::Anonymous) ring goes with the last
-/// process that has it; a [`Posix`](Self::Posix) or [`Sysv`](Self::Sysv) ring stays until it is removed
-/// or the machine restarts; a [`File`](Self::File) ring stays until it is removed.
+/// A [`Memfd`](Self::Memfd) or [`Anonymous`](Self::Anonymous) ring ends with the last process that has
+/// it open; a [`Posix`](Self::Posix) or [`Sysv`](Self::Sysv) ring stays until it is removed or the
+/// machine restarts; a [`File`](Self::File) ring stays until it is removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Backend {
@@ -156,7 +156,7 @@ pub enum Backend {
     Sysv,
     /// A mapped file.
     File,
-    /// Sealed memory behind a descriptor, or whatever a descriptor leads to.
+    /// Sealed memory of a descriptor, or any ring's file opened through a descriptor.
     Memfd,
     /// Memory shared by a process and those that it forks.
     Anonymous,
@@ -194,7 +194,7 @@ impl Address {
         }
     }
 
-    /// The name without the backend: what the superblock stores.
+    /// The name without the backend: the name stored in the superblock.
     #[must_use]
     pub fn name(&self) -> String {
         match &self.0 {
@@ -210,7 +210,8 @@ impl Address {
     }
 
     /// Whether a ring found at this address must carry this name: two names can share a derived key, and
-    /// a copied file its original's semaphores. (A `file:` may be renamed: it knows its inode.)
+    /// a copied file its original's semaphores. (A `file:` may be renamed: its superblock holds its
+    /// inode.)
     pub(crate) fn name_must_match(&self) -> bool {
         matches!(self.0, Form::Posix(_) | Form::SysvName(_))
     }
@@ -287,7 +288,7 @@ impl Address {
 }
 
 impl Address {
-    /// True if somebody could write it down: what is found in a folder may have any name.
+    /// True if it is a valid address. A file found in a folder may have any name.
     pub(crate) fn is_valid(&self) -> bool {
         self.to_text()
             .is_some_and(|text| text.parse::<Self>().is_ok())
@@ -354,7 +355,7 @@ impl FromStr for Address {
 
 fn sysv_form(text: &str) -> Result<Form, AddressError> {
     if let Some(digits) = text.strip_prefix("0x") {
-        // Key 0 is IPC_PRIVATE: nobody could find that ring again.
+        // Key 0 is IPC_PRIVATE: no process could find that ring again.
         return match u32::from_str_radix(digits, 16) {
             Ok(key) if key != 0 && !digits.starts_with('+') => Ok(Form::SysvKey(key as i32)),
             _ => Err(AddressError::BadKey {

@@ -1,4 +1,4 @@
-//! The parent's side of a coprocess that runs.
+//! The parent's side of a running coprocess.
 
 use std::io;
 use std::process::{ChildStderr, ExitStatus};
@@ -10,20 +10,20 @@ use crate::channel::spsc;
 use crate::guard::deadline::Deadline;
 use crate::os::child::await_end;
 
-/// A coprocess: the parent's ends of its rings, and its exit status. As [`std::process::Child`], with rings for
-/// pipes.
+/// A coprocess: the parent's ends of its rings, and its exit status. As [`std::process::Child`], with rings in
+/// place of pipes.
 ///
-/// Dropping it closes what was not taken out of it, and neither kills the child nor waits for it; the child is
-/// reaped when it ends.
+/// Dropping it closes the rings that were not taken out of it. It neither kills the child nor waits for it;
+/// the child is reaped when it ends.
 #[derive(Debug)]
 pub struct Child {
-    /// Sends what the child receives by [`process::stdin`](super::stdin). Dropped, it is the end of the
-    /// child's input.
+    /// Sends to the child's [`process::stdin`](super::stdin). When it is dropped, the child gets end of
+    /// stream.
     pub stdin: Option<spsc::Producer>,
-    /// Receives what the child sends by [`process::stdout`](super::stdout). Dropped, the child meets a broken
-    /// pipe. After end-of-stream nothing more comes; receiving again might wait for ever.
+    /// Receives from the child's [`process::stdout`](super::stdout). When it is dropped, the child gets a
+    /// broken pipe. After end of stream nothing more comes; receiving again might wait for ever.
     pub stdout: Option<spsc::Consumer>,
-    /// The pipe of the child's standard error, if the command asked for one.
+    /// The pipe of the child's standard error, if the command requested one.
     pub stderr: Option<ChildStderr>,
     id: u32,
     shared: Arc<Shared>,
@@ -42,7 +42,7 @@ struct State {
     end: Option<End>,
 }
 
-/// How the child ended, or the error number of asking.
+/// The child's exit status, or the error number of waiting for it.
 #[derive(Clone, Copy, Debug)]
 enum End {
     Status(ExitStatus),
@@ -98,13 +98,13 @@ fn watch(
     let Ok((id, shared)) = come.recv() else {
         return;
     };
-    // Not reaped yet, so that nobody else has its number while it may be killed. (Where children are not
-    // waited for, SIGCHLD being ignored, this fails when it has ended.)
+    // Not reaped yet, so that no other process gets its pid while it may still be killed. (Where SIGCHLD
+    // is ignored, this fails when the child has ended.)
     let _ = await_end(id);
     let mut state = shared.lock();
     let reaped = state.child.take().map(|mut child| child.wait());
     drop(state);
-    // The kernel has ended what it took part in. What it never came to open ends here.
+    // The kernel has released the child's roles. A stream that the child never opened ends here.
     if let Some(ring) = &input {
         ring.hang_up();
     }
@@ -114,7 +114,8 @@ fn watch(
     {
         ring.end_stream();
     }
-    // Before anybody learns of the end, and ends the process: its last user takes a ring's guard away.
+    // Before the end is made known: the parent may exit then, and the last user of a ring must remove
+    // its guard.
     drop((input, output));
     let end = match reaped {
         Some(Ok(status)) => End::Status(status),
@@ -152,13 +153,13 @@ impl Child {
         }
     }
 
-    /// Its process id.
+    /// Process id of the child.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.id
     }
 
-    /// Kills it with SIGKILL, if it has not ended yet. Its children are not killed.
+    /// Kills the child with SIGKILL, if it has not ended yet. Its own children are not killed.
     ///
     /// # Errors
     /// Those of kill(2).
@@ -169,11 +170,12 @@ impl Child {
         }
     }
 
-    /// Closes its input and waits for its end. It does not receive: a child that still has much to send waits
-    /// for room, and never ends; receive to the end of its stream first, or drop [`stdout`](Self::stdout).
+    /// Closes the child's input and waits for its end. It does not receive: a child that still has much to
+    /// send waits for room, and never ends; receive to the end of its stream first, or drop
+    /// [`stdout`](Self::stdout).
     ///
     /// # Errors
-    /// Those of waitpid(2): `ECHILD` if somebody else has reaped the child, or SIGCHLD is ignored.
+    /// Those of waitpid(2): `ECHILD` if the child was reaped elsewhere, or SIGCHLD is ignored.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
         self.stdin = None;
         let state = self.shared.lock();
@@ -207,7 +209,7 @@ impl Child {
         self.status_or(io::ErrorKind::TimedOut)
     }
 
-    /// Its exit status if it has ended. Its input stays open.
+    /// The child's exit status if it has ended. Its input stays open.
     ///
     /// # Errors
     /// [`WouldBlock`](io::ErrorKind::WouldBlock) while it runs, and those of [`wait`](Self::wait).

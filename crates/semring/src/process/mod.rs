@@ -29,7 +29,7 @@
 //! ```
 //!
 //! # Any program
-//! A program that knows nothing of rings becomes a coprocess between the two that do:
+//! A program that does not use rings becomes a coprocess with two of the tools around it:
 //!
 //! ```no_run
 //! use std::process::Command;
@@ -42,22 +42,22 @@
 //!
 //! # The environment
 //! [`STDIN_VARIABLE`] and [`STDOUT_VARIABLE`] hold the addresses of the rings, `fd:N`, N being the number of
-//! an inherited descriptor. They are valid in the child, and in what it starts without taking them itself
-//! (a shell does not). [`stdin`] and [`stdout`] keep the descriptor from going further.
+//! an inherited descriptor. They are valid in the child, and in the programs that it starts before it has
+//! taken them (as a shell does). [`stdin`] and [`stdout`] keep the descriptor from going further.
 //!
-//! The child gets these descriptors and what it would get from [`Command`](std::process::Command) anyway,
-//! nothing else of ours; no other program that is started meanwhile gets them. Descriptor 0 of the child is
-//! `/dev/null` if it has a ring in its place; descriptors 1 and 2 are what the `Command` says.
+//! The child gets these descriptors and those that [`Command`](std::process::Command) passes anyway, no
+//! others of semring; other programs that are started at the same time don't get them. Descriptor 0 of the
+//! child is `/dev/null` if it has a ring in its place; descriptors 1 and 2 are set by the `Command`.
 //!
 //! # When one side ends
-//! * The child ends, in whatever way: the parent receives what is left, then end-of-stream, and what it sends
-//!   meets a broken pipe. Also if the child never came to open its rings: a thread of the parent waits for
-//!   its end. If it leaves children of its own behind that have the rings, the stream goes on until they
-//!   end.
-//! * The parent ends, in whatever way: the child receives what is left, then end-of-stream, and meets a broken
-//!   pipe. It is not killed.
-//!   (`semring-producer`, if its parent was killed before it came to open the ring, does not know that there
-//!   was somebody: it fills the ring, and waits if that is not enough.)
+//! * The child ends, by exit or signal: the parent receives the messages that are left, then end of stream,
+//!   and its `send` returns a broken pipe. This also holds if the child ended before it opened its rings: a
+//!   thread of the parent waits for its end. If the child leaves children of its own that have the rings, the
+//!   stream goes on until they end.
+//! * The parent ends, by exit or signal: the child receives the messages that are left, then end of stream,
+//!   and its `send` returns a broken pipe. It is not killed. (If the parent of a `semring-producer` was killed
+//!   before the program opened the ring, the program has known no consumer: it fills the ring, and then
+//!   waits.)
 //! * [`Child`] is dropped: its rings are closed, and the child is neither killed nor waited for, as with
 //!   [`std::process::Child`]; but it is reaped when it ends, so no zombie stays.
 //!
@@ -67,10 +67,10 @@
 //! or a time-out.
 //!
 //! # Memory
-//! Rings of coprocesses are sealed memfds: they need no name, and go with the last process that has them.
-//! Anonymous memory can't be given to a program: exec takes it away. For a child that is forked and executes
-//! nothing, [`duplex::Builder::anonymous`](crate::duplex::Builder::anonymous) makes the two rings. Rings that
-//! have names need no inheritance: pass the name as an argument.
+//! Rings of coprocesses are sealed memfds: they need no name, and end with the last process that has them
+//! open. Anonymous memory can't be passed to a program: it does not survive exec. For a child that is forked
+//! and executes nothing, [`duplex::Builder::anonymous`](crate::duplex::Builder::anonymous) makes the two
+//! rings. Rings that have names need no inheritance: pass the name as an argument.
 
 mod child;
 mod spawn;

@@ -9,7 +9,7 @@ use crate::error::SpawnError;
 use crate::guard::strategy::WaitStrategy;
 use crate::os::child::pass_on;
 
-/// How to start a coprocess. By default it gets both rings, of 256 KiB each.
+/// Options for starting a coprocess. By default it gets both rings, of 256 KiB each.
 ///
 /// ```
 /// use semring::RecvError;
@@ -50,13 +50,13 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// With a ring in place of stdin and one in place of stdout.
+    /// Options for a coprocess with a ring in place of stdin and one in place of stdout.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Bytes that each ring holds; as [`Builder::capacity`](crate::Builder::capacity).
+    /// Capacity of each ring in bytes; as [`Builder::capacity`](crate::Builder::capacity).
     #[must_use]
     pub fn capacity(mut self, bytes: u64) -> Self {
         self.ring = self.ring.capacity(bytes);
@@ -70,14 +70,14 @@ impl Builder {
         self
     }
 
-    /// No ring in place of stdin: that is what the [`Command`] says.
+    /// No ring in place of stdin: the [`Command`] sets stdin.
     #[must_use]
     pub fn without_stdin(mut self) -> Self {
         self.stdin = false;
         self
     }
 
-    /// No ring in place of stdout.
+    /// No ring in place of stdout: the [`Command`] sets stdout.
     #[must_use]
     pub fn without_stdout(mut self) -> Self {
         self.stdout = false;
@@ -88,19 +88,19 @@ impl Builder {
     /// descriptor 0 becomes `/dev/null` if there is a ring in its place.
     ///
     /// # Errors
-    /// [`SpawnError::Program`] if the program can't be started; nothing is left of the rings then.
-    /// [`SpawnError::Create`] if there can be no ring.
+    /// [`SpawnError::Program`] if the program can't be started; the rings are removed then.
+    /// [`SpawnError::Create`] if a ring can't be made.
     pub fn spawn(&self, mut command: Command) -> Result<Child, SpawnError> {
         let mut stdin = None;
         let mut stdout = None;
         if self.stdin {
             let ring = self.give(&mut command, STDIN_VARIABLE)?;
-            // Before the child is there, so that it always finds that somebody was: it can tell who is
-            // gone from who has not come.
+            // Before the child is started: the child then knows that there was a peer, and can tell a
+            // peer that is gone from one that has not come yet.
             stdin = Some((ring.attach_producer()?, ring));
             command.stdin(Stdio::null());
         } else {
-            // What we may have been started with ourselves is not for the child.
+            // If this process is a coprocess itself, its variables are not for the child.
             command.env_remove(STDIN_VARIABLE);
         }
         if self.stdout {

@@ -1,4 +1,4 @@
-//! The child's side: finding the rings that it was started with.
+//! The child's side: opening the rings that it was started with.
 
 use crate::channel::spsc;
 use crate::error::StdioError;
@@ -10,7 +10,7 @@ pub const STDIN_VARIABLE: &str = "SEMRING_STDIN";
 /// The environment variable with the address of the ring in place of stdout.
 pub const STDOUT_VARIABLE: &str = "SEMRING_STDOUT";
 
-/// The ring that this process was given in place of stdin.
+/// The consumer of the ring that this process was given in place of stdin.
 ///
 /// # Errors
 /// [`StdioError::NotGiven`] if this process is no coprocess, or one without this ring;
@@ -19,16 +19,17 @@ pub fn stdin() -> Result<spsc::Consumer, StdioError> {
     Ok(ring(STDIN_VARIABLE)?.attach_consumer()?)
 }
 
-/// The ring that this process was given in place of stdout.
+/// The producer of the ring that this process was given in place of stdout.
 ///
-/// Whoever set the variable is the consumer already. If it is gone, sending meets a broken pipe.
+/// The parent attached as its consumer before it started this process. If the parent is gone,
+/// sending returns a broken pipe.
 ///
 /// # Errors
 /// As [`stdin`].
 pub fn stdout() -> Result<spsc::Producer, StdioError> {
     let ring = ring(STDOUT_VARIABLE)?;
     let producer = ring.attach_producer()?;
-    // A producer that has met nobody would fill the ring and wait.
+    // A producer that has known no consumer would fill the ring and wait.
     if ring.info()?.consumer_pid.is_none() {
         ring.hang_up();
     }
@@ -38,7 +39,8 @@ pub fn stdout() -> Result<spsc::Producer, StdioError> {
 fn ring(variable: &'static str) -> Result<spsc::Ring, StdioError> {
     let address = std::env::var(variable).map_err(|_| StdioError::NotGiven { variable })?;
     let ring = spsc::open(&address)?;
-    // Ours now: what we start in turn is not to have it. (The ring has a descriptor of its own.)
+    // The descriptor is taken now: programs that this one starts are not to inherit it. (The ring
+    // has a descriptor of its own.)
     if let Some(number) = address.strip_prefix("fd:")
         && let Ok(number) = number.parse()
     {

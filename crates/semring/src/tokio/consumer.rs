@@ -12,11 +12,12 @@ use super::readiness::register;
 use crate::channel::{Consumer, FoundMessage, Message, Pollable, RecvBatch};
 use crate::error::{RecvError, SystemCall};
 
-/// A [`Consumer`] that a task waits for.
+/// A [`Consumer`] for asynchronous tasks.
 ///
-/// As a [`Stream`] it gives each message as a vector of its own, and `None` at each end of the ring's stream.
-/// Polled again after that, it goes on with the producers that come then, as [`recv`](Self::recv) does. After
-/// an error that stays ([`RecvError::Removed`], [`RecvError::Forked`]) it gives `None` from then on.
+/// As a [`Stream`] it yields each message as a vector of its own, and `None` at each end of the ring's
+/// stream. When it is polled again after that, it goes on with the producers that come then, as
+/// [`recv`](Self::recv) does. After a permanent error ([`RecvError::Removed`], [`RecvError::Forked`]) it
+/// yields only `None`.
 ///
 /// ```
 /// use futures_core::Stream;
@@ -45,13 +46,13 @@ pub struct AsyncConsumer {
 }
 
 impl AsyncConsumer {
-    /// To be called in a runtime of tokio whose I/O is enabled.
+    /// Makes a consumer for tasks. To be called in a runtime of tokio whose I/O is enabled.
     ///
     /// # Errors
     /// Those of [`Consumer::pollable`]: the ring must have pipes.
     ///
     /// # Panics
-    /// Outside of a runtime, as tokio does.
+    /// Outside of a runtime (tokio panics).
     pub fn new(mut consumer: Consumer) -> io::Result<Self> {
         let pollable = register(consumer.pollable()?)?;
         Ok(Self {
@@ -69,7 +70,8 @@ impl AsyncConsumer {
                 found => return found,
             }
             let mut ready = self.pollable.readable().await.map_err(failed)?;
-            // Looked at before readiness is forgotten: what comes in between is told anew.
+            // The look comes before readiness is cleared: if a message comes in between, the
+            // descriptor becomes readable again.
             match self.consumer.try_find() {
                 Err(RecvError::Empty) => ready.clear_ready(),
                 found => return found,
@@ -77,7 +79,7 @@ impl AsyncConsumer {
         }
     }
 
-    /// The next message; waits until there is one.
+    /// Receives the next message; waits until there is one.
     ///
     /// # Errors
     /// Those of [`Consumer::recv`].
@@ -86,7 +88,7 @@ impl AsyncConsumer {
         Ok(self.consumer.found(found))
     }
 
-    /// Waits until there is at least one message, then gives all that can be had.
+    /// Waits until there is at least one message, then returns all that are available.
     ///
     /// # Errors
     /// Those of [`Consumer::recv_batch`].
@@ -101,7 +103,7 @@ impl AsyncConsumer {
         &mut self.consumer
     }
 
-    /// Gives the consumer back, for calls that block.
+    /// Returns the consumer, for calls that block.
     #[must_use]
     pub fn into_inner(self) -> Consumer {
         self.consumer

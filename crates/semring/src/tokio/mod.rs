@@ -2,7 +2,7 @@
 //! sockets and timers.
 //!
 //! The ring must have pipes ([`GuardChoice::Pipe`](crate::GuardChoice::Pipe)): semaphores can't be polled.
-//! The other side need not know: it may block, poll, or be asynchronous, too.
+//! The other side is independent of this: it may block, poll, or be asynchronous, too.
 //!
 //! ```
 //! use semring::tokio::{AsyncConsumer, AsyncProducer};
@@ -22,12 +22,12 @@
 //! ```
 //!
 //! # Cancellation
-//! Every future here may be dropped at any time (in `select!`, by a time-out): a message is received or
-//! sent in the last step, at once, or not at all.
+//! Every future here may be dropped at any time (in `select!`, by a time-out): its last step receives
+//! or sends a message as a whole, so the message is received or sent completely or not at all.
 //!
 //! # Fairness
-//! A ring that always has something takes part in tokio's budget: other tasks of the thread get their
-//! turn.
+//! A ring that always has messages takes part in tokio's budget, so other tasks of the thread get
+//! their turn.
 
 mod consumer;
 mod producer;

@@ -13,11 +13,11 @@ use super::readiness::register;
 use crate::channel::{Free, Kind, Pollable, Producer, Reservation};
 use crate::error::{SendError, SystemCall};
 
-/// A [`Producer`] that a task waits for.
+/// A [`Producer`] for asynchronous tasks.
 ///
 /// As a [`Sink`] of bytes it sends each item as a message; one that does not fit yet is kept until there is
 /// room, so flush or close the sink before dropping it. Closing the sink ends the stream, as
-/// [`Producer::close`] does, while the handle stays: what is sent afterwards meets [`SendError::Closed`].
+/// [`Producer::close`] does, while the handle stays: sending afterwards returns [`SendError::Closed`].
 ///
 /// ```
 /// use semring::tokio::{AsyncConsumer, AsyncProducer};
@@ -50,13 +50,13 @@ struct Open<K> {
 }
 
 impl<K: Kind> AsyncProducer<K> {
-    /// To be called in a runtime of tokio whose I/O is enabled.
+    /// Makes a producer for tasks. To be called in a runtime of tokio whose I/O is enabled.
     ///
     /// # Errors
     /// Those of [`Producer::pollable`]: the ring must have pipes.
     ///
     /// # Panics
-    /// Outside of a runtime, as tokio does.
+    /// Outside of a runtime (tokio panics).
     pub fn new(mut producer: Producer<K>) -> io::Result<Self> {
         let pollable = register(producer.pollable()?)?;
         Ok(Self {
@@ -91,12 +91,12 @@ impl<K: Kind> AsyncProducer<K> {
         Ok(open.producer.free(free))
     }
 
-    /// Sends what the sink still keeps, then says that nothing more is sent, and detaches: the consumer
-    /// receives what is left, then the end of the stream. Once closed, it stays so.
+    /// Sends an item that the sink still keeps, then ends the stream and detaches: the consumer
+    /// receives the messages that are left, then the end of stream. A closed producer stays closed.
     ///
     /// # Errors
-    /// Those of [`send`](Self::send), for an item that the sink kept and that could not be sent. It is
-    /// closed all the same, except after [`SendError::Interrupted`].
+    /// Those of [`send`](Self::send), for an item that the sink kept and that could not be sent. The
+    /// producer is closed all the same, except after [`SendError::Interrupted`].
     pub async fn close(&mut self) -> Result<(), SendError> {
         std::future::poll_fn(|task| self.poll_end(task)).await
     }
@@ -148,7 +148,7 @@ impl<K: Kind> AsyncProducer<K> {
         self.open.as_mut().map(|open| &mut open.producer)
     }
 
-    /// Gives the producer back, for calls that block; `None` if it is closed. An item of the sink that was not
+    /// Returns the producer, for calls that block; `None` if it is closed. An item of the sink that was not
     /// flushed is lost.
     #[must_use]
     pub fn into_inner(self) -> Option<Producer<K>> {
@@ -165,7 +165,8 @@ impl<K: Kind> Open<K> {
                 found => return found,
             }
             let mut ready = self.pollable.readable().await.map_err(failed)?;
-            // Looked at before readiness is forgotten: what comes in between is told anew.
+            // The look comes before readiness is cleared: if room appears in between, the
+            // descriptor becomes readable again.
             match self.producer.try_find_room(len) {
                 Err(SendError::Full) => ready.clear_ready(),
                 found => return found,

@@ -1,9 +1,10 @@
-//! Keeping a distance from a producer that is at work.
+//! How a consumer keeps a distance from a producer that is sending.
 //!
-//! A consumer that is faster than its producer looks at the very cache line that is being written. Each look takes the
-//! line away, and the producer has to fetch it back: both come down to the pace of these transfers. A little behind,
-//! whole lines move once each. So a consumer that catches up again and again falls back, for as long as falling back
-//! brings it several messages at a time. A consumer that waits for an answer is not in a chase: it never comes that soon.
+//! A consumer that is faster than its producer polls the cache line that the producer is writing. Each poll moves the
+//! line to the consumer, and the producer has to fetch it back: both are slowed down to the rate of these transfers. At a
+//! small distance each line moves once. So a consumer that catches up again and again pauses before it polls, as long as
+//! a pause brings several messages at a time. A consumer that waits for a reply is not affected: no reply comes that
+//! soon.
 
 /// Found with fewer looks than this, a message was about to be written while the wait for it began.
 const SOON: u32 = 2;
@@ -14,7 +15,7 @@ const WORTH: u64 = 4;
 /// How far to fall back, in pauses of the processor: 0.1 to 0.7 µs.
 const PAUSES: u32 = 16;
 
-/// What the last waits of a consumer were like.
+/// Statistics of the last waits of a consumer.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     /// Waits in a row that were over soon.
@@ -37,7 +38,7 @@ impl Backoff {
         }
     }
 
-    /// The wait is over after this many looks in vain.
+    /// The wait is over after this many polls that found nothing.
     pub(super) fn found(&mut self, looks: u32) {
         if self.catches < CATCHES {
             self.catches = if looks < SOON { self.catches + 1 } else { 0 };
@@ -60,7 +61,7 @@ mod tests {
             pauses
         };
         assert!((0..CATCHES).all(|_| wait(1, 0) == 0));
-        // It was on its heels; from now on it stays away, whatever the first look then finds.
+        // It had caught up each time; from now on it pauses, whatever the first poll finds.
         assert!((0..100).all(|_| wait(WORTH, SOON + 1) == PAUSES));
         assert_eq!(wait(WORTH - 1, 0), 0);
         assert_eq!(wait(WORTH, 0), 0, "from the beginning");

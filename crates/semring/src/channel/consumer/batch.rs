@@ -8,13 +8,13 @@ use crate::layout::Position;
 use crate::lifecycle::UnwindMark;
 use crate::ring::merge::Next;
 
-/// Messages that are released together, each lane with one store. Dropping it releases all that was taken
-/// out (but on the lane that it ended on, less than a quarter lap may wait for what follows, as after
-/// single messages).
+/// Messages that are received and released together, each lane with one store. Dropping the batch
+/// releases all messages taken out of it (on the lane where it ended, less than a quarter lap may be
+/// released later, as with single messages).
 ///
-/// If a panic drops it, its messages were not handled and are delivered again;
+/// A batch that is dropped by a panic is not released: its messages are delivered again.
 /// [`release`](Self::release) releases them in any case. A batch that was received while the thread was
-/// unwinding already (in a destructor) is released by dropping it, as usual.
+/// already unwinding (in a destructor) is released by dropping it, as usual.
 #[derive(Debug)]
 #[must_use = "a batch that is dropped at once releases nothing"]
 pub struct RecvBatch<'a> {
@@ -41,8 +41,8 @@ impl<'a> RecvBatch<'a> {
         self.first..=self.last
     }
 
-    /// The next message that is there now. `None` when there is none left; damage met on the way is
-    /// reported by the consumer's next call.
+    /// The next message that is available now, or `None`. A corrupt lane found here is reported by
+    /// the consumer's next call.
     #[inline(always)]
     pub fn next_message(&mut self) -> Option<MessageRef<'_>> {
         // Read before the header: nothing is known any more after a load that acquires.
@@ -63,7 +63,7 @@ impl<'a> RecvBatch<'a> {
         Some(next)
     }
 
-    /// Messages taken out so far.
+    /// The number of messages taken out so far.
     #[must_use]
     pub fn messages(&self) -> usize {
         self.core.stepped(self.lanes())
@@ -85,11 +85,11 @@ impl<'a> RecvBatch<'a> {
         }
     }
 
-    /// Puts the message at this position of this lane back, and those of the lane that were taken out after
-    /// it: the consumer's next calls deliver them again. Does nothing if none was taken out there.
+    /// Puts back the message at this position of this lane, and all later ones of the lane: the consumer's
+    /// next calls deliver them again. Does nothing if the batch took none from the lane.
     ///
-    /// For a transfer that failed in its middle: what was passed on is released with the batch, the rest
-    /// comes again.
+    /// For a transfer that failed half-way: the messages that were passed on are released with the
+    /// batch, the rest is delivered again.
     pub fn put_back_from(&mut self, lane: usize, position: Position) {
         if self.lanes().contains(&lane) {
             let stepped_back = self.core.merge.step_back_to(lane, position);
@@ -99,7 +99,7 @@ impl<'a> RecvBatch<'a> {
         }
     }
 
-    /// Puts everything taken out back: the consumer's next calls deliver it again.
+    /// Puts back all messages taken out: the consumer's next calls deliver them again.
     pub fn put_back(self) {
         self.core.abandon_batch(self.lanes());
         // Ended already.

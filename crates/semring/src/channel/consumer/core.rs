@@ -1,4 +1,4 @@
-//! The way of a message from the call to the load that finds it.
+//! The path of a message from the call to the load that finds it.
 //!
 //! ```text
 //! Consumer::recv
@@ -12,8 +12,8 @@
 //!   ConsumerCore::try_next_slow
 //! Message::drop                the position moves on; a quarter lap at a time is released
 //! ```
-//! The fast path opens in [`Merge`], whenever it finds a message: up to where the lane's headers are trusted and the
-//! turn of the lane ends. It ends where the lane's position reaches that limit, and as long as anything is
+//! [`Merge`] opens the fast path whenever it finds a message: up to the position where the verified headers or the
+//! lane's turn ends. It is closed when the lane's position reaches that limit, and while anything is
 //! [pending](crate::channel::pending).
 
 use std::ops::RangeInclusive;
@@ -38,7 +38,8 @@ use crate::ring::Damage;
 use crate::ring::consume::{Found, LaneConsumer};
 use crate::ring::merge::{LaneDamage, Merge, Next};
 
-/// How often a consumer that polls an empty ring asks the kernel whether the producers are gone.
+/// A consumer that polls an empty ring asks the kernel at this interval whether producers are
+/// attached.
 const POLL_CHECK: Duration = Duration::from_micros(50);
 
 pub(super) struct ConsumerCore {
@@ -46,7 +47,7 @@ pub(super) struct ConsumerCore {
     pub(super) rest: Releaser,
     pub(super) parking: Parking,
     backoff: Backoff,
-    /// When `try_recv` last asked the guard.
+    /// The time of the last check of the guard by `try_recv`.
     last_poll_check: Option<Instant>,
 }
 
@@ -169,7 +170,7 @@ impl ConsumerCore {
         self.recheck_truncation(answer)
     }
 
-    /// Attends to what is pending, but for corrupt lanes.
+    /// Handles everything that is pending, except corrupt lanes.
     #[inline]
     pub(super) fn begin(&mut self) -> Result<(), RecvError> {
         if !self.rest.seat.ring().is_intact() {
@@ -188,12 +189,13 @@ impl ConsumerCore {
         if self.rest.seat.ring().is_forked() {
             return RecvError::Forked;
         }
-        // Wakes the others, who learn of it.
+        // Takes the guard away if the ring is truncated: this wakes the other users.
         let _ = self.rest.seat.ring().check();
         self.failed(GuardError::Removed)
     }
 
-    /// An answer other than a message may come of zeros in place of the ring's bytes.
+    /// Called for every answer other than a message: it may be due to zeros in place of the ring's
+    /// bytes.
     fn recheck_truncation<T>(&mut self, answer: Result<T, RecvError>) -> Result<T, RecvError> {
         if answer.is_err() {
             let check = self.rest.seat.ring().check();
@@ -291,7 +293,8 @@ impl ConsumerCore {
         self.last_poll_check = Some(now);
         let ended = self.rest.pending.end.ended_attachments(&self.rest.seat);
         let ended = ended.map_err(|error| self.failed(error))?;
-        // Producers that are gone by now published before: look again, then believe the end.
+        // Producers that are gone by now published before they went: look again, and only then
+        // report the end.
         match (self.find()?, ended) {
             (Some(next), _) => Ok(next),
             (None, Some(ended)) => Err(self.end(ended)),
@@ -311,7 +314,7 @@ impl ConsumerCore {
         (&mut self.parking, side)
     }
 
-    /// The rest of a look in vain by a consumer that is polled.
+    /// Second part of a look that found nothing, for a polled consumer.
     #[cold]
     fn stand_by(&mut self) -> Result<Found, RecvError> {
         let (parking, mut side) = self.message_wait();
@@ -371,8 +374,9 @@ impl ConsumerCore {
         let is_removed = outcome.is_removed();
         self.rest.pending.change(|pending| {
             pending.removed |= is_removed;
-            // Not gone: the stream has not ended after all. Its end is due again, also if the process in the
-            // way is killed before it becomes a producer, and so never had a stream of its own.
+            // Not removed: the stream has not ended after all. Its end is due again, also if the process
+            // that prevented the removal is killed before it becomes a producer, and so never had a stream
+            // of its own.
             if !is_removed {
                 pending.end.open();
             }
@@ -398,14 +402,14 @@ impl ConsumerCore {
         self.release_all()
     }
 
-    /// Forgets what a batch stepped over: it is found again.
+    /// Forgets the messages that a batch took: they are found again.
     fn put_batch_back(&mut self) {
         self.rest.pending.end_batch();
         self.merge.step_back();
     }
 
-    /// Puts a batch back that came from these lanes. What was taken before it, on lanes that the merge left with it,
-    /// is released.
+    /// Puts back a batch that came from these lanes. Messages taken before it, on lanes that the merge left in the
+    /// course of it, are released.
     pub(super) fn abandon_batch(&mut self, lanes: RangeInclusive<usize>) {
         self.put_batch_back();
         self.release_but_current(lanes);
@@ -441,7 +445,8 @@ impl ConsumerCore {
         }
     }
 
-    /// The message that was found last, on this lane, stepped over but not let go of: for a batch.
+    /// The message that was found last, on this lane: the read position passes it, but it is not
+    /// released. For a batch.
     #[inline(always)]
     pub(super) fn step_over(&mut self, number: usize, found: Found) -> MessageRef<'_> {
         debug_assert_eq!(number, self.current());
@@ -463,8 +468,8 @@ impl ConsumerCore {
         messages.sum::<u64>() as usize
     }
 
-    /// Lets go of what a batch stepped over on these lanes, and releases each once; but the lane that it
-    /// ended on only if a quarter lap waits there: more will follow.
+    /// Takes the messages of a batch on these lanes, and releases each lane once; the lane on which the
+    /// batch ended only if a quarter lap is due there, because more messages will follow.
     pub(super) fn end_batch(&mut self, lanes: RangeInclusive<usize>) {
         self.rest.pending.end_batch();
         for number in lanes.clone() {

@@ -3,15 +3,15 @@
 //! ```text
 //! nothing seen ──message found──→ stream ──returned(n)──→ nothing seen, n to record ──next call──→ nothing seen
 //! ```
-//! The ring remembers for how many attachments an end was delivered. An end is due when all producers are gone and
-//! either somebody attached since the one that is recorded, or this consumer has found messages since. It is recorded
-//! by the *next* call, or when the consumer is dropped: a consumer that is killed, or dropped by a panic, before it
-//! could act on the end leaves it to its successor.
+//! The ring stores the number of attachments up to which an end was delivered. An end is due when all producers are
+//! gone and either a producer attached since the recorded end, or this consumer has found messages since. It is
+//! recorded by the *next* call, or when the consumer is dropped: if a consumer is killed, or dropped by a panic,
+//! before it could act on the end, its successor gets the end again.
 
 use crate::guard::GuardError;
 use crate::lifecycle::{ConsumerSeat, StreamEnd, UnwindMark};
 
-/// What a consumer knows of the end of its stream.
+/// The state of a consumer's end of stream.
 #[derive(Debug, Default)]
 pub(super) struct EndOfStream {
     /// Messages were found since the last end, or a removal at the last end did not succeed.
@@ -81,15 +81,15 @@ impl EndOfStream {
         self.is_open || end.attachments != recorded.attachments
     }
 
-    /// The end to which all attachments have come, if all have and no end-of-stream was delivered for them.
+    /// The end of all attachments, if all have ended and no end of stream was delivered for them.
     pub(super) fn ended_attachments(
         &self,
         seat: &ConsumerSeat,
     ) -> Result<Option<StreamEnd>, GuardError> {
-        // Where somebody attaches all the time there is no end yet.
+        // While producers attach all the time there is no end yet.
         for _ in 0..64 {
-            // The sum before and after the check: if nobody attached in between, it is the sum of exactly
-            // those that are gone now.
+            // The sum before and after the check: if no producer attached in between, it is the sum of
+            // exactly the producers that are gone now.
             let before = seat.attachments();
             if !seat.ring().guard.producers_gone()? {
                 return Ok(None);

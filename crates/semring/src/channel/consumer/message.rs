@@ -12,8 +12,9 @@ use crate::layout::{Position, Tag};
 use crate::lifecycle::{UnwindMark, generation_at};
 use crate::ring::consume::{Found, LaneConsumer};
 
-/// A reference to one message in the ring: its bytes, and where it came from. A batch lends its messages so
-/// ([`RecvBatch::next_message`](crate::RecvBatch::next_message)), and a [`Message`] gives one for passing on.
+/// A reference to one message in the ring: its bytes, lane and position. A batch lends its messages in this
+/// form ([`RecvBatch::next_message`](crate::RecvBatch::next_message)), and a [`Message`] gives one for code
+/// that handles both.
 #[derive(Clone, Copy)]
 pub struct MessageRef<'a> {
     lane: &'a LaneView,
@@ -51,48 +52,49 @@ impl<'a> MessageRef<'a> {
         self.len() == 0
     }
 
-    /// What the producer said about the message beside its bytes.
+    /// The message's tag: kind and framing, set by the producer.
     #[must_use]
     pub fn tag(&self) -> Tag {
         self.found.header.tag()
     }
 
-    /// Which lane it came on, from 0: which producer it is from, as long as that one is attached.
+    /// The lane that it came on, from 0. It identifies the producer, as long as that producer is
+    /// attached.
     #[must_use]
     pub fn lane(&self) -> usize {
         self.number
     }
 
-    /// Which holder of the lane sent it: the first producer that ever attached there is 1, the next one 2.
-    /// `None` if another one has taken the lane since, or was about to, and in a forked child; lane and
-    /// position still tell the message from all others.
+    /// The generation of the producer that sent it: the first producer that ever attached to the lane is
+    /// 1, the next one 2. `None` if another producer has attached since, or was about to, and in a forked
+    /// child; lane and position identify the message all the same.
     #[must_use]
     pub fn generation(&self) -> Option<u64> {
         generation_at(self.lane, self.position())
     }
 
-    /// Where it lies on its lane. The same message, delivered again, has the same lane and position;
-    /// no other ever has.
+    /// Its position on the lane. The same message, delivered again, has the same lane and position;
+    /// no other message ever has.
     #[must_use]
     pub fn position(&self) -> Position {
         self.found.position
     }
 
-    /// False if somebody took the ring's memory away before the message was let go of, by truncating the
-    /// file that it lies in: bytes that were read of it may be zeros. What copies them (`to_vec`, `read_at`
-    /// and the others) asks this afterwards by itself; who uses a slice asks for himself, when he is done
-    /// with it.
+    /// False if the ring's memory was taken away before the message was released, by truncation of its
+    /// file: bytes that were read may be zeros. Methods that copy (`to_vec`, `read_at` and the others)
+    /// check this afterwards themselves; code that uses a slice must check it when it is done with the
+    /// slice.
     #[must_use]
     #[inline]
     pub fn is_intact(&self) -> bool {
         !self.lane.is_torn()
     }
 
-    /// Copies bytes from an offset.
+    /// Copies bytes from an offset to a buffer.
     ///
     /// # Panics
     /// If the message ends before, or is not [intact](Self::is_intact);
-    /// [`checked_read_at`](Self::checked_read_at) gives an error for that.
+    /// [`checked_read_at`](Self::checked_read_at) returns an error instead.
     #[inline]
     pub fn read_at(&self, offset: usize, to: &mut [u8]) {
         if self.checked_read_at(offset, to).is_err() {
@@ -131,7 +133,7 @@ impl<'a> MessageRef<'a> {
         }
     }
 
-    /// Copies the message to the front of a buffer; gives its length.
+    /// Copies the message to the front of a buffer; returns its length.
     ///
     /// # Panics
     /// If the buffer is shorter than the message, and as [`read_at`](Self::read_at).
@@ -150,8 +152,8 @@ impl<'a> MessageRef<'a> {
     /// Appends the message to a vector.
     ///
     /// # Panics
-    /// If it is not [intact](Self::is_intact); [`checked_append_to`](Self::checked_append_to) gives an
-    /// error for that.
+    /// If it is not [intact](Self::is_intact); [`checked_append_to`](Self::checked_append_to) returns
+    /// an error instead.
     #[inline]
     pub fn append_to(&self, to: &mut Vec<u8>) {
         if self.checked_append_to(to).is_err() {
@@ -183,8 +185,8 @@ impl<'a> MessageRef<'a> {
         bytes
     }
 
-    /// One write(2) of the message from an offset on, without a copy in between. Gives the number of
-    /// bytes written.
+    /// One write(2) of the message from an offset on, without a copy in between. Returns the number
+    /// of bytes written.
     ///
     /// # Errors
     /// Those of write(2), `Interrupted` included; one that holds [`RecvError::Removed`] if the message is
@@ -209,7 +211,7 @@ impl<'a> MessageRef<'a> {
     #[must_use]
     #[inline]
     pub fn as_slice(&self) -> Option<&[u8]> {
-        // Asked first: in a forked child the bytes are not there.
+        // Checked first: in a forked child the bytes are not mapped.
         if !self.options.trusts_peers || self.lane.is_forked() {
             return None;
         }
@@ -219,7 +221,7 @@ impl<'a> MessageRef<'a> {
     }
 }
 
-/// What copies bytes has no error to give.
+/// Called where bytes are copied without a way to return an error.
 #[cold]
 #[inline(never)]
 fn taken_away() -> ! {
@@ -238,11 +240,12 @@ impl std::fmt::Debug for MessageRef<'_> {
     }
 }
 
-/// A received message, in place. Dropping it releases it.
+/// A received message, in place. Dropping it releases it to the producer, at the latest a quarter
+/// lap later.
 ///
-/// A message that is dropped by a panic was not handled: it is not released, and the next call, or the next
-/// consumer, receives it again. [`release`](Self::release) releases it in any case. A message that was received
-/// while the thread was unwinding already (in a destructor) is released by dropping it, as usual.
+/// A message that is dropped by a panic is not released: the next call, or the next consumer, receives it
+/// again. [`release`](Self::release) releases it in any case. A message that was received while the thread was
+/// already unwinding (in a destructor) is released by dropping it, as usual.
 ///
 /// ```
 /// use std::io::Read;
@@ -304,25 +307,25 @@ impl<'a> Message<'a> {
         self.as_message_ref().is_empty()
     }
 
-    /// What the producer said about the message beside its bytes.
+    /// The message's tag: kind and framing, set by the producer.
     #[must_use]
     pub fn tag(&self) -> Tag {
         self.as_message_ref().tag()
     }
 
-    /// Which lane it came on; see [`MessageRef::lane`].
+    /// The lane that it came on; see [`MessageRef::lane`].
     #[must_use]
     pub fn lane(&self) -> usize {
         self.as_message_ref().lane()
     }
 
-    /// Which holder of the lane sent it; see [`MessageRef::generation`].
+    /// The generation of the producer that sent it; see [`MessageRef::generation`].
     #[must_use]
     pub fn generation(&self) -> Option<u64> {
         self.as_message_ref().generation()
     }
 
-    /// Where it lies on its lane; see [`MessageRef::position`].
+    /// Its position on the lane; see [`MessageRef::position`].
     #[must_use]
     pub fn position(&self) -> Position {
         self.as_message_ref().position()
@@ -359,7 +362,8 @@ impl<'a> Message<'a> {
     /// Copies the message to the front of a buffer; see [`MessageRef::copy_to`].
     ///
     /// # Panics
-    /// If the buffer is shorter than the message, or that is not [intact](MessageRef::is_intact).
+    /// If the buffer is shorter than the message, or the message is not
+    /// [intact](MessageRef::is_intact).
     #[inline(always)]
     pub fn copy_to(&self, to: &mut [u8]) -> usize {
         self.as_message_ref().copy_to(to)

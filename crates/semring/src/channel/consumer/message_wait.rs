@@ -20,9 +20,9 @@ pub(super) struct RoomWakers {
     wakers: Vec<Waker>,
     /// How often a producer was woken. Statistics.
     posts: u64,
-    /// Bytes released since the guard was asked last.
+    /// Bytes released since the last check of the guard.
     since_check: u64,
-    /// It is asked again after this many.
+    /// The guard is checked after this many bytes.
     bytes_per_check: u64,
 }
 
@@ -40,7 +40,7 @@ impl RoomWakers {
         self.posts
     }
 
-    /// Releases what was taken on a lane, and wakes its producer if that waits for room.
+    /// Stores `released` for a lane, and wakes its producer if that waits for room.
     #[inline]
     pub(super) fn release(
         &mut self,
@@ -162,7 +162,7 @@ impl Waiting for MessageWait<'_> {
         // that are in it leave with their next commit, which sees our announcement sooner or later.
         self.seat.cannot_barrier();
         let alive = |lane| self.seat.ring().guard.is_taken(Seat::Producer { lane });
-        // A dead producer's flag stays until the next one comes; what it published can be seen.
+        // A dead producer's flag stays until the next producer attaches; its messages are visible.
         std::iter::once(first)
             .chain(in_burst.map(|(lane, _)| lane))
             .all(|lane| matches!(alive(lane), Ok(false)))
@@ -178,7 +178,7 @@ impl Waiting for MessageWait<'_> {
     }
 
     fn sleep(&mut self, check: PeerCheck, timeout: Option<Duration>) -> Result<Waited, GuardError> {
-        // The last look may have found zeros, and nobody would wake us.
+        // The last look may have found zeros, and no peer would wake this sleeper.
         self.seat.ring().check()?;
         let waited = match check {
             PeerCheck::WhileAsleep => self.seat.ring().guard.wait_for_producers(timeout)?,

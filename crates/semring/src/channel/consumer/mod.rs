@@ -1,4 +1,4 @@
-//! The consumer's role: what users call. How a message goes is in `core`.
+//! The consumer's public methods. The path of a message is in `core`.
 
 mod backoff;
 mod batch;
@@ -28,10 +28,10 @@ use crate::ring::consume::LaneConsumer;
 
 /// The consumer: receives the messages of all lanes, each lane's in order.
 ///
-/// A message is released when its [`Message`] is dropped; what was received and not released comes
-/// again to the next consumer, with the same lane and position. The store that gives the bytes back to
-/// the producer is made once in a quarter lap, before every sleep, on an empty ring, and by
-/// [`flush_released`](Self::flush_released): until then a kill makes the messages come again.
+/// A message is taken when its [`Message`] is dropped. The store of `released`, which gives the bytes
+/// back to the producer, follows after a quarter lap, before each sleep, on an empty ring, or with
+/// [`flush_released`](Self::flush_released). Until then a kill makes the messages come again to the
+/// next consumer, with the same lane and position.
 ///
 /// ```
 /// # let name = format!("doc-consumer-{}", std::process::id());
@@ -69,29 +69,29 @@ impl Consumer {
         }
     }
 
-    /// The next message; waits until there is one.
+    /// Receives the next message; waits until there is one.
     ///
     /// # Errors
-    /// [`RecvError::EndOfStream`] when all producers are gone and everything was received (a ring to
-    /// which nobody attached since the last end-of-stream has not ended: the call waits),
+    /// [`RecvError::EndOfStream`] when all producers are gone and everything was received (if no
+    /// producer has attached since the last end of stream, the call waits),
     /// [`Corrupt`](RecvError::Corrupt) once for each damaged lane, [`Removed`](RecvError::Removed).
     #[inline(always)]
     pub fn recv(&mut self) -> Result<Message<'_>, RecvError> {
         self.core.next_message(Deadline::NEVER)
     }
 
-    /// The next message if there is one now.
+    /// Receives the next message if there is one now.
     ///
     /// # Errors
-    /// [`RecvError::Empty`], and those of [`recv`](Self::recv); end-of-stream may be seen up to 50 µs
-    /// late, because the kernel is not asked more often.
+    /// [`RecvError::Empty`], and those of [`recv`](Self::recv); end of stream may be reported up to
+    /// 50 µs late, because the guard is not checked more often.
     #[inline(always)]
     pub fn try_recv(&mut self) -> Result<Message<'_>, RecvError> {
         self.core.try_next_message()
     }
 
-    /// What [`try_recv`](Self::try_recv) would give; [`found`](Self::found) makes a message of it. In two
-    /// steps, so that nothing is borrowed while a task waits.
+    /// The search of [`try_recv`](Self::try_recv); [`found`](Self::found) makes a message of its result.
+    /// In two steps, so that nothing is borrowed while a task waits.
     #[cfg(feature = "tokio")]
     pub(crate) fn try_find(&mut self) -> Result<FoundMessage, RecvError> {
         self.core.try_next().map(FoundMessage)
@@ -119,7 +119,7 @@ impl Consumer {
     /// let deadline = Instant::now() + Duration::from_millis(20);
     /// let mut messages = Vec::new();
     /// while let Ok(message) = consumer.recv_deadline(deadline) {
-    ///     messages.push(message.to_vec()); // whatever comes in 20 ms
+    ///     messages.push(message.to_vec()); // everything that comes within 20 ms
     /// }
     /// assert_eq!(messages, [b"one", b"two"]);
     /// # drop((producer, consumer)); ring.remove()?;
@@ -135,8 +135,9 @@ impl Consumer {
         self.core.next_message(deadline.into())
     }
 
-    /// Waits until there is at least one message, then gives all that can be had as a batch that is
-    /// released as one. Dropped by a panic, or [put back](RecvBatch::put_back), all come again.
+    /// Waits until there is at least one message, then returns all that are available as a batch,
+    /// which is released as one. If a panic drops the batch, or it is [put
+    /// back](RecvBatch::put_back), all of them are delivered again.
     ///
     /// ```
     /// # let name = format!("doc-recv-batch-{}", std::process::id());
@@ -183,8 +184,8 @@ impl Consumer {
         Ok(RecvBatch::new(&mut self.core))
     }
 
-    /// Gives the bytes of every released message back to the producers now: a consumer killed after
-    /// this gets none of them again.
+    /// Gives the bytes of all dropped messages back to the producers now: if the consumer is killed
+    /// after this call has returned, none of these messages is delivered again.
     ///
     /// # Errors
     /// [`RecvError::Removed`], [`RecvError::Forked`].
@@ -195,8 +196,8 @@ impl Consumer {
         released.and_then(|()| check.map_err(|error| self.core.failed(error)))
     }
 
-    /// Takes nothing more, on purpose: producers see [`SendError::Closed`](crate::SendError::Closed),
-    /// at once if they wait for room. Detaches. What is unread stays in the ring.
+    /// Closes the stream: producers get [`SendError::Closed`](crate::SendError::Closed), at once if
+    /// they wait for room. Detaches. Unread messages stay in the ring.
     pub fn close(mut self) {
         if self.core.rest.seat.ring().is_forked() {
             return;
@@ -217,8 +218,9 @@ impl Consumer {
         self.core.remove_at_end()
     }
 
-    /// How many producers ever attached to the ring. The difference between two moments tells whether
-    /// a stream had several writers. 0 in a forked child, which does not have the ring's pages.
+    /// The number of producers that have ever attached to the ring. The difference between two
+    /// moments shows whether a stream had several producers. 0 in a forked child, in which the ring's
+    /// pages are not mapped.
     #[must_use]
     pub fn attached_producers(&self) -> u64 {
         if self.core.rest.seat.ring().is_forked() {
@@ -247,7 +249,7 @@ impl Consumer {
         self.core.rest.pending.end.last_counts()
     }
 
-    /// Messages released since the ring was made, those of predecessors included.
+    /// The number of messages taken since the ring was made, including those of predecessors.
     #[must_use]
     pub fn received_messages(&self) -> u64 {
         self.core
@@ -258,7 +260,7 @@ impl Consumer {
             .fold(0, u64::wrapping_add)
     }
 
-    /// Lanes that are skipped because of impossible bytes.
+    /// The number of lanes that are skipped because they are corrupt.
     #[must_use]
     pub fn corrupt_lanes(&self) -> usize {
         self.core
@@ -270,9 +272,9 @@ impl Consumer {
     }
 
     /// A descriptor for `poll(2)`, `epoll(7)` and event loops: see [`Pollable`]. It is readable when
-    /// [`try_recv`](Self::try_recv) may have something to say: a message, the end of the stream, an
-    /// error. To be asked for once; from then on a `try_recv` that gives
-    /// [`Empty`](RecvError::Empty) costs a few system calls, and one that finds a message none, as before.
+    /// [`try_recv`](Self::try_recv) may return something other than `Empty`: a message, the end of stream,
+    /// an error. Request it once. From then on a `try_recv` that returns [`Empty`](RecvError::Empty) costs
+    /// a few system calls; one that finds a message still costs none.
     ///
     /// ```
     /// use semring::{GuardChoice, RecvError, spsc};
@@ -311,13 +313,13 @@ impl Consumer {
         core.parking.pollable(core.rest.seat.ring(), Seat::Consumer)
     }
 
-    /// For ending a blocking call of this consumer from another thread.
+    /// A handle that ends a blocking call of this consumer from another thread.
     #[must_use]
     pub fn interrupter(&self) -> Interrupter {
         self.core.parking.interrupter(self.core.rest.seat.ring())
     }
 
-    /// How often this consumer slept in the kernel, and how often it woke a producer there.
+    /// Counts how often this consumer slept in the kernel, and how often it woke a producer there.
     #[must_use]
     pub fn wait_stats(&self) -> WaitStats {
         WaitStats {

@@ -1,4 +1,5 @@
-//! What a received message needs beside its lane, of which it has the only reference: how its bytes are given back.
+//! Giving back the bytes of a received message: everything that this needs beside the lane, to which the message
+//! has the only reference.
 
 use std::collections::VecDeque;
 
@@ -12,7 +13,7 @@ use crate::lifecycle::ConsumerSeat;
 use crate::ring::consume::LaneConsumer;
 use crate::ring::merge::LaneDamage;
 
-/// What a consumer may have to do before its next message.
+/// The pending conditions of a consumer.
 #[derive(Debug, Default)]
 pub(super) struct ConsumerConditions {
     /// An end to record; and without a message since the last end, the next one goes the slow path, too.
@@ -38,7 +39,7 @@ pub(super) struct Releaser {
 }
 
 impl Releaser {
-    /// Gives back what was taken on a lane.
+    /// Stores `released` for a lane.
     #[inline]
     pub(super) fn release(&mut self, lane: &mut LaneConsumer) -> Result<(), RecvError> {
         let released = self.room_wakers.release(lane, &self.seat);

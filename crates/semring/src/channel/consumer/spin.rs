@@ -1,4 +1,4 @@
-//! The spin before a wait: what is about to come is found with the fast path alone.
+//! The spin before a wait: it finds a message that comes soon with the fast path alone.
 
 use super::backoff::Backoff;
 use crate::channel::parking::Parking;

@@ -1,4 +1,4 @@
-//! Somebody is killed, or stopped, in front of any of its operations: the others go on.
+//! A process is killed, or stopped, before any one of its operations: the others go on.
 
 use loom::thread;
 
@@ -12,9 +12,9 @@ use crate::sync::{Ordering, Twin};
 const LANE_0: Seat = Seat::Producer { lane: 0 };
 const LANE_1: Seat = Seat::Producer { lane: 1 };
 
-/// A producer attaches, sends and is killed on the way, another is attached and says nothing unless
-/// nothing was committed. So the consumer gets exactly one message, and if it is the dead one's, only
-/// its death rattle can wake.
+/// A producer attaches, sends and is killed on the way. A second producer is attached and sends
+/// nothing unless nothing was committed. So the consumer gets exactly one message, and if it is the
+/// dead producer's, only its undo token can wake the consumer.
 fn killed_before_the_post(rattles: bool) {
     for_each_death(|| {
         explore(Some(3), move || {
@@ -53,13 +53,13 @@ fn model_a_producer_killed_before_it_posts_wakes_by_its_death() {
 
 #[test]
 fn model_without_the_death_rattle_a_message_is_not_noticed() {
-    fails("no death rattle", "deadlock", || {
+    fails("no undo token", "deadlock", || {
         killed_before_the_post(false)
     });
 }
 
-/// A producer is stopped for good in front of one of its operations: no death, no rattle. What the
-/// other one sends arrives all the same.
+/// A producer is stopped before one of its operations and never continues: there is no death, so no
+/// undo token. The other producer's messages arrive all the same.
 fn stopped_before_the_post() {
     for_each_death(|| {
         explore(Some(2), || {
@@ -88,7 +88,8 @@ fn model_a_stopped_producer_delays_its_own_message_only() {
     stopped_before_the_post();
 }
 
-/// The usual swap of a flag: the winner is stopped, and nobody else posts.
+/// The usual swap of a flag as a mutant: the producer that wins the swap is stopped, and no other
+/// producer posts.
 #[test]
 fn model_only_the_sleeper_clears_the_wait_word() {
     fails_without(Twin::WakerClearsWord, "deadlock", stopped_before_the_post);
@@ -163,7 +164,7 @@ fn producer_replaced() {
             while expected < 12 {
                 let number = match consumer.recv() {
                     Ok(message) => number_of(&message),
-                    // Nobody was there in between.
+                    // No producer was attached in between.
                     Err(RecvError::EndOfStream) => continue,
                     Err(error) => panic!("{error}"),
                 };
@@ -188,8 +189,8 @@ fn model_epochs_of_producers_never_come_again() {
     fails_without(Twin::EpochsRestart, "deadlock", producer_replaced);
 }
 
-/// The last producer is killed on its way through two messages and the detach: what it committed
-/// comes, then the end.
+/// The last producer is killed on its way through two messages and the detach: its committed
+/// messages come, then the end.
 #[test]
 fn model_what_a_killed_producer_committed_comes_before_the_end() {
     for_each_death(|| {
@@ -226,7 +227,8 @@ fn model_what_a_killed_producer_committed_comes_before_the_end() {
     });
 }
 
-/// The consumer that was met is killed: a producer that sleeps for room gets a broken pipe.
+/// The consumer that the producer knew is killed: a producer that sleeps for room gets a broken
+/// pipe.
 #[test]
 fn model_a_producer_that_sleeps_for_room_sees_its_consumer_die() {
     for_each_death(|| {

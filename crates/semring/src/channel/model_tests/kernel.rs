@@ -1,5 +1,5 @@
-//! A semaphore set with undo, as the guard uses it: each call is one step under one lock, and so is what
-//! the kernel undoes for the dead.
+//! A model of a semaphore set with undo, as the guard uses it: each call is one step under one lock, and
+//! so is the kernel's undo for a dead process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +52,7 @@ impl Kernel {
         self.lock().rattles = false;
     }
 
-    /// Gives up a dead process's seat, if it had it.
+    /// Frees a dead process's role, if it had it.
     pub(super) fn undo(&self, seat: Seat) {
         let mut semaphores = self.lock();
         if semaphores.is_taken(seat) {
@@ -98,12 +98,13 @@ impl Semaphores {
     }
 }
 
-/// The kernel as a process reaches it. The dead reach nothing; what they are told does not matter.
+/// The kernel's interface for one process. A dead process's calls have no effect; their results
+/// don't matter.
 pub(super) struct Handle(pub(super) Arc<Kernel>);
 
 impl Roles for Handle {
     fn claim(&self, seat: Seat) -> Result<Claim> {
-        // Not Taken: who is told so looks for the one that has it.
+        // Not `Taken`: the caller would look for the holder.
         if !shared_operation() {
             return Err(GuardError::Removed);
         }
@@ -130,7 +131,7 @@ impl Roles for Handle {
     }
 
     fn await_free(&self, _: Seat, _: Duration) -> Result<bool> {
-        unreachable!("no seat of a model is asked for before it is free")
+        unreachable!("no role of a model is requested before it is free")
     }
 
     fn is_taken(&self, seat: Seat) -> Result<bool> {

@@ -1,5 +1,5 @@
-//! Models of whole rings, run by loom over the code that ships: producers and consumers attach, send,
-//! wait, wake each other, are killed, stopped and replaced. Only the kernel is a model of its own.
+//! Models of whole rings, run by loom over the shipped code: producers and consumers attach, send,
+//! wait, wake each other, are killed, stopped and replaced. Only the kernel is replaced by a model.
 //!
 //! A wake-up that is lost shows as a deadlock: all threads wait. So no wait of these models spins.
 
@@ -29,7 +29,7 @@ const ROOMY: Capacity = Capacity::model(256);
 const TIGHT: Capacity = Capacity::model(64);
 
 std::thread_local! {
-    // Asked for forks only; one for all executions, because it costs system calls.
+    // Used for the check for forks only; one for all executions, because it costs system calls.
     static SEGMENT: Arc<Segment> = Arc::new(Segment::heap(4096));
 }
 
@@ -95,7 +95,7 @@ impl Model {
         self.ring.attach_consumer().expect("no other consumer")
     }
 
-    /// What the kernel does for a process that was killed.
+    /// The kernel's actions for a process that was killed.
     fn bury(&self, seat: Seat) {
         self.kernel.undo(seat);
     }
@@ -113,7 +113,7 @@ fn number_of(message: &Message<'_>) -> u64 {
     u64::from_le_bytes(message.to_vec().try_into().expect("eight bytes"))
 }
 
-/// The next number; it is let go of.
+/// Receives the next number and drops the message.
 fn receive(consumer: &mut Consumer) -> u64 {
     number_of(&consumer.recv().expect("a message"))
 }

@@ -1,4 +1,5 @@
-//! Everybody lives: no wake-up is lost, on either side, and no message before the end of the stream.
+//! Models without deaths: no wake-up is lost, on either side, and no message before the end of the
+//! stream.
 
 use loom::thread;
 

@@ -1,4 +1,4 @@
-//! The way of a message from the call to the store that publishes it.
+//! The path of a message from the call to the store that publishes it.
 //!
 //! ```text
 //! Producer::send
@@ -10,7 +10,7 @@
 //!       reserve_blocking       waits for room
 //!     publish_single           as above
 //! ```
-//! Where the fast path opens, and what closes it, is in [`gate`](super::gate). The slow path opens it again whenever it
+//! Opening and closing the fast path are described in [`gate`](super::gate). The slow path opens it again whenever it
 //! has found a slot.
 //!
 //! `reserve` and batches take the same two ways to a slot; a batch publishes when it ends.
@@ -134,11 +134,11 @@ impl ProducerCore {
             Some(slot) => slot.position(),
             None => self.reserve_slow(len, patience, Mode::Single)?.position(),
         };
-        // Made here, where the compiler may know the length.
+        // Made here, where the length may be a constant for the compiler.
         Ok(Slot::new(position, len))
     }
 
-    /// A slot with everything that it may need: what is pending, a pad, a wait.
+    /// Finds a slot with all steps that it may need: pending conditions, padding, a wait.
     #[inline(never)]
     fn reserve_slow(
         &mut self,
@@ -162,7 +162,7 @@ impl ProducerCore {
         Ok(slot)
     }
 
-    /// Attends to what is pending, but for a batch.
+    /// Handles everything that is pending, except a batch.
     #[inline]
     fn begin(&mut self) -> Result<(), SendError> {
         if !self.gate.lane.view().is_intact() {
@@ -233,7 +233,8 @@ impl ProducerCore {
         (&mut self.parking, side)
     }
 
-    /// The rest of a look in vain by a producer that is polled. True if there is room by now.
+    /// Second part of a look that found nothing, for a polled producer. True if there is room by
+    /// now.
     #[cold]
     fn stand_by(&mut self, len: usize) -> Result<bool, SendError> {
         let (parking, mut side) = self.room_wait(len);
@@ -273,14 +274,15 @@ impl ProducerCore {
         self.gate.begin_batch();
     }
 
-    /// Ends a batch that was leaked (`mem::forget`): what comes now would be held back with it for ever.
+    /// Ends a batch that was leaked (`mem::forget`): without this, later messages would be held back
+    /// with it for ever.
     pub(super) fn end_leaked_batch(&mut self) {
         if self.gate.pending().is_batch_open() {
             self.end_batch();
         }
     }
 
-    /// Publishes what a batch holds back, if this process is the one that has the lane.
+    /// Publishes the messages of a batch, if this process holds the lane (a forked child does not).
     #[cold]
     pub(super) fn end_batch(&mut self) {
         if self.seat.ring().is_forked() {
@@ -309,7 +311,8 @@ impl ProducerCore {
         }
     }
 
-    /// What came of the look at the consumer's wait word. The message is committed: an error is for the next call.
+    /// Handles the result of the look at the consumer's wait word. The message is committed: an error is kept for
+    /// the next call.
     #[cold]
     fn attend_to(&mut self, due: Due) {
         let result = match due {

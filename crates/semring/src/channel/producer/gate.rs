@@ -1,10 +1,10 @@
 //! The fast path of a producer: its lane, together with what is pending.
 //!
-//! *What opens it*: [`open_fast_path`](Gate::open_fast_path), which the slow path calls when it has found a slot. It
-//! opens up to where there is room for certain, and no check of the consumer is due.
+//! *Opening*: the slow path calls [`open_fast_path`](Gate::open_fast_path) when it has found a slot. The fast path
+//! reaches up to the position to which there is certainly room and no check of the consumer is due.
 //!
-//! *What closes it*: the tail reaches that limit; or a condition comes up, an error to be reported or an earlier check.
-//! The conditions can be changed through [`change`](Gate::change) only, and that closes it.
+//! *Closing*: the tail reaches that limit; or a condition arises, such as an error to be reported or an earlier check.
+//! The conditions can be changed only through [`change`](Gate::change), which closes the fast path.
 
 use super::liveness::{PeerProgress, ProducerConditions};
 use crate::channel::pending::Pending;

@@ -1,18 +1,18 @@
 //! When a producer checks its consumer.
 //!
-//! A check of the guard is a system call, so it is made only where nothing else shows that the consumer lives. What
-//! shows it is `released`: a value that has moved since the last check was stored by a living consumer, or by one that
-//! died just now.
+//! A check of the guard is a system call, so it is made only if nothing else shows that the consumer is alive.
+//! `released` shows it: if the value has moved since the last check, it was stored by a consumer that is alive or died
+//! a moment ago.
 //!
 //! | mode of the producer | next check after |
 //! |---|---|
 //! | fenced | 16 messages or 4 KiB |
-//! | asymmetric, and the consumer releases in whole quarters: a stream at work | a quarter lap |
+//! | asymmetric, and the consumer releases in whole quarters: a busy stream | a quarter lap |
 //! | asymmetric otherwise | 4 KiB |
 //!
 //! (A quarter lap, where that is less than 4 KiB.) The 16 messages are counted where fenced commits are, in
-//! [`ConsumerWaker`](crate::guard::doorbell::ConsumerWaker). Even a consumer that moves is checked once in a MiB: the
-//! ring may have been removed under both, which neither sees in the segment.
+//! [`ConsumerWaker`](crate::guard::doorbell::ConsumerWaker). Even a consumer that makes progress is checked once in a
+//! MiB: the ring may have been removed, which is not recorded in the segment.
 
 use super::core::ProducerCore;
 use crate::channel::BYTES_PER_CHECK;
@@ -26,28 +26,29 @@ use crate::os::errno::EACCES;
 /// How far a producer goes on without a sign of its consumer's life, unless that has shown to be at work on a stream.
 const BYTES_WITHOUT_PROGRESS: u64 = 4 << 10;
 
-/// What `released` says about the consumer.
+/// The conclusion from the value of `released`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Look {
     /// It has moved.
     Alive,
-    /// The guard must be asked. If all is well, the next check comes after this many bytes.
+    /// The guard must be checked. If the consumer is attached, the next check comes after this many
+    /// bytes.
     Ask { next_in: u64 },
 }
 
-/// What a producer knows of its consumer's progress.
+/// A producer's record of its consumer's progress.
 #[derive(Debug)]
 pub(super) struct PeerProgress {
     /// The next check is made when the lane's tail is here.
     next_check: Position,
-    /// Where the tail was when the guard last said that all is well. `None`: it must be asked.
+    /// The tail at the last successful check of the guard. `None`: a check is due.
     asked_at: Option<Position>,
     /// `released` when it was last looked at.
     released_at_last_check: Position,
 }
 
 impl PeerProgress {
-    /// For a producer that has just attached, and so knows that all is well.
+    /// For a producer that has just attached, which included a check.
     pub(super) fn new(tail: Position, released: Position, capacity: Capacity) -> Self {
         Self {
             next_check: tail.advance(Self::interval(capacity)),
@@ -74,7 +75,8 @@ impl PeerProgress {
         }
     }
 
-    /// Compares `released` with what it was. `released` can be forged; then the guard is asked once in a MiB.
+    /// Compares `released` with its last value. `released` can be forged; then the guard is still checked
+    /// once in a MiB.
     fn look(
         &mut self,
         tail: Position,
@@ -98,20 +100,21 @@ impl PeerProgress {
         Look::Alive
     }
 
-    /// The guard says that all is well.
+    /// Records a successful check of the guard.
     fn ok(&mut self, tail: Position, next_in: u64) {
         self.asked_at = Some(tail);
         self.next_check = tail.advance(next_in);
     }
 
-    /// The next call asks the guard, whatever a consumer that is dead now had released before.
+    /// The next call checks the guard, even if `released` has moved: a consumer that is dead now
+    /// may have stored it.
     fn force(&mut self, tail: Position) {
         self.asked_at = None;
         self.next_check = tail;
     }
 }
 
-/// What a producer may have to do before its next message.
+/// The pending conditions of a producer.
 #[derive(Debug)]
 pub(super) struct ProducerConditions {
     progress: PeerProgress,
@@ -162,7 +165,7 @@ impl ProducerConditions {
         self.error = Some(error);
     }
 
-    /// For a call that finds everything out anew.
+    /// Forgets a kept error: for a call that checks everything again.
     pub(super) fn forget_error(&mut self) {
         self.error = None;
     }
@@ -202,8 +205,8 @@ impl ProducerCore {
         }
     }
 
-    /// A check that the caller has not asked for. A process may be another user for a moment: that it may not ask is
-    /// reported from the second time on.
+    /// A check that is due, not requested by the caller. Permission may be denied for a moment, while a process has
+    /// another user id: that is reported from the second time on.
     fn ask_when_due(&mut self, next_in: u64) -> Result<(), SendError> {
         let asked = self.ask_guard(next_in);
         let refused = matches!(asked, Err(SendError::Os { errno: EACCES, .. }));
@@ -222,7 +225,7 @@ impl ProducerCore {
         self.ask_when_due(PeerProgress::interval(self.gate.lane.capacity()))
     }
 
-    /// Asks the guard what became of the consumer.
+    /// Checks with the guard whether the consumer is still attached.
     #[cold]
     pub(super) fn check_consumer(&mut self) -> Result<(), SendError> {
         self.ask_guard(PeerProgress::interval(self.gate.lane.capacity()))
@@ -267,7 +270,7 @@ impl ProducerCore {
         left_by(fate)
     }
 
-    /// To be called before an answer is believed that may come of zeros in place of the ring's bytes.
+    /// To be called before returning an answer that may be due to zeros in place of the ring's bytes.
     #[cold]
     pub(super) fn check_memory(&mut self) -> Result<(), SendError> {
         let check = self.seat.ring().check();
@@ -283,7 +286,7 @@ impl ProducerCore {
         self.check_memory().err().unwrap_or(SendError::Removed)
     }
 
-    /// A removed ring stays removed: what is sent into it from here on nobody would receive.
+    /// A removed ring stays removed: no consumer would receive what is sent into it from now on.
     #[cold]
     pub(super) fn failed(&mut self, error: GuardError) -> SendError {
         let error = SendError::from(error);
@@ -359,7 +362,7 @@ mod tests {
         let tail = QUARTER + 512;
         assert_eq!(look_asymmetric(&mut progress, tail, QUARTER), Look::Alive);
         assert_eq!(progress.until_due(at(tail)), QUARTER);
-        // Slower again: the consumer releases what it has, because it finds nothing.
+        // Slower again: the consumer finds nothing, and therefore releases what it has.
         let tail = 2 * tail;
         assert_eq!(
             look_asymmetric(&mut progress, tail, QUARTER + 64),

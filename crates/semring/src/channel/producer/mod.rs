@@ -1,4 +1,4 @@
-//! The producer's role: what users call. How a message goes is in `core`, when the consumer is checked in `liveness`.
+//! The producer's public methods. The path of a message is in `core`, the checks of the consumer are in `liveness`.
 
 mod core;
 mod gate;
@@ -24,10 +24,11 @@ use crate::ring::produce::LaneProducer;
 #[cfg(feature = "tokio")]
 use crate::ring::produce::Slot;
 
-/// A producer: sends messages on a lane of its own. Dropping it detaches; what was committed stays.
+/// A producer: sends messages on a lane of its own. Dropping it detaches; committed messages stay.
 ///
 /// A producer that is dropped by a panic has not finished its stream: it counts as died
-/// ([`RingInfo::died_producers`](crate::RingInfo::died_producers)), unless it is [closed](Self::close).
+/// ([`RingInfo::died_producers`](crate::RingInfo::died_producers)), unless it was
+/// [closed](Self::close).
 ///
 /// Messages of one producer arrive in the order in which they were committed. One thread at a time
 /// uses a producer (`&mut self`); a second producer of the same process has a lane of its own.
@@ -69,22 +70,22 @@ impl<K: Kind> Producer<K> {
     ///
     /// # When a death is noticed
     /// A call that waits for room, or that wakes a sleeping consumer, reports at once that the consumer is gone. A
-    /// consumer that is killed while it is awake is noticed after at most 16 messages or 4 KiB, whichever comes
-    /// first. Only while messages are so many that they are published without a fence (see
+    /// consumer that is killed while it is awake is noticed after at most 16 messages or 4 KiB, whichever comes first.
+    /// While many messages in a row are published without a fence (see
     /// [`asymmetric_barrier`](crate::Builder::asymmetric_barrier)) it takes up to 8 KiB, and up to half a lap of the lane
-    /// if the consumer was at work on a stream. [`check_consumer`](Self::check_consumer) asks at any time.
+    /// if the consumer was busy. [`check_consumer`](Self::check_consumer) checks at any time.
     ///
     /// # Errors
     /// [`SendError::TooLong`], [`ConsumerGone`](SendError::ConsumerGone) or
-    /// [`Closed`](SendError::Closed) once the consumer that was met has left,
-    /// [`Removed`](SendError::Removed), and the others; the message was then not sent. Trouble found
-    /// after a commit is reported by the next call.
+    /// [`Closed`](SendError::Closed) once the consumer that this producer knew has detached or died,
+    /// [`Removed`](SendError::Removed), and the others; the message was then not sent. A problem
+    /// found after the commit is reported by the next call.
     #[inline(always)]
     pub fn send(&mut self, bytes: &[u8]) -> Result<(), SendError> {
         self.core.send(bytes, Tag::default(), Patience::FOREVER)
     }
 
-    /// As [`send`](Self::send), with a [`Tag`] for the consumer: a kind, a framing.
+    /// As [`send`](Self::send), with a [`Tag`] for the consumer: a kind and a framing.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -139,8 +140,8 @@ impl<K: Kind> Producer<K> {
         Ok(Reservation::new(&mut self.core, slot))
     }
 
-    /// What [`try_reserve`](Self::try_reserve) would give; [`free`](Self::free) makes a reservation of it.
-    /// In two steps, so that nothing is borrowed while a task waits.
+    /// The search of [`try_reserve`](Self::try_reserve); [`free`](Self::free) makes a reservation of its
+    /// result. In two steps, so that nothing is borrowed while a task waits.
     #[cfg(feature = "tokio")]
     pub(crate) fn try_find_room(&mut self, len: usize) -> Result<Free, SendError> {
         self.core.reserve(len, Patience::Try).map(Free)
@@ -185,12 +186,12 @@ impl<K: Kind> Producer<K> {
         SendBatch::new(&mut self.core)
     }
 
-    /// Asks the kernel whether the consumer is still there: one call, about 0.2 µs. `send` does so by
-    /// itself; see [there](Self::send) when.
+    /// Checks with the kernel whether the consumer is still attached: one call, about 0.2 µs.
+    /// [`send`](Self::send) makes such checks itself; its documentation tells when.
     ///
     /// # Errors
-    /// [`SendError::ConsumerGone`] or [`SendError::Closed`] if one was met and is gone,
-    /// [`SendError::Removed`].
+    /// [`SendError::ConsumerGone`] or [`SendError::Closed`] if the consumer that this producer knew
+    /// is gone, [`SendError::Removed`].
     pub fn check_consumer(&mut self) -> Result<(), SendError> {
         if self.core.seat.ring().is_forked() {
             return Err(SendError::Forked);
@@ -199,8 +200,8 @@ impl<K: Kind> Producer<K> {
         self.core.check_consumer()
     }
 
-    /// Goes on after [`SendError::ConsumerGone`]: the next consumer is awaited as the first one was.
-    /// Nothing that was committed is lost by the change.
+    /// Goes on after [`SendError::ConsumerGone`]: the producer accepts the next consumer as it
+    /// accepted the first one. No committed message is lost by the change.
     ///
     /// # Errors
     /// [`SendError::Removed`].
@@ -214,8 +215,8 @@ impl<K: Kind> Producer<K> {
         self.core.check_memory()
     }
 
-    /// Says that this producer sends nothing more, and detaches. Dropping it does the same without
-    /// the word. A producer that is closed has finished, also while a panic unwinds the thread.
+    /// Ends the stream regularly, and detaches, as dropping does. A producer that was closed has
+    /// finished its stream, even if a panic is unwinding the thread.
     pub fn close(mut self) {
         if !self.core.seat.ring().is_forked() {
             let core = &mut self.core;
@@ -253,27 +254,29 @@ impl<K: Kind> Producer<K> {
         self.core.gate.lane.capacity().max_message() as usize
     }
 
-    /// Which lane of the ring this producer has, from 0.
+    /// The number of its lane, from 0.
     #[must_use]
     pub fn lane(&self) -> usize {
         self.core.seat.lane()
     }
 
-    /// Where the next record begins on this lane.
+    /// The position at which the next record begins.
     #[must_use]
     pub fn position(&self) -> Position {
         self.core.gate.lane.tail()
     }
 
-    /// Messages committed on this lane since the ring was made, those of predecessors included.
+    /// The number of messages committed on this lane since the ring was made, including those of
+    /// predecessors.
     #[must_use]
     pub fn sent_messages(&self) -> u64 {
         self.core.gate.lane.sent()
     }
 
     /// A descriptor for `poll(2)`, `epoll(7)` and event loops: see [`Pollable`]. It is *readable* when
-    /// [`try_send`](Self::try_send) may succeed, or has an error to tell: ask for POLLIN. To be asked for
-    /// once; from then on a `try_send` that gives [`Full`](SendError::Full) costs a few system calls.
+    /// [`try_send`](Self::try_send) may succeed, or return an error other than `Full`: poll for POLLIN.
+    /// Request it once. From then on a `try_send` that returns [`Full`](SendError::Full) costs a few
+    /// system calls.
     ///
     /// ```
     /// use semring::{GuardChoice, SendError, spsc};
@@ -303,13 +306,14 @@ impl<K: Kind> Producer<K> {
             .pollable(core.seat.ring(), Seat::Producer { lane })
     }
 
-    /// For ending a blocking call of this producer from another thread.
+    /// A handle that ends a blocking call of this producer from another thread.
     #[must_use]
     pub fn interrupter(&self) -> Interrupter {
         self.core.parking.interrupter(self.core.seat.ring())
     }
 
-    /// How often this producer slept in the kernel, and how often it woke the consumer there.
+    /// Counts how often this producer slept in the kernel, and how often it woke the consumer
+    /// there.
     #[must_use]
     pub fn wait_stats(&self) -> WaitStats {
         WaitStats {
@@ -325,7 +329,7 @@ impl<K: Kind> Producer<K> {
 }
 
 impl Producer<Mpsc> {
-    /// Another producer, with a lane of its own.
+    /// Attaches another producer, with a lane of its own.
     ///
     /// # Errors
     /// As [`Ring::attach_producer`](crate::Ring::attach_producer).
@@ -335,7 +339,7 @@ impl Producer<Mpsc> {
 }
 
 impl Producer<Any> {
-    /// Another producer, with a lane of its own.
+    /// Attaches another producer, with a lane of its own.
     ///
     /// # Errors
     /// As [`Ring::attach_producer`](crate::Ring::attach_producer).

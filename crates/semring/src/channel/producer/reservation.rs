@@ -10,10 +10,11 @@ use crate::guard::deadline::{Deadline, Patience};
 use crate::layout::{Position, Tag};
 use crate::ring::produce::Slot;
 
-/// Room for one message, written in place. Nobody sees it before [`commit`](Self::commit); dropped
-/// without, also by a panic, it is discarded as if it had never been.
+/// Room for one message, written in place. The message is not visible before
+/// [`commit`](Self::commit); a reservation that is dropped without commit, also by a panic, is
+/// discarded.
 ///
-/// The bytes are whatever was there before until they are written.
+/// Bytes that were not written have any value.
 ///
 /// ```
 /// use std::io::Write;
@@ -60,7 +61,7 @@ impl<'a> Reservation<'a> {
         self.len() == 0
     }
 
-    /// Where the message will lie on its lane.
+    /// The position that the message will have on its lane.
     #[must_use]
     pub fn position(&self) -> Position {
         self.slot.position()
@@ -83,15 +84,15 @@ impl<'a> Reservation<'a> {
         );
     }
 
-    /// Bytes written by [`io::Write`] and [`fill_from`](Self::fill_from), which go on one behind the
-    /// other.
+    /// The number of bytes written by [`io::Write`] and [`fill_from`](Self::fill_from), each of
+    /// which continues where the last write ended.
     #[must_use]
     pub fn written(&self) -> usize {
         self.written
     }
 
-    /// One read(2) from a file, pipe or socket into what is left, without a copy in between. Gives the
-    /// number of bytes, 0 at the end of the input or if nothing is left.
+    /// One read(2) from a file, pipe or socket into the rest of the reservation, without a copy in
+    /// between. Returns the number of bytes, 0 at the end of the input or if nothing is left.
     ///
     /// # Errors
     /// Those of read(2), `Interrupted` included; one that holds [`SendError::Removed`] if the ring's memory
@@ -124,7 +125,7 @@ impl<'a> Reservation<'a> {
         self.written = self.written.min(len);
     }
 
-    /// Says something about the message beside its bytes.
+    /// Sets the message's tag: a kind and a framing.
     pub fn set_tag(&mut self, tag: Tag) {
         self.tag = tag;
     }
@@ -133,7 +134,7 @@ impl<'a> Reservation<'a> {
     #[must_use]
     #[inline]
     pub fn as_mut_slice(&mut self) -> Option<&mut [u8]> {
-        // Asked first: in a forked child the bytes are not there.
+        // Checked first: in a forked child the bytes are not mapped.
         if !self.core.options.trusts_peers || self.core.gate.lane.view().is_forked() {
             return None;
         }
@@ -143,19 +144,19 @@ impl<'a> Reservation<'a> {
         Some(trust::slice_mut(start, len))
     }
 
-    /// Publishes the message, with one store. Wakes the consumer if it sleeps; trouble met there is
-    /// reported by the producer's next call, the message is committed all the same.
+    /// Publishes the message, with one store. Wakes the consumer if it sleeps; if that fails, the
+    /// producer's next call reports the error, and the message is committed all the same.
     #[inline]
     pub fn commit(self) {
         self.core.commit(self.slot, self.tag);
     }
 
-    /// Gives the room back, as dropping does.
+    /// Discards the reservation, as dropping does.
     pub fn discard(self) {}
 }
 
 impl io::Write for Reservation<'_> {
-    /// Goes on behind what was written so; 0 bytes fit when the reservation is full.
+    /// Appends to the bytes written; returns 0 when the reservation is full.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let fits = bytes.len().min(self.len() - self.written);
         self.write_at(self.written, &bytes[..fits]);
@@ -168,9 +169,9 @@ impl io::Write for Reservation<'_> {
     }
 }
 
-/// Messages that become visible together. Dropped without a [`commit`](Self::commit), also by a panic, the
-/// batch is committed as well: each of its messages is complete. (A producer that is dropped by the panic
-/// then counts as died, so its consumer can tell that the stream is not.)
+/// Messages that become visible together. A batch that is dropped without a [`commit`](Self::commit), also
+/// by a panic, is committed as well: each of its messages is complete. (A producer that is dropped by the
+/// panic then counts as died, so its consumer can see that the stream is not complete.)
 #[derive(Debug)]
 #[must_use = "a batch that is dropped at once is empty"]
 pub struct SendBatch<'a> {
@@ -183,17 +184,17 @@ impl<'a> SendBatch<'a> {
         Self { core }
     }
 
-    /// Adds a message. If the lane is full, what the batch holds is published, and this waits for
-    /// room: only a batch that fits the lane appears at once.
+    /// Adds a message. If the lane is full, the messages of the batch are published, and the call
+    /// waits for room: only a batch that fits the lane becomes visible at once.
     ///
     /// # Errors
-    /// As [`Producer::send`](crate::Producer::send); what was pushed before stays in the batch.
+    /// As [`Producer::send`](crate::Producer::send); messages pushed before stay in the batch.
     #[inline]
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), SendError> {
         self.core.push(bytes, Tag::default(), Patience::FOREVER)
     }
 
-    /// As [`push`](Self::push), with a [`Tag`] for the consumer: a kind, a framing.
+    /// As [`push`](Self::push), with a [`Tag`] for the consumer: a kind and a framing.
     ///
     /// # Errors
     /// As [`push`](Self::push).

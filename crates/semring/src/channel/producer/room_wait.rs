@@ -19,7 +19,7 @@ pub(super) struct RoomWait<'a> {
     interrupt: Arc<InterruptFlag>,
     target: WakeTarget,
     len: usize,
-    /// What the last check found.
+    /// The result of the last check.
     fate: ConsumerFate,
 }
 
@@ -42,7 +42,7 @@ impl<'a> RoomWait<'a> {
         }
     }
 
-    /// What the last check found out about the consumer.
+    /// The consumer's state at the last check.
     pub(super) fn fate(&self) -> ConsumerFate {
         self.fate
     }
@@ -82,7 +82,7 @@ impl Waiting for RoomWait<'_> {
     }
 
     fn sleep(&mut self, _: PeerCheck, timeout: Option<Duration>) -> Result<Waited, GuardError> {
-        // The last look may have found zeros, and nobody would wake us.
+        // The last look may have found zeros, and no peer would wake this sleeper.
         self.seat.ring().check()?;
         self.wakeup().wait(timeout)
     }
