@@ -1,4 +1,5 @@
-//! What the kernel is advised about a segment's pages, and what holds where it refuses the advice.
+//! The advice given to the kernel about a segment's pages, and the behaviour where it refuses the
+//! advice.
 
 use std::ptr::NonNull;
 
@@ -13,8 +14,8 @@ fn has_flag(base: NonNull<u8>, flag: &str) -> bool {
     flags.split(' ').any(|other| other == flag)
 }
 
-/// Forks. Whatever the child maps where the segment was, dropping its copy of the handle leaves alone. Ends
-/// with 0 if the child knows that it is one, and does not have the pages.
+/// Forks. Dropping the child's copy of the handle must not unmap a mapping that the child made at the
+/// segment's address. Ends with 0 if the child detects that it is one, and the pages are not mapped.
 fn fork_with(segment: Segment) -> Ended {
     let base = segment.base();
     in_child(move || {
@@ -77,7 +78,7 @@ fn a_child_is_known_where_advice_has_no_effect() {
     assert_eq!(ended, Ended::Code(0));
 }
 
-/// What a child unmaps is the ring, not what lies at its place by the time of the fork.
+/// A child unmaps the ring, not another mapping that was at its address at the time of the fork.
 #[test]
 fn pages_that_were_unmapped_before_a_fork_are_not_unmapped_in_the_child() {
     let ended = in_child(|| {

@@ -1,7 +1,7 @@
 //! Memory without a name or a descriptor, shared by a process and the children that it forks.
 //!
-//! The pages stay mapped in a child. What the parent's handles hold is the parent's, though: the child
-//! takes a [`Segment`] of its own over the same pages.
+//! The pages stay mapped in a child. The roles of the parent's handles are the parent's, though: the
+//! child takes a [`Segment`] of its own over the same pages.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ impl AnonymousObject {
     pub(super) fn create(request: &Request) -> Result<(Self, Segment)> {
         if request.uid.is_some() || request.gid.is_some() {
             return Err(MemoryError::Limit(
-                "anonymous memory has no owner: whoever was forked has it".to_owned(),
+                "anonymous memory has no owner: it is shared by forking".to_owned(),
             ));
         }
         let huge = request.pages == Pages::Reserved;

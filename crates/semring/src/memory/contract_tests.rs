@@ -1,4 +1,4 @@
-//! The contract of a backend (see the parent module), held for each place that a ring can lie in.
+//! The contract of a backend (see the parent module), tested for each kind of place.
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ pub(super) fn nameless() -> [Place; 2] {
     [Place::Memfd("contract".to_owned()), Place::Anonymous]
 }
 
-/// A place that no other test uses; what is made there is removed with it.
+/// A place that no other test uses; objects made there are removed with it.
 pub(super) struct Site {
     place: Place,
 }
@@ -75,7 +75,7 @@ impl Site {
         Object::open(&self.place, Access::ReadWrite)
     }
 
-    /// Whether anything is there, asked of the system and not of the code under test.
+    /// Whether an object is there, according to the system and not the code under test.
     fn exists(&self) -> bool {
         match &self.place {
             Place::Sysv(key) => Shm::open(*key).is_ok(),
@@ -122,7 +122,7 @@ fn set(segment: &Segment, offset: usize, value: u8) {
     unsafe { at.as_ptr().write_volatile(value) };
 }
 
-/// What the kernel says about the mapping at an address: the value of one field of smaps.
+/// The kernel's record of the mapping at an address: the value of one field of smaps.
 pub(super) fn smaps(base: NonNull<u8>, field: &str) -> String {
     let text = std::fs::read_to_string("/proc/self/smaps").unwrap();
     let start = format!("{:x}-", base.addr());
@@ -256,7 +256,7 @@ fn what_the_mode_forbids_is_denied() {
             let write = site.open();
             let read = Object::open(&site.place, Access::ReadOnly).and_then(|object| object.head());
             let denied = |error: Option<MemoryError>| matches!(error, Some(MemoryError::Denied(_)));
-            // A System V segment is found by anybody; reading or mapping it is refused.
+            // Every user can find a System V segment; reading or mapping it is refused.
             let write = write.and_then(|object| object.map(LEN, Access::ReadWrite).map(drop));
             u8::from(!denied(write.err()) || !denied(read.err()))
         });
@@ -274,7 +274,7 @@ fn a_taken_name_exists_and_a_free_one_is_not_found() {
         let second = NewObject::create(&site.place, &request(LEN))
             .and_then(|(new, _segment)| new.publish().map(drop));
         assert!(matches!(second, Err(MemoryError::Exists)), "{second:?}");
-        // The attempt has not touched what was there.
+        // The attempt has not changed the existing object.
         assert_eq!(site.open().unwrap().head().unwrap()[0], 42);
         object.unlink().unwrap();
         assert!(matches!(site.open(), Err(MemoryError::NotFound)));
@@ -385,7 +385,8 @@ fn what_can_not_hold_a_ring_is_named() {
     let _listener = std::os::unix::net::UnixListener::bind(socket.path()).unwrap();
     assert_eq!(types(&socket), ["a FIFO or a socket"; 2]);
 
-    // A link, also to something that would do: whoever can write /dev/shm must not choose our file.
+    // A link, also to a suitable file: a process that can write to /dev/shm must not choose the
+    // file.
     let target = Site::posix("target");
     let (_object, _segment) = target.create();
     let link = Site::posix("link");
@@ -414,7 +415,7 @@ fn a_size_beyond_all_memory_is_refused_with_both_numbers() {
     });
 }
 
-/// In a mount namespace of its own, /dev/shm is 1 MiB small: this test calls itself there.
+/// In a mount namespace of its own, in which /dev/shm has 1 MiB: this test runs itself there.
 #[test]
 fn a_full_file_system_answers_at_creation() {
     const INSIDE: &str = "SEMRING_TEST_SMALL_SHM";
@@ -446,13 +447,13 @@ fn a_full_file_system_answers_at_creation() {
         Err(MemoryError::NoSpace { asked, free, hint }) => {
             assert_eq!(asked, len as u64);
             assert!(hint.contains("/dev/shm") && hint.contains("sysv:"));
-            free.expect("statvfs tells")
+            free.expect("statvfs works")
         }
         other => panic!("{other:?}"),
     };
     assert_eq!(full(2 << 20), 1 << 20);
     assert!(!site.exists());
-    // What a failed attempt took it gave back: most of the megabyte can still be had.
+    // A failed attempt has freed its memory: most of the megabyte is still available.
     let (_object, segment) = {
         let (new, segment) = NewObject::create(&site.place, &request(900 << 10)).unwrap();
         (new.publish().unwrap(), segment)
@@ -496,7 +497,7 @@ fn the_kernel_tells_who_has_a_system_v_segment_attached() {
     drop(looking);
 }
 
-/// A mapping beyond the end of what others could truncate, and a copy of it.
+/// A mapping beyond the end of a file that other processes could truncate, and a copy of it.
 #[test]
 fn who_only_looks_at_a_truncated_file_does_not_fault() {
     for site in [Site::posix("cut"), Site::file("cut")] {
@@ -515,7 +516,7 @@ fn who_only_looks_at_a_truncated_file_does_not_fault() {
             (7, 6),
             "as far as it goes"
         );
-        // What looks at it changes nothing.
+        // Inspecting it changes nothing.
         set(&copy, 0, 9);
         assert_eq!(get(&segment, 0), 7);
     }
@@ -672,7 +673,7 @@ fn huge_pages_and_locked_memory_are_given_or_the_limit_is_named() {
         smaps(segment.base(), "Locked"),
         format!("{} kB", LEN / 1024)
     );
-    needs_root!("to become another user, whom the limit binds");
+    needs_root!("to become another user, to which the limit applies");
     let (_object, segment) = NewObject::create(&Place::Anonymous, &request(LEN)).unwrap();
     let ended = in_child(|| {
         testing::limit_locked_memory(8192);

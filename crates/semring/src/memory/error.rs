@@ -1,11 +1,11 @@
-//! Why memory can't be had or used, sorted by what the caller can do next.
+//! Why memory can't be allocated or used, grouped by what the caller can do next.
 
 use std::io;
 use std::path::Path;
 
 use crate::os::{errno, file, limits};
 
-/// What can go wrong with memory, before it is known what for.
+/// An error of memory, before the operation adds the address.
 #[derive(Debug)]
 pub(crate) enum MemoryError {
     /// There is no object of this name.
@@ -37,7 +37,7 @@ impl MemoryError {
         super::sysv::error_of(error, 0)
     }
 
-    /// Sorts an error of a call by what the caller can do next.
+    /// Converts an error of a system call, grouped by what the caller can do next.
     pub(super) fn of(call: &'static str, source: io::Error) -> Self {
         match source.raw_os_error() {
             Some(errno::ENOENT) => Self::NotFound,

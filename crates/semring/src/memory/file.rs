@@ -1,10 +1,11 @@
-//! A file that a ring lies in: in /dev/shm, anywhere else, or without any name (memfd).
+//! A file that holds a ring: in /dev/shm, in another directory, or without a name (memfd).
 //!
 //! A new file has no name until it is published (O_TMPFILE and a link, or a temporary name and a link),
-//! so a creator that dies leaves no half-made ring for others to find.
+//! so if a creator dies, no process finds a half-made ring.
 //!
-//! Whoever takes a role in the ring holds the file's lock, shared, for as long. Alone it is held by who
-//! makes the ring's guard anew: then nobody has a role, in whatever namespace, by the kernel's word.
+//! A process that takes a role in the ring holds the file's lock, shared, as long as it has the role. A
+//! process that makes a new guard holds it exclusively: then the kernel guarantees that no process has
+//! a role, in any namespace.
 
 use std::fs::{File, Metadata};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -24,14 +25,14 @@ use crate::os::{errno, file, limits, process};
 /// The byte that a remover of a ring without a guard locks. (Roles lock byte 0.)
 const REMOVER_BYTE: u64 = 1;
 
-/// What kind of file it is.
+/// The kind of file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Sort {
     /// In /dev/shm, under a ring's name.
     Posix,
     /// Anywhere.
     File,
-    /// Without a name, and of a size that nobody can change.
+    /// Without a name, and with a size that no process can change.
     Memfd,
 }
 
@@ -83,8 +84,8 @@ impl FileObject {
         Ok(Self::new(file, Some(path.to_owned()), sort))
     }
 
-    /// Opens what a descriptor leads to, by its link in /proc: a sealed memfd, or a file that has a name
-    /// somewhere. The open file description is a new one, because locks belong to it.
+    /// Opens the target of a descriptor's link in /proc: a sealed memfd, or a file that has a name. The
+    /// open file description is a new one, because locks belong to it.
     pub(super) fn of_descriptor(link: &Path, access: Access) -> Result<Self> {
         let file = file::follow(link, access == Access::ReadWrite)
             .map_err(|error| MemoryError::of("open", error))?;
@@ -129,7 +130,8 @@ impl FileObject {
         self.path.is_none()
     }
 
-    /// A descriptor for others. Its description is a new one: what they have must not hold our lock.
+    /// A descriptor to be passed on. Its description is a new one: the receiver must not hold this
+    /// object's lock.
     pub(super) fn passable(&self) -> Result<OwnedFd> {
         file::reopen(&self.file, true)
             .map(OwnedFd::from)
@@ -159,7 +161,7 @@ impl FileObject {
         Ok(bytes)
     }
 
-    /// Copies bytes into a private segment at the same offset, as far as the file goes.
+    /// Copies bytes into a private segment at the same offset, up to the end of the file.
     pub(super) fn copy_into(&self, segment: &Segment, offset: usize, len: usize) -> Result<()> {
         let end = (offset + len).min(segment.len());
         let mut at = offset;
@@ -223,7 +225,8 @@ impl FileObject {
                 )),
             };
         };
-        // Somebody may have removed the name and made another object: that one is not ours to remove.
+        // Another process may have removed the name and made a new object: that must not be removed
+        // here.
         if !self.has_its_name()? {
             return Ok(());
         }
@@ -235,9 +238,9 @@ impl FileObject {
         }
     }
 
-    /// Keeps other removers away until this is dropped; false if one is there. A shared lock, which a
-    /// process that may only read the file can hold, keeps nobody away: beside such locks the answer is true
-    /// without a lock of our own.
+    /// Excludes other removers until this is dropped; false if one is active. A shared lock, which a process
+    /// that may only read the file can hold, must not block removers: if there are such locks, the answer is
+    /// true without a lock.
     pub(super) fn try_lock(&self) -> Result<bool> {
         let call = |error| MemoryError::of("fcntl(F_OFD_SETLK)", error);
         if hold_byte(&self.file, REMOVER_BYTE, Hold::Alone).map_err(call)? {
@@ -252,7 +255,7 @@ impl FileObject {
         let _ = hold_byte(&self.file, REMOVER_BYTE, Hold::Not);
     }
 
-    /// Holds the lock, shared, for one more role; false while somebody makes the guard anew.
+    /// Takes the lock, shared, for one more role; false while another process makes a new guard.
     pub(super) fn enter(&self) -> Result<bool> {
         let mut roles = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
         if *roles == 0 && !self.lock(Hold::Shared)? {
@@ -271,7 +274,8 @@ impl FileObject {
         }
     }
 
-    /// Holds the lock alone; false if somebody has a role. For an object that nobody else has yet.
+    /// Takes the lock exclusively; false if a process has a role. For a new object it always
+    /// succeeds.
     pub(super) fn take_over(&self) -> Result<bool> {
         self.lock(Hold::Alone)
     }
@@ -412,7 +416,7 @@ impl NewFile {
         if in_memory && page == 1 {
             check_available(len)?;
         }
-        // A disk would be filled up to the last byte before it says no.
+        // A disk would be filled completely before the call fails.
         if free.is_some_and(|free| len > free) {
             return Err(no_space());
         }
@@ -456,7 +460,8 @@ impl NewFile {
     }
 
     pub(super) fn publish(mut self) -> Result<FileObject> {
-        // Whatever can fail comes before the name: with it the ring is there, and its set must stay.
+        // Every step that can fail comes before the name: once the ring has its name, its set must
+        // stay.
         let file = self
             .file
             .try_clone()
@@ -495,7 +500,7 @@ fn directory_of(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
 
-/// A new file under a name that nobody else takes, for file systems that have no unnamed ones.
+/// A new file under an unused name, for file systems without unnamed files.
 fn create_temporary(directory: &Path, mode: u32) -> Result<(File, PathBuf)> {
     let unique =
         u64::from_le_bytes(process::random().map_err(|error| MemoryError::of("getrandom", error))?);

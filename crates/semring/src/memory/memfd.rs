@@ -1,5 +1,5 @@
-//! Memory behind a descriptor (`memfd_create`), sealed: nobody can shrink or grow it, so nobody who has
-//! it mapped ever meets a page that is missing.
+//! Memory of a descriptor (`memfd_create`), sealed: no process can shrink or grow it, so a process that
+//! has it mapped never touches a missing page.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -12,7 +12,7 @@ use crate::os::memfd::{self, Huge, Seals};
 pub(super) const NO_SPACE: &str =
     "the machine, or the limit of this container, has no more memory: choose a smaller capacity";
 
-/// What the label of a ring begins with in /proc/PID/fd.
+/// The beginning of a ring's label in /proc/PID/fd.
 const LABEL: &str = "semring";
 
 pub(super) fn create(name: &str, request: &Request) -> Result<(NewFile, Segment)> {
@@ -35,7 +35,7 @@ pub(super) fn seal(file: &File) -> Result<()> {
     memfd::seal(file).map_err(|error| MemoryError::of("fcntl(F_ADD_SEALS)", error))
 }
 
-/// Refuses memory that whoever passed it could take away under us.
+/// Refuses memory whose size another process could change.
 pub(super) fn check_seals(file: &File) -> Result<()> {
     match memfd::seals(file) {
         Seals::Sized => Ok(()),

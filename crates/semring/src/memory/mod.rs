@@ -1,23 +1,26 @@
-//! Where the bytes live: one [`Segment`] whatever backs it, found and made through an [`Object`].
+//! The memory of a ring: one [`Segment`] type for all backends, found and made through an
+//! [`Object`].
 //!
 //! # The contract of a backend
-//! (held for each of them in `contract_tests`)
-//! * A new segment is all zero, and every page of it is real: a full file system or memory answers at
-//!   creation, with the size asked for, never with SIGBUS later. (A file on a disk has all its blocks.)
-//! * What one mapping stores, every other sees.
-//! * Mode and owner are exactly what was asked for, whatever the umask.
-//! * A name that is taken answers [`MemoryError::Exists`], a missing one [`MemoryError::NotFound`].
-//! * Removing takes the name away; mappings stay valid until they are dropped.
-//! * A forked child does not have the pages (those of anonymous memory it has), and dropping its copy of
-//!   the handle does nothing.
-//! * A core dump does not have the pages.
+//! (tested for each of them in `contract_tests`)
+//! * A new segment is all zero, and every page of it is allocated: if the file system or memory is
+//!   full, creation fails with the requested size; there is no SIGBUS later. (A file on a disk has all
+//!   its blocks.)
+//! * A store through one mapping is visible in all others.
+//! * Mode and owner are exactly the requested ones, independent of the umask.
+//! * Making a name that exists returns [`MemoryError::Exists`], opening a missing one
+//!   [`MemoryError::NotFound`].
+//! * Removing deletes the name; mappings stay valid until they are dropped.
+//! * In a forked child the pages are not mapped (except those of anonymous memory), and dropping its
+//!   copy of the handle does nothing.
+//! * A core dump does not contain the pages.
 //!
-//! # Who can take the memory away under its users
-//! Nobody, where its size can't change: System V segments, sealed memfds, anonymous memory. The file of a
-//! `posix:` or `file:` ring can be truncated by whoever may write it, and there is no seal against that. A
-//! user who touches a missing page goes on with zeros in a segment that says that it is
-//! [torn](Segment::is_torn). Those who only look copy
-//! what they read, with `pread` or through a pipe: nothing faults.
+//! # Truncation
+//! System V segments, sealed memfds and anonymous memory have a fixed size. The file of a `posix:` or
+//! `file:` ring can be truncated by every process that may write it, and there is no seal against that. If
+//! a user of the ring then touches a missing page, the whole segment is replaced by zeros and marked as
+//! [truncated](Segment::is_torn). Code that only inspects a ring copies its bytes, with `pread` or through
+//! a pipe, which never faults.
 #![allow(unsafe_code)]
 
 pub(crate) mod address;

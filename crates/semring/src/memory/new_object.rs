@@ -11,8 +11,8 @@ use crate::os::cgroup::{self, Room};
 use crate::os::memfd::HUGE_PAGE_BYTES;
 use crate::os::{mapping, process};
 
-/// Refuses ordinary memory that would wake the out-of-memory killer when it is populated. Others may take what was
-/// free between this and populating: then the killer comes all the same.
+/// Refuses ordinary memory that would trigger the out-of-memory killer when it is populated. Other processes may
+/// take the memory between this check and populating: then the killer is triggered all the same.
 pub(super) fn check_available(asked: u64) -> Result<()> {
     if let Some(Room { free, limit, file }) = cgroup::room()
         && asked > free
@@ -51,7 +51,7 @@ pub(super) fn check_huge_pages(len: usize) -> Result<()> {
     Ok(())
 }
 
-/// What pages a new ring gets.
+/// The kind of pages of a new ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum Pages {
     #[default]
@@ -62,12 +62,12 @@ pub(crate) enum Pages {
     Reserved,
 }
 
-/// What a new object is to be.
+/// The properties of a new object.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request {
     /// Bytes; with reserved huge pages rounded up to whole ones.
     pub(crate) len: usize,
-    /// Permission bits, whatever the umask.
+    /// Permission bits, independent of the umask.
     pub(crate) mode: u32,
     /// The owner, if not the caller.
     pub(crate) uid: Option<u32>,
@@ -76,7 +76,7 @@ pub(crate) struct Request {
     pub(crate) pages: Pages,
 }
 
-/// Makes the pages of a new segment real, of the kind asked for.
+/// Allocates the pages of a new segment, of the requested kind.
 pub(super) fn prepare(segment: &Segment, request: &Request, hint: &'static str) -> Result<()> {
     if request.pages == Pages::Transparent {
         let setting = process::shared_huge_pages();
@@ -144,7 +144,7 @@ impl NewObject {
         matches!(self, Self::File(new) if new.sort() != Sort::Posix)
     }
 
-    /// Who owns it and who may use it, before it is published.
+    /// Owner and permissions, before it is published.
     pub(crate) fn ownership(&self) -> Result<Ownership> {
         match self {
             Self::File(new) => new.ownership(),
@@ -178,7 +178,8 @@ impl NewObject {
         }
     }
 
-    /// Gives the object its name, or seals it. [`MemoryError::Exists`] if somebody else was first.
+    /// Gives the object its name, or seals it. [`MemoryError::Exists`] if another process was
+    /// faster.
     pub(crate) fn publish(self) -> Result<Object> {
         match self {
             Self::File(new) => new.publish().map(Object::File),

@@ -1,4 +1,4 @@
-//! A memory object that exists, found by its place.
+//! An existing memory object, found by its place.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ pub(crate) enum Access {
     ReadOnly,
 }
 
-/// Who owns an object and who may use it.
+/// Owner and permissions of an object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Ownership {
     pub(crate) uid: u32,
@@ -33,13 +33,13 @@ pub(crate) enum Object {
 }
 
 impl Object {
-    /// No object at all, for models: they never ask for its name, size or owner.
+    /// An object without any memory, for models: they never need its name, size or owner.
     #[cfg(all(test, semring_loom))]
     pub(crate) fn nowhere() -> Self {
         Self::Sysv(sysv::SysvObject::nowhere())
     }
 
-    /// Opens the object at a place. What has no name is not found by one.
+    /// Opens the object at a place. An object without a name can't be found by one.
     pub(crate) fn open(place: &Place, access: Access) -> Result<Self> {
         match place {
             Place::Posix(path) => file::FileObject::open(path, access, Sort::Posix).map(Self::File),
@@ -61,7 +61,7 @@ impl Object {
         }
     }
 
-    /// True if some process has the object mapped, as far as the kernel tells (System V only).
+    /// True if a process has the object mapped, according to the kernel (System V only).
     pub(crate) fn is_attached(&self) -> bool {
         match self {
             Self::Sysv(object) => object.is_attached(),
@@ -69,8 +69,8 @@ impl Object {
         }
     }
 
-    /// The first 4096 bytes, zero-filled where the object is shorter. Never faults. (Nobody opens
-    /// anonymous memory, so nobody asks for the head of it.)
+    /// The first 4096 bytes, zero-filled where the object is shorter. Never faults. (Not for
+    /// anonymous memory, which can't be opened.)
     pub(crate) fn head(&self) -> Result<Box<[u8; 4096]>> {
         match self {
             Self::File(object) => object.head(),
@@ -108,8 +108,9 @@ impl Object {
         }
     }
 
-    /// Keeps others who ask for it from removing an object whose guard is gone, until this is dropped;
-    /// false if somebody does so to us. A System V segment is removed by its id, which needs no lock.
+    /// Excludes other removers that also call this from removing an object whose guard is gone, until
+    /// it is dropped; false if another process has it. A System V segment is removed by its id, which
+    /// needs no lock.
     pub(crate) fn try_lock(&self) -> Result<bool> {
         match self {
             Self::File(object) => object.try_lock(),
@@ -140,7 +141,7 @@ impl Object {
         }
     }
 
-    /// What tells this object from others, copies among them, in a file's name.
+    /// Identifies this object among others, copies included, for use in a file's name.
     pub(crate) fn mark(&self) -> Result<String> {
         match self {
             Self::File(object) => Ok(object.sort().mark(object.inode()?)),
@@ -149,7 +150,7 @@ impl Object {
         }
     }
 
-    /// Takes the name away if it still means this object; gone already is fine.
+    /// Removes the name if it still leads to this object; a missing name is no error.
     pub(crate) fn unlink(&self) -> Result<()> {
         match self {
             Self::File(object) => object.unlink(),
@@ -174,7 +175,7 @@ impl Object {
         }
     }
 
-    /// True if the object had a name and has none any more: nobody else will find it.
+    /// True if the object had a name and has none any more: no other process will find it.
     pub(crate) fn is_unlinked(&self) -> bool {
         match self {
             Self::File(object) => object.is_unlinked(),
@@ -209,7 +210,7 @@ impl Object {
         matches!(self, Self::File(object) if !object.is_nameless() && matches!(object.has_its_name(), Ok(true)))
     }
 
-    /// True if the memory outlives its guard: then the guard is made anew when it is missing.
+    /// True if the memory outlives its guard: then a missing guard is made again.
     pub(crate) fn outlives_its_guard(&self) -> bool {
         matches!(self, Self::File(object) if object.sort() != Sort::Posix)
     }
@@ -223,7 +224,7 @@ impl Object {
         }
     }
 
-    /// Notes one more role of this process; false while somebody makes the guard anew.
+    /// Records one more role of this process; false while another process makes a new guard.
     pub(crate) fn enter(&self) -> Result<bool> {
         match self {
             Self::File(object) => object.enter(),
@@ -238,7 +239,7 @@ impl Object {
         }
     }
 
-    /// Keeps everybody from taking a role; false if somebody has one. Only for memory that
+    /// Prevents all processes from taking a role; false if a process has one. Only for memory that
     /// [outlives its guard](Self::outlives_its_guard).
     pub(crate) fn take_over(&self) -> Result<bool> {
         match self {
@@ -263,7 +264,8 @@ impl Object {
         }
     }
 
-    /// What to call an object that came without an address; the label is what its ring says.
+    /// A name for an object that was opened without an address; the label is the name in its
+    /// superblock.
     pub(crate) fn address(&self, label: &str) -> Address {
         match self {
             Self::File(object) if object.sort() != Sort::Memfd => {
@@ -273,7 +275,8 @@ impl Object {
         }
     }
 
-    /// A descriptor to pass on, of a description of its own; `None` for memory that has none.
+    /// A descriptor to be passed on, with a description of its own; `None` for memory without
+    /// descriptors.
     pub(crate) fn descriptor(&self) -> Result<Option<OwnedFd>> {
         match self {
             Self::File(object) => object.passable().map(Some),
@@ -299,7 +302,7 @@ impl Object {
     }
 }
 
-/// The object behind a descriptor that was received.
+/// The object of a descriptor that was received.
 pub(crate) fn received(file: &std::fs::File) -> Result<Object> {
     file::FileObject::of_received(file).map(Object::File)
 }
@@ -316,7 +319,7 @@ pub(crate) fn posix_places() -> Vec<Place> {
     posix::places()
 }
 
-/// Who owns what is at a place of POSIX or System V memory. Opens and attaches nothing.
+/// The owner of the object at a place of POSIX or System V memory. Opens and attaches nothing.
 pub(crate) fn owner_of(place: &Place) -> Result<u32> {
     match place {
         Place::Posix(path) => posix::owner_of(path),

@@ -11,7 +11,7 @@ pub(crate) const DIRECTORY: &str = "/dev/shm";
 pub(super) const NO_SPACE: &str = "enlarge it (mount -o remount,size=… /dev/shm; docker run --shm-size=…), choose a \
                                    smaller capacity, or use sysv:, memfd: or file:, which /dev/shm does not bound";
 
-/// Who owns the file of this name; links and other things than files are not looked at.
+/// The owner of the file of this name; links and objects other than files are ignored.
 pub(super) fn owner_of(path: &Path) -> Result<u32> {
     let metadata =
         std::fs::symlink_metadata(path).map_err(|error| MemoryError::of("lstat", error))?;

@@ -1,4 +1,4 @@
-//! Memory that a ring lies in, mapped into this process, whatever backs it.
+//! The memory of a ring, mapped into this process, for all backends.
 
 use std::io;
 use std::mem::ManuallyDrop;
@@ -18,7 +18,7 @@ use crate::sync::signals::SignalWord;
 
 pub(super) enum Backing {
     Mapping(Mapping),
-    /// Of a file that whoever may write it may truncate.
+    /// Of a file that can be truncated by every process that may write it.
     Truncatable(Mapping),
     Attached(Attachment),
     /// Shared with the handles of the process that this one was forked from, too.
@@ -65,8 +65,8 @@ impl Segment {
         if is_inherited && mapping::dont_fork(base, len).is_err() {
             sentinel.keep_from_children(base, len);
         }
-        // The messages of others are not for the core dump of this process. Where the kernel does not know the
-        // advice it is a matter of /proc/PID/coredump_filter.
+        // Messages do not belong into the core dump of this process. A kernel without this advice follows
+        // /proc/PID/coredump_filter.
         let _ = mapping::dont_dump(base, len);
         Ok(Self {
             backing: ManuallyDrop::new(backing),
@@ -77,8 +77,8 @@ impl Segment {
         })
     }
 
-    /// A mapping of a file, which nobody can truncate if it is `sealed`. That of another one becomes
-    /// [torn](Self::is_torn) then.
+    /// A mapping of a file. If the file is `sealed` it can't be truncated; otherwise truncation
+    /// makes the segment [truncated](Self::is_torn).
     pub(super) fn of_file(mapping: Mapping, sealed: bool) -> Result<Self> {
         if sealed {
             return Self::new(Backing::Mapping(mapping));
@@ -108,8 +108,8 @@ impl Segment {
         matches!(*self.backing, Backing::Private(_))
     }
 
-    /// In a forked child, which still has the pages of anonymous memory: a handle of its own to them.
-    /// `None` for other memory.
+    /// For a forked child, in which the pages of anonymous memory are still mapped: a segment of its
+    /// own over them. `None` for other memory.
     pub(crate) fn adopt(&self) -> Result<Option<Self>> {
         match &*self.backing {
             Backing::Anonymous(mapping) => Self::new(Backing::Anonymous(mapping.clone())).map(Some),
@@ -137,12 +137,12 @@ impl Segment {
         self.len
     }
 
-    /// What says whether the pages are there, for those who ask with each message.
+    /// The word that shows whether the pages are there, for code that checks it with each message.
     pub(crate) fn fate(&self) -> &SignalWord {
         self.sentinel.word()
     }
 
-    /// True while the pages are those of the ring: not in a forked child, and not once they are torn.
+    /// True while the pages are those of the ring: not in a forked child, and not after a truncation.
     #[inline(always)]
     pub(crate) fn is_intact(&self) -> bool {
         self.sentinel.is_intact()
@@ -171,7 +171,7 @@ impl Segment {
     /// Makes every page real now.
     pub(super) fn populate(&self) -> io::Result<()> {
         match mapping::populate(self.base, self.len) {
-            // Before Linux 5.14, in a sandbox or behind a filter there is no such advice: touch the pages.
+            // Before Linux 5.14, in a sandbox or under a filter there is no such advice: touch the pages.
             Err(error)
                 if matches!(
                     error.raw_os_error(),
@@ -181,7 +181,7 @@ impl Segment {
                 for page in (0..self.len).step_by(4096) {
                     // SAFETY: page < len, so inside the mapping.
                     let at = unsafe { self.base.byte_add(page) };
-                    // SAFETY: a fresh segment that only its creator knows; the byte is 0 and stays.
+                    // SAFETY: a new segment that no other process has; the byte is 0 and stays 0.
                     unsafe { at.as_ptr().write_volatile(0) };
                 }
                 Ok(())

@@ -1,5 +1,5 @@
-//! A stretch of shared memory that the kernel reads or writes in place: no reference to it is made, so
-//! a peer that writes it meanwhile changes bytes and nothing else.
+//! A range of shared memory that the kernel reads or writes in place: no reference to it is made, so a
+//! peer that writes it at the same time changes bytes and nothing else.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};

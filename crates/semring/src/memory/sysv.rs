@@ -1,7 +1,7 @@
 //! System V shared memory: a key, bounded by shmmax and shmall, not by /dev/shm.
 //!
-//! A segment is visible under its key from the moment it exists, so its state word and the creation
-//! lock of the guard decide whether it is a ring yet.
+//! A segment can be found under its key from the moment it exists, so its state word and the
+//! guard's creation lock show whether it is a ring yet.
 
 use std::ptr::NonNull;
 
@@ -130,9 +130,9 @@ impl SysvObject {
         self.shm.stat().is_ok_and(|stat| stat.attached > 0)
     }
 
-    /// The first page as it was at one moment: the segment has its name while its creator still writes,
-    /// so it is read until two looks in a row agree. (One that never does is somebody's own doing: then
-    /// any look will do.)
+    /// The first page as it was at one moment: the segment can be found while its creator still writes,
+    /// so it is read until two reads in a row are equal. (If that never happens, a process keeps
+    /// writing to it: then any read will do.)
     pub(super) fn head(&self) -> Result<Box<[u8; 4096]>> {
         const LOOKS: usize = 1000;
         let mut window = Window::open(&self.shm)?;
@@ -147,7 +147,7 @@ impl SysvObject {
         Ok(bytes)
     }
 
-    /// Copies bytes into a private segment at the same offset, as far as both go.
+    /// Copies bytes into a private segment at the same offset, up to the end of the shorter one.
     pub(super) fn copy_into(&self, segment: &Segment, offset: usize, len: usize) -> Result<()> {
         let len = len.min(segment.len().saturating_sub(offset));
         // SAFETY: the offset is not beyond the end of the segment.
@@ -182,9 +182,9 @@ impl SysvObject {
     }
 }
 
-/// A segment that is looked at. It is not known whether its pages are there, and the owner can take them away
-/// (MADV_REMOVE), so the kernel copies. Ordinary pages that nobody has written yet become zeros; no ring is
-/// made of huge ones, and those are not touched.
+/// A segment that is inspected. Its pages may be missing, and the owner can remove them at any time
+/// (MADV_REMOVE), so the kernel copies. Reading allocates ordinary pages that were never written; huge pages
+/// are not read, because no ring consists of them.
 struct Window {
     attachment: Attachment,
     peek: Peek,
@@ -210,10 +210,10 @@ impl Window {
         Ok(bytes)
     }
 
-    /// Copies bytes as far as the segment goes.
+    /// Copies bytes up to the end of the segment.
     ///
     /// # Safety
-    /// `to` must be valid for writes of `len` bytes that nobody else uses.
+    /// `to` must be valid for writes of `len` bytes, and not used by any other code.
     unsafe fn copy(&mut self, offset: usize, to: NonNull<u8>, len: usize) -> Result<()> {
         let offset = offset.min(self.attachment.len());
         let len = len.min(self.attachment.len() - offset);

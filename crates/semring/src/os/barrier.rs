@@ -1,4 +1,4 @@
-//! A full memory barrier on every CPU that runs a process which registered for it: `membarrier(2)`.
+//! A full memory barrier on every CPU that runs a registered process: `membarrier(2)`.
 
 use std::io;
 
@@ -29,8 +29,8 @@ pub(crate) fn is_available() -> bool {
     !cfg!(semring_loom) && membarrier(QUERY).is_ok_and(has)
 }
 
-/// Returns after every thread of every registered process has gone through a full memory barrier since
-/// the call began; about 0.4 µs, and 2 to 7 µs while one of them runs on another CPU.
+/// Returns after every thread of every registered process has executed a full memory barrier since the
+/// call began; about 0.4 µs, and 2 to 7 µs while one of them runs on another CPU.
 pub(crate) fn everywhere() -> io::Result<()> {
     membarrier(GLOBAL_EXPEDITED).map(drop)
 }

@@ -1,18 +1,18 @@
-//! Memory control groups (versions 1 and 2): how much memory the groups of this process still may have. What
-//! goes beyond is not refused by the kernel: it kills a process of the group.
+//! Memory control groups (versions 1 and 2): how much memory the groups of this process have left. Beyond
+//! that the kernel does not refuse memory; it kills a process of the group.
 //!
 //! Left out: `memory.high`, beyond which a group is slowed down.
 
 use std::path::{Path, PathBuf};
 
-/// What the group with the least room leaves.
+/// The group with the least memory left.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Room {
     /// Bytes: the limit, less what is used and could not be given back, with the swap that the group may use.
     pub(crate) free: u64,
     /// The group's limit in bytes.
     pub(crate) limit: u64,
-    /// The file that says the limit.
+    /// The file that holds the limit.
     pub(crate) file: PathBuf,
 }
 
@@ -104,7 +104,7 @@ impl Version {
         }
     }
 
-    /// What one group leaves.
+    /// The memory that one group has left.
     fn room(self, group: &Path, free_swap: u64) -> Option<Room> {
         let number = |name: &str| -> Option<u64> {
             let text = std::fs::read_to_string(group.join(name)).ok()?;
@@ -118,7 +118,7 @@ impl Version {
             };
             stat.lines().find_map(of_line).unwrap_or(0)
         };
-        // (Without a limit, version 2 says "max", version 1 a number that no machine has.)
+        // (Without a limit, version 2 has "max", version 1 a number beyond any machine's memory.)
         let limit = number(self.limit_file()).filter(|&limit| limit < 1 << 60)?;
         // Pages of files are given back when memory is short; those of shared memory are not among them.
         let (used, reclaimable) = match self {

@@ -1,18 +1,18 @@
-//! Programs that are started: what they inherit, and when they end.
+//! Started programs: the descriptors that they inherit, and their end.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Has the program that this command starts inherit a descriptor, and nobody else who is started meanwhile:
-/// here it stays close-on-exec. Gives the number that it has there, which is none of stdin, stdout, stderr.
-/// The descriptor is closed with the command.
+/// Lets the program that this command starts inherit a descriptor. No other program that is started at the
+/// same time inherits it: in this process it stays close-on-exec. Returns the number that it has in the
+/// program, which is none of stdin, stdout, stderr. The descriptor is closed with the command.
 pub(crate) fn pass_on(command: &mut Command, descriptor: OwnedFd) -> io::Result<RawFd> {
     // SAFETY: a descriptor that we hold, and a number.
     let number = unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3) };
     let number = super::check(number)?;
-    // SAFETY: a new descriptor that nobody else knows.
+    // SAFETY: a new descriptor, owned here.
     let passed = unsafe { OwnedFd::from_raw_fd(number) };
     let inherit = move || set_close_on_exec(passed.as_raw_fd(), false);
     // SAFETY: between fork and exec this makes a system call, and neither allocates nor locks.
@@ -64,7 +64,7 @@ mod tests {
         assert!(listed(&mut command));
         let mut other = Command::new("ls");
         other.arg("/proc/self/fd");
-        // Its own descriptor of the folder may have any number: look for what it leads to.
+        // Its own descriptor of the folder may have any number: look for the target of the link.
         let output = other.arg("-l").output().unwrap();
         assert!(
             !String::from_utf8_lossy(&output.stdout).contains(&format!(" {number} -> /dev/null"))

@@ -1,4 +1,4 @@
-//! Time: monotonic for waiting, real for the record.
+//! Time: the monotonic clock for waiting, the real-time clock for records.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -7,7 +7,7 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// Lets some time pass, for those who can only ask again.
+/// Sleeps for a time: for code that can only poll.
 pub(crate) fn nap(time: Duration) {
     std::thread::sleep(time);
 }

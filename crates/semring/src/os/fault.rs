@@ -1,10 +1,10 @@
-//! Outliving the truncation of a mapped file: a handler of SIGBUS that puts zeros in the place of the whole
-//! mapping, notes it in the mapping's [`Sentinel`], and lets the instruction go on.
+//! Surviving the truncation of a mapped file: a handler of SIGBUS that replaces the whole mapping by zeros,
+//! records that in the mapping's [`Sentinel`], and lets the instruction continue.
 //!
-//! A signal's action is the whole process's, so this one does as little as it can: a fault outside of the
-//! mappings that were entered here, or a SIGBUS that somebody sent, goes to whom it would have gone to
-//! before (the standard library's own handler among them), as if there were no handler of ours. What
-//! the program installs later takes its place.
+//! A signal's action belongs to the whole process, so this handler does as little as possible: a fault
+//! outside of the mappings registered here, or a SIGBUS that was sent by `kill`, is passed to the
+//! previous action (the standard library's handler among them), as if this handler did not exist. An
+//! action that the program installs later replaces this one.
 //!
 //! The handler takes no lock, allocates nothing, and calls mmap(2) only.
 
@@ -18,7 +18,7 @@ use crate::sync::signals::{Entry, Range, Ranges};
 /// The mappings that may lose their pages.
 static MAPPINGS: Ranges = Ranges::new();
 
-/// What was to happen on SIGBUS before we came.
+/// The action for SIGBUS before this handler was installed.
 static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
 
 /// The handler is there, or why it is not.
@@ -38,8 +38,8 @@ impl Watch {
     /// Begins to watch a private or shared mapping that is readable and writable.
     ///
     /// # Safety
-    /// Mapping and sentinel must outlive the watch, and nothing else may be mapped there meanwhile (but in
-    /// a forked child, whose sentinel says so).
+    /// Mapping and sentinel must outlive the watch, and nothing else may be mapped there meanwhile (except
+    /// in a forked child, whose sentinel is marked).
     pub(crate) unsafe fn new(
         base: NonNull<u8>,
         len: usize,
@@ -69,8 +69,9 @@ fn install() -> io::Result<()> {
     let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = on_sigbus;
     let mut ours = *before;
     ours.sa_sigaction = handler as usize;
-    // On the alternate stack, where a thread has one. Not masked while it runs: a handler of another
-    // signal that interrupts it may meet a missing page, too. What was to be restarted still is.
+    // On the alternate stack, where a thread has one. SIGBUS is not masked while it runs: a handler
+    // of another signal that interrupts it may touch a missing page, too. Interrupted calls are
+    // restarted if they were before.
     ours.sa_flags =
         libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER | before.sa_flags & libc::SA_RESTART;
     // SAFETY: the mask is ours and whole.
@@ -78,7 +79,7 @@ fn install() -> io::Result<()> {
     action(Some(&ours)).map(drop)
 }
 
-/// Sets what is to happen on SIGBUS, if anything is given; gives what was to happen.
+/// Sets the action for SIGBUS, if one is given; returns the previous one.
 fn action(new: Option<&libc::sigaction>) -> io::Result<libc::sigaction> {
     let mut old = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
     let new = new.map_or(std::ptr::null(), std::ptr::from_ref);
@@ -125,8 +126,8 @@ fn mend(info: *mut libc::siginfo_t) -> bool {
     // First, so that no other thread takes the zeros for anything.
     // SAFETY: as above.
     unsafe { tear_at(range.word) };
-    // SAFETY: exactly the pages of a mapping that is in use by the instruction that faulted; whoever else
-    // uses it finds zeros, which its users are prepared for as for any other bytes.
+    // SAFETY: exactly the pages of a mapping that is in use by the instruction that faulted; other users
+    // of the mapping read zeros, and must accept any bytes anyway.
     let zeros = unsafe {
         libc::mmap(
             std::ptr::with_exposed_provenance_mut(range.start),
@@ -170,14 +171,15 @@ fn pass_on(
     }
 }
 
-/// Masks what the kernel would have masked for this action; returning from the handler undoes it.
+/// Blocks the signals that the kernel would have blocked for this action; returning from the
+/// handler undoes it.
 fn mask_as(action: &libc::sigaction, signal: libc::c_int) {
     let mut mask = action.sa_mask;
     if action.sa_flags & libc::SA_NODEFER == 0 {
         // SAFETY: a copy of our own.
         unsafe { libc::sigaddset(&mut mask, signal) };
     }
-    // SAFETY: the mask is whole; the old one is not asked for.
+    // SAFETY: the mask is initialised; the old one is not requested.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &mask, std::ptr::null_mut()) };
 }
 
@@ -191,11 +193,11 @@ fn call(
     type Plain = extern "C" fn(libc::c_int);
     type WithInfo = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
     if flags & libc::SA_SIGINFO == 0 {
-        // SAFETY: neither SIG_DFL nor SIG_IGN, so whoever installed it gave a function of this type.
+        // SAFETY: neither SIG_DFL nor SIG_IGN, so it is a function of this type.
         let handler = unsafe { std::mem::transmute::<usize, Plain>(handler) };
         handler(signal);
     } else {
-        // SAFETY: as above, and SA_SIGINFO says of which type.
+        // SAFETY: as above, and SA_SIGINFO means this type.
         let handler = unsafe { std::mem::transmute::<usize, WithInfo>(handler) };
         handler(signal, info, context);
     }

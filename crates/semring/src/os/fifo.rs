@@ -1,5 +1,5 @@
-//! Pipes that can be opened again: FIFOs, and pipes without a name behind a handle. A byte in one is a
-//! token, its hanging up is the end of whoever had it open for writing.
+//! Pipes that can be opened again: FIFOs, and pipes without a name, reached through a handle. A byte
+//! in a pipe is a token. A hang-up means that the process that had it open for writing has ended.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -12,10 +12,11 @@ use super::file::of_own_link;
 /// Which end of a pipe.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum End {
-    /// Sees the pipe hang up when nobody has it open for writing any more. Opening it never waits.
+    /// Sees the pipe hang up when no process has it open for writing any more. Opening it never
+    /// waits.
     Read,
-    /// Reads and writes: opening it never waits for anybody, and writing never meets a missing reader
-    /// (so never SIGPIPE).
+    /// Reads and writes: opening it never waits, and writing never finds a missing reader (so never
+    /// SIGPIPE).
     Both,
 }
 
@@ -29,7 +30,7 @@ impl End {
     }
 }
 
-/// Makes a FIFO in a directory, of this mode whatever the umask.
+/// Makes a FIFO in a directory, with this mode independent of the umask.
 pub(crate) fn make(directory: &File, name: &CStr, mode: u32) -> io::Result<()> {
     let directory = directory.as_raw_fd();
     // SAFETY: a descriptor that we hold, and a string that ends in zero.
@@ -46,7 +47,7 @@ pub(crate) fn open_at(directory: &File, name: &CStr, end: End) -> io::Result<Fil
         // SAFETY: a descriptor that we hold, and a string that ends in zero.
         super::check(unsafe { libc::openat(directory.as_raw_fd(), name.as_ptr(), flags) })
     })?;
-    // SAFETY: a new descriptor that nobody else knows.
+    // SAFETY: a new descriptor, owned here.
     let file = unsafe { File::from_raw_fd(number) };
     if !file.metadata()?.file_type().is_fifo() {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -59,7 +60,7 @@ pub(crate) fn anonymous() -> io::Result<File> {
     let mut ends = [0; 2];
     // SAFETY: room for two descriptors.
     super::check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
-    // SAFETY: new descriptors that nobody else knows, each closed once.
+    // SAFETY: new descriptors, owned here, each closed once.
     let ends = ends.map(|number| unsafe { File::from_raw_fd(number) });
     std::fs::OpenOptions::new()
         .read(true)
@@ -68,7 +69,7 @@ pub(crate) fn anonymous() -> io::Result<File> {
         .map_err(of_own_link)
 }
 
-/// Opens an end of the pipe behind a handle.
+/// Opens an end of the pipe of a handle.
 pub(crate) fn reopen(handle: &File, end: End) -> io::Result<File> {
     super::retry(|| {
         std::fs::OpenOptions::new()
@@ -100,8 +101,8 @@ pub(crate) fn take_tokens(file: &File) -> io::Result<bool> {
     loop {
         match super::retry(|| (&*file).read(&mut bytes)) {
             Ok(0) => return Ok(any),
-            // Less than there was room for: it is empty, or somebody has just put in one more, which
-            // counts as coming later.
+            // Fewer than requested: the pipe is empty, or a token was written just now, which counts
+            // as coming later.
             Ok(got) if got < bytes.len() => return Ok(true),
             Ok(_) => any = true,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(any),
@@ -124,8 +125,8 @@ mod tests {
     use std::os::fd::AsFd;
     use std::time::Duration;
 
-    /// In a process of its own, as the next one: children that tests beside these fork have copies of their
-    /// ends until they end themselves.
+    /// In a process of its own, as the next test: children that concurrent tests fork have copies of the
+    /// ends until they end.
     #[test]
     fn a_pipe_hangs_up_for_its_readers_once_and_not_while_it_has_a_writer() {
         let ended = in_child(|| {
@@ -134,7 +135,7 @@ mod tests {
             let poller = Poller::new().unwrap();
             poller.add(reader.as_fd(), Interest::HangUp).unwrap();
             let now = || poller.wait(Some(Duration::ZERO)).unwrap();
-            // A pipe without a name, which nobody has opened yet, counts as hung up.
+            // A pipe without a name that no process has opened yet counts as hung up.
             now();
             for _ in 0..3 {
                 let writer = reopen(&pipe, End::Both).unwrap();
@@ -144,7 +145,7 @@ mod tests {
                 assert!(!now());
                 drop(second);
                 assert!(now());
-                assert!(!now(), "told once");
+                assert!(!now(), "reported once");
             }
             0
         });

@@ -8,7 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-/// A new file without a name in this directory (O_TMPFILE): gone by itself if its maker dies.
+/// A new file without a name in this directory (O_TMPFILE): the kernel removes it if its creator
+/// dies.
 pub(crate) fn create_unnamed(directory: &Path, mode: u32) -> io::Result<File> {
     let file = super::retry(|| {
         OpenOptions::new()
@@ -45,7 +46,7 @@ fn make_in(directory: &File, name: &CStr, how: libc::c_int, mode: u32) -> io::Re
         // SAFETY: a descriptor that we hold, and a string that ends in zero.
         super::check(unsafe { libc::openat(directory.as_raw_fd(), name.as_ptr(), flags, mode) })
     })?;
-    // SAFETY: a new descriptor that nobody else knows.
+    // SAFETY: a new descriptor, owned here.
     Ok(unsafe { File::from_raw_fd(number) })
 }
 
@@ -66,8 +67,8 @@ pub(crate) fn create_named(path: &Path, mode: u32) -> io::Result<File> {
     Ok(file)
 }
 
-/// Gives the file exactly this mode, whatever the umask. EOPNOTSUPP on a file system that keeps no modes
-/// (vfat), for a file of our own.
+/// Gives the file exactly this mode, independent of the umask. EOPNOTSUPP for the caller's own file on a
+/// file system without modes (vfat).
 pub(crate) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
     match file.set_permissions(Permissions::from_mode(mode)) {
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
@@ -95,7 +96,7 @@ pub(crate) fn open(path: &Path, writable: bool) -> io::Result<File> {
     })
 }
 
-/// Opens what a link such as `/proc/PID/fd/N` leads to; never blocks on a FIFO.
+/// Opens the target of a link such as `/proc/PID/fd/N`; never blocks on a FIFO.
 pub(crate) fn follow(path: &Path, writable: bool) -> io::Result<File> {
     super::retry(|| {
         OpenOptions::new()
@@ -126,7 +127,7 @@ pub(super) fn of_own_link(error: io::Error) -> io::Error {
 pub(crate) fn inheritable(descriptor: BorrowedFd<'_>) -> io::Result<File> {
     // SAFETY: a descriptor that we hold, and a number.
     let number = super::check(unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_DUPFD, 3) })?;
-    // SAFETY: a new descriptor that nobody else knows.
+    // SAFETY: a new descriptor, owned here.
     Ok(unsafe { File::from_raw_fd(number) })
 }
 
@@ -182,7 +183,8 @@ pub(crate) fn link_in(file: &File, directory: &File, name: &CStr) -> io::Result<
     link_at(file, directory.as_raw_fd(), name)
 }
 
-/// True if a hard link was refused for what it is.
+/// True if the error means that the file system has no hard links, or that this one is not
+/// permitted.
 pub(crate) fn has_no_links(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -239,8 +241,8 @@ fn reserve(file: &File, len: u64) -> io::Result<()> {
         };
         match super::check(result) {
             Ok(_) => at += bytes,
-            // A tmpfs gives back what it has of an interrupted call: where signals come often, only small
-            // steps come to an end.
+            // A tmpfs frees what an interrupted call has allocated: where signals come often, only small
+            // steps complete.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 step = (step / 2).max(SMALLEST);
             }
@@ -261,7 +263,7 @@ fn write_zeros(file: &File, len: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// What a file system has left, where it has limits.
+/// The free space of a file system, if it has limits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Space {
     pub(crate) bytes: Option<u64>,
@@ -269,8 +271,8 @@ pub(crate) struct Space {
     pub(crate) inodes: Option<u64>,
 }
 
-/// Asks the file system that the path is on. One without limits (ramfs, a tmpfs of size 0) says that it has 0
-/// of 0.
+/// The free space of the file system that holds the path. One without limits (ramfs, a tmpfs of size 0)
+/// reports 0 of 0.
 pub(crate) fn space(path: &Path) -> io::Result<Space> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
@@ -284,7 +286,7 @@ pub(crate) fn space(path: &Path) -> io::Result<Space> {
     })
 }
 
-/// What kind of file system a file is on, and the size of its blocks.
+/// The type of a file's file system, and the size of its blocks.
 fn file_system(file: &File) -> io::Result<(i64, usize)> {
     let mut stat = std::mem::MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: a descriptor that we hold; the buffer is ours.
@@ -333,8 +335,8 @@ pub(crate) fn path_identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// Minor device number and inode of a directory, if its file system has no device of its own (as a
-/// tmpfs): while it is mounted, no other directory has the same two.
+/// Minor device number and inode of a directory, if its file system has no device of its own (such
+/// as a tmpfs): while it is mounted, no other directory has the same two.
 pub(crate) fn tmpfs_directory(path: &Path) -> Option<(u64, u64)> {
     let metadata = std::fs::metadata(path).ok()?;
     let device = metadata.dev();
@@ -413,7 +415,7 @@ pub(crate) fn open_in(directory: &File, name: &CStr, writable: bool) -> io::Resu
         // SAFETY: a descriptor that we hold, and a string that ends in zero.
         super::check(unsafe { libc::openat(directory.as_raw_fd(), name.as_ptr(), flags) })
     })?;
-    // SAFETY: a new descriptor that nobody else knows.
+    // SAFETY: a new descriptor, owned here.
     Ok(unsafe { File::from_raw_fd(number) })
 }
 
@@ -427,7 +429,7 @@ pub(crate) fn unlink_in(directory: &File, name: &CStr) -> io::Result<bool> {
     }
 }
 
-/// What a link of /proc says about an open file: its path, if it has one.
+/// The target of an open file's link in /proc: its path, if it has one.
 pub(crate) fn path_of(file: &File) -> io::Result<std::path::PathBuf> {
     std::fs::read_link(own_link(file.as_raw_fd())).map_err(of_own_link)
 }

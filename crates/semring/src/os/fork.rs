@@ -1,17 +1,16 @@
-//! What a forked child does not keep: descriptors, the pages of rings, what the kernel is to undo.
+//! Removes from a forked child what belongs to its parent alone: descriptors, the pages of rings,
+//! undo values.
 //!
-//! The kernel takes a process for gone when the last descriptor of its locks and pipes is closed, so a
-//! child that inherits them keeps its dead parent alive to everybody else. `O_CLOEXEC` helps those that
-//! exec. For the others a handler of `pthread_atfork` puts a descriptor of nothing in the place of each such
-//! descriptor: the numbers stay taken, so that whoever still closes them in the child closes nothing
-//! else. A child made by a bare `clone(2)` call is not seen, and neither is one that is about to exec
-//! (`posix_spawn`): for that moment it keeps pipes from hanging up, and locks held unless they are
-//! [given back](Private::release).
+//! A process counts as gone when the last descriptor of its locks and pipes is closed. So a child that
+//! inherits them makes its dead parent seem alive. `O_CLOEXEC` helps for children that exec. For the others
+//! a handler of `pthread_atfork` replaces each such descriptor by one of the null device: the numbers stay
+//! in use, so that code in the child that closes them closes nothing else. A child made by a bare `clone(2)`
+//! call is not covered, and neither is one that is about to exec (`posix_spawn`): until then it keeps pipes
+//! from hanging up, and locks held unless they are [released](Private::release).
 //!
-//! The same handler writes into each [sentinel](super::sentinel) that this is a child, and unmaps the ring's
-//! pages where the kernel would not keep them from children. The kernel is asked for both first (it sees
-//! the children of a bare `clone`, too), but gVisor and user-mode emulators refuse it, or only say that they
-//! do it.
+//! The same handler marks each [sentinel](super::sentinel) as a child's, and unmaps the ring's pages where
+//! the kernel does not do it. The kernel is used for both first (that also covers children of a bare
+//! `clone`), but gVisor and user-mode emulators refuse it, or only pretend to do it.
 
 use std::cell::UnsafeCell;
 use std::fs::File;
@@ -31,13 +30,13 @@ pub(crate) struct Private {
     owner: u32,
 }
 
-/// What the handlers need, under a lock that is held while a process forks.
+/// The data of the handlers, under a lock that is held while a process forks.
 struct Registry {
     lock: UnsafeCell<libc::pthread_mutex_t>,
     numbers: UnsafeCell<Vec<RawFd>>,
     sentinels: UnsafeCell<Vec<Marked>>,
     owed: UnsafeCell<Owed>,
-    /// What is put there, while there are numbers.
+    /// The replacement for descriptors, as long as there is one.
     null: UnsafeCell<Option<OwnedFd>>,
 }
 
@@ -91,8 +90,8 @@ extern "C" fn in_child() {
         unsafe { (*word).set_forked() };
         if let Some((start, len)) = *pages {
             let start = std::ptr::with_exposed_provenance_mut(start);
-            // SAFETY: a mapping of the parent's, of which this child has a copy that nobody uses: the sentinel
-            // says so.
+            // SAFETY: a mapping of the parent's, of which this child has a copy that is not used: the sentinel
+            // is marked.
             unsafe { libc::munmap(start, len) };
         }
     }
@@ -103,11 +102,11 @@ extern "C" fn in_child() {
     unlock();
 }
 
-/// A descriptor that holds nothing and that nobody else has (a system may lack the null device).
+/// A descriptor that holds nothing and is not shared (a system may lack the null device).
 fn nothing() -> io::Result<OwnedFd> {
     // SAFETY: takes numbers only.
     let number = super::check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) })?;
-    // SAFETY: a new descriptor that nobody else knows.
+    // SAFETY: a new descriptor, owned here.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
@@ -130,7 +129,7 @@ fn with_sentinels<R>(action: impl FnOnce(&mut Vec<Marked>) -> R) -> R {
     result
 }
 
-/// Does something to the count of what the kernel is to undo, with the lock held.
+/// Changes the record of this process's undo values, with the lock held.
 pub(super) fn with_owed<R>(action: impl FnOnce(&mut Owed) -> R) -> R {
     enter();
     // SAFETY: the lock is held, and nothing else has a reference.
@@ -196,8 +195,8 @@ impl Private {
         self.file.as_ref().expect("it is there until drop")
     }
 
-    /// Gives back the locks that it holds, whoever has a copy just now. Not in a child, which may have a copy
-    /// (a bare `clone` calls no handlers): they are the parent's.
+    /// Releases the locks that it holds, even if another process has a copy of the descriptor just now. Not
+    /// in a child, which may have a copy (a bare `clone` calls no handlers): the locks are the parent's.
     pub(crate) fn release(&self) {
         if self.owner == super::process::id() {
             let _ = release(self.file());
@@ -242,7 +241,7 @@ mod tests {
         let poller = Poller::new().unwrap();
         poller.add(reader.as_fd(), Interest::HangUp).unwrap();
         let writer = Private::open(|| fifo::reopen(&pipe, End::Both)).unwrap();
-        // SAFETY: the child makes only calls that are safe behind fork: pause is a bare system call.
+        // SAFETY: the child makes only calls that are safe after fork: pause is a bare system call.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
             loop {
@@ -253,7 +252,7 @@ mod tests {
         drop(writer);
         // With the child's copy this would be the time-out.
         let woken = poller.wait(Some(Duration::from_secs(60))).unwrap();
-        // SAFETY: our own child, which nobody has waited for.
+        // SAFETY: this process's child, not reaped yet.
         unsafe { libc::kill(pid, libc::SIGKILL) };
         let mut status = 0;
         // SAFETY: our own child; status is ours.

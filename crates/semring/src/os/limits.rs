@@ -1,8 +1,8 @@
-//! What this process may have (`getrlimit`), and what the kernel has of semaphores.
+//! The limits of this process (`getrlimit`), and the kernel's limits for semaphores.
 
 use std::io;
 
-/// Asks for a soft limit; `None` without one.
+/// Reads a soft limit; `None` without one.
 macro_rules! soft_limit {
     ($resource:ident) => {{
         let mut limit = std::mem::MaybeUninit::<libc::rlimit>::uninit();
@@ -51,7 +51,7 @@ pub(crate) fn without_file_size_signal<T>(call: impl FnOnce() -> io::Result<T>) 
 struct Blocked {
     signal: libc::sigset_t,
     before: libc::sigset_t,
-    /// Somebody else's signal waited already: it stays.
+    /// The signal was already pending before: it stays.
     was_pending: bool,
 }
 
@@ -89,7 +89,7 @@ impl Blocked {
             tv_sec: 0,
             tv_nsec: 0,
         };
-        // SAFETY: set and time are ours; no details are asked for.
+        // SAFETY: set and time are local; no details are requested.
         unsafe {
             libc::sigtimedwait(
                 &raw const self.signal,

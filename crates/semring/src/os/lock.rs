@@ -1,5 +1,5 @@
 //! Locks of an open file description: the kernel releases them when the last descriptor of it is closed,
-//! whatever ended the process. They see through pid and IPC namespaces.
+//! however the process ended. They work across pid and IPC namespaces.
 
 use std::fs::File;
 use std::io;
@@ -15,8 +15,8 @@ pub(crate) enum Hold {
     Not,
 }
 
-/// Changes what this description holds of the file's first byte (locks are advice: nobody is kept from
-/// the byte itself); never waits. False if somebody else's lock is in the way.
+/// Changes this description's lock on the file's first byte (the lock is advisory: it does not
+/// restrict access to the byte); never waits. False if another description's lock is in the way.
 pub(crate) fn hold(file: &File, hold: Hold) -> io::Result<bool> {
     hold_byte(file, 0, hold)
 }
@@ -87,7 +87,7 @@ mod tests {
     use crate::os::testing::{Ended, in_child};
     use crate::os::{file, memfd};
 
-    /// In a process of its own: children that tests beside this one fork have copies of its descriptors
+    /// In a process of its own: children that concurrent tests fork have copies of its descriptors
     /// until they end, and so the locks.
     #[test]
     fn a_lock_belongs_to_the_description_and_not_to_the_process() {

@@ -14,8 +14,8 @@ pub(crate) struct Mapping {
     len: usize,
 }
 
-// SAFETY: a mapping belongs to the process, not to a thread; what is done with its bytes is decided
-// by those who hold the pointer.
+// SAFETY: a mapping belongs to the process, not to a thread; the holders of the pointer are
+// responsible for access to the bytes.
 unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
@@ -128,7 +128,7 @@ pub(crate) fn populate_for_reading(base: NonNull<u8>, len: usize) -> io::Result<
 /// True if the mapping is made of reserved huge pages: its first ordinary page can't have advice of its own.
 /// Touches no page.
 pub(crate) fn has_huge_pages(base: NonNull<u8>) -> bool {
-    // Whether this kernel knows the advice at all.
+    // Whether this kernel supports the advice.
     static KNOWN: LazyLock<bool> =
         LazyLock::new(|| Mapping::private(1).is_ok_and(|page| advise_first_page(page.base())));
     !advise_first_page(base) && *KNOWN
@@ -141,7 +141,7 @@ fn advise_first_page(base: NonNull<u8>) -> bool {
     !matches!(super::check(advised), Err(error) if error.raw_os_error() == Some(libc::EINVAL))
 }
 
-/// Asks for transparent huge pages.
+/// Requests transparent huge pages.
 pub(crate) fn advise_huge(base: NonNull<u8>, len: usize) -> io::Result<()> {
     // SAFETY: changes no byte; the range is a mapping that the caller holds.
     super::check(unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_HUGEPAGE) })?;

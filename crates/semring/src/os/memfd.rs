@@ -36,13 +36,13 @@ pub(crate) fn create(label: &CStr, mode: u32, huge: Option<Huge>) -> io::Result<
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => make(flags)?,
         other => other?,
     };
-    // SAFETY: a new descriptor that nobody else knows.
+    // SAFETY: a new descriptor, owned here.
     let file = unsafe { File::from_raw_fd(fd) };
     super::file::set_mode(&file, mode)?;
     Ok(file)
 }
 
-/// From here on the file keeps its size, whoever has it, and these seals.
+/// Fixes the size of the file and its seals for ever, for all processes that have it.
 pub(crate) fn seal(file: &File) -> io::Result<()> {
     let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
     // SAFETY: a descriptor that we hold, and a number.
@@ -50,16 +50,16 @@ pub(crate) fn seal(file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// What is known about a file's seals.
+/// The seals of a file, as far as they matter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Seals {
-    /// It can neither shrink nor grow, and nobody can change that.
+    /// The file can neither shrink nor grow, and no process can change that.
     Sized,
     /// It lacks some of these seals, or its file system has none.
     Missing,
 }
 
-/// Asks for the seals.
+/// Reads the seals.
 pub(crate) fn seals(file: &File) -> Seals {
     let wanted = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
     // SAFETY: a descriptor that we hold.

@@ -1,8 +1,9 @@
-//! Every system call of this crate, as safe thin functions that give `io::Error`. System V calls come
-//! from the `sysv-ipc` crate and are named here only, so that the layers above see one door.
+//! Every system call of this crate, as a thin safe function that returns `io::Error`. System V calls
+//! come from the `sysv-ipc` crate and are only re-exported here, so that all system calls are in one
+//! module.
 //!
-//! Left out: any policy. A function here makes one call (retried on EINTR where that is all a caller
-//! could do) and says what happened.
+//! Left out: any policy. A function here makes one call (repeated on EINTR where no caller could do
+//! anything else) and returns the result.
 #![allow(unsafe_code)]
 
 pub(crate) mod barrier;
@@ -28,7 +29,7 @@ pub(crate) mod testing;
 pub(crate) mod undo;
 pub(crate) mod watch;
 
-/// The error numbers that the layers above tell apart.
+/// The error numbers that the layers above distinguish.
 pub(crate) mod errno {
     pub(crate) use libc::{
         E2BIG, EACCES, EAGAIN, EDQUOT, EEXIST, EFAULT, EFBIG, EIDRM, EINVAL, EIO, EISDIR, ELOOP,

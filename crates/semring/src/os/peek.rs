@@ -1,14 +1,15 @@
 //! Reading pages of a mapping that may not be there. A load from a page that the kernel can't provide (a
-//! huge page from an empty pool, memory beyond a control group's limit) is a SIGBUS. The kernel itself
-//! gets an error instead: here it copies the bytes into a pipe and back.
+//! huge page from an empty pool, memory beyond a control group's limit) is a SIGBUS. A system call that
+//! reads the page fails with an error instead: so write(2) copies the bytes into a pipe here, and
+//! read(2) back.
 //!
-//! `process_vm_readv` would need one call, but sandboxes forbid it together with debuggers.
+//! `process_vm_readv` would need one call, but sandboxes often forbid it, because debuggers use it.
 
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 
-/// What an empty pipe always has room for (PIPE_BUF).
+/// An empty pipe always has room for this many bytes (PIPE_BUF).
 const CHUNK: usize = 4096;
 
 /// A pipe for copying.

@@ -1,4 +1,4 @@
-//! Sleeping until one of several pipes has something to say (epoll).
+//! Sleeping until one of several pipes has an event (epoll).
 
 use std::fs::File;
 use std::io;
@@ -9,14 +9,14 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(crate) struct Poller(File);
 
-/// What to be woken by.
+/// The event that wakes a sleeper.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Interest {
     /// There are tokens, for as long as there are.
     Tokens,
-    /// It hung up, told once for each time.
+    /// The pipe hung up; reported once for each time.
     HangUp,
-    /// There is something new to read, told once for each piece, read or not.
+    /// A token was written; reported once for each write, whether it is read or not.
     News,
 }
 
@@ -27,7 +27,7 @@ impl Poller {
     pub(crate) fn new() -> io::Result<Self> {
         // SAFETY: takes a flag only.
         let number = super::check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
-        // SAFETY: a new descriptor that nobody else knows.
+        // SAFETY: a new descriptor, owned here.
         Ok(Self(unsafe { File::from_raw_fd(number) }))
     }
 
@@ -65,7 +65,8 @@ impl Poller {
             if got < AT_ONCE {
                 return Ok(any);
             }
-            // Told once each: none may stay behind, or the next sleep would be none.
+            // Each event is reported once: all must be read, or the next sleep would return at
+            // once.
             timeout = Some(Duration::ZERO);
         }
     }
@@ -78,7 +79,7 @@ impl Poller {
             tv_nsec: timeout.subsec_nanos().into(),
         });
         if let Some(time) = time.filter(|time| time.tv_sec != 0 || time.tv_nsec != 0) {
-            // SAFETY: room for so many events, and a time that lives through the call.
+            // SAFETY: room for so many events, and a time that outlives the call.
             let got = unsafe {
                 libc::syscall(
                     libc::SYS_epoll_pwait2,
@@ -92,7 +93,7 @@ impl Poller {
             };
             match super::check(got as libc::c_int) {
                 Ok(got) => return Ok(got as usize),
-                // Before Linux 5.11, or a filter that does not know it.
+                // Before Linux 5.11, or under a seccomp filter without this call.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {}
                 Err(error) => return Err(error),
             }

@@ -1,4 +1,4 @@
-//! Who we are, who somebody else is, and random bytes.
+//! Identity and state of processes, properties of the machine, and random bytes.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -9,7 +9,7 @@ pub(crate) fn id() -> u32 {
     std::process::id()
 }
 
-/// True if no other thread is there; false also where that can't be told.
+/// True if the process has no other thread; false also where that can't be found out.
 pub(crate) fn has_one_thread() -> bool {
     std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
 }
@@ -55,7 +55,7 @@ pub(crate) fn random<const N: usize>() -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// What the kernel's process table says about a pid.
+/// The state of a pid in the kernel's process table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fate {
     /// It runs (or is stopped), and no kill is on its way.
@@ -64,7 +64,7 @@ pub(crate) enum Fate {
     Dying,
 }
 
-/// What tells a process from all others of this start of the machine.
+/// Identifies a process among all others since the machine was started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Identity {
     pub(crate) pid: u32,
@@ -105,7 +105,7 @@ fn pid_namespace() -> u64 {
     std::fs::metadata("/proc/self/ns/pid").map_or(0, |namespace| namespace.ino())
 }
 
-/// The 22nd field of /proc/PID/stat, counted from behind the name, which may hold anything.
+/// The 22nd field of /proc/PID/stat, counted from after the name, which may hold any characters.
 fn start_time(pid: &str) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let behind_the_name = stat.rsplit(')').next()?;
@@ -118,8 +118,8 @@ fn start_time(pid: &str) -> Option<u64> {
 pub(crate) fn fate(pid: u32) -> Fate {
     const PF_EXITING: u64 = 0x4;
     const KILL_BIT: u64 = 1 << (libc::SIGKILL - 1);
-    // The pending signals first: a zombie has none any more, so who is killed and dies between the two
-    // looks would seem alive to both, if they came the other way round.
+    // The pending signals come first: a zombie has none any more. In the other order, a process that
+    // is killed and dies between the two reads would seem alive to both.
     let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else {
         return fate_without_proc(pid);
     };
@@ -137,8 +137,8 @@ pub(crate) fn fate(pid: u32) -> Fate {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
         return fate_without_proc(pid);
     };
-    // The command may hold anything, so fields count from behind its last parenthesis: state is the
-    // first, flags the seventh.
+    // The command may hold any characters, so fields count from behind its last parenthesis: state
+    // is the first, flags the seventh.
     let fields: Vec<&str> = stat
         .rsplit(')')
         .next()
@@ -165,11 +165,12 @@ fn fate_without_proc(pid: u32) -> Fate {
     // SAFETY: takes numbers only.
     let number = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     let Ok(number) = super::check(number as libc::c_int) else {
-        // Before Linux 5.3, or a filter that does not know it: who can't be told dead counts as alive.
+        // Before Linux 5.3, or under a seccomp filter without this call: a process that can't be shown
+        // to be dead counts as alive.
         let gone = io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
         return if gone { Fate::Dying } else { Fate::Alive };
     };
-    // SAFETY: a new descriptor that nobody else knows.
+    // SAFETY: a new descriptor, owned here.
     let process = unsafe { OwnedFd::from_raw_fd(number) };
     let mut asked = libc::pollfd {
         fd: process.as_raw_fd(),
@@ -181,12 +182,13 @@ fn fate_without_proc(pid: u32) -> Fate {
     if ended { Fate::Dying } else { Fate::Alive }
 }
 
-/// How many CPUs the machine ran when this process asked first, whichever of them it may use. (glibc
-/// reads it out of a file each time, which is a hundred times an attach.)
+/// The number of CPUs that were online at the first call in this process, including those that the
+/// process may not use. (glibc reads it from a file each time, which takes a hundred times as long
+/// as attaching.)
 pub(crate) fn online_cpus() -> usize {
     static COUNT: OnceLock<usize> = OnceLock::new();
     *COUNT.get_or_init(|| {
-        // SAFETY: asks for a number; touches no memory of ours.
+        // SAFETY: returns a number; touches no memory of this process.
         let count = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
         usize::try_from(count).unwrap_or(1).max(1)
     })
@@ -201,8 +203,8 @@ pub(crate) fn boot_id() -> Option<[u8; 16]> {
         .map(u128::to_be_bytes)
 }
 
-/// Huge pages of 2 MiB that a new mapping can have: free in the pool and not promised to another mapping, or made
-/// when they are asked for. `None` where the kernel has none.
+/// Huge pages of 2 MiB that a new mapping can have: free in the pool and not reserved for another mapping, or
+/// made on demand. `None` where the kernel has none.
 pub(crate) fn free_huge_pages() -> Option<u64> {
     let number = |name: &str| {
         let path = format!("/sys/kernel/mm/hugepages/hugepages-2048kB/{name}");
@@ -217,15 +219,15 @@ pub(crate) fn free_huge_pages() -> Option<u64> {
     Some(free + overcommit.saturating_sub(number("surplus_hugepages").unwrap_or(0)))
 }
 
-/// What the kernel does about transparent huge pages in shared memory: `never`, `advise`, …
+/// The kernel's setting for transparent huge pages in shared memory: `never`, `advise`, …
 pub(crate) fn shared_huge_pages() -> Option<String> {
     let text = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/shmem_enabled").ok()?;
     let (_, rest) = text.split_once('[')?;
     rest.split_once(']').map(|(word, _)| word.to_owned())
 }
 
-/// Bytes of memory and swap that could be had without killing anybody, as the kernel estimates it. Where /proc can't
-/// be read there is no estimate, and this is all that the machine has.
+/// Bytes of memory and swap that can be allocated without a process being killed, as the kernel estimates it. Where
+/// /proc can't be read there is no estimate, and this is all that the machine has.
 pub(crate) fn available_memory() -> Option<u64> {
     available_in(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default())
         .or_else(memory_and_swap)
@@ -243,7 +245,7 @@ fn meminfo_field(meminfo: &str, name: &str) -> Option<u64> {
     Some(kib << 10)
 }
 
-/// Bytes of swap that nobody uses; 0 where /proc can't be read.
+/// Bytes of unused swap; 0 where /proc can't be read.
 pub(crate) fn free_swap() -> u64 {
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     meminfo_field(&meminfo, "SwapFree:").unwrap_or(0)

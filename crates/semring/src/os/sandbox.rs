@@ -1,8 +1,8 @@
-//! Whether System V semaphores do here what the guard needs of them.
+//! Whether System V semaphores work here as the guard needs them.
 //!
-//! A filter of system calls (seccomp) may answer a call by killing its caller, and a sandbox that stands
-//! in for the kernel may not undo for the dead. Where a filter is at work, a child tries first. It shares
-//! our memory until it ends (as with `vfork`), so nothing is copied, and it sends no SIGCHLD.
+//! A filter of system calls (seccomp) may kill a process for a call, and a sandbox that implements the
+//! kernel's calls itself may not apply undo. Under a filter, a child process tries first. It shares the
+//! parent's memory until it ends (as with `vfork`), so nothing is copied, and it sends no SIGCHLD.
 
 use std::io;
 use std::sync::OnceLock;
@@ -15,7 +15,7 @@ const STACK_BYTES: usize = 64 << 10;
 /// Why System V semaphores do not do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Unfit {
-    /// Who calls is refused, or killed.
+    /// The calls are refused, or the caller is killed.
     Forbidden,
     /// Nothing is undone for the dead.
     NoUndo,
@@ -34,7 +34,7 @@ impl Unfit {
     }
 }
 
-/// Whether semaphores do; asked of the kernel once.
+/// Whether semaphores work; tried once.
 pub(crate) fn semaphores() -> Result<(), Unfit> {
     static ANSWER: OnceLock<Result<(), Unfit>> = OnceLock::new();
     *ANSWER.get_or_init(|| {
@@ -46,7 +46,7 @@ pub(crate) fn semaphores() -> Result<(), Unfit> {
     })
 }
 
-/// Whether a call that only asks comes back.
+/// Whether a call that only reads limits returns.
 pub(crate) fn may_ask() -> bool {
     semaphores() != Err(Unfit::Forbidden)
 }
@@ -64,7 +64,7 @@ fn is_filtered() -> bool {
 /// The children write into the report.
 fn probe(report: &mut Report) -> Result<(), Unfit> {
     let _no_core = NoCore::new();
-    // First the operation that is to be undone, by a process that ends; then a look at what is left.
+    // First the operation with undo, by a process that ends; then a check of the value that is left.
     if !in_child(take, report) {
         // Killed for the operation, it has left its set.
         if report.set.is_some() {
@@ -75,7 +75,7 @@ fn probe(report: &mut Report) -> Result<(), Unfit> {
     match report.errno {
         0 => {}
         libc::EPERM | libc::EACCES | libc::ENOSYS => return Err(Unfit::Forbidden),
-        // A limit, say: whoever makes a set is told.
+        // For example a limit: the caller that makes a set will get the error.
         _ => return Ok(()),
     }
     if !in_child(look, report) || !report.looked {
@@ -88,8 +88,8 @@ fn probe(report: &mut Report) -> Result<(), Unfit> {
     }
 }
 
-/// While it is there, whoever is killed leaves no core: kernels before 5.16 kill all who share the memory for
-/// one, and a child of ours shares it.
+/// While it exists, a process that is killed leaves no core file: kernels before 5.16 kill all processes that
+/// share the memory for one, and the child shares it.
 struct NoCore {
     before: libc::c_int,
 }
@@ -106,7 +106,7 @@ impl NoCore {
 
 impl Drop for NoCore {
     fn drop(&mut self) {
-        // What was neither 0 nor 1 can't be set again; it was as good as 0.
+        // A value other than 0 and 1 can't be set again; it had the same effect as 0.
         if self.before == 1 {
             // SAFETY: takes numbers only.
             unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
@@ -114,7 +114,7 @@ impl Drop for NoCore {
     }
 }
 
-/// What the children say.
+/// The children's results.
 #[derive(Default)]
 struct Report {
     errno: i32,
@@ -147,7 +147,7 @@ fn remove(report: &mut Report) {
     }
 }
 
-/// What a child is to do.
+/// The work of a child.
 struct Task<'a> {
     action: fn(&mut Report),
     report: &'a mut Report,
@@ -160,16 +160,16 @@ extern "C" fn child(task: *mut libc::c_void) -> libc::c_int {
     0
 }
 
-/// Does something in a process of its own, and waits for its end; false if it was killed.
+/// Runs a function in a process of its own, and waits for its end; false if it was killed.
 fn in_child(action: fn(&mut Report), report: &mut Report) -> bool {
     let mut stack = vec![0u8; STACK_BYTES];
     let mut task = Task { action, report };
-    // SAFETY: one behind the end of the stack, which grows down.
+    // SAFETY: one past the end of the stack, which grows down.
     let top = unsafe { stack.as_mut_ptr().add(STACK_BYTES) };
     let top = top.map_addr(|address| address & !15);
-    // No signal at its end, so it is no child for anybody's wait() but ours.
+    // No signal at its end, so that only this `wait` can return it.
     let flags = libc::CLONE_VM | libc::CLONE_VFORK;
-    // SAFETY: the child has a stack of its own, and we stand still until it has ended.
+    // SAFETY: the child has a stack of its own, and the parent is suspended until it has ended.
     let pid = unsafe { libc::clone(child, top.cast(), flags, (&raw mut task).cast()) };
     if pid == -1 {
         return false;

@@ -1,5 +1,5 @@
-//! Telling with one load whether a handle's memory is still there: not in a forked child, and not after
-//! somebody took it away.
+//! One load shows whether a handle's memory is still mapped: it is not in a forked child, and not after
+//! a truncation.
 
 use std::io;
 use std::ptr::NonNull;
@@ -10,9 +10,9 @@ use crate::sync::signals::{INTACT, SignalWord, TORN};
 const PAGE: usize = 4096;
 
 /// A private page that is empty in a forked child: the kernel empties it (MADV_WIPEONFORK), and so does a
-/// [handler](super::fork) of ours, where the kernel does not. Undo values are not inherited by fork, so a
-/// handle of the parent must not work in the child: each operation looks at this page first. The
-/// [handler of SIGBUS](super::fault) writes into it as well, so that one look tells both.
+/// [fork handler](super::fork), where the kernel does not. Undo values are not inherited by fork, so a
+/// handle of the parent must not work in the child: each operation checks this page first. The [handler
+/// of SIGBUS](super::fault) writes into it as well, so that one load covers both.
 pub(crate) struct Sentinel {
     page: NonNull<SignalWord>,
 }
@@ -61,7 +61,7 @@ impl Sentinel {
         fork::unmap_in_children(self.address(), None);
     }
 
-    /// The word itself, for those who look at it with each message.
+    /// The word itself, for code that checks it with each message.
     pub(crate) fn word(&self) -> &SignalWord {
         // SAFETY: mapped until drop, aligned; zeros are a valid word. Another process never writes it; the
         // kernel does at fork, before the child runs.
@@ -73,7 +73,7 @@ impl Sentinel {
         self.page.as_ptr().expose_provenance()
     }
 
-    /// True while the memory is all there: neither a forked child nor torn.
+    /// True while the memory is all there: neither in a forked child nor truncated.
     #[inline(always)]
     pub(crate) fn is_intact(&self) -> bool {
         self.word().says_intact()

@@ -1,4 +1,4 @@
-//! A descriptor on its way through a Unix socket (SCM_RIGHTS), with one byte to carry it.
+//! Passing a descriptor through a Unix socket (SCM_RIGHTS), with one byte of data.
 
 use std::fs::File;
 use std::io;
@@ -38,7 +38,7 @@ pub(crate) fn send_descriptor(socket: &UnixStream, descriptor: BorrowedFd<'_>) -
     unsafe { header.write(content) };
     // SAFETY: the header lies in `control`, which has room for its data.
     let data = unsafe { libc::CMSG_DATA(header) };
-    // SAFETY: the assertion above: `control` has room for a number behind the header.
+    // SAFETY: the assertion above: `control` has room for a number after the header.
     unsafe { data.cast::<libc::c_int>().write_unaligned(number) };
     super::retry(|| {
         // SAFETY: every buffer of the message lives through the call.
@@ -67,14 +67,14 @@ pub(crate) fn receive_descriptor(socket: &UnixStream) -> io::Result<File> {
             unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
         usize::try_from(got).map_err(|_| io::Error::last_os_error())
     })?;
-    // Before anything is judged: what has come is ours to close.
+    // Before any check: a descriptor that was received must be closed here.
     let file = take_descriptor(&message);
     match (got, file) {
         (0, _) => Err(io::ErrorKind::UnexpectedEof.into()),
         (_, Some(file)) if byte[0] == CARRIER => Ok(file),
         _ => Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            "what came through the socket is no ring",
+            "the message on the socket holds no ring",
         )),
     }
 }
@@ -102,11 +102,11 @@ fn take_descriptor(message: &libc::msghdr) -> Option<File> {
     let data = unsafe { libc::CMSG_DATA(header) }.cast::<libc::c_int>();
     let mut files: Vec<File> = (0..count)
         .map(|index| {
-            // SAFETY: the kernel has put `count` numbers behind the header.
+            // SAFETY: the kernel has put `count` numbers after the header.
             let at = unsafe { data.add(index) };
             // SAFETY: as above.
             let number = unsafe { at.read_unaligned() };
-            // SAFETY: the kernel has just opened it for us, and nobody else knows it.
+            // SAFETY: the kernel has just opened it for this process; it is owned here.
             unsafe { File::from_raw_fd(number) }
         })
         .collect();

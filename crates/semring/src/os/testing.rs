@@ -1,4 +1,4 @@
-//! What tests of the upper layers need from the system: children, signals to one thread, mappings.
+//! System calls for tests of the upper layers: children, signals to one thread, mappings.
 
 use std::io;
 use std::ptr::NonNull;
@@ -70,8 +70,8 @@ pub(crate) fn limit_locked_memory(bytes: u64) {
     assert_eq!(result, 0);
 }
 
-/// From now on madvise(2) gives this error number to the calling thread and does nothing; 0: it says that all
-/// went well. For children: it can't be undone.
+/// From now on madvise(2) returns this error number to the calling thread and does nothing; 0: it returns
+/// success. For children: it can't be undone.
 pub(crate) fn answer_advice_with(errno: i32) {
     let statement = |code: u32, jf: u8, k: u32| libc::sock_filter {
         code: code as u16,
@@ -82,7 +82,7 @@ pub(crate) fn answer_advice_with(errno: i32) {
     let answer = libc::BPF_RET | libc::BPF_K;
     let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     let mut program = [
-        // The number of the call is the first word of what a filter looks at.
+        // The number of the call is the first word of the filter's input.
         statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
         statement(equal, 1, libc::SYS_madvise as u32),
         statement(answer, 0, libc::SECCOMP_RET_ERRNO | errno.cast_unsigned()),
@@ -156,7 +156,7 @@ impl Thread {
         let path = format!("/proc/self/task/{}/syscall", self.0);
         let sleeping = [libc::SYS_semop, libc::SYS_semtimedop].map(|call| format!("{call} "));
         loop {
-            let call = std::fs::read_to_string(&path).expect("/proc tells what a thread does");
+            let call = std::fs::read_to_string(&path).expect("/proc shows the state of a thread");
             if sleeping.iter().any(|number| call.starts_with(number)) {
                 return;
             }

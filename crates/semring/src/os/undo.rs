@@ -1,14 +1,15 @@
-//! What the kernel will undo for this process (SEM_UNDO), and having it undone before the process ends.
+//! A record of the operations that the kernel will undo for this process (SEM_UNDO), and a way to have
+//! them undone before the process ends.
 //!
-//! An operation on a semaphore needs the permission of the moment, so a process that became another user
-//! after it took a role can't give the role back. What it owes is undone without any permission: when it ends,
-//! or when its last thread goes without the list (`unshare(CLONE_SYSVSEM)`). All rings of a process have one
-//! list, so that may be done only when it holds nothing but roles that it could not give back, and only by a
-//! process of one thread.
+//! An operation on a semaphore needs permission at that moment, so a process that became another user after it
+//! took a role can't give the role back. The kernel's undo needs no permission: it happens when the process
+//! ends, or when its last thread drops the undo list (`unshare(CLONE_SYSVSEM)`). All rings of a process share
+//! one list, so the list may be dropped only if the process holds nothing but roles that it could not give
+//! back, and only by a process of one thread.
 
 use super::{fork, process};
 
-/// What this process owes. A forked child owes nothing of what its parent does.
+/// The operations of this process that will be undone. A forked child inherits none.
 #[derive(Clone, Copy)]
 pub(super) struct Owed {
     /// Operations that are to be undone if the process is killed, but those that it could not take back.
@@ -38,7 +39,7 @@ pub(crate) fn refused() -> bool {
     nothing_else && process::has_one_thread() && go_without().is_ok()
 }
 
-/// Leaves the list of what is to be undone; once nobody has it, all of it is undone.
+/// Drops the undo list of this thread; when no thread has it any more, the kernel undoes all of it.
 fn go_without() -> std::io::Result<()> {
     // SAFETY: takes numbers only.
     super::check(unsafe { libc::unshare(libc::CLONE_SYSVSEM) }).map(drop)

@@ -1,9 +1,9 @@
-//! Being told when a name in a directory goes (inotify).
+//! Notification of names that disappear from a directory (inotify).
 //!
-//! A user has few instances of inotify (`fs.inotify.max_user_instances`, 128 often), and closing one that has or
-//! just had a watch takes the kernel some milliseconds: it waits until no CPU looks at it any more. So a process
-//! has one instance, until it ends, and in it a watch for each directory, from the first sleep on. Nobody reads
-//! what it tells: each sleeper looks for itself.
+//! A user has few instances of inotify (`fs.inotify.max_user_instances`, often 128), and closing one that has or
+//! just had a watch takes some milliseconds: the kernel waits until no CPU uses it any more. So a process has
+//! one instance, until it ends, and in it a watch for each directory, from its first sleep on. The events are
+//! not interpreted: each sleeper that is woken checks its own directory.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -16,16 +16,16 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::process;
 
-/// The kernel keeps so many events by default, and no more; each has 16 bytes.
+/// The kernel queues this many events by default, of 16 bytes each.
 const QUEUED_BYTES: libc::c_int = 16_384 * 16;
 
 /// The instance of one process.
 #[derive(Debug)]
 struct Instance {
-    /// A forked child has the descriptor, too, and uses one of its own.
+    /// A forked child inherits the descriptor, and uses one of its own.
     owner: u32,
     file: File,
-    /// How many ask for each watch: the kernel gives the same one for the same file.
+    /// The number of users of each watch: the kernel returns the same watch for the same file.
     watches: Mutex<HashMap<libc::c_int, usize>>,
 }
 
@@ -61,7 +61,7 @@ impl Instance {
         let flags = libc::IN_NONBLOCK | libc::IN_CLOEXEC;
         // SAFETY: takes flags only.
         let number = super::check(unsafe { libc::inotify_init1(flags) })?;
-        // SAFETY: a new descriptor that nobody else knows.
+        // SAFETY: a new descriptor, owned here.
         let file = unsafe { File::from_raw_fd(number) };
         Ok(Self {
             owner,
@@ -70,7 +70,7 @@ impl Instance {
         })
     }
 
-    /// Throws away what nobody reads before there is no room for more. (Who is just being woken by one of
+    /// Discards the events before the queue overflows. (A sleeper that is just being woken by one of
     /// these events may sleep on; it is one of thousands.)
     fn drain(&self) -> io::Result<()> {
         let mut bytes: libc::c_int = 0;
@@ -99,8 +99,9 @@ impl Watch {
         let _ = Instance::of_this_process();
     }
 
-    /// Of the names in this directory, which had this path when it was opened: that counts where /proc is
-    /// missing. (If it means another directory by now, there is news of that one, and sleepers look in vain.)
+    /// Of the names in this directory, which had this path when it was opened: the path is used where /proc
+    /// is missing. (If it leads to another directory by now, events of that one wake sleepers, which then
+    /// find nothing.)
     ///
     /// # Errors
     /// EMFILE, ENOSPC if the user has as many instances or watches as inotify's limits allow.
@@ -117,7 +118,7 @@ impl Watch {
         let path = CString::new(path)?;
         let mut watches = locked(&instance.watches)?;
         let inotify = instance.file.as_raw_fd();
-        // Each name once: equal events that nobody has read are one.
+        // Each name once: equal events that are still in the queue are merged.
         let wanted = libc::IN_DELETE | libc::IN_MOVED_FROM | libc::IN_DELETE_SELF;
         // SAFETY: a descriptor that we hold, and a string that ends in zero.
         let added = unsafe { libc::inotify_add_watch(inotify, path.as_ptr(), wanted) };
@@ -149,8 +150,7 @@ impl Drop for Watch {
         if others == Some(0) {
             watches.remove(&self.number);
             let inotify = self.instance.file.as_raw_fd();
-            // Gone with the file already, or not.
-            // SAFETY: a descriptor that we hold, and a number.
+            // SAFETY: a descriptor that is open, and a number.
             unsafe { libc::inotify_rm_watch(inotify, self.number) };
         }
     }
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_file_that_loses_its_name_is_told_of_to_all_who_watch() {
-        let (path, file) = fresh("told");
+        let (path, file) = fresh("reported");
         let pollers = [(); 3].map(|()| {
             let (poller, watch) = (
                 Poller::new().unwrap(),
