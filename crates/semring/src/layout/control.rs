@@ -15,23 +15,24 @@ pub(crate) const PAGE: usize = 4096;
 #[repr(C)]
 pub(crate) struct ConsumerPage {
     /// CW: the epoch in which the consumer sleeps or is about to, 0 while it is awake. Producers
-    /// read it after each commit; its line stays shared while nobody sleeps.
+    /// read it after each commit; its cache line stays shared while the word does not change.
     pub(crate) wait_word: AtomicU64,
     _pad0: [u8; LINE - 8],
-    /// Raised by one by each consumer right after it took the role.
+    /// Raised by one by each consumer right after it has taken the role.
     pub(crate) generation: AtomicU64,
     /// 0, [`CONSUMER_CLOSED`] or [`CONSUMER_LEFT`]; set to 0 by each new consumer.
     pub(crate) flags: AtomicU64,
-    /// The consumer's process id as itself sees it: a diagnostic, never a decision.
+    /// The consumer's process id in its own pid namespace: a diagnostic, never used for a decision.
     pub(crate) pid: AtomicU64,
-    /// Sum of all lane generations when a consumer closed the ring: whom it refused.
+    /// The sum of all lane generations when a consumer closed the ring: producers up to this sum
+    /// are refused.
     pub(crate) refused: AtomicU64,
-    /// Generation of the last consumer that calls for a barrier on every CPU before it sleeps, if some
-    /// lane is in burst: while this is the generation of the present one, producers need no fence of
-    /// their own.
+    /// Generation of the last consumer that makes every CPU execute a barrier before it sleeps, if a
+    /// lane is in asymmetric mode: while this is the generation of the present consumer, producers
+    /// need no fence of their own.
     pub(crate) barrier: AtomicU64,
-    /// When the consumer's process started, in clock ticks since the machine did; 0 once it has left. Only in memory that
-    /// outlives its guard, as the next word.
+    /// When the consumer's process started, in clock ticks since the machine did; 0 once it has left. Like the next word,
+    /// used only in memory that outlives its guard.
     pub(crate) holder_started: AtomicU64,
     /// Inode number of the pid namespace in which the consumer has its pid.
     pub(crate) holder_namespace: AtomicU64,
@@ -47,18 +48,18 @@ pub(crate) struct ConsumerPage {
     _pad3: [u8; PAGE - 3 * LINE - 16],
 }
 
-/// The consumer takes nothing more, and is still attached (or was killed before it left).
+/// The consumer has closed the ring and is still attached (or was killed before it detached).
 pub(crate) const CONSUMER_CLOSED: u64 = 1;
-/// The consumer has closed and left. Beside a present consumer the word is a predecessor's: the new one
-/// has not cleared it yet.
+/// The consumer has closed the ring and detached. While a consumer is attached, this value is its
+/// predecessor's: the new consumer has not cleared it yet.
 pub(crate) const CONSUMER_LEFT: u64 = 2;
 
 /// The producer's page of a lane. Only the lane's producer writes it.
 #[repr(C)]
 pub(crate) struct ProducerPage {
-    /// Position behind the last record that is surely published: where a successor begins to look.
+    /// Position after the last record that is certainly published: a successor starts here.
     pub(crate) committed: AtomicU64,
-    /// Raised by one by each producer right after it took the lane.
+    /// Raised by one by each producer right after it has taken the lane.
     pub(crate) generation: AtomicU64,
     /// Position at which the current generation began.
     pub(crate) generation_start: AtomicU64,
@@ -70,13 +71,14 @@ pub(crate) struct ProducerPage {
     /// The epoch in which the producer sleeps for room or is about to, 0 while it is awake.
     pub(crate) wait_word: AtomicU64,
     _pad1: [u8; LINE - 8],
-    /// The producer's process id as itself sees it: a diagnostic, never a decision.
+    /// The producer's process id in its own pid namespace: a diagnostic, never used for a decision.
     pub(crate) pid: AtomicU64,
     /// How often the current (or last) producer slept in the kernel. Statistics.
     pub(crate) sleeps: AtomicU64,
     /// How often the current (or last) producer posted the consumer's semaphore. Statistics.
     pub(crate) posts: AtomicU64,
-    /// How many producers left this lane on purpose; generation − finished − (1 if taken) died.
+    /// Number of producers that closed or dropped their handle regularly; generation − finished −
+    /// (1 if taken) died.
     pub(crate) finished: AtomicU64,
     /// When the producer's process started, as in the consumer's page.
     pub(crate) holder_started: AtomicU64,
@@ -85,9 +87,9 @@ pub(crate) struct ProducerPage {
     _pad2: [u8; PAGE - 2 * LINE - 48],
 }
 
-/// The producer of this generation has said that it sends nothing more.
+/// The producer of this generation has finished its stream.
 pub(crate) const LANE_NO_MORE: u64 = 1;
-/// The producer publishes without a fence: a consumer that is about to sleep must call for a barrier.
+/// The producer is in asymmetric mode: a consumer that is about to sleep must call for a barrier.
 pub(crate) const LANE_BURST: u64 = 2;
 
 /// The consumer's page of a lane. Only the consumer writes it.
@@ -97,10 +99,10 @@ pub(crate) struct LaneConsumerPage {
     pub(crate) released: AtomicU64,
     /// Messages released on this lane, over all consumers.
     pub(crate) received: AtomicU64,
-    /// Messages dropped by policy. Always 0 in this version: nothing drops.
+    /// Messages dropped by policy. Always 0 in this version: no message is dropped.
     pub(crate) dropped: AtomicU64,
     _pad0: [u8; LINE - 24],
-    /// Position of impossible bytes plus one, 0 while the lane is sound.
+    /// Position of impossible bytes plus one, 0 while the lane is not corrupt.
     pub(crate) corrupt_at: AtomicU64,
     _pad1: [u8; PAGE - LINE - 8],
 }

@@ -1,4 +1,4 @@
-//! What the bytes of a segment mean.
+//! The meaning of the bytes of a segment.
 //!
 //! ```text
 //! 0x0000            superblock        4 KiB, immutable once READY
@@ -6,8 +6,8 @@
 //! 0x2000 + i·0x2000 lane i: producer page (4 KiB), then consumer page (4 KiB)
 //! 0x2000 + n·0x2000 data of lane 0, lane 1, …: `capacity` bytes each
 //! ```
-//! All numbers are little-endian. This layer decodes and gives typed views; it decides nothing.
-//! `docs/layout.md` is the normative text; the const asserts here and in [`control`] hold it.
+//! All numbers are little-endian. This layer decodes and provides typed views; it has no policy.
+//! `docs/layout.md` is the normative text; the const asserts here and in [`control`] check it.
 
 pub(crate) mod control;
 pub(crate) mod position;
@@ -23,16 +23,16 @@ pub use record::{Framing, Tag};
 
 /// Bytes of the superblock.
 pub(crate) const SUPERBLOCK_BYTES: usize = 4096;
-/// Where the consumer page lies.
+/// Offset of the consumer page.
 pub(crate) const CONSUMER_PAGE_OFFSET: usize = 0x1000;
-/// Where the pages of lane 0 lie.
+/// Offset of the pages of lane 0.
 pub(crate) const LANE_PAGES_OFFSET: usize = 0x2000;
 /// Bytes of the two pages of a lane.
 pub(crate) const LANE_PAGES_BYTES: usize = 0x2000;
 /// The most lanes a ring can have: 2 × lanes + 3 operations must fit one `semop` (SEMOPM is 500).
 pub(crate) const MAX_LANES: usize = 240;
 
-/// How many lanes of which size: everything that the place of a byte depends on.
+/// The number of lanes and their capacity: all that determines the offset of a byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Geometry {
     lanes: usize,
@@ -57,23 +57,23 @@ impl Geometry {
         self.capacity
     }
 
-    /// Where the producer page of this lane lies.
+    /// Offset of the producer page of this lane.
     pub(crate) const fn producer_page(self, lane: usize) -> usize {
         assert!(lane < self.lanes);
         LANE_PAGES_OFFSET + lane * LANE_PAGES_BYTES
     }
 
-    /// Where the consumer's page of this lane lies.
+    /// Offset of the consumer's page of this lane.
     pub(crate) const fn consumer_page(self, lane: usize) -> usize {
         self.producer_page(lane) + control::PAGE
     }
 
-    /// Where the data of lane 0 begin.
+    /// Offset of the data of lane 0.
     pub(crate) const fn data_offset(self) -> usize {
         LANE_PAGES_OFFSET + self.lanes * LANE_PAGES_BYTES
     }
 
-    /// Where the data of this lane begin.
+    /// Offset of the data of this lane.
     pub(crate) const fn lane_data(self, lane: usize) -> usize {
         assert!(lane < self.lanes);
         self.data_offset() + lane * self.capacity.get() as usize
@@ -85,7 +85,7 @@ impl Geometry {
     }
 }
 
-/// How many lanes a ring of so many bytes can have: one number for each capacity that fits.
+/// The numbers of lanes that a ring of this size can have: one number for each capacity that fits.
 pub(crate) fn possible_lanes(bytes: u64) -> impl Iterator<Item = usize> {
     (12..=32).filter_map(move |bits| {
         let capacity = Capacity::exact(1 << bits)?;

@@ -17,14 +17,14 @@ impl Position {
         self.0
     }
 
-    /// Records begin at multiples of eight bytes; anything else is damage.
+    /// Records begin at multiples of eight bytes; any other position is an error.
     #[inline]
     pub(crate) const fn is_aligned(self) -> bool {
         self.0.is_multiple_of(super::RECORD_ALIGN)
     }
 
-    /// Whether `other` is not ahead of this position. Unlike an order of numbers it is right also where
-    /// hostile positions run over 2^64.
+    /// Whether `other` is not ahead of this position. Unlike a comparison of the numbers this is also
+    /// right where hostile positions exceed 2^64.
     #[inline]
     pub(crate) const fn has_reached(self, other: Self) -> bool {
         self.distance_from(other) < 1 << 63
@@ -35,15 +35,15 @@ impl Position {
         Self(self.0.wrapping_add(bytes))
     }
 
-    /// How far `self` is ahead of `other`, less than 0 if it lies behind. For positions of which one was made
-    /// from the other and neither moved by more than some laps: no hostile value lies between them.
+    /// The distance from `other` to `self`, negative if `self` is before `other`. For positions of which one
+    /// was computed from the other and both moved by no more than some laps: no hostile value is involved.
     #[inline]
     pub(crate) const fn ahead_of(self, other: Self) -> i64 {
         self.0.wrapping_sub(other.0).cast_signed()
     }
 
-    /// How far `self` is ahead of `earlier`, modulo 2^64: a hostile value that lies behind shows as
-    /// a huge distance, which every caller compares with the capacity.
+    /// The distance from `earlier` to `self`, modulo 2^64: a hostile value that is before `earlier`
+    /// yields a huge distance, which every caller compares with the capacity.
     #[inline]
     pub(crate) const fn distance_from(self, earlier: Self) -> u64 {
         self.0.wrapping_sub(earlier.0)
@@ -56,7 +56,7 @@ impl std::fmt::Display for Position {
     }
 }
 
-/// A position modulo the capacity: where in the data area of a lane something lies.
+/// A position modulo the capacity: a place in the data area of a lane.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Offset(u64);
 
@@ -75,7 +75,7 @@ impl Capacity {
     pub(crate) const MIN: u64 = 4 << 10;
     pub(crate) const MAX: u64 = 4 << 30;
 
-    /// Takes exactly a valid capacity, as a superblock must hold it.
+    /// Accepts exactly a valid capacity, as a superblock must hold it.
     pub(crate) const fn exact(bytes: u64) -> Option<Self> {
         if bytes >= Self::MIN && bytes <= Self::MAX && bytes.is_power_of_two() {
             Some(Self(bytes))
@@ -91,7 +91,7 @@ impl Capacity {
         Self(bytes)
     }
 
-    /// Rounds what a user asked for up to a power of two; `None` outside 1 byte … 4 GiB.
+    /// Rounds the requested capacity up to a power of two; `None` outside 1 byte … 4 GiB.
     pub(crate) const fn round_up(bytes: u64) -> Option<Self> {
         if bytes == 0 || bytes > Self::MAX {
             return None;
@@ -109,15 +109,16 @@ impl Capacity {
         self.0
     }
 
-    /// The longest message: a quarter of the capacity, so that a lane never wedges and a consumer
-    /// that releases in quarters always leaves room for the next message.
+    /// The longest message: a quarter of the capacity. So there is always room for the next message
+    /// after a consumer that releases in quarters has released, and both sides never wait for each
+    /// other.
     #[inline]
     pub(crate) const fn max_message(self) -> u64 {
         self.0 / 4
     }
 
-    /// A quarter of a lap: how much a consumer takes before it stores `released`, and how much each
-    /// side moves between two looks at the guard.
+    /// A quarter lap: a consumer takes this much before it stores `released`, and each side moves
+    /// this much between two checks of the guard.
     #[inline]
     pub(crate) const fn quarter(self) -> u64 {
         self.0 / 4

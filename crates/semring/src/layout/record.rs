@@ -6,10 +6,10 @@
 //! │ 0xA5     │T │ gap  │ framing│ kind           │P │ payload length in bytes        │
 //! └──────────┴──┴──────┴────────┴────────────────┴──┴────────────────────────────────┘
 //! ```
-//! The word `0` means *not published yet*. `P` marks a pad: it fills the bytes up to the end of the
-//! data area, so that no record ever wraps. So many words of the `gap` lie unused between the header and
-//! the payload, and one behind it if `T` is set. The kind belongs to the application; the [`Framing`] says what the
-//! payload is a piece of.
+//! The word `0` means *not published yet*. `P` marks padding: it fills the bytes up to the end of the data area, so
+//! that no record crosses the end. `gap` is the number of unused words between the header and the payload; if `T`
+//! is set, one more unused word follows the payload. The kind belongs to the application; the [`Framing`] says how
+//! the payload was cut from a stream.
 
 use super::position::{Capacity, Position};
 
@@ -32,7 +32,7 @@ const GAP_MASK: u64 = 0b111;
 const TRAIL_SHIFT: u32 = 55;
 const TRAIL_BIT: u64 = 1 << TRAIL_SHIFT;
 
-/// What a message says about itself beside its bytes.
+/// Properties of a message beside its bytes: set by the producer, returned by the consumer.
 ///
 /// ```
 /// use semring::{Framing, Tag};
@@ -45,13 +45,13 @@ const TRAIL_BIT: u64 = 1 << TRAIL_SHIFT;
 pub struct Tag {
     /// A number that the application chooses, for instance a message type. semring never reads it.
     pub kind: u16,
-    /// What the message's bytes are a piece of. The library only carries it; programs that turn byte streams into
-    /// messages, and messages into byte streams, agree by it.
+    /// How the message was cut from a byte stream. The library only carries it; programs that turn byte streams
+    /// into messages, and messages into byte streams, use it.
     pub framing: Framing,
 }
 
 impl Tag {
-    /// Of a plain message of this kind.
+    /// The tag of a plain message of this kind.
     #[must_use]
     pub const fn new(kind: u16) -> Self {
         Self {
@@ -60,7 +60,7 @@ impl Tag {
         }
     }
 
-    /// The same for a message that was cut out of a byte stream so.
+    /// The same tag with a framing.
     #[must_use]
     pub const fn with_framing(self, framing: Framing) -> Self {
         Self { framing, ..self }
@@ -82,25 +82,27 @@ pub enum Framing {
     LineWithoutEnd = 2,
     /// Part of a line: the next message of the same lane goes on with it.
     LinePart = 3,
-    /// Bytes that a NUL ended; the NUL is not part of the message.
+    /// Bytes that were terminated by a NUL; the NUL is not part of the message.
     Nul = 4,
     /// The last bytes of an input in which NULs separate messages, without a NUL at their end.
     NulWithoutEnd = 5,
-    /// Part of what a NUL will end: the next message of the same lane goes on with it.
+    /// Part of bytes that will be terminated by a NUL: the next message of the same lane continues
+    /// it.
     NulPart = 6,
-    /// A message that had its length in front of it; the length is not part of the message.
+    /// A message that was preceded by its length; the length is not part of the message.
     LengthPrefixed = 7,
     /// A piece of a stream without boundaries, cut anywhere.
     Raw = 8,
     /// A record of a stream whose records all have the same length.
     Fixed = 9,
-    /// Something that this version does not know: a newer producer wrote it. (Or other bytes than a producer's, as
-    /// everything in a ring.) A message that is sent with it says just that, and loses the number that it had.
+    /// A framing that this version does not support: a newer producer wrote it. (Or the bytes are not a
+    /// producer's, as everywhere in a ring.) A message that is sent with it is stored as unknown, without the
+    /// original number.
     Unknown = 15,
 }
 
 impl Framing {
-    /// What four bits of a header say. They are input: each of the sixteen values has a meaning.
+    /// Decodes four bits of a header. They are input: each of the sixteen values has a meaning.
     const fn from_code(code: u8) -> Self {
         match code {
             0 => Self::Plain,
@@ -121,7 +123,7 @@ impl Framing {
         self as u8
     }
 
-    /// True for a part that does not end what it belongs to: the next message of the same lane goes on with it.
+    /// True for a part of a line or of other terminated bytes: the next message of the same lane continues it.
     #[must_use]
     pub const fn continues(self) -> bool {
         matches!(self, Self::LinePart | Self::NulPart)
@@ -137,7 +139,7 @@ impl std::fmt::Display for Framing {
             Self::LinePart => "part of a line",
             Self::Nul => "NUL-ended",
             Self::NulWithoutEnd => "NUL-ended without end",
-            Self::NulPart => "part of what a NUL ends",
+            Self::NulPart => "part of NUL-terminated bytes",
             Self::LengthPrefixed => "length-prefixed",
             Self::Raw => "raw",
             Self::Fixed => "fixed",
@@ -158,8 +160,8 @@ const _: () = {
 /// The header word of a record that is not published.
 pub(crate) const UNPUBLISHED: u64 = 0;
 
-/// Bytes from the beginning of a record at `position` to the next cache line behind its header: where a
-/// payload may begin instead of right behind it. 8 to 64.
+/// Bytes from the beginning of a record at `position` to the first cache line after its header: an
+/// aligned payload begins there, others right after the header. 8 to 64.
 #[inline(always)]
 pub(crate) const fn lead_to_line(position: Position) -> u64 {
     LINE - position.get() % LINE
@@ -171,15 +173,15 @@ const fn content_bytes(lead: u64, payload: u64) -> u64 {
     (lead + payload + (RECORD_ALIGN - 1)) & !(RECORD_ALIGN - 1)
 }
 
-/// Whether a producer lets a word lie unused behind a payload: where that makes whole lines of the record, so that
-/// of others like it each begins at a line. Not where a payload begins at a line anyway: the pad in front of the
-/// longest message would be longer than one may be.
+/// Whether a producer leaves a word unused after the payload: it does so if the record then consists of whole
+/// lines, so that other records of this size begin at a line, too. Not if the payload begins at a line anyway: the
+/// padding before the longest message would then exceed the longest record.
 #[inline(always)]
 const fn has_trail(lead: u64, payload: u64) -> bool {
     lead == HEADER_BYTES && content_bytes(lead, payload) % LINE == LINE - RECORD_ALIGN
 }
 
-/// Bytes that a producer takes for a record: its lead, the payload, rounded up, and a word more for some.
+/// Bytes of a record: payload offset, payload, rounded up, and for some records one word more.
 #[inline(always)]
 pub(crate) const fn record_bytes(lead: u64, payload: u64) -> u64 {
     content_bytes(lead, payload)
@@ -190,13 +192,13 @@ pub(crate) const fn record_bytes(lead: u64, payload: u64) -> u64 {
         }
 }
 
-/// What one comparison needs: a message of fewer bytes than this, at `position` or as many bytes behind it as are
-/// taken off this number, neither takes more than `free` bytes nor crosses the end of the data area, and is not
-/// longer than messages may be.
+/// The limit for the single comparison of the fast path: a message of fewer bytes than this at `position` takes
+/// no more than `free` bytes, does not cross the end of the data area, and is not longer than messages may be.
+/// The same holds at a position n bytes further on for messages shorter than the limit minus n.
 pub(crate) fn shorter_fit(position: Position, capacity: Capacity, free: u64) -> u64 {
     let stretch = free.min(capacity.bytes_to_end(position)) & !(RECORD_ALIGN - 1);
-    // With the longest lead that there is, and a word behind. Lanes of models are shorter than that, and the short
-    // way is to be taken there, too: their messages have neither.
+    // With the longest payload offset, and an unused word at the end. The lanes of models are too short for that,
+    // and the fast path must be taken there, too: their messages have neither.
     let most = if cfg!(semring_loom) {
         HEADER_BYTES
     } else {
@@ -217,30 +219,30 @@ pub(crate) const fn message_header(lead: u64, payload: u32, tag: Tag) -> u64 {
         | payload as u64
 }
 
-/// The header word of a pad that takes `bytes` bytes, its header included.
+/// The header word of padding of `bytes` bytes, its header included.
 #[inline]
 pub(crate) const fn pad_header(bytes: u64) -> u64 {
     MARKER << MARKER_SHIFT | PAD_BIT | (bytes - HEADER_BYTES)
 }
 
-/// Whether a header word that this process has made is a pad's.
+/// Whether a header word made by this process is that of padding.
 #[inline(always)]
 pub(crate) const fn is_pad(header: u64) -> bool {
     header & PAD_BIT != 0
 }
 
-/// The header word of a message, decoded: checked, and kept whole. Taken apart into its fields, a message found
-/// would travel through memory in pieces, which the CPU can't forward to whoever reads them as one.
+/// The header word of a message, checked, and kept as one word. If it were split into fields, they would be
+/// stored in memory as several words and loaded as one, which a CPU can't forward from its store buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct MessageHeader(u64);
 
 impl MessageHeader {
     /// `None` if the word is anything but a message of fewer than `below` bytes (at most 2^31), and always if
-    /// that is not above 0. For callers who know that a record of such a message fits where it stands.
+    /// `below` is not above 0. For callers that know that the record of such a message fits here.
     #[inline(always)]
     pub(crate) const fn decode_short(word: u64, below: i64) -> Option<Self> {
         debug_assert!(below <= PAD_BIT.cast_signed());
-        // The length with the pad bit in front of it: a pad is too long.
+        // The length together with the padding bit above it: with the bit set it is too long.
         let is_short = (word as u32 as i64) < below;
         if is_short && (word >> MARKER_SHIFT) as u8 == MARKER as u8 {
             Some(Self(word))
@@ -277,7 +279,7 @@ impl MessageHeader {
     }
 }
 
-/// A header word, understood.
+/// A decoded header word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Record {
     /// Nothing is published here yet.
@@ -310,8 +312,8 @@ pub(crate) fn decode(
     }
     let to_end = capacity.bytes_to_end(position);
     if word & PAD_BIT != 0 {
-        // At offset 0 this can't hold: the whole lane is longer than a quarter of it. So two pads
-        // never follow each other, and a walk over pads ends.
+        // At offset 0 this can't hold: the whole lane is longer than a quarter of it. So padding is
+        // never followed by padding, and a walk over padding ends.
         return if word == pad_header(to_end) {
             Ok(Record::Pad { bytes: to_end })
         } else {
@@ -418,7 +420,7 @@ mod tests {
         for (at, lead) in [(0, 64), (8, 56), (48, 16), (56, 8), (64, 64), (4032, 64)] {
             assert_eq!(lead_to_line(Position::new(at)), lead);
             let word = message_header(lead, 96, Tag::default());
-            // Up to the end exactly, and a word less.
+            // Up to the end exactly, and one word less.
             let last = Position::new(4096 - lead - 96);
             let header = message(word, last).unwrap();
             assert_eq!((header.lead(), header.bytes()), (lead, lead + 96));

@@ -1,16 +1,17 @@
-//! Which semaphore set guards a ring whose memory outlives its set: written anew with each new set.
+//! The record of the semaphore set that guards a ring whose memory outlives its set: a new one is
+//! written for each new set.
 //!
 //! ```text
 //! 0xe00  record with an odd sequence       each with a checksum of its own
 //! 0xe80  record with an even sequence
 //! ```
-//! The valid record with the higher sequence counts. A new one goes where the older one was, so whoever
-//! is killed while writing it leaves the newer of the two as it was; half a record is none.
+//! The valid record with the higher sequence counts. A new record replaces the older one, so if a
+//! process is killed while it writes, the newer one is unchanged; a half-written record is invalid.
 
 use super::SUPERBLOCK_BYTES;
 use super::superblock::{CRC_32C, SetIdentity, array};
 
-/// Where the two records are, in the superblock's page.
+/// Offset of the two records in the superblock's page.
 pub(super) const AT_RECORDS: usize = 0xe00;
 const STRIDE: usize = 0x80;
 pub(super) const RECORDS_BYTES: usize = 2 * STRIDE;
@@ -32,24 +33,24 @@ const AT_CRC: usize = 0x40;
 
 const _: () = assert!(AT_CRC + 4 == RECORD_BYTES && RECORD_BYTES <= STRIDE);
 
-/// A semaphore set, and for which memory it was made.
+/// A semaphore set, and the file for which it was made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SetRecord {
     /// From 1, one higher with each new set.
     pub(crate) sequence: u64,
     pub(crate) set: SetIdentity,
-    /// Effective user id of who made the set.
+    /// Effective user id of the process that made the set.
     pub(crate) maker_uid: u32,
     /// Inode number of the file: its copy has another one, and the set is not the copy's.
     pub(crate) inode: u64,
-    /// Inode number of the IPC namespace that has the set; 0 if it was not known.
+    /// Inode number of the set's IPC namespace; 0 if it was not known.
     pub(crate) ipc_namespace: u32,
     /// The kernel's boot id; zeros if it was not known.
     pub(crate) boot: [u8; 16],
 }
 
 impl SetRecord {
-    /// Where it goes in the superblock's page.
+    /// Its offset in the superblock's page.
     pub(crate) const fn offset(&self) -> usize {
         AT_RECORDS + if self.sequence % 2 == 1 { 0 } else { STRIDE }
     }
@@ -71,7 +72,7 @@ impl SetRecord {
         bytes
     }
 
-    /// The record that counts, if there is a valid one.
+    /// The newest valid record, if there is one.
     pub(super) fn newest(page: &[u8; SUPERBLOCK_BYTES]) -> Option<Self> {
         let both = [0, 1].map(|slot| Self::decode(page, AT_RECORDS + slot * STRIDE));
         both.into_iter()
@@ -140,7 +141,7 @@ mod tests {
         let next = SetRecord::sample(8);
         let bytes = next.encode();
         for end in 0..=RECORD_BYTES {
-            // In any order: a copy may go backwards, too.
+            // In any order: a copy may run backwards, too.
             for range in [0..end, end..RECORD_BYTES] {
                 let mut page = page;
                 let at = next.offset() + range.start;

@@ -1,9 +1,8 @@
-//! The superblock: what a ring is, written once by its creator.
+//! The superblock: the description of a ring, written once by its creator.
 //!
-//! Everything but the state word and the [records](super::set_record) of the semaphore set is covered by a CRC-32C. Reading treats the bytes as input: any
-//! 4096 bytes give a [`Superblock`] that is consistent in itself, or an error that says what is
-//! wrong. Whether it is consistent with the *segment* (its size, its semaphore set) is checked by
-//! those who open it.
+//! Everything but the state word and the [records](super::set_record) of the semaphore set is covered by a CRC-32C. Reading treats the
+//! bytes as input: any 4096 bytes give a [`Superblock`] that is consistent in itself, or an error with the reason. Whether it is consistent
+//! with the *segment* (its size, its semaphore set) is checked when the ring is opened.
 
 use super::position::Capacity;
 use super::set_record::{AT_RECORDS, RECORDS_BYTES, SetRecord};
@@ -23,14 +22,13 @@ pub(crate) const STATE_RAW: u32 = 0;
 pub(crate) const STATE_INIT: u32 = 1;
 /// The ring may be used. Stored last.
 pub(crate) const STATE_READY: u32 = 2;
-/// The ring was removed, and had no name that could have been taken away.
+/// The ring was removed, and had no name that could be deleted.
 pub(crate) const STATE_REMOVED: u32 = 3;
 
 /// Longest name stored, in bytes.
 pub(crate) const MAX_NAME_BYTES: usize = 200;
 
-/// Set when a program made the ring because it was not there, not because somebody asked for it: the
-/// last one out removes it.
+/// Set when the ring was made because it was missing: the last user removes it.
 const ORIGIN_IMPLICIT: u32 = 1;
 
 // Offsets in the superblock. `docs/layout.md` has the same table in words.
@@ -68,7 +66,7 @@ const _: () = assert!(AT_NAME + MAX_NAME_BYTES <= AT_KEY_DEVICE);
 const _: () = assert!(AT_KEY_INODE + 8 <= AT_RECORDS);
 const _: () = assert!(AT_RECORDS + RECORDS_BYTES <= AT_CRC);
 
-/// What the lanes of a ring promise together.
+/// The number of producers of a ring, and the order that it guarantees.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RingKind {
     /// One producer, one lane.
@@ -103,7 +101,7 @@ impl std::fmt::Display for RingKind {
     }
 }
 
-/// Which guard a ring was made with. Fixed at creation.
+/// The guard of a ring. Fixed at creation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum GuardKind {
     /// A System V semaphore set with SEM_UNDO.
@@ -138,7 +136,7 @@ impl std::fmt::Display for GuardKind {
     }
 }
 
-/// Which semaphore set belongs to the ring, precisely enough that another one is never taken for it.
+/// Identifies the ring's semaphore set so precisely that no other set is taken for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SetIdentity {
     /// The set's key.
@@ -152,7 +150,7 @@ pub(crate) struct SetIdentity {
 }
 
 impl SetIdentity {
-    /// Of a ring that has no set.
+    /// For a ring that has no set.
     pub(crate) const NONE: Self = Self {
         key: 0,
         id: 0,
@@ -174,28 +172,28 @@ pub(crate) struct Superblock {
     pub(crate) created_ns: u64,
     pub(crate) creator_pid: u32,
     pub(crate) creator_uid: u32,
-    /// Inode number of the IPC namespace that has the semaphores; 0 if it was not known.
+    /// Inode number of the IPC namespace of the semaphores; 0 if it was not known.
     pub(crate) ipc_namespace: u32,
     pub(crate) name: String,
-    /// The file that the ring's key was made from, if it was made by that.
+    /// The file from which the ring's key was made, if it was made from one.
     pub(crate) key_file: Option<KeyFile>,
-    /// The newest record of the set, in rings whose memory outlives it; `set` and `ipc_namespace` are
-    /// then what it says.
+    /// The newest record of the set, in rings whose memory outlives it; `set` and `ipc_namespace`
+    /// then come from the record.
     pub(crate) record: Option<SetRecord>,
 }
 
-/// Why bytes are not the superblock of a ring that this build can use.
+/// Why the bytes are not a superblock of a ring that this build can use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum SuperblockError {
     /// The magic is missing.
     NotARing,
     /// Another format version.
     OtherVersion { major: u32 },
-    /// A feature that this build does not know is required.
+    /// A required feature that this build does not have.
     UnknownFeatures { bits: u64 },
     /// READY was not stored.
     NotReady,
-    /// It was one.
+    /// It was a ring.
     Removed,
     /// The checksum or a field is impossible.
     Damaged { what: &'static str },
@@ -247,12 +245,13 @@ impl Superblock {
         bytes
     }
 
-    /// True if the bytes are as their creator wrote them, whatever the version: every version has its checksum there.
+    /// True if the bytes are as their creator wrote them, in any version: all versions have the checksum at this
+    /// place.
     pub(crate) fn has_valid_checksum(bytes: &[u8; SUPERBLOCK_BYTES]) -> bool {
         u32::from_le_bytes(array(bytes, AT_CRC)) == checksum(bytes)
     }
 
-    /// Understands the first 4096 bytes of a segment.
+    /// Decodes the first 4096 bytes of a segment.
     pub(crate) fn decode(bytes: &[u8; SUPERBLOCK_BYTES]) -> Result<Self, SuperblockError> {
         let damaged = |what| SuperblockError::Damaged { what };
         let u32_at = |at: usize| u32::from_le_bytes(array(bytes, at));
@@ -268,7 +267,7 @@ impl Superblock {
                 SuperblockError::NotARing
             });
         }
-        // Before the version: all but the magic may be missing yet.
+        // Before the version: everything except the magic may still be missing.
         if matches!(u32_at(AT_STATE), STATE_RAW | STATE_INIT) {
             return Err(SuperblockError::NotReady);
         }
@@ -315,7 +314,7 @@ impl Superblock {
             return Err(damaged("semaphore check value"));
         }
         let record = SetRecord::newest(bytes);
-        // No file has the inode number 0.
+        // No file has inode number 0.
         let key_file = Some(KeyFile {
             device: u64_at(AT_KEY_DEVICE),
             inode: u64_at(AT_KEY_INODE),
@@ -340,7 +339,7 @@ impl Superblock {
 }
 
 impl SetIdentity {
-    /// The set that a superblock names, which may be damaged: nothing about it is certain.
+    /// The set named by a superblock that may be damaged: nothing about it is certain.
     pub(super) fn in_bytes(bytes: &[u8; SUPERBLOCK_BYTES]) -> Self {
         if let Some(record) = SetRecord::newest(bytes) {
             return record.set;
@@ -353,7 +352,8 @@ impl SetIdentity {
         }
     }
 
-    /// The same, but for a set that is recorded for the file of another inode number: that is a copy's original's.
+    /// The same, except a set that is recorded for a file with another inode number: that set belongs to the
+    /// original of this copy.
     pub(crate) fn in_bytes_of(bytes: &[u8; SUPERBLOCK_BYTES], inode: u64) -> Option<Self> {
         let is_copy = SetRecord::newest(bytes).is_some_and(|record| record.inode != inode);
         (!is_copy).then(|| Self::in_bytes(bytes))
@@ -369,7 +369,7 @@ pub(super) fn array<const N: usize>(bytes: &[u8; SUPERBLOCK_BYTES], at: usize) -
 fn checksum(bytes: &[u8; SUPERBLOCK_BYTES]) -> u32 {
     let mut digest = CRC_32C.digest();
     digest.update(&bytes[..AT_RECORDS]);
-    // The records change, and have checksums of their own: here they count as zeros.
+    // The records change, and have their own checksums: here they count as zeros.
     digest.update(&[0; RECORDS_BYTES]);
     digest.update(&bytes[AT_RECORDS + RECORDS_BYTES..AT_CRC]);
     digest.finalize()
@@ -504,7 +504,7 @@ mod tests {
             bytes[at] ^= change;
             let decoded = Superblock::decode(&bytes);
             if (AT_RECORDS..AT_RECORDS + RECORDS_BYTES).contains(&at) {
-                // A damaged record is none.
+                // A damaged record does not count.
                 prop_assert_eq!(decoded, Ok(sample()));
                 return Ok(());
             }

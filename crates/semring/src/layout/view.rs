@@ -1,9 +1,8 @@
 //! From bytes to typed references: the only file of this layer with `unsafe`.
 //!
 //! A view keeps its segment alive and was checked against the segment's length when it was made, so
-//! every reference that it gives out lies inside the mapping. The control words are atomics; the
-//! payload is reached by copying, never by reference, because another process may write it at any
-//! time.
+//! every reference that it returns lies inside the mapping. The control words are atomics; the
+//! payload is copied, never referenced, because another process may write it at any time.
 #![allow(unsafe_code)]
 
 #[cfg(not(semring_loom))]
@@ -47,12 +46,12 @@ mod real {
         /// The state word of the superblock.
         pub(crate) fn state(&self) -> &AtomicU32 {
             let at = self.at::<AtomicU32>(AT_STATE);
-            // SAFETY: `at` checked bounds and alignment; an atomic may be written by anybody; the
-            // borrow of self keeps the mapping.
+            // SAFETY: `at` checked bounds and alignment; an atomic may be written by any process;
+            // the borrow of self keeps the mapping.
             unsafe { at.as_ref() }
         }
 
-        /// The first eight bytes of the superblock, by which it is known to be one.
+        /// The first eight bytes of the superblock: the magic.
         pub(crate) fn magic(&self) -> &AtomicU64 {
             let at = self.at::<AtomicU64>(AT_MAGIC);
             // SAFETY: as for `state`.
@@ -92,15 +91,15 @@ mod real {
             unsafe { base.copy_from_nonoverlapping(bytes.as_ptr(), AT_STATE) };
         }
 
-        /// Writes the next record of the ring's semaphore set. For whoever made it, with everybody else
-        /// kept out.
+        /// Writes the next record of the ring's semaphore set. For the process that made the set and
+        /// excludes all others.
         pub(crate) fn write_record(&self, record: &SetRecord) {
             let (at, bytes) = (
                 self.at::<[u8; RECORD_BYTES]>(record.offset()),
                 record.encode(),
             );
-            // SAFETY: `at` checked the bounds, `bytes` is a private copy; readers treat what they find
-            // as input.
+            // SAFETY: `at` checked the bounds, `bytes` is a private copy; readers treat the bytes as
+            // input.
             unsafe { at.as_ptr().copy_from_nonoverlapping(&raw const bytes, 1) };
         }
 
@@ -120,7 +119,7 @@ mod real {
         ring: NonNull<ConsumerPage>,
         data: NonNull<u8>,
         capacity: Capacity,
-        /// The word of the segment's sentinel, one load away.
+        /// The word of the segment's sentinel, reached with one load.
         fate: NonNull<SignalWord>,
         // Keeps the mapping that the pointers point into, and the sentinel.
         segment: Arc<Segment>,
@@ -129,8 +128,8 @@ mod real {
     // SAFETY: the pointers lead to atomics and to bytes that are only copied; the segment they point
     // into is kept and is itself Send and Sync.
     unsafe impl Send for LaneView {}
-    // SAFETY: as above; all methods take &self and work on atomics or copy bytes whose owner the
-    // lane protocol decides.
+    // SAFETY: as above; all methods take &self and work on atomics or copy bytes whose owner is
+    // defined by the lane protocol.
     unsafe impl Sync for LaneView {}
 
     impl LaneView {
@@ -157,20 +156,21 @@ mod real {
             unsafe { self.fate.as_ref() }
         }
 
-        /// True while the pages are there: not in a child forked since, and not once they were taken away.
+        /// True while the pages are mapped and not truncated: not in a child forked since, and not after a
+        /// truncation.
         #[inline(always)]
         pub(crate) fn is_intact(&self) -> bool {
             self.fate().says_intact()
         }
 
-        /// True in a child forked since: it does not have the pages.
+        /// True in a child forked since: the pages are not mapped there.
         #[inline(always)]
         pub(crate) fn is_forked(&self) -> bool {
             self.fate().says_forked()
         }
 
-        /// True if what was read last may have been zeros in place of the ring's bytes, which were taken
-        /// away.
+        /// True if the ring's memory was truncated: bytes that were just read may have been zeros in
+        /// place of the ring's.
         #[inline(always)]
         pub(crate) fn is_torn(&self) -> bool {
             self.fate().says_torn()
@@ -190,12 +190,13 @@ mod real {
             let offset = self.capacity.offset_of(position).get() as usize & !7;
             // SAFETY: an offset is below the capacity, and the data area is that long.
             let word = unsafe { self.data.byte_add(offset) }.cast::<AtomicU64>();
-            // SAFETY: inside the data area and aligned to 8 (masked above); reached as an atomic by
-            // every process whenever it is a header.
+            // SAFETY: inside the data area and aligned to 8 (masked above); every process accesses
+            // header words as atomics.
             unsafe { word.as_ref() }
         }
 
-        /// Has the CPU fetch the cache line of a position, where it can be told to. A hint: nothing is read.
+        /// Makes the CPU fetch the cache line of a position, where it has an instruction for that. A hint:
+        /// nothing is read.
         #[inline(always)]
         pub(crate) fn prefetch(&self, position: Position) {
             let word: *const AtomicU64 = self.header(position);
@@ -208,11 +209,11 @@ mod real {
             let _ = word;
         }
 
-        /// Where the byte `within` bytes behind `position` lies; the next `length` bytes must not
+        /// Address of the byte `within` bytes after `position`; the next `length` bytes must not
         /// cross the end of the data area.
         ///
         /// # Panics
-        /// If they do, and in a forked child, which does not have the pages.
+        /// If they do, and in a forked child, in which the pages are not mapped.
         #[inline(always)]
         pub(crate) fn bytes_at(
             &self,
@@ -232,7 +233,7 @@ mod real {
             );
         }
 
-        /// The same for those who have just asked whether this is a forked child.
+        /// The same for callers that have just checked that this is not a forked child.
         #[inline(always)]
         fn bytes_unchecked(&self, position: Position, within: u64, length: usize) -> NonNull<u8> {
             let end = within.checked_add(length as u64);
@@ -242,7 +243,7 @@ mod real {
             unsafe { self.data.byte_add(offset as usize) }
         }
 
-        /// The same bytes as something that the kernel can read or write in place.
+        /// The same bytes as a range that the kernel can read or write in place.
         pub(crate) fn span(&self, position: Position, within: u64, length: usize) -> Span<'_> {
             let start = self.bytes_at(position, within, length);
             // SAFETY: `bytes_at` checked the range.
@@ -256,7 +257,8 @@ mod real {
             self.write_unchecked(position, within, bytes);
         }
 
-        /// Copies bytes in, for those who have just seen that the lane [is intact](Self::is_intact).
+        /// Copies bytes in, for callers that have just checked that the lane [is
+        /// intact](Self::is_intact).
         #[inline(always)]
         pub(crate) fn write_unchecked(&self, position: Position, within: u64, bytes: &[u8]) {
             let to = self.bytes_unchecked(position, within, bytes.len());
@@ -303,10 +305,10 @@ mod real {
 
 #[cfg(semring_loom)]
 mod model {
-    //! The same face over loom's cells. Every word of the data area is an atomic that payload moves
-    //! through with Relaxed, so that a missing edge shows as stale bytes; and because payload is plain
-    //! memory in a normal build, each word has a cell beside it in which loom sees races: a copy that is
-    //! not ordered with the other side's copy of the same bytes ends the model.
+    //! The same interface over loom's cells. Every word of the data area is an atomic that payload is
+    //! copied through with Relaxed, so that a missing edge shows as stale bytes; and because payload is
+    //! plain memory in a normal build, each word has a cell beside it in which loom detects races: a
+    //! copy that is not ordered with the other side's copy of the same bytes ends the model.
 
     use std::ptr::NonNull;
     use std::sync::Arc;
@@ -321,11 +323,11 @@ mod model {
 
     struct Word {
         value: AtomicU64,
-        /// Entered by whoever copies payload. Holds nothing.
+        /// Entered by code that copies payload. Holds nothing.
         payload: UnsafeCell<()>,
     }
 
-    // SAFETY: the cell's content is never reached; loom only compares who entered it when.
+    // SAFETY: the cell's content is never accessed; loom only compares the times of entering it.
     unsafe impl Sync for Word {}
 
     struct Cells {
@@ -453,8 +455,8 @@ mod model {
         }
     }
 
-    /// The control pages and lanes of a whole ring. The segment holds none of them, it is there to be
-    /// asked whether this is a forked child.
+    /// The control pages and lanes of a whole ring. The segment holds none of them; it is only used
+    /// for the check for a forked child.
     #[derive(Clone)]
     pub(crate) struct RingView {
         segment: Arc<Segment>,

@@ -4,15 +4,15 @@
 //!
 //! ```text
 //! load_header()     one load, and one comparison with the limit of the fast path
-//! find()            or the slow way: pads, impossible bytes, the end of what may be trusted
+//! find()            or the slow path: padding, impossible bytes, the trusted end
 //! take_one(found)   the position moves on, in private memory
 //! release()         now and then: the store that gives the bytes back
 //! ```
 //! [`open_fast_path`](LaneConsumer::open_fast_path) is the only function that opens the fast path;
 //! [`jump`](LaneConsumer::jump) closes it, and so does corruption.
 //!
-//! The consumer's position is its own and lives in its own memory; of what the producer wrote it
-//! believes nothing but one header word at a time, read once and checked.
+//! The read position is private to the consumer. Of the producer's words the consumer uses one
+//! header word at a time, loaded once and checked.
 
 use super::Damage;
 use super::fast_path::FastPath;
@@ -24,7 +24,7 @@ use crate::sync::{Ordering, Twin, weakened};
 /// A published message that was found but not yet taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Found {
-    /// Of the message's header.
+    /// The position of the message's header.
     pub(crate) position: Position,
     pub(crate) header: MessageHeader,
 }
@@ -32,23 +32,24 @@ pub(crate) struct Found {
 /// The consumer's half of a lane.
 pub(crate) struct LaneConsumer {
     lane: LaneView,
-    /// Which lane of the ring it is.
+    /// Number of the lane in the ring.
     number: u32,
-    /// The next header to look at.
+    /// Position of the next header.
     read: Position,
-    /// So many messages before it were stepped over and not let go of: a batch's.
+    /// This many messages before it were found but not taken: those of a batch.
     stepped_messages: u32,
-    /// If there are any, everything before this may be released; if there are none, everything before `read`.
+    /// If there are any, everything before this position may be released; if there are none, everything
+    /// before `read`.
     stepped_from: Position,
-    /// `released` as last stored.
+    /// The last stored value of `released`.
     released: Position,
-    /// Headers before this position may be trusted to be of this lap: no sound lane had published anything
-    /// from here on when its control words were last read.
+    /// The trusted end: headers before this position are of this lap. When the control words were last
+    /// read, no lane that obeys the protocol had published anything from here on.
     trusted_end: Position,
     fast_path: FastPath,
-    /// Messages let go of, those of predecessors included.
+    /// Messages taken, including those of predecessors.
     taken_messages: u64,
-    /// Where impossible bytes were found: nothing from there on is looked at.
+    /// Position of impossible bytes: no header from there on is read.
     corrupt_at: Option<Position>,
 }
 
@@ -57,19 +58,19 @@ pub(crate) struct LaneConsumer {
 const _: () = assert!(size_of::<LaneConsumer>() == 128);
 
 impl LaneConsumer {
-    /// Begins where the predecessor released last.
+    /// Starts at the position that the predecessor released last.
     pub(crate) fn take_over(lane: LaneView, number: usize) -> Result<Self, Damage> {
         let capacity = lane.capacity();
         let start = Position::new(lane.consumer().released.load(Ordering::Acquire));
         let committed = Position::new(lane.producer().committed.load(Ordering::Acquire));
-        // `committed` may be behind by a batch whose producer was killed, or far ahead by now.
+        // `committed` may lag by a batch whose producer was killed, or be far ahead by now.
         let ahead = committed.distance_from(start);
         let behind = start.distance_from(committed);
         if !start.is_aligned() || ahead.min(behind) > capacity.get() {
             return Err(Damage { position: start });
         }
         let messages = lane.consumer().received.load(Ordering::Relaxed);
-        // Sound as far as this consumer knows.
+        // No impossible bytes are known to this consumer.
         lane.consumer().corrupt_at.store(0, Ordering::Relaxed);
         Ok(Self {
             lane,
@@ -85,7 +86,8 @@ impl LaneConsumer {
         })
     }
 
-    /// A lane whose control words are impossible: it is skipped for good, and says so to its producer.
+    /// A lane whose control words are impossible: it is always skipped, and its corrupt word tells its
+    /// producer.
     pub(crate) fn corrupt(lane: LaneView, number: usize, damage: Damage) -> Self {
         record_corruption(&lane, damage.position);
         let start = Position::new(0);
@@ -107,7 +109,7 @@ impl LaneConsumer {
         &self.lane
     }
 
-    /// Which lane of the ring it is.
+    /// Number of the lane in the ring.
     pub(crate) fn number(&self) -> usize {
         self.number as usize
     }
@@ -116,7 +118,8 @@ impl LaneConsumer {
         self.corrupt_at.is_some()
     }
 
-    /// Messages before the impossible bytes come again after a step back; what is behind them never comes.
+    /// Messages before the impossible bytes are found again after a step back; messages after them are
+    /// never found.
     #[inline(always)]
     fn is_at_corruption(&self) -> bool {
         self.corrupt_at.is_some_and(|at| self.read.has_reached(at))
@@ -128,17 +131,17 @@ impl LaneConsumer {
         self.read
     }
 
-    /// Messages taken on this lane, those of predecessors included.
+    /// Messages taken on this lane, including those of predecessors.
     pub(crate) fn taken_messages(&self) -> u64 {
         self.taken_messages
     }
 
-    /// Messages stepped over and not let go of.
+    /// Messages found but not taken.
     pub(crate) fn stepped_messages(&self) -> u64 {
         u64::from(self.stepped_messages)
     }
 
-    /// Everything before it may be released.
+    /// The position up to which everything may be released.
     #[inline(always)]
     fn taken(&self) -> Position {
         if self.stepped_messages == 0 {
@@ -148,23 +151,23 @@ impl LaneConsumer {
         }
     }
 
-    /// The next message, if it is there and lies before the limit of the fast path. `None`: there is none such, or
-    /// the pages of the ring are not there. [`find`](Self::find) finds out.
+    /// The next message, if it is there and lies before the limit of the fast path. `None`: there is no such
+    /// message, or the pages of the ring are not mapped. [`find`](Self::find) then gives the reason.
     #[inline(always)]
     pub(crate) fn load_header(&self) -> Option<Found> {
         if !self.lane.is_intact() {
             return None;
         }
-        // Both read once: nothing is known any more after a load that acquires.
+        // Both are read once: the compiler keeps no value across an acquire load.
         let (position, below) = (self.read, self.fast_path.passes_below(self.read));
-        // E1: if it is published, its payload is there.
+        // E1: if the header is published, its payload is there.
         let word = self.lane.header(position).load(Ordering::Acquire);
         let header = MessageHeader::decode_short(word, below)?;
         Some(Found { position, header })
     }
 
-    /// Opens the fast path over the bytes before the end of what may be trusted, of the data area, and of what is
-    /// sound, and at most this many.
+    /// Opens the fast path up to the trusted end, the end of the data area, or the corrupt position, whichever is
+    /// nearest, and for at most this many bytes.
     pub(crate) fn open_fast_path(&mut self, at_most: u64) {
         let until = |end: Position| {
             if self.read.has_reached(end) {
@@ -179,13 +182,13 @@ impl LaneConsumer {
         self.fast_path.open(self.read, self.lane.capacity(), free);
     }
 
-    /// The next header is here, without a message that was taken or stepped over in between.
+    /// Moves to a header other than the one after a message that was just found.
     fn jump(&mut self, to: Position) {
         self.read = to;
         self.fast_path.close(to);
     }
 
-    /// Whether the records of this lane were longer than a cache line on the average, since it was made.
+    /// Whether the records of this lane were longer than a cache line on average, since it was made.
     pub(crate) fn mean_record_is_longer_than_a_line(&self) -> bool {
         let messages = self
             .taken_messages
@@ -193,19 +196,19 @@ impl LaneConsumer {
         self.read.get() > messages.saturating_mul(LINE)
     }
 
-    /// Has the CPU fetch the cache line behind that of the next header, so that both are on their way at the same
+    /// Makes the CPU fetch the cache line after that of the next header, so that both are loaded at the same
     /// time. A hint: nothing is read.
     #[inline]
     pub(crate) fn prefetch_second_line(&self) {
         self.lane.prefetch(self.read.advance(LINE));
     }
 
-    /// Looks for the next message. A pad is stepped over. `Err` marks the lane corrupt: it is reported once
-    /// and is empty from then on.
+    /// Looks for the next message. Padding is skipped. `Err` marks the lane corrupt: this is reported once,
+    /// and the lane is empty from then on.
     #[inline]
     pub(crate) fn find(&mut self) -> Result<Option<Found>, Damage> {
         loop {
-            // E1: if it is published, its payload is there.
+            // E1: if the header is published, its payload is there.
             let word = self.lane.header(self.read).load(Ordering::Acquire);
             if word == 0 || self.is_at_corruption() {
                 return Ok(None);
@@ -220,7 +223,8 @@ impl LaneConsumer {
                         header,
                     }));
                 }
-                // No message holds a pad: if everything before it was taken, the pad is, too.
+                // No message holds the padding: if everything before it was taken, so is the
+                // padding.
                 Ok(Record::Pad { bytes }) => self.jump(self.read.advance(bytes)),
                 Ok(Record::Unpublished) => return Ok(None),
                 Err(_) => return Err(self.mark_corrupt()),
@@ -228,19 +232,20 @@ impl LaneConsumer {
         }
     }
 
-    /// True if a message (or damage) is to be found: a look that changes nothing.
+    /// True if a message (or impossible bytes) would be found: a look that changes nothing.
     #[inline]
     pub(crate) fn is_ready(&self) -> bool {
         !self.is_at_corruption() && self.lane.header(self.read).load(Ordering::Acquire) != 0
     }
 
-    /// About once in a lap. Without an end of what may be trusted, a lane full of headers that lead from one to the
-    /// next would have messages for ever.
+    /// About once in a lap. Without a trusted end, a lane full of headers that lead from one to the next would have
+    /// messages for ever.
     #[cold]
     fn extend_trusted_end(&mut self) -> Result<(), Damage> {
         let capacity = self.lane.capacity().get();
-        // I3: what is published ends within a capacity of `committed`, also if a batch was published
-        // and its producer has not come to K4. It was stored before the header that we just saw (E1).
+        // I3: published records end within a capacity after `committed`, also if a batch was
+        // published and its producer has not reached K4. `committed` was stored before the header
+        // that was just loaded (E1).
         let committed = Position::new(self.lane.producer().committed.load(Ordering::Acquire));
         let behind = self.released.distance_from(committed);
         let ahead = committed.distance_from(self.released);
@@ -249,7 +254,7 @@ impl LaneConsumer {
             None if ahead <= capacity => capacity,
             None => 0,
         };
-        // I2: and within a capacity of `released`.
+        // I2: and within a capacity after `released`.
         let reach = from_committed.min(capacity - 8);
         if self.read.distance_from(self.released) >= reach {
             return Err(self.mark_corrupt());
@@ -268,7 +273,7 @@ impl LaneConsumer {
         }
     }
 
-    /// Steps over a message that was found, without letting go of its bytes.
+    /// Moves past a message that was found, without taking it.
     #[inline(always)]
     pub(crate) fn step_over(&mut self, found: &Found) {
         debug_assert_eq!(found.position, self.read);
@@ -279,7 +284,7 @@ impl LaneConsumer {
         self.read = found.position.advance(found.header.bytes());
     }
 
-    /// Lets go of everything stepped over; the store to the producer may come later.
+    /// Takes all messages found; the store of `released` may come later.
     #[inline]
     pub(crate) fn take(&mut self) {
         // Wrapping: it began with a word of the segment.
@@ -287,7 +292,7 @@ impl LaneConsumer {
         self.taken_messages = self.taken_messages.wrapping_add(u64::from(messages));
     }
 
-    /// Both for a single message, on a lane of which nothing else is stepped over.
+    /// Both steps for a single message, on a lane on which no other message is found but not taken.
     #[inline(always)]
     pub(crate) fn take_one(&mut self, found: &Found) {
         debug_assert_eq!(found.position, self.read);
@@ -296,14 +301,14 @@ impl LaneConsumer {
         self.taken_messages = self.taken_messages.wrapping_add(1);
     }
 
-    /// Goes back to what was let go of last: the messages stepped over since are found again.
+    /// Goes back to the end of the last message taken: the messages found since are found again.
     pub(crate) fn step_back(&mut self) {
         self.jump(self.taken());
         self.stepped_messages = 0;
     }
 
-    /// Goes back to the message at this position, which was stepped over: it is found again, and so are those
-    /// after it. The messages before it are walked through once more; if none of them ends there, nothing
+    /// Goes back to the message at this position, which was found but not taken: it is found again, and so
+    /// are those after it. The messages before it are walked again; if none of them ends there, nothing
     /// changes. `Err` marks the lane corrupt, as in [`find`](Self::find).
     pub(crate) fn step_back_to(&mut self, position: Position) -> Result<(), Damage> {
         let stepped = self.stepped_messages;
@@ -323,21 +328,21 @@ impl LaneConsumer {
         self.taken().distance_from(self.released)
     }
 
-    /// True when a quarter of the capacity waits to be released: the caller then releases it.
+    /// True when a quarter of the capacity is taken and not released: the caller then releases it.
     #[inline]
     pub(crate) fn is_due(&self) -> bool {
         self.unreleased() >= self.lane.capacity().quarter()
     }
 
-    /// The same right behind [`take_one`](Self::take_one).
+    /// The same right after [`take_one`](Self::take_one).
     #[inline(always)]
     pub(crate) fn is_due_after_one(&self) -> bool {
         debug_assert_eq!(self.stepped_messages, 0);
         self.read.distance_from(self.released) >= self.lane.capacity().quarter()
     }
 
-    /// Gives the bytes of everything taken back to the producer. False if there is nothing to give.
-    /// After true, the producer's wait word must be looked at.
+    /// Gives the bytes of all messages taken back to the producer. False if there are none. After
+    /// true, the caller must look at the producer's wait word.
     #[inline]
     pub(crate) fn release(&mut self) -> bool {
         let taken = self.taken();
@@ -346,7 +351,8 @@ impl LaneConsumer {
         }
         let page = self.lane.consumer();
         page.received.store(self.taken_messages, Ordering::Relaxed);
-        // E2: our reads of these bytes are done. Killed before: they are delivered again.
+        // E2: all reads of these bytes are done. Killed before this line: the messages are
+        // delivered again.
         let order = if weakened(Twin::RelaxedRelease) {
             Ordering::Relaxed
         } else {
@@ -359,7 +365,7 @@ impl LaneConsumer {
 }
 
 fn record_corruption(lane: &LaneView, position: Position) {
-    // Plus one, so that position 0 shows; never 0.
+    // Plus one, so that position 0 is not stored as 0.
     let word = position.get().saturating_add(1);
     lane.consumer().corrupt_at.store(word, Ordering::Relaxed);
 }

@@ -51,7 +51,8 @@ fn an_impossible_released_position_is_damage_to_the_producer() {
             send(&mut producer, &content(2, 96)).unwrap_err(),
             NoSlot::Damaged(damage)
         );
-        // It stays so, and a successor sees it as well. (Shrunk by less than the slack it can't.)
+        // It is refused again, and by a successor as well. (A value that is too small by less than
+        // the slack can't be detected.)
         assert_eq!(
             send(&mut producer, &content(2, 96)).unwrap_err(),
             NoSlot::Damaged(damage)
@@ -64,7 +65,7 @@ fn an_impossible_released_position_is_damage_to_the_producer() {
             );
         }
     }
-    // The truth, in between, is taken.
+    // The true value, stored in between, is accepted.
     let (view, mut producer, _consumer) = full();
     released(&view).store(tail, Ordering::Relaxed);
     assert!(send(&mut producer, &content(2, 96)).is_ok());
@@ -106,7 +107,7 @@ fn an_impossible_released_position_is_damage_to_a_new_consumer() {
 
 #[test]
 fn a_lane_at_the_end_of_all_positions_goes_on() {
-    // 2^64 bytes are never sent, but a hostile word can say that they were.
+    // 2^64 bytes are never sent, but a hostile word can claim it.
     let view = lane();
     let start = u64::MAX - 4095;
     view.producer().committed.store(start, Ordering::Relaxed);
@@ -182,7 +183,7 @@ fn a_message_across_the_end_of_the_lane_is_damage() {
     }
 }
 
-/// Every header word of a lane says that a message of no bytes is there.
+/// Every header word of a lane is that of a message of no bytes.
 fn endless() -> LaneView {
     let view = lane();
     for at in (0..CAPACITY).step_by(8) {
@@ -197,7 +198,7 @@ fn endless() -> LaneView {
 #[test]
 fn a_walk_over_headers_without_an_end_ends() {
     assert!(LaneProducer::take_over(endless()).is_err());
-    // Stepped over without release, as in a batch: a capacity and no more.
+    // Found without release, as in a batch: a capacity and no more.
     let mut consumer = LaneConsumer::take_over(endless(), 0).unwrap();
     let mut steps = 0;
     let damage = loop {
@@ -211,7 +212,7 @@ fn a_walk_over_headers_without_an_end_ends() {
     };
     assert!(damage.position.get() <= CAPACITY);
     assert!(consumer.is_corrupt());
-    // And released one by one: the producer never said that it committed so much.
+    // And released one by one: `committed` limits the number.
     let mut consumer = LaneConsumer::take_over(endless(), 0).unwrap();
     let mut steps = 0;
     while let Ok(Some(found)) = consumer.find() {
@@ -250,7 +251,7 @@ proptest! {
         let lie = |bit: u8, word: u64| if control & bit == 0 { word % 1024 * 8 } else { word };
         view.producer().committed.store(lie(1, committed), Ordering::Relaxed);
         view.consumer().released.store(lie(2, released), Ordering::Relaxed);
-        // Something that can pass where the walks begin, or they end there.
+        // A value that can pass where the walks begin, or they end there.
         let place = view.consumer().released.load(Ordering::Relaxed) & !7;
         if let Some(first) = first {
             view.header(Position::new(place)).store(message_header(HEADER_BYTES, first, Tag::default()), Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! The fast path: it never lets anything through that the slow path would refuse.
+//! The fast path never lets a message pass that the slow path would refuse.
 
 use proptest::prelude::*;
 
@@ -22,7 +22,8 @@ fn message(len: u32) -> u64 {
     message_header(HEADER_BYTES, len, Tag::default())
 }
 
-/// What the merge does when the fast path found nothing: true if there is a message, which is stepped over.
+/// The merge's step after the fast path found nothing: true if there is a message, which is then found but
+/// not taken.
 fn find_slow(consumer: &mut LaneConsumer) -> bool {
     let Ok(Some(found)) = consumer.find() else {
         return false;
@@ -42,7 +43,7 @@ fn after_a_pad_stays_before_the_trusted_end() {
         put(&view, at, message(504));
     }
     put(&view, pad, pad_header(512));
-    // Stepped over without release, as in a batch: what is at the beginning again is not free.
+    // Found without release, as in a batch: the bytes at the beginning are not free again.
     assert_eq!(
         (0..pad)
             .step_by(512)
@@ -71,14 +72,15 @@ fn after_a_pad_finds_nothing_at_corruption() {
     assert!(find_slow(&mut consumer));
     assert!(consumer.find().is_err());
     consumer.step_back();
-    // Sound up to there; whatever is put there later does not count.
+    // No impossible bytes up to there; bytes that are stored there later do not count.
     assert!(find_slow(&mut consumer));
     put(&view, 0, message(8));
     assert_eq!(consumer.find(), Ok(None));
     assert_eq!(consumer.load_header(), None);
 }
 
-/// What happens to a lane that is read, or is written by somebody who may write anything.
+/// An event of a lane, which may be read by a consumer, and written by a process that writes
+/// anything.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Load,
@@ -94,7 +96,8 @@ enum Event {
     Committed { word: u64 },
 }
 
-/// No header, or nearly one: one bit is wrong, or it is a pad of which only the length is.
+/// Not a header, or nearly one: one bit is wrong, or it is padding of which only the length is
+/// right.
 fn word() -> impl Strategy<Value = u64> {
     prop_oneof![
         any::<u64>(),
@@ -132,7 +135,7 @@ proptest! {
         let view = lanes(1).remove(0);
         view.consumer().released.store(start * 8, Ordering::Relaxed);
         view.producer().committed.store(start * 8, Ordering::Relaxed);
-        // Something to go on with nearly everywhere.
+        // A plausible header nearly everywhere.
         for at in (0..CAPACITY).step_by(8) {
             put(&view, at, message(len));
         }
@@ -148,7 +151,7 @@ proptest! {
                 Event::LoadAndTake => {
                     if let Some(found) = consumer.load_header() {
                         prop_assert_eq!(consumer.find(), Ok(Some(found)));
-                        // As the channel does it: a single message is taken when no batch is out.
+                        // As the channel does: a single message is taken when no batch is open.
                         consumer.take();
                         let taken = consumer.taken_messages();
                         consumer.take_one(&found);
@@ -196,7 +199,7 @@ proptest! {
         let mut in_batch = false;
         for (len, what, word) in sends {
             match what {
-                // The consumer comes after, or lies.
+                // The consumer follows, or stores a false value.
                 0 => view.consumer().released.store(producer.tail().get(), Ordering::Relaxed),
                 1 => view.consumer().released.store(word, Ordering::Relaxed),
                 2 => producer.open_fast_path(word % 2048),

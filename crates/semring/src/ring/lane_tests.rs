@@ -1,4 +1,5 @@
-//! One lane, both halves in one thread: every length, every kill point, every lie in its control words.
+//! One lane, both halves in one thread: every length, every kill point, every false value in its
+//! control words.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ pub(super) fn lane() -> LaneView {
     lanes(1).remove(0)
 }
 
-/// Bytes that tell the message and the place in it.
+/// Bytes that identify the message and the place in it.
 pub(super) fn content(number: usize, len: usize) -> Vec<u8> {
     (0..len)
         .map(|at| (number * 31 + at * 7 + at / 256) as u8)
@@ -58,7 +59,7 @@ pub(super) fn bytes_of(view: &LaneView, found: &Found) -> Vec<u8> {
     bytes
 }
 
-/// The next message, stepped over and let go of, not released.
+/// The next message, found and taken, not released.
 pub(super) fn take(consumer: &mut LaneConsumer) -> Option<(Position, Vec<u8>)> {
     let found = consumer.find().expect("a sound lane")?;
     let bytes = bytes_of(consumer.view(), &found);
@@ -149,7 +150,7 @@ fn records_that_nearly_fill_lines_fill_them() {
         send(&mut producer, &content(1, len)).unwrap();
         let record = producer.tail().distance_from(before) % CAPACITY;
         let bare = (8 + len as u64).next_multiple_of(8);
-        // What a pad in front of it takes is not counted.
+        // Padding before it is not counted.
         if before.get() / CAPACITY == producer.tail().get() / CAPACITY {
             assert_eq!(record, bare + if bare % 64 == 56 { 8 } else { 0 }, "{len}");
         }
@@ -158,7 +159,7 @@ fn records_that_nearly_fill_lines_fill_them() {
     }
 }
 
-/// Sends and takes messages that are so many bytes long together, headers included.
+/// Sends and takes messages that have this many bytes together, headers included.
 fn go_on(producer: &mut LaneProducer, consumer: &mut LaneConsumer, bytes: u64) {
     let mut left = bytes;
     while left > 0 {
@@ -185,7 +186,8 @@ fn long_payloads_begin_at_a_line_wherever_the_record_does() {
     let view = lane();
     let (mut producer, mut consumer) = both(&view);
     for round in 0..300 {
-        // Both sides of the length from which it is so, and records that begin at every word of a line.
+        // Lengths on both sides of the limit for alignment, and records that begin at every word of a
+        // line.
         for len in [round % 70, 1016 + round % 9, 1023, 1024] {
             let bytes = content(round, len);
             let at = send(&mut producer, &bytes).unwrap();
@@ -233,7 +235,8 @@ fn a_reservation_does_not_grow() {
 
 #[test]
 fn the_slack_word_stays_free() {
-    // The smallest records: one less than would fit, so that the next header never is a taken word.
+    // The smallest records: one less than would fit, so that the next header is never a word in
+    // use.
     let (mut producer, mut consumer) = both(&lane());
     for _ in 0..CAPACITY / 8 - 1 {
         send(&mut producer, b"").unwrap();
@@ -260,7 +263,7 @@ fn a_message_that_does_not_fit_the_end_begins_anew_behind_a_pad() {
     for rest in (8..=QUARTER as u64).step_by(8) {
         let view = lane();
         let (mut producer, mut consumer) = both(&view);
-        // Up to `rest` bytes before the end, without leaving anything unread.
+        // Up to `rest` bytes before the end, with nothing left unread.
         go_on(&mut producer, &mut consumer, CAPACITY - rest);
         let pad = producer.tail();
         let bytes = content(rest as usize, rest as usize);
@@ -285,13 +288,13 @@ fn a_pad_without_room_behind_it_says_that_it_was_published() {
         send(&mut producer, &content(1, 1000)).unwrap();
     }
     recv(&mut consumer).unwrap();
-    // 1072 bytes to the end: one more of 1024 does not fit behind 800, nor at the beginning.
+    // 1072 bytes to the end: another 1024 do not fit after 800, nor at the beginning.
     send(&mut producer, &content(2, 800)).unwrap();
     assert_eq!(
         send(&mut producer, &content(3, 1024)).unwrap_err(),
         NoSlot::Full { padded: true }
     );
-    // The pad is there: the next try does not make another, and is told so.
+    // The padding is there: the next attempt does not make another, and `padded` is false.
     assert_eq!(producer.tail(), Position::new(CAPACITY));
     assert_eq!(
         send(&mut producer, &content(3, 1024)).unwrap_err(),
@@ -307,7 +310,7 @@ fn a_pad_without_room_behind_it_says_that_it_was_published() {
 
 #[test]
 fn a_batch_appears_at_once() {
-    // Begun at every place of the lap, so that pads come first, in the middle and last.
+    // Begun at every place of the lap, so that padding comes first, in the middle and last.
     let (mut producer, mut consumer) = both(&lane());
     for round in 0..300 {
         let sizes = [round % 200, 3, 500, 0, 300 + round % 9];
@@ -351,7 +354,7 @@ fn a_batch_that_is_longer_than_the_lane_goes_out_in_parts() {
                 NoSlot::Full { padded: false },
                 "in a batch a pad is held back, too"
             );
-            // As the channel does before it waits for room: nothing stays held back.
+            // As the channel does before it waits for room: no message stays held back.
             if producer.end_batch().is_some() {
                 parts += 1;
             }
@@ -369,8 +372,8 @@ fn a_batch_that_is_longer_than_the_lane_goes_out_in_parts() {
     assert!(expected.is_empty());
 }
 
-/// The stores of one publication, to be taken back one by one from the last: what is left is what a
-/// producer leaves that is killed there.
+/// The stores of one publication, to be reverted one by one from the last: the rest is the state
+/// that a producer leaves when it is killed there.
 struct Before {
     committed: u64,
     sent: u64,
@@ -405,8 +408,8 @@ fn old_header() -> u64 {
     message_header(HEADER_BYTES, 16, Tag::new(0xDEAD))
 }
 
-/// Runs `publish` on a lane whose tail lies `lead` bytes into the lap, kills the producer at one of
-/// the points, and lets a successor and the consumer find what is left.
+/// Runs `publish` on a lane whose tail is `lead` bytes into the lap, kills the producer at one of
+/// the points, and lets a successor and the consumer take the rest.
 fn kill_and_take_over(lead: usize, point: usize, messages: &[Vec<u8>], batch: bool) {
     let view = lane();
     let (mut producer, mut consumer) = both(&view);
@@ -419,7 +422,7 @@ fn kill_and_take_over(lead: usize, point: usize, messages: &[Vec<u8>], batch: bo
     let tell = |message: &Vec<u8>| (message.len(), message.clone());
     for (index, message) in messages.iter().enumerate() {
         if point == 0 && index + 1 == messages.len() {
-            // Reserved and filled, nothing cleared yet: an old header lies behind the reservation.
+            // Reserved and filled, nothing cleared yet: an old header follows the reservation.
             let slot = reserve(&mut producer, message, mode).unwrap();
             let next = slot
                 .position()
@@ -449,7 +452,7 @@ fn kill_and_take_over(lead: usize, point: usize, messages: &[Vec<u8>], batch: bo
             producer.end_batch();
             before.without_k4(&view);
         }
-        // Behind K4, before K5.
+        // After K4, before K5.
         _ => {
             producer.end_batch();
         }
@@ -477,7 +480,7 @@ fn kill_and_take_over(lead: usize, point: usize, messages: &[Vec<u8>], batch: bo
 
 #[test]
 fn a_successor_finds_exactly_what_was_committed_wherever_its_predecessor_was_killed() {
-    // 32-byte records: 128 places of the lap, the wrap among them.
+    // 32-byte records: 128 places of the lap, the end of the data among them.
     for lead in 0..260 {
         for point in 0..4 {
             kill_and_take_over(lead, point, &[content(1, 50)], false);
@@ -537,7 +540,7 @@ fn a_released_position_ahead_of_committed_is_right_after_a_batch() {
     for number in 0..8 {
         assert_eq!(recv(&mut consumer), Some(content(number, 400)));
     }
-    // Both sides are replaced while `committed` is behind.
+    // Both sides are replaced while `committed` lags.
     drop(consumer);
     let mut consumer = LaneConsumer::take_over(view.clone(), 0).unwrap();
     let mut successor = LaneProducer::take_over(view).unwrap();
@@ -571,7 +574,7 @@ fn a_new_consumer_gets_again_what_was_not_released() {
 #[test]
 fn stepping_back_delivers_again_what_was_not_let_go_of() {
     let (mut producer, mut consumer) = both(&lane());
-    // The lap ends among the messages, so a pad is stepped over and back, too.
+    // The lap ends among the messages, so padding is passed in both directions, too.
     for number in 0..11 {
         send(&mut producer, &content(number, 300)).unwrap();
         recv(&mut consumer).unwrap();

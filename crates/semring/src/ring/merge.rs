@@ -1,27 +1,27 @@
 //! The consumer's view over all lanes: which message comes next, and when to release.
 //!
-//! Fairness: the merge stays on a lane until the lane is empty or a quarter of its capacity was
-//! taken from it, then goes on to the next in order. So a lane with something in it waits for at most
-//! a quarter lap, and the record that completes it, of each other lane. Leaving a lane releases what was
-//! taken from it.
+//! Fairness: the merge stays on a lane until the lane is empty or a quarter of its capacity was taken
+//! from it, then goes on to the next in order. So a lane with a message waits for at most a quarter lap,
+//! and the record that completes it, of each other lane. When the merge leaves a lane, the messages
+//! taken from it are released.
 //!
-//! With more than [`FEW`] lanes most are idle most of the time, and a look at an idle lane is far from free:
-//! the lanes' headers often share one set of the cache. So the merge goes round among the lanes that had
-//! something lately, and over all of them once in [`TURNS_PER_SWEEP`] turns or [`BYTES_PER_SWEEP`], whichever
-//! is first, and before it says that there is nothing. A lane that wakes up then waits for at most that many
-//! turns or bytes more, and the turn that is on. Nothing of this is in
-//! shared memory: a hint that producers had to write would cost each of them a contended line.
+//! With more than [`FEW`] lanes most are idle most of the time, and a look at an idle lane is expensive: the
+//! lanes' headers often share one set of the cache. So the merge polls the lanes that had a message recently,
+//! and all of them once in [`TURNS_PER_SWEEP`] turns or [`BYTES_PER_SWEEP`], whichever comes first, and
+//! before it reports that there is nothing. A lane that becomes active then waits for at most that many turns
+//! or bytes more, and the current turn. None of this is in shared memory: a hint written by producers would
+//! cost each of them a contended cache line.
 
 use super::Damage;
 use super::consume::{Found, LaneConsumer};
 use crate::layout::{Capacity, MAX_LANES, Position};
 
-/// Up to so many lanes, every look goes over all of them.
+/// Up to this many lanes, every look covers all of them.
 const FEW: usize = 16;
-/// With more, so many changes of lane go by between two sweeps over all of them.
+/// With more lanes, this many changes of lane pass between two sweeps over all of them.
 const TURNS_PER_SWEEP: u32 = 32;
-/// And at most so many bytes, or the end of the turn in which they are reached: with large lanes a turn is
-/// long. Beside the copies of so many bytes a sweep costs nothing.
+/// And at most this many bytes, or the end of the turn in which they are reached: with large lanes a turn
+/// is long. Compared with copying this many bytes a sweep costs nothing.
 const BYTES_PER_SWEEP: u64 = 64 << 10;
 
 /// A message found on a lane.
@@ -29,7 +29,7 @@ const BYTES_PER_SWEEP: u64 = 64 << 10;
 pub(crate) struct Next {
     pub(crate) lane: usize,
     pub(crate) found: Found,
-    /// The lane that the merge left for it: what was taken there is to be released.
+    /// The lane that the merge left: its messages are to be released.
     pub(crate) left: Option<usize>,
 }
 
@@ -44,20 +44,20 @@ pub(crate) struct LaneDamage {
 pub(crate) struct Merge {
     lanes: Vec<LaneConsumer>,
     current: usize,
-    /// Bytes taken of the current lane since the merge came to it: so many, and what was read since it was
-    /// here (see [`taken_here`](Self::taken_here)).
+    /// Bytes taken of the current lane in this turn are this number plus the bytes read since `here` (see
+    /// [`taken_here`](Self::taken_here)).
     taken_before: u64,
     since: Position,
     quarter: u64,
-    /// Where something was found lately; for few lanes: nowhere.
+    /// The lanes that had a message recently; not used for few lanes.
     recent: Recent,
 }
 
-/// Lanes that are worth a look.
+/// Lanes to be polled.
 #[derive(Default)]
 struct Recent {
     worth: LaneSet,
-    /// Found something since the last sweep.
+    /// Lanes that had a message since the last sweep.
     found: LaneSet,
     turns: u32,
     bytes: u64,
@@ -121,20 +121,22 @@ impl Merge {
         &mut self.lanes[self.current]
     }
 
-    /// The fast path: the next message of the current lane, if its turn lasts so long. `None` says to ask
-    /// [`find`](Self::find), which opens the fast path again.
+    /// The fast path: the next message of the current lane, if its turn lasts that long. After `None` the
+    /// caller calls [`find`](Self::find), which opens the fast path again.
     #[inline(always)]
     pub(crate) fn load_header(&self) -> Option<Found> {
         self.lanes[self.current].load_header()
     }
 
-    /// Bytes taken of the current lane in this turn, pads and what was stepped back over included.
+    /// Bytes taken of the current lane in this turn, including padding and messages that were
+    /// stepped back over.
     fn taken_here(&self) -> u64 {
         let read = self.lanes[self.current].position();
         self.taken_before + read.distance_from(self.since)
     }
 
-    /// A message of the current lane. The one place where the fast path opens: for as long as the lane's turn lasts.
+    /// Returns a message of the current lane. The only place where the fast path is opened: until the end of the
+    /// lane's turn.
     fn found(&mut self, found: Found, left: Option<usize>) -> Next {
         let at_most = if self.lanes.len() == 1 {
             u64::MAX
@@ -146,7 +148,7 @@ impl Merge {
         Next { lane, found, left }
     }
 
-    /// The next message; looks at every lane before it says that there is none.
+    /// The next message; looks at every lane before it reports that there is none.
     #[inline]
     pub(crate) fn find(&mut self) -> Result<Option<Next>, LaneDamage> {
         let lane = self.current;
@@ -190,7 +192,7 @@ impl Merge {
         self.recent.turns = 0;
         self.recent.bytes = 0;
         self.recent.worth = std::mem::take(&mut self.recent.found);
-        // What is found where the merge is already counts nowhere else.
+        // A message on the current lane is not counted anywhere else.
         self.recent.worth.insert(self.current);
         for (index, lane) in self.lanes.iter().enumerate() {
             if lane.is_ready() {
@@ -216,7 +218,7 @@ impl Merge {
         Ok(None)
     }
 
-    /// The next message of this lane, whose turn it is if it has one.
+    /// The next message of this lane; if there is one, the lane's turn begins.
     fn turn_to(&mut self, lane: usize) -> Result<Option<Next>, LaneDamage> {
         match self.lanes[lane].find() {
             Ok(Some(found)) => {
@@ -231,12 +233,12 @@ impl Merge {
         }
     }
 
-    /// True if any lane has something: a complete look that changes nothing.
+    /// True if any lane has a message: a complete look that changes nothing.
     pub(crate) fn is_ready(&self) -> bool {
         self.lanes.iter().any(LaneConsumer::is_ready)
     }
 
-    /// The same, but of many lanes only those that had something lately.
+    /// The same, but of many lanes only those that had a message recently.
     pub(crate) fn is_ready_lately(&self) -> bool {
         if self.lanes.len() <= FEW {
             return self.is_ready();
@@ -251,7 +253,8 @@ impl Merge {
         false
     }
 
-    /// Goes back on one lane to a message that was stepped over: see [`LaneConsumer::step_back_to`].
+    /// Goes back on one lane to a message that was found but not taken: see
+    /// [`LaneConsumer::step_back_to`].
     pub(crate) fn step_back_to(
         &mut self,
         lane: usize,
@@ -264,9 +267,9 @@ impl Merge {
         result.map_err(|Damage { position }| LaneDamage { lane, position })
     }
 
-    /// Forgets what was stepped over on every lane since it was last let go of.
+    /// Steps back on every lane over the messages that were found but not taken.
     pub(crate) fn step_back(&mut self) {
-        // Put back again and again, one lane keeps no other one waiting.
+        // A lane whose messages are put back again and again must not keep the others waiting.
         self.taken_before = self.taken_here();
         for lane in &mut self.lanes {
             lane.step_back();

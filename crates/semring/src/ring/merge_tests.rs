@@ -33,7 +33,7 @@ fn bytes(merge: &Merge, next: &Next) -> Vec<u8> {
     bytes_of(merge.lanes()[next.lane].view(), &next.found)
 }
 
-/// Takes and releases as the channel does: a lane is released when a quarter waits there.
+/// Takes and releases as the channel does: a lane is released when a quarter is due.
 fn recv(merge: &mut Merge) -> Option<(usize, Vec<u8>)> {
     let next = merge.find().unwrap()?;
     let message = (next.lane, bytes(merge, &next));
@@ -58,7 +58,7 @@ fn keep_order(lanes: usize) {
     let mut received = vec![0; lanes];
     for round in 0..5000 * lanes {
         let lane = (round * round + round / 7) % lanes;
-        // Numbers and lengths tell the message.
+        // Number and length identify the message.
         let message = content(sent[lane], sent[lane] * 13 % 700);
         match send(&mut producers[lane], &message) {
             Ok(_) => sent[lane] += 1,
@@ -81,7 +81,7 @@ fn keep_order(lanes: usize) {
     assert!(!merge.is_ready());
 }
 
-/// Lane 0 never runs empty; after how many bytes of it does the one message of lane 1 come?
+/// Lane 0 is never empty; returns the bytes of it that come before the one message of lane 1.
 fn bytes_before_the_other(others: usize, len: usize) -> Vec<u64> {
     let (_, mut producers, mut merge) = ring(others + 1);
     let fill = |producers: &mut Vec<LaneProducer>| {
@@ -139,7 +139,8 @@ fn among_many_lanes_it_waits_for_some_turns_more() {
             assert!(turns <= 32 + others as u64, "{others} others: {turns}");
         }
     }
-    // One lane that is never empty, another one that wakes up after the first has had many turns.
+    // One lane that is never empty, and another one that becomes active after the first has had
+    // many turns.
     let (_, mut producers, mut merge) = ring(100);
     let mut turns_before = |woken: usize, merge: &mut Merge| {
         let mut taken = 0;
@@ -232,12 +233,12 @@ fn stepping_back_delivers_again_on_every_lane() {
     }
     let [mut once, mut again] = attempts;
     assert_eq!(once.len(), 17);
-    // The lanes may come in another order; each lane's own is the same.
+    // The lanes may come in another order; the order within each lane is the same.
     once.sort_by_key(|(lane, position, _)| (*lane, *position));
     again.sort_by_key(|(lane, position, _)| (*lane, *position));
     assert_eq!(once, again);
     let of_first = once.iter().filter(|(lane, ..)| *lane == first).count();
-    assert_eq!(of_first, 5, "what was let go of does not come back");
+    assert_eq!(of_first, 5, "taken messages do not come back");
 }
 
 #[test]

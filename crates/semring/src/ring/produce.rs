@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! fast_slot(len)      a place before the limit of the fast path: one comparison
-//! try_reserve(len)    or the slow way: a pad at the end of the data area, a load of `released`
+//! try_reserve(len)    or the slow path: padding at the end of the data area, a load of `released`
 //! K2                  the caller copies the payload into the slot
 //! commit(slot)        K1, K3, K4, in `publish`
 //! ```
@@ -24,11 +24,11 @@ use crate::layout::view::LaneView;
 use crate::layout::{Capacity, Position};
 use crate::sync::{Ordering, Twin, weakened};
 
-/// A payload of so many bytes begins at a cache line. Shorter ones are not worth the bytes that this costs:
-/// 28 on the average.
+/// A payload of this many bytes or more begins at a cache line. For shorter ones the bytes that this costs,
+/// 28 on average, are not worth it.
 pub(crate) const ALIGNED_FROM: usize = 1024;
 
-/// Bytes that belong to the producer until it commits: a place in the lane for one message.
+/// Bytes that belong to the producer until it commits: the place of one message in the lane.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slot {
     position: Position,
@@ -37,7 +37,8 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// For a message of so many bytes, by its length alone: to be made where that is known.
+    /// For a message of this many bytes; called where the length may be a constant for the
+    /// compiler.
     #[inline(always)]
     pub(crate) fn new(position: Position, payload: usize) -> Self {
         let lead = if payload >= ALIGNED_FROM {
@@ -91,10 +92,11 @@ impl Slot {
 /// Why there is no slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum NoSlot {
-    /// Not enough room now. If `padded`, a pad was published on the way, and a sleeping consumer
-    /// must be woken all the same: it may be what it has to take before there is room.
+    /// Not enough room now. If `padded`, padding was published in this call, and a sleeping
+    /// consumer must be woken all the same: taking the padding may be the only thing that makes
+    /// room.
     Full { padded: bool },
-    /// `released` is impossible: somebody wrote where it must not.
+    /// `released` is impossible: a process wrote it against the protocol.
     Damaged(Damage),
 }
 
@@ -116,28 +118,28 @@ struct First {
     sent_before: u64,
 }
 
-/// The producer's half of a lane. One at a time exists per lane: the guard sees to that.
+/// The producer's half of a lane. There is at most one for each lane: the guard ensures that.
 pub(crate) struct LaneProducer {
     lane: LaneView,
     capacity: Capacity,
-    /// Where the next record goes.
+    /// Position of the next record.
     tail: Position,
-    /// `released` as last seen.
+    /// The last loaded value of `released`.
     released: Position,
     fast_path: FastPath,
-    /// Messages committed, those of predecessors included.
+    /// Messages committed, including those of predecessors.
     sent: u64,
-    /// Of the batch that is open, if it has a record.
+    /// The first record of the open batch, if it has one.
     first: Option<First>,
 }
 
 impl LaneProducer {
-    /// Takes the lane over from whoever had it, alive or dead before: begins at `committed`, walks
-    /// over what was published beyond it (one record, or a batch, if the predecessor was killed
-    /// between K3 and K4), and checks `released` against the end.
+    /// Takes the lane over from its predecessor, which may have detached or died: starts at
+    /// `committed`, walks over records published beyond it (one record, or a batch, if the
+    /// predecessor was killed between K3 and K4), and checks `released` against the end.
     pub(crate) fn take_over(lane: LaneView) -> Result<Self, Damage> {
         let capacity = lane.capacity();
-        // E3, E1: whatever is found published is completely there.
+        // E3, E1: every record that is found published is complete.
         let committed = Position::new(lane.producer().committed.load(Ordering::Acquire));
         let mut tail = committed;
         let mut recovered = 0;
@@ -161,7 +163,7 @@ impl LaneProducer {
             }
         }
         let released = Position::new(lane.consumer().released.load(Ordering::Acquire));
-        // I2; also refuses a `released` ahead of the end, which shows as a huge distance.
+        // I2; also refuses a `released` beyond the end, which yields a huge distance.
         if !released.is_aligned() || tail.distance_from(released) > capacity.get() - 8 {
             return Err(Damage { position: released });
         }
@@ -171,7 +173,7 @@ impl LaneProducer {
             .load(Ordering::Relaxed)
             .wrapping_add(recovered);
         lane.producer().sent.store(sent, Ordering::Relaxed);
-        // E3. Killed before this line: the next successor walks the same way again.
+        // E3. Killed before this line: the next successor walks over the same records again.
         lane.producer()
             .committed
             .store(tail.get(), Ordering::Release);
@@ -194,19 +196,19 @@ impl LaneProducer {
         &self.lane
     }
 
-    /// Where the next record goes.
+    /// Position of the next record.
     #[inline]
     pub(crate) fn tail(&self) -> Position {
         self.tail
     }
 
-    /// Messages committed on this lane, those of predecessors included.
+    /// Messages committed on this lane, including those of predecessors.
     pub(crate) fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// A place for a message before the limit of the fast path. `None` there is none such, or the pages of the ring
-    /// are not there: the slow path finds out.
+    /// The slot of a message before the limit of the fast path. `None`: there is no such slot, or the pages of the
+    /// ring are not mapped; the slow path finds out.
     #[inline(always)]
     pub(crate) fn fast_slot(&self, payload: usize) -> Option<Slot> {
         let below = self.fast_path.passes_below(self.tail);
@@ -214,8 +216,8 @@ impl LaneProducer {
         (self.lane.is_intact() && (payload as i64) < below).then(|| Slot::new(self.tail, payload))
     }
 
-    /// Opens the fast path over the bytes that are free by what is known already, and at most this many. Messages
-    /// that are too long for the lane do not pass.
+    /// Opens the fast path over the bytes that are free according to the last loaded `released`, and at most this
+    /// many. Messages that are too long for the lane do not pass.
     pub(crate) fn open_fast_path(&mut self, at_most: u64) {
         let slack = if weakened(Twin::NoSlackWord) { 0 } else { 8 };
         let taken = self.tail.distance_from(self.released) + slack;
@@ -229,8 +231,8 @@ impl LaneProducer {
         self.fast_path.close(self.tail);
     }
 
-    /// A place for a message of `payload` bytes, which must not exceed a quarter of the capacity.
-    /// Nothing becomes visible but, perhaps, a pad: in this mode.
+    /// A slot for a message of `payload` bytes, which must not exceed a quarter of the capacity.
+    /// Nothing becomes visible except, possibly, padding: in this mode.
     #[inline]
     pub(crate) fn try_reserve(&mut self, payload: usize, mode: Mode) -> Result<Slot, NoSlot> {
         debug_assert!(payload as u64 <= self.capacity.max_message());
@@ -251,16 +253,16 @@ impl LaneProducer {
         Ok(slot)
     }
 
-    /// Whether a message of this many bytes has room now, pad included. Looks at `released` afresh;
-    /// publishes nothing.
+    /// Whether there is room for a message of this many bytes now, padding included. Loads
+    /// `released` again; publishes nothing.
     pub(crate) fn has_room_for(&mut self, payload: usize) -> Result<bool, Damage> {
         let need = Slot::new(self.tail, payload).bytes();
         let rest = self.capacity.bytes_to_end(self.tail);
-        // With a pad in front it is enough that the pad fits: the rest is decided after it.
+        // With padding before it, it is enough that the padding fits: the rest is checked after it.
         self.has_room(if need > rest { rest } else { need })
     }
 
-    /// I2: `need` bytes and the slack word behind them are free.
+    /// I2: `need` bytes and the slack word after them are free.
     #[inline]
     fn has_room(&mut self, need: u64) -> Result<bool, Damage> {
         let slack = if weakened(Twin::NoSlackWord) { 0 } else { 8 };
@@ -286,12 +288,13 @@ impl LaneProducer {
         self.released
     }
 
-    /// `released` as it is now, unchecked: only to be compared with an earlier value, for "has it moved".
+    /// The present value of `released`, unchecked: only for comparison with an earlier value.
     pub(crate) fn load_released(&self) -> Position {
         Position::new(self.lane.consumer().released.load(Ordering::Relaxed))
     }
 
-    /// Publishes a slot that was filled (K2), or adds it to the batch. The one way to publish a message.
+    /// Publishes a slot that was filled (K2), or adds it to the batch. The only way to publish a
+    /// message.
     #[inline(always)]
     pub(crate) fn commit(&mut self, slot: Slot, tag: Tag, mode: Mode) {
         // Wrapping: it began with a word of the segment.
@@ -299,13 +302,13 @@ impl LaneProducer {
         self.publish(slot.position, slot.header(tag), slot.bytes(), mode);
     }
 
-    /// Whether a batch holds nothing back.
+    /// Whether the batch holds no record.
     pub(crate) fn batch_is_empty(&self) -> bool {
         self.first.is_none()
     }
 
-    /// Publishes the batch with one store, and gives the number of its messages (0 if it was a pad). `None`: there was
-    /// nothing in it.
+    /// Publishes the batch with one store, and returns the number of its messages (0 if it was padding). `None`: the
+    /// batch was empty.
     pub(crate) fn end_batch(&mut self) -> Option<u32> {
         let first = self.first.take()?;
         self.store_header(first.position, first.header);
@@ -313,12 +316,12 @@ impl LaneProducer {
         Some(self.sent.wrapping_sub(first.sent_before) as u32)
     }
 
-    /// A record of this many bytes at the tail: a message or a pad.
+    /// A record of this many bytes at the tail: a message or padding.
     #[inline(always)]
     fn publish(&mut self, position: Position, header: u64, bytes: u64, mode: Mode) {
         debug_assert_eq!(position, self.tail);
         let next = position.advance(bytes);
-        // K1: the next header is 0 before anything in front of it can be seen (I1). Killed here:
+        // K1: the next header is 0 before the record that precedes it is visible (I1). Killed here:
         // nothing is visible, the successor starts at `position` again.
         if !weakened(Twin::NextHeaderClearedLate) {
             self.lane.header(next).store(UNPUBLISHED, Ordering::Relaxed);
@@ -336,7 +339,7 @@ impl LaneProducer {
                     sent_before: self.sent.wrapping_sub(itself),
                 });
             }
-            // No consumer looks behind the first one before `end_batch` publishes it.
+            // The consumer can't get past the first record before `end_batch` publishes it.
             Mode::Batch => self.lane.header(position).store(header, Ordering::Relaxed),
         }
     }
@@ -347,13 +350,13 @@ impl LaneProducer {
         if weakened(Twin::CommittedBeforeHeader) {
             self.store_committed();
         }
-        // K3: the commit. Killed after it: the message counts, the successor walks over it.
+        // K3: the commit. Killed after it: the message is sent, the successor walks over it.
         self.store_header(position, header);
         if weakened(Twin::NextHeaderClearedLate) {
             let next = self.lane.header(self.tail);
             next.store(UNPUBLISHED, Ordering::Relaxed);
         }
-        // K4: a hint for the successor.
+        // K4: the start position of a successor.
         if !weakened(Twin::CommittedBeforeHeader) {
             self.store_committed();
         }
@@ -361,7 +364,8 @@ impl LaneProducer {
 
     #[inline]
     fn store_header(&self, position: Position, header: u64) {
-        // E1: the payload, and the cleared header behind it, are visible to whoever sees this.
+        // E1: the payload, and the cleared header after it, are visible to a consumer that loads
+        // this word.
         let order = if weakened(Twin::RelaxedCommit) {
             Ordering::Relaxed
         } else {
@@ -374,8 +378,8 @@ impl LaneProducer {
     fn store_committed(&self) {
         let page = self.lane.producer();
         page.sent.store(self.sent, Ordering::Relaxed);
-        // E3: Release keeps it behind the header's store; hoisted over it, a kill in between would
-        // make the successor start behind a header that was never written.
+        // E3: Release keeps it after the store of the header; if it came before, a kill between the
+        // two would make the successor start after a header that was never written.
         page.committed.store(self.tail.get(), Ordering::Release);
     }
 
@@ -384,7 +388,7 @@ impl LaneProducer {
         self.lane.consumer().corrupt_at.load(Ordering::Relaxed) != 0
     }
 
-    /// Notes in the lane that this producer sends nothing more.
+    /// Records in the lane that this producer's stream is finished.
     pub(crate) fn mark_finished(&self) {
         self.lane
             .producer()

@@ -1,5 +1,5 @@
-//! A consumer that is killed at any operation, and its successor: what was not released comes again,
-//! at the same position and with the same bytes, and what was released does not.
+//! A consumer that is killed at any operation, and its successor: messages that were not released
+//! come again, at the same position and with the same bytes, and released ones do not.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,17 +12,17 @@ use crate::model::{explore, for_each_death, victim};
 use crate::ring::consume::LaneConsumer;
 use crate::ring::produce::LaneProducer;
 
-/// What the victim knows: for the test alone, not shared memory.
+/// The victim's log: for the test alone, not shared memory.
 #[derive(Default)]
 struct Diary {
     received: Vec<(Position, Vec<u8>)>,
-    /// How many of them it surely released, and how many it may have.
+    /// The number of messages that it certainly released, and the number that it may have released.
     released: usize,
     releasing: usize,
 }
 
 /// The victim receives `before` messages and releases after every second one, the successor receives
-/// the rest; the producer sends all of them meanwhile, and needs the room.
+/// the rest; the producer sends all of them at the same time, and needs the room.
 fn killed(preemptions: usize, lengths: &'static [usize], before: usize) {
     for_each_death(|| {
         explore(Some(preemptions), move || {
@@ -55,7 +55,7 @@ fn killed(preemptions: usize, lengths: &'static [usize], before: usize) {
             let first = receive(&mut successor);
             let begin = (0..lengths.len())
                 .find(|&number| first.1 == payload(number as u64, lengths[number]));
-            let begin = begin.expect("torn");
+            let begin = begin.expect("whole payload");
             assert!(
                 begin == diary.released || begin == diary.releasing,
                 "begins again with {begin}"
@@ -85,7 +85,7 @@ fn model_what_a_killed_consumer_did_not_release_comes_again() {
     killed(2, &[8, 8, 8, 8], 3);
 }
 
-/// 24 + 24, a pad of 16, 16, …
+/// 24 + 24, padding of 16, 16, …
 #[test]
 fn model_what_a_killed_consumer_did_not_release_comes_again_around_a_pad() {
     killed(2, &[16, 16, 8, 8], 3);

@@ -1,8 +1,9 @@
-//! A producer that is killed at any operation, and its successor. The consumer sees what the first had
-//! committed and then what the second sends: nothing torn, lost, twice or out of order.
+//! A producer that is killed at any operation, and its successor. The consumer receives the messages
+//! committed by the first and then those sent by the second: none partial, lost, twice or out of
+//! order.
 //!
-//! The successor goes on in the thread of the killed one: the kernel gives a seat away only when its
-//! holder's address space is gone, so all that the dead one stored is there (as after a join).
+//! The successor runs in the thread of the killed producer: the kernel frees a role only when its
+//! holder's address space is gone, so all stores of the dead producer are visible (as after a join).
 
 use std::sync::{Arc, Mutex};
 
@@ -18,7 +19,8 @@ use crate::sync::{Twin, mortal};
 /// Numbers of the successor's messages; the victim's begin at 0.
 const SUCCESSOR: u64 = 100;
 
-/// What the victim knows to be committed: for the test alone, not shared memory.
+/// The number of messages known to be committed by the victim: for the test alone, not shared
+/// memory.
 type Diary = Arc<Mutex<u64>>;
 
 type Sends = fn(&mut LaneProducer, &[usize], &Diary);
@@ -48,7 +50,8 @@ fn as_batch(producer: &mut LaneProducer, lengths: &[usize], diary: &Diary) {
     *diary.lock().unwrap() += lengths.len() as u64;
 }
 
-/// Receives up to the successor's last message; gives how many of the victim's came.
+/// Receives up to the successor's last message; returns the number of the victim's messages that
+/// came.
 fn receive_all(consumer: &mut LaneConsumer, lengths: &[usize], successor: u64) -> u64 {
     let mut of_victim = 0;
     let mut of_successor = 0;
@@ -60,14 +63,14 @@ fn receive_all(consumer: &mut LaneConsumer, lengths: &[usize], successor: u64) -
             assert_eq!(
                 bytes,
                 payload(of_victim, lengths[of_victim as usize]),
-                "torn, lost or twice"
+                "partial, lost or twice"
             );
             of_victim += 1;
         } else {
             assert_eq!(
                 bytes,
                 payload(SUCCESSOR + of_successor, 8),
-                "torn, lost or twice"
+                "partial, lost or twice"
             );
             of_successor += 1;
         }
@@ -75,8 +78,9 @@ fn receive_all(consumer: &mut LaneConsumer, lengths: &[usize], successor: u64) -
     of_victim
 }
 
-/// A predecessor sends message 0 and is killed in front of its operation `earlier`; a victim takes over
-/// and sends the others by `sends`; a successor sends two more. The consumer receives all the while.
+/// A predecessor sends message 0 and is killed before its operation number `earlier`; a victim takes
+/// over and sends the others by `sends`; a successor sends two more. The consumer receives all the
+/// time.
 #[derive(Clone, Copy)]
 struct Line {
     preemptions: usize,
@@ -84,7 +88,7 @@ struct Line {
     earlier: Option<u32>,
     lengths: &'static [usize],
     sends: Sends,
-    /// How many of the messages may have come.
+    /// The permitted numbers of messages that came.
     whole: fn(u64) -> bool,
 }
 
@@ -117,7 +121,7 @@ impl Line {
         let producer = producers.join().unwrap();
         assert_eq!(consumer.find(), Ok(None), "more than was sent");
         assert_eq!(consumer.position(), producer.tail());
-        // At most one step more than it knew of: killed right behind the store that commits.
+        // At most one step more than was recorded: killed right after the store that commits.
         let committed = *diary.lock().unwrap();
         assert!(
             received >= committed,
@@ -141,7 +145,7 @@ fn model_a_producer_killed_while_it_sends_leaves_whole_messages() {
     PLAIN.explore();
 }
 
-/// From 40 on, 16 bytes, a pad of 8, 16 bytes.
+/// From 40 on, 16 bytes, padding of 8, 16 bytes.
 #[test]
 fn model_a_producer_killed_around_a_pad_leaves_whole_messages() {
     Line {
@@ -162,7 +166,7 @@ fn model_a_batch_of_a_killed_producer_comes_whole_or_not_at_all() {
         ..PLAIN
     }
     .explore();
-    // With a pad between the two, and in front of both.
+    // With padding between the two, and before both.
     Line {
         sends: as_batch,
         whole,
@@ -181,8 +185,8 @@ fn model_a_batch_of_a_killed_producer_comes_whole_or_not_at_all() {
     .explore();
 }
 
-/// The successor of one that was killed behind the store that commits is killed on its way over what
-/// it finds.
+/// The successor of a producer that was killed after the store that commits is killed while it takes
+/// over.
 #[test]
 fn model_a_successor_killed_while_it_takes_over_loses_nothing() {
     for earlier in [BEFORE_SENT, BEFORE_COMMITTED] {
@@ -194,7 +198,7 @@ fn model_a_successor_killed_while_it_takes_over_loses_nothing() {
     }
 }
 
-/// A hole: the successor begins behind a header that was never written, and the consumer waits for it
+/// A hole: the successor starts after a header that was never written, and the consumer waits for it
 /// for ever.
 #[test]
 fn model_committed_is_stored_behind_the_header() {
@@ -207,6 +211,6 @@ fn model_committed_is_stored_behind_the_header() {
     );
 }
 
-/// A send with room is K1, the payload, K3, `sent`, `committed`.
+/// A send with room consists of K1, the payload, K3, `sent`, `committed`.
 const BEFORE_SENT: u32 = 3;
 const BEFORE_COMMITTED: u32 = 4;

@@ -1,9 +1,9 @@
-//! Models of the lane, run by loom over the code that ships: `RUSTFLAGS="--cfg semring_loom" cargo
+//! Models of the lane, run by loom over the shipped code: `RUSTFLAGS="--cfg semring_loom" cargo
 //! test --release -p semring --lib model`.
 //!
 //! The lane is smaller than any real one (64 bytes: messages of at most 16), so that two or three
-//! messages go round it. Each precaution of the algorithm has a twin that leaves it out, and a model
-//! that must fail then.
+//! messages fill a lap. For each precaution of the algorithm there is a mutant without it, and a
+//! model that must fail with the mutant.
 #![cfg(semring_loom)]
 
 mod killed_consumer;
@@ -17,8 +17,8 @@ use crate::layout::{Capacity, Position, Tag};
 
 const CAPACITY: Capacity = Capacity::model(64);
 
-/// The bytes of message `number`: every word tells message and place, so that no other message's, no
-/// stale and no torn payload passes for it.
+/// The bytes of message `number`: every word identifies message and place, so that another message's
+/// payload, a stale one, or a mixture is detected.
 fn payload(number: u64, length: usize) -> Vec<u8> {
     let words = (0..length as u64)
         .step_by(8)
@@ -26,7 +26,7 @@ fn payload(number: u64, length: usize) -> Vec<u8> {
     words.take(length).collect()
 }
 
-/// The number in a payload.
+/// The number stored in a payload.
 fn number_of(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(bytes[..8].try_into().expect("a word")) >> 8
 }
@@ -51,7 +51,7 @@ fn send(producer: &mut LaneProducer, bytes: &[u8]) {
     }
 }
 
-/// Steps over the next message, if there is one.
+/// Receives the next message without taking it, if there is one.
 fn try_receive(consumer: &mut LaneConsumer) -> Option<(Position, Vec<u8>)> {
     let found = consumer.find().expect("a sound lane")?;
     let mut bytes = vec![0; found.header.payload() as usize];
@@ -62,7 +62,7 @@ fn try_receive(consumer: &mut LaneConsumer) -> Option<(Position, Vec<u8>)> {
     Some((found.position, bytes))
 }
 
-/// Steps over the next message as soon as there is one.
+/// Receives the next message without taking it as soon as there is one.
 fn receive(consumer: &mut LaneConsumer) -> (Position, Vec<u8>) {
     loop {
         match try_receive(consumer) {
@@ -72,8 +72,8 @@ fn receive(consumer: &mut LaneConsumer) -> (Position, Vec<u8>) {
     }
 }
 
-/// A lane that has been used before: messages of these lengths went through it, so that old headers
-/// and old payload lie everywhere behind.
+/// A lane that was used before: messages of these lengths passed through it, so that old headers
+/// and old payload follow everywhere.
 fn used_lane(lengths: &[usize]) -> (LaneProducer, LaneConsumer) {
     let lane = LaneView::model(CAPACITY);
     let mut producer = LaneProducer::take_over(lane.clone()).expect("a new lane");

@@ -1,5 +1,5 @@
-//! A producer and a consumer that both live: whatever the consumer finds is complete, in order, once,
-//! and nobody waits for ever.
+//! A producer and a consumer that both live: every message received is complete, in order, once, and
+//! neither side waits for ever.
 
 use loom::thread;
 
@@ -24,7 +24,7 @@ fn pass(preemptions: usize, used: &'static [usize], lengths: &'static [usize]) {
             assert_eq!(
                 bytes,
                 payload(number as u64, length),
-                "message {number} is not what was sent"
+                "message {number} differs from the message sent"
             );
             consumer.take();
             consumer.release();
@@ -36,7 +36,7 @@ fn pass(preemptions: usize, used: &'static [usize], lengths: &'static [usize]) {
     });
 }
 
-/// Four records of 16 bytes are a lap: the next one has its headers where this one had them.
+/// Four records of 16 bytes are a lap: the headers of the next lap are at the same places.
 const A_LAP: &[usize] = &[8, 8, 8, 8];
 
 #[test]
@@ -78,20 +78,20 @@ fn model_a_batch_appears_all_at_once() {
     });
 }
 
-/// The consumer finds a header of the lap before behind the message, and takes it for one.
+/// The consumer finds a header of the previous lap after the message, and takes it for a message.
 #[test]
 fn model_the_next_header_is_cleared_before_this_one_is_published() {
     let check = || pass(2, A_LAP, &[8, 8]);
     check();
     fails_without(
         Twin::NextHeaderClearedLate,
-        "message 1 is not what was sent",
+        "message 1 differs from the message sent",
         check,
     );
 }
 
-/// The fourth record fills the lane: clearing the header behind it clears the first, unread one. Then
-/// the consumer finds nothing, and the producer no room, for ever.
+/// The fourth record fills the lane: clearing the header after it clears the first, unread one. Then
+/// the consumer finds no message, and the producer no room, for ever.
 #[test]
 fn model_the_slack_word_keeps_a_full_lane_from_wedging() {
     let check = || pass(2, &[], &[8, 8, 8, 8, 8]);
@@ -103,7 +103,7 @@ fn model_the_slack_word_keeps_a_full_lane_from_wedging() {
     );
 }
 
-/// Seen as a race of the two copies of the payload, which the header no longer orders.
+/// Detected as a race of the two copies of the payload, which the header no longer orders.
 #[test]
 fn model_the_header_that_publishes_is_a_release() {
     let check = || pass(3, A_LAP, &[8, 8]);
@@ -111,8 +111,8 @@ fn model_the_header_that_publishes_is_a_release() {
     fails_without(Twin::RelaxedCommit, "Causality violation", check);
 }
 
-/// Seen as a race: the producer writes where nothing says that the consumer has read. (A stale value
-/// can't show it, loom carries no store back over a load.)
+/// Detected as a race: the producer writes without an edge from the consumer's reads. (A stale value
+/// can't show it: loom moves no store back over a load.)
 #[test]
 fn model_released_is_a_release() {
     let check = || pass(2, &[], &[16, 16, 16, 16]);
@@ -120,7 +120,7 @@ fn model_released_is_a_release() {
     fails_without(Twin::RelaxedRelease, "Causality violation", check);
 }
 
-/// The same without waiting, so that there is no bound on the schedules.
+/// Without waiting, so that there is no bound on the schedules.
 #[test]
 fn model_two_messages_in_every_schedule() {
     explore(None, || {
