@@ -1,10 +1,11 @@
-//! Sets that nobody uses any more: how they are known, and how they are held while one decides.
+//! Semaphore sets that no process uses any more: how they are recognised, and how they are held
+//! during the decision.
 
 use super::semaphore::{C, CHECK, HOME, I, LANES, N, T, add, count_for, sub, taken, zero};
 use super::set::Home;
 use crate::os::sysv::{self, Op, SemSet};
 
-/// What the values of a set tell at one moment.
+/// What the values of a set show at one moment.
 #[derive(Clone, Debug)]
 pub(crate) struct SetFacts {
     values: Vec<u16>,
@@ -15,7 +16,7 @@ impl SetFacts {
         Self { values }
     }
 
-    /// Looks at a set without leaving a trace; nothing if it may not be read, or is gone.
+    /// Reads a set without leaving a trace; `None` if it may not be read, or is gone.
     pub(crate) fn of(id: i32) -> Option<Self> {
         SemSet::from_id(id).values().ok().map(Self::new)
     }
@@ -24,25 +25,25 @@ impl SetFacts {
         self.values.get(usize::from(index)).copied().unwrap_or(0)
     }
 
-    /// How many lanes a ring with this set has; nothing if no ring has sets of this size.
+    /// The number of lanes of the set's ring; `None` if no ring has sets of this size.
     pub(crate) fn lanes(&self) -> Option<usize> {
         let lanes = self.values.len().checked_sub(usize::from(LANES))? / 2;
         (lanes > 0 && self.values.len() == count_for(lanes)).then_some(lanes)
     }
 
-    /// Nobody is attached, nobody makes the ring, nobody removes it.
+    /// No process is attached, or makes or removes the ring.
     pub(crate) fn is_idle(&self) -> bool {
         let lanes = self.lanes().unwrap_or(0);
         [N, C, T, I].into_iter().all(|index| self.at(index) == 0)
             && (0..lanes).all(|lane| self.at(taken(lane)) == 0)
     }
 
-    /// Where the name of its ring is; nothing if the set is none of ours.
+    /// The place of its ring's name; `None` if the set is not semring's.
     pub(crate) fn home(&self) -> Option<Home> {
         Home::of(&self.values)
     }
 
-    /// As it was made: no creator came as far as to mark it.
+    /// As it was made: no creator has marked it yet.
     pub(crate) fn is_blank(&self) -> bool {
         self.values.iter().all(|&value| value == 0)
     }
@@ -58,7 +59,7 @@ impl SetFacts {
     }
 }
 
-/// True if nobody ever did an operation on the set, nor waits for it. Leaves no trace.
+/// True if no process ever did an operation on the set, or waits for one. Leaves no trace.
 pub(crate) fn is_untouched(id: i32) -> bool {
     let set = SemSet::from_id(id);
     let nobody_waits = |count: usize| {
@@ -71,16 +72,17 @@ pub(crate) fn is_untouched(id: i32) -> bool {
         .is_ok_and(|stat| stat.otime == 0 && nobody_waits(stat.count))
 }
 
-/// A set that nobody uses, with tombstone and creation lock held until this is dropped: nobody can
-/// attach, and no creator or remover can begin. Both are undone if we die.
+/// An unused set, with removal flag and creation lock held until this is dropped: no process can
+/// attach, and no creator or remover can begin. The kernel undoes both if this process dies.
 pub(crate) struct SeizedSet {
     set: SemSet,
 }
 
 impl SeizedSet {
-    /// Takes both at once; nothing if somebody is attached, makes or removes a ring with it, or if it is
-    /// gone. One that was never marked is marked as a set under its own key: a creator behind semget,
-    /// who finds it touched, then knows that it is ours, waits, and takes it over if we leave it.
+    /// Takes both at once; `None` if a process is attached, or makes or removes a ring with it, or if it
+    /// is gone. A set that was never marked is marked as a set under its own key: a creator that has
+    /// just called semget, and finds it touched, then sees that it is semring's, waits, and takes it
+    /// over if this process leaves it.
     pub(crate) fn seize(id: i32) -> std::result::Result<Option<Self>, sysv::Error> {
         let set = SemSet::from_id(id);
         let mut operations: Vec<Op> = [N, C, T, I].map(|index| zero(index).no_wait()).into();
@@ -105,7 +107,7 @@ impl SeizedSet {
         }
     }
 
-    /// What is true while we hold it, as if we did not.
+    /// The set's state, without this process's own operations.
     pub(crate) fn facts(&self) -> std::result::Result<SetFacts, sysv::Error> {
         let mut values = self.set.values()?;
         for index in [T, I] {
@@ -116,7 +118,7 @@ impl SeizedSet {
         Ok(SetFacts::new(values))
     }
 
-    /// Removes the set: whoever waits for it gets EIDRM.
+    /// Removes the set: processes that wait on it get EIDRM.
     pub(crate) fn remove(&self) -> std::result::Result<(), sysv::Error> {
         match self.set.remove() {
             Err(error) if !error.is_removed() => Err(error),
@@ -127,7 +129,7 @@ impl SeizedSet {
 
 impl Drop for SeizedSet {
     fn drop(&mut self) {
-        // Refused if the set is gone: then there is nothing to give back.
+        // Fails if the set is gone: then there is nothing to give back.
         let _ = self
             .set
             .op(&[sub(T).undo().no_wait(), sub(I).undo().no_wait()]);

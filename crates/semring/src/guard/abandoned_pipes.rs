@@ -1,5 +1,5 @@
-//! Directories of pipes that nobody uses any more: how they are known, and how they are held while one
-//! decides. What is in such a directory is in [`site`](super::site).
+//! Directories of pipes that no process uses any more: how they are recognised, and how they are held
+//! during the decision. Their contents are described in [`site`](super::site).
 
 use std::ffi::CString;
 use std::fs::File;
@@ -16,24 +16,24 @@ use crate::os::file;
 use crate::os::fork::Private;
 use crate::os::lock::{Hold, any_would_be_refused, hold_byte};
 
-/// What a directory with our kind of name is.
+/// The state of a directory with such a name.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// Somebody has a role, makes, removes or holds it.
+    /// A process has a role, or makes, removes or holds it.
     Used,
-    /// It never was finished, or a removal was not.
+    /// It was never finished, or a removal was not.
     Unfinished,
-    /// Complete and idle; its ring would have to be where this text says.
+    /// Complete and idle; this text tells where its ring would be.
     Idle {
         home: String,
         /// The owner of the directory.
         uid: u32,
     },
-    /// It holds something that no ring puts there: what.
+    /// It holds an object that no ring puts there: its description.
     Foreign(String),
 }
 
-/// Looks at a directory of our kind of name; `None` if it is none.
+/// Inspects a directory; `None` if its name is not that of a ring's directory.
 pub(crate) fn look(path: &Path) -> Option<Found> {
     let directory = file::open_directory(path).ok()?;
     let lock = match open_lock(&directory, false) {
@@ -44,7 +44,7 @@ pub(crate) fn look(path: &Path) -> Option<Found> {
     look_at(path, &directory, lock.as_ref())
 }
 
-/// What the lock of a directory says, and what it says where.
+/// Inspects a directory by its lock, and reads where its ring would be.
 fn look_at(path: &Path, directory: &File, lock: Option<&File>) -> Option<Found> {
     if let Some(lock) = lock
         && any_would_be_refused(lock, 0, BYTES, Hold::Alone).ok()?
@@ -70,10 +70,10 @@ fn look_at(path: &Path, directory: &File, lock: Option<&File>) -> Option<Found> 
     })
 }
 
-/// The bytes of the lock that anybody holds.
+/// The bytes of the lock file that any process locks.
 const BYTES: u64 = 512;
 
-/// Something in a directory that no ring puts there.
+/// An object in a directory that no ring puts there.
 fn foreign_name(path: &Path) -> io::Result<Option<String>> {
     for entry in std::fs::read_dir(path)? {
         let entry = entry?;
@@ -94,7 +94,7 @@ fn is_pipe_name(name: &str) -> bool {
         || name.starts_with("room.")
 }
 
-/// A directory that was found without anybody, kept so until this is dropped.
+/// A directory without users, kept so until this is dropped.
 pub(crate) struct Seized {
     path: PathBuf,
     directory: File,
@@ -102,8 +102,8 @@ pub(crate) struct Seized {
 }
 
 impl Seized {
-    /// Keeps away all others: who makes, holds, takes a seat, and who removes. `None` if somebody is there, or
-    /// has just been.
+    /// Excludes all other processes: creators, holders, processes that attach, and removers. `None` if there
+    /// is one, or was a moment ago.
     pub(crate) fn seize(path: &Path) -> Option<Self> {
         let directory = file::open_directory(path).ok()?;
         let lock = match Private::open(|| open_lock(&directory, true)) {
@@ -112,7 +112,7 @@ impl Seized {
                 if ![CREATION, USERS, REMOVAL, FORCED].into_iter().all(alone) {
                     return None;
                 }
-                // Somebody else took it away meanwhile.
+                // Another process removed it in the meantime.
                 if file::links(lock.file()).ok()? == 0 {
                     return None;
                 }
@@ -128,16 +128,17 @@ impl Seized {
         })
     }
 
-    /// What it is, now that nobody changes it any more.
+    /// Its state, which no other process changes any more.
     pub(crate) fn look(&self) -> Option<Found> {
         let lock = self.lock.as_ref().map(Private::file);
         look_at(&self.path, &self.directory, lock)
     }
 
-    /// Takes it away; false if somebody has begun to use it.
+    /// Removes it; false if a process has begun to use it.
     pub(crate) fn remove(self) -> io::Result<bool> {
-        // Names first, then another look for the lock: makers link it before they make any pipe, so pipes
-        // without it are what somebody left who cleared away, and an empty directory goes as such only.
+        // Names first, then the lock is checked again: creators link it before they make any pipe, so
+        // pipes without it are the rest of a removal, and an empty directory is removed only as an empty
+        // one.
         let names = pipes_in(&self.path)?;
         if self.lock.is_none() && !names.is_empty() {
             match file::open_in(&self.directory, &fifo::name(LOCK), false) {
@@ -174,7 +175,7 @@ fn pipes_in(path: &Path) -> io::Result<Vec<CString>> {
     Ok(names)
 }
 
-/// Takes away the directory of a ring's former pipes, which nobody else does at the same time. One of
+/// Removes the directory of a ring's former pipes, while no other process does so. A directory of
 /// another user than these stays, and is an error.
 pub(crate) fn sweep(path: &Path, owners: [u32; 2]) -> io::Result<()> {
     let directory = file::open_directory(path)?;

@@ -1,9 +1,10 @@
-//! Leaving a ring that goes with its users when the process ends by `exit` or by returning from `main`: what is still
-//! open then is not dropped, and the kernel, which takes the process out of the count of users, removes nothing.
+//! Leaving a ring that ends with its users when the process ends by `exit` or by returning from `main`: handles that
+//! are still open then are not dropped, and the kernel, which removes the process from the count of users, removes no
+//! objects.
 //!
-//! Each guard that counts its process registers what its drop would do; a handler of `atexit` does what is left. A
-//! process that is killed, or ends by `_exit` or `abort`, does not come to that: if it was the last user, its semaphores
-//! or pipes stay until `prune` finds them.
+//! Each guard that counts its process registers the step that its drop would make; a handler of `atexit` makes the steps
+//! that are left. A process that is killed, or ends by `_exit` or `abort`, does not make them: if it was the last user,
+//! its semaphores or pipes stay until `prune` finds them.
 
 use std::sync::{Mutex, MutexGuard, Once, TryLockError};
 
@@ -14,7 +15,7 @@ type Step = Box<dyn FnOnce() + Send>;
 
 struct Registered {
     number: u64,
-    /// A forked child has copies of its parent's steps, which are not for it.
+    /// The steps belong to this process; a forked child has copies of them, and must not make them.
     process: u32,
     step: Step,
 }
@@ -29,8 +30,8 @@ static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
     steps: Vec::new(),
 });
 
-/// The registry; nothing if it can't be had. The lock is held for moments only, but a process that was forked in such a
-/// moment by another thread never gets it.
+/// The registry; `None` if it can't be locked. The lock is held for moments only, but a process that was forked in such
+/// a moment by another thread never gets it.
 fn registry() -> Option<MutexGuard<'static, Registry>> {
     const LOOKS: usize = 1000;
     for _ in 0..LOOKS {
@@ -43,7 +44,7 @@ fn registry() -> Option<MutexGuard<'static, Registry>> {
     None
 }
 
-/// A step that is made when the process ends. Dropped, it stays registered.
+/// A step to be made when the process ends. If this is dropped, the step stays registered.
 #[derive(Debug)]
 pub(super) struct AtExit {
     number: u64,
@@ -69,8 +70,8 @@ impl AtExit {
         Self { number, process }
     }
 
-    /// Makes the step now. Nothing happens in a forked child, whose parent's step it is, and once the end of the process
-    /// has begun: then it has been made.
+    /// Makes the step now. Nothing happens in a forked child (the step is its parent's), and after the end of the
+    /// process has begun (the step has been made).
     pub(super) fn make_now(self) {
         if self.process != process::id() {
             return;
@@ -102,7 +103,7 @@ extern "C" fn make_steps() {
         if entry.process == us {
             (entry.step)();
         } else {
-            // The parent's.
+            // The parent's step.
             std::mem::forget(entry.step);
         }
     }

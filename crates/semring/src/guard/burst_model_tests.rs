@@ -1,20 +1,21 @@
-//! Burst and sparse, by exhaustion: every interleaving of producers, a consumer, and their store buffers.
+//! Asymmetric and fenced mode, checked exhaustively: every interleaving of producers, a consumer, and
+//! their store buffers.
 //!
-//! loom has no barrier that one thread makes another one go through, so the steps of
-//! [`ConsumerWaker`](super::doorbell::ConsumerWaker) and of a sleep are written down here once more, as a
-//! machine of small steps, and all states that it can reach are visited. Stores wait in a buffer and become
-//! visible in order (TSO, as on x86) or each word for itself (PSO: a flag may overtake a message, which is
-//! weaker than what the code asks for). Anybody may be killed between any two steps: what is in its buffer becomes visible, and the kernel
-//! posts what it owed. A stopped participant is one whose next step is late, which is among the
-//! interleavings.
+//! loom has no barrier that one thread executes on behalf of another, so the steps of [`ConsumerWaker`](super::doorbell::ConsumerWaker)
+//! and of a sleep are repeated here, as a machine of small steps, and all states that it can reach are visited. Stores wait in a buffer
+//! and become visible in order (TSO, as on x86) or separately for each word (PSO: a flag may overtake a message, which is weaker than the
+//! orderings in the code). Every participant may be killed between any two steps: the stores in its buffer become visible, and the kernel
+//! posts its undo tokens. A stopped participant is one whose next step is late, which is among the interleavings.
 //!
-//! Lost is a wake-up if nobody can make a step any more, and the consumer sleeps although something is
-//! unread or all producers are gone. Each precaution is left out once and must then be missed.
+//! A wake-up is lost if no participant can make a step any more, and the consumer sleeps although a
+//! message is unread or all producers are gone. Each precaution is left out once, and the loss must
+//! then be found.
 
 use std::collections::HashSet;
 
 const PRODUCERS: usize = 2;
-/// Commits in a row without a sleeper before a lane goes into burst; in the product it is 32.
+/// Commits in a row without a sleeper before a lane enters asymmetric mode; in the product it is
+/// 32.
 const QUIET: u8 = 1;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,7 +24,7 @@ enum Memory {
     Pso,
 }
 
-/// A precaution that is left out.
+/// A mutant: the precaution that is left out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Twin {
     Nothing,
@@ -40,7 +41,7 @@ enum Twin {
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Word {
-    /// How many messages a lane's header words show.
+    /// The number of published messages in a lane's header words.
     Published(u8),
     Burst(u8),
     /// The consumer's wait word.
@@ -86,10 +87,10 @@ enum Ear {
     Fence,
     /// Reads the flag of this lane.
     Flags(u8),
-    /// The barrier has reached the producers before this one.
+    /// The barrier has been executed for the producers before this one.
     Barrier(u8),
     Probe,
-    /// Looks at this lane.
+    /// Looks at the headers of this lane.
     Scan(u8),
     Sleep,
     Ended,
@@ -190,7 +191,7 @@ impl State {
 const CONSUMER: usize = PRODUCERS;
 
 impl Machine {
-    /// Every state that one step leads to.
+    /// All states that one step can lead to.
     fn successors(&self, state: &State, kills: u8) -> Vec<State> {
         let mut next = Vec::new();
         for who in 0..=CONSUMER {
@@ -326,13 +327,14 @@ impl Machine {
                 At::Publish
             }
             At::Detach => {
-                // One call of the kernel, under a lock: what came before can be seen by whoever asks.
+                // One system call, under a lock: stores before it are visible to every process that
+                // then makes such a call.
                 producer.at = At::Gone;
                 state.tokens += 1;
                 state.fence(lane);
                 return state;
             }
-            At::Gone => unreachable!("nobody is left to make a step"),
+            At::Gone => unreachable!("no participant is left to make a step"),
         };
         state
     }
@@ -359,7 +361,7 @@ impl Machine {
         state.kills += 1;
         state.fence(CONSUMER);
         state.wait = 0;
-        state.tokens = 0; // it empties its bell before it looks
+        state.tokens = 0; // it drains its tokens before it looks
         let consumer = &mut state.consumer;
         consumer.generation += 1;
         consumer.sleeps = 0;
@@ -415,7 +417,7 @@ impl Machine {
                 if lane + 1 < lanes {
                     Ear::Barrier(lane + 1)
                 } else {
-                    // The caller goes through one as well.
+                    // The calling CPU executes the barrier as well.
                     state.fence(CONSUMER);
                     Ear::Probe
                 }
@@ -434,7 +436,7 @@ impl Machine {
             Ear::Scan(_) if state.consumer.over => Ear::Ended,
             Ear::Scan(_) => Ear::Sleep,
             Ear::Sleep if state.tokens == 0 => {
-                // In the kernel, where its stores do not stay behind for long.
+                // In the kernel, where its stores become visible soon.
                 if state.consumer.buffer.is_empty() {
                     return None;
                 }
@@ -470,7 +472,7 @@ impl Machine {
             let next = self.successors(&state, kills);
             let ended = state.consumer.at == Ear::Ended;
             let missed = state.published != state.consumer.received;
-            // The end was believed, or nobody can go on: then nothing may be unread.
+            // The end was reported, or no step is possible: then nothing may be unread.
             let stuck = state.all_gone() && state.consumer.at == Ear::Sleep && next.is_empty();
             if (ended && missed) || stuck || self.sleeps_for_good(&state) {
                 return Err(Box::new(state));
@@ -481,8 +483,8 @@ impl Machine {
         Ok(seen.len())
     }
 
-    /// The consumer sleeps although a message is unread whose producer has done all that it does about it.
-    /// That another producer may still post does not help: it may be stopped for as long as it likes.
+    /// The consumer sleeps although a message is unread whose producer has finished all its steps for it.
+    /// That another producer may still post does not help: it may be stopped for any time.
     fn sleeps_for_good(&self, state: &State) -> bool {
         let asleep = state.consumer.at == Ear::Sleep
             && state.consumer.buffer.is_empty()
@@ -497,7 +499,7 @@ impl Machine {
     }
 }
 
-/// PSO, which can do everything that TSO can. `SEMRING_FULL=1` visits some more.
+/// PSO, which includes all behaviour of TSO. `SEMRING_FULL=1` visits some more states.
 #[test]
 fn no_wake_up_is_lost_between_sparse_and_burst() {
     let mut sizes = vec![([3, 0], 1), ([2, 1], 1)];
@@ -517,7 +519,7 @@ fn no_wake_up_is_lost_between_sparse_and_burst() {
     }
 }
 
-/// On TSO, the strongest machine that there is.
+/// On TSO, the strongest memory model among the supported machines.
 #[test]
 fn each_precaution_is_needed() {
     let expected = [
@@ -539,7 +541,7 @@ fn each_precaution_is_needed() {
         };
         assert!(
             machine.explore(1).is_err(),
-            "nothing is lost without a precaution: {twin:?}"
+            "no wake-up is lost without a precaution: {twin:?}"
         );
     }
 }

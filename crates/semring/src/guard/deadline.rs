@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use crate::os::clock;
 
-/// When a wait must end: never, or at a moment of CLOCK_MONOTONIC. Every call named `…_deadline` takes anything that
-/// becomes one: a [`Duration`] counts from now on (one that reaches beyond the end of time is
-/// [`NEVER`](Self::NEVER)), an [`Instant`] is the moment itself, which several calls can share.
+/// When a wait must end: never, or at a moment of CLOCK_MONOTONIC. Every call named `…_deadline` accepts a
+/// [`Duration`], which counts from now on (one that the clock can't represent is [`NEVER`](Self::NEVER)), or an
+/// [`Instant`], which several calls can share.
 ///
-/// A call whose result is there succeeds also after its deadline. Setting the clock does not move a deadline, and it
-/// stands still while the machine is suspended. Signals neither shorten nor prolong a wait; a process that is stopped
-/// (SIGSTOP) beyond a deadline notices when it is continued.
+/// A call whose result is available succeeds even after its deadline. A deadline is not affected by setting the
+/// clock, and the clock stops while the machine is suspended. Signals neither shorten nor prolong a wait; a process
+/// that is stopped (SIGSTOP) beyond a deadline returns when it is continued.
 ///
 /// ```
 /// use semring::{Deadline, RecvError, spsc};
@@ -28,7 +28,7 @@ use crate::os::clock;
 /// assert_eq!(Deadline::from(Duration::MAX), Deadline::NEVER);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-// What is left of it is computed before each sleep.
+// The time that is left is computed before each sleep.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Deadline(Option<Instant>);
 
@@ -75,7 +75,7 @@ impl From<Instant> for Deadline {
     }
 }
 
-/// How long a call may wait, also not at all.
+/// How long a call may wait, including not at all.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Patience {
     /// Not at all.

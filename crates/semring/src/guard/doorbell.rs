@@ -1,4 +1,4 @@
-//! The wait word and its two ends. See the argument in the parent module.
+//! The wait word and its two ends. The parent module explains why no wake-up is lost.
 
 use super::GuardError;
 use crate::layout::control::LANE_BURST;
@@ -6,7 +6,7 @@ use crate::layout::view::LaneView;
 use crate::os::errno::EACCES;
 use crate::sync::{AtomicU64, Ordering, Twin, compiler_fence, fence, weakened};
 
-/// Numbers of sleeps that no other sleep on the same word ever had or will have.
+/// Numbers of sleeps, unique among all sleeps on the same word.
 #[derive(Debug)]
 pub(crate) struct Epochs {
     generation: u64,
@@ -24,7 +24,7 @@ impl Epochs {
 
     /// The next epoch: generation in the upper half, a count from 1 in the lower. Never 0.
     pub(crate) fn next(&mut self) -> u64 {
-        // After 2^32 sleeps of one holder the numbers come again; the waker remembers only the last.
+        // After 2^32 sleeps of one holder the numbers repeat; the waker stores only the last.
         self.count = self.count.checked_add(1).unwrap_or(1);
         let generation = if weakened(Twin::EpochsRestart) {
             0
@@ -35,8 +35,8 @@ impl Epochs {
     }
 }
 
-/// The sleeper announces that it is about to sleep. Everything it looks at afterwards is looked at
-/// after the announcement (E4).
+/// The sleeper announces that it is about to sleep. All its later loads come after the announcement
+/// (E4).
 #[inline]
 pub(crate) fn arm(word: &AtomicU64, epoch: u64) {
     debug_assert_ne!(epoch, 0);
@@ -52,7 +52,7 @@ pub(crate) fn disarm(word: &AtomicU64) {
     word.store(0, Ordering::Relaxed);
 }
 
-/// The other end: what a waker remembers about one wait word.
+/// A waker's end: its private state for one wait word.
 #[derive(Debug, Default)]
 pub(crate) struct Waker {
     last: u64,
@@ -63,7 +63,8 @@ impl Waker {
         Self::default()
     }
 
-    /// To be asked after each publication: true if the sleeper must be posted, once per epoch.
+    /// To be called after each publication: true if the sleeper must be posted, once for each
+    /// epoch.
     #[inline]
     pub(crate) fn is_due(&mut self, word: &AtomicU64) -> bool {
         if !weakened(Twin::NoWakerFence) {
@@ -86,39 +87,41 @@ impl Waker {
     }
 }
 
-/// After this many commits in a row to a consumer that was awake, a lane goes into burst.
+/// After this many commits in a row to a consumer that was awake, a lane enters asymmetric mode.
 const QUIET_COMMITS: u32 = 32;
 
-/// After this many messages that woke no consumer, one that publishes with a fence checks whether its consumer lives.
+/// After this many messages that woke no consumer, a producer in fenced mode checks whether its consumer is alive.
 const MESSAGES_PER_CHECK: u32 = 16;
 
-/// What a producer has to do after it has published something.
+/// What a producer has to do after a publication.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Due {
     Nothing,
     /// The consumer must be posted: once per epoch.
     Post,
-    /// It is time to check whether the consumer lives: by its progress, if it has made any.
+    /// A check is due whether the consumer is alive: by its progress, if it has made any.
     Check,
-    /// The guard must be asked whether the consumer lives: checks become rare from here on.
+    /// The guard must be checked whether the consumer is alive: such checks become rare from now
+    /// on.
     AskGuard,
 }
 
-/// A producer's end of the consumer's wait word, which spares itself the fence while messages are many.
+/// A producer's end of the consumer's wait word, which omits the fence while there are many messages.
 ///
-/// *Sparse*: a full fence after each commit, as [`Waker`]. *Burst*: [`LANE_BURST`] stands in the lane,
-/// and the consumer, after it announced a sleep, has every CPU go through a barrier before it looks
-/// again: that barrier takes the place of the fence. It costs the consumer some microseconds, so a lane is
-/// in burst only while its commits find the consumer awake.
+/// *Fenced mode*: a full fence after each commit, as [`Waker`]. *Asymmetric mode*: [`LANE_BURST`] is set
+/// in the lane, and the consumer, after it announced a sleep, makes every CPU execute a barrier before it
+/// looks again: that barrier takes the place of the fence. It costs the consumer some microseconds, so a
+/// lane is in asymmetric mode only while its commits find the consumer awake.
 ///
-/// * **Into burst**: the flag, *then* a full fence, then a look at the word. A sleeper that missed the
-///   flag announced itself before that fence, so this look sees it.
-/// * **Out of burst**: the flag is cleared, and the commit ends as a sparse one: full fence, another look.
+/// * **Entering**: the flag, *then* a full fence, then a look at the word. A sleeper that missed the
+///   flag announced itself before that fence, so this look sees the announcement.
+/// * **Leaving**: the flag is cleared, and the commit ends as in fenced mode: full fence, another look.
 ///
 /// `burst_model_tests` visits all interleavings of two producers and a consumer that makes barriers, with
-/// store buffers, kills and a successor of the consumer. Not in it: a lane taken over by another producer,
-/// which finds the flag and clears it after it has read what the kernel made visible at its
-/// predecessor's death; and a consumer that is refused the barrier, which looks again by itself.
+/// store buffers, kills and a successor of the consumer. Not included: a lane taken over by another
+/// producer, which finds the flag and clears it after it has read the stores that became visible with its
+/// predecessor's death; and a consumer to which the kernel refuses the barrier, which looks again at
+/// intervals.
 #[derive(Debug, Default)]
 pub(crate) struct ConsumerWaker {
     /// The epoch that was posted last.
@@ -152,8 +155,8 @@ impl ConsumerWaker {
     #[inline(always)]
     pub(crate) fn due(&mut self, lane: &LaneView, messages: u32) -> Due {
         if self.in_burst {
-            // The CPU may do the load before the header's store; the compiler may not, or the sleeper's
-            // barrier could come between instructions that are not in this order at all.
+            // The CPU may do the load before the header's store; the compiler may not: then the
+            // instructions would be in the wrong order, which no barrier corrects.
             compiler_fence(Ordering::SeqCst);
             if lane.ring_consumer().wait_word.load(Ordering::Relaxed) == 0 {
                 return Due::Nothing;
@@ -177,7 +180,7 @@ impl ConsumerWaker {
         if epoch != 0 && epoch != self.last {
             self.last = epoch;
             self.quiet = 0;
-            // A post brings a check with it.
+            // Posting includes a check.
             self.unchecked = 0;
             return Due::Post;
         }
@@ -189,7 +192,7 @@ impl ConsumerWaker {
         self.after_unchecked(lane)
     }
 
-    /// Enough messages for a check, and perhaps for a burst.
+    /// Enough messages for a check, and perhaps for asymmetric mode.
     #[cold]
     fn after_unchecked(&mut self, lane: &LaneView) -> Due {
         self.unchecked = 0;
@@ -197,7 +200,7 @@ impl ConsumerWaker {
             return Due::Post;
         }
         if self.in_burst {
-            // What the dead had released would count as progress once more.
+            // The check by progress would take the releases of a dead consumer for new progress.
             return Due::AskGuard;
         }
         Due::Check
@@ -208,13 +211,13 @@ impl ConsumerWaker {
     fn leave_burst(&mut self, lane: &LaneView) -> Due {
         self.end_burst(lane);
         match self.due_fenced(lane, 0) {
-            // The next check is nearer than it was in burst.
+            // The next check is due sooner than in asymmetric mode.
             Due::Nothing => Due::Check,
             due => due,
         }
     }
 
-    /// Goes into burst if that is possible; true if the consumer must be posted after all.
+    /// Enters asymmetric mode if that is possible; true if the consumer must be posted after all.
     #[cold]
     fn begin_burst(&mut self, lane: &LaneView) -> bool {
         self.quiet = 0;
@@ -225,7 +228,7 @@ impl ConsumerWaker {
         if !self.may_burst || !present {
             return false;
         }
-        // Whoever reads it relies on nothing that was published before.
+        // A consumer that reads the flag does not rely on earlier stores.
         lane.producer().flags.store(LANE_BURST, Ordering::Relaxed);
         self.in_burst = true;
         fence(Ordering::SeqCst);
@@ -242,20 +245,22 @@ impl ConsumerWaker {
         self.was_forbidden = false;
     }
 
-    /// The consumer could not be posted: the next commit tries again. Whether that is to be told now: a
-    /// process may be another user for a moment, so the first refusal of this kind is not.
+    /// The consumer could not be posted: the next commit tries again. Returns whether the error must be
+    /// reported now: a process may have another user id for a moment, so the first refusal is not
+    /// reported.
     pub(crate) fn is_worth_telling(&mut self, error: GuardError) -> bool {
         self.last = 0;
         let is_forbidden = matches!(error, GuardError::Os { errno: EACCES, .. });
         self.is_refused_again(is_forbidden) || !is_forbidden
     }
 
-    /// Notes whether this process may use the guard now: true if it is refused for the second time in a row.
+    /// Records whether this process may use the guard now: true if it is refused for the second time in a
+    /// row.
     pub(crate) fn is_refused_again(&mut self, is_refused: bool) -> bool {
         std::mem::replace(&mut self.was_forbidden, is_refused) && is_refused
     }
 
-    /// Back to a fence after each commit; also for a producer that leaves.
+    /// Back to a fence after each commit; also for a producer that detaches.
     #[cold]
     pub(crate) fn end_burst(&mut self, lane: &LaneView) {
         if std::mem::take(&mut self.in_burst) {
@@ -265,9 +270,9 @@ impl ConsumerWaker {
     }
 }
 
-/// True if the lane's producer may have published without a fence: to be asked by a sleeper after it
-/// announced itself and before it looks again.
+/// True if the lane's producer may have published without a fence: a sleeper checks this after its
+/// announcement and before it looks again.
 pub(crate) fn is_in_burst(lane: &LaneView) -> bool {
-    // Acquire: cleared means that all that was published in burst can be seen.
+    // Acquire: if the flag is cleared, all messages published in asymmetric mode are visible.
     lane.producer().flags.load(Ordering::Acquire) & LANE_BURST != 0
 }

@@ -1,11 +1,11 @@
-//! Ending somebody's wait from another thread: a flag, and a token so that the sleeper sees it.
+//! Ending another thread's wait: a flag, and a token that wakes the sleeper.
 
 use std::sync::Arc;
 
 use super::{WakeTarget, Wakeups};
 use crate::sync::{AtomicBool, Ordering};
 
-/// Set by the interrupter, taken by the one who waits.
+/// Set by the interrupter, taken by the waiting thread.
 #[derive(Debug)]
 pub(crate) struct InterruptFlag(AtomicBool);
 
@@ -17,7 +17,7 @@ impl InterruptFlag {
     /// Sets the flag, then posts: a sleeper that misses the flag finds the token.
     pub(crate) fn raise(&self, guard: &dyn Wakeups, bell: WakeTarget) {
         self.0.store(true, Ordering::SeqCst);
-        // A removed ring wakes its sleepers by itself.
+        // In a removed ring the sleepers are woken anyway.
         let _ = guard.post(bell);
     }
 

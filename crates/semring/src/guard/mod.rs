@@ -1,7 +1,7 @@
-//! Who is alive, and when to sleep: the trait that a guard implements, and the argument why no wake-up
-//! is lost.
+//! Roles, liveness and sleeping: the trait that a guard implements, and the reason why no wake-up is
+//! lost.
 //!
-//! # The argument
+//! # Why no wake-up is lost
 //! A sleeper (the consumer of an empty ring, the producer of a full lane) and a waker share one wait
 //! word, which only the sleeper writes, and one semaphore.
 //!
@@ -10,29 +10,30 @@
 //!   word = e      (never used before)      publish (a header, or `released`)
 //!   full fence                             full fence
 //!   look again                             w = word
-//!   peer gone?    (ask the kernel)         w ≠ 0 and w ≠ last:  post; last = w
+//!   peer gone?    (check the guard)        w ≠ 0 and w ≠ last:  post; last = w
 //!   wait on the semaphore
 //!   word = 0
 //! ```
 //! * **Awake peers.** The two fences order each side's store before its load, so one of them sees the
-//!   other's store: the sleeper finds what was published, or the waker finds `e` and posts (edge E4). A
-//!   producer in burst leaves its fence out, and the sleeper has one made in its place (`doorbell`).
-//! * **A waker that is killed** between publishing and posting: the kernel posts for it when it undoes
-//!   the token that the waker left at attach (the death rattle). One rattle per attached producer,
-//!   one per lane for the consumer.
-//! * **A waker that is stopped** there delays nobody but itself: the word is cleared by the sleeper
-//!   only, so every other waker still sees `e` and posts on its own account.
+//!   other's store: the sleeper finds the publication, or the waker finds `e` and posts (edge E4). A
+//!   producer in asymmetric mode omits its fence, and the sleeper makes its CPU execute one
+//!   (`doorbell`).
+//! * **A waker that is killed** between publishing and posting: the kernel posts for it when it
+//!   applies the undo token that the waker left at attach. There is one undo token for each attached
+//!   producer, and one for each lane for the consumer.
+//! * **A waker that is stopped** there delays only its own messages: only the sleeper clears the
+//!   word, so every other waker still sees `e` and posts itself.
 //! * **A sleeper that is killed** leaves its word set. Each waker posts once for that epoch and never
-//!   again. Its successor's epochs begin with another generation, so a waker that remembers the old
-//!   epoch is not fooled by an equal one.
-//! * **Tokens left over** wake a sleeper for nothing; it looks, and sleeps again. A sleeper never
-//!   believes a token: only what it finds.
-//! * **Deaths.** Who is gone when the sleeper asks is not waited for; who goes later posts a token. The
-//!   question and the wait are one call where the guard can do that: a semaphore operation that fails if
-//!   nobody is attached, and else takes a token, or sleeps.
-//! * **End of stream.** The answer "gone" ends nothing yet: a message may have been sent after the last look,
-//!   by a producer that then left. So the sleeper goes round once more, and asks *before* it looks: who is gone
-//!   by then published everything before, so that look finds it.
+//!   again. Its successor's epochs begin with another generation, so a waker never takes a new epoch
+//!   for the old one, for which it has posted.
+//! * **Tokens left over** wake a sleeper without need; it looks, and sleeps again. A token means
+//!   only "look again".
+//! * **Deaths.** If the peer is gone when the sleeper checks, it does not sleep; if the peer goes later,
+//!   the kernel posts a token. The check and the sleep are one call where the guard can do that: a
+//!   semaphore operation that fails if no peer is attached, and otherwise takes a token, or sleeps.
+//! * **End of stream.** The result "gone" ends nothing yet: a producer may have sent a message after the last
+//!   look, and then detached. So the sleeper repeats the loop, and checks *before* it looks: a producer that is
+//!   gone by then published everything before, so that look finds it.
 
 pub(crate) mod abandoned;
 pub(crate) mod abandoned_pipes;
@@ -62,37 +63,37 @@ use std::time::Duration;
 
 use crate::os::poll::Poller;
 
-/// Why a guard could not do what was asked.
+/// Why a call of a guard failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum GuardError {
-    /// The set was removed: the ring is gone, on purpose or by `ipcrm`.
+    /// The set was removed, by semring or by `ipcrm`: the ring is gone.
     Removed,
     /// The call failed otherwise.
     Os { call: &'static str, errno: i32 },
 }
 
-/// A role that one process at a time can have.
+/// A role slot, which one process at a time can hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Seat {
     Consumer,
     Producer { lane: usize },
 }
 
-/// What came of trying to take a seat.
+/// The result of an attempt to take a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Claim {
-    /// It is ours.
+    /// This process holds it.
     Granted,
-    /// Somebody has it.
+    /// Another process holds it.
     Taken,
     /// The ring is being removed.
     BeingRemoved,
 }
 
-/// What a sleeper waits on.
+/// The wake-up semaphore on which a sleeper waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum WakeTarget {
-    /// The consumer's: something was published, or a producer died.
+    /// The consumer's: a message was published, or a producer died.
     Consumer,
     /// A producer's: room was released in its lane, or the consumer died.
     Producer { lane: usize },
@@ -105,27 +106,28 @@ pub(crate) enum Waited {
     Token,
     /// A signal came; look again.
     Signal,
-    /// The time is over.
+    /// The timeout has passed.
     TimedOut,
-    /// Nobody is there who could post: look, ask, look again.
+    /// No process is attached that could post: the caller must look, check, and look again.
     Alone,
 }
 
 type Result<T> = std::result::Result<T, GuardError>;
 
-/// The roles of one ring, and who is there. When the holder of a role dies, the kernel gives the role up and posts all
-/// wake-ups of those who might wait for the dead one, before anybody can see the role free.
+/// The role slots of one ring. When the holder of a role dies, the kernel frees the slot and posts all wake-up
+/// semaphores on which peers of the dead process may sleep, before any process can see the slot free.
 pub(crate) trait Roles: Send + Sync {
-    /// Tries to take a seat; never waits.
+    /// Tries to take a slot; never waits.
     fn claim(&self, seat: Seat) -> Result<Claim>;
-    /// Gives a seat up and rings the bells of those who might wait for us.
+    /// Gives a slot up and posts the wake-up semaphores on which peers may sleep.
     fn leave(&self, seat: Seat) -> Result<()>;
-    /// Waits until nobody has the seat; false when the time is over. Others may be faster to take it.
+    /// Waits until no process holds the slot; false when the timeout has passed. Another process may
+    /// take it first.
     fn await_free(&self, seat: Seat, timeout: Duration) -> Result<bool>;
-    /// True if somebody has the seat.
+    /// True if a process holds the slot.
     fn is_taken(&self, seat: Seat) -> Result<bool>;
-    /// Who took the seat last, if that can be told: of a seat that is taken, its holder, also when that
-    /// was killed before it came to say so in the ring.
+    /// The process that took the slot last, if that is known: while the slot is taken that is its
+    /// holder, even if the holder was killed before it stored its pid in the ring.
     fn last_holder(&self, _seat: Seat) -> Result<Option<u32>> {
         Ok(None)
     }
@@ -145,87 +147,89 @@ pub(crate) trait Wakeups: Roles {
     fn post(&self, bell: WakeTarget) -> Result<()>;
     /// Takes one token, or waits for it.
     fn wait(&self, bell: WakeTarget, timeout: Option<Duration>) -> Result<Waited>;
-    /// The same at the consumer's bell while producers are there: [`Waited::Alone`] instead of a sleep if none
-    /// is attached. When the time is over it may be either.
+    /// The same on the consumer's wake-up semaphore while producers are attached: [`Waited::Alone`] instead of
+    /// a sleep if none is. After the timeout it may be either.
     fn wait_for_producers(&self, timeout: Option<Duration>) -> Result<Waited> {
-        // Who leaves or dies after the question posts a token.
+        // A producer that detaches or dies after this check posts a token.
         if self.producers_gone()? {
             return Ok(Waited::Alone);
         }
         self.wait(WakeTarget::Consumer, timeout)
     }
-    /// Takes every token that is there, without waiting.
+    /// Takes all tokens, without waiting.
     fn drain(&self, bell: WakeTarget) -> Result<()>;
-    /// What the holder of a seat sleeps on, where that can be polled.
+    /// The descriptor on which the holder of a slot sleeps, if the guard can be polled.
     fn poller(&self, _seat: Seat) -> Option<Arc<Poller>> {
         None
     }
 }
 
-/// The lock that a removal of the ring holds, and the end of the guard.
+/// The lock that a removal of the ring holds, and the removal of the guard.
 pub(crate) trait RemovalLock: Roles {
-    /// Waits until nobody is removing the ring; false when the time is over.
+    /// Waits until no process is removing the ring; false when the timeout has passed.
     fn await_no_removal(&self, timeout: Duration) -> Result<bool>;
-    /// Begins a removal: succeeds if nobody is attached (but the caller, if it is the consumer) and
-    /// keeps everybody from attaching until it ends. False: somebody is there.
+    /// Begins a removal: succeeds if no process is attached (except the caller, if it is the
+    /// consumer), and prevents attaching until it ends. False: a process is attached.
     fn begin_removal(&self, as_consumer: bool) -> Result<bool>;
-    /// As [`begin_removal`](Self::begin_removal) by an outsider, and only if no creator is at work.
+    /// As [`begin_removal`](Self::begin_removal) by a process without a role, and only if no
+    /// creator is at work.
     fn begin_pruning(&self) -> Result<bool> {
         self.begin_removal(false)
     }
-    /// True if nobody is attached, makes or removes the ring: a look that changes nothing.
+    /// True if no process is attached, makes or removes the ring: a look that changes nothing.
     fn is_idle(&self) -> Result<bool> {
         Ok(self.producers_gone()? && self.consumer_gone()?)
     }
-    /// Begins a removal whoever is attached, after any other removal has ended; false if that one does
-    /// not end in time. Two at once could each take away what the other one, or a creator behind it,
-    /// has just put there.
+    /// Begins a removal even if processes are attached, after any other removal has ended; false if
+    /// the other one does not end in time. Two removals at once could each remove objects that a
+    /// creator has made after the other one.
     fn begin_forced_removal(&self, timeout: Duration) -> Result<bool>;
-    /// Begins a removal although the flag or the locks of another one stay as they are: that one was stopped, or
-    /// a process that may write the guard has set them, which the kernel undoes only if it asked for that.
-    /// Only for a caller that [may destroy](Self::may_destroy) the guard.
+    /// Begins a removal although another process's flag or locks stay: that process was stopped, or it may write
+    /// the guard and has set them without undo. Only for a caller that [may destroy](Self::may_destroy) the
+    /// guard.
     fn override_removal(&self) -> Result<()>;
     /// Ends a removal without removing.
     fn abort_removal(&self) -> Result<()>;
-    /// Whether [`destroy`](Self::destroy) is permitted to us; changes nothing.
+    /// Whether [`destroy`](Self::destroy) is permitted to this process; changes nothing.
     fn may_destroy(&self) -> Result<()> {
         Ok(())
     }
-    /// Notes in the guard of a file whether the file has its name: a guard without one is of no use when its
-    /// creator or remover was killed. Guards that are found with their ring need no such note.
+    /// Records in the guard of a file whether the file has its name: if its creator or remover was killed, a
+    /// guard of a file without a name is useless. Guards that are found through their ring need no such
+    /// record.
     fn note_name(&self, _has_name: bool) {}
-    /// Removes the guard's kernel objects: everybody who waits or asks gets [`GuardError::Removed`].
+    /// Removes the guard's kernel objects: all waits and checks return [`GuardError::Removed`].
     fn destroy(&self) -> Result<()>;
 }
 
-/// What guards one ring.
+/// The guard of one ring.
 pub(crate) trait Guard: Wakeups + RemovalLock {
-    /// Counts this process among the users of a ring that goes with them, until the guard is dropped: the
-    /// last one takes the guard away. [`GuardError::Removed`]: that has just happened.
+    /// Counts this process among the users of a ring that ends with them, until the guard is dropped: the
+    /// last user removes the guard. [`GuardError::Removed`]: that has just happened.
     fn hold(&mut self) -> Result<()> {
         Ok(())
     }
-    /// In a forked child: the same guard, with nothing of the parent's. `None`: it is to be found by what
-    /// the superblock says.
+    /// In a forked child: the same guard, without the parent's roles. `None`: it must be found through
+    /// the superblock.
     fn reopen(&self) -> Option<Box<dyn Guard>> {
         None
     }
 }
 
-/// Why the guard that a superblock names is not there for us.
+/// Why the guard named by a superblock can't be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Mismatch {
-    /// There is none.
+    /// It does not exist.
     Missing,
-    /// There is one, but it belongs to something else.
+    /// The object belongs to something else.
     Other,
     /// It is in another IPC namespace.
     Elsewhere,
-    /// It looks like the ring's, but neither its owner nor root made it.
+    /// It resembles the ring's guard, but neither the ring's owner nor root made it.
     Stranger,
     /// It may not be used.
     Denied(Refusal),
-    /// The look itself failed.
+    /// The check itself failed.
     Failed(Refusal),
 }
 
@@ -252,7 +256,8 @@ impl From<Refusal> for std::io::Error {
 }
 
 impl Mismatch {
-    /// True if the ring has no guard that could be used here; false if it only could not be looked at.
+    /// True if the ring has no guard that could be used here; false if the check failed or was not
+    /// permitted.
     pub(crate) const fn is_lost(self) -> bool {
         !matches!(self, Self::Denied(_) | Self::Failed(_))
     }

@@ -1,6 +1,6 @@
-//! The doorbell alone, small enough for every schedule: a sleeper that is killed in its sleep and
-//! replaced, beside a waker that remembers. Consumer and producer sleep by the same code, so each model
-//! here stands for both sides.
+//! The wait word alone, small enough for every schedule: a sleeper that is killed in its sleep and
+//! replaced, and a waker that stores the last epoch. Consumer and producer sleep by the same code, so
+//! each model here covers both sides.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::{GuardError, Waited};
 use crate::model::{explore, fails_without};
 use crate::sync::{AtomicU64, Ordering, Twin};
 
-/// One wait word, one semaphore, and what is published: how many messages.
+/// One wait word, one semaphore, and the number of published messages.
 struct Shared {
     word: AtomicU64,
     published: AtomicU64,
@@ -46,9 +46,9 @@ impl Shared {
         }
     }
 
-    /// Waits for so many messages, as a new holder of the role.
+    /// Waits for this many messages, as a new holder of the role.
     fn wait_for(&self, messages: u64, generation: u64) {
-        // What every attach does: old tokens and the predecessor's word go.
+        // As every attach: old tokens and the predecessor's word are cleared.
         *self.tokens.lock().unwrap() = 0;
         disarm(&self.word);
         let mut waiter = Waiter::new(WaitStrategy::Block, 1, generation);
@@ -89,7 +89,7 @@ impl Waiting for Side<'_> {
     }
 
     fn wakeup(&self) -> Wakeup<'_> {
-        unreachable!("nobody polls here")
+        unreachable!("not polled here")
     }
 
     fn sleep(&mut self, _: PeerCheck, _: Option<Duration>) -> Result<Waited, GuardError> {
@@ -103,7 +103,7 @@ impl Waiting for Side<'_> {
 }
 
 /// Holders of the role are killed in their sleep, one after the other; the last one lives. The waker
-/// publishes meanwhile, and lives all the time.
+/// publishes at the same time, and lives all the time.
 fn replaced_sleepers(preemptions: Option<usize>, killed: u64) {
     explore(preemptions, move || {
         let shared = Shared::new();
@@ -113,7 +113,7 @@ fn replaced_sleepers(preemptions: Option<usize>, killed: u64) {
             (1..=2).for_each(|messages| waking.publish(messages, &mut waker));
         });
         for generation in 1..=killed {
-            // Killed behind its announcement: the word stays.
+            // Killed right after its announcement: the word stays.
             arm(&shared.word, Epochs::new(generation).next());
         }
         shared.wait_for(2, killed + 1);
@@ -127,7 +127,8 @@ fn model_the_successor_of_a_killed_sleeper_is_woken() {
     replaced_sleepers(Some(2), 2);
 }
 
-/// The waker has posted for epoch 1 of the dead one, and takes epoch 1 of the next for the same.
+/// The waker has posted for epoch 1 of the dead sleeper, and takes epoch 1 of the next for the
+/// same.
 #[test]
 fn model_epochs_never_come_again() {
     fails_without(Twin::EpochsRestart, "deadlock", || {

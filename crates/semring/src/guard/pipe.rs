@@ -1,41 +1,42 @@
-//! The guard made of pipes and locks of open files: for where System V semaphores can't work, and for
-//! whoever wants a descriptor to poll.
+//! The guard of pipes and locks of open file descriptions: for systems where System V semaphores
+//! can't work, and for programs that need a descriptor to poll.
 //!
 //! ```text
 //! bytes of `lock`            held by
-//! 0 REMOVAL    shared        everybody who has a seat; alone: a remover, so nobody has one
-//! 1 FORCED     alone         who removes a ring that is in use
-//! 2 CREATION   alone         who makes the pipes (`site`)
+//! 0 REMOVAL    shared        every holder of a role; alone: a remover, so no role is held
+//! 1 FORCED     alone         a remover of a ring that is in use
+//! 2 CREATION   alone         the creator of the pipes (`site`)
 //! 3 USERS      shared        processes that have a ring open which goes with them
-//! 4 CONSUMER   alone         the consumer, or whoever is about to be
-//! 8+i LANES    alone         lane i's producer, or whoever is about to be
+//! 4 CONSUMER   alone         the consumer, or a process that is attaching
+//! 8+i LANES    alone         lane i's producer, or a process that is attaching
 //! ```
-//! A bell is a pipe: a byte in it is a token. A *life* is a pipe that the holder of a seat keeps open for
-//! writing, and locked, and that those listen to who might wait for it. Everything of a process goes when
-//! it ends for whatever reason: when it has left its memory (so nothing more comes from it), and in
-//! whatever order. Why that order does not matter:
+//! A wake-up FIFO holds tokens, one byte each. A *liveness FIFO* is kept open for writing, and locked, by
+//! the holder of a role; peers that may wait for the holder listen to it. When the process ends, for
+//! whatever reason, the kernel closes all of its files: after its memory is gone (so it publishes nothing
+//! more), and in any order. Why the order does not matter:
 //!
-//! * **The lock of a life goes before it hangs up**: the kernel does both while it closes one open file,
-//!   in this order. "Gone" means that this lock is free, so who is woken by the hanging up finds it so,
-//!   and who finds it so need not be woken any more.
-//! * **A successor rings before it opens the life**: as a second writer it keeps the pipe from hanging up
-//!   for its predecessor. By then it has the seat's byte, which the predecessor has lost, so everything
-//!   that one published is there; whoever is woken finds it. What the predecessor has not lost yet is the
-//!   lock of its life: then the successor is refused, and asks again. Stopped or killed in between, it
-//!   leaves nobody asleep who has something to find.
-//! * **REMOVAL comes last** in taking a seat: a remover that has it alone finds no life locked, or lets go.
-//!   Who leaves gives it back first; at a death it may go last, so a remover that is refused it while nobody
-//!   lives asks again.
-//! * **A remover is a life, too**: it opens `remover`, marks `lock`, and closes it, or is
-//!   killed: both hang up for every sleeper. No order of its steps leaves one asleep. Who takes the directory
-//!   away by other means does not ring; inotify does, as far as its limits go.
+//! * **The liveness lock is released before the FIFO hangs up**: the kernel does both while it closes
+//!   one open file, in this order. "Gone" means that the lock is free. So a peer that is woken by the
+//!   hang-up finds the lock free, and a peer that finds it free need not be woken any more.
+//! * **A successor posts before it opens the liveness FIFO**: as a second writer it keeps the FIFO from
+//!   hanging up for its predecessor. By then it holds the slot's byte, which the predecessor has lost, so
+//!   everything that the predecessor published is visible, and a peer that is woken finds it. If the
+//!   predecessor still holds its liveness lock, the successor is refused, and tries again. If the
+//!   successor is stopped or killed in between, no peer is asleep that has a message to find.
+//! * **REMOVAL comes last** in taking a slot: a remover that holds it alone finds no liveness lock held, or
+//!   gives up. A process that detaches gives REMOVAL back first. At a death it may go last, so a remover
+//!   that can't get it while no process is alive tries again.
+//! * **A remover has a liveness FIFO, too**: it opens `remover`, marks `lock`, and closes `remover`, or is
+//!   killed: both hang up for every sleeper. So no sleeper stays asleep, wherever the remover is killed. If
+//!   the directory is removed by other means, there is no hang-up; inotify wakes the sleepers then, within
+//!   its limits.
 //!
-//! * **Whoever leaves alive gives its locks back and rings**, because a program that another thread of the
-//!   process is just starting has copies of the descriptors until its exec, and so keeps the pipes from
-//!   hanging up. (A process that is killed in such a moment is certified when the new program is there.)
+//! * **A process that detaches releases its locks explicitly and posts**, because a program that another
+//!   thread of the process is just starting has copies of the descriptors until its exec, and so keeps the
+//!   FIFOs from hanging up. (A process that is killed in such a moment counts as dead after that exec.)
 //!
-//! A wait is one `epoll_wait` on the bell and the lives of the others; lives are told once each time they
-//! hang up. All of it can be polled: see [`Guard::poller`].
+//! A wait is one `epoll_wait` on the wake-up FIFO and the liveness FIFOs of the peers; each hang-up is
+//! reported once. All of it can be polled: see [`Guard::poller`].
 
 mod removal;
 
@@ -65,7 +66,7 @@ use crate::sync::{AtomicU64, Ordering};
 const CONSUMER: u64 = 4;
 const LANES: u64 = 8;
 
-/// Locks can't be waited for with a limit of time: so often they are asked for again.
+/// Locks can't be waited for with a timeout: they are tried again at this interval.
 const AGAIN: Duration = Duration::from_micros(200);
 
 fn os(call: &'static str) -> impl FnOnce(io::Error) -> GuardError {
@@ -80,31 +81,31 @@ fn os(call: &'static str) -> impl FnOnce(io::Error) -> GuardError {
 pub(crate) struct PipeGuard {
     site: Arc<Site>,
     lanes: usize,
-    /// The seats that this process has: the lanes', then the consumer's.
+    /// The slots held by this process: the lanes', then the consumer's.
     seats: Mutex<Vec<Option<Arc<Taken>>>>,
-    /// Bells as we ring them: the consumer's, then the lanes'.
+    /// Wake-up FIFOs, open for posting: the consumer's, then the lanes'.
     bells: Vec<OnceLock<File>>,
-    /// Lives as we listen to them: the remover's, the consumer's, then the producers'.
+    /// Liveness FIFOs, open for listening: the remover's, the consumer's, then the producers'.
     lives: Vec<OnceLock<File>>,
-    /// Tells when the directory is removed by somebody who does not ring.
+    /// Reports that the directory was removed by other means than a hang-up.
     watch: OnceLock<Option<Watch>>,
     removal: Mutex<Option<Removing>>,
-    /// Takes us out of the users of a ring that goes with them.
+    /// Removes this process from the users of a ring that ends with them.
     user: Option<AtExit>,
-    /// The producer that was alive when we asked last, asked first the next time.
+    /// The producer that was alive at the last check, and is checked first the next time.
     alive: AtomicU64,
 }
 
-/// A seat that we have.
+/// A slot held by this process.
 #[derive(Debug)]
 struct Taken {
     lock: Private,
-    /// Goes first.
+    /// Dropped first.
     life: Mutex<Option<Private>>,
-    /// What the poller listens to, and does no longer when the seat is given up.
+    /// The poller listens to it, until the slot is given up.
     _bell: File,
     poller: Arc<Poller>,
-    /// From its first sleep on it listens to the directory, too.
+    /// From its first sleep on the poller listens to the directory, too.
     watching: Once,
 }
 
@@ -136,10 +137,10 @@ impl PipeGuard {
         }
     }
 
-    /// Sorts an error of a call with a name: names go with the guard.
+    /// Converts an error of a call with a name: a missing name means that the guard is gone.
     fn failed(&self, call: &'static str) -> impl FnOnce(io::Error) -> GuardError {
         move |error| {
-            // Half of it is gone: somebody is just taking it away, file by file.
+            // Half of it is gone: another process is just removing it, file by file.
             if error.kind() == io::ErrorKind::NotFound || self.site.is_removed() {
                 GuardError::Removed
             } else {
@@ -152,7 +153,7 @@ impl PipeGuard {
         self.site.own_lock().map_err(self.failed("openat"))
     }
 
-    /// The file in a cell, opened by the first who needs it.
+    /// The file in a cell, opened when it is needed first.
     fn opened<'a>(&self, cell: &'a OnceLock<File>, pipe: Pipe, end: End) -> Result<&'a File> {
         if let Some(file) = cell.get() {
             return Ok(file);
@@ -183,8 +184,8 @@ impl PipeGuard {
         self.opened(&self.lives[0], Pipe::Remover, End::Read)
     }
 
-    /// To be called before each sleep: has the poller listen to the directory. Only now, because a process that
-    /// ever listened to one takes milliseconds to end, and most that come for a moment never sleep.
+    /// To be called before each sleep: adds the directory to the poller. Not earlier, because a process that
+    /// has ever watched one takes milliseconds to end, and most short-lived processes never sleep.
     fn watch(&self, taken: &Taken) -> Result<()> {
         if taken.watching.is_completed() {
             return Ok(());
@@ -192,12 +193,12 @@ impl PipeGuard {
         taken.watching.call_once(|| {
             let watch = self.watch.get_or_init(|| self.site.watch());
             if let Some(watch) = watch {
-                // Without it, as where there is no watch to be had, a removal by hand shows when
-                // something else wakes the sleeper.
+                // If it fails (as where there is no watch at all), a removal by other means is seen
+                // when another event wakes the sleeper.
                 let _ = taken.poller.add(watch.as_fd(), Interest::News);
             }
         });
-        // What went before it is told by nobody.
+        // A removal before this point is not reported by the watch.
         self.check()
     }
 
@@ -229,14 +230,14 @@ impl PipeGuard {
             .ok_or(GuardError::Removed)
     }
 
-    /// True if somebody else's lock is in the way of ours.
+    /// True if another process's lock is in the way.
     fn is_locked(&self, byte: u64, against: Hold) -> Result<bool> {
         would_be_refused(self.site.lock(), byte, against).map_err(os("fcntl(F_OFD_GETLK)"))
     }
 
-    /// True if the holder of a seat is alive, and has come as far as to count.
+    /// True if the holder of a slot is alive, and has completed its attach.
     fn lives(&self, seat: Seat) -> Result<bool> {
-        // Shared: the lock of somebody who may only read is in nobody's way.
+        // Shared: the lock of a process that may only read must not count.
         would_be_refused(self.life(seat)?, 0, Hold::Shared).map_err(os("fcntl(F_OFD_GETLK)"))
     }
 
@@ -248,7 +249,7 @@ impl PipeGuard {
         hold_byte(lock.file(), byte, how).map_err(os("fcntl(F_OFD_SETLK)"))
     }
 
-    /// Wakes everybody who might wait for the holder of a seat.
+    /// Wakes all processes that may wait for the holder of a slot.
     fn ring_others(&self, seat: Seat) -> Result<()> {
         match seat {
             Seat::Producer { .. } => self.ring(WakeTarget::Consumer),
@@ -258,7 +259,8 @@ impl PipeGuard {
         }
     }
 
-    /// What the holder of a seat sleeps on: its bell, and the lives of the others.
+    /// The descriptors on which the holder of a slot sleeps: its wake-up FIFO, and the liveness
+    /// FIFOs of its peers.
     fn listen(&self, seat: Seat) -> Result<(Poller, File)> {
         let poller = Poller::new().map_err(os("epoll_create1"))?;
         let add =
@@ -284,12 +286,12 @@ impl PipeGuard {
         Ok((poller, bell))
     }
 
-    /// Whether anybody but us is attached or about to be, with REMOVAL held alone.
+    /// Whether another process is attached or attaching, with REMOVAL held alone.
     fn is_anybody_here(&self, as_consumer: bool) -> Result<bool> {
         Ok(!self.producers_gone()? || (!as_consumer && self.lives(Seat::Consumer)?))
     }
 
-    /// Asks again and again until the answer is yes; false when the time is over.
+    /// Repeats a check until it is true; false when the timeout has passed.
     fn until(timeout: Duration, mut is_so: impl FnMut() -> Result<bool>) -> Result<bool> {
         let end = clock::now() + timeout;
         loop {
@@ -305,7 +307,7 @@ impl PipeGuard {
     }
 }
 
-/// The bell that the holder of a seat sleeps on.
+/// The wake-up FIFO on which the holder of a slot sleeps.
 const fn own_bell(seat: Seat) -> WakeTarget {
     match seat {
         Seat::Consumer => WakeTarget::Consumer,
@@ -314,20 +316,21 @@ const fn own_bell(seat: Seat) -> WakeTarget {
 }
 
 impl Roles for PipeGuard {
-    // Each refusal closes what was opened. Killed at any line: the kernel does.
+    // Each refusal closes what was opened before it. If this process is killed at any line, the
+    // kernel does.
     fn claim(&self, seat: Seat) -> Result<Claim> {
         self.check()?;
         if self.is_being_removed()? {
             return Ok(Claim::BeingRemoved);
         }
-        // Before the life, because of the numbers of descriptors: when a process ends, the kernel closes the
-        // last ones first, and inotify, once there is a watch, takes it milliseconds.
+        // Before the liveness FIFO, because of the numbers of descriptors: when a process ends, the kernel
+        // closes the last ones first, and inotify, once there is a watch, takes it milliseconds.
         self.site.prepare_watch();
         let lock = self.own_lock()?;
         if !Self::hold(&lock, Self::byte(seat), Hold::Alone)? {
             return Ok(Claim::Taken);
         }
-        // For the predecessor, whose hanging up we are about to hide.
+        // On behalf of the predecessor, whose hang-up will be hidden by the next step.
         self.ring_others(seat)?;
         let pipe = match seat {
             Seat::Consumer => Pipe::Consumer,
@@ -338,10 +341,11 @@ impl Roles for PipeGuard {
         if !Self::hold(&life, 0, Hold::Alone)? {
             return Ok(Claim::Taken);
         }
-        // Who finds the seat taken asks whether its holder is dying.
+        // A process that finds the slot taken checks whether its holder is dying.
         let _ = site::note_holder(&lock, self.index(seat), process::id());
         let (poller, bell) = self.listen(seat)?;
-        // With this, all that the role may need is open: a process that becomes another user goes on.
+        // With this, all files that the role may need are open: a change of the user id does not
+        // matter any more.
         self.bell(own_bell(seat))?;
         if !Self::hold(&lock, REMOVAL, Hold::Shared)? || self.is_locked(FORCED, Hold::Shared)? {
             return Ok(Claim::BeingRemoved);
@@ -362,9 +366,10 @@ impl Roles for PipeGuard {
             return Ok(());
         };
         let _ = site::note_holder(&taken.lock, self.index(seat), 0);
-        // Who sees us gone may remove the ring at once.
+        // A process that sees this one gone may remove the ring at once.
         let _ = Self::hold(&taken.lock, REMOVAL, Hold::Not);
-        // The life before the byte: who takes the byte after us must find it free.
+        // The liveness lock before the byte: a process that takes the byte next must find the lock
+        // free.
         let life = taken
             .life
             .lock()
@@ -372,12 +377,12 @@ impl Roles for PipeGuard {
             .take();
         if let Some(life) = life {
             life.release();
-            // Hanging up rings for those who wait, if nobody has a copy of the descriptor: a program that
-            // another thread is just starting does, until it is there.
+            // The hang-up wakes the waiting peers, unless a copy of the descriptor exists: a program that
+            // another thread is just starting has one until its exec.
             let _ = self.ring_others(seat);
         }
         taken.lock.release();
-        // A removal that we began as the consumer ends with us.
+        // A removal that this process began as the consumer ends here.
         let mut removing = self.removing();
         let ours = |removing: &Removing| matches!(&removing.by, Remover::Consumer(by) if Arc::ptr_eq(by, &taken));
         if removing.as_ref().is_some_and(ours) {
@@ -397,7 +402,7 @@ impl Roles for PipeGuard {
 
     fn last_holder(&self, seat: Seat) -> Result<Option<u32>> {
         let noted = self.site.noted_holder(self.index(seat));
-        // 0: it has not come to say so, or has just left.
+        // 0: the holder has not recorded itself yet, or has just detached.
         noted.map(Some).map_err(os("pread"))
     }
 
@@ -430,7 +435,7 @@ impl Roles for PipeGuard {
 
 impl Wakeups for PipeGuard {
     fn post(&self, bell: WakeTarget) -> Result<()> {
-        // Also in a ring that is gone: who polls must learn of it.
+        // Also in a ring that is gone: a process that polls must get the error.
         let there = self.check();
         self.ring(bell).and(there)
     }
@@ -444,8 +449,8 @@ impl Wakeups for PipeGuard {
         self.watch(&taken)?;
         match taken.poller.wait(timeout) {
             Ok(true) => {
-                // Perhaps the ring was removed: then the next question says so, and it comes before the next
-                // sleep, or a message does, and is taken first.
+                // Perhaps the ring was removed: then the next check reports it, which comes before the next
+                // sleep; or a message comes first, and is received first.
                 fifo::take_tokens(self.bell(bell)?).map_err(os("read"))?;
                 Ok(Waited::Token)
             }
@@ -471,7 +476,7 @@ impl Wakeups for PipeGuard {
 
     fn poller(&self, seat: Seat) -> Option<Arc<Poller>> {
         let taken = self.seated(seat).ok()?;
-        // Whoever is to sleep on it asks first whether the ring is still there.
+        // A process that will sleep on it must first check whether the ring is still there.
         let _ = self.watch(&taken);
         Some(taken.poller.clone())
     }
@@ -495,7 +500,7 @@ impl RemovalLock for PipeGuard {
 
     fn is_idle(&self) -> Result<bool> {
         self.check()?;
-        // REMOVAL is held by everybody who is attached, and by removers.
+        // REMOVAL is held by all attached processes, and by removers.
         for byte in [REMOVAL, FORCED, CREATION] {
             if self.is_locked(byte, Hold::Alone)? {
                 return Ok(false);
@@ -535,7 +540,7 @@ impl RemovalLock for PipeGuard {
 impl Guard for PipeGuard {
     fn hold(&mut self) -> Result<()> {
         let lock = self.own_lock()?;
-        // Alone it is held by who takes the guard away.
+        // A process that removes the guard holds it alone.
         if !Self::hold(&lock, USERS, Hold::Shared)? {
             clock::nap(AGAIN);
             return Err(GuardError::Removed);
@@ -560,9 +565,10 @@ impl Drop for PipeGuard {
     }
 }
 
-/// Gives up the share in USERS. The last one takes the pipes away: nobody else has the ring open.
+/// Gives up the shared lock on USERS. The last user removes the pipes: no other process has the
+/// ring open.
 fn leave_users(site: &Site, lanes: usize, lock: &Private) {
-    // Of two that leave together, both sharing it, none would get it alone.
+    // If two leave at the same time while both share the lock, neither would get it alone.
     if PipeGuard::hold(lock, USERS, Hold::Not).is_ok()
         && matches!(PipeGuard::hold(lock, USERS, Hold::Alone), Ok(true))
         && site::mark_removed(lock.file()).is_ok()
@@ -592,19 +598,19 @@ impl NewPipes {
         Ok(Self { new, lanes })
     }
 
-    /// The ring has its name. If it goes with its users, we are the first.
+    /// The ring has its name. If it ends with its users, this process is the first.
     pub(crate) fn finish(self, goes_with_its_users: bool) -> Result<PipeGuard> {
         let (site, creation) = self.new.finish();
         let mut guard = PipeGuard::new(site, self.lanes);
         if goes_with_its_users && let Err(error) = guard.hold() {
-            // Nobody knows of the ring yet.
+            // No other process has the ring yet.
             if let Some(lock) = &creation {
                 let _ = site::mark_removed(lock.file());
             }
             let _ = guard.site.clear(self.lanes);
             return Err(error);
         }
-        // Until here it kept away whoever clears away what nobody uses.
+        // Until here it kept `prune` from removing the directory as unused.
         drop(creation);
         Ok(guard)
     }

@@ -1,10 +1,12 @@
-//! A model of what `pipe` claims: whatever order the kernel closes the files of the dead in, and wherever a
-//! successor is stopped or killed on its way to the seat, a sleeper is woken that has something to find.
+//! A model of the claims in `pipe`: in whatever order the kernel closes a dead process's files, and
+//! wherever a successor is stopped or killed while it attaches, a sleeper that has something to find is
+//! woken.
 //!
-//! Every interleaving is gone through, with the calls as steps: a consumer that waits by the rules, a
-//! producer that publishes and leaves or is killed anywhere, and a successor that attaches and is killed or
-//! stopped for ever anywhere. The twins break one rule each, and must lose a wake-up. (The fences between
-//! publishing and the wait word are held by other models: here the steps are in one order for all.)
+//! Every interleaving is visited, with the calls as steps: a consumer that waits by the rules, a producer
+//! that publishes and detaches or is killed anywhere, and a successor that attaches and is killed or
+//! stopped for ever anywhere. Each mutant breaks one rule, and must lose a wake-up. (The fences between
+//! publishing and the wait word are checked by other models: here all participants see the steps in one
+//! order.)
 
 use std::collections::HashSet;
 
@@ -12,17 +14,17 @@ use std::collections::HashSet;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Twin {
     None,
-    /// The successor opens the life first, then rings.
+    /// The successor opens the liveness FIFO first, then posts.
     RingsLate,
-    /// The successor does not ring at all.
+    /// The successor does not post at all.
     DoesNotRing,
-    /// The seat's byte, not the life's lock, says who is gone.
+    /// "Gone" is decided by the slot's byte, not by the liveness lock.
     AsksTheByte,
-    /// A kernel that drops locks after the pipe has hung up.
+    /// A kernel that releases locks after the hang-up.
     UnlocksLate,
 }
 
-/// What one process has of the seat.
+/// The files of one process for the role.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 struct Files {
     byte: bool,
@@ -67,9 +69,9 @@ struct State {
     second: Successor,
     consumer: Consumer,
     files: [Files; 2],
-    /// Byte or bytes in the consumer's bell.
+    /// One or more tokens in the consumer's wake-up FIFO.
     tokens: bool,
-    /// The life hung up, and the consumer has not been told.
+    /// The liveness FIFO hung up, and the consumer has not been woken by that.
     hung_up: bool,
     word: bool,
     published: bool,
@@ -174,7 +176,7 @@ impl State {
         let opens_first = twin == Twin::RingsLate;
         match self.second {
             Successor::TakesTheByte => {
-                // Refused: it asks again.
+                // Refused: it tries again.
                 if self.files[0].byte {
                     return next;
                 }
@@ -270,7 +272,7 @@ impl State {
         vec![state]
     }
 
-    /// What is wrong if nothing moves any more.
+    /// The fault in a final state, if there is one.
     fn trouble(&self) -> Option<&'static str> {
         if self.published && !self.received {
             return Some("a message lies there, and the consumer sleeps");
@@ -283,7 +285,7 @@ impl State {
     }
 }
 
-/// Goes through everything that can happen; what went wrong first, and how many states there are.
+/// Visits everything that can happen; returns the first fault, and the number of states.
 fn explore(twin: Twin) -> (Option<&'static str>, usize) {
     let mut seen = HashSet::from([State::begin()]);
     let mut open = vec![State::begin()];
@@ -294,7 +296,7 @@ fn explore(twin: Twin) -> (Option<&'static str>, usize) {
             state.consumer_steps(twin),
         ];
         let moves: Vec<State> = steps.into_iter().flatten().collect();
-        // A successor that could still be stopped, or go on, is something that moves: only the end counts.
+        // A successor that could still be stopped, or go on, can make a step: only final states count.
         if moves.is_empty()
             && let Some(trouble) = state.trouble()
         {
@@ -325,6 +327,6 @@ fn without_any_one_of_the_rules_a_wake_up_is_lost() {
         Twin::UnlocksLate,
     ] {
         let (trouble, _) = explore(twin);
-        assert!(trouble.is_some(), "{twin:?} was not caught");
+        assert!(trouble.is_some(), "{twin:?} was not detected");
     }
 }

@@ -1,18 +1,19 @@
 //! The guard made of one System V semaphore set.
 //!
 //! ```text
-//! 0 W      consumer's bell            4 I   creation lock
+//! 0 W      consumer's wake-up         4 I   creation lock
 //! 1 N      producers attached         5     check value, set once
 //! 2 C      consumer present           6, 7  where the ring's name is
-//! 3 T      tombstone: being removed   8+2i  P: lane i is taken
-//!                                     9+2i  S: bell of lane i's producer
+//! 3 T      removal flag               8+2i  P: lane i is taken
+//!                                     9+2i  S: wake-up of lane i's producer
 //! ```
 //! All semaphores begin at zero, which is right from the first moment, so there is no race between
-//! making and initialising the set. Seats are taken with SEM_UNDO; a token is posted and taken back
-//! with SEM_UNDO at attach, which leaves the kernel owing a token that it posts when the process ends
-//! for whatever reason. SETVAL and SETALL are never used: they would erase those debts for everybody.
+//! making and initialising the set. Slots are taken with SEM_UNDO. At attach a token is posted
+//! without undo and taken back with SEM_UNDO: this is the undo token, which the kernel posts when the
+//! process ends for whatever reason. SETVAL and SETALL are never used: they would erase the undo
+//! values of all processes.
 //!
-//! How a set is made, marked and told from others is in [`set`](super::set).
+//! [`set`](super::set) makes, marks and identifies sets.
 
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ pub(super) const C: u16 = 2;
 pub(super) const T: u16 = 3;
 pub(super) const I: u16 = 4;
 pub(super) const CHECK: u16 = 5;
-/// Where the ring's name is, in two numbers: see [`Home`](super::set::Home).
+/// The place of the ring's name, in two numbers: see [`Home`](super::set::Home).
 pub(super) const HOME: u16 = 6;
 pub(super) const LANES: u16 = 8;
 
@@ -49,12 +50,12 @@ const fn room(lane: usize) -> u16 {
     LANES + 2 * lane as u16 + 1
 }
 
-/// How many semaphores a ring of this many lanes needs.
+/// The number of semaphores of a ring with this many lanes.
 pub(crate) const fn count_for(lanes: usize) -> usize {
     LANES as usize + 2 * lanes
 }
 
-/// How many operations the consumer's attach makes in one call.
+/// The number of operations in the consumer's attach, which is one call.
 pub(crate) const fn operations_for(lanes: usize) -> usize {
     2 * lanes + 3
 }
@@ -87,7 +88,7 @@ pub(super) const fn zero(index: u16) -> Op {
 pub(crate) struct SemaphoreGuard {
     set: SemSet,
     lanes: usize,
-    /// Takes the process out of the count of the set's users; see [`hold`](Self::hold).
+    /// Removes the process from the count of the set's users; see [`hold`](Self::hold).
     user: Option<AtExit>,
 }
 
@@ -100,7 +101,7 @@ impl SemaphoreGuard {
         }
     }
 
-    /// Finds the set of a ring and makes sure that it is that ring's.
+    /// Opens the set of a ring and checks that it is that ring's.
     pub(crate) fn open(
         identity: &SetIdentity,
         lanes: usize,
@@ -126,15 +127,15 @@ impl SemaphoreGuard {
         Ok(Self::new(set, lanes))
     }
 
-    /// The set with this key and id, if it is as large as that of the ring, whatever its check value is.
+    /// The set with this key and id, if it has the size of the ring's, with any check value.
     pub(crate) fn open_changed(identity: &SetIdentity, lanes: usize) -> Option<Self> {
         let set = SemSet::open(Key::new(identity.key)).ok()?;
         let fits = set.id() == identity.id && set.stat().ok()?.count == count_for(lanes);
         fits.then(|| Self::new(set, lanes))
     }
 
-    /// True if the set has this owner, and was made by the owner, by root or by this maker: nobody else
-    /// can have put it there in place of the ring's.
+    /// True if the set has this owner, and was made by the owner, by root or by this maker: no other
+    /// user can have put it in the place of the ring's.
     pub(crate) fn belongs_to(
         &self,
         owner: u32,
@@ -153,7 +154,7 @@ impl SemaphoreGuard {
         }
     }
 
-    /// True if the semaphore is zero, by the one call that needs no lock on the whole set.
+    /// True if the semaphore is zero, by the only call that needs no lock on the whole set.
     fn is_zero(&self, index: u16) -> Result<bool> {
         match self.op(&[zero(index).no_wait()]) {
             Ok(()) => Ok(true),
@@ -175,7 +176,7 @@ impl SemaphoreGuard {
         }
     }
 
-    /// Why an attach was refused: by T, or by the seat.
+    /// Why an attach was refused: by T, or by the slot.
     fn refused(&self) -> Result<Claim> {
         Ok(if self.is_zero(T)? {
             Claim::Taken
@@ -193,7 +194,7 @@ impl SemaphoreGuard {
             add(N).undo(),
         ];
         loop {
-            // The last two leave W as it is and the kernel owing it a token (the death rattle).
+            // The last two leave W unchanged and leave an undo token on it.
             let [a, b, c, d] = head;
             match self.op(&[a, b, c, d, add(W), sub(W).undo()]) {
                 Ok(()) => return Ok(Claim::Granted),
@@ -201,8 +202,8 @@ impl SemaphoreGuard {
                 Err(error) if error.is_overflow() => {}
                 Err(error) => return Err(guard_error(error)),
             }
-            // W is full of tokens: take one first. Refused as well: somebody emptied W meanwhile, or
-            // the seat went; the first form tells.
+            // W is full: take one token first. If that is refused as well, W was emptied in the
+            // meantime, or the slot was taken; the first form shows which.
             match self.op(&[a, b, c, d, sub(W).undo().no_wait(), add(W)]) {
                 Ok(()) => return Ok(Claim::Granted),
                 Err(error) if error.is_would_block() => {}
@@ -232,8 +233,8 @@ impl SemaphoreGuard {
         })
     }
 
-    /// Operations that leave each producer's bell as it is and the kernel owing it a token. Bells in
-    /// `full` have no room for one more.
+    /// Operations that leave each producer's wake-up semaphore unchanged and leave an undo token on
+    /// it. Those in `full` have no room for one more.
     fn rattles(&self, full: &[bool]) -> Vec<Op> {
         let mut operations = Vec::with_capacity(operations_for(self.lanes));
         for (lane, &full) in full.iter().enumerate() {
@@ -247,7 +248,7 @@ impl SemaphoreGuard {
         operations
     }
 
-    /// Which bells have tokens in them.
+    /// The wake-up semaphores that have tokens.
     fn bells_with_tokens(&self) -> Result<Vec<bool>> {
         let values = self.set.values().map_err(guard_error)?;
         Ok((0..self.lanes)
@@ -273,7 +274,8 @@ impl SemaphoreGuard {
                     if !self.is_zero(C)? {
                         return Ok(Claim::Taken);
                     }
-                    // A bell was emptied under us, or the seat came free: look again.
+                    // A wake-up semaphore was emptied in the meantime, or the slot became free: try
+                    // again.
                 }
                 Err(error) if error.is_overflow() => {}
                 Err(error) => return Err(guard_error(error)),
@@ -320,7 +322,7 @@ impl SemaphoreGuard {
     }
 }
 
-/// ERANGE, for a semaphore that stays full whatever we try.
+/// ERANGE, for a semaphore that stays full.
 const fn libc_erange() -> i32 {
     34
 }
@@ -343,7 +345,7 @@ impl Roles for SemaphoreGuard {
             Seat::Producer { lane } => self.leave_lane(lane),
         };
         match left {
-            // The process may not do it any more. The kernel may, for it.
+            // This process may not do it any more. The kernel's undo may.
             Err(GuardError::Os { errno: EACCES, .. }) if undo::refused() => return Ok(()),
             Err(GuardError::Os { errno: EACCES, .. }) => {}
             _ => undo::given_back(),
@@ -360,7 +362,8 @@ impl Roles for SemaphoreGuard {
     }
 
     fn last_holder(&self, seat: Seat) -> Result<Option<u32>> {
-        // Nobody else's operation on it succeeds while it is taken. 0: of another pid namespace.
+        // While the slot is taken, no other process's operation on it succeeds. 0: of another pid
+        // namespace.
         let pid = self.set.last_pid(Self::seat_index(seat));
         let pid = pid.map_err(guard_error)?;
         Ok(u32::try_from(pid).ok().filter(|pid| *pid != 0))
@@ -378,7 +381,7 @@ impl Roles for SemaphoreGuard {
 impl Wakeups for SemaphoreGuard {
     fn post(&self, bell: WakeTarget) -> Result<()> {
         match self.op(&[add(Self::bell_index(bell)).no_wait()]) {
-            // So many tokens are there that one more says nothing new.
+            // The semaphore is at its maximum: one more token makes no difference.
             Err(error) if error.is_overflow() => Ok(()),
             other => other.map_err(guard_error),
         }
@@ -394,22 +397,22 @@ impl Wakeups for SemaphoreGuard {
     }
 
     fn wait_for_producers(&self, timeout: Option<Duration>) -> Result<Waited> {
-        // One operation on both, done together or not at all: one less and one more on N is "not if it is
-        // zero". Each time that somebody posts, the kernel tries all of it again.
+        // N − 1 and N + 1, both applied together or not at all, mean "fail if N is zero". After each
+        // post, the kernel tries all of it again.
         match self
             .set
             .op_timeout(&[sub(N).no_wait(), add(N), sub(W)], timeout)
         {
             Ok(()) => Ok(Waited::Token),
             Err(error) if error.is_interrupted() => Ok(Waited::Signal),
-            // Or the time is over.
+            // Or the timeout has passed.
             Err(error) if error.is_would_block() => Ok(Waited::Alone),
             Err(error) => Err(guard_error(error)),
         }
     }
 
     fn drain(&self, bell: WakeTarget) -> Result<()> {
-        // Half of what is there at a time: GETVAL would take the lock of the whole set.
+        // Half of the remaining tokens at a time: GETVAL would take the lock of the whole set.
         let index = Self::bell_index(bell);
         let mut step: i16 = 16384;
         while step > 0 {
@@ -453,7 +456,7 @@ impl RemovalLock for SemaphoreGuard {
     }
 
     fn is_idle(&self) -> Result<bool> {
-        // One look at all of them; it leaves no trace, as an operation would.
+        // One read of all of them; it leaves no trace, as an operation would.
         let values = self.set.values().map_err(guard_error)?;
         Ok(SetFacts::new(values).is_idle())
     }
@@ -473,7 +476,7 @@ impl RemovalLock for SemaphoreGuard {
 
     fn override_removal(&self) -> Result<()> {
         match self.op(&[add(T).undo().no_wait()]) {
-            // Raised as often as it can be: nobody attaches.
+            // T is at its maximum: no process attaches.
             Err(error) if error.is_overflow() => Ok(()),
             other => other.map_err(guard_error),
         }
@@ -484,7 +487,7 @@ impl RemovalLock for SemaphoreGuard {
     }
 
     fn may_destroy(&self) -> Result<()> {
-        // To set the owner and the mode that it has needs the same right as removing it.
+        // Setting the owner and the mode that it has needs the same right as removing it.
         let same = self
             .set
             .stat()
@@ -519,7 +522,7 @@ impl Guard for SemaphoreGuard {
                 let set = self.set;
                 self.user = Some(AtExit::register(move || leave_users(set)));
             }
-            // So many hold it that one more makes no difference.
+            // It is held so many times that one more makes no difference.
             Err(error) if error.is_overflow() => {}
             Err(error) => return Err(guard_error(error)),
         }
@@ -535,8 +538,8 @@ impl Drop for SemaphoreGuard {
     }
 }
 
-/// Takes a process out of the count of a set's users. The last one removes the set. What roles there are then are those
-/// of processes that are about to end, ours perhaps: all others count.
+/// Removes a process from the count of a set's users. The last one removes the set. Roles that are still held then
+/// belong to processes that are about to end, perhaps this one: all others are counted.
 fn leave_users(set: SemSet) {
     let operate = |operations: &[Op]| {
         loop {

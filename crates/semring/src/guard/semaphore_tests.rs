@@ -1,4 +1,4 @@
-//! The semaphore guard: every claim, every refusal, every errno, with the values compared.
+//! The semaphore guard: every claim, every refusal, every errno; the values are compared.
 
 use std::io::{Read, Write};
 use std::thread;
@@ -47,7 +47,7 @@ impl Fixture {
         }
     }
 
-    /// Another handle: every claim of this process is undone together, whichever handle made it.
+    /// Another handle: all claims of this process are undone together, regardless of the handle.
     fn guard(&self) -> SemaphoreGuard {
         SemaphoreGuard::new(self.set, self.lanes)
     }
@@ -56,7 +56,7 @@ impl Fixture {
         self.set.values().unwrap()
     }
 
-    /// Posts so many tokens, as others would.
+    /// Posts this many tokens, as other processes would.
     fn fill(&self, index: usize, tokens: i16) {
         self.set.op(&[Op::new(index as u16, tokens)]).unwrap();
     }
@@ -239,7 +239,7 @@ fn a_bell_full_of_tokens_stops_nobody() {
     for bell in [WakeTarget::Consumer, WakeTarget::Producer { lane: 0 }] {
         guard.post(bell).unwrap();
     }
-    // Attached, the tokens are what they were; the kernel owes one more.
+    // Once attached, the tokens are as before, plus one undo token.
     assert_eq!(guard.claim(PRODUCER), Ok(Claim::Granted));
     assert_eq!(guard.claim(Seat::Consumer), Ok(Claim::Granted));
     assert_eq!(full(&fixture), [FULL, FULL, 0]);
@@ -247,7 +247,7 @@ fn a_bell_full_of_tokens_stops_nobody() {
     guard.leave(Seat::Consumer).unwrap();
     assert_eq!(full(&fixture), [FULL, FULL, 1]);
     assert_eq!([N, C, P0].map(|index| fixture.values()[index]), [0; 3]);
-    // And when the kernel detaches a dead one.
+    // The same when the kernel detaches a dead process.
     let ended = in_child(|| {
         let claims = [guard.claim(PRODUCER), guard.claim(Seat::Consumer)];
         u8::from(claims != [Ok(Claim::Granted); 2])
@@ -271,7 +271,7 @@ fn draining_takes_all_tokens_whatever_their_number() {
         assert_eq!(
             fixture.values()[S0],
             tokens as u16,
-            "the other bell is not touched"
+            "the other wake-up semaphore is not touched"
         );
         guard.drain(WakeTarget::Producer { lane: 0 }).unwrap();
         assert_eq!(fixture.values()[S0], 0);
@@ -308,7 +308,8 @@ fn a_wait_takes_one_token_or_ends_with_the_time() {
     }
 }
 
-/// Runs `sleep` in a thread, calls `meanwhile` once it sleeps in the kernel, and gives its result.
+/// Runs `sleep` in a thread, calls `meanwhile` once it sleeps in the kernel, and returns its
+/// result.
 pub(super) fn while_asleep<R: Send>(
     sleep: impl FnOnce() -> R + Send,
     meanwhile: impl FnOnce(Thread),
@@ -365,7 +366,7 @@ fn the_end_of_a_peer_wakes_the_sleeper() {
 fn nobody_waits_for_producers_that_are_not_there() {
     let fixture = Fixture::new(2);
     let guard = fixture.guard();
-    // Not with a token either: it may be the last word of somebody.
+    // Not with a token either: a process may have posted it just before its end.
     guard.post(WakeTarget::Consumer).unwrap();
     for timeout in [None, Some(LONG)] {
         assert_eq!(guard.wait_for_producers(timeout), Ok(Waited::Alone));
@@ -387,7 +388,7 @@ fn nobody_waits_for_producers_that_are_not_there() {
 fn the_death_of_the_last_producer_ends_a_wait() {
     let fixture = Fixture::new(1);
     let guard = fixture.guard();
-    // Whose life hangs on a pipe, and who says when it has the seat.
+    // It lives as long as a pipe is open, and reports when it has the slot.
     let (mut taken, tell) = std::io::pipe().unwrap();
     let (hold, release) = std::io::pipe().unwrap();
     let waited = thread::scope(|scope| {
@@ -409,7 +410,7 @@ fn the_death_of_the_last_producer_ends_a_wait() {
         waited
     });
     assert_eq!(waited, Ok(Waited::Alone));
-    // What its death rang is still there.
+    // The undo token of the death is still there.
     assert_eq!(guard.wait(WakeTarget::Consumer, None), Ok(Waited::Token));
 }
 
@@ -484,7 +485,7 @@ fn every_call_on_a_removed_set_says_so() {
         assert_eq!(guard.begin_removal(as_consumer), Err(removed));
     }
     assert_eq!(guard.abort_removal(), Err(removed));
-    assert_eq!(guard.destroy(), Ok(()), "gone is what was asked for");
+    assert_eq!(guard.destroy(), Ok(()), "it is gone already");
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! Semaphore sets of rings: made, marked, taken over, and told from others. What the semaphores mean is in
-//! [`semaphore`](super::semaphore); sets that nobody uses any more are in [`abandoned`](super::abandoned).
+//! Semaphore sets of rings: made, marked, taken over, and identified. The meaning of the semaphores is
+//! described in [`semaphore`](super::semaphore); sets without users are in
+//! [`abandoned`](super::abandoned).
 
 use std::time::Duration;
 
@@ -13,29 +14,29 @@ use crate::os::process;
 use crate::os::sandbox::may_ask;
 use crate::os::sysv::{self, Key, Op, SemSet};
 
-/// Where the name of a set's ring is. The set itself says so, in semaphores 6 and 7: who finds a set that
-/// no ring names can tell whether the ring would have to be where it looked.
+/// The place of the ring's name, stored in semaphores 6 and 7 of the set: if no ring names a set, this
+/// shows whether the search covered the place where its ring would be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Home {
-    /// Nobody can tell: such a set is never taken for left behind.
+    /// Unknown: such a set is never taken for an orphan.
     Unknown,
     /// In the directory with these two numbers, both from 1 to 32766.
     Directory { device: u16, inode: u16 },
     /// At a System V segment under the set's own key.
     Key,
-    /// In a file of its own, anywhere. While it has no name yet, or none any more, nobody but the creator or
-    /// remover knows the set; when that one is killed, the set is of no use. (If the file has its name all
-    /// the same, whoever opens it next notes that, or makes a new set.)
+    /// In a file of its own, anywhere. While the file has no name yet, or none any more, only the creator or
+    /// remover uses the set; if that process is killed, the set is useless. (If the file has its name all
+    /// the same, the next opener records that, or makes a new set.)
     File { has_name: bool },
-    /// It has none: the ring goes with those who have it open, and so many processes have. (Or it is on
-    /// its way to another one, which then makes the set anew.)
+    /// The ring has no name: it ends with its users, of which there are this many. (Or it is being
+    /// passed to another process, which then makes a new set.)
     Users { count: u16 },
 }
 
 impl Home {
     /// Two values that no directory has.
     const KEY: [i16; 2] = [32767, 0x5eed];
-    /// The second value behind a number of users; no inode is so high here.
+    /// The second value after a number of users; no inode is so high here.
     const USERS: i16 = 32767;
     /// The first value of a file's set; no device is so high here. The second counts its names and one more.
     const FILE: i16 = 32767;
@@ -65,7 +66,7 @@ impl Home {
         }
     }
 
-    /// What a set's values say; nothing if they are not what one of ours has there.
+    /// Decodes a set's values; `None` if they are not those of a ring's set.
     pub(super) fn of(values: &[u16]) -> Option<Self> {
         let marks = values.get(usize::from(HOME)..usize::from(LANES))?;
         let home = match *marks {
@@ -83,8 +84,8 @@ impl Home {
     }
 }
 
-/// A set that is being made into a guard, with the creation lock held. Dropped unfinished, it gives
-/// the lock back and removes the set if it made it.
+/// A set that is being made into a guard, with the creation lock held. If it is dropped unfinished,
+/// it gives the lock back and removes the set if it made it.
 pub(crate) struct NewSet {
     set: SemSet,
     lanes: usize,
@@ -93,14 +94,14 @@ pub(crate) struct NewSet {
     is_marked: bool,
 }
 
-/// What stands in the way of a set under a given key.
+/// Why a set under a given key can't be made.
 #[derive(Debug)]
 pub(crate) enum SetTrouble {
-    /// The key belongs to a set that is not ours.
+    /// The key belongs to a set that is not semring's.
     Foreign,
-    /// Whoever made or removes the ring has not finished in time.
+    /// The process that makes or removes the ring has not finished in time.
     Busy,
-    /// Every key that a set of ours can have is taken.
+    /// All keys for sets of rings are in use.
     NoKey,
     /// A call failed.
     Failed(sysv::Error),
@@ -113,7 +114,7 @@ impl From<sysv::Error> for SetTrouble {
 }
 
 impl NewSet {
-    /// A new set under a random key that nobody uses.
+    /// A new set under a random unused key.
     pub(crate) fn create(lanes: usize, mode: u32) -> std::result::Result<Self, SetTrouble> {
         // Of 65536 keys half are free even where as many sets are made as the kernel allows by default.
         for _ in 0..1 << 16 {
@@ -132,8 +133,8 @@ impl NewSet {
             };
             match set.op(&[zero(I).no_wait(), add(I).undo()]) {
                 Ok(()) => return Ok(new),
-                // Until here it looked abandoned: whoever clears such sets away was faster, and has it
-                // or had it. It is theirs.
+                // Until here it looked abandoned: a process that removes such sets was faster, and has
+                // it or had it. It is not ours any more.
                 Err(error) if error.is_would_block() || error.is_removed() => {
                     std::mem::forget(new);
                 }
@@ -143,10 +144,10 @@ impl NewSet {
         Err(SetTrouble::NoKey)
     }
 
-    /// The set under a given key, made or taken over, with the creation lock held. A set that a dead
-    /// creator or remover of ours left behind is replaced; one that is not ours is refused.
-    /// `is_vacant` says, with the lock held, whether there is no segment under this key. If there is one,
-    /// the set stays as it is, and nothing is given: it may be that segment's, or the proof whose it is.
+    /// The set under a given key, made or taken over, with the creation lock held. A set left behind by a
+    /// dead creator or remover is replaced; a set that is not semring's is refused. `is_vacant` checks,
+    /// with the lock held, that there is no segment under this key. If there is one, the set stays
+    /// unchanged, and `None` is returned: the set may be that segment's, or the proof of who made it.
     pub(crate) fn lock(
         key: Key,
         lanes: usize,
@@ -183,7 +184,7 @@ impl NewSet {
             };
             match taken {
                 Ok(true) => {}
-                // Somebody marked it meanwhile.
+                // Another process marked it in the meantime.
                 Ok(false) => continue,
                 Err(error) if error.is_would_block() => return Err(SetTrouble::Busy),
                 Err(error) if error.is_interrupted() || error.is_removed() => continue,
@@ -192,7 +193,7 @@ impl NewSet {
             let mut held = Self {
                 set,
                 lanes,
-                // Made and marked by us, it has never been anybody else's.
+                // Made and marked here, it has never belonged to another process.
                 remove_on_drop: made && marked_here,
                 is_marked: true,
             };
@@ -209,7 +210,7 @@ impl NewSet {
                 Err(error) if error.is_removed() => continue,
                 Err(error) => return Err(error.into()),
             };
-            // One that somebody else made could be taken away again by that one.
+            // A set made by another user could be removed again by that user.
             let is_ours = stat.cuid == process::effective_uid();
             let fits = stat.count == count_for(lanes) && stat.mode & 0o777 == mode;
             if is_fresh(&values) && is_ours && fits {
@@ -217,7 +218,8 @@ impl NewSet {
                 return Ok(Some(held));
             }
             if values.get(usize::from(T)).is_some_and(|&value| value != 0) {
-                // A removal is under way: its end takes the set with it, or its death undoes T.
+                // A removal is under way: at its end it removes the set, or the kernel undoes T at
+                // its death.
                 drop(held);
                 match set.op_timeout(&[zero(T)], Some(left)) {
                     Ok(()) => {}
@@ -230,8 +232,8 @@ impl NewSet {
             if !looks_abandoned(&values) {
                 return Err(SetTrouble::Foreign);
             }
-            // Left behind by a creator or remover that died: no segment goes with it, nobody holds a
-            // seat. Those who wait for its lock get EIDRM and come back.
+            // Left behind by a creator or remover that died: it has no segment, and no slot is
+            // taken. Processes that wait for its lock get EIDRM and try again.
             match set.remove() {
                 Ok(()) => {}
                 Err(error) if error.is_removed() => {}
@@ -256,15 +258,15 @@ impl NewSet {
         Ok(())
     }
 
-    /// The same for the group alone, before there is any memory: it is the set's time of the last change
-    /// that tells which of the two was first.
+    /// The same for the group alone, before there is any memory: the set's time of the last change shows
+    /// whether set or segment was first.
     pub(crate) fn give_to_group(&self, gid: u32, mode: u32) -> std::result::Result<(), SetTrouble> {
         let stat = self.set.stat()?;
         self.give_to(stat.uid, gid, mode)
     }
 
-    /// Makes the set one particular ring's, whose name is there; gives what the superblock stores. (The
-    /// set under a given key says where from the beginning.)
+    /// Assigns the set to one ring, whose name is at this place; returns what the superblock stores. (A
+    /// set under a given key has its place from the beginning.)
     pub(crate) fn identify(&self, home: Home) -> std::result::Result<SetIdentity, SetTrouble> {
         let random = u16::from_le_bytes(process::random().map_err(|_| SetTrouble::Busy)?);
         let check = (random % 32767) as i16 + 1;
@@ -276,7 +278,7 @@ impl NewSet {
             Op::new(HOME, first),
             Op::new(HOME + 1, second),
         ];
-        // Adding 0 would be waiting for 0.
+        // An operation of 0 would mean "wait for 0".
         let known = if self.is_marked || home == Home::Unknown {
             2
         } else {
@@ -295,12 +297,13 @@ impl NewSet {
     pub(crate) fn finish(mut self) -> SemaphoreGuard {
         self.remove_on_drop = false;
         let guard = SemaphoreGuard::new(self.set, self.lanes);
-        // With the lock still held: who clears away does not take the set for that of a dead creator.
+        // With the lock still held: a process that removes orphans must not take the set for that of
+        // a dead creator.
         note_name(self.set);
         guard
     }
 
-    /// The same for a ring that goes with its users, of whom we are the first.
+    /// The same for a ring that ends with its users; this process is the first.
     pub(crate) fn finish_held(self) -> std::result::Result<SemaphoreGuard, GuardError> {
         let mut guard = SemaphoreGuard::new(self.set, self.lanes);
         guard.hold()?;
@@ -309,14 +312,14 @@ impl NewSet {
     }
 }
 
-/// If this is the set of a file that has no name, as far as the set says: now it has one. Nothing changes in
-/// other sets. (If it fails, the set may be taken away when nobody uses it, and is made anew.)
+/// If this is the set of a file recorded as having no name: records that it has one. Nothing changes in
+/// other sets. (If it fails, the set may be removed when no process uses it, and will be made again.)
 pub(super) fn note_name(set: SemSet) {
     let first = set.value(HOME).map(i32::from);
     let second = set.value(HOME + 1).map(i32::from);
     let expected = (i32::from(Home::FILE), i32::from(Home::WITHOUT_NAME));
     if first.ok().zip(second.ok()) == Some(expected) {
-        // Exactly one becomes two, and no remover is at work.
+        // Succeeds only if the value is exactly one, and no remover is at work.
         let _ = set.op(&[
             zero(T).no_wait(),
             sub(HOME + 1).no_wait(),
@@ -326,7 +329,7 @@ pub(super) fn note_name(set: SemSet) {
     }
 }
 
-/// The opposite, before the name goes. With the tombstone held.
+/// The opposite, before the name is removed. With the removal flag held.
 pub(super) fn note_no_name(set: SemSet) {
     let first = set.value(HOME).map(i32::from);
     let second = set.value(HOME + 1).map(i32::from);
@@ -336,12 +339,12 @@ pub(super) fn note_no_name(set: SemSet) {
     }
 }
 
-/// Whose set lies under a key that we were given, as far as can be told without touching it.
+/// The origin of a set under a given key, as far as it can be found without changing the set.
 enum Origin {
-    /// Ours: it bears the mark of a set under a key.
+    /// Semring's: it bears the mark of a set under a key.
     Marked,
-    /// All zero, and nobody has ever done an operation on it or waits for one: what a creator of ours
-    /// leaves that was killed between making it and marking it.
+    /// All zero, and no operation was ever done on it or waits: the state that a creator leaves when
+    /// it is killed between making and marking the set.
     Untouched,
     Foreign,
 }
@@ -360,7 +363,7 @@ fn origin(set: SemSet) -> std::result::Result<Origin, sysv::Error> {
     }
     for index in 0..stat.count as u16 {
         if set.waiting_for_increase(index)? != 0 || set.waiting_for_zero(index)? != 0 {
-            // Marked since we read the values, its lock is waited for by creators of ours.
+            // If it was marked after the values were read, creators of ours wait for its lock.
             let marked = SetFacts::new(set.values()?).home() == Some(Home::Key);
             return Ok(if marked {
                 Origin::Marked
@@ -372,8 +375,8 @@ fn origin(set: SemSet) -> std::result::Result<Origin, sysv::Error> {
     Ok(Origin::Untouched)
 }
 
-/// Marks an untouched set as one of ours and takes the creation lock, both at once; false if somebody
-/// else was faster.
+/// Marks an untouched set as semring's and takes the creation lock, both at once; false if another
+/// process was faster.
 fn mark_and_lock(set: SemSet) -> std::result::Result<bool, sysv::Error> {
     let [first, second] = Home::KEY;
     let operations = [
@@ -391,7 +394,7 @@ fn mark_and_lock(set: SemSet) -> std::result::Result<bool, sysv::Error> {
     }
 }
 
-/// As it is right behind [`mark_and_lock`].
+/// The values right after [`mark_and_lock`].
 fn is_fresh(values: &[u16]) -> bool {
     values.iter().enumerate().all(|(index, &value)| {
         let expected = match index as u16 {
@@ -404,8 +407,8 @@ fn is_fresh(values: &[u16]) -> bool {
     })
 }
 
-/// The shape of a set of ours that nobody uses: enough semaphores, an even number, our lock held by us,
-/// no seat taken.
+/// The shape of an unused set of a ring: enough semaphores, an even number, the lock held by this
+/// process, no slot taken.
 fn looks_abandoned(values: &[u16]) -> bool {
     values.len() >= count_for(1)
         && values.len().is_multiple_of(2)
@@ -430,15 +433,15 @@ impl Drop for NewSet {
     }
 }
 
-/// Waits until nobody holds the creation lock of the set under a key (or there is no set); false when
-/// the time is over.
+/// Waits until no process holds the creation lock of the set under a key (or there is no set); false
+/// when the timeout has passed.
 pub(crate) fn creation_ended(key: Key, patience: Duration) -> bool {
     if !may_ask() {
-        return true; // nobody in this sandbox makes one
+        return true; // no process in this sandbox makes one
     }
     match SemSet::open(key) {
-        // Looked at first: even waiting for 0 is an operation, and a set on which there never was one is
-        // known by that (see `origin`). Who holds the lock has marked the set.
+        // Read first: even waiting for 0 is an operation, and a set without any operation is recognised
+        // by that (see `origin`). A process that holds the lock has marked the set.
         Ok(set) if matches!(set.value(I), Ok(0)) => true,
         Ok(set) => !matches!(
             SemaphoreGuard::new(set, 0).await_zero(I, patience),

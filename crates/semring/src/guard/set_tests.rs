@@ -1,4 +1,4 @@
-//! Sets of rings: made, marked, told from others, and taken over under a given key.
+//! Sets of rings: made, marked, identified, and taken over under a given key.
 
 use std::thread;
 use std::time::Duration;
@@ -52,7 +52,7 @@ impl Drop for KeyGuard {
 fn locked(lanes: usize) -> Vec<u16> {
     let mut values = vec![0; count_for(lanes)];
     values[I] = 1;
-    // What every set under a key of ours has there.
+    // The values of every set under a given key.
     values[6..8].copy_from_slice(&[32767, 0x5eed]);
     values
 }
@@ -80,7 +80,7 @@ fn the_lock_of_a_dead_creator_is_free() {
         0
     });
     assert_eq!(ended, Ended::Code(0));
-    // A fresh set was left behind: it is adopted as it is.
+    // A fresh set was left behind: it is used as it is.
     let left = set_of(key.key).id();
     assert!(creation_ended(key.key, LONG));
     let new = key.lock(2, false).unwrap().expect("no ring is there");
@@ -98,7 +98,7 @@ fn a_set_made_for_a_key_that_is_taken_goes_again() {
     let key = KeyGuard::new();
     assert!(key.lock(2, true).unwrap().is_none());
     assert!(SemSet::open(key.key).is_err());
-    // One that was there before may be what proves whose the segment is.
+    // A set that existed before may be the proof of who made the segment.
     let left = SemSet::create(key.key, count_for(2), 0o600).unwrap();
     assert!(key.lock(2, true).unwrap().is_none());
     assert_eq!(set_of(key.key).id(), left.id());
@@ -113,18 +113,18 @@ fn the_set_of_a_file_says_whether_the_file_has_its_name() {
     assert_eq!(says(set), Some(Home::File { has_name: false }));
     let guard = new.finish();
     assert_eq!(says(set), Some(Home::File { has_name: true }));
-    // Noted twice is noted once, in both directions.
+    // Recording it twice has the same effect as once, in both directions.
     for has_name in [true, false, false, true] {
         guard.note_name(has_name);
         assert_eq!(says(set), Some(Home::File { has_name }));
     }
-    // While a remover is at work, nobody gives the name back.
+    // While a remover is at work, the name can't be recorded again.
     assert!(guard.begin_removal(false).unwrap());
     guard.note_name(false);
     guard.note_name(true);
     assert_eq!(says(set), Some(Home::File { has_name: false }));
     guard.destroy().unwrap();
-    // Another set keeps what it says.
+    // Another set keeps its values.
     let new = NewSet::create(1, 0o600).unwrap();
     let home = Home::Directory {
         device: 1,
@@ -140,7 +140,7 @@ fn the_set_of_a_file_says_whether_the_file_has_its_name() {
 #[test]
 fn who_asks_whether_a_creation_has_ended_leaves_no_trace_on_a_set_not_yet_marked() {
     let key = KeyGuard::new();
-    // As a creator leaves it that is killed right behind semget.
+    // As a creator leaves it that is killed right after semget.
     let left = SemSet::create(key.key, count_for(2), 0o600).unwrap();
     assert!(creation_ended(key.key, LONG));
     assert_eq!(left.stat().unwrap().otime, 0);
@@ -180,7 +180,7 @@ fn a_set_of_another_size_or_mode_left_behind_is_replaced() {
 
 #[test]
 fn a_foreign_set_is_refused_and_left_as_it_was() {
-    // Too small, odd, a value where ours has none, a seat taken.
+    // Too small, odd, a value where rings have none, a slot taken.
     for values in [
         vec![3],
         vec![0, 0, 0, 0],
@@ -207,7 +207,7 @@ fn a_set_that_somebody_has_used_or_waits_for_is_not_taken_over_though_all_its_va
     let key = KeyGuard::new();
     let set = SemSet::create(key.key, count_for(2), 0o600).unwrap();
     let refused = || matches!(key.lock(2, false).map(drop), Err(SetTrouble::Foreign));
-    // Somebody sleeps on it, and nothing was ever done.
+    // A process sleeps on it, and no operation was ever done.
     let slept = while_asleep(
         || set.op(&[Op::new(1, -1)]),
         |_| {
@@ -260,7 +260,7 @@ fn a_creator_waits_for_another_and_takes_what_it_left() {
     let key = KeyGuard::new();
     let first = key.lock(2, false).unwrap().unwrap();
     first.identify(Home::Unknown).unwrap();
-    // The first comes to nothing and removes its set, which wakes the second.
+    // The first gives up and removes its set, which wakes the second.
     let made = while_asleep(
         || key.lock(2, false).unwrap().map(|new| (new, key.values())),
         |_| drop(first),
@@ -271,9 +271,9 @@ fn a_creator_waits_for_another_and_takes_what_it_left() {
 #[test]
 fn a_creator_survives_that_its_set_is_taken_for_left_behind() {
     use crate::sync::{AtomicU32, Ordering};
-    // So many lanes that no other test has such a set.
+    // A number of lanes that no other test uses.
     const LANES: usize = 177;
-    let _watchdog = Watchdog::new(PATIENCE, "creators and those who clear away");
+    let _watchdog = Watchdog::new(PATIENCE, "creators and pruners");
     let over = AtomicU32::new(0);
     let taken = thread::scope(|scope| {
         let clearing = scope.spawn(|| {
@@ -281,7 +281,7 @@ fn a_creator_survives_that_its_set_is_taken_for_left_behind() {
             while over.load(Ordering::Relaxed) == 0 {
                 for entry in crate::os::sysv::sem::list().unwrap() {
                     let ours = entry.stat.count == count_for(LANES) && entry.stat.otime == 0;
-                    // Between semget and the first operation nothing tells it from one left behind.
+                    // Between semget and the first operation it looks like one left behind.
                     if ours && let Some(held) = SeizedSet::seize(entry.id).unwrap() {
                         held.remove().unwrap();
                         taken += 1;
@@ -295,7 +295,7 @@ fn a_creator_survives_that_its_set_is_taken_for_left_behind() {
             if made.is_err() {
                 over.store(1, Ordering::Relaxed);
             }
-            // With the lock held nobody else can take it; dropping it removes the set.
+            // With the lock held no other process can take it; dropping it removes the set.
             drop(made.unwrap());
         }
         over.store(1, Ordering::Relaxed);

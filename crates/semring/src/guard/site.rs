@@ -1,14 +1,14 @@
-//! Where the pipes of a ring are: a directory of FIFOs and one file to lock, or pipes without a name that
-//! children inherit.
+//! The pipes of a ring: a directory of FIFOs and one lock file, or pipes without a name that children
+//! inherit.
 //!
 //! ```text
 //! lock        bytes to lock, see `pipe`; at 0 a mark of removal, at 1 one of completeness, from 8 the
 //!             holders' pids, at 4096 where the ring is
-//! messages    the consumer's bell             room.N      the bell of lane N's producer
+//! messages    the consumer's wake-up FIFO      room.N      the wake-up FIFO of lane N's producer
 //! consumer    open while it is attached       producer.N  open while lane N's producer is attached
-//! remover     open while somebody removes
+//! remover     open while a process removes
 //! ```
-//! The directory is made before the ring has its name, and its `lock` first, with the byte of creators
+//! The directory is made before the ring has its name, and its `lock` first, with the creators' byte
 //! locked:
 //!
 //! ```text
@@ -16,12 +16,10 @@
 //! 2 lock, byte CREATION held  killed: its lock is free and the rest is missing: it is known to be dead
 //! 3 the FIFOs, the owner      killed: likewise
 //! 4 the mark of completeness
-//! 5 the byte is let go of     when the ring has its name
+//! 5 the byte is unlocked       when the ring has its name
 //! ```
-//! Whoever finds the ring goes by the mark, not by the byte: a creator that is stopped between the name and
-//! 5 is in nobody's way.
-//! Removing begins with a mark in `lock`, which everybody reads who asks anything, and ends with its name.
-//! Whoever is killed between leaves a directory that says that it is nobody's.
+//! Removing begins with a mark in `lock`, which all calls of the guard check, and ends with its name. A
+//! remover that is killed in between leaves a directory that is marked as unused.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -35,35 +33,35 @@ use crate::os::lock::{Hold, hold_byte};
 use crate::os::watch::Watch;
 use crate::os::{errno, file, memfd};
 
-/// Bytes of the file to lock: see `pipe`.
+/// Bytes of the lock file: see `pipe`.
 pub(super) const REMOVAL: u64 = 0;
 pub(super) const FORCED: u64 = 1;
-/// Held by whoever makes the pipes of a ring.
+/// Held by the process that makes the pipes of a ring.
 pub(super) const CREATION: u64 = 2;
 pub(super) const USERS: u64 = 3;
 
-/// What the name of every such directory begins with.
+/// The prefix of all such directories.
 pub(crate) const PREFIX: &str = ".semring-";
 
 pub(super) const LOCK: &str = "lock";
-/// Where the mark is that it was removed.
+/// Offset of the mark that it was removed.
 pub(super) const REMOVED_AT: u64 = 0;
-/// Where the mark is that all of it was made.
+/// Offset of the mark that it is complete.
 const COMPLETE_AT: u64 = 1;
 pub(super) const HOME_AT: u64 = 4096;
 
 /// One pipe of a ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Pipe {
-    /// The consumer's bell.
+    /// The consumer's wake-up FIFO.
     Messages,
     /// Open for writing while the consumer is attached.
     Consumer,
-    /// Open for writing while somebody takes the guard away.
+    /// Open for writing while a process removes the guard.
     Remover,
     /// Open for writing while the lane's producer is attached.
     Producer(usize),
-    /// The bell of the lane's producer.
+    /// The wake-up FIFO of the lane's producer.
     Room(usize),
 }
 
@@ -78,8 +76,8 @@ impl Pipe {
         })
     }
 
-    /// Permission bits, in a ring with these. Who may not write must not read bells: a token that somebody
-    /// takes who is not meant is a lost wake-up.
+    /// Permission bits, in a ring with these. A user that may not write the ring must not read wake-up
+    /// FIFOs: a token taken by the wrong process is a lost wake-up.
     const fn mode(self, ring: u32) -> u32 {
         match self {
             Self::Messages | Self::Room(_) => writers_only(ring),
@@ -105,7 +103,7 @@ impl Pipe {
     }
 }
 
-/// Permission bits that let in those who may write a ring of this mode, and nobody else.
+/// Permission bits for exactly those users that may write a ring of this mode.
 pub(crate) const fn writers_only(ring: u32) -> u32 {
     let writers = ring & 0o222;
     writers | writers << 1
@@ -122,7 +120,7 @@ fn trouble(call: &'static str) -> impl FnOnce(io::Error) -> Trouble {
     move |source| Trouble { call, source }
 }
 
-/// Who may use the pipes.
+/// Owner and permissions of the pipes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Owner {
     pub(crate) uid: u32,
@@ -131,13 +129,13 @@ pub(crate) struct Owner {
     pub(crate) mode: u32,
 }
 
-/// The pipes of one ring, as this process reaches them.
+/// The pipes of one ring, as opened by this process.
 #[derive(Debug)]
 pub(crate) enum Site {
     Directory {
         path: PathBuf,
         directory: File,
-        /// For asking only: holds no locks.
+        /// Only for checks: holds no locks.
         lock: File,
     },
     Inherited {
@@ -150,7 +148,7 @@ pub(crate) enum Site {
 /// Why a directory is not that of a ring's pipes.
 #[derive(Debug)]
 pub(crate) enum NoSite {
-    /// There is none, or it is not complete.
+    /// It does not exist, or is not complete.
     Missing,
     /// It has another owner than the ring.
     Stranger,
@@ -181,11 +179,11 @@ impl Site {
             return Err(NoSite::Stranger);
         }
         let lock = open_lock(&directory, false).map_err(no_site("openat"))?;
-        // Half made: whoever makes it is at work, or dead.
+        // Half made: its creator is at work, or dead.
         if !is_complete(&lock).map_err(no_site("pread"))? || is_marked(&lock, REMOVED_AT) {
             return Err(NoSite::Missing);
         }
-        // Who may only look can't open the bells.
+        // A user that may only read can't open the wake-up FIFOs.
         let last = Pipe::Producer(lanes - 1).name();
         fifo::open_at(&directory, &last, End::Read).map_err(no_site("openat"))?;
         Ok(Self::Directory {
@@ -195,7 +193,7 @@ impl Site {
         })
     }
 
-    /// The same once more, with descriptors of its own.
+    /// A second instance, with descriptors of its own.
     pub(super) fn reopen(&self) -> io::Result<Self> {
         Ok(match self {
             Self::Directory {
@@ -217,14 +215,14 @@ impl Site {
         })
     }
 
-    /// For asking what others hold.
+    /// For checking the locks of other processes.
     pub(super) fn lock(&self) -> &File {
         match self {
             Self::Directory { lock, .. } | Self::Inherited { lock, .. } => lock,
         }
     }
 
-    /// A description of the file to lock, for holding something.
+    /// A new description of the lock file, for holding locks.
     pub(super) fn own_lock(&self) -> io::Result<Private> {
         Private::open(|| match self {
             Self::Directory { directory, .. } => open_lock(directory, true),
@@ -239,10 +237,10 @@ impl Site {
         }
     }
 
-    /// True if the guard was taken away.
+    /// True if the guard was removed.
     pub(super) fn is_removed(&self) -> bool {
         match self {
-            // By a remover; or by somebody who took away the name.
+            // By a remover; or the name was removed by other means.
             Self::Directory { lock, .. } => {
                 is_marked(lock, REMOVED_AT) || file::links(lock).is_ok_and(|links| links == 0)
             }
@@ -250,8 +248,8 @@ impl Site {
         }
     }
 
-    /// Tells when the name of `lock` goes, if that can be had: for sleepers whose directory is removed by
-    /// somebody who does not ring (`rm -r`, systemd's RemoveIPC).
+    /// Reports the removal of the name of `lock`, if that is available: for sleepers whose directory is
+    /// removed by other means than a remover (`rm -r`, systemd's RemoveIPC).
     pub(super) fn watch(&self) -> Option<Watch> {
         match self {
             Self::Directory {
@@ -261,7 +259,7 @@ impl Site {
         }
     }
 
-    /// Has [`watch`](Self::watch) open no descriptor.
+    /// After this [`watch`](Self::watch) opens no descriptor.
     pub(super) fn prepare_watch(&self) {
         match self {
             Self::Directory { .. } => Watch::prepare(),
@@ -269,7 +267,7 @@ impl Site {
         }
     }
 
-    /// Takes the rest away, once it is [marked](mark_removed). Needs no descriptor.
+    /// Removes the rest, once it is [marked](mark_removed). Needs no descriptor.
     pub(super) fn clear(&self, lanes: usize) -> io::Result<()> {
         match self {
             Self::Inherited { .. } => Ok(()),
@@ -279,7 +277,7 @@ impl Site {
                 for pipe in Pipe::all(lanes) {
                     file::unlink_in(directory, &pipe.name())?;
                 }
-                // Last: it says whose this is.
+                // Last: it identifies the directory.
                 file::unlink_in(directory, &fifo::name(LOCK))?;
                 let ours = file::identity(directory)?;
                 if file::path_identity(path).is_ok_and(|there| there == ours) {
@@ -298,7 +296,7 @@ impl Site {
         }
     }
 
-    /// The process that noted itself last as a seat's holder; 0 for none.
+    /// The process that was recorded last as a slot's holder; 0 for none.
     pub(super) fn noted_holder(&self, seat: usize) -> io::Result<u32> {
         let mut pid = [0; 4];
         let got = self.lock().read_at(&mut pid, 8 + 8 * seat as u64)?;
@@ -306,9 +304,9 @@ impl Site {
     }
 }
 
-/// Opens the file to lock of a directory. Whoever owns the directory chose what is in it: it must be a file of
-/// the same owner that has no other name, so that what is written into it is nobody else's. (Root gives what
-/// it makes for somebody else away piece by piece, the directory last.)
+/// Opens the lock file of a directory. The owner of the directory chose what is in it: the file must have the
+/// same owner and no other name, so that writing into it changes no other user's file. (When root makes a
+/// directory for another user, it gives the contents away piece by piece, the directory last.)
 pub(super) fn open_lock(directory: &File, writable: bool) -> io::Result<File> {
     let lock = file::open_in(directory, &fifo::name(LOCK), writable)?;
     let (of, owner) = (lock.metadata()?, directory.metadata()?.uid());
@@ -329,19 +327,20 @@ pub(super) fn is_marked(lock: &File, at: u64) -> bool {
     matches!(lock.read_at(&mut mark, at), Ok(1)) && mark != [0]
 }
 
-/// From here on [`Site::is_removed`] holds, for everybody. The lock is one that the remover has had open from
-/// the beginning: at the limit of descriptors there is no other.
+/// From now on [`Site::is_removed`] holds, for all processes. The remover has had this lock file open from
+/// the beginning: at the limit of descriptors it could not open another.
 pub(super) fn mark_removed(lock: &File) -> io::Result<()> {
     file::write_at(lock, &[1], REMOVED_AT)
 }
 
-/// Notes who has a seat.
+/// Records the holder of a slot.
 pub(super) fn note_holder(lock: &Private, seat: usize, pid: u32) -> io::Result<()> {
     let at = 8 + 8 * seat as u64;
     file::write_at(lock.file(), &pid.to_le_bytes(), at)
 }
 
-/// Pipes that are being made, with the byte of creators locked. Dropped unfinished, they are taken away.
+/// Pipes that are being made, with the creators' byte locked. If this is dropped unfinished, they are
+/// removed.
 pub(crate) struct NewSite {
     site: Option<Site>,
     lanes: usize,
@@ -350,7 +349,7 @@ pub(crate) struct NewSite {
 }
 
 impl NewSite {
-    /// Pipes without a name: nobody finds them before they are ready.
+    /// Pipes without a name: no other process can find them before they are ready.
     pub(super) fn inherited(lanes: usize) -> Result<Self, Trouble> {
         Ok(Self {
             site: Some(Site::inherited(lanes)?),
@@ -359,14 +358,14 @@ impl NewSite {
         })
     }
 
-    /// Makes the directory, which must not exist, and all that is in it.
+    /// Makes the directory, which must not exist, and all its files.
     pub(super) fn create(
         path: &Path,
         lanes: usize,
         owner: Owner,
         home: &str,
     ) -> Result<Self, Trouble> {
-        // Before it has its lock, who clears away can take the directory for a killed creator's.
+        // Before it has its lock, a pruner can take the directory for a killed creator's.
         for _ in 0..8 {
             match Self::try_create(path, lanes, owner, home) {
                 Err(trouble) if trouble.source.kind() == io::ErrorKind::NotFound => {}
@@ -388,10 +387,11 @@ impl NewSite {
                 return Err(Trouble { call, source });
             }
         };
-        // From here on by the directory itself, whatever its name means by then.
+        // From here on through the directory itself, even if its name leads elsewhere by then.
         let made = Self::fill(&directory, lanes, owner, home);
         if made.is_err() {
-            // As far as it came; by names, because descriptors may be what there are none of.
+            // Removes what was made; by names, because the limit of descriptors may be the reason
+            // of the failure.
             let _ = file::unlink_in(&directory, &fifo::name(LOCK));
             for pipe in Pipe::all(lanes) {
                 let _ = file::unlink_in(&directory, &pipe.name());
@@ -410,7 +410,7 @@ impl NewSite {
         })
     }
 
-    /// Gives the lock for asking, and the one that holds the byte of creators.
+    /// Returns the lock file for checks, and the one that holds the creators' byte.
     fn fill(
         directory: &File,
         lanes: usize,
@@ -419,10 +419,10 @@ impl NewSite {
     ) -> Result<(File, Private), Trouble> {
         let creation = Private::open(|| {
             let name = fifo::name(LOCK);
-            // Everything in it that says whose it is, before it is there for others.
+            // Everything that identifies it is written before other processes can see it.
             let begin = |lock: &File| {
                 hold_byte(lock, CREATION, Hold::Alone)?;
-                // What is written here later finds its place also on a full disk.
+                // Reserves the bytes that are written later, in case the disk is full then.
                 file::write_at(lock, &[0; HOME_AT as usize], 0)?;
                 file::write_at(lock, home.as_bytes(), HOME_AT)?;
                 give(lock, owner)
@@ -460,7 +460,7 @@ impl NewSite {
                 .and_then(|pipe| give(&pipe, owner))
                 .map_err(trouble("fchown"))?;
         }
-        // Others come in, and only the owner changes what is there.
+        // Other users may enter, and only the owner changes the contents.
         let others = [0o040, 0o004].map(|read| {
             if owner.mode & read != 0 {
                 read | read >> 2
@@ -476,8 +476,8 @@ impl NewSite {
         Ok((lock, creation))
     }
 
-    /// The ring has its name. The lock is to be let go of when nobody needs it any more to tell that somebody
-    /// is there.
+    /// The ring has its name. The lock must be released when it is no longer needed to show that a process is
+    /// at work.
     pub(super) fn finish(mut self) -> (Site, Option<Private>) {
         let site = self.site.take().expect("finished once");
         (site, self.creation.take())
@@ -495,7 +495,7 @@ impl Drop for NewSite {
     }
 }
 
-/// Gives a file to the ring's owner, if it is not there already.
+/// Gives a file to the ring's owner, if it is not the owner's already.
 fn give(to: &File, owner: Owner) -> io::Result<()> {
     let now = to.metadata()?;
     let uid = (now.uid() != owner.uid).then_some(owner.uid);

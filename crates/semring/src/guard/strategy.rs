@@ -1,78 +1,78 @@
-//! How long to look before sleeping.
+//! How long a wait polls before it sleeps.
 
 use std::time::{Duration, Instant};
 
 use crate::os::{clock, process};
 use crate::sync::{spin_hint, yield_now};
 
-/// What a blocking call does while there is nothing to do. Chosen per handle; the two sides need not
-/// agree.
+/// How a blocking call waits. Chosen for each handle; the two sides may differ.
 ///
-/// A consumer of one lane that looks, and finds a stream of some ten million messages a second or more as fast as
-/// it comes, stays up to 0.7 µs behind it: at its heels it would slow the producer down.
+/// A consumer of one lane that polls, and receives a stream of some ten million messages a second or more as fast
+/// as it comes, stays up to 0.7 µs behind the producer: any closer it would slow the producer down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum WaitStrategy {
-    /// Looks without pause and never sleeps: lowest latency, one CPU spent. Wrong where there are
+    /// Polls without pause and never sleeps: lowest latency, one CPU in use. Wrong where there are
     /// more runnable threads than CPUs.
     Spin,
-    /// Looks and gives the CPU to others in between, never sleeps.
+    /// Polls and yields the CPU in between, never sleeps.
     Yield,
-    /// Looks for about as long as a sleep and a wake-up cost, then sleeps in the kernel. With one CPU
+    /// Polls for about as long as a sleep and a wake-up take, then sleeps in the kernel. With one CPU
     /// it sleeps at once.
     #[default]
     Adaptive,
-    /// Sleeps in the kernel at once: no CPU spent.
+    /// Sleeps in the kernel at once: uses no CPU.
     Block,
 }
 
-/// How long an adaptive wait looks before it sleeps: a little more than a sleep and a wake-up cost. It
-/// must also be longer than the other side's post and probe take (2 to 5 µs): otherwise a consumer that
-/// is slightly faster than its producer sleeps again before the producer is back from waking it, and
-/// every message costs both sides a system call.
+/// How long an adaptive wait polls before it sleeps: a little more than a sleep and a wake-up take. It
+/// must also be longer than the other side's post and check of the guard (2 to 5 µs): otherwise a
+/// consumer that is slightly faster than its producer sleeps again before the producer is back from
+/// waking it, and every message costs both sides a system call.
 const ADAPTIVE_SPIN: Duration = Duration::from_micros(25);
-/// After so many spins in a row that found nothing, waits sleep at once: the other side is slow, or has to run
-/// on our CPU.
+/// After this many spins in a row that found nothing, waits sleep at once: the other side is slow, or has to
+/// run on this CPU.
 const SPINS_IN_VAIN: u32 = 4;
-/// A sleep that was over so soon might have been a spin: what the sleeper sees includes waking up, which takes
-/// tens of microseconds in a virtual machine. After longer ones nobody tries.
+/// A sleep of at most this length might have been a spin: the measured time includes the wake-up, which takes
+/// tens of microseconds in a virtual machine. After longer sleeps no spin is tried.
 const SHORT_SLEEP: Duration = Duration::from_micros(200);
-/// So many short sleeps, and a spin is tried again; after each trial in vain twice as many, as sleeps are also
-/// short where the other side runs on our CPU.
+/// After this many short sleeps, a spin is tried again; after each trial that finds nothing twice as many,
+/// because sleeps are also short where the other side runs on this CPU.
 const SLEEPS_PER_TRIAL: u32 = 16;
 const MOST_SLEEPS_PER_TRIAL: u32 = 1024;
-/// How many looks in a row before the clock is read.
+/// The clock is read after this many polls.
 const LOOKS_PER_CLOCK: u32 = 32;
-/// How many looks in a row before even a spinner asks the kernel who is still there.
+/// After this many polls even a wait that never sleeps checks the guard.
 const LOOKS_PER_PROBE: u32 = 4096;
 
-/// What to do after a look that found nothing.
+/// What to do after a poll that found nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Step {
     /// Look again.
     Look,
-    /// Ask the guard whether there is anybody left to wait for, then look again.
+    /// Check with the guard whether a peer is attached, then look again.
     Probe,
     /// Sleep.
     Sleep,
 }
 
-/// What the waits of one handle have taught it.
+/// Statistics of the waits of one handle.
 #[derive(Debug)]
 pub(crate) struct SpinHistory {
-    /// Nobody else can run while we spin.
+    /// There is one CPU: no other thread can run during a spin.
     alone: bool,
-    /// Spins in a row that ended in a sleep.
+    /// Spins in a row that found nothing.
     in_vain: u32,
     /// Short sleeps since the last spin.
     short: u32,
-    /// How many of them it takes for a trial.
+    /// The number of short sleeps before a trial.
     patience: u32,
 }
 
 impl SpinHistory {
-    /// For a machine with so many CPUs. What counts is the machine: a process pinned to one CPU may well
-    /// have its peer on another one, and if it has not, its spins are in vain and it learns that.
+    /// For a machine with this many CPUs. The CPUs of the machine count: if a process is pinned to one
+    /// CPU its peer may well run on another one; if it does not, spins find nothing, and the statistics
+    /// show that.
     pub(crate) fn new(cpus: usize) -> Self {
         Self {
             alone: cpus == 1,
@@ -86,7 +86,7 @@ impl SpinHistory {
         !self.alone && (self.in_vain < SPINS_IN_VAIN || self.short >= self.patience)
     }
 
-    /// Whether a wait begins with looks that leave the CPU to nobody.
+    /// Whether a wait begins with polls that don't yield the CPU.
     pub(crate) fn spins(&self, strategy: WaitStrategy) -> bool {
         match strategy {
             WaitStrategy::Spin => true,
@@ -109,7 +109,7 @@ impl SpinHistory {
         self.patience = SLEEPS_PER_TRIAL;
     }
 
-    /// A wait that did not spin brought something after so long.
+    /// A wait that did not spin was successful after this time.
     fn slept(&mut self, time: Duration) {
         if time <= SHORT_SLEEP {
             self.short = self.short.saturating_add(1);
@@ -123,7 +123,7 @@ impl SpinHistory {
         asks.then(clock::now)
     }
 
-    /// The sleep that began then brought something.
+    /// The sleep that began then was successful.
     pub(crate) fn end_sleep(&mut self, began: Option<Instant>) {
         if let Some(began) = began {
             self.slept(clock::now().duration_since(began));
@@ -139,7 +139,7 @@ pub(crate) struct RateLimiter<'a> {
     looks: u32,
     /// The spin of an adaptive wait is not over yet.
     spinning: bool,
-    /// When it began, known from the first reading of the clock on.
+    /// When it began, set with the first reading of the clock.
     began: Option<Instant>,
 }
 
@@ -155,7 +155,7 @@ impl<'a> RateLimiter<'a> {
         }
     }
 
-    /// After a look that found nothing; pauses as the strategy wants.
+    /// After a poll that found nothing; pauses as the strategy demands.
     pub(crate) fn step(&mut self) -> Step {
         self.looks = self.looks.wrapping_add(1);
         match self.strategy {
@@ -186,7 +186,7 @@ impl<'a> RateLimiter<'a> {
         }
     }
 
-    /// The look that just came found something.
+    /// The last poll found something.
     pub(crate) fn found(&mut self) {
         if self.spinning && self.looks > 0 {
             self.history.spun_well();
@@ -209,7 +209,7 @@ impl<'a> RateLimiter<'a> {
 
 /// CPUs of the machine, for [`SpinHistory::new`].
 pub(crate) fn cpus() -> usize {
-    // Models make handles by the hundred thousand, and none of them spins.
+    // Models make hundreds of thousands of handles, and none of them spins.
     if cfg!(semring_loom) {
         2
     } else {
@@ -245,7 +245,7 @@ mod tests {
         );
     }
 
-    /// A wait in which nothing comes while it looks; true if it looked more than once.
+    /// A wait in which no poll finds anything; true if it polled more than once.
     fn waits_in_vain(history: &mut SpinHistory) -> bool {
         let mut limiter = RateLimiter::new(WaitStrategy::Adaptive, history);
         let spun = limiter.step() == Step::Look;

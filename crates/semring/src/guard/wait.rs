@@ -1,4 +1,4 @@
-//! The one loop in which both sides wait: look, perhaps spin, announce, ask, look again, sleep.
+//! The one loop in which both sides wait: look, perhaps spin, announce, check, look again, sleep.
 
 use std::time::Duration;
 
@@ -8,13 +8,14 @@ use super::strategy::{RateLimiter, SpinHistory, Step, WaitStrategy};
 use super::{GuardError, Waited, WakeTarget, Wakeups};
 use crate::sync::{AtomicU64, Twin, weakened};
 
-/// What is particular to one side's wait.
+/// The part of a wait that differs between the two sides.
 pub(crate) trait Waiting {
-    /// The wait word that this side announces itself on.
+    /// The wait word of this side.
     fn word(&self) -> &AtomicU64;
-    /// Something to go on with is there (or an interruption). A look that changes nothing.
+    /// Whether the wait can end: data or room is there, or an interruption. A look that changes
+    /// nothing.
     fn is_ready(&mut self) -> bool;
-    /// A cheaper look, where most things are likely to come; `false` may be wrong.
+    /// A cheaper look, at the most likely place; `false` may be wrong.
     fn is_likely_ready(&mut self) -> bool {
         self.is_ready()
     }
@@ -22,19 +23,20 @@ pub(crate) trait Waiting {
     fn is_over(&mut self) -> Result<bool, GuardError>;
     /// Whether a [sleep](Self::sleep) can check all that [`is_over`](Self::is_over) does.
     const CHECKS_ASLEEP: bool;
-    /// After the announcement: makes sure that a peer which publishes without a fence has either made its
-    /// publication visible or will see the announcement. False if that can't be done: then looks must go on.
+    /// After the announcement: ensures that a peer which publishes without a fence has either made its
+    /// publication visible or will see the announcement. False if that is impossible: then the sleeper must
+    /// look again at intervals.
     fn issue_barrier(&mut self) -> bool;
-    /// Hands over whatever the other side may be waiting for; before a sleep.
+    /// Stores what the other side may be waiting for; before a sleep.
     fn flush_before_sleep(&mut self) -> Result<(), GuardError>;
-    /// What wakes this side.
+    /// The wake-up semaphore of this side.
     fn wakeup(&self) -> Wakeup<'_>;
     /// Sleeps until a token comes, or, if the check is to be made [while asleep](PeerCheck::WhileAsleep), until no
     /// peer is left.
     fn sleep(&mut self, check: PeerCheck, timeout: Option<Duration>) -> Result<Waited, GuardError>;
 }
 
-/// What one sleeper is woken by.
+/// The wake-up semaphore of one sleeper.
 #[derive(Clone, Copy)]
 pub(crate) struct Wakeup<'a> {
     guard: &'a dyn Wakeups,
@@ -46,12 +48,12 @@ impl<'a> Wakeup<'a> {
         Self { guard, target }
     }
 
-    /// Puts a token there.
+    /// Posts a token.
     pub(crate) fn post(self) -> Result<(), GuardError> {
         self.guard.post(self.target)
     }
 
-    /// Takes every token that is there.
+    /// Takes all tokens.
     pub(crate) fn drain(self) -> Result<(), GuardError> {
         self.guard.drain(self.target)
     }
@@ -71,31 +73,31 @@ pub(crate) enum PeerCheck {
     Done,
 }
 
-/// While spinning, so many looks include a complete one.
+/// While spinning, one complete look comes after this many cheap ones.
 const LOOKS_PER_SWEEP: u32 = 16;
 
-/// How long a sleeper sleeps that has no means to be sure that it will be woken.
+/// The length of a sleep if it is not certain that a peer will wake the sleeper.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// How a wait ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Outcome {
-    /// There is something: look.
+    /// Data or room may be there: look.
     Ready,
-    /// Nobody is left who could bring something, and there was nothing at the last look.
+    /// No peer is left, and nothing was there at the last look.
     Over,
     /// The deadline passed.
     TimedOut,
 }
 
-/// How one handle waits: its strategy, and the epochs of its sleeps.
+/// The wait state of one handle: its strategy, and the epochs of its sleeps.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     strategy: WaitStrategy,
     history: SpinHistory,
     epochs: Epochs,
     sleeps: u64,
-    /// The last sleep was none, as nobody was there.
+    /// The last attempt to sleep returned at once, because no peer was attached.
     alone: bool,
 }
 
@@ -110,22 +112,23 @@ impl Waiter {
         }
     }
 
-    /// How often this handle went to sleep in the kernel, or was told there that it is alone.
+    /// How often this handle went to sleep in the kernel, or the kernel refused because no peer was
+    /// attached.
     pub(crate) fn sleeps(&self) -> u64 {
         self.sleeps
     }
 
-    /// Whether the next wait begins with looks that leave the CPU to nobody.
+    /// Whether the next wait begins with polls that don't yield the CPU.
     pub(crate) fn spins(&self) -> bool {
         self.history.spins(self.strategy)
     }
 
-    /// Such looks found something.
+    /// Such polls found something.
     pub(crate) fn spun_well(&mut self) {
         self.history.spun_well();
     }
 
-    /// Waits until there is something, nobody is left, or the time is over.
+    /// Waits until something is there, no peer is left, or the timeout has passed.
     pub(crate) fn wait(
         &mut self,
         side: &mut impl Waiting,
@@ -146,7 +149,7 @@ impl Waiter {
         }
     }
 
-    /// Looks without sleeping, for as long as the strategy wants. `None`: sleep.
+    /// Polls without sleeping, as long as the strategy demands. `None`: sleep.
     fn look_out(
         &mut self,
         side: &mut impl Waiting,
@@ -166,7 +169,7 @@ impl Waiter {
             }
             looks = looks.wrapping_add(1);
             match limiter.step() {
-                // What this side holds back is handed over soon, also when it never sleeps.
+                // What this side holds back is released soon, even if it never sleeps.
                 Step::Look if looks == 64 => side.flush_before_sleep()?,
                 Step::Look => {}
                 Step::Probe => {
@@ -187,12 +190,13 @@ impl Waiter {
         }
     }
 
-    /// For a handle that somebody polls: announces a sleep that takes place elsewhere, in `poll(2)` or the
-    /// like. `None`: there is nothing, and the announcement stands: whoever publishes something rings the
-    /// bell, which makes the handle's descriptor readable. Whatever else is answered, a token is there, so that
-    /// it is readable already: it stays so until the next time that there is nothing.
+    /// For a handle that is polled: announces a sleep that takes place elsewhere, in `poll(2)` or the like.
+    /// `None`: nothing is there, and the announcement stays: a peer that publishes posts a token, which makes
+    /// the handle's descriptor readable. With any other result a token is there, so the descriptor is readable
+    /// at once; it stays so until a call finds nothing again.
     ///
-    /// Tokens go before the announcement, as in [`sleep_once`](Self::sleep_once): what comes for it stays.
+    /// Tokens are taken before the announcement, as in [`sleep_once`](Self::sleep_once): tokens that
+    /// follow the announcement stay.
     pub(crate) fn stand_by(
         &mut self,
         side: &mut impl Waiting,
@@ -207,7 +211,7 @@ impl Waiter {
         } else {
             over.then_some(Outcome::Over)
         };
-        // Who can't be sure to be woken has to look again and again.
+        // Without certainty of a wake-up the caller has to look again and again.
         if outcome.is_some() || !certain {
             side.wakeup().post()?;
         }
@@ -221,8 +225,8 @@ impl Waiter {
         deadline: Deadline,
     ) -> Result<Option<Outcome>, GuardError> {
         side.flush_before_sleep()?;
-        // Killed from here on: the word stays set, each waker posts once for it, and the successor's
-        // epochs differ.
+        // If the process is killed from here on, the word stays set; each waker posts once for it,
+        // and the successor's epochs differ.
         arm(side.word(), self.epochs.next());
         let result = self.announced(side, deadline);
         disarm(side.word());
@@ -236,14 +240,15 @@ impl Waiter {
     ) -> Result<Option<Outcome>, GuardError> {
         let certain = side.issue_barrier();
         let left = deadline.left();
-        // A guard can check as it puts us to sleep, which saves a call. A sleeper that learns so that it is alone
-        // looks again, and checks here.
+        // A guard can check while it puts the process to sleep, which saves a call. A sleeper that gets the
+        // answer "alone" this way looks again, and checks here.
         let check = if S::CHECKS_ASLEEP && !self.alone && left.is_ok() {
             PeerCheck::WhileAsleep
         } else {
             PeerCheck::Done
         };
-        // Asked before the last look: who is gone by now has published everything (see the argument).
+        // Checked before the last look: a peer that is gone by now has published everything (see the
+        // parent module).
         let over = check == PeerCheck::Done && side.is_over()?;
         if side.is_ready() {
             return Ok(Some(Outcome::Ready));
@@ -255,7 +260,7 @@ impl Waiter {
             return Ok(Some(Outcome::TimedOut));
         };
         self.sleeps += 1;
-        // Who can't be sure to be woken looks again soon.
+        // Without certainty of a wake-up the sleep is short.
         let nap = if certain {
             left
         } else {
@@ -271,7 +276,7 @@ impl Waiter {
         }
         match waited {
             Waited::Token | Waited::Signal | Waited::Alone => Ok(None),
-            // One more look: a message may have come together with the end of the time.
+            // One more look: a message may have come together with the timeout.
             Waited::TimedOut if side.is_ready() => Ok(Some(Outcome::Ready)),
             Waited::TimedOut => Ok(deadline.left().is_err().then_some(Outcome::TimedOut)),
         }

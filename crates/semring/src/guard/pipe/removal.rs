@@ -1,5 +1,5 @@
-//! Taking the pipes of a ring away. Everything that a removal needs is opened when it begins, so that at the limit
-//! of descriptors it does not begin, in place of ending half-way.
+//! Removing the pipes of a ring. All descriptors for a removal are opened when it begins: at the limit of
+//! descriptors it then fails at the beginning, not half-way.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,14 +11,16 @@ use crate::os::fifo::End;
 use crate::os::fork::Private;
 use crate::os::lock::Hold;
 
-/// How long the kernel may take to close the other files of a process when the first is closed.
+/// The time that the kernel may take to close the other files of a process after the first is
+/// closed.
 const TEARING_DOWN: Duration = Duration::from_secs(1);
 
 /// A removal that has begun.
 #[derive(Debug)]
 pub(super) struct Removing {
     pub(super) by: Remover,
-    /// The life of the remover, opened before anything is taken away: there may be no descriptor then.
+    /// The liveness FIFO of the remover, opened before anything is removed: later there may be no
+    /// descriptor.
     _life: Private,
 }
 
@@ -29,7 +31,7 @@ pub(super) enum Remover {
 }
 
 impl Removing {
-    /// The description of `lock` that the remover has had open from the beginning.
+    /// The lock file that the remover has had open from the beginning.
     fn lock(&self) -> &Private {
         match &self.by {
             Remover::Consumer(seat) => &seat.lock,
@@ -69,7 +71,7 @@ impl PipeGuard {
         }
     }
 
-    /// Takes REMOVAL alone; false if somebody is attached, about to be, or removes the ring.
+    /// Takes REMOVAL alone; false if a process is attached, attaching, or removes the ring.
     fn keep_everybody_out(&self, lock: &Private, as_consumer: bool) -> Result<bool> {
         let mut is_refused = false;
         let over = Self::until(TEARING_DOWN, || {
@@ -77,8 +79,9 @@ impl PipeGuard {
             if Self::hold(lock, REMOVAL, Hold::Alone)? {
                 return Ok(true);
             }
-            // Who has it and does not live has died, and the kernel is still closing its files: whoever has
-            // seen it gone must not be told that it is in the way.
+            // A process that holds it without a liveness lock has died, and the kernel is still closing its
+            // files: a caller that has seen that process gone must not get the answer that it is in the
+            // way.
             is_refused = self.is_being_removed()? || self.is_anybody_here(as_consumer)?;
             Ok(is_refused)
         })?;
@@ -99,7 +102,7 @@ impl PipeGuard {
         let both =
             || {
                 self.check()?;
-                // Shared, it keeps away those who want it alone.
+                // A shared lock excludes processes that want it alone.
                 Ok(Self::hold(&lock, FORCED, Hold::Alone)?
                     && Self::hold(&lock, REMOVAL, Hold::Shared)?)
             };
@@ -139,17 +142,18 @@ impl PipeGuard {
     pub(super) fn take_away(&self) -> Result<()> {
         if self.removing().is_none() {
             match self.begin_regardless() {
-                Err(GuardError::Removed) => return Ok(()), // somebody else was faster
+                Err(GuardError::Removed) => return Ok(()), // another remover was faster
                 other => other?,
             }
         }
-        // Its life and its lock were opened when the removal began: there may be no descriptor now. The life
-        // ends with this function, or with the process.
+        // The liveness FIFO and the lock file were opened when the removal began: now there may be no
+        // descriptor. The liveness lock ends with this function, or with the process.
         let Some(removing) = self.removing().take() else {
             return Ok(());
         };
         site::mark_removed(removing.lock().file()).map_err(os("pwrite"))?;
-        // For those who wait, should somebody have a copy of the remover's descriptor just now (`leave`).
+        // Wakes sleeping processes, in case another process has a copy of the remover's descriptor just
+        // now (`leave`).
         let _ = self.ring_others(Seat::Consumer);
         let _ = self.ring(WakeTarget::Consumer);
         drop(removing);
