@@ -1,9 +1,9 @@
 //! Runs the loom models: every interleaving and every permitted stale value within stated bounds,
 //! the mutants that must fail, and participants that are killed at each operation.
 //!
-//! What loom sees: the C++ memory model but for load buffering, `SeqCst` accesses as `AcqRel` ones
-//! (fences are right), the last seven stores to a word. A wait that never ends shows as a deadlock, a
-//! look that never ends as too many branches.
+//! loom checks the C++ memory model except load buffering, `SeqCst` accesses as `AcqRel` ones (fences
+//! are exact), the last seven stores to a word. A wait that never ends shows as a deadlock, a loop
+//! that never ends as too many branches.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,7 +11,8 @@ use std::thread::LocalKey;
 
 use crate::sync::{Killed, Twin, mortal, set_twin};
 
-/// Operations in one execution of a model, at most: some ten times what the longest one needs.
+/// The most operations in one execution of a model: about ten times as many as the longest one
+/// needs.
 const LONGEST: usize = 2_000;
 
 std::thread_local! {
@@ -25,7 +26,7 @@ fn count(counter: &'static LocalKey<Cell<u64>>) {
     counter.with(|cell| cell.set(cell.get() + 1));
 }
 
-/// Explores a model. `preemptions` bounds how often threads are interrupted that could go on; `None` is
+/// Explores a model. `preemptions` bounds how often threads that could go on are interrupted; `None` is
 /// every schedule.
 pub(crate) fn explore(preemptions: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
     EXECUTIONS.set(0);
@@ -39,7 +40,7 @@ pub(crate) fn explore(preemptions: Option<usize>, model: impl Fn() + Send + Sync
     println!("{} executions", EXECUTIONS.get());
 }
 
-/// Runs a check with one precaution left out. It must fail, and as expected.
+/// Runs a check with a mutant. It must fail, with the expected message.
 pub(crate) fn fails_without(twin: Twin, expected: &str, check: impl FnOnce()) {
     set_twin(Some(twin));
     let outcome = catch_unwind(AssertUnwindSafe(check));
@@ -47,7 +48,7 @@ pub(crate) fn fails_without(twin: Twin, expected: &str, check: impl FnOnce()) {
     failed_as_expected(&format!("{twin:?}"), expected, outcome);
 }
 
-/// Runs a check that must fail, and as expected.
+/// Runs a check that must fail, with the expected message.
 pub(crate) fn fails(what: &str, expected: &str, check: impl FnOnce()) {
     failed_as_expected(what, expected, catch_unwind(AssertUnwindSafe(check)));
 }
@@ -67,8 +68,8 @@ fn failed_as_expected(what: &str, expected: &str, outcome: std::thread::Result<(
     );
 }
 
-/// Runs a check for each operation in front of which a participant can be killed: until the model
-/// ends without a death in any of its executions. The participant is the one in [`victim`].
+/// Runs a check for each operation before which a participant can be killed: until the model ends
+/// without a death in any of its executions. The participant is the one in [`victim`].
 pub(crate) fn for_each_death(mut check: impl FnMut()) {
     for life in 0.. {
         LIFE.set(life);
@@ -76,7 +77,7 @@ pub(crate) fn for_each_death(mut check: impl FnMut()) {
         check();
         if DEATHS.get() == 0 {
             println!("killed at {life} operations");
-            assert_ne!(life, 0, "nobody dies in this model");
+            assert_ne!(life, 0, "no participant dies in this model");
             return;
         }
     }

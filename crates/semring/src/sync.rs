@@ -1,8 +1,8 @@
 //! The one place that names atomics, fences and the spin hint: `core` in every normal build,
 //! `loom` under `--cfg semring_loom`, where the models run.
 //!
-//! It also holds the switch of the *weakened twins*: under loom a model can ask for one precaution
-//! to be left out and must then fail. In every other build [`weakened`] is the constant `false`.
+//! It also holds the switch of the *mutants*: under loom a model can request that one precaution is
+//! left out, and must then fail. In every other build [`weakened`] is the constant `false`.
 #![allow(clippy::disallowed_types)]
 
 pub(crate) mod signals;
@@ -37,7 +37,7 @@ mod imp {
 
     pub(crate) use loom::sync::atomic::Ordering;
 
-    // loom's atomics, with a look at the participant's life before each operation.
+    // loom's atomics, with a check before each operation whether the participant is killed there.
     macro_rules! mortal_atomic {
         ($($name:ident holds $value:ty;)*) => {$(
             #[derive(Debug)]
@@ -90,7 +90,8 @@ mod imp {
         }
     }
 
-    /// What it is for, a barrier from another process, loom does not have; see the store-buffer model.
+    /// loom does not support barriers from another process, for which this is used; see the
+    /// store-buffer model.
     pub(crate) fn compiler_fence(_: Ordering) {
         unreachable!("no lane goes into burst in a model");
     }
@@ -104,7 +105,7 @@ mod imp {
     }
 
     std::thread_local! {
-        // loom runs all threads of a model on one OS thread, so this is per model.
+        // loom runs all threads of a model on one OS thread, so this belongs to one model.
         static TWIN: Cell<Option<super::Twin>> = const { Cell::new(None) };
     }
 
@@ -118,7 +119,8 @@ mod imp {
     }
 
     loom::thread_local! {
-        // Operations that the participant on this thread of the model has left; None: no end of them.
+        // The number of operations that the participant on this thread of the model has left; None:
+        // unlimited.
         static LIFE: Cell<Option<u32>> = Cell::new(None);
     }
 
@@ -126,9 +128,9 @@ mod imp {
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     pub(crate) struct Killed;
 
-    /// Runs a participant that is killed in front of its operation number `life` (from 0) on shared
-    /// memory or on the kernel. Everything before it happened, nothing from it on did, destructors
-    /// included: what a SIGKILL leaves.
+    /// Runs a participant that is killed before its operation number `life` (from 0) on shared
+    /// memory or on the kernel. Everything before that happened, nothing after it, including
+    /// destructors: the state that SIGKILL leaves.
     pub(crate) fn mortal<R>(life: u32, participant: impl FnOnce() -> R) -> Result<R, Killed> {
         LIFE.with(|state| state.set(Some(life)));
         let outcome = catch_unwind(AssertUnwindSafe(participant));
@@ -139,8 +141,8 @@ mod imp {
         })
     }
 
-    /// Stands in front of each operation that another participant could notice. False: the operation
-    /// must not happen, the participant is dead (or the model has failed) and only unwinds.
+    /// Called before each operation that another participant could notice. False: the operation must
+    /// not happen, because the participant is dead (or the model has failed) and only unwinds.
     #[must_use]
     pub(crate) fn shared_operation() -> bool {
         if std::thread::panicking() {
@@ -161,7 +163,7 @@ mod imp {
 
 pub(crate) use imp::*;
 
-/// The precautions that a model can leave out, to see that it would notice.
+/// The precautions that a model can leave out, to show that it would fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(dead_code)] // named by the data path in every build, chosen by models only
 pub(crate) enum Twin {
@@ -175,14 +177,15 @@ pub(crate) enum Twin {
     CommittedBeforeHeader,
     /// `released` stored with Relaxed.
     RelaxedRelease,
-    /// The waker does not fence between publishing and reading the wait word.
+    /// The waker executes no fence between publishing and loading the wait word.
     NoWakerFence,
-    /// The sleeper does not fence between arming the wait word and looking again.
+    /// The sleeper executes no fence between storing the wait word and looking again.
     NoSleeperFence,
     /// The waker clears the wait word (the usual swap) and then posts.
     WakerClearsWord,
     /// A new sleeper starts its epochs at 1 again.
     EpochsRestart,
-    /// That nobody is left is believed when it is learnt after the last scan, without another one.
+    /// The check that no peer is left comes after the last look, and its result is used without
+    /// another look.
     ProbeAfterScan,
 }

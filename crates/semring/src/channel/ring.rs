@@ -217,8 +217,8 @@ impl<K: Kind> Ring<K> {
         lifecycle::send(&self.core, socket)
     }
 
-    /// Removes the ring if nobody is attached and nothing is lost by it: no message is unread, or the
-    /// last consumer [left on purpose](crate::Consumer::close) and no producer came after it.
+    /// Removes the ring if no process is attached and nothing would be lost: no message is unread, or the
+    /// last consumer [closed](crate::Consumer::close) it and no producer attached later.
     ///
     /// # Errors
     /// [`RemoveError::Permission`] and the others; a ring that stays ([`RemoveOutcome::InUse`],

@@ -45,7 +45,7 @@ fn advice(call: &str, number: i32) -> &'static str {
             " (this process may write files up to RLIMIT_FSIZE only; raise it: ulimit -f, LimitFSIZE= of a service)"
         }
         (errno::E2BIG, "semop" | "semtimedop") => {
-            " (the third value of kernel.sem is too small for so many lanes: raise it or use fewer producers)"
+            " (the third value of kernel.sem is too small for this number of lanes: raise it or use fewer producers)"
         }
         (errno::ENOMEM, "openat" | "pipe2") => {
             " (no memory for one more pipe: the kernel's, or what fs.pipe-user-pages-hard allows this user)"

@@ -1,17 +1,17 @@
-//! Taking a role, and giving it up.
+//! Attaching and detaching.
 //!
 //! ```text
 //! producer                                consumer
 //! 0 the file's lock, shared               0 likewise
-//! 1 semop: seat, N, rattle                1 semop: seat C, all rattles
+//! 1 semop: slot, N, undo token            1 semop: slot C, all undo tokens
 //! 2 walk to the end of the lane           2 generation, flags, pid
 //! 3 page: start, flags, pid, generation   3 read `released` of each lane
 //! ```
-//! Killed before 1: nothing happened. Killed after it: the kernel gives the seat back and rings the
-//! bells. A producer killed before the store of its generation never attached: no end-of-stream is due
-//! for it. Nothing else of 2 and 3 needs undoing: the successor writes it all anew.
+//! Killed before 1: nothing happened. Killed after 1: the kernel frees the slot and posts the undo
+//! tokens. A producer killed before the store of its generation never attached: no end of stream is
+//! due for it. Nothing else of 2 and 3 needs undoing: the successor writes all of it again.
 //!
-//! Giving up is one `semop`, too: seat, count and bell change together.
+//! Detaching is one `semop`, too: slot, count and wake-up semaphore change together.
 
 use std::time::{Duration, Instant};
 
@@ -28,12 +28,12 @@ use crate::ring::consume::LaneConsumer;
 use crate::ring::produce::LaneProducer;
 use crate::sync::{AtomicU64, Ordering, yield_now};
 
-/// How long to wait for the kernel to certify the death of somebody who was just killed. A process of
-/// 1 GiB takes about 50 ms to be torn down.
+/// How long to wait for the kernel to free the slot of a process that was just killed. The kernel
+/// takes about 50 ms to end a process of 1 GiB.
 const CERTIFICATE: Duration = Duration::from_secs(1);
 
-/// How long to wait for one lane before all are looked at again: its holder may be somebody alive who
-/// has not come to say so, while the lane of another dead one comes free.
+/// How long to wait for one lane before all are checked again: its holder may be a live process that
+/// has not stored its pid yet, while the lane of another dead process becomes free.
 const GLANCE: Duration = Duration::from_millis(10);
 
 fn attach_error(error: GuardError) -> AttachError {
@@ -45,7 +45,7 @@ fn attach_error(error: GuardError) -> AttachError {
     }
 }
 
-/// Who has or had a lane by its own word.
+/// The pid stored by the present or last holder of a lane.
 fn said_holder(ring: &SharedRing, lane: usize) -> u32 {
     ring.view.lane(lane).producer().pid.load(Ordering::Relaxed) as u32
 }
@@ -54,12 +54,13 @@ fn left(end: Instant) -> Duration {
     end.saturating_duration_since(clock::now())
 }
 
-/// Being among those who have a role in the ring, for as long as this is held: its guard stays the one
-/// that we know. See [`renew`](super::renew).
+/// Membership among the holders of roles in the ring, as long as this is held: the guard can't be
+/// replaced. See [`renew`](super::renew).
 pub(super) struct Membership<'a>(&'a RingCore);
 
 impl<'a> Membership<'a> {
-    /// Waits at most so long while somebody makes the guard anew, which means that ours is gone.
+    /// Waits at most until `end` while another process makes a new guard, which means that this one
+    /// is gone.
     pub(super) fn enter(ring: &'a RingCore, end: Instant) -> Result<Self, AttachError> {
         loop {
             match ring.object.enter() {
@@ -75,7 +76,7 @@ impl<'a> Membership<'a> {
         Ok(member)
     }
 
-    /// Leaves it to the seat to end it.
+    /// Leaves it to the role to end the membership.
     fn keep(self) {
         std::mem::forget(self);
     }
@@ -95,14 +96,14 @@ fn await_no_removal(ring: &SharedRing, end: Instant) -> Result<(), AttachError> 
     }
 }
 
-/// To be asked with the seat taken: from then on nobody begins a removal, and one that came as far as the name
-/// is seen. Its remover was killed before it came to the semaphores, or they are about to go.
+/// To be checked with the slot taken: from then on no removal can begin, and one that has removed the name is
+/// seen. Its remover was killed before it removed the semaphores, or will remove them soon.
 fn is_nameless(ring: &RingCore) -> bool {
     // Models have no memory outside of this process.
     !cfg!(semring_loom) && ring.object.is_unlinked()
 }
 
-/// A producer's role on one lane. Dropping it is a clean detach, unless a panic drops it.
+/// A producer's role on one lane. Dropping it detaches regularly, unless a panic drops it.
 pub(crate) struct ProducerSeat {
     ring: SharedRing,
     lane: usize,
@@ -110,7 +111,7 @@ pub(crate) struct ProducerSeat {
     /// The consumer's generation when this producer attached.
     consumer_generation: u64,
     consumer_seen: bool,
-    /// How it counts when it leaves.
+    /// How the producer is counted when it detaches.
     leaving: Leaving,
     mark: UnwindMark,
 }
@@ -146,7 +147,7 @@ impl ProducerSeat {
                     Claim::Granted => match Self::settle(ring, lane) {
                         Ok((seat, producer)) => {
                             member.keep();
-                            // Dropped, the seat is given up.
+                            // On an error, dropping the seat gives the slot up.
                             ring.check().map_err(attach_error)?;
                             return Ok((seat, producer));
                         }
@@ -168,13 +169,14 @@ impl ProducerSeat {
             }
             let in_time = !left(end).is_zero();
             let Some(holders) = Self::holders(ring)? else {
-                // A lane was free, or went from one to another, while we looked at them one by one.
+                // A lane was free, or changed its holder, while they were checked one by one.
                 if in_time {
                     continue;
                 }
                 return Err(Self::no_free_lane(ring));
             };
-            // Somebody was just killed: its lane is free as soon as the kernel says so.
+            // A holder was just killed: its lane becomes free when the kernel has ended the
+            // process.
             let dying = holders
                 .iter()
                 .position(|&pid| process::fate(pid) == Fate::Dying);
@@ -189,7 +191,7 @@ impl ProducerSeat {
         }
     }
 
-    /// Who had the lanes at one moment, the same at which all were taken; `None` if there was none.
+    /// The holders of the lanes at one moment at which all were taken; `None` if there was none.
     fn holders(ring: &SharedRing) -> Result<Option<Vec<u32>>, AttachError> {
         let look = || -> Result<Vec<u32>, GuardError> {
             (0..ring.lanes())
@@ -233,7 +235,8 @@ impl ProducerSeat {
             leaving: Leaving::AsDropped,
             mark: UnwindMark::now(),
         };
-        // A consumer that is here now counts as met; whether it is removed shows at the first call.
+        // If a consumer is attached now, this producer knows it; if the ring was removed, the first
+        // call reports that.
         seat.consumer_seen = matches!(ring.guard.consumer_gone(), Ok(false));
         Ok((seat, producer))
     }
@@ -246,12 +249,12 @@ impl ProducerSeat {
         self.lane
     }
 
-    /// Nothing more is to come, whatever the seat is dropped by.
+    /// The stream is complete, however the role is dropped.
     pub(crate) fn finish(&mut self) {
         self.leaving = Leaving::Finished;
     }
 
-    /// The stream is incomplete: what is dropped now counts as died.
+    /// The stream is incomplete: the producer will count as died.
     pub(crate) fn abort(&mut self) {
         self.leaving = Leaving::Aborted;
     }
@@ -260,16 +263,16 @@ impl ProducerSeat {
         self.generation
     }
 
-    /// The producer's page of our lane.
+    /// Calls a function with the producer's page of this lane.
     pub(crate) fn with_page<R>(&self, use_page: impl FnOnce(&ProducerPage) -> R) -> R {
         use_page(self.ring.view.lane(self.lane).producer())
     }
 
-    /// What the consumer is to us at this moment; one probe of the guard.
+    /// The state of the consumer at this moment; one check of the guard.
     pub(crate) fn consumer(&mut self) -> Result<ConsumerFate, GuardError> {
         let absent = self.ring.guard.consumer_gone()?;
         let page = self.ring.view.consumer();
-        // Read after the probe: a consumer that came and went meanwhile has raised it.
+        // Loaded after the check: a consumer that attached and detached in between has raised it.
         if !absent || page.generation.load(Ordering::Acquire) != self.consumer_generation {
             self.consumer_seen = true;
         }
@@ -289,7 +292,7 @@ impl ProducerSeat {
         })
     }
 
-    /// Forgets the consumer that was met: the next one is waited for, as at the beginning.
+    /// Forgets the known consumer: the next one is waited for, as at the beginning.
     pub(crate) fn forget_consumer(&mut self) -> Result<(), GuardError> {
         let page = self.ring.view.consumer();
         self.consumer_generation = page.generation.load(Ordering::Acquire);
@@ -298,39 +301,39 @@ impl ProducerSeat {
     }
 }
 
-/// How a producer that leaves counts.
+/// How a producer is counted when it detaches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Leaving {
     /// As finished, unless a panic drops it.
     AsDropped,
-    /// The stream is complete: a panic takes nothing away from it any more.
+    /// As finished, even if a panic drops it.
     Finished,
-    /// As died: something of the stream is missing.
+    /// As died: part of the stream is missing.
     Aborted,
 }
 
-/// What a producer knows about the consumer.
+/// The state of the consumer, for a producer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ConsumerFate {
-    /// None was here since this producer attached.
+    /// None was attached since this producer attached.
     NotMet,
     Present,
-    /// One was here, and no other took its place.
+    /// One was attached, and no other has followed.
     Gone,
-    /// It said that it takes nothing more.
+    /// It has closed the ring.
     Closed,
 }
 
 impl Drop for ProducerSeat {
     fn drop(&mut self) {
         if self.ring.is_forked() {
-            return; // the seat is the parent's
+            return; // the slot is the parent's
         }
         let page_done = |page: &ProducerPage| {
             page.wait_word.store(0, Ordering::Relaxed);
-            // A panic is no clean end: what was to come after it is missing. The word is the only difference between
-            // those that finished and those that died, so whoever aborts leaves it alone: wherever that is killed, it
-            // has died once.
+            // A panic is not a regular end: the rest of the stream is missing. The `finished` word is the only
+            // difference between producers that finished and those that died, so an aborting producer does not write
+            // it: wherever it is killed, it counts as died once.
             let has_finished = match self.leaving {
                 Leaving::AsDropped => !self.mark.is_interrupted(),
                 Leaving::Finished => true,
@@ -344,24 +347,24 @@ impl Drop for ProducerSeat {
         self.with_page(page_done);
         let _ = self.ring.check();
         holder::unregister(&self.ring, Seat::Producer { lane: self.lane });
-        // A removed ring has no seat to give up, and nobody to tell.
+        // In a removed ring there is no slot to give up, and no peer to wake.
         let _ = self.ring.guard.leave(Seat::Producer { lane: self.lane });
         self.ring.object.leave();
     }
 }
 
-/// The producers up to an end of the stream, since the ring was made: numbers modulo 2^32, because both are one word of
-/// the consumer page. Stored with one store: killed before it, all of the end is due again.
+/// The producers up to an end of the stream, since the ring was made: numbers modulo 2^32, because both are in one word
+/// of the consumer page. Written with one store: if the consumer is killed before it, the whole end is due again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct StreamEnd {
-    /// How many had attached.
+    /// The number that had attached.
     pub(crate) attachments: u32,
-    /// How many of them did not finish.
+    /// The number that did not finish.
     pub(crate) died: u32,
 }
 
 impl StreamEnd {
-    /// When all of this many attachments have ended.
+    /// The end at which this many attachments have ended.
     pub(crate) fn new(attachments: u64, finished: u64) -> Self {
         Self {
             attachments: attachments as u32,
@@ -380,23 +383,23 @@ impl StreamEnd {
         u64::from(self.died) << 32 | u64::from(self.attachments)
     }
 
-    /// How many finished and how many died since an earlier end.
+    /// The numbers that finished and that died since an earlier end.
     pub(crate) fn since(self, earlier: Self) -> (u32, u32) {
         let attached = self.attachments.wrapping_sub(earlier.attachments);
-        // No more than attached: the words are input.
+        // Not more than attached: the words are input.
         let died = self.died.wrapping_sub(earlier.died).min(attached);
         (attached - died, died)
     }
 }
 
-/// The consumer's role. Dropping it is a detach without a word; producers see a broken pipe.
+/// The consumer's role. Dropping it detaches without closing the ring; producers get a broken pipe.
 pub(crate) struct ConsumerSeat {
     ring: SharedRing,
     generation: u64,
 }
 
 impl ConsumerSeat {
-    /// Takes the role and finds where each lane was released last. Lanes whose control words are
+    /// Takes the role and loads the released position of each lane. Lanes whose control words are
     /// impossible are reported and skipped.
     #[allow(clippy::type_complexity)] // three things that belong to this moment only
     pub(crate) fn take(
@@ -455,15 +458,17 @@ impl ConsumerSeat {
             }
         }
         ring.check().map_err(attach_error)?;
-        // Tokens for predecessors; nobody has posted for us yet, we have not announced a sleep.
+        // Tokens for predecessors; no token is for this consumer yet, because it has not announced
+        // a sleep.
         ring.guard
             .drain(WakeTarget::Consumer)
             .map_err(attach_error)?;
         Ok((seat, lanes, damaged))
     }
 
-    /// Who has the seat; `None` if it came free or changed hands while we asked. (Whoever finds it free is
-    /// the last one who asked for it, and would be taken for its holder.)
+    /// The holder of the slot; `None` if it became free or changed hands during the check. (A process that
+    /// finds the slot free would itself be the last process that used the semaphore, and be taken for the
+    /// holder.)
     fn holder(ring: &SharedRing) -> Result<Option<u32>, AttachError> {
         let look = || -> Result<u32, GuardError> {
             let known = ring.guard.last_holder(Seat::Consumer)?;
@@ -487,23 +492,25 @@ impl ConsumerSeat {
         self.ring.view.consumer()
     }
 
-    /// Tells the producers that this consumer has every CPU go through a barrier before it sleeps.
+    /// Stores for the producers that this consumer makes every CPU execute a barrier before it
+    /// sleeps.
     pub(crate) fn can_barrier(&self) {
         let generation = self.generation;
         self.page().barrier.store(generation, Ordering::Release);
     }
 
-    /// Tells the producers that no barrier comes from this consumer any more.
+    /// Stores for the producers that this consumer makes no more barriers.
     pub(crate) fn cannot_barrier(&self) {
         self.page().barrier.store(0, Ordering::Release);
     }
 
-    /// Sum of the lanes' generations: how many producers ever attached. Grows with each of them.
+    /// Sum of the lanes' generations: the number of producers that ever attached. Grows with each
+    /// of them.
     pub(crate) fn attachments(&self) -> u64 {
         attachments(&self.ring)
     }
 
-    /// How many of them left on purpose. Exact while none is attached.
+    /// The number of producers that finished. Exact while none is attached.
     pub(crate) fn finished(&self) -> u64 {
         (0..self.ring.lanes())
             .map(|lane| {
@@ -522,16 +529,16 @@ impl ConsumerSeat {
         StreamEnd::of_word(self.page().end_of_stream.load(Ordering::Relaxed))
     }
 
-    /// Notes that this end of the stream was delivered.
+    /// Records that this end of the stream was delivered.
     pub(crate) fn note_end(&self, end: StreamEnd) {
         self.page()
             .end_of_stream
             .store(end.word(), Ordering::Relaxed);
     }
 
-    /// Says that nothing more is taken, and wakes every producer that waits for room.
+    /// Closes the ring, and wakes every producer that waits for room.
     pub(crate) fn close(&self) -> Result<(), GuardError> {
-        // Who attaches later is not refused: what it sends waits for the next consumer.
+        // A producer that attaches later is not refused: its messages wait for the next consumer.
         self.page()
             .refused
             .store(self.attachments(), Ordering::Relaxed);
@@ -544,13 +551,14 @@ impl ConsumerSeat {
 impl Drop for ConsumerSeat {
     fn drop(&mut self) {
         if self.ring.is_forked() {
-            return; // the seat is the parent's
+            return; // the slot is the parent's
         }
         self.page().wait_word.store(0, Ordering::Relaxed);
         if self.page().flags.load(Ordering::Relaxed) == CONSUMER_CLOSED {
             self.page().flags.store(CONSUMER_LEFT, Ordering::Release);
         }
-        // Before the seat is given up: the producers are to learn that it is the ring that is gone.
+        // Before the slot is given up: if the ring is gone, the producers must see that, not a
+        // broken pipe.
         let _ = self.ring.check();
         holder::unregister(&self.ring, Seat::Consumer);
         let _ = self.ring.guard.leave(Seat::Consumer);
@@ -558,7 +566,7 @@ impl Drop for ConsumerSeat {
     }
 }
 
-/// Sum of the lanes' generations: how many producers ever attached.
+/// Sum of the lanes' generations: the number of producers that ever attached.
 pub(super) fn attachments(ring: &RingCore) -> u64 {
     (0..ring.lanes())
         .map(|lane| {
@@ -571,15 +579,16 @@ pub(super) fn attachments(ring: &RingCore) -> u64 {
         .fold(0, u64::wrapping_add)
 }
 
-/// The generation of a lane's present (or last) holder, if what it sent includes this position, at which
-/// a message was found.
+/// The generation of a lane's present (or last) holder, if its records include this position, at which a
+/// message was found.
 pub(crate) fn generation_at(lane: &LaneView, position: Position) -> Option<u64> {
     if lane.is_forked() {
         return None;
     }
     let page = lane.producer();
-    // `settle` stores where a holder begins, then its generation, before it publishes: what we saw
-    // published has its generation, or a later one, here; and a later one begins ahead of it.
+    // `settle` stores a holder's start position, then its generation, before the holder publishes:
+    // so a message that was found has its generation, or a later one, here; and a later generation
+    // starts after the message.
     for _ in 0..4 {
         let generation = page.generation.load(Ordering::Acquire);
         let start = Position::new(page.generation_start.load(Ordering::Acquire));

@@ -1,14 +1,14 @@
-//! Removing by force what lies in the place of a ring and can't be opened as one: its superblock is damaged, it was
-//! truncated, or never finished.
+//! Removing by force an object in the place of a ring that can't be opened as one: its superblock is damaged, it
+//! was truncated, or never finished.
 //!
 //! Only under a ring's name, only a regular file or a segment that the caller owns, of at least a superblock's length,
 //! which begins with the magic or has the size of a ring. (A `file:` can be any path: there only the magic counts.) A
-//! ring of another format version is no damaged one: its checksum is right.
+//! ring of another format version does not count as damaged: its checksum is right.
 //!
-//! The guard goes with it where it can be told: a set that says of itself that it belongs to the segment's key; one
-//! of which key, id, check value, owner and home are those that the damaged bytes still name, unless another ring
-//! names it, too (the bytes may be a copy of that one); pipes whose directory
-//! bears the inode of the file or the id of the segment.
+//! The guard is removed too if it can be identified: a set marked as belonging to the segment's key; a set with the
+//! key, id, check value, owner and place that the damaged bytes still name, unless another ring names it, too (the
+//! bytes may be a copy of that ring); a directory of pipes with the inode of the file or the id of the segment in
+//! its name.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,7 +30,8 @@ use crate::memory::{self, Access, Address, MemoryError, Object, Place};
 use crate::os::sysv::{Key, SemSet};
 use crate::os::{process, sandbox};
 
-/// Removes it, and says what it was taken for. `why` it could not be opened is the error if it is not to be removed.
+/// Removes the object, and returns what it was taken for. `why`, the reason why it could not be opened, is the error
+/// if it must not be removed.
 pub(super) fn remove(address: &Address, why: OpenError) -> Result<String, RemoveError> {
     let Ok(place) = address.place() else {
         return Err(why.into());
@@ -51,7 +52,7 @@ pub(super) fn remove(address: &Address, why: OpenError) -> Result<String, Remove
     object
         .unlink()
         .map_err(|error| unlink_error(&address.to_string(), error))?;
-    // Looked at now: the name of this one must not count.
+    // Checked now: the name of this ring must not count.
     let with_set = set.is_some_and(|(set, named)| {
         named.is_none_or(|(named, lanes)| no_ring_names(&named, lanes)) && set.destroy().is_ok()
     });
@@ -62,11 +63,11 @@ pub(super) fn remove(address: &Address, why: OpenError) -> Result<String, Remove
     } else if with_pipes {
         format!("{what}, with its pipes")
     } else {
-        format!("{what}; no semaphores or pipes could be told to be its own")
+        format!("{what}; its semaphores or pipes could not be identified")
     })
 }
 
-/// What the object is taken for, if it may be removed.
+/// A description of the object, if it may be removed.
 fn taken_for(address: &Address, place: &Place, object: &Object) -> Option<String> {
     let (head, len) = (object.head().ok()?, object.len().ok()?);
     let is_ours = object.ownership().ok()?.uid == process::effective_uid();
@@ -80,7 +81,7 @@ fn taken_for(address: &Address, place: &Place, object: &Object) -> Option<String
     }
     let damaged = |what: &str| Some(format!("a ring with a damaged superblock ({what})"));
     match Superblock::decode(&head) {
-        // Under a key lies the ring of another name: that one is sound.
+        // Under a key there can be the ring of another name, which is not damaged.
         Ok(found) if other_ring(address, Some(place), &found).is_some() => {
             let is_file = memory::sysv_key(place).is_none();
             is_file.then(|| format!("a copy of the ring {:?}, or that ring renamed", found.name))
@@ -103,8 +104,8 @@ fn taken_for(address: &Address, place: &Place, object: &Object) -> Option<String
     }
 }
 
-/// The semaphores that surely are the object's.
-/// For a POSIX ring also which set that is and for how many lanes: the ring may be a copy, and the set another one's.
+/// For a POSIX ring also which set that is and for how many lanes: the ring may be a copy, and the set may be the
+/// original's.
 fn set_of(
     place: &Place,
     object: &Object,
@@ -131,7 +132,8 @@ fn set_of(
     Some((owned(set, lanes)?, named))
 }
 
-/// The set under a System V key, if it says that it belongs to a ring there, and we own it.
+/// The set under a System V key, if it is marked as belonging to a ring there, and this user owns
+/// it.
 fn set_under(key: Key) -> Option<SemaphoreGuard> {
     if !sandbox::may_ask() {
         return None;
@@ -150,8 +152,8 @@ fn owned(set: SemSet, lanes: usize) -> Option<SemaphoreGuard> {
         .then_some(guard)
 }
 
-/// The directories of pipes that bear the object's mark and are ours. (The identity in their names may be what was
-/// damaged in the superblock.)
+/// The directories of pipes that bear the object's mark and belong to this user. (The identity in their names may
+/// be what was damaged in the superblock.)
 fn pipes_of(object: &Object) -> Vec<PathBuf> {
     let (Ok(folder), Ok(mark)) = (object.folder(), object.mark()) else {
         return Vec::new();
@@ -168,7 +170,7 @@ fn pipes_of(object: &Object) -> Vec<PathBuf> {
         .collect()
 }
 
-/// A creator under a System V key that was killed early leaves nothing but a set. One that is at work holds its lock.
+/// A creator under a System V key that was killed early leaves only a set. A creator that is at work holds its lock.
 fn remove_set_alone(place: &Place, why: OpenError) -> Result<String, RemoveError> {
     let set = memory::sysv_key(place)
         .filter(|&key| creation_ended(key, Duration::ZERO))

@@ -1,20 +1,21 @@
-//! Removing a ring by force: with its users attached, without its guard, and whatever others have set in the
-//! guard or locked.
+//! Removing a ring by force: while processes are attached, without its guard, and in spite of flags and
+//! locks of other processes.
 //!
-//! The same steps as in [`remove`](super::remove), with users attached: removal flag, name, guard. Killed
-//! between name and guard, the users go on in a ring without a name until they leave. The other order would be
-//! worse: the flag goes with the guard, and without it the unlink could hit a new ring of the same name.
+//! The same steps as in [`remove`](super::remove), with users attached: removal flag, name, guard. If the
+//! remover is killed between name and guard, the users go on in a ring without a name until they detach. The
+//! other order would be worse: the flag goes with the guard, and without it the unlink could hit a new ring of
+//! the same name.
 //!
-//! # What stands in the way does so for a second
+//! # Obstacles delay a removal by a second
 //! A process that may write the ring can raise the removal flag, or any other semaphore, without SEM_UNDO, or
-//! hold any of the locks for as long as it lives. The kernel does not undo that, and nothing tells it from a
-//! remover that is stopped. So after [`PATIENCE`] the removal goes on regardless: to remove a ring is the right
-//! of its owner and of root, and theirs only ([`Guard::may_destroy`](crate::guard::Guard::may_destroy) is asked
-//! first). What can go wrong then: two removers, of which one was stopped for a second between its look at the
-//! name and its unlink, and between the two a new ring of the same name: that one goes, too.
+//! hold any of the locks as long as it lives. The kernel does not undo that, and it can't be distinguished from
+//! a stopped remover. So after [`PATIENCE`] the removal goes on regardless: only the owner of a ring and root
+//! have the right to remove it ([`Guard::may_destroy`](crate::guard::Guard::may_destroy) is checked first). One
+//! thing can go wrong then: if another remover was stopped for a second between its look at the name and its
+//! unlink, and a new ring of the same name was made in between, the new ring loses its name, too.
 //!
-//! A process that may only read the ring is in nobody's way: what is asked is whether there is a lock that
-//! takes the permission to write.
+//! A process that may only read the ring can't delay a removal: only locks that need write permission
+//! count.
 
 use std::time::Instant;
 
@@ -30,7 +31,7 @@ use crate::memory::{Access, Address, Object};
 use crate::os::clock;
 use crate::sync::yield_now;
 
-/// Removes the ring at an address, whoever is attached.
+/// Removes the ring at an address, even if processes are attached.
 pub(crate) fn force_remove(address: &Address) -> Result<RemoveOutcome, RemoveError> {
     let removed = remove_what_is_there(address);
     sweep_if_gone(address, &removed);
@@ -43,12 +44,12 @@ fn remove_what_is_there(address: &Address) -> Result<RemoveOutcome, RemoveError>
     let mut overtaken = false;
     loop {
         let removed = match open(address, Access::ReadWrite) {
-            // The one that was to go is gone; a new one is not meant.
+            // The ring to be removed is gone; a new one must stay.
             Ok(_) | Err(OpenError::NotFound { .. }) if overtaken => {
                 return Ok(RemoveOutcome::Removed);
             }
             Ok(ring) => remove_open(&ring, end)?,
-            // Nothing but the name is left, or its guard can't be made anew here: no reason to keep it.
+            // Only the name is left, or a new guard can't be made here: no reason to keep it.
             Err(OpenError::GuardMissing { .. } | OpenError::MemoryLimit { .. }) => {
                 remove_without_guard(address, &name, end)?
             }
@@ -72,43 +73,43 @@ fn remove_what_is_there(address: &Address) -> Result<RemoveOutcome, RemoveError>
     }
 }
 
-/// What came of a removal that depends on what is found.
+/// The result of a removal that is subject to conditions.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum RemoveOutcome {
-    /// The ring is gone, with its guard.
+    /// The ring was removed, with its guard.
     Removed,
-    /// The ring stays: a process is attached, or is attaching. A removal by force never ends so.
+    /// The ring stays: a process is attached, or is attaching. Not returned by a removal by force.
     InUse,
-    /// The ring stays: a message is unread. A removal by force never ends so.
+    /// The ring stays: a message is unread. Not returned by a removal by force.
     Unread,
-    /// Something that can't be opened as a ring any more.
+    /// An object that can't be opened as a ring any more was removed.
     RemovedDamaged {
-        /// What it was taken for, and whether semaphores or pipes went with it.
+        /// A description of the object, and whether semaphores or pipes were removed with it.
         what: String,
     },
 }
 
 impl RemoveOutcome {
-    /// True if nothing is there any more.
+    /// True if the object is gone.
     #[must_use]
     pub fn is_removed(&self) -> bool {
         matches!(self, Self::Removed | Self::RemovedDamaged { .. })
     }
 }
 
-/// What came of one attempt.
+/// The result of one attempt.
 enum Forced {
     Removed,
-    /// Somebody else took the guard: together with the name, or without it (ipcrm).
+    /// Another process removed the guard: together with the name, or without it (ipcrm).
     Overtaken,
-    /// The ring has another guard by now.
+    /// The ring has a new guard by now.
     Changed,
 }
 
 fn remove_open(ring: &RingCore, end: Instant) -> Result<Forced, RemoveError> {
     let refused = |error| guard_error(ring, error);
-    // Asked first: who may not remove the ring must not keep others from attaching, either.
+    // Checked first: a process that may not remove the ring must not prevent attaching, either.
     ring.guard.may_destroy().map_err(refused)?;
     let left = end.saturating_duration_since(clock::now());
     let begun = match ring.guard.begin_forced_removal(left) {
@@ -120,7 +121,7 @@ fn remove_open(ring: &RingCore, end: Instant) -> Result<Forced, RemoveError> {
         Err(GuardError::Removed) => return Ok(Forced::Overtaken),
         Err(error) => return Err(refused(error)),
     }
-    // A removal flag in semaphores that are not the ring's any more would keep nobody away.
+    // A removal flag in semaphores that are not the ring's any more would have no effect.
     let member = Membership::enter(ring, end);
     let removed = if member.is_err() && !has_newest_guard(ring) {
         let over = clock::now() >= end;
@@ -130,7 +131,7 @@ fn remove_open(ring: &RingCore, end: Instant) -> Result<Forced, RemoveError> {
             Ok(Forced::Changed)
         }
     } else {
-        // Somebody who may write the file and holds its lock for longer than a second does not count.
+        // A process that holds the file's lock for longer than a second is ignored.
         take_away(ring).map(|()| Forced::Removed)
     };
     if !matches!(removed, Ok(Forced::Removed)) {
@@ -155,8 +156,8 @@ fn remove_without_guard(
     let object =
         Object::open(&place, Access::ReadWrite).map_err(|error| memory_error(name, error))?;
     let superblock = read_superblock(name, &object)?;
-    // Without a removal flag: two who remove the ring at once could each take away what a creator after the
-    // other one has just put there.
+    // Without a removal flag: two removers at once could each remove what a creator has made after the
+    // other one.
     while !object
         .try_lock()
         .map_err(|error| memory_error(name, error))?
@@ -164,7 +165,7 @@ fn remove_without_guard(
     {
         yield_now();
     }
-    // Another remover and a creator may have been here since we looked.
+    // Another remover and a creator may have been here since the last check.
     let here = superblock
         .as_ref()
         .map(|superblock| find_guard(&object, superblock));
@@ -173,7 +174,8 @@ fn remove_without_guard(
     }
     let changed = superblock.and_then(|superblock| find_changed_set(&object, &superblock));
     object.unlink().map_err(|error| unlink_error(name, error))?;
-    // Somebody who could write the ring has made its semaphores look like another's.
+    // A process that may write the ring has changed its semaphores so that they look like another
+    // ring's.
     if let Some(guard) = changed {
         let _ = guard.destroy();
     }

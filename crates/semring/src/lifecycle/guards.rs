@@ -1,4 +1,4 @@
-//! Which guard a ring gets, and where it is found: a semaphore set, or pipes.
+//! The choice of a ring's guard, and finding it: a semaphore set, or pipes.
 //!
 //! The pipes of a ring are in a directory beside it (in `/dev/shm` where the ring is no file), named after
 //! the ring's identity and its inode: a copied file does not find its original's.
@@ -17,14 +17,14 @@ use crate::memory::{Address, NewObject, Object, Ownership, POSIX_DIRECTORY, Plac
 use crate::os::sysv::Key;
 use crate::os::{errno, process, sandbox};
 
-/// Which guard a new ring is to get.
+/// The guard of a new ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum GuardChoice {
     /// Semaphores; pipes where semaphores can't work: no System V IPC, its limits exhausted or too low, a
-    /// sandbox that forbids it or does not undo for the dead.
+    /// sandbox that forbids it or does not apply SEM_UNDO.
     ///
-    /// The environment variable `SEMRING_GUARD` (`semaphore`, `pipe` or `auto`) says otherwise for a whole
-    /// process, where its programs leave the choice.
+    /// For programs that leave the choice at `Auto`, the environment variable `SEMRING_GUARD`
+    /// (`semaphore`, `pipe` or `auto`) overrides it.
     #[default]
     Auto,
     /// A System V semaphore set, or an error.
@@ -43,7 +43,7 @@ impl From<GuardKind> for GuardChoice {
 }
 
 impl GuardChoice {
-    /// What [`Auto`](Self::Auto) means in this process: what the environment variable SEMRING_GUARD says.
+    /// Resolves [`Auto`](Self::Auto) for this process by the environment variable SEMRING_GUARD.
     pub(super) fn resolve(self) -> Result<Self, String> {
         let Some(said) = (self == Self::Auto)
             .then(|| std::env::var_os("SEMRING_GUARD"))
@@ -59,7 +59,7 @@ impl GuardChoice {
         }
     }
 
-    /// The guard that an existing ring must have; nothing if any will do.
+    /// The guard that an existing ring must have; `None` if it may have either.
     pub(crate) const fn kind(self) -> Option<GuardKind> {
         match self {
             Self::Auto => None,
@@ -100,7 +100,7 @@ pub(super) fn inode_of(directory: &Path) -> Option<u64> {
     u64::from_str_radix(mark_of(directory)?.strip_prefix('f')?, 16).ok()
 }
 
-/// Where the pipes' directory says that its ring is; in a second line for people, what it is called, in a third the process
+/// The text in the pipes' directory: the place of its ring, in a second line its name (for people), in a third the process
 /// that made it.
 fn home_text(place: &Place, name: &str) -> String {
     let home = match place {
@@ -116,8 +116,8 @@ fn home_text(place: &Place, name: &str) -> String {
     format!("{home}\n{name}\n{maker}\n")
 }
 
-/// The place that such a text means; `None` if the ring has none that could be looked at from here. Anybody can
-/// have written it.
+/// The place in such a text; `None` if the ring has no place that could be checked from here. Any process can
+/// have written the text.
 pub(super) fn place_of(home: &str) -> Option<Place> {
     match home.lines().next()?.split_once(' ')? {
         ("posix", path) => {
@@ -135,14 +135,15 @@ pub(super) fn place_of(home: &str) -> Option<Place> {
     }
 }
 
-/// The guard of a ring that is being made, its creation lock held. Dropped unfinished it is taken away.
+/// The guard of a ring that is being made, with its creation lock held. If it is dropped unfinished, it
+/// is removed.
 pub(super) enum NewGuard {
     Set(NewSet),
     Pipes(NewPipes),
 }
 
 impl NewGuard {
-    /// Pipes for a ring that has its memory, and no name yet.
+    /// Pipes for a ring that has its memory, but no name yet.
     pub(super) fn pipes(
         name: &str,
         place: &Place,
@@ -173,7 +174,7 @@ impl NewGuard {
         }
     }
 
-    /// Gives it to the memory's owner, and says what the superblock is to name.
+    /// Gives it to the memory's owner, and returns the identity for the superblock.
     pub(super) fn identify(
         &self,
         place: &Place,
@@ -189,7 +190,8 @@ impl NewGuard {
         }
     }
 
-    /// The ring has its name: gives the lock back. If the ring goes with its users, we are the first.
+    /// The ring has its name: gives the lock back. If the ring ends with its users, this process is
+    /// the first.
     pub(super) fn finish(self, goes_with_its_users: bool) -> Result<Box<dyn Guard>, GuardError> {
         match self {
             Self::Set(set) if goes_with_its_users => Ok(Box::new(set.finish_held()?)),
@@ -199,7 +201,7 @@ impl NewGuard {
     }
 }
 
-/// The guard that the superblock names, if it is this ring's.
+/// The guard named by the superblock, if it is this ring's.
 pub(super) fn find_guard(
     object: &Object,
     superblock: &Superblock,
@@ -210,7 +212,7 @@ pub(super) fn find_guard(
     }
 }
 
-/// The directory of the pipes of a ring that is there.
+/// The directory of the pipes of an existing ring.
 pub(super) fn pipes_of(object: &Object, uuid: &[u8; 16]) -> Result<PathBuf, Mismatch> {
     let mark = object.mark().map_err(failed)?;
     Ok(directory(&object.folder().map_err(failed)?, uuid, &mark))
@@ -249,7 +251,8 @@ fn find_pipes(object: &Object, superblock: &Superblock) -> Result<PipeGuard, Mis
     })
 }
 
-/// Makes the pipes of a ring anew whose memory has outlived them. Nobody else does so at the same time.
+/// Makes new pipes for a ring whose memory has outlived them. The caller ensures that no other process
+/// does so.
 pub(super) fn renew_pipes(
     object: &Object,
     superblock: &Superblock,
@@ -283,7 +286,7 @@ pub(super) fn renew_pipes(
     let maker = process::id();
     let home = format!("{kind}\n{name}\n{maker}\n");
     let new = NewPipes::create(Some(&path), superblock.geometry.lanes(), owner, &home)?;
-    // The file's lock keeps everybody away until its opener counts as a user.
+    // The file's lock excludes all others until its opener counts as a user.
     let guard = new.finish(false).map_err(|_| Trouble {
         call: "openat",
         source: std::io::ErrorKind::NotFound.into(),
@@ -298,8 +301,8 @@ fn find_set(object: &Object, superblock: &Superblock) -> Result<SemaphoreGuard, 
     Ok(guard)
 }
 
-/// The set with the key and the id that the superblock names, of the same owner, whatever its values are by now:
-/// those can be changed by any process that may write the ring. For a removal by force only.
+/// The set with the key and the id in the superblock, of the same owner, with any values: any process that may
+/// write the ring can change those. For a removal by force only.
 pub(super) fn find_changed_set(object: &Object, superblock: &Superblock) -> Option<SemaphoreGuard> {
     if superblock.guard != GuardKind::Semaphore {
         return None;
@@ -311,7 +314,7 @@ pub(super) fn find_changed_set(object: &Object, superblock: &Superblock) -> Opti
     Some(guard)
 }
 
-/// Refuses a set that can't be the ring's, by what the superblock says of it.
+/// Refuses a set that can't be the ring's, according to the superblock.
 fn may_be_here(object: &Object, superblock: &Superblock) -> Result<(), Mismatch> {
     if !sandbox::may_ask() {
         let (call, errno) = ("semget", errno::EPERM);
@@ -331,8 +334,8 @@ fn may_be_here(object: &Object, superblock: &Superblock) -> Result<(), Mismatch>
             return Err(Mismatch::Missing);
         }
     }
-    // Whoever writes a superblock must not lead others to the set of another ring: under a key it is that
-    // of the segment, elsewhere a random one of ours.
+    // A superblock must not lead other processes to the set of another ring: under a key the set must be
+    // that of the segment, elsewhere one with a random key of semring.
     let set = Key::new(superblock.set.key);
     let fits = match object.key() {
         Some(key) => set == key,
@@ -353,7 +356,7 @@ fn check_owner(
     let maker = superblock
         .record
         .map_or(superblock.creator_uid, |record| record.maker_uid);
-    // Whoever can read the superblock could make a set that looks like the ring's.
+    // A process that can read the superblock could make a set that looks like the ring's.
     if let Ok(owner) = object.ownership() {
         match guard.belongs_to(owner.uid, maker) {
             Ok(true) => {}

@@ -1,20 +1,20 @@
-//! Which processes hold the seats of a ring whose memory outlives its guard, in words of the ring: for the one case in
-//! which the lock on the file does not tell.
+//! Records, in words of the ring, of the processes that hold its roles, for rings whose memory outlives its guard:
+//! needed if the lock on the file is not conclusive.
 //!
-//! The holder of a seat has a shared lock on the file, and a process that makes the guard anew needs that lock alone. A
-//! process that may only read the file can hold a shared lock, too, for as long as it likes. Nothing tells the two
-//! kinds apart, so beside shared locks the words decide: a process with the number, the start time and the pid
-//! namespace that stand there, or with one that can't be seen from here, counts as alive.
+//! The holder of a role has a shared lock on the file, and a process that makes a new guard needs that lock
+//! exclusively. A process that may only read the file can hold a shared lock, too, for any time. The two can't be
+//! distinguished, so if there are shared locks the words decide: a recorded process (pid, start time, pid namespace)
+//! that exists, or whose namespace can't be seen from here, counts as alive.
 //!
 //! ```text
-//! holder of a seat                        maker of a guard, beside shared locks
+//! holder of a role                         maker of a guard, beside shared locks
 //!   pid, namespace, start time               a record that names no set
 //!   full fence                               full fence
-//!   is the guard still the newest one?       does anybody hold a seat?
-//!   no: gives the seat up                    no: makes the set, writes its record
+//!   is the guard still the newest one?       does any process hold a role?
+//!   no: gives the role up                    no: makes the set, writes its record
 //! ```
-//! One of the two sees the other. A maker that was overtaken by another one asks once more at the end, and takes its
-//! set back.
+//! One of the two sees the other. A maker that was overtaken by another one checks once more at the end, and removes
+//! its set again.
 
 use super::RingCore;
 use super::open::read_superblock;
@@ -23,7 +23,7 @@ use crate::layout::view::RingView;
 use crate::os::process::{self, Identity};
 use crate::sync::{AtomicU64, Ordering, fence};
 
-/// The words of one seat.
+/// The words of one role.
 struct Words<'a> {
     pid: &'a AtomicU64,
     namespace: &'a AtomicU64,
@@ -52,8 +52,8 @@ fn words(view: &RingView, seat: Seat, use_words: impl FnOnce(Words<'_>)) {
     }
 }
 
-/// Notes this process as the holder of a seat that it has just taken; false if the ring has got another guard since
-/// this one was opened. Then the seat is to be given up before anything else is written.
+/// Records this process as the holder of a role that it has just taken; false if the ring has a newer guard than
+/// the one that was opened. Then the role must be given up before anything else is written.
 pub(super) fn register(ring: &RingCore, seat: Seat) -> bool {
     if !ring.object.outlives_its_guard() {
         return true;
@@ -73,7 +73,7 @@ pub(super) fn register(ring: &RingCore, seat: Seat) -> bool {
     is_newest
 }
 
-/// Takes the note back, while the seat is still ours.
+/// Removes the record, while this process still holds the role.
 pub(super) fn unregister(ring: &RingCore, seat: Seat) {
     if ring.object.outlives_its_guard() {
         words(&ring.view, seat, |words| {
@@ -82,7 +82,7 @@ pub(super) fn unregister(ring: &RingCore, seat: Seat) {
     }
 }
 
-/// True if the ring names the guard that we have.
+/// True if the ring names this handle's guard.
 pub(super) fn has_newest_guard(ring: &RingCore) -> bool {
     let name = ring.address.to_string();
     let there = read_superblock(&name, &ring.object).ok().flatten();
@@ -91,7 +91,7 @@ pub(super) fn has_newest_guard(ring: &RingCore) -> bool {
     })
 }
 
-/// True unless all noted holders are surely gone.
+/// True unless all recorded holders are certainly gone.
 pub(super) fn is_any_alive(view: &RingView, lanes: usize) -> bool {
     let seats = (0..lanes).map(|lane| Seat::Producer { lane });
     std::iter::once(Seat::Consumer)

@@ -1,20 +1,21 @@
-//! Whether what lies at an address is the ring that the address means.
+//! Whether the object at an address is the ring that the address stands for.
 //!
 //! Names share places: two of them can have the same derived key, two files the same key of `ftok` (it holds
-//! 16 bits of the inode number), and a file can be copied. So a ring says what it was made as.
+//! 16 bits of the inode number), and a file can be copied. So a ring stores the address for which it was
+//! made.
 
 use crate::layout::superblock::Superblock;
 use crate::memory::{Address, Place, sysv_key};
 
-/// A ring that has the place of the one that an address means.
+/// Another ring in the place of the one that an address stands for.
 pub(super) struct OtherRing {
-    /// What it is.
+    /// Its description.
     pub(super) what: String,
-    /// What to do.
+    /// What the user can do.
     pub(super) instead: &'static str,
 }
 
-/// What lies at the address in place of the ring that it means; nothing if it is that ring.
+/// The ring at the address, if it is not the one that the address stands for.
 pub(super) fn other_ring(
     address: &Address,
     place: Option<&Place>,
@@ -22,7 +23,7 @@ pub(super) fn other_ring(
 ) -> Option<OtherRing> {
     let other = &found.name;
     let Some(key) = place.and_then(sysv_key) else {
-        // Used or removed, a copy would take the original's semaphores.
+        // If a copy were used or removed, that would use or remove the original's semaphores.
         let is_other = address.name_must_match() && *other != address.name();
         return is_other.then(|| OtherRing {
             what: format!("it is the ring {other:?}, copied or renamed"),
@@ -46,7 +47,7 @@ pub(super) fn other_ring(
             ", made for another file: the device and inode numbers of both end alike (ftok)",
             instead,
         )),
-        // Made by the number of its key, which says nothing about files.
+        // Made under the key as a number, which is independent of files.
         None if *other == Address::of_key(key).name() => None,
         None => Some(taken("", instead)),
     }

@@ -1,4 +1,4 @@
-//! Looking at a ring without taking part: mapped read-only, changing nothing.
+//! Inspecting a ring without a role: mapped read-only, changing nothing.
 
 use std::sync::Arc;
 
@@ -15,17 +15,18 @@ use crate::memory::address::Backend;
 use crate::memory::{self, Access, Address, MemoryError, Object};
 use crate::sync::Ordering;
 
-/// Whether anybody uses a ring.
+/// Whether a ring is in use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum RingState {
-    /// Nobody is attached.
+    /// No process is attached.
     Idle,
     /// A producer or the consumer is attached.
     Active,
-    /// Its semaphores are gone or in another IPC namespace: nobody here can use it.
+    /// Its semaphores are gone or in another IPC namespace: no process here can use it.
     GuardMissing,
-    /// Its semaphores are gone, and whoever opens it next makes them anew (rings of files and memfds).
+    /// Its semaphores are gone, and the next process that opens it makes new ones (rings of files and
+    /// memfds).
     GuardRenewable,
 }
 
@@ -44,8 +45,8 @@ impl std::fmt::Display for RingState {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LaneInfo {
-    /// The attached producer: its process id as this process sees it, or as itself does if it is in a
-    /// pid namespace that can't be seen from here.
+    /// The attached producer: its pid as seen by this process, or in the producer's own pid namespace
+    /// if that can't be seen from here.
     pub producer_pid: Option<u32>,
     /// Messages committed since the ring was made.
     pub sent_messages: u64,
@@ -55,18 +56,19 @@ pub struct LaneInfo {
     pub lost_messages: u64,
     /// Messages published and not released.
     pub unread_messages: u64,
-    /// Bytes published and not released, headers and pads included.
+    /// Bytes published and not released, including headers and padding.
     pub used_bytes: u64,
     /// Producers that attached so far.
     pub attached_producers: u64,
-    /// Producers that left on purpose.
+    /// Producers that finished their stream.
     pub finished_producers: u64,
-    /// Producers that ended without leaving: killed, crashed, or in a panic. What they meant to send
-    /// after their last message is missing. 0 for a ring whose semaphores are gone: nobody can tell.
+    /// Producers that ended without finishing: killed, crashed, or in a panic. Messages that they
+    /// would have sent later are missing. 0 for a ring without its semaphores, where this is
+    /// unknown.
     pub died_producers: u64,
     /// The producer sleeps until there is room.
     pub producer_sleeps: bool,
-    /// Where impossible bytes were found.
+    /// The position of impossible bytes, if any were found.
     pub corrupt_at: Option<Position>,
 }
 
@@ -82,7 +84,7 @@ pub struct RingInfo {
     pub backend: Backend,
     /// SPSC or MPSC.
     pub kind: RingKind,
-    /// How it is guarded.
+    /// The kind of guard.
     pub guard: GuardKind,
     /// The ring's own identity, 32 hexadecimal digits.
     pub uuid: String,
@@ -98,22 +100,23 @@ pub struct RingInfo {
     pub segment_bytes: u64,
     /// Each lane.
     pub lanes: Vec<LaneInfo>,
-    /// The attached consumer: its process id as this process sees it, or as itself does if it is in a
-    /// pid namespace that can't be seen from here.
+    /// The attached consumer: its pid as seen by this process, or in the consumer's own pid namespace
+    /// if that can't be seen from here.
     pub consumer_pid: Option<u32>,
     /// The consumer sleeps until there is a message.
     pub consumer_sleeps: bool,
-    /// The last consumer left on purpose, or takes nothing more.
+    /// The last consumer closed the ring.
     pub consumer_closed: bool,
-    /// It did, and no producer has come since: what is unread was refused, and nobody waits for it.
+    /// The last consumer closed the ring, and no producer has come since: the unread messages were
+    /// refused, and no producer waits for them.
     pub unread_refused: bool,
-    /// Whether anybody uses it.
+    /// Whether it is in use.
     pub state: RingState,
-    /// Made by a program because it was missing, so the last one out removes it.
+    /// Auto-removed: made by a program because it was missing, and removed by its last user.
     pub auto_remove: bool,
     /// When it was made, nanoseconds since 1970.
     pub created_ns: u64,
-    /// Who made it.
+    /// Process id of the creator.
     pub creator_pid: u32,
 }
 
@@ -127,18 +130,18 @@ impl RingInfo {
             .count()
     }
 
-    /// Producers that left on purpose since the ring was made.
+    /// Producers that finished their stream, since the ring was made.
     #[must_use]
     pub fn finished_producers(&self) -> u64 {
         self.sum(|lane| lane.finished_producers)
     }
 
-    /// Producers that ended without leaving, since the ring was made: killed, crashed, or in a panic.
-    /// What each of them committed was delivered or still will be; what it meant to send afterwards is
-    /// missing, so a stream during which this number grew may be truncated.
+    /// Producers that ended without finishing, since the ring was made: killed, crashed, or in a
+    /// panic. Their committed messages were delivered or will be; the rest of their streams is
+    /// missing. So if this number grew during a stream, the stream may be truncated.
     ///
-    /// Exact while no producer is attached, as at the end of a stream. One that just leaves may hide
-    /// another one's death for a moment.
+    /// Exact while no producer is attached, as at the end of a stream. While one producer detaches,
+    /// another one's death may not be counted for a moment.
     ///
     /// ```
     /// # let name = format!("doc-died-{}", std::process::id());
@@ -156,7 +159,7 @@ impl RingInfo {
         self.sum(|lane| lane.died_producers)
     }
 
-    /// Of words that anybody may have written: as far as they go.
+    /// The words may have any value: adds without overflow.
     fn sum(&self, field: fn(&LaneInfo) -> u64) -> u64 {
         self.lanes.iter().map(field).fold(0, u64::saturating_add)
     }
@@ -183,20 +186,20 @@ pub(super) fn uuid_digits(uuid: &[u8; 16]) -> String {
     uuid.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What lies between `released` and the end of a lane.
+/// The records between `released` and the end of a lane.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Unread {
     pub(crate) messages: u64,
     pub(crate) bytes: u64,
-    /// The walk ended at impossible bytes: more may lie behind them.
+    /// The walk ended at impossible bytes: more records may follow them.
     pub(crate) damaged: bool,
 }
 
-/// How much of a lane is copied at a time for looking, in bytes.
+/// Bytes of a lane that are copied at a time for inspection.
 const CHUNK: u64 = 64 << 10;
 
-/// Walks over what is published and not released: at most a capacity, whatever the bytes say. Where the
-/// view is a copy, it is brought up to date on the way.
+/// Walks over the records that are published and not released: at most a capacity, whatever the bytes
+/// are. If the view is a copy, it is updated on the way.
 pub(crate) fn unread(object: &Object, view: &RingView, geometry: Geometry, lane: usize) -> Unread {
     let capacity = geometry.capacity();
     let data = geometry.lane_data(lane);
@@ -240,8 +243,8 @@ pub(crate) fn unread(object: &Object, view: &RingView, geometry: Geometry, lane:
     unread
 }
 
-/// Who holds a seat: as we see the process; as it sees itself, if it is in a pid namespace that we can't
-/// look into.
+/// The holder of a role: its pid as seen by this process, or in its own pid namespace if that can't be
+/// seen from here.
 pub(super) fn pid_of(ring: &RingCore, seat: Seat) -> u32 {
     let said = || match seat {
         Seat::Consumer => ring.view.consumer().pid.load(Ordering::Relaxed) as u32,
@@ -253,11 +256,14 @@ pub(super) fn pid_of(ring: &RingCore, seat: Seat) -> u32 {
     seen.filter(|&pid| pid != 0).unwrap_or_else(said)
 }
 
-/// The memory of a ring, to be looked at: its control pages. What others could truncate is copied.
+/// The control pages of a ring, for inspection. Memory that other processes could truncate is
+/// copied.
 pub(super) fn look(object: &Object, geometry: Geometry) -> Result<RingView, MemoryError> {
     let segment = Arc::new(object.map_to_look(geometry.segment_bytes())?);
     object.look_at(&segment, 0, geometry.data_offset())?;
-    RingView::new(segment, geometry).ok_or(MemoryError::WrongType("shorter than it says"))
+    RingView::new(segment, geometry).ok_or(MemoryError::WrongType(
+        "shorter than its superblock requires",
+    ))
 }
 
 /// A ring that this process has open, at this moment.
@@ -270,8 +276,8 @@ pub(crate) fn observe(ring: &RingCore) -> Result<RingInfo, OpenError> {
     let taken = |seat| matches!(ring.guard.is_taken(seat), Ok(true));
     let (object, view) = (&ring.object, &ring.view);
     let page = view.consumer();
-    // Before the lanes: with a consumer that leaves meanwhile, what it had not read by then must not
-    // look as if it were left behind.
+    // Before the lanes: if a consumer detaches in the meantime, messages that it had not read by
+    // then must not look as if they were left behind.
     let consumer_pid = taken(Seat::Consumer).then(|| pid_of(ring, Seat::Consumer));
     let lanes: Vec<LaneInfo> = (0..ring.lanes())
         .map(|lane| {
@@ -305,10 +311,10 @@ pub(crate) fn observe(ring: &RingCore) -> Result<RingInfo, OpenError> {
     Ok(info)
 }
 
-/// How often a lane is looked at in the hope that nobody attaches or leaves meanwhile.
+/// How often a lane is read in the hope that no producer attaches or detaches in the meantime.
 const LOOKS: usize = 8;
 
-/// `is_taken` gives nothing where nobody can tell.
+/// `is_taken` returns `None` where this is unknown.
 fn lane_info(
     object: &Object,
     view: &RingView,
@@ -320,9 +326,10 @@ fn lane_info(
     let producer = lane_view.producer();
     let consumer = lane_view.consumer();
     // Attaching is: seat, generation; leaving is: finished, seat. With both counts the same before and
-    // after the look at the seat, a free one means that exactly `finished` of them left on purpose.
+    // after the look at the seat, a free slot means that exactly `finished` of them finished their
+    // stream.
     let counts = || {
-        // Of a copy that can't be brought up to date the old bytes have to do.
+        // If a copy can't be updated, its old bytes are used.
         let pages = geometry.consumer_page(lane) + PAGE - geometry.producer_page(lane);
         let _ = object.look_at(view.segment(), geometry.producer_page(lane), pages);
         let attached = producer.generation.load(Ordering::SeqCst);
@@ -363,7 +370,7 @@ fn lane_info(
     }
 }
 
-/// A ring of which there is only the memory. Who is attached nobody can tell; what lies in it can be seen.
+/// A ring without its guard. The attached processes are unknown; the unread messages can be counted.
 fn of_memory(
     address: &Address,
     superblock: &Superblock,
@@ -386,7 +393,7 @@ fn of_memory(
     })
 }
 
-/// What the superblock alone tells.
+/// The description from the superblock alone.
 fn outline(address: &Address, superblock: &Superblock, ownership: memory::Ownership) -> RingInfo {
     RingInfo {
         name: superblock.name.clone(),
@@ -432,27 +439,27 @@ pub(crate) fn inspect(address: &Address) -> Result<RingInfo, OpenError> {
     }
 }
 
-/// Every ring that this user may look at, POSIX first. What is no ring, or may not be read, is left
-/// out.
+/// All rings that this user may inspect, POSIX first. Objects that are not rings, or can't be read,
+/// are left out.
 pub(crate) fn list() -> Vec<RingInfo> {
     memory::places()
         .into_iter()
         .filter_map(|place| {
             let object = Object::open(&place, Access::ReadOnly).ok()?;
-            // Looking into a System V segment attaches it: leave those of others alone.
+            // Inspecting a System V segment attaches it: skip those of other programs.
             object
                 .len()
                 .ok()
                 .filter(|&len| super::open::plausible_length(len))?;
             let superblock = Superblock::decode(&*object.head().ok()?).ok()?;
             let address = Address::of_place(&place, &superblock.name);
-            // No ring of ours has a name that no address can have.
+            // No ring has a name that is not a valid address.
             address.is_valid().then(|| inspect(&address).ok())?
         })
         .collect()
 }
 
-/// Whether `membarrier(2)` is permitted, which lets a stream of messages run without a fence for each.
+/// Whether `membarrier(2)` is permitted, with which a stream of messages needs no fence for each.
 #[must_use]
 pub fn has_membarrier() -> bool {
     crate::os::barrier::is_available()

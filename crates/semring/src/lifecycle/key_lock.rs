@@ -7,10 +7,10 @@
 //! 3 the segment under the key               killed: likewise, and a segment that the file proves to be ours
 //! 4 the record is used up, the name goes    killed between: a file that proves nothing
 //! ```
-//! Anybody can make a file of this name. One counts only if it belongs to the user who made the segment,
-//! nobody else may write it, it has one name, and its record names this key. So a link to another file of
-//! that user proves nothing, nor does a link to an old lock: its record is used up. Only the owner (and root)
-//! can open the file, so nobody else can hold its lock.
+//! Any process can make a file of this name. One counts only if it belongs to the user who made the segment,
+//! no other user may write it, it has one name, and its record names this key. So a link to another file of
+//! that user proves nothing, nor does a link to an old lock: its record is marked as used. Only the owner
+//! (and root) can open the file, so no other user can hold its lock.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -24,10 +24,10 @@ use crate::os::fork::Private;
 use crate::os::lock::{Hold, hold_byte, would_be_refused};
 use crate::os::{clock, errno, file, process};
 
-/// What the names of these files begin with.
+/// The prefix of these files.
 pub(crate) const KEY_PREFIX: &str = ".semring-key-";
 
-/// Permission bits: others can't lock what they can't open.
+/// Permission bits: a user that can't open the file can't lock it.
 const MODE: u32 = 0o600;
 
 fn key_path(key: i32) -> PathBuf {
@@ -40,17 +40,18 @@ fn record(key: i32) -> String {
     format!("semring key {key:08x} ipc {namespace}\n")
 }
 
-/// What the record begins with once its creator is through: one byte, so there is no half of it.
+/// The first byte of the record once its creator has finished: one byte, so it can't be
+/// half-written.
 const USED: u8 = b'-';
 
-/// What a file of this name contains.
+/// The contents of a file of this name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Contents {
     /// The record of a creator for this key.
     Record,
-    /// The same of one who is through.
+    /// The record of a creator that has finished.
     Used,
-    /// Nothing: its creator was killed before it wrote, on a file system without unnamed files.
+    /// Empty: its creator was killed before it wrote, on a file system without unnamed files.
     Nothing,
     Other,
 }
@@ -67,8 +68,8 @@ fn contents(lock: &File, key: i32) -> Contents {
     }
 }
 
-/// True if this process may take the file away when nobody holds its lock. Root clears away for all; a file
-/// without a record is its owner's business.
+/// True if this process may remove the file when no process holds its lock. Root may do so for all users; a
+/// file without a record only its owner.
 fn is_ours(metadata: &Metadata, contents: Contents) -> bool {
     let us = process::effective_uid();
     match contents {
@@ -78,7 +79,7 @@ fn is_ours(metadata: &Metadata, contents: Contents) -> bool {
     }
 }
 
-/// A lock on a key, held. Dropped, it takes the file away.
+/// A lock on a key, held. When it is dropped, the file is removed.
 #[derive(Debug)]
 pub(crate) struct KeyLock {
     path: PathBuf,
@@ -86,7 +87,7 @@ pub(crate) struct KeyLock {
     stays: bool,
 }
 
-/// Why a file of this name is no lock of ours.
+/// Why a file of this name is not a valid lock.
 fn in_the_way(path: &Path) -> io::Error {
     let path = path.display();
     io::Error::new(
@@ -98,7 +99,7 @@ fn in_the_way(path: &Path) -> io::Error {
 }
 
 impl KeyLock {
-    /// Waits for others; `None` when the time is over.
+    /// Waits for other creators; `None` when the timeout has passed.
     pub(crate) fn take(key: i32, patience: Duration) -> Result<Option<Self>, Trouble> {
         let path = key_path(key);
         let end = clock::now() + patience;
@@ -118,7 +119,7 @@ impl KeyLock {
         }
     }
 
-    /// Takes the lock that a creator left who was killed; `None` if it is there no more, in use, or not ours.
+    /// Takes the lock left by a killed creator; `None` if it is gone, in use, or not semring's.
     pub(crate) fn of_the_dead(key: i32) -> Option<Self> {
         Self::take_over(&key_path(key), key).ok().flatten()
     }
@@ -163,7 +164,7 @@ impl KeyLock {
         }
     }
 
-    /// Takes the lock of a file that exists; `None` if somebody has it, or took the file away.
+    /// Takes the lock of an existing file; `None` if another process has it, or removed the file.
     fn take_over(path: &Path, key: i32) -> io::Result<Option<Self>> {
         let lock = match Private::open(|| file::open(path, true)) {
             Ok(lock) => lock,
@@ -171,7 +172,7 @@ impl KeyLock {
             Err(_) => return Err(in_the_way(path)),
         };
         let metadata = lock.file().metadata()?;
-        // Its holder took it away in between.
+        // Its holder removed it in the meantime.
         if metadata.nlink() == 0 {
             return Ok(None);
         }
@@ -199,7 +200,7 @@ impl KeyLock {
         }))
     }
 
-    /// True if a creator left the file who was killed. Changes nothing.
+    /// True if the file was left by a killed creator. Changes nothing.
     pub(crate) fn is_dead(key: i32) -> bool {
         let Ok(lock) = file::open(&key_path(key), false) else {
             return false;
@@ -210,8 +211,8 @@ impl KeyLock {
         ours && matches!(would_be_refused(&lock, 0, Hold::Shared), Ok(false))
     }
 
-    /// True if the file proves that a creator of ours who is this user made a segment that was made at
-    /// that time (in seconds since 1970), or is making it.
+    /// True if the file proves that a creator of this user (`maker`) made a segment at that time (in
+    /// seconds since 1970), or is making it.
     pub(crate) fn proves(key: i32, maker: u32, made: i64) -> bool {
         let path = key_path(key);
         match file::open(&path, false) {
@@ -219,7 +220,8 @@ impl KeyLock {
                 let fits = |of: Metadata| of.uid() == maker && is_alone(&of) && of.mtime() <= made;
                 lock.metadata().is_ok_and(fits) && contents(&lock, key) == Contents::Record
             }
-            // Only its owner can read it. For those who may only wait or give up, this is enough.
+            // Only its owner can read it. For other users, which may only wait or give up, this is
+            // enough.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 std::fs::symlink_metadata(&path)
                     .is_ok_and(|of| of.uid() == maker && is_alone(&of) && of.mtime() <= made)
@@ -228,18 +230,18 @@ impl KeyLock {
         }
     }
 
-    /// True if there is anything of this name.
+    /// True if there is any object of this name.
     pub(crate) fn exists(key: i32) -> bool {
         std::fs::symlink_metadata(key_path(key)).is_ok()
     }
 
-    /// Lets go of the lock, and leaves the file.
+    /// Releases the lock, and leaves the file.
     pub(crate) fn keep(mut self) {
         self.stays = true;
     }
 
-    /// Waits until no creator who is this user makes a ring with pipes under this key; false when the time
-    /// is over. Changes nothing.
+    /// Waits until no creator of this user makes a ring with pipes under this key; false when the timeout
+    /// has passed. Changes nothing.
     pub(crate) fn is_free(key: i32, maker: u32, patience: Duration) -> bool {
         let end = clock::now() + patience;
         let path = key_path(key);
@@ -250,7 +252,8 @@ impl KeyLock {
                         .is_ok_and(|of| of.uid() == maker && is_alone(&of))
                         && would_be_refused(&lock, 0, Hold::Shared).unwrap_or(false)
                 }
-                // Who can't open it can't see its lock: it goes when the creator is through.
+                // A user that can't open it can't see its lock: the file disappears when the
+                // creator has finished.
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                     std::fs::symlink_metadata(&path)
                         .is_ok_and(|of| of.uid() == maker && is_alone(&of))
@@ -265,16 +268,17 @@ impl KeyLock {
     }
 }
 
-/// A file that nobody but its owner may write, under one name.
+/// A file that only its owner may write, under one name.
 fn is_alone(metadata: &Metadata) -> bool {
     metadata.is_file() && metadata.nlink() == 1 && metadata.mode() & 0o022 == 0
 }
 
 impl Drop for KeyLock {
     fn drop(&mut self) {
-        // Still locked: nobody else takes it for theirs.
+        // Still locked: no other process takes it over.
         if !self.stays {
-            // First its record: a link to the file that somebody made proves nothing from here on.
+            // First its record: a link to the file that another process made proves nothing from
+            // now on.
             let _ = file::write_at(self.lock.file(), &[USED], 0);
             let _ = std::fs::remove_file(&self.path);
         }
@@ -286,7 +290,7 @@ mod tests {
     use super::*;
     use crate::os::testing::{Ended, in_child};
 
-    /// A key that no test beside this one has, and whose file goes at the end.
+    /// A key that no concurrent test has, and whose file is removed at the end.
     struct Fixture {
         key: i32,
         us: u32,
@@ -400,7 +404,7 @@ mod tests {
         std::fs::hard_link(of.path(), other.path()).unwrap();
         assert!(!of.proves() && !other.proves());
         drop(lock);
-        // The name that is left, put back in the place of the lock.
+        // The name that is left is put back in the place of the lock.
         std::fs::rename(other.path(), of.path()).unwrap();
         assert!(!of.proves(), "its record is used up");
         assert!(KeyLock::is_dead(of.key), "so it may go");

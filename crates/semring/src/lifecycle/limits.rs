@@ -1,11 +1,11 @@
-//! Limits of the system that are in the way of a new ring's semaphores.
+//! Limits of the system that prevent a new ring's semaphores.
 
 use super::Plan;
 use crate::error::CreateError;
 use crate::guard::semaphore::{count_for, operations_for};
 use crate::os::sysv;
 
-/// Refuses a ring that no consumer could attach to, with the limit that is in the way.
+/// Refuses a ring to which no consumer could attach, with the limit that prevents it.
 pub(super) fn check_limits(name: &str, plan: &Plan) -> Result<(), CreateError> {
     let Ok(limits) = sysv::limits::sem() else {
         return Ok(());
@@ -34,7 +34,7 @@ pub(super) fn check_limits(name: &str, plan: &Plan) -> Result<(), CreateError> {
     })
 }
 
-/// Which limit is in the way of one more set of so many semaphores.
+/// The limit that prevents one more set of this many semaphores.
 pub(super) fn no_room_for(count: u64) -> String {
     const RAISE: &str =
         "raise it (sysctl -w kernel.sem=…), or remove unused sets (ipcs -s, semring prune)";
@@ -57,6 +57,6 @@ pub(super) fn no_room_for(count: u64) -> String {
     )
 }
 
-/// What to do where sets can be made, and none of ours.
+/// The advice where sets can be made, but none for a ring.
 pub(super) const NO_KEY: &str = "every key that the semaphore set of a ring can have (0x5eed0000 to 0x5eedffff) is taken: \
                                  remove unused sets (ipcs -s, semring prune)";

@@ -1,5 +1,5 @@
-//! Who is attached: making, opening, attaching, detaching and removing, one transition a file, each
-//! with the windows in which a process may die and what the next one then finds.
+//! Making, opening, attaching, detaching and removing, one transition a file. Each file lists the
+//! points at which a process may die and what its successor then finds.
 
 mod attach;
 mod create;
@@ -48,13 +48,13 @@ use crate::layout::superblock::Superblock;
 use crate::layout::view::RingView;
 use crate::memory::{Address, Object, Pages};
 
-/// A ring that this process has open: everything that its handles share.
+/// A ring that this process has open: the state shared by all its handles.
 pub(crate) struct RingCore {
     pub(crate) address: Address,
     pub(crate) superblock: Superblock,
     pub(crate) view: RingView,
     pub(crate) guard: Box<dyn Guard>,
-    /// For taking the name away.
+    /// For removing the name.
     pub(crate) object: Object,
     /// True if this process made the ring just now.
     pub(crate) created: bool,
@@ -69,15 +69,14 @@ impl RingCore {
         self.view.segment().is_forked()
     }
 
-    /// True while the pages are those of the ring: not in a forked child, and not once somebody has taken
-    /// them away.
+    /// True while the pages are those of the ring: not in a forked child, and not after a truncation.
     #[inline(always)]
     pub(crate) fn is_intact(&self) -> bool {
         self.view.segment().is_intact()
     }
 
-    /// To be asked before anything is believed that may have been read of [torn](self::torn) pages: that
-    /// there is nothing, that nobody is there, that something is damaged.
+    /// To be called before using any result that may come from [truncated](self::torn) pages: that there
+    /// is no message, that no process is attached, that bytes are impossible.
     pub(crate) fn check(&self) -> Result<(), GuardError> {
         if self.view.segment().is_torn() {
             torn::tell(self);
@@ -91,14 +90,14 @@ impl RingCore {
     }
 }
 
-/// The ring for the process that we are: itself, or in a forked child, which has none of the parent's
-/// roles, a new handle to memory that has no name. Named memory a child opens by its name.
+/// The ring for the present process: itself, or in a forked child, which has none of the parent's
+/// roles, a new handle to memory that has no name. A child opens named memory by its name.
 pub(crate) fn adopt(ring: &SharedRing) -> Result<SharedRing, AttachError> {
     if !ring.is_forked() {
         return Ok(ring.clone());
     }
     let adopted = ring.object.adopt(ring.view.segment());
-    // What is missing now was removed, or its process has closed too much.
+    // Missing memory was removed, or the process has closed its descriptor.
     let Some((object, segment)) = adopted.map_err(|_| AttachError::Removed)? else {
         return Err(AttachError::Forked);
     };
@@ -128,21 +127,21 @@ pub(crate) fn adopt(ring: &SharedRing) -> Result<SharedRing, AttachError> {
     }))
 }
 
-/// What a new ring is to be.
+/// The properties of a new ring.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) kind: crate::layout::superblock::RingKind,
     pub(crate) geometry: crate::layout::Geometry,
-    /// Permission bits of segment and semaphores, umask or not.
+    /// Permission bits of segment and guard, independent of the umask.
     pub(crate) mode: u32,
-    /// Made because it was missing, not because somebody asked for it.
+    /// Auto-removed: made because it was missing.
     pub(crate) auto_remove: bool,
     /// The owner, if not the caller.
     pub(crate) uid: Option<u32>,
     /// The group, if not the usual one.
     pub(crate) gid: Option<u32>,
     pub(crate) pages: Pages,
-    /// Every page is to stay in memory while this process has the ring open.
+    /// Every page must stay in memory while this process has the ring open.
     pub(crate) locked: bool,
     pub(crate) guard: GuardChoice,
 }

@@ -1,5 +1,5 @@
-//! Opening a ring that exists. Whoever is killed here leaves no trace, unless the guard has to be
-//! [made anew](super::renew).
+//! Opening an existing ring. A process that is killed here leaves no trace, unless a [new
+//! guard](super::renew) has to be made.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::os::sysv::Key;
 /// How long to wait for a creator that is at work.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Opens the ring at an address, for use (or for looking only).
+/// Opens the ring at an address, for use or for inspection only.
 pub(crate) fn open(address: &Address, access: Access) -> Result<SharedRing, OpenError> {
     open_with(address, access, false)
 }
@@ -59,7 +59,7 @@ pub(crate) fn open_with(
     }
 }
 
-/// Opens the ring behind a descriptor that was received.
+/// Opens the ring of a descriptor that was received.
 pub(crate) fn open_received(file: std::fs::File) -> Result<SharedRing, OpenError> {
     let unnamed = "memfd:";
     loop {
@@ -72,7 +72,7 @@ pub(crate) fn open_received(file: std::fs::File) -> Result<SharedRing, OpenError
     }
 }
 
-/// Opens the ring in an object; `None` if the place has something else by now.
+/// Opens the ring in an object; `None` if the place holds another object by now.
 fn open_object(
     address: &Address,
     place: Option<&Place>,
@@ -83,7 +83,8 @@ fn open_object(
     let key = place.and_then(sysv_key);
     let mut superblock = match (read_superblock(&name, &object)?, key) {
         (Some(superblock), _) => superblock,
-        // A ring that is no segment has a name only when it is ready, so no creator will finish this.
+        // A ring that is not a segment has a name only when it is ready, so no creator will finish
+        // this.
         (None, None) => {
             return Err(OpenError::NotARing {
                 name,
@@ -106,7 +107,8 @@ fn open_object(
         return Err(OpenError::NotARing { name, what });
     }
     let found = find_guard(&object, &superblock);
-    // Pipes that were made anew since have the same name as before: only the record tells.
+    // Pipes that were made later have the same name as the old ones: only the record shows the
+    // difference.
     if found.is_ok() && superblock.guard == GuardKind::Pipe && object.outlives_its_guard() {
         let made = |superblock: &Superblock| superblock.record.map(|record| record.sequence);
         match read_superblock(&name, &object)? {
@@ -115,7 +117,7 @@ fn open_object(
         }
     }
     if let (Err(Mismatch::Missing | Mismatch::Other), Some(place)) = (&found, place) {
-        // A remover takes the name first and the set last: look whether the name is still there.
+        // A remover removes the name first and the set last: check whether the name is still there.
         if !still_there(place, &superblock) {
             return Ok(None);
         }
@@ -140,7 +142,7 @@ fn open_object(
     };
     if renewable && object.is_still_there() {
         guard.note_name(true);
-        // A remover may have taken the name, and have been killed, since we looked.
+        // A remover may have removed the name, and have been killed, since the check.
         if !object.is_still_there() {
             guard.note_name(false);
         }
@@ -148,7 +150,7 @@ fn open_object(
     if object.goes_with_its_users() && access == Access::ReadWrite {
         match guard.hold() {
             Ok(()) => {}
-            // Whoever had it open before was the last one until now, and took the guard away.
+            // The last user detached a moment ago, and removed the guard.
             Err(GuardError::Removed) => return Ok(None),
             Err(GuardError::Os { call, errno }) => {
                 return Err(OpenError::Os {
@@ -185,7 +187,7 @@ fn map(
         .map_err(|error| memory_error(name, error))?;
     RingView::new(Arc::new(segment), geometry).ok_or_else(|| OpenError::NotARing {
         name: name.to_owned(),
-        what: "it is shorter than it says".to_owned(),
+        what: "it is shorter than its superblock requires".to_owned(),
     })
 }
 
@@ -220,7 +222,7 @@ pub(super) fn read_superblock(
         Err(SuperblockError::Removed) if object.goes_with_its_users() => {
             return Err(OpenError::NotFound { name });
         }
-        // What has a name goes with it.
+        // An object that has a name is removed with it.
         Err(SuperblockError::Removed) => {
             return Err(not_a_ring("its superblock is damaged (state word)"));
         }
@@ -243,12 +245,12 @@ enum Creator {
     Finished,
     Gone,
     Slow,
-    /// There is none: the segment is not ours.
+    /// None: the segment is not semring's.
     Foreign(String),
     Hidden(MemoryError),
 }
 
-/// Waits until nobody holds the creation lock, then says whether a ring came of it.
+/// Waits until no process holds the creation lock, then returns whether a ring was made.
 fn wait_for_creator(key: Key) -> Creator {
     let Under::Unfinished(unfinished) = under(key) else {
         return came_of_it(key);
@@ -357,7 +359,7 @@ fn elsewhere(superblock: &Superblock) -> String {
     )
 }
 
-/// A ring whose set is not here, and somebody has a role by it.
+/// The error for a ring whose set is not here while a process holds a role through it.
 fn in_use_error(name: &str, superblock: &Superblock, mismatch: Mismatch) -> OpenError {
     let why = match mismatch {
         Mismatch::Elsewhere => elsewhere(superblock),

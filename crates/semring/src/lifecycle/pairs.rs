@@ -1,5 +1,5 @@
-//! How the two rings of a pair are called: `NAME.up`, and `NAME.down-` with the first sixteen digits of the first
-//! one's uuid. A pair is one thing: what lists, prunes or removes one ring of it has to know the other.
+//! The names of the two rings of a pair: `NAME.up`, and `NAME.down-` with the first sixteen digits of the first
+//! one's uuid. A pair is a unit: code that lists, prunes or removes one ring of it needs the other.
 
 use super::identity::other_ring;
 use super::{inspect, uuid_text};
@@ -49,7 +49,7 @@ pub(super) fn superblock_at(address: &Address) -> Option<Superblock> {
         .then_some(found)
 }
 
-/// The first ring of the pair that the ring at this address is the second of.
+/// The first ring of the pair whose second ring is at this address.
 pub(super) fn first_of(down: &Address) -> Option<Address> {
     let (pair, digits) = pair_of_down(down)?;
     let up: Address = up_name(&pair).parse().ok()?;
@@ -57,8 +57,8 @@ pub(super) fn first_of(down: &Address) -> Option<Address> {
     uuid_text(&found).starts_with(&digits).then_some(up)
 }
 
-/// The address of the pair that is meant by an address: by its own name, or by that of one of its rings. Nothing if
-/// there is no such pair, or another ring at the address.
+/// The address of the pair for an address: the pair's own name, or the name of one of its rings. `None` if there is
+/// no such pair, or another ring at the address.
 pub(crate) fn pair_at(address: &Address) -> Option<Address> {
     if let Some(up) = first_of(address) {
         return pair_of_up(&up);
@@ -74,7 +74,7 @@ pub(crate) fn pair_at(address: &Address) -> Option<Address> {
     ) {
         return None;
     }
-    // The rings of a pair have names that are text.
+    // The rings of a pair have names in UTF-8.
     address.to_text()?;
     let up: Address = up_name(address).parse().ok()?;
     superblock_at(&up).map(|_| address.clone())

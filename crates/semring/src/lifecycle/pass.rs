@@ -9,7 +9,7 @@ use crate::error::OpenError;
 use crate::memory::MemoryError;
 use crate::os::{file, socket};
 
-/// A descriptor that programs started from here inherit.
+/// A descriptor that is inherited by programs started from here.
 pub(crate) fn inheritable(ring: &RingCore) -> io::Result<OwnedFd> {
     let descriptor = descriptor(ring)?;
     file::inheritable(descriptor.as_fd()).map(OwnedFd::from)
@@ -20,7 +20,7 @@ pub(crate) fn send(ring: &RingCore, to: &UnixStream) -> io::Result<()> {
     socket::send_descriptor(to, descriptor(ring)?.as_fd())
 }
 
-/// Receives a descriptor, and opens the ring behind it.
+/// Receives a descriptor, and opens its ring.
 pub(crate) fn receive(from: &UnixStream) -> Result<SharedRing, OpenError> {
     let received = socket::receive_descriptor(from).map_err(|source| OpenError::Os {
         name: "memfd:".to_owned(),
@@ -30,7 +30,7 @@ pub(crate) fn receive(from: &UnixStream) -> Result<SharedRing, OpenError> {
     super::open_received(received)
 }
 
-/// A descriptor for others, which programs started from here do not inherit.
+/// A descriptor to be passed on, not inherited by programs started from here.
 pub(crate) fn descriptor(ring: &RingCore) -> io::Result<OwnedFd> {
     match ring.object.descriptor() {
         Ok(Some(descriptor)) => Ok(descriptor),

@@ -1,16 +1,16 @@
-//! Removing a ring: at the end of its stream, when nobody uses it, or by force.
+//! Removing a ring: at the end of its stream, when no process uses it, or by force.
 //!
 //! ```text
-//! 1 semop: nobody attached, tombstone T up   killed: the kernel takes T down, the ring is as before
+//! 1 semop: none attached, removal flag T up   killed: the kernel lowers T, the ring is as before
 //! 2 a complete look for unread messages
-//! 3 the name goes                            killed: a set without a name; lock free, no seat taken:
-//! 4 the set goes: everybody gets EIDRM         the next creator under a System V key, or a prune,
+//! 3 the name goes                            killed: a set without a name; lock free, no slot taken:
+//! 4 the set goes: all users get EIDRM           the next creator under a System V key, or a prune,
 //!                                              removes it
 //! ```
 //! A removal by force is in [`force`](super::force).
 //!
-//! Without the look in 2, what a late producer sent between the consumer's end-of-stream and T would
-//! go with the ring.
+//! Without the look in 2, messages that a late producer sent between the consumer's end of stream
+//! and T would be lost with the ring.
 
 use std::time::{Duration, Instant};
 
@@ -27,11 +27,11 @@ use crate::memory::{Access, Address, MemoryError, Place};
 use crate::os::clock;
 use crate::sync::Ordering;
 
-/// How long another remover may take before we call the ring used.
+/// How long another remover may take before this one reports the ring as in use.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Removes the ring if nobody is attached (but the caller, if it is the consumer) and `may_go` holds
-/// once nobody can attach any more.
+/// Removes the ring if no process is attached (except the caller, if it is the consumer) and
+/// `may_go` is true once no process can attach any more.
 pub(crate) fn remove_idle(
     ring: &RingCore,
     as_consumer: bool,
@@ -40,9 +40,9 @@ pub(crate) fn remove_idle(
     match ring.guard.begin_removal(as_consumer) {
         Ok(true) => {}
         Ok(false) => return Ok(RemoveOutcome::InUse),
-        // The name goes first: with it still there, only the semaphores were removed.
+        // A removal removes the name first: if it is still there, only the semaphores were removed.
         Err(GuardError::Removed) if ring.object.is_still_there() => return Err(lost(ring)),
-        // Somebody else removed it.
+        // Another process removed it.
         Err(GuardError::Removed) => return Ok(RemoveOutcome::Removed),
         Err(error) => return Err(guard_error(ring, error)),
     }
@@ -52,7 +52,7 @@ pub(crate) fn remove_idle(
         ring.guard
             .abort_removal()
             .map_err(|error| guard_error(ring, error))?;
-        // Nothing unread was found, because nothing is left to be found.
+        // No unread message was found because the memory is gone.
         return if torn {
             Err(RemoveError::Open(torn::error(&ring.address.to_string())))
         } else {
@@ -63,11 +63,11 @@ pub(crate) fn remove_idle(
 }
 
 pub(super) fn take_away_or_leave(ring: &RingCore) -> Result<(), RemoveError> {
-    // A removal flag in semaphores that are not the ring's any more would keep nobody away.
+    // A removal flag in semaphores that are not the ring's any more would have no effect.
     let member = Membership::enter(ring, clock::now()).map_err(|_| lost(ring));
     let result = member.and_then(|_member| take_away(ring));
     if result.is_err() {
-        // Not ours to remove: leave it as it was.
+        // Not permitted: leave the ring as it was.
         let _ = ring.guard.abort_removal();
         if ring.object.is_still_there() {
             ring.guard.note_name(true);
@@ -76,9 +76,10 @@ pub(super) fn take_away_or_leave(ring: &RingCore) -> Result<(), RemoveError> {
     result
 }
 
-/// With the removal begun: the name, then the guard.
+/// After the beginning of the removal: the name, then the guard.
 pub(super) fn take_away(ring: &RingCore) -> Result<(), RemoveError> {
-    // Before the name goes: a ring without a name whose set stays is of no use to anybody.
+    // Before the name is removed: a ring without a name is useless to other processes, and its set
+    // would stay.
     ring.guard
         .may_destroy()
         .map_err(|error| guard_error(ring, error))?;
@@ -87,7 +88,8 @@ pub(super) fn take_away(ring: &RingCore) -> Result<(), RemoveError> {
         .unlink()
         .map_err(|error| unlink_error(&ring.address.to_string(), error))?;
     if ring.object.goes_with_its_users() {
-        // There is no name to take away: whoever still has a descriptor must see that it is over.
+        // There is no name to remove: processes that still have a descriptor must see that the ring
+        // is removed.
         ring.view.state().store(STATE_REMOVED, Ordering::Release);
     }
     ring.guard
@@ -95,7 +97,7 @@ pub(super) fn take_away(ring: &RingCore) -> Result<(), RemoveError> {
         .map_err(|error| guard_error(ring, error))
 }
 
-/// The ring is there, and its semaphores are not, or are others by now.
+/// The error for a ring that is there while its semaphores are not, or are others by now.
 pub(super) fn lost(ring: &RingCore) -> RemoveError {
     RemoveError::Open(OpenError::GuardMissing {
         name: ring.address.to_string(),
@@ -104,7 +106,7 @@ pub(super) fn lost(ring: &RingCore) -> RemoveError {
     })
 }
 
-/// Removes a ring that this process has open, unless somebody is attached.
+/// Removes a ring that this process has open, unless a process is attached.
 pub(crate) fn remove_open(ring: &RingCore) -> Result<(), RemoveError> {
     let end = clock::now() + PATIENCE;
     loop {
@@ -117,8 +119,8 @@ pub(crate) fn remove_open(ring: &RingCore) -> Result<(), RemoveError> {
     }
 }
 
-/// Who uses a ring that could not be removed; nothing if it was another remover that was in the way, and
-/// has ended by now.
+/// The users of a ring that could not be removed; `None` if another remover was in the way, and has
+/// ended by now.
 fn users(ring: &RingCore, end: Instant) -> Option<RemoveError> {
     let left = end.saturating_duration_since(clock::now());
     let taken = |seat| matches!(ring.guard.is_taken(seat), Ok(true));
@@ -134,7 +136,7 @@ fn users(ring: &RingCore, end: Instant) -> Option<RemoveError> {
             consumer,
         });
     }
-    // Nobody is there (any more). If it is another remover that was in the way, see what comes of it.
+    // No process is attached (any more). If another remover is in the way, wait for its result.
     let _ = ring.guard.await_no_removal(left);
     None
 }
@@ -146,7 +148,7 @@ pub(crate) fn remove_unless_used(address: &Address) -> Result<(), RemoveError> {
     removed
 }
 
-/// A remover that was killed after it took the name of a file away may have left the pipes.
+/// A remover that was killed after it removed the name of a file may have left the pipes.
 pub(super) fn sweep_if_gone<T>(address: &Address, removed: &Result<T, RemoveError>) {
     if let Err(RemoveError::Open(OpenError::NotFound { .. })) = removed
         && let Ok(Place::File(path)) = address.place()
@@ -175,8 +177,8 @@ pub(crate) fn has_unread(ring: &RingCore) -> bool {
         .any(|lane| inspect::unread(&ring.object, &ring.view, geometry, lane).messages > 0)
 }
 
-/// True if the last consumer closed the ring, nobody took its place, and no producer has attached
-/// since: what is unread was refused.
+/// True if the last consumer closed the ring, no other has followed, and no producer has attached
+/// since: the unread messages were refused.
 pub(crate) fn consumer_left_on_purpose(ring: &RingCore) -> bool {
     let page = ring.view.consumer();
     page.flags.load(Ordering::Acquire) != 0

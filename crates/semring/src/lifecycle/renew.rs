@@ -1,10 +1,11 @@
-//! Making a ring's guard anew: the memory of a `file:` ring outlives its semaphores (a restart, a logout
-//! with RemoveIPC, `ipcrm`), and so does a memfd on its way between processes.
+//! Making a new guard: the memory of a `file:` ring outlives its semaphores (a restart, a logout with
+//! RemoveIPC, `ipcrm`), and so does a memfd on its way between processes.
 //!
-//! Whoever takes a role holds the file's lock, shared, and only then looks whether the set is still the
-//! one of the newest record. So with the lock held alone nobody has a role by any set of the ring, in
-//! whatever IPC namespace, and nobody gets one by an older set afterwards. A process that may only read the
-//! file can hold the lock, shared, too: beside shared locks the words of the [holders](super::holder) decide.
+//! A process that takes a role holds the file's lock, shared, and only then checks whether its set is still
+//! the one of the newest record. So while the lock is held exclusively no process has a role through any set
+//! of the ring, in any IPC namespace, and no process gets one through an older set afterwards. A process that
+//! may only read the file can hold the lock, shared, too: if there are shared locks, the records of the
+//! [holders](super::holder) decide.
 //!
 //! ```text
 //! 1 lock, alone                 killed: the kernel gives it back
@@ -13,11 +14,10 @@
 //! 4 the next record             killed: half a record, which is none; the one before still counts, and
 //! 5 give both locks back          its set is missing, so the next opener begins at 1
 //! ```
-//! Of several openers that find no set, one has the lock at a time; the others find its record.
-//! Pipes are made anew likewise, in a directory of the same name; a record without a set comes first, for
-//! those who still have the old ones open. Half a directory is none.
+//! New pipes are made likewise, in a directory of the same name. A record without a set is written first,
+//! for processes that still have the old pipes open. A half-made directory does not count.
 //!
-//! Messages, positions and generations stay as they were: the old set's users count as killed.
+//! Messages, positions and generations stay unchanged: the users of the old set count as killed.
 
 use std::time::{Duration, Instant};
 
@@ -39,17 +39,17 @@ use crate::sync::{Ordering, fence, yield_now};
 /// How long others may take to make the set, or to find that theirs is gone.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What came of it.
+/// The result of making a new guard.
 pub(super) enum Renewal {
-    /// The ring has this guard, made by us or by somebody else meanwhile.
+    /// The ring has this guard, made by this process or in the meantime by another one.
     Done(Box<Superblock>, Box<dyn Guard>),
-    /// The name belongs to something else by now.
+    /// The name leads to another object by now.
     Gone,
-    /// Somebody has a role by a set that is not to be found here.
+    /// A process has a role through a set that can't be found here.
     InUse,
 }
 
-/// Makes the guard of a ring anew that was found without.
+/// Makes a new guard for a ring that was opened without one.
 pub(super) fn renew(
     name: &str,
     object: &Object,
@@ -112,7 +112,7 @@ fn is_over(end: Instant) -> bool {
     clock::now() >= end
 }
 
-/// The object's lock, held alone; given back on drop.
+/// The object's lock, held exclusively; released on drop.
 struct TakenOver<'a>(&'a Object);
 
 impl Drop for TakenOver<'_> {
@@ -121,7 +121,7 @@ impl Drop for TakenOver<'_> {
     }
 }
 
-/// The lock of those who make a guard beside readers, and of removers; given back on drop.
+/// The lock used by removers, and by makers of a guard if there are readers; released on drop.
 struct Locked<'a>(&'a Object);
 
 impl Drop for Locked<'_> {
@@ -130,8 +130,8 @@ impl Drop for Locked<'_> {
     }
 }
 
-/// Makes the guard although others hold shared locks, if none of them has a role by what stands in the
-/// [ring](super::holder).
+/// Makes the guard although other processes hold shared locks, if none of them has a role according to
+/// the [records](super::holder) in the ring.
 fn make_beside_readers(
     name: &str,
     object: &Object,
@@ -148,7 +148,7 @@ fn make_beside_readers(
         return Ok(None);
     }
     let _lock = Locked(object);
-    // Another one may have had it until now.
+    // Another process may have held it until now.
     if read_superblock(name, object)?.is_none_or(|now| now.record != superblock.record) {
         return Ok(None);
     }
@@ -169,7 +169,7 @@ fn make_beside_readers(
     Ok(Some(Renewal::Done(superblock, guard)))
 }
 
-/// Writes a record that names no set: nobody takes a role by an older one from here on.
+/// Writes a record that names no set: from now on no process takes a role through an older one.
 fn announce(
     name: &str,
     object: &Object,
@@ -196,8 +196,8 @@ fn make(
         .ownership()
         .map_err(|error| memory_error(name, error))?;
     if superblock.guard == GuardKind::Pipe {
-        // Who opened the ring when it had other pipes (its file was moved away from them) sees that it has
-        // new ones.
+        // A process that opened the ring with other pipes (if the file was moved away from them) sees in
+        // the record that there are new ones.
         announce(name, object, view, &mut superblock)?;
         let guard = renew_pipes(object, &superblock, owner, name)
             .map_err(|Trouble { call, source }| pipe_error(name, call, source))?;
@@ -221,7 +221,7 @@ fn make(
 
 fn pipe_error(name: &str, call: &'static str, source: std::io::Error) -> OpenError {
     let name = name.to_owned();
-    // Only the ring's owner can make them: nobody else can give them to it.
+    // Only the ring's owner can make them: another user can't give them away.
     if source.kind() == std::io::ErrorKind::PermissionDenied {
         return OpenError::Permission { name, source };
     }

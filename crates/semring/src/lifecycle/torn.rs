@@ -1,16 +1,17 @@
-//! A ring whose memory was taken away: somebody truncated the file under its users.
+//! A ring whose file was truncated while it was in use.
 //!
-//! Who touches a page that is missing goes on with zeros in the place of the whole ring, of its own and seen
-//! by nobody else, and with a sentinel that says so ([`Segment::is_torn`](crate::memory::Segment::is_torn)).
-//! From then on each call ends with `Removed`:
-//! * The data path looks at the sentinel anyway, for the forked child.
-//! * Zeros are no message: a header of 0 is not published. So zeros can't be received; what may come of
-//!   them is only that there is nothing, that nobody is there, or damage. All three are believed after
-//!   [`RingCore::check`] only, and nobody sleeps without having asked it after the last look.
-//! * Bytes of a message that was found are asked for after they were copied.
+//! A process that touches a missing page goes on with zeros in the place of the whole ring, in private
+//! memory, and with a marked sentinel ([`Segment::is_torn`](crate::memory::Segment::is_torn)). From then on
+//! each call returns `Removed`:
+//! * The data path checks the sentinel anyway, for forked children.
+//! * A header of 0 is not published, so zeros can't be received as a message. Three results can come
+//!   from zeros: that there is no message, that no process is attached, or impossible bytes. They are
+//!   returned only after [`RingCore::check`], and no process sleeps unless it has called that after the
+//!   last look.
+//! * For a message that was found, the check comes after its bytes were copied.
 //!
-//! Those who sleep touch nothing. So the first one who notices takes the semaphores away, as a forced removal
-//! does; who sleeps in them is awake at once.
+//! A sleeping process touches no page. So the first process that notices the truncation removes the guard, as
+//! a forced removal does: all sleepers wake.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use super::RingCore;
 use crate::error::OpenError;
 use crate::guard::WakeTarget;
 
-/// What is left of the ring for who wants to look at it or to remove it.
+/// The error of inspecting or removing such a ring.
 pub(super) fn error(name: &str) -> OpenError {
     OpenError::NotARing {
         name: name.to_owned(),
@@ -26,22 +27,23 @@ pub(super) fn error(name: &str) -> OpenError {
     }
 }
 
-/// Lets the others know.
+/// Makes the truncation known to the other users.
 pub(super) fn tell(ring: &RingCore) {
     let needed = ring.superblock.geometry.segment_bytes() as u64;
-    // A page can be missing for other reasons: a disk that fails. Then it is our trouble alone.
+    // A page can be missing for other reasons: a disk that fails. Then only this process is
+    // affected.
     let is_short = ring.object.len().is_ok_and(|len| len < needed);
     if !is_short {
         return;
     }
-    // A remover that is at work ends everybody as well.
+    // A remover that is at work wakes all users as well.
     if matches!(ring.guard.begin_forced_removal(Duration::ZERO), Ok(true)) {
         if ring.guard.destroy().is_ok() {
             return;
         }
         let _ = ring.guard.abort_removal();
     }
-    // The semaphores are another user's. Whoever sleeps looks, and finds out.
+    // The semaphores are another user's. A sleeper that is woken looks, and finds the truncation.
     let _ = ring.guard.post(WakeTarget::Consumer);
     for lane in 0..ring.lanes() {
         let _ = ring.guard.post(WakeTarget::Producer { lane });

@@ -1,18 +1,18 @@
-//! What lies under a System V key, and the proof that a segment is what a creator of ours left.
+//! The object under a System V key, and the proof that a segment was left by a creator of semring.
 //!
-//! A segment is visible before it is a ring, and zeros in a possible size are no proof: another program's
-//! segment can look so. Its creator made one of two things before it:
+//! A segment can be seen before it is a ring, and zeros in a possible size are no proof: another
+//! program's segment can look the same. A creator of a ring makes one of two things before the segment:
 //!
 //! ```text
 //! a semaphore set under the same key   with the mark of ours; creator and owner are the segment's; made
 //!                                        no later
 //! a file that locks the key            see key_lock: of the segment's creator, made no later
 //! ```
-//! A user can't make either in another's name, so nobody is led to the segment of somebody else. A segment
-//! without proof stays, whoever asks.
+//! A user can't make either in another user's name, so no process is led to the segment of another
+//! program. A segment without proof always stays.
 //!
-//! Creators and removers take a segment away before its proof, so a proof that is missing while the segment
-//! stays is missing for good.
+//! Creators and removers remove a segment before its proof, so if the proof is missing while the segment
+//! stays, it will never come back.
 
 use std::time::Duration;
 
@@ -27,32 +27,33 @@ use crate::os::sysv::{self, Key, SemSet, shm};
 use crate::os::{clock, sandbox};
 use crate::sync::yield_now;
 
-/// How long somebody who only looks may have a segment mapped, on a machine that is very busy.
+/// How long a process that only inspects may have a segment mapped, on a very busy machine.
 const GLANCE: Duration = Duration::from_secs(1);
 
-/// What lies under a System V key.
+/// The object under a System V key.
 pub(super) enum Under {
     Nothing,
     /// A finished ring, or one that another version of semring made.
     Ring,
-    /// A finished ring whose superblock is damaged: what of it.
+    /// A finished ring with a damaged superblock: the reason.
     Damaged(&'static str),
-    /// What a creator of ours left when it died, or is making now: the lock tells.
+    /// An unfinished segment, left by a creator that died, or being made now: the lock shows which.
     Unfinished(Unfinished),
     Foreign(Foreign),
-    /// That can't be seen.
+    /// An object that can't be read.
     Hidden(MemoryError),
 }
 
-/// A segment that no creator of ours is known to have made.
+/// A segment without proof that a creator of semring made it.
 pub(super) struct Foreign {
-    /// What it is and what can be done, in a sentence.
+    /// A description and advice, in one sentence.
     pub(super) what: String,
-    /// Something says that it could be ours: its first bytes, or something of ours that has this key.
+    /// There is a sign that it could be semring's: its first bytes, or another object of semring with
+    /// this key.
     pub(super) resembles_a_ring: bool,
 }
 
-/// A segment with the proof that a creator of ours made it.
+/// A segment with the proof that a creator of semring made it.
 pub(super) struct Unfinished {
     key: Key,
     object: Object,
@@ -65,28 +66,28 @@ enum Proof {
     KeyFile,
 }
 
-/// What came of removing an unfinished segment.
+/// The result of removing an unfinished segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Cleared {
-    /// It is gone, with its proof.
+    /// It was removed, with its proof.
     Removed,
     /// Its creator is at work, or another remover.
     Busy,
-    /// Somebody who is no creator of ours has it mapped.
+    /// A process that is not its creator has it mapped.
     Mapped,
 }
 
-/// For how long a segment that looks like an unfinished ring may be without the proof that it is one.
+/// How long a segment that looks like an unfinished ring may be without the proof that it is one.
 const BETWEEN_CREATORS: Duration = Duration::from_millis(50);
 
-/// Looks at what lies under a key. Changes nothing.
+/// Inspects the object under a key. Changes nothing.
 pub(super) fn under(key: Key) -> Under {
     let mut unproven = None;
     loop {
         let (object, head, len) = match look(key) {
             Ok(seen) => seen,
             Err(MemoryError::NotFound) => return Under::Nothing,
-            // What no ring is made of.
+            // A type of memory that no ring uses.
             Err(MemoryError::WrongType(what)) => {
                 return Under::Foreign(Foreign {
                     what: what.to_owned(),
@@ -119,7 +120,7 @@ pub(super) fn under(key: Key) -> Under {
         }
         let resembles_a_ring =
             unfinished && (head.starts_with(&MAGIC) || KeyLock::exists(key.raw()) || has_set(key));
-        // Its creator may have finished between our two looks, and taken its proof away; and where creators and
+        // Its creator may have finished between the two looks, and removed its proof; and where creators and
         // removers follow each other closely, several looks can fall between two of them.
         if unfinished {
             let first = unproven.is_none();
@@ -158,7 +159,7 @@ fn has_set(key: Key) -> bool {
     sandbox::may_ask() && SemSet::open(key).is_ok()
 }
 
-/// The proof that a creator of ours made a segment that is not ready.
+/// The proof that a creator of semring made a segment that is not ready.
 fn proof(key: Key, segment: &shm::Stat) -> Option<Proof> {
     if let Some(id) = set_of(key, segment) {
         return Some(Proof::Set { id });
@@ -179,22 +180,23 @@ fn set_of(key: Key, segment: &shm::Stat) -> Option<i32> {
     (marked && fits && made_it(&stat, segment)).then_some(set.id())
 }
 
-/// True if the user who made a set of ours made the segment, too, and after it.
+/// True if the user who made a set also made the segment, and made it later.
 fn made_it(set: &sysv::sem::Stat, segment: &shm::Stat) -> bool {
     if set.cuid != segment.cuid {
         return false;
     }
     if set.uid == set.cuid {
-        // A creator that makes a ring for somebody else gives away first the segment, then the set: until
-        // then the segment may have another owner.
+        // A creator that makes a ring for another user gives away first the segment, then the set: in
+        // between the segment may have another owner.
         return set.ctime <= segment.ctime;
     }
-    // Both were given away, and the set's time is that of this. Their owner may remove the segment anyway.
+    // Both were given away, and the time of the set is the time of that. Their owner may remove the
+    // segment anyway.
     set.uid == segment.uid
 }
 
-/// True if somebody has the segment mapped and keeps it. Others who open or make the ring just now have
-/// it mapped for the moment in which they read its first page.
+/// True if a process has the segment mapped and keeps it. Processes that just open or make the ring map
+/// it only for the moment in which they read its first page.
 pub(super) fn stays_attached(object: &Object) -> bool {
     let end = clock::now() + GLANCE;
     while object.is_attached() {
@@ -214,7 +216,7 @@ pub(super) enum ClearError {
 }
 
 impl Unfinished {
-    /// Nobody makes it now, and nobody has it mapped. Changes nothing.
+    /// No process makes it now, and no process has it mapped. Changes nothing.
     pub(super) fn is_abandoned(&self) -> bool {
         let dead = match self.proof {
             Proof::Set { id } => SetFacts::of(id).is_some_and(|set| set.is_idle()),
@@ -223,7 +225,7 @@ impl Unfinished {
         dead && !self.object.is_attached()
     }
 
-    /// The set that goes with it.
+    /// The set that belongs to it.
     pub(super) fn set(&self) -> Option<i32> {
         match self.proof {
             Proof::Set { id } => Some(id),
@@ -231,7 +233,7 @@ impl Unfinished {
         }
     }
 
-    /// Waits until its creator is through or dead; false when the time is over.
+    /// Waits until its creator has finished or died; false when the timeout has passed.
     pub(super) fn creation_ended(&self, patience: Duration) -> bool {
         match self.proof {
             Proof::Set { .. } => creation_ended(self.key, patience),
@@ -245,7 +247,7 @@ impl Unfinished {
         }
     }
 
-    /// Takes away the segment, then its proof, with the lock of its creator held.
+    /// Removes the segment, then its proof, with the creation lock held.
     pub(super) fn remove(&self) -> Result<Cleared, ClearError> {
         match self.proof {
             Proof::Set { id } => {
@@ -271,7 +273,7 @@ impl Unfinished {
         }
     }
 
-    /// With its proof held nobody makes or finishes a ring by it: what is there now stays what it is.
+    /// With the proof held no process makes or finishes a ring with it: the object stays unchanged.
     fn remove_held(&self) -> Result<Cleared, ClearError> {
         let Under::Unfinished(now) = under(self.key) else {
             return Ok(Cleared::Busy);
@@ -318,7 +320,7 @@ mod tests {
         assert!(!proves((8, 8, 9), (7, 7, 10)), "another user's set");
         assert!(!proves((7, 8, 9), (7, 7, 10)), "given away by another user");
         assert!(!proves((8, 7, 9), (7, 7, 10)), "given away to another user");
-        // Root makes a ring for user 7, killed at any point.
+        // Root makes a ring for user 7, and is killed at any point.
         assert!(proves((0, 0, 9), (0, 0, 10)));
         assert!(proves((0, 0, 9), (7, 0, 10)));
         assert!(proves((7, 0, 11), (7, 0, 10)));

@@ -1,4 +1,4 @@
-//! Whether a panic interrupted what a handle stands for.
+//! Whether a panic interrupted the use of a handle.
 
 use std::thread::panicking;
 
@@ -6,18 +6,18 @@ use std::thread::panicking;
 ///
 /// A handle that is dropped by a panic was not used to its end: its message was not handled, its stream is
 /// not complete. A destructor that runs during the unwinding may itself use a ring, though. The handles that
-/// it makes are used to their end, and dropped with [`panicking`] true as well: only a panic that began
+/// it makes are used to their end, and dropped while [`panicking`] is true as well: only a panic that began
 /// *after* the handle was made counts.
 ///
-/// Not told apart: a second panic within such a destructor that is also caught there, and a handle that is
-/// made during unwinding and dropped by a panic of another thread. Both count as no panic.
+/// Two cases are not detected, and count as no panic: a second panic within such a destructor that is also
+/// caught there, and a handle that is made during unwinding and dropped by a panic of another thread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct UnwindMark {
     already: bool,
 }
 
 impl UnwindMark {
-    /// For a handle that is made now.
+    /// The mark for a handle that is made now.
     #[inline(always)]
     pub(crate) fn now() -> Self {
         Self {

@@ -134,7 +134,7 @@ impl NewObject {
                 Ok((Self::Anonymous(new), segment))
             }
             Place::Descriptor(_) => Err(MemoryError::WrongType(
-                "a descriptor: it can be opened if a ring is behind it, and not made",
+                "a descriptor: it can be opened if it leads to a ring, and not made",
             )),
         }
     }

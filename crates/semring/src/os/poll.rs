@@ -79,7 +79,7 @@ impl Poller {
             tv_nsec: timeout.subsec_nanos().into(),
         });
         if let Some(time) = time.filter(|time| time.tv_sec != 0 || time.tv_nsec != 0) {
-            // SAFETY: room for so many events, and a time that outlives the call.
+            // SAFETY: room for all events, and a time that outlives the call.
             let got = unsafe {
                 libc::syscall(
                     libc::SYS_epoll_pwait2,
@@ -102,7 +102,7 @@ impl Poller {
             let whole = timeout.as_nanos().div_ceil(1_000_000);
             libc::c_int::try_from(whole).unwrap_or(libc::c_int::MAX)
         });
-        // SAFETY: room for so many events.
+        // SAFETY: room for all events.
         let got = unsafe { libc::epoll_wait(number, room, AT_ONCE as libc::c_int, milliseconds) };
         super::check(got).map(|got| got as usize)
     }

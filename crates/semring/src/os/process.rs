@@ -137,7 +137,7 @@ pub(crate) fn fate(pid: u32) -> Fate {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
         return fate_without_proc(pid);
     };
-    // The command may hold any characters, so fields count from behind its last parenthesis: state
+    // The command may hold any characters, so fields count from after its last parenthesis: state
     // is the first, flags the seventh.
     let fields: Vec<&str> = stat
         .rsplit(')')

@@ -1,21 +1,21 @@
 //! What the SIGBUS handler of this process and its ordinary code share: words, and a table of address
-//! ranges that is read without a lock. Of this process alone and never of a model, so `core` in every
-//! build.
+//! ranges that is read without a lock. They belong to this process alone and never to a model, so
+//! `core` in every build.
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::OnceLock;
 
-/// A word that a signal handler writes: whether the memory that goes with it is there.
+/// A word that a signal handler writes: the state of a mapping.
 #[repr(transparent)]
 pub(crate) struct SignalWord(AtomicU64);
 
-/// What the kernel leaves in a forked child.
+/// The value in a forked child, where the kernel clears the page.
 const FORKED: u64 = 0;
 pub(crate) const INTACT: u64 = 1;
 pub(crate) const TORN: u64 = 2;
 
 impl SignalWord {
-    /// The memory is there: this is no forked child, and nobody took it away.
+    /// The memory is there: this is not a forked child, and the memory was not truncated.
     #[inline(always)]
     pub(crate) fn says_intact(&self) -> bool {
         self.get() == INTACT
@@ -27,7 +27,7 @@ impl SignalWord {
         self.get() == FORKED
     }
 
-    /// The memory was taken away before the last byte that this thread has read of it.
+    /// The memory was truncated before this thread read the last byte of it.
     #[inline(always)]
     pub(crate) fn says_torn(&self) -> bool {
         self.get_after_reads() == TORN
@@ -39,8 +39,8 @@ impl SignalWord {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// The value after everything that this thread has read before: what a handler stored before it
-    /// changed one of those bytes is seen.
+    /// The value after everything that this thread has read before: if a handler changed one of
+    /// those bytes, its earlier store is seen.
     #[inline(always)]
     pub(crate) fn get_after_reads(&self) -> u64 {
         fence(Ordering::Acquire);
@@ -52,14 +52,14 @@ impl SignalWord {
         self.set(FORKED);
     }
 
-    /// Stores a value ahead of everything that follows.
+    /// Stores a value before everything that follows.
     pub(crate) fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 }
 
-/// A range of addresses, and the address of the word that goes with it.
+/// A range of addresses, and the address of its word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Range {
     pub(crate) start: usize,
@@ -69,16 +69,16 @@ pub(crate) struct Range {
 
 const SLOTS: usize = 64;
 
-/// Ranges that don't overlap. Entered and taken out by ordinary code, found by a signal handler, which
-/// neither waits nor allocates.
+/// Ranges that don't overlap. Inserted and removed by ordinary code, searched by a signal handler,
+/// which neither waits nor allocates.
 pub(crate) struct Ranges {
     slots: [Slot; SLOTS],
-    /// The next so many; never freed.
+    /// The next block of ranges; never freed.
     more: OnceLock<Box<Ranges>>,
 }
 
-/// A range under a sequence count: a reader that meets it in change passes over it. That is never the one
-/// which the reader looks for: a range is entered before anybody uses its memory, and taken out after.
+/// A range under a sequence count: a reader that finds it being changed skips it. That is never the range
+/// that the reader needs: a range is inserted before its memory is used, and removed after.
 struct Slot {
     /// Odd while the rest changes.
     version: AtomicUsize,
@@ -108,7 +108,7 @@ impl Ranges {
         }
     }
 
-    /// The range around an address that `is_meant`.
+    /// The range around an address for which `is_meant` is true.
     pub(crate) fn find(&self, address: usize, is_meant: impl Fn(&Range) -> bool) -> Option<Range> {
         let mut block = Some(self);
         while let Some(ranges) = block {
@@ -126,7 +126,7 @@ impl Ranges {
 impl Drop for Entry {
     fn drop(&mut self) {
         let slot = self.0;
-        // Only its owner changes a slot that is taken.
+        // Only its owner changes a slot in use.
         let version = slot.version.load(Ordering::Relaxed);
         slot.version
             .store(version.wrapping_add(1), Ordering::Relaxed);
@@ -168,7 +168,7 @@ impl Slot {
 
     /// With the version odd already.
     fn store(&self, range: Range, version: usize) {
-        // Whoever reads a part of what follows finds the version changed.
+        // A reader that loads part of what follows finds the version changed.
         fence(Ordering::Release);
         self.start.store(range.start, Ordering::Relaxed);
         self.len.store(range.len, Ordering::Relaxed);
@@ -234,7 +234,8 @@ mod tests {
         assert_eq!(blocks.count(), 3);
     }
 
-    /// Two that come and go in the same slots: what is read of one never has a part of the other.
+    /// Two ranges that are inserted and removed in the same slots: a range that is read is never a
+    /// mixture of both.
     #[test]
     fn a_range_in_change_is_never_read_in_parts() {
         let table = table();

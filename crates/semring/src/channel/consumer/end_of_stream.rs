@@ -23,14 +23,14 @@ pub(super) struct EndOfStream {
 }
 
 /// The producers of a stream that has ended: all that attached since the end before it, or since the ring was made. Also
-/// those that were gone before this consumer came: what they meant to send is missing all the same.
+/// producers that were gone before this consumer attached: the rest of their streams is missing all the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct EndedProducers {
-    /// How many left on purpose: dropped or [closed](crate::Producer::close).
+    /// The number that finished: dropped or [closed](crate::Producer::close).
     pub finished: u32,
-    /// How many were killed, crashed, dropped by a panic, or [aborted](crate::Producer::abort). What each of them meant to
-    /// send after its last message is missing.
+    /// The number that died: killed, crashed, dropped by a panic, or [aborted](crate::Producer::abort). The
+    /// rest of their streams is missing.
     pub died: u32,
 }
 

@@ -229,8 +229,8 @@ impl<K: Kind> Producer<K> {
     }
 
     /// Detaches from a stream that is incomplete: for a producer that failed. It counts as died, as if it had been killed
-    /// ([`RingInfo::died_producers`](crate::RingInfo::died_producers)), so its consumer learns at the end of the stream
-    /// that something is missing. What was committed stays, and is delivered; the lane is free at once.
+    /// ([`RingInfo::died_producers`](crate::RingInfo::died_producers)), so its consumer sees at the end of the stream
+    /// that something is missing. Committed messages are delivered; the lane is free at once.
     ///
     /// ```
     /// # let name = format!("doc-abort-{}", std::process::id());

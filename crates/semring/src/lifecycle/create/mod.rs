@@ -3,25 +3,25 @@
 //! # POSIX, file, memfd, anonymous: published when ready
 //! ```text
 //! 1 unnamed file, allocated      killed: nothing is left
-//! 2 semaphore set, lock I held   killed: a set that no ring names; its lock is free, so it is known
-//! 3 superblock, READY              to be an orphan
+//! 2 semaphore set, lock I held   killed: a set that no ring names, with a free lock: an orphan
+//! 3 superblock, READY            killed: likewise
 //! 4 link the name, or seal       killed: a complete ring with the lock free: usable
 //! 5 give the lock back
 //! ```
-//! A file has everything on its disk before it gets its name. Memory without a name is complete when it is
-//! sealed; who is killed then leaves nothing but the set.
+//! A file has all its blocks on its disk before it gets its name. Memory without a name is complete when
+//! it is sealed; a creator that is killed leaves only the set.
 //!
 //! # System V: visible from the start
 //! ```text
-//! 1 set under the same key, I    killed: a set with all seats empty: the next one adopts it
-//! 2 segment under the key        killed: zeros, nobody attached, lock free: the set proves that it is
+//! 1 set under the same key, I    killed: a set with all slots free: the next one adopts it
+//! 2 segment under the key        killed: zeros, not attached, lock free: the set proves that it is
 //!                                  ours, and the next one removes it
 //! 3 superblock, state INIT       killed: likewise
 //! 4 check value; READY; lock     killed: a complete ring
 //! ```
-//! The lock is a semaphore with undo, so "the creator is dead" is the kernel's word, not a guess. With
-//! pipes a file that locks the key takes the place of the set in 1 and 2: see [`super::key_lock`]. A segment
-//! without such a proof is another program's, and stays: see [`super::under_key`].
+//! The lock is a semaphore with undo, so the kernel proves that the creator is dead. With pipes a file that
+//! locks the key takes the place of the set in 1 and 2: see [`super::key_lock`]. A segment without such a
+//! proof is another program's, and stays: see [`super::under_key`].
 
 mod sysv;
 mod unnamed;
@@ -71,7 +71,7 @@ pub(crate) fn create(address: &Address, plan: &Plan) -> Result<SharedRing, Creat
         Place::Descriptor(_) => Err(CreateError::BadOption {
             what: "the address of a new ring",
             value: name,
-            allowed: "a descriptor can be opened if a ring is behind it; make one with memfd:",
+            allowed: "a descriptor can be opened if it leads to a ring; make one with memfd:",
         }),
         _ => unnamed::create_unnamed(address, &name, &place, plan),
     }
@@ -93,7 +93,7 @@ impl Plan {
 struct New {
     guard: NewGuard,
     uuid: [u8; 16],
-    /// Why it is not what would have been better.
+    /// Why it is not the preferred guard.
     fallback: Option<String>,
 }
 
@@ -125,7 +125,7 @@ impl New {
                 Ok(guard) => Ok(new(guard, None)),
                 Err(refused) => match (why_pipes(&refused), pipes()) {
                     (Some(why), Ok(guard)) => Ok(new(guard, Some(why))),
-                    // What can be done about the semaphores is the better advice.
+                    // Advice about the semaphores is more useful.
                     _ => Err(refused),
                 },
             },
@@ -133,7 +133,7 @@ impl New {
     }
 }
 
-/// Why a ring gets pipes, if that is a way out of a refusal of semaphores.
+/// The reason for pipes, if semaphores were refused for a reason that does not apply to pipes.
 fn why_pipes(refused: &CreateError) -> Option<String> {
     match refused {
         CreateError::SemaphoreLimit { limit, .. } => Some(limit.clone()),
@@ -144,7 +144,7 @@ fn why_pipes(refused: &CreateError) -> Option<String> {
     }
 }
 
-/// Refuses where a semaphore set could be made, and would not do.
+/// Refuses where a semaphore set could be made, but would not work.
 fn semaphores_work(name: &str, plan: &Plan) -> Result<(), CreateError> {
     check_limits(name, plan)?;
     match crate::os::sandbox::semaphores() {
@@ -199,7 +199,7 @@ fn make_memory(
     Ok((object, segment))
 }
 
-/// Makes set and memory one ring, all but READY.
+/// Makes set and memory one ring, except for READY.
 fn fill(
     address: &Address,
     place: &Place,
@@ -210,7 +210,7 @@ fn fill(
 ) -> Result<(Superblock, RingView), CreateError> {
     let name = address.to_string();
     let trouble = |trouble| set_error(&name, plan, trouble);
-    // The memory may have a group that nobody asked for: that of its folder.
+    // The memory may have a group that was not requested: that of its folder.
     let owner = object
         .ownership()
         .map_err(|error| memory_error(&name, error))?;
@@ -234,11 +234,10 @@ fn fill(
         record: None,
     };
     let view = RingView::new(Arc::new(segment), plan.geometry)
-        .expect("a new segment is as long as it was asked to be");
+        .expect("a new segment has the requested length");
     view.state().store(STATE_INIT, Ordering::Release);
-    // The magic first, in one store: killed anywhere from here on, what is there is known to be ours. A
-    // copy goes in any order (and, byte by byte, may end behind the first), so the fence keeps the two
-    // apart.
+    // The magic first, in one store: if the creator is killed later, the segment can be recognised as
+    // semring's. The copy that follows writes its bytes in any order, so a fence keeps the two apart.
     view.magic()
         .store(u64::from_le_bytes(MAGIC), Ordering::Relaxed);
     fence(Ordering::SeqCst);
@@ -255,7 +254,7 @@ fn stored_name(address: &Address) -> String {
 }
 
 impl SetRecord {
-    /// What a ring whose memory outlives its set notes about a set that was made here and now.
+    /// The record, in a ring whose memory outlives its set, of a set that was made here and now.
     pub(super) fn of(sequence: u64, set: SetIdentity, inode: u64) -> Self {
         Self {
             sequence,

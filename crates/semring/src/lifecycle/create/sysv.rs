@@ -1,4 +1,4 @@
-//! A ring that others can see under its System V key from the beginning.
+//! A ring that other processes can see under its System V key from the beginning.
 
 use std::time::{Duration, Instant};
 
@@ -22,10 +22,10 @@ use crate::sync::Ordering;
 /// How long another creator or remover may take before we give up on it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long until we look again whether another creator or remover is through.
+/// The interval at which another creator or remover is checked.
 const NAP: Duration = Duration::from_micros(200);
 
-/// The lock of a creator, and what it says about the ring to be made.
+/// The lock of a creator, and its effect on the ring to be made.
 enum Lock {
     Set(NewSet),
     File(KeyLock),
@@ -45,7 +45,7 @@ pub(super) fn create_in_place(
         plan,
         end: clock::now() + PATIENCE,
     };
-    // A look before anything is made: what is not ours stays as it is.
+    // Checked before anything is made: an object of another program must stay unchanged.
     attempt.make_room()?;
     let locked = match plan.guard {
         GuardChoice::Pipe => Err(None),
@@ -62,7 +62,7 @@ pub(super) fn create_in_place(
     make(address, name, place, plan, lock, fallback)
 }
 
-/// One creation under a key, as far as its lock.
+/// One creation under a key, up to its lock.
 struct Attempt<'a> {
     address: &'a Address,
     place: &'a Place,
@@ -94,7 +94,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// What to say about the ring that is there.
+    /// The error for an existing ring.
     fn exists(&self) -> CreateError {
         let head = Object::open(self.place, Access::ReadOnly).and_then(|object| object.head());
         let found = head.ok().and_then(|head| Superblock::decode(&head).ok());
@@ -110,7 +110,7 @@ impl Attempt<'_> {
         matches!(under(self.key), Under::Nothing)
     }
 
-    /// Nothing lies under the key, or what a killed creator left does not any more.
+    /// Ensures that nothing is under the key, or removes what a killed creator left.
     fn make_room(&self) -> Result<(), CreateError> {
         loop {
             let unfinished = match under(self.key) {
@@ -130,7 +130,7 @@ impl Attempt<'_> {
                     let what = "the key belongs to a segment that another program uses";
                     return Err(self.not_a_ring(what.to_owned()));
                 }
-                // Its creator is at work, or another one clears away.
+                // Its creator is at work, or another process removes it.
                 Ok(Cleared::Busy) if self.is_over() => return Err(self.busy()),
                 Ok(Cleared::Busy) => clock::nap(NAP),
                 Err(ClearError::Set(error)) => {
@@ -141,9 +141,9 @@ impl Attempt<'_> {
         }
     }
 
-    /// Holds the creation lock of the set under the key, with nothing else there. Whoever makes a ring with
-    /// pipes under this key has to be through: each locks first, and then looks at the other's lock. Of two
-    /// who meet, this one steps back.
+    /// Takes the creation lock of the set under the key, with nothing else there. A creator of a ring with
+    /// pipes under this key must have finished: each kind of creator locks first, and then checks the other
+    /// kind's lock. If two find each other, this one steps back.
     fn lock_set(&self) -> Result<NewSet, CreateError> {
         let trouble = |trouble| set_error(self.name, self.plan, trouble);
         let (raw, us) = (self.key.raw(), process::effective_uid());
@@ -155,7 +155,7 @@ impl Attempt<'_> {
             let (lanes, mode) = (self.plan.geometry.lanes(), self.plan.mode);
             let is_vacant = || self.is_vacant();
             let locked = NewSet::lock(self.key, lanes, mode, PATIENCE, is_vacant);
-            // Without one, somebody was faster: see what came of it.
+            // Without a set, another process was faster: check its result.
             let Some(set) = locked.map_err(trouble)? else {
                 continue;
             };
@@ -168,14 +168,14 @@ impl Attempt<'_> {
         }
     }
 
-    /// Holds the lock of creators that make no set, with nothing under the key.
+    /// Takes the lock of creators that make no set, with nothing under the key.
     fn lock_key(&self) -> Result<KeyLock, CreateError> {
         loop {
             self.make_room()?;
             let lock = KeyLock::take(self.key.raw(), self.left())
                 .map_err(|trouble| pipe_error(self.name, trouble))?
                 .ok_or_else(|| self.busy())?;
-            // The same for whoever makes one with semaphores.
+            // The same check for creators with semaphores.
             if !creation_ended(self.key, PATIENCE) {
                 return Err(self.busy());
             }
@@ -186,7 +186,7 @@ impl Attempt<'_> {
     }
 }
 
-/// With the creation lock held, in one or the other form, and nothing under the key.
+/// With the creation lock held, in either form, and nothing under the key.
 fn make(
     address: &Address,
     name: &str,

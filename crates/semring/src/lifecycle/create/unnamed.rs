@@ -17,10 +17,12 @@ pub(super) fn create_unnamed(
     place: &Place,
     plan: &Plan,
 ) -> Result<SharedRing, CreateError> {
-    // A look first, so that no gigabyte is allocated only to find the name taken. The link decides.
+    // Checked first, so that no gigabyte is allocated only to find that the name is taken. The link
+    // decides.
     match Object::open(place, Access::ReadOnly) {
         Err(MemoryError::NotFound) => {}
-        // (What may not be looked at falls to the last arm: whether it is a ring is not ours to know.)
+        // (An object that may not be read falls to the last arm: whether it is a ring can't be found
+        // out.)
         Ok(_) | Err(MemoryError::WrongType(_)) => {
             return Err(CreateError::Exists {
                 name: name.to_owned(),
@@ -41,7 +43,7 @@ pub(super) fn create_unnamed(
         superblock.record = Some(record);
     }
     view.state().store(STATE_READY, Ordering::Release);
-    // Dropping `new` on the way out removes the guard; the unnamed file goes by itself.
+    // If this returns early, dropping `new` removes the guard; the kernel removes the unnamed file.
     let object = object
         .publish()
         .map_err(|error| memory_error(name, error))?;

@@ -1,31 +1,32 @@
-//! What killed programs leave behind, found and removed without harm to the living.
+//! Orphans: objects that killed programs leave behind, found and removed without harm to running
+//! programs.
 //!
 //! ```text
-//! what                        proof that nobody needs it                         removed under
-//! ring that was made because  no producer, no consumer, no creator, no remover,  its tombstone
+//! what                        proof that it is not needed                       removed under
+//! ring that was made because  no producer, no consumer, no creator, no remover, its removal flag
 //!   it was missing              by its semaphores; nothing unread
-//! such a ring without its     its superblock names our IPC namespace, and the    a lock on the file;
-//!   semaphores                  set is not there                                   a segment's id
-//! unfinished System V ring    a set under its key, or a file that locks the key,    the same, then
-//!                               proves that its creator is ours; its creation lock    the segment goes
-//!                               is free, nobody has it mapped                          before its proof
-//! set without a ring          lock and tombstone free, nobody attached, and no   lock and tombstone
-//!                               ring names it where the set says that it would
-//!                               be
-//! directory of pipes          nobody holds any of its locks, and the ring that   its lock of creators
-//!                               it names is not there
-//! file that locked a key      nobody holds it                                    itself
+//! such a ring without its     its superblock names our IPC namespace, and the   a lock on the file;
+//!   semaphores                  set is not there                                  a segment's id
+//! unfinished System V ring    a set under its key, or a file that locks the     the same; the segment
+//!                               key, proves that its creator was semring; its     is removed before
+//!                               creation lock is free, it is not mapped           its proof
+//! set without a ring          lock and flag are free, no process is attached,   lock and flag
+//!                               no ring names it in the place that it records
+//! directory of pipes          none of its locks is held, and the ring that it   its lock of creators
+//!                               names is not there
+//! file that locked a key      not locked                                        itself
 //! ```
-//! A look ([`orphans`]) changes nothing. A [removal](Orphan::remove) decides anew, with the kernel's
+//! A look ([`orphans`]) changes nothing. A [removal](Orphan::remove) decides again, with the kernel's
 //! locks held: a creator between set and name holds the creation lock, an opener that attaches at the
-//! same moment is either refused by the tombstone or makes us let go. Killed in between, the kernel gives
-//! the locks back.
+//! same moment is either refused by the removal flag or makes the removal give up. If the remover is
+//! killed in between, the kernel releases the locks.
 //!
-//! A pair is one thing: it goes when both of its rings may go, and both removal flags are up.
+//! A pair is a unit: it is removed when both of its rings may be removed, and both removal flags
+//! are up.
 //!
-//! A ring that somebody asked for by `create` is never touched, and neither is what can't be read, what
-//! another format version made, or a set whose ring may be somewhere else (a file, a memfd, the /dev/shm
-//! of another mount namespace).
+//! A ring that was made by `create` is never touched, nor is an object that can't be read, one of
+//! another format version, or a set whose ring may be somewhere else (a file, a memfd, the /dev/shm of
+//! another mount namespace).
 
 mod pair;
 mod pipes;
@@ -49,26 +50,26 @@ use crate::os::sysv::Key;
 pub(super) use pipes::sweep_beside;
 pub(super) use set::{home, home_of, no_ring_names};
 
-/// Which kind of thing was left behind.
+/// The kind of an orphan.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum OrphanKind {
-    /// A ring that a program made because it was missing, and that nobody uses any more.
+    /// An auto-removed ring that no process uses any more.
     Ring,
-    /// Such a ring whose semaphores or pipes are gone, so that nobody can use it.
+    /// Such a ring whose semaphores or pipes are gone, so that no process can use it.
     GuardMissing,
     /// A ring whose creator died before it was ready.
     Unfinished,
-    /// Semaphores whose ring is gone or never came.
+    /// Semaphores whose ring is gone or was never made.
     Semaphores,
-    /// Pipes whose ring is gone or never came.
+    /// Pipes whose ring is gone or was never made.
     Pipes,
-    /// Something that resembles what a killed program leaves, and that no program of this library is known to
-    /// have made. It is never removed; [`Orphan::why_it_stays`] says what it is.
+    /// An object that resembles an orphan, without proof that a program of this library made it. It is never
+    /// removed; [`Orphan::why_it_stays`] returns the reason.
     Foreign,
 }
 
-/// Something that killed programs left behind.
+/// An object that killed programs left behind.
 #[derive(Clone, Debug)]
 pub struct Orphan {
     name: String,
@@ -111,41 +112,41 @@ enum What {
     },
 }
 
-/// What becomes of a ring with messages that nobody has read.
+/// What to do with a ring that has unread messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Unread {
-    /// It stays.
+    /// Keep the ring.
     Keep,
-    /// It is removed, and its messages are lost.
+    /// Remove it; its messages are lost.
     Discard,
 }
 
-/// What came of a removal.
+/// The result of a removal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum PruneOutcome {
-    /// It is gone.
+    /// It was removed.
     Removed,
-    /// It stays: so many messages are unread, and they were not to be discarded.
+    /// It stays: messages are unread, and were not to be discarded.
     Unread {
-        /// How many can be read; 0 if there are none before damaged bytes.
+        /// The number that can be read; 0 if there are none before damaged bytes.
         messages: u64,
     },
-    /// It stays: somebody uses it by now.
+    /// It stays: a process uses it by now.
     InUse,
-    /// It stays: no program of this library is known to have made it.
+    /// It stays: there is no proof that a program of this library made it.
     Foreign,
 }
 
 impl Orphan {
-    /// The ring's address, or what else it is called.
+    /// The ring's address, or another name of the object.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Which kind of thing it is.
+    /// The kind of the orphan.
     #[must_use]
     pub fn kind(&self) -> OrphanKind {
         match self.what {
@@ -159,7 +160,8 @@ impl Orphan {
         }
     }
 
-    /// What something [`Foreign`](OrphanKind::Foreign) is, and what can be done about it.
+    /// For a [`Foreign`](OrphanKind::Foreign) object: its description, and what can be done about
+    /// it.
     #[must_use]
     pub fn why_it_stays(&self) -> Option<&str> {
         match &self.what {
@@ -168,7 +170,7 @@ impl Orphan {
         }
     }
 
-    /// What a ring that is [`GuardMissing`](OrphanKind::GuardMissing) had.
+    /// The kind of guard that a [`GuardMissing`](OrphanKind::GuardMissing) ring had.
     #[must_use]
     pub fn lost_guard(&self) -> Option<GuardKind> {
         match self.what {
@@ -177,25 +179,25 @@ impl Orphan {
         }
     }
 
-    /// Messages that nobody has read.
+    /// The number of unread messages.
     #[must_use]
     pub fn unread_messages(&self) -> u64 {
         self.unread_messages
     }
 
-    /// True if it holds messages that nobody has read, or bytes that nobody can read.
+    /// True if it holds unread messages, or damaged bytes that may hide some.
     #[must_use]
     pub fn is_unread(&self) -> bool {
         self.unread
     }
 
-    /// Removes it, if it is still what it was when it was found. With [`Unread::Keep`] a ring with unread
-    /// messages stays.
+    /// Removes it, if it is still in the state in which it was found. With [`Unread::Keep`] a ring with
+    /// unread messages stays.
     ///
     /// For several at once, [`remove_all`](Self::remove_all) is faster.
     ///
     /// # Errors
-    /// [`RemoveError::Permission`] and the others. Something that is gone already is no error.
+    /// [`RemoveError::Permission`] and the others. It is no error if the object is gone already.
     pub fn remove(&self, policy: Unread) -> Result<PruneOutcome, RemoveError> {
         let [outcome] = Self::remove_all(std::slice::from_ref(self), policy)
             .try_into()
@@ -203,8 +205,8 @@ impl Orphan {
         outcome
     }
 
-    /// Removes all of them as [`remove`](Self::remove) does, and gives what came of each, in their order. One
-    /// that can't be removed is no obstacle for the others. What the rings in /dev/shm refer to is read once.
+    /// Removes all of them as [`remove`](Self::remove) does, and returns the results in the same order. A
+    /// failure does not stop the others. The rings in /dev/shm are read once.
     ///
     /// ```no_run
     /// let found = semring::orphans();
@@ -214,7 +216,8 @@ impl Orphan {
     /// ```
     #[must_use]
     pub fn remove_all(found: &[Self], policy: Unread) -> Vec<Result<PruneOutcome, RemoveError>> {
-        // All sets are held before the rings are read: no creator gives a name to one of them any more.
+        // All sets are held before the rings are read: from then on no creator gives a name to one of
+        // them.
         let held: Vec<Option<Result<Option<SeizedSet>, RemoveError>>> = found
             .iter()
             .map(|leftover| match leftover.what {
@@ -249,7 +252,7 @@ impl Orphan {
         };
         match unfinished.remove() {
             Ok(Cleared::Removed) => {
-                // A second proof, if there is one: dropped, it goes.
+                // A second proof, if there is one: dropping the lock removes it.
                 drop(KeyLock::of_the_dead(key.raw()));
                 Ok(PruneOutcome::Removed)
             }
@@ -267,7 +270,7 @@ impl Orphan {
         memory_error(&self.name, error).into()
     }
 
-    /// The key of a segment whose proof goes with it.
+    /// The key of a segment whose proof is removed with it.
     fn unfinished_key(&self) -> Option<i32> {
         match self.what {
             What::Unfinished { key } => Some(key.raw()),
@@ -275,7 +278,7 @@ impl Orphan {
         }
     }
 
-    /// Something without messages.
+    /// An object without messages.
     fn of_name(name: String, what: What) -> Self {
         Self {
             name,
@@ -287,7 +290,7 @@ impl Orphan {
 }
 
 /// Everything of this user (of all users for root) that killed programs left in this IPC namespace and in
-/// /dev/shm, rings first. Looks only.
+/// /dev/shm, rings first. Changes nothing.
 ///
 /// ```
 /// for leftover in semring::orphans() {
@@ -339,12 +342,12 @@ pub fn orphans() -> Vec<Orphan> {
     found
 }
 
-/// What an object under a System V key is called that has no other name.
+/// The name of an object under a System V key that has no other name.
 fn name_of(key: Key) -> String {
     format!("sysv:0x{:08x}", key.raw())
 }
 
-/// Whether this user may remove what that one owns.
+/// Whether this user may remove objects of that user.
 fn is_ours(uid: u32) -> bool {
     let us = process::effective_uid();
     us == 0 || us == uid

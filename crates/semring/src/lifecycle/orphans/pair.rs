@@ -1,4 +1,4 @@
-//! Both rings of a pair as one leftover.
+//! Both rings of a pair as one orphan.
 
 use super::super::inspect::uuid_digits;
 use super::super::pairs::{down_of, first_of, pair_of_up, superblock_at};
@@ -8,8 +8,8 @@ use super::{Orphan, PruneOutcome, Unread, What};
 use crate::error::RemoveError;
 use crate::memory::Address;
 
-/// Puts the rings of pairs together. A second ring whose first one is there, and stays, is none: without it nobody
-/// could use the pair any more, or make a new one.
+/// Combines the rings of pairs. A second ring whose first one is there, and stays, is not an orphan: without it
+/// the pair could not be used any more, nor made again.
 pub(super) fn together(found: Vec<Orphan>) -> Vec<Orphan> {
     let (mut seconds, mut others): (Vec<Orphan>, Vec<Orphan>) =
         found.into_iter().partition(|leftover| {
@@ -33,7 +33,7 @@ pub(super) fn together(found: Vec<Orphan>) -> Vec<Orphan> {
             leftover.what = What::Pair { up, uuid, down };
         }
     }
-    // A first ring whose second one is in use, or can't be looked at, stays as well.
+    // A first ring whose second one is in use, or can't be inspected, stays as well.
     others.retain(|leftover| {
         let second = leftover
             .ring()
@@ -52,8 +52,8 @@ impl Orphan {
     }
 }
 
-/// Removes both, once nobody can attach to either. Killed between the two, it leaves a second ring to which no first
-/// one leads any more.
+/// Removes both, once no process can attach to either. If this process is killed between the two, the second ring
+/// belongs to no first one any more.
 pub(super) fn remove(
     up: &Address,
     uuid: &[u8; 16],

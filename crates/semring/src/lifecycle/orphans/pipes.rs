@@ -1,4 +1,4 @@
-//! Directories of pipes, and files that locked a System V key, that no ring goes with.
+//! Directories of pipes, and files that locked a System V key, that belong to no ring.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -42,20 +42,20 @@ impl Orphan {
     }
 
     pub(super) fn remove_key_file(&self, key: Key) -> Result<PruneOutcome, RemoveError> {
-        // It may prove what a segment is, which then goes first.
+        // It may be the proof for a segment, which must be removed first.
         if matches!(under(key), Under::Unfinished(_)) {
             return self.remove_unfinished(key);
         }
         Ok(match KeyLock::of_the_dead(key.raw()) {
-            // Dropped, it takes the file away.
+            // Dropping it removes the file.
             Some(_held) => PruneOutcome::Removed,
             None => PruneOutcome::InUse,
         })
     }
 }
 
-/// What rings with pipes left in /dev/shm, themselves aside, and but for the files of keys that go with a
-/// segment.
+/// The objects that rings with pipes left in /dev/shm, except the rings themselves, and except key files
+/// that belong to a segment.
 pub(super) fn pipes_left_behind(known: &BTreeSet<i32>) -> Vec<Orphan> {
     let entries = std::fs::read_dir(POSIX_DIRECTORY).into_iter().flatten();
     let mut found: Vec<Orphan> = entries
@@ -68,7 +68,7 @@ pub(super) fn pipes_left_behind(known: &BTreeSet<i32>) -> Vec<Orphan> {
             let name = entry.file_name().into_string().ok()?;
             if let Some(key) = name.strip_prefix(key_lock::KEY_PREFIX) {
                 let key = Key::from_raw(u32::from_str_radix(key, 16).ok()?);
-                // Somebody may be at work; whoever removes it will see.
+                // A process may be at work; the removal will check that.
                 let dead = !known.contains(&key.raw()) && KeyLock::is_dead(key.raw());
                 return dead.then(|| Orphan::of_name(name_of(key), What::KeyFile { key }));
             }
@@ -90,8 +90,8 @@ pub(super) fn pipes_left_behind(known: &BTreeSet<i32>) -> Vec<Orphan> {
     found
 }
 
-/// Takes away the pipes beside a ring that is a file, where its creator or remover was killed: nobody else looks
-/// into that folder. It is done on the way to something else, so what can't be removed stays without a word.
+/// Removes the pipes beside a `file:` ring whose creator or remover was killed: no other function searches that
+/// folder. This is done in passing, so an object that can't be removed stays, without an error.
 pub(in super::super) fn sweep_beside(ring: &Path) {
     let Some(folder) = ring.parent() else {
         return;
@@ -120,7 +120,8 @@ pub(in super::super) fn sweep_beside(ring: &Path) {
         let Some(held) = Seized::seize(&directory) else {
             continue;
         };
-        // With the lock held nobody makes its ring any more: who did has given the file its name.
+        // With the lock held no process makes its ring any more: a creator that has finished has
+        // given the file its name.
         let dead = matches!(held.look(), Some(Found::Unfinished | Found::Idle { .. }));
         if dead && !inodes(folder).contains(&ring) {
             let _ = held.remove();
@@ -128,25 +129,26 @@ pub(in super::super) fn sweep_beside(ring: &Path) {
     }
 }
 
-/// The inodes in a folder, as `stat` gives them: an overlay may list others.
+/// The inodes in a folder, from `stat`: an overlay may list others.
 fn inodes(folder: &Path) -> BTreeSet<u64> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let metadata = entries.filter_map(|entry| entry.metadata().ok());
     metadata.map(|metadata| metadata.ino()).collect()
 }
 
-/// True if no ring goes with what was found in a directory of pipes.
+/// True if a directory of pipes belongs to no ring.
 fn are_orphans(directory: &Path, found: &Found) -> bool {
     match found {
         Found::Used | Found::Foreign(_) => false,
         Found::Unfinished => true,
-        // Nobody has the ring open; if its memory is on its way to somebody, the pipes are made anew there.
+        // No process has the ring open; if its memory is being passed to a process, new pipes will be made
+        // there.
         Found::Idle { home, .. } if home.starts_with("users\n") => true,
         Found::Idle { home, uid } => {
             let (Some(place), Some(uuid)) = (place_of(home), uuid_of(directory)) else {
                 return false;
             };
-            // Whoever made the directory chose what it says: nothing is opened that is not theirs.
+            // The maker of the directory chose its text: only objects of the same user are opened.
             match memory::owner_of(&place) {
                 Ok(owner) if owner != *uid => return memory::sysv_key(&place).is_some(),
                 Ok(_) => {}

@@ -1,4 +1,4 @@
-//! Rings that nobody uses any more, and rings whose guard is gone.
+//! Rings that no process uses any more, and rings whose guard is gone.
 
 use super::super::guards::find_guard;
 use super::super::inspect::{look, unread};
@@ -30,7 +30,7 @@ impl Orphan {
             Err(MemoryError::NotFound) => return Ok(PruneOutcome::Removed),
             Err(error) => return Err(memory_error(&self.name, error).into()),
         };
-        // Somebody else is just removing it; what comes under the name afterwards is not meant.
+        // Another process is just removing it; a later object of that name must stay.
         if !object.try_lock().map_err(|error| self.memory(error))? {
             return Ok(PruneOutcome::InUse);
         }
@@ -81,7 +81,7 @@ pub(super) fn remove_ring(
 
 /// Whether a removal has begun.
 pub(super) enum Begun {
-    /// Nobody can attach any more, and nothing is there that may not be discarded.
+    /// No process can attach any more, and there is nothing that must be kept.
     Yes(SharedRing),
     No(PruneOutcome),
 }
@@ -95,7 +95,7 @@ pub(super) fn begin(
     let no = |outcome| Ok(Begun::No(outcome));
     let ring = match open(address, Access::ReadWrite) {
         Ok(ring) if ring.superblock.uuid == *uuid => ring,
-        // Another one by now: not the one that was found.
+        // Another ring by now: not the one that was found.
         Ok(_) | Err(OpenError::NotFound { .. }) => return no(PruneOutcome::Removed),
         Err(error) => return Err(error.into()),
     };
@@ -113,7 +113,7 @@ pub(super) fn begin(
         Err(GuardError::Removed) => return no(PruneOutcome::Removed),
         Err(error) => return Err(remove::guard_error(&ring, error)),
     }
-    // Nobody can attach and send any more.
+    // No process can attach and send any more.
     let (messages, unread) = unread_in(&ring.object, &ring.view, ring.superblock.geometry);
     if unread && policy == Unread::Keep {
         end(&ring)?;
@@ -129,7 +129,7 @@ pub(super) fn end(ring: &RingCore) -> Result<(), RemoveError> {
         .map_err(|error| remove::guard_error(ring, error))
 }
 
-/// How many messages are unread, and whether anything is: impossible bytes may hide more.
+/// The number of unread messages, and whether anything is unread: impossible bytes may hide more.
 fn unread_in(object: &Object, view: &RingView, geometry: Geometry) -> (u64, bool) {
     let each = (0..geometry.lanes()).map(|lane| unread(object, view, geometry, lane));
     each.fold((0, false), |(messages, any), lane| {
@@ -140,16 +140,16 @@ fn unread_in(object: &Object, view: &RingView, geometry: Geometry) -> (u64, bool
     })
 }
 
-/// The same for an object that is not mapped; one that can't be mapped is as good as unread.
+/// The same for an object that is not mapped; one that can't be mapped counts as unread.
 fn unread_of(object: &Object, superblock: &Superblock) -> (u64, bool) {
     let geometry = superblock.geometry;
     look(object, geometry).map_or((0, true), |view| unread_in(object, &view, geometry))
 }
 
-/// True if the ring's semaphores would have to be in our IPC namespace, and are not.
+/// True if the ring's semaphores would have to be in this IPC namespace, and are not.
 fn lacks_its_guard(place: &Place, object: &Object, superblock: &Superblock) -> bool {
     if superblock.guard == GuardKind::Pipe {
-        // Those of a ring in /dev/shm are there, too.
+        // The semaphores of a ring in /dev/shm are in this namespace, too.
         return matches!(place, Place::Posix(_))
             && matches!(find_guard(object, superblock), Err(Mismatch::Missing));
     }
@@ -162,12 +162,12 @@ fn lacks_its_guard(place: &Place, object: &Object, superblock: &Superblock) -> b
     )
 }
 
-/// True if a superblock's set is surely its ring's: made by the same user, for a ring of this place. A
-/// ring is what its owner wrote, and root, who clears away for all, must not be led to the semaphores of
-/// another one.
+/// True if a superblock's set is certainly its ring's: made by the same user, for a ring of this place.
+/// A ring's bytes are written by its owner, and must not lead root, which prunes for all users, to the
+/// semaphores of another ring.
 fn owns_its_set(place: &Place, object: &Object, superblock: &Superblock) -> bool {
     if superblock.guard == GuardKind::Pipe {
-        // Found by the ring's identity only if the ring's owner has them.
+        // Pipes are found by the ring's identity only if the ring's owner owns them.
         return find_guard(object, superblock).is_ok();
     }
     let id = superblock.set.id;
@@ -184,7 +184,7 @@ pub(super) fn abandoned_ring(
 ) -> Option<Orphan> {
     let address = Address::of_place(place, &superblock.name);
     if !address.is_valid() {
-        return None; // made by nobody of ours
+        return None; // not made by semring
     }
     let name = address.to_string();
     let uuid = superblock.uuid;

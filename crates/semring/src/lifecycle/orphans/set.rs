@@ -1,4 +1,4 @@
-//! Semaphore sets that no ring goes with.
+//! Semaphore sets that belong to no ring.
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
@@ -16,7 +16,7 @@ use crate::memory::{self, Access, MemoryError, Object, POSIX_DIRECTORY, Place};
 use crate::os::sysv::{Key, SemSet, sem};
 use crate::os::{file, sandbox};
 
-/// Where the name of a ring at this place would be found.
+/// The place of the name of a ring at this place.
 pub(in super::super) fn home(place: &Place) -> Home {
     if memory::sysv_key(place).is_some() {
         return Home::Key;
@@ -29,7 +29,7 @@ pub(in super::super) fn home(place: &Place) -> Home {
     }
 }
 
-/// The same for a ring whose set is made anew.
+/// The same for a ring that gets a new set.
 pub(in super::super) fn home_of(object: &Object) -> Home {
     if object.goes_with_its_users() {
         Home::Users { count: 0 }
@@ -45,9 +45,10 @@ fn directory(path: &Path) -> Home {
 }
 
 impl Orphan {
-    /// Holds the set; nothing if somebody uses it by now.
+    /// Seizes the set; `None` if a process uses it by now.
     pub(super) fn seize_set(&self, id: i32) -> Result<Option<SeizedSet>, RemoveError> {
-        // To seize it is to touch it: what somebody has begun to use since we found it stays as it is.
+        // Seizing a set changes it: a set that a process has begun to use since it was found must stay
+        // unchanged.
         let begun = |facts: SetFacts| facts.is_blank() && !is_untouched(id);
         let key = SemSet::from_id(id).stat().map(|stat| stat.key.raw() as u32);
         let random = key.is_ok_and(|raw| raw & 0xffff_0000 == KEY_PREFIX);
@@ -57,7 +58,8 @@ impl Orphan {
         SeizedSet::seize(id).map_err(|error| self.sysv(error))
     }
 
-    /// Removes a set that is held. No creator gives it a name any more: who had it is through, or dead.
+    /// Removes a set that is held. No creator gives it a name any more: its creator has finished, or is
+    /// dead.
     pub(super) fn remove_set(
         &self,
         id: i32,
@@ -76,14 +78,14 @@ impl Orphan {
     }
 }
 
-/// Which semaphore sets the rings that can be found name, and how sure it is that these are all.
+/// The semaphore sets named by the rings that can be found, and whether these are certainly all.
 pub(super) struct References {
     sets: BTreeSet<(i32, i32)>,
     /// The directory of POSIX rings.
     directory: Home,
-    /// How many lanes those files in it may have that may be rings, but can't be read.
+    /// The possible numbers of lanes of files that may be rings, but can't be read.
     unreadable: BTreeSet<usize>,
-    /// Everything that is there was seen and understood.
+    /// Every file was read and understood.
     complete: bool,
 }
 
@@ -112,7 +114,7 @@ impl References {
         references
     }
 
-    /// A file that can't be read: it may be a ring of its size.
+    /// Records a file that can't be read: it may be a ring of its size.
     fn note_hidden(&mut self, place: &Place) {
         let Place::Posix(path) = place else {
             self.complete = false;
@@ -125,21 +127,21 @@ impl References {
         }
     }
 
-    /// True if a set of a ring in /dev/shm is surely not named by any of them.
+    /// True if a set of a ring in /dev/shm is certainly not named by any of them.
     fn exclude(&self, id: i32, key: Key, lanes: usize) -> bool {
         self.complete && !self.sets.contains(&(key.raw(), id)) && !self.unreadable.contains(&lanes)
     }
 }
 
-/// True if surely no ring in /dev/shm names this set.
+/// True if certainly no ring in /dev/shm names this set.
 pub(in super::super) fn no_ring_names(set: &SetIdentity, lanes: usize) -> bool {
     References::read().exclude(set.id, Key::new(set.key), lanes)
 }
 
-/// The first byte of every key that we derive from a name or choose at random.
+/// The first byte of every key that semring derives from a name or chooses at random.
 const KEY_BYTE: u32 = KEY_PREFIX >> 24;
 
-/// True if a set is one of ours, idle, and its ring is gone or never came.
+/// True if a set is semring's, idle, and its ring is gone or was never made.
 fn is_orphan(id: i32, key: Key, facts: &SetFacts, references: &OnceCell<References>) -> bool {
     let Some(lanes) = facts.lanes().filter(|_| facts.is_idle()) else {
         return false;
@@ -151,14 +153,16 @@ fn is_orphan(id: i32, key: Key, facts: &SetFacts, references: &OnceCell<Referenc
             let references = references.get_or_init(References::read);
             home == references.directory && references.exclude(id, key, lanes)
         }
-        // With a segment of somebody else under the key, nobody can tell whose the set is by now.
+        // With a segment of another program under the key, the owner of the set is unknown by now.
         Some(Home::Key) => matches!(under(key), Under::Nothing),
-        // Nobody has the ring open; if its memory is on its way to somebody, the set is made anew there.
+        // No process has the ring open; if its memory is being passed to a process, a new set will be
+        // made there.
         Some(Home::Users { count: 0 }) if facts.is_identified() && random => true,
         // Its creator or remover died. If the file has its name all the same, it gets a new set.
         Some(Home::File { has_name: false }) if facts.is_identified() && random => true,
-        // No ring goes with a set that was never marked. A random key tells that it is ours; one of a name
-        // may be that of another program by chance, and then that it was never used has to tell.
+        // No ring has a set that was never marked. A random key proves that it is semring's; one derived
+        // from a name may be another program's by chance, and then the proof is that no operation was ever
+        // done on it.
         Some(Home::Unknown) if facts.is_blank() && raw >> 24 == KEY_BYTE => {
             (random || is_untouched(id)) && matches!(under(key), Under::Nothing)
         }
@@ -166,7 +170,7 @@ fn is_orphan(id: i32, key: Key, facts: &SetFacts, references: &OnceCell<Referenc
     }
 }
 
-/// Sets that no ring goes with, but for those that are known already.
+/// Sets that belong to no ring, except those in `known`.
 pub(super) fn sets_left_behind(known: &BTreeSet<i32>) -> Vec<Orphan> {
     let mut found = Vec::new();
     if !sandbox::may_ask() {

@@ -1,4 +1,4 @@
-//! What becomes an [`Address`]: text, what a person wrote on a command line, and references.
+//! Conversions to an [`Address`]: from text, from an `OsStr`, and from references.
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
@@ -43,7 +43,7 @@ impl TryFrom<&String> for Address {
     }
 }
 
-/// As of an [`OsStr`].
+/// As from an [`OsStr`].
 impl TryFrom<OsString> for Address {
     type Error = AddressError;
 
@@ -52,7 +52,7 @@ impl TryFrom<OsString> for Address {
     }
 }
 
-/// As of an [`OsStr`].
+/// As from an [`OsStr`].
 impl TryFrom<&OsString> for Address {
     type Error = AddressError;
 
@@ -61,8 +61,8 @@ impl TryFrom<&OsString> for Address {
     }
 }
 
-/// What a person wrote on a command line: as with text, but the paths of `file:PATH` and `sysv:PATH#ID` may
-/// have bytes that are not UTF-8. Displayed, those become U+FFFD.
+/// An address from a command line: as with text, but the paths of `file:PATH` and `sysv:PATH#ID` may
+/// have bytes that are not UTF-8. `Display` replaces those by U+FFFD.
 impl TryFrom<&OsStr> for Address {
     type Error = AddressError;
 
