@@ -1,5 +1,5 @@
-//! Removes what a run makes in the kernel and on disk: when its guard is dropped, or when a signal ends the
-//! process.
+//! Removes the objects that a run makes in the kernel and on disk: when their guard is dropped, or when a
+//! signal ends the process.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -154,6 +154,6 @@ pub fn sweep() {
     for (_, item) in items.drain(..) {
         remove(&item);
     }
-    // Locked for good: a thread that is about to make something waits until the process ends.
+    // Never unlocked: a thread that is about to make an object waits until the process ends.
     std::mem::forget(items);
 }

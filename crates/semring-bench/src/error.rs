@@ -2,7 +2,7 @@
 
 /// Why something could not be measured.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
-/// What measuring returns.
+/// The result of a measurement.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// A message does not have the expected length.
@@ -15,5 +15,5 @@ pub fn wrong_length(found: usize, expected: usize) -> Error {
 #[cold]
 #[must_use]
 pub fn wrong_content(number: u64) -> Error {
-    format!("message {number} is not what was sent").into()
+    format!("message {number} differs from the one sent").into()
 }

@@ -9,10 +9,10 @@
 //!
 //! ```text
 //! report      tables and pages
-//! plan        what is measured, in which order → results
+//! plan        the measurements and their order → results
 //! runner      processes and threads of a round
 //! ways        pipes, queues, rings, …: both ends of each are a `Link`
-//! work        what an end does: sending and receiving halves of the workloads
+//! work        the task of an end: sending and receiving halves of the workloads
 //! link, payload, workload, machine, units, cleanup, error
 //! ```
 //!

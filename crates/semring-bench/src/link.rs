@@ -40,7 +40,7 @@ pub trait Link<M: Message> {
     /// Receives the messages with these numbers, each as long as `message`, and checks every word.
     ///
     /// # Errors
-    /// As [`receive`](Self::receive), and if a message is not what was sent.
+    /// As [`receive`](Self::receive), and if a message differs from the one sent.
     #[inline]
     fn receive_numbers(&mut self, numbers: Range<u64>, message: &mut M) -> Result<()> {
         receive_each(self, numbers, message)

@@ -96,8 +96,8 @@ pub trait Message: Sized {
     /// All words, mutable.
     fn words_mut(&mut self) -> &mut [Self::Word];
 
-    /// `words`, if they are as many as those of this message. For an array the compiler then knows their
-    /// number, too.
+    /// `words`, if there are as many as in this message. For an array the compiler then has their number
+    /// as a constant, too.
     #[inline(always)]
     fn as_many<'a, W>(&self, words: &'a [W]) -> Option<&'a [W]> {
         let count = self.words().len();

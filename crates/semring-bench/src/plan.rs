@@ -1,4 +1,4 @@
-//! What is measured, and in which order.
+//! The measurements and their order.
 
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ pub struct Progress {
     pub done: usize,
     /// Steps in all.
     pub total: usize,
-    /// What is measured now.
+    /// The present measurement.
     pub what: String,
 }
 
@@ -83,8 +83,8 @@ struct Run<'a> {
 /// Measures.
 ///
 /// # Errors
-/// If a process can't be started, or a message is not what was sent. A way that can't run a workload here is
-/// not an error: its row has the reason.
+/// If a process can't be started, or a message differs from the one sent. A way that can't run a workload
+/// here is not an error: its row has the reason.
 pub fn run(options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<Report> {
     let sizes = options.sizes.iter().chain(&options.small_sizes);
     if let Some(odd) = sizes.copied().find(|size| *size == 0 || size % 8 != 0) {
@@ -221,7 +221,7 @@ impl Run<'_> {
         Ok(column)
     }
 
-    /// Why it can't be done here, as far as that is known before a round.
+    /// Why it can't be measured here, as far as this can be checked before a round.
     fn obstacle(&mut self, way: Way, block: &Block) -> Option<String> {
         let spec = self.spec(way, block);
         if block.workload == Workload::Producers && has_no_time_slice() {

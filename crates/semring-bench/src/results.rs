@@ -1,4 +1,4 @@
-//! What a run returns: a row for each way, workload, size and number of senders.
+//! The results of a run: a row for each way, workload, size and number of senders.
 
 use hdrhistogram::Histogram;
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! `semring bench`: rings beside what the kernel offers, on this machine, now.
+//! `semring bench`: compares rings with the kernel's own ways, on this machine, now.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -132,13 +132,14 @@ pub(crate) struct BenchArgs {
     report: Option<PathBuf>,
 }
 
-/// What `--help` says first.
+/// The first paragraph of `--help`.
 pub(crate) const ABOUT: &str = "Measures rings beside pipes, FIFOs, Unix sockets, message queues and shared memory \
     with a semaphore for each message: two processes, each on a CPU of its own, which write and check every word. \
     Rounds are interleaved and their median is printed (of an even number of rounds the mean of the two in the \
     middle). Compare ratios within a run; run it where you will use it, on a quiet machine. Takes about a minute.";
 
-/// The section of the help and of the man page with the ways: a name a line, and what it does.
+/// The section of the help and of the man page with the ways: a name and a description in each
+/// line.
 pub(crate) fn ways_section() -> String {
     /// A man page indents by five columns more than this text.
     const COLUMNS: usize = 75;
@@ -262,9 +263,9 @@ fn sweep_on_signals() -> Result<(), Failure> {
             let _ = emulate_default_handler(signal);
         }
     });
-    // Blocked in this thread, they are delivered to that one only: otherwise a system call of this thread would
-    // fail with EINTR. The other processes inherit the mask, so that a Ctrl-C in the terminal does not end them
-    // before their objects are removed; they are killed when this process ends.
+    // The signals are blocked in this thread, so they are delivered to the other one only: otherwise a system
+    // call of this thread would fail with EINTR. The other processes inherit the mask, so that a Ctrl-C in the
+    // terminal does not end them before their objects are removed; they are killed when this process ends.
     let mut here = SigSet::empty();
     for signal in wanted {
         here.add(Signal::try_from(signal).map_err(|error| failed(error.into()))?);

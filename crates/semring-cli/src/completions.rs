@@ -1,8 +1,8 @@
-//! Completions for shells: clap's scripts, to which the names of the rings are added that are there when
-//! the key is pressed.
+//! Completions for shells: clap's scripts, extended by the names of the rings that exist when the key is
+//! pressed.
 //!
-//! The scripts ask `semring __complete-rings`, which is not declared among the commands, so that no help
-//! or list shows it.
+//! The scripts call `semring __complete-rings`, which is not declared among the commands, so that no
+//! help or list shows it.
 
 use std::fmt::Write;
 
@@ -10,10 +10,10 @@ use clap::{Arg, Command};
 use clap_complete::Shell;
 use semring::Backend;
 
-/// The word that asks for the names.
+/// The hidden command that prints the names.
 pub(crate) const ASK: &str = "__complete-rings";
 
-/// How a script asks.
+/// The call in a script.
 const CALL: &str = "semring __complete-rings 2>/dev/null";
 
 /// The commands of `semring` that take a ring which exists.
@@ -95,7 +95,7 @@ fn zsh_of_all(names: &[String], scripts: impl Iterator<Item = String>) -> String
     result
 }
 
-/// Options behind which a value of their own stands.
+/// Options that are followed by a value of their own.
 fn value_options(command: &Command) -> Vec<String> {
     let takes = |arg: &&Arg| !arg.is_positional() && arg.get_action().takes_values();
     let mut options: Vec<String> = command
@@ -151,7 +151,7 @@ complete -F {function}_with_rings {name}
     script
 }
 
-/// Zsh: the action behind each ring's address.
+/// Zsh: the action after each ring's address.
 fn zsh(script: &str) -> String {
     let function = format!(
         "\n_semring_rings() {{\n    local -a rings\n    rings=(${{(f)\"$({CALL})\"}})\n    compadd -a rings\n}}\n"

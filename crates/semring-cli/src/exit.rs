@@ -1,4 +1,4 @@
-//! How a command ends: the exit codes of the contract, and the sentence that goes with them.
+//! How a command ends: the documented exit codes, and the error message.
 
 use std::fmt;
 
@@ -54,7 +54,7 @@ impl Failure {
         Self::new(FAILED, sentence)
     }
 
-    /// The end that makes no words: the reader of our stdout is gone.
+    /// The end without a message: the reader of stdout is gone.
     pub(crate) fn broken_pipe() -> Self {
         Self::new(BROKEN_PIPE, "")
     }
@@ -113,7 +113,7 @@ impl From<RemoveError> for Failure {
     }
 }
 
-/// Why the ring at `address` could not be opened. There is no missing ring behind a descriptor: it is not open.
+/// Why the ring at `address` could not be opened. With a descriptor, "no such ring" means that it is not open.
 pub(crate) fn open_failure(address: &Address, error: OpenError) -> Failure {
     let is_missing = matches!(error, OpenError::NotFound { .. });
     let failure = Failure::from(error);
@@ -126,7 +126,7 @@ pub(crate) fn open_failure(address: &Address, error: OpenError) -> Failure {
     }
 }
 
-/// Why nobody could attach to the ring at `address`.
+/// Why the process could not attach to the ring at `address`.
 pub(crate) fn attach_failure(address: &str, error: &AttachError) -> Failure {
     let code = if *error == AttachError::Permission {
         PERMISSION

@@ -17,7 +17,7 @@ use crate::transfers::{Kind, Transfers};
 /// The byte of a stdin that producers lock. Other programs lock a file from its beginning.
 const MARK: i64 = 0x7365_6d72_696e_6700;
 
-/// What a wait ended with.
+/// The event that ended a wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Ready {
     /// Something can be read or written, or the end was reached.
@@ -135,8 +135,8 @@ impl<'a> Input<'a> {
         self.read_with(|fd| nix::unistd::read(fd, to).map_err(io::Error::from))
     }
 
-    /// One read(2) that `read` makes. Another process that reads the same stdin may have taken what was
-    /// there: then it is broken off.
+    /// One read(2) that `read` makes. Another process that reads the same stdin may have taken the
+    /// bytes: then the read is broken off.
     pub(crate) fn read_with(
         &self,
         read: impl FnOnce(BorrowedFd<'_>) -> io::Result<usize>,

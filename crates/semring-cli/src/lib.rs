@@ -1,8 +1,8 @@
-//! What `semring`, `semring-producer` and `semring-consumer` share: options, framings, waiting for
-//! stdin and stdout together with signals, exit codes and reports.
+//! Code shared by `semring`, `semring-producer` and `semring-consumer`: options, framings, waiting
+//! for stdin and stdout together with signals, exit codes and reports.
 //!
 //! The commands are the modules [`admin`], [`producer`] and [`consumer`]; each has a `main` that ends
-//! with the exit code of the contract and never panics because of its surroundings.
+//! with a documented exit code and never panics because of its surroundings.
 #![forbid(unsafe_code)]
 
 pub mod admin;

@@ -1,4 +1,4 @@
-//! stdout as the consumer's payload leaves by it; its end noticed in every way it can end.
+//! stdout for the consumer's payload, and detection of its end in every form.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -27,9 +27,9 @@ pub(crate) enum WriteError {
     Signal,
     /// The reader took nothing for the time of `--timeout`.
     TimedOut,
-    /// Anything else: a full disk, say.
+    /// Any other error: for example a full disk.
     Failed(io::Error),
-    /// It is not stdout: what was to be written is gone.
+    /// Not an error of stdout: the bytes to be written are gone.
     Ring(RecvError),
 }
 
@@ -137,7 +137,7 @@ impl<'a> Output<'a> {
                         if end == written {
                             break WriteError::Signal;
                         }
-                        // A message that ends in its middle would be torn: its rest has a moment.
+                        // Ending within a message would cut it: its rest gets a short time.
                         len = end.min(all);
                         patience.finish();
                     }
@@ -165,8 +165,8 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Takes the last bytes that were written back, if stdout is a file that ends with them: a disk that
-    /// was full leaves a part of a message there. True if they are gone.
+    /// Removes the last bytes that were written, if stdout is a file that ends with them: a full disk
+    /// leaves a part of a message there. True if they were removed.
     pub(crate) fn take_back(&self, bytes: usize) -> bool {
         if self.kind != Kind::File {
             return false;
@@ -177,7 +177,7 @@ impl<'a> Output<'a> {
             return false;
         };
         let start = size - i64::try_from(bytes).unwrap_or(i64::MAX);
-        // Somebody else may have written after us, or it was not the end of the file.
+        // Another process may have written since, or it was not the end of the file.
         if position != size || start < 0 || ftruncate(self.fd(), start).is_err() {
             return false;
         }
@@ -222,7 +222,7 @@ impl Patience {
         Some(timeout.saturating_sub(since.elapsed()))
     }
 
-    /// What it is when the time is over.
+    /// The error if the timeout has passed.
     fn error(&self) -> WriteError {
         if self.finishing {
             WriteError::Signal
@@ -241,8 +241,8 @@ fn write_error(error: io::Error) -> WriteError {
         .map_or(WriteError::Failed(error), WriteError::Ring)
 }
 
-/// Whether a write failed because nobody reads any more: a pipe that was closed, a connection that was
-/// closed or reset.
+/// Whether a write failed because there is no reader any more: a pipe that was closed, a connection
+/// that was closed or reset.
 pub(crate) fn is_gone(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -1,4 +1,4 @@
-//! Not faster than so many bytes a second.
+//! Limits a transfer to this many bytes a second.
 
 use std::time::{Duration, Instant};
 

@@ -140,8 +140,8 @@ fn see_also(name: &str) -> Roff {
     roff
 }
 
-/// The sections of an afterword: a heading ends with a colon and stands at the margin; what is indented
-/// stays as it is.
+/// The sections of an afterword: a heading ends with a colon and is not indented; indented lines are
+/// kept as they are.
 fn sections(text: &str) -> Roff {
     let mut roff = Roff::new();
     let mut verbatim = false;

@@ -1,4 +1,4 @@
-//! `semring prune`: what killed programs left behind, removed with a line for each.
+//! `semring prune`: removes objects that killed programs left behind, with a line for each.
 
 use semring::{GuardKind, Orphan, OrphanKind, PruneOutcome, Unread};
 
@@ -7,7 +7,7 @@ use crate::report;
 use crate::text::print;
 use crate::units::count;
 
-/// Removes leftovers, or says what would be removed.
+/// Removes orphans, or prints what would be removed.
 pub(crate) fn run(dry_run: bool, discard_unread: bool) -> Result<u8, Failure> {
     let found = semring::orphans();
     let outcomes = if dry_run {
@@ -69,7 +69,7 @@ pub(crate) fn reason(leftover: &Orphan) -> &'static str {
     }
 }
 
-/// What it holds that nobody has read; nothing if there is nothing.
+/// The text about its unread messages; `None` if there are none.
 fn unread(leftover: &Orphan) -> Option<String> {
     leftover.is_unread().then(|| {
         let damaged = leftover.unread_messages() == 0;

@@ -1,4 +1,4 @@
-//! What goes to stderr: sentences, figures, progress. stdout carries payload only.
+//! Output on stderr: messages, figures, progress. stdout carries payload only.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -43,7 +43,7 @@ impl Report {
         }
     }
 
-    /// Something went wrong: said in any case.
+    /// An error: printed in any case.
     pub(crate) fn error(&self, sentence: impl fmt::Display) {
         if let Some(notes) = &self.notes {
             notes.borrow_mut().push(sentence.to_string());
@@ -55,14 +55,14 @@ impl Report {
         }
     }
 
-    /// Worth knowing: said unless quiet.
+    /// A note: printed unless quiet.
     pub(crate) fn mention(&self, sentence: impl fmt::Display) {
         if !self.quiet {
             self.error(sentence);
         }
     }
 
-    /// For those who asked for more.
+    /// A detail: printed with --verbose.
     pub(crate) fn detail(&self, sentence: impl fmt::Display) {
         if self.verbose {
             self.error(sentence);
@@ -84,8 +84,8 @@ impl Report {
         }
     }
 
-    /// Prints the figures as asked for. With `--json` the object also holds how the program ends, so the
-    /// result that is returned has no sentence any more.
+    /// Prints the requested figures. With `--json` the object also holds how the program ends, so the
+    /// returned result has no message any more.
     pub(crate) fn finish(
         &self,
         ring: &str,
@@ -117,7 +117,7 @@ impl Report {
     }
 }
 
-/// What `--json` prints at the end.
+/// The object that `--json` prints at the end.
 #[derive(Serialize)]
 struct Summary<'a> {
     ring: &'a str,
@@ -147,7 +147,7 @@ pub(crate) fn end(program: &str, result: Result<u8, Failure>) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// What was moved.
+/// The amounts that were moved.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Totals {
     pub(crate) messages: u64,
@@ -163,7 +163,7 @@ pub(crate) struct Stats {
     mb_per_second: f64,
     sleeps: u64,
     wakes: u64,
-    /// Of the ring so far; the consumer's only.
+    /// The producers of the ring so far; the consumer's only.
     #[serde(flatten)]
     producers: Option<Producers>,
 }

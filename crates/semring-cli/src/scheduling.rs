@@ -1,7 +1,7 @@
-//! What the scheduler was told about this process.
+//! The scheduling policy of this process.
 
 /// Whether this process runs under a real-time policy (SCHED_FIFO, SCHED_RR or SCHED_DEADLINE), where
-/// yielding never gives the CPU to a process of lower priority. False where `/proc` does not tell.
+/// yielding never gives the CPU to a process of lower priority. False where `/proc` does not show it.
 pub(crate) fn is_real_time() -> bool {
     std::fs::read_to_string("/proc/self/stat")
         .is_ok_and(|stat| policy(&stat).is_some_and(|policy| matches!(policy, 1 | 2 | 6)))

@@ -1,4 +1,4 @@
-//! SIGINT, SIGTERM and SIGHUP as something that the main thread can wait for beside stdin, stdout and
+//! SIGINT, SIGTERM and SIGHUP as events for which the main thread can wait beside stdin, stdout and
 //! the ring. A second signal ends the process at once.
 
 use std::io::{self, PipeReader, Write};
@@ -34,8 +34,8 @@ struct Shared {
 }
 
 impl Signals {
-    /// Begins to catch. What the parent had us ignore (`nohup`, a background job of a script) stays
-    /// ignored.
+    /// Begins to catch. Signals that the parent had set to be ignored (`nohup`, a background job of
+    /// a script) stay ignored.
     pub(crate) fn catch() -> io::Result<Self> {
         let mut signals = Iterator::new(not_ignored(&[SIGINT, SIGTERM, SIGHUP]))?;
         let (woken, mut waker) = io::pipe()?;
@@ -104,7 +104,7 @@ impl Shared {
 /// end the process. Programs that are started from here have the signal as it was.
 pub(crate) fn keep_file_size_signal_away() {
     for signal in not_ignored(&[SIGXFSZ]) {
-        // Nobody asks whether it came: the write says so. Without a handler it is as without this.
+        // The flag is never read: the write fails with an error. Without a handler it would not.
         let _ = signal_hook::flag::register(signal, Arc::default());
     }
 }

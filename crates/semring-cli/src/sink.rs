@@ -1,11 +1,10 @@
-//! What the consumer does with a batch of messages: puts them together, writes them, releases what was
-//! written.
+//! The consumer's output: batches of messages are combined, written, and then released.
 //!
-//! A write(2) may end in its middle: a full disk, a signal, a time that is over. Then the messages that were
-//! written whole are released and the others come again, to the next consumer. The one message that
-//! was written in part is dealt with in this order: after a signal its rest is written, if the reader takes
-//! it soon; a file loses the part again; otherwise the part stays, the whole message comes again, and a
-//! sentence says so.
+//! A write(2) may end within a message: a full disk, a signal, a time-out. Then the messages that were
+//! written completely are released and the others come again, to the next consumer. The one message that was
+//! written in part is handled in this order: after a signal its rest is written, if the reader takes it
+//! soon; in a file the part is removed again; otherwise the part stays, the whole message comes again, and
+//! stderr has a note.
 
 use std::time::Instant;
 
@@ -28,17 +27,17 @@ const MAX_GATHER: u64 = 256 << 10;
 /// A message from which on a copy costs more than the write(2) that it saves.
 const DIRECT_BYTES: usize = 4 << 10;
 
-/// A message that is too large to be held twice, whatever goes with it.
+/// A message of this size is not copied once more, whatever is written with it.
 const HUGE_BYTES: usize = 1 << 20;
 
-/// A message of the batch, and what it is in the output.
+/// A message of the batch, and its place in the output.
 struct Entry {
     lane: usize,
     position: Position,
     /// Bytes of the message itself.
     payload: usize,
-    /// Where it ends in the output, counted from the first message of the batch; what stands before and
-    /// after the payload is included.
+    /// Its end in the output, counted from the first message of the batch; includes the bytes before
+    /// and after the payload.
     end: u64,
 }
 
@@ -100,7 +99,7 @@ impl<'a> Sink<'a> {
         self.written = 0;
         let result = self.write(&mut batch, limit);
         if matches!(result, Err(WriteError::Closed)) {
-            // What the pipe holds was read by nobody.
+            // No reader has read the contents of the pipe.
             batch.put_back();
             return Err(Stop::ReaderGone);
         }
@@ -128,7 +127,8 @@ impl<'a> Sink<'a> {
         })
     }
 
-    /// How many messages were written whole; removes or reports what was written of the next one.
+    /// The number of messages that were written completely; removes or reports the written part of
+    /// the next one.
     fn settle(&mut self, failed: bool) -> usize {
         if !failed {
             return self.entries.len();
@@ -204,7 +204,7 @@ impl<'a> Sink<'a> {
         self.flush()
     }
 
-    /// Writes what was gathered.
+    /// Writes the gathered output.
     fn flush(&mut self) -> Result<(), WriteError> {
         let (base, buffer) = (self.written, &self.buffer);
         // The end of the message in whose middle an offset of the buffer lies.
@@ -225,7 +225,7 @@ impl<'a> Sink<'a> {
         Ok(())
     }
 
-    /// Counts what a write of `len` bytes has written.
+    /// Counts the bytes of a write of `len` bytes.
     fn note(&mut self, len: usize, result: Result<(), Unwritten>) -> Result<(), WriteError> {
         match result {
             Ok(()) => {

@@ -1,7 +1,7 @@
-//! Text for stdout and stderr, whole whatever they are.
+//! Text for stdout and stderr, written completely on any kind of stream.
 //!
-//! The standard library gives up on a stream that another process made non-blocking, and takes a stdout
-//! that is open for reading only for one that was closed on purpose.
+//! The standard library gives up on a stream that another process made non-blocking, and mistakes a
+//! stdout that is open for reading only for one that was closed on purpose.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -22,7 +22,7 @@ const SIGNAL_WAITS: Duration = Duration::from_secs(1);
 /// How often a wait looks whether a signal came.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Prints text on stdout, without a panic whatever stdout is.
+/// Prints text on stdout, without a panic for any kind of stdout.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     refuse_closed_stdout()?;
     write_all(io::stdout().as_fd(), text.as_bytes()).map_err(|error| {
@@ -40,7 +40,7 @@ pub(crate) fn print_error(text: &str) {
     let _ = write_all(io::stderr().as_fd(), text.as_bytes());
 }
 
-/// stdout for those who write piece by piece.
+/// stdout for output in pieces.
 pub(crate) struct Stdout;
 
 impl io::Write for Stdout {

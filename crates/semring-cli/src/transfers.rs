@@ -1,8 +1,9 @@
-//! Reads and writes that end when a signal came or a time is over, on whatever a standard stream is.
+//! Reads and writes that end when a signal comes or a timeout passes, on every kind of standard
+//! stream.
 //!
 //! A stream that comes from elsewhere is open in other processes, too, so its flag `O_NONBLOCK` is
-//! neither relied on nor changed: where it is set, a transfer of nothing ends at once; where it is not,
-//! a [`Breaker`] ends it.
+//! neither relied on nor changed: where it is set, a transfer that can't move anything returns at once;
+//! where it is not, a [`Breaker`] ends it.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -14,7 +15,7 @@ use semring_stdio::Breaker;
 /// A transfer that moves nothing ends after this time, and its caller looks at signals and clocks.
 const BREAK_AFTER: Duration = Duration::from_millis(100);
 
-/// What a stream is.
+/// The kind of a stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     /// A file, which is always ready.

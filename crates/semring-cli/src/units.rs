@@ -1,4 +1,4 @@
-//! Sizes, times and modes as they are written on a command line.
+//! Sizes, times and modes in the form of the command line.
 
 use std::time::Duration;
 

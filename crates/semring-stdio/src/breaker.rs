@@ -1,13 +1,13 @@
-//! An end for transfers that block.
+//! Ends transfers that block.
 //!
-//! A timer sends this thread a signal again and again while a transfer runs. The signal's handler does
+//! While a transfer runs, a timer sends this thread a signal repeatedly. The signal's handler does
 //! nothing, and the kernel does not restart calls after it, so a read(2) or write(2) that sleeps returns:
-//! with the bytes that it has moved, or with `EINTR` if there are none. Both answers are exact, on pipes,
-//! sockets and terminals alike, so nothing is lost. The signal is repeated because the first one may
-//! come before the call sleeps.
+//! with the bytes that it has moved, or with `EINTR` if there are none. Both results are exact, on pipes,
+//! sockets and terminals alike, so nothing is lost. The signal is repeated because the first one may come
+//! before the call sleeps.
 //!
-//! `SIGURG` is ignored where nobody asks for it, so one that comes late harms nothing, and no program
-//! uses it to end another one (as is done with `SIGALRM`).
+//! `SIGURG` is ignored by default, so one that comes late does no harm, and it is not used to end
+//! processes (as `SIGALRM` is).
 
 #![allow(unsafe_code)]
 
@@ -17,7 +17,7 @@ use std::mem::zeroed;
 use std::ptr::{null, null_mut};
 use std::time::Duration;
 
-/// Breaks off the blocking transfers of one thread.
+/// Interrupts the blocking transfers of one thread.
 #[derive(Debug)]
 pub struct Breaker {
     timer: libc::timer_t,
@@ -28,7 +28,7 @@ pub struct Breaker {
 extern "C" fn do_nothing(_: libc::c_int) {}
 
 impl Breaker {
-    /// For the transfers of this thread.
+    /// A breaker for the transfers of this thread.
     ///
     /// # Errors
     /// Those of `timer_create`: too many timers of this user.
@@ -101,7 +101,8 @@ fn catch_signal() -> io::Result<()> {
     check(unsafe { libc::sigemptyset(&mut set) })?;
     // SAFETY: as above.
     check(unsafe { libc::sigaddset(&mut set, libc::SIGURG) })?;
-    // SAFETY: the pointer leads to a value of this frame; the null pointer asks for no old mask.
+    // SAFETY: the pointer leads to a value of this frame; the null pointer means that the old mask
+    // is not requested.
     match unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, null::<()>() as *mut _) } {
         0 => Ok(()),
         error => Err(io::Error::from_raw_os_error(error)),

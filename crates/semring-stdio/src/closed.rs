@@ -1,7 +1,7 @@
-//! Which standard streams were closed when the process began.
+//! Finds out which standard streams were closed when the process began.
 //!
 //! The loader calls the functions of `.init_array` before `main`, and so before the standard library
-//! fills the gaps. One of them looks at the three descriptors; it needs neither `/proc` nor memory.
+//! fills the gaps. One of them checks the three descriptors; it needs neither `/proc` nor memory.
 
 #![allow(unsafe_code)]
 
@@ -27,7 +27,7 @@ pub fn is_closed(stream: Stream) -> bool {
     CLOSED.load(Ordering::Relaxed) & (1 << stream as u8) != 0
 }
 
-// SAFETY: the loader calls what it finds in this section as functions of the C ABI; arguments that a
+// SAFETY: the loader calls the entries of this section as functions of the C ABI; arguments that a
 // function does not declare are ignored there.
 #[unsafe(link_section = ".init_array")]
 #[used]

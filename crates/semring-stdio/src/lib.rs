@@ -1,14 +1,15 @@
-//! What the programs of semring need of their standard streams and signals and can't do in safe code.
+//! Operations on standard streams and signals that the programs of semring need and that can't be
+//! written in safe code.
 //!
 //! * [`is_closed`]: whether a standard stream was closed when the process began. The standard library
-//!   opens `/dev/null` in the place of a closed one before `main`, and afterwards the two can't be told
-//!   apart: supervisors give a `/dev/null` that is open for reading and writing, too.
+//!   opens `/dev/null` in the place of a closed one before `main`, and afterwards the two can't be
+//!   distinguished: supervisors give a `/dev/null` that is open for reading and writing, too.
 //! * [`Breaker`]: ends a transfer that blocks, on any descriptor, without changing the descriptor. The
 //!   flag `O_NONBLOCK` belongs to the open file, which other processes share.
-//! * [`stop_by`]: stops the process as a signal such as `SIGTSTP` does that nobody catches.
+//! * [`stop_by`]: stops the process as a signal such as `SIGTSTP` does without a handler.
 //! * [`is_ignored`]: whether a signal is ignored, also without `/proc`.
 //!
-//! Left out: what is read and written, and when to give up. That is the programs' matter.
+//! Left out: the contents of transfers, and when to give up. The programs decide that.
 #![deny(unsafe_code)]
 
 mod breaker;

@@ -1,4 +1,4 @@
-//! Signals that are ignored, and stopping as Ctrl-Z does where nobody catches the signal.
+//! Ignored signals, and stopping as by Ctrl-Z without a handler.
 //!
 //! A program that owns the terminal catches `SIGTSTP` to give the terminal back first. `SIGSTOP` in its
 //! place would also stop a process group that no shell can continue; the kernel leaves such a group
@@ -10,7 +10,7 @@ use std::io;
 use std::mem::zeroed;
 use std::ptr::null;
 
-/// Whom to stop.
+/// The target of the stop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Target {
     /// This process.
@@ -41,12 +41,12 @@ pub fn stop_by(signal: i32, target: Target) -> io::Result<()> {
     sent.and(stopped).and(restored.map(drop))
 }
 
-/// Whether this process ignores a signal: what the parent had it ignore (`nohup`, a background job of a
-/// script), as long as nothing has changed it. A signal that does not exist is not ignored.
+/// Whether this process ignores a signal: set by the parent (`nohup`, a background job of a script), as
+/// long as nothing has changed it. A signal that does not exist is not ignored.
 #[must_use]
 pub fn is_ignored(signal: i32) -> bool {
     let mut now = action(libc::SIG_DFL);
-    // SAFETY: the null pointer asks for no change; the other one leads to a value of this frame.
+    // SAFETY: the null pointer means no change; the other one leads to a value of this frame.
     let result = unsafe { libc::sigaction(signal, null(), &mut now) };
     result == 0 && now.sa_sigaction == libc::SIG_IGN
 }

@@ -30,7 +30,7 @@ pub(super) fn cpu_limit() -> Option<f64> {
     limits.reduce(f64::min)
 }
 
-/// The least of the limits of a group and of those around it.
+/// The least of the limits of a group and of the groups that contain it.
 fn least(root: &str, group: &str, limit: impl Fn(&str) -> Option<f64>) -> Option<f64> {
     let mut folder = format!("{root}{group}");
     let mut least: Option<f64> = None;

@@ -1,4 +1,4 @@
-//! What the machine is, as far as figures depend on it.
+//! The properties of the machine that affect the figures.
 
 use procfs::{CpuInfo, Current, LoadAverage};
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! What else used the CPUs during a run, and what slowed the run down.
+//! Other users of the CPUs during a run, and causes that slowed the run down.
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;

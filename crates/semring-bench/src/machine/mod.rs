@@ -1,4 +1,4 @@
-//! The machine: what it is, its CPUs, and what else used them during a run.
+//! The machine: its properties, its CPUs, and other users of them during a run.
 
 mod cgroup;
 mod cpus;

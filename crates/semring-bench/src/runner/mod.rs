@@ -1,5 +1,5 @@
-//! Runs a way: starts the processes or threads of the other side, gives both sides their work, and returns
-//! what was measured.
+//! Runs a way: starts the processes or threads of the other side, gives both sides their tasks, and
+//! returns the results.
 
 mod measure;
 mod pair;

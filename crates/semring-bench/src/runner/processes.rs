@@ -30,8 +30,8 @@ struct Assignment {
 /// Runs the task that the parent put on the command line.
 ///
 /// # Errors
-/// Those of the way, and a message that is not what was sent. The caller prints the error and exits with a
-/// failure; the parent then ends, too.
+/// Those of the way, and a message that differs from the one sent. The caller prints the error and exits
+/// with a failure; the parent then ends, too.
 pub fn run_child(assignment: &str) -> Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
     let Assignment {

@@ -76,7 +76,7 @@ const RINGS: [(Way, Form); 8] = [
         variant(
             "semring-adaptive",
             "semring, Adaptive",
-            "The same with the default strategy, whatever --wait is.",
+            "The same with the default strategy, independent of --wait.",
         ),
         waits(WaitStrategy::Adaptive),
     ),

@@ -61,13 +61,14 @@ impl Segment {
         unsafe { word.as_ref() }
     }
 
-    /// Bytes that only this side may access now: a word that both sides change says so.
+    /// Bytes that only this side may access at this time, according to a word that both sides
+    /// change.
     ///
     /// # Safety
     /// No other process, thread or slice accesses these bytes while the slice lives.
     #[allow(
         clippy::mut_from_ref,
-        reason = "a protocol between the processes decides who may access the memory"
+        reason = "a protocol between the processes decides which side may access the memory"
     )]
     pub(super) unsafe fn own(&self, offset: usize, length: usize) -> &mut [u8] {
         let bytes = self.at(offset, length).as_ptr();

@@ -1,4 +1,4 @@
-//! A way, its ends, and what both sides know about it.
+//! A way, its ends, and the data that both sides share.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -16,13 +16,13 @@ use crate::payload::{Message, usual_sizes};
 use crate::work::{Outcome, Task};
 use crate::workload::Workload;
 
-/// An end of any way, whatever its messages are. Every [`Link`] for bytes of any length is an end; [`Typed`]
+/// An end of any way, for any kind of messages. Every [`Link`] for bytes of any length is an end; [`Typed`]
 /// makes one of a link for messages of one type.
 pub trait End {
     /// Runs a task over the link.
     ///
     /// # Errors
-    /// Those of the link, and a message that is not what was sent.
+    /// Those of the link, and a message that differs from the one sent.
     fn run(&mut self, task: &Task) -> Result<Outcome>;
 }
 
@@ -67,7 +67,7 @@ impl<L: Link<M>, M: Message> End for Typed<L, M> {
     }
 }
 
-/// What a way is, and so whether a run includes it by default.
+/// The category of a way, which decides whether a run includes it by default.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Category {
     /// A ring, or a way that the kernel offers: measured by default.
@@ -89,7 +89,7 @@ pub struct Way {
     pub name: &'static str,
     /// Its name in tables.
     pub label: &'static str,
-    /// What it does for each message.
+    /// What the way does for each message.
     pub about: &'static str,
     /// What it is.
     pub category: Category,
@@ -122,7 +122,7 @@ impl Serialize for Way {
     }
 }
 
-/// For a way that can run every workload, as far as is known before it is made.
+/// For a way that can run every workload, as far as this can be checked before it is made.
 #[must_use]
 pub fn no_obstacle(_: &Spec) -> Option<String> {
     None
@@ -134,7 +134,7 @@ pub fn one_sender_only(spec: &Spec) -> Option<String> {
     (spec.workload == Workload::Producers).then(|| "one sender only".into())
 }
 
-/// What both ends must know.
+/// The data that both ends need.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Spec {
     /// The way.
@@ -171,9 +171,9 @@ impl Spec {
     }
 }
 
-/// This side of a way, and what the other side needs.
+/// This side of a way, and the data for the other side.
 pub struct Setup {
-    /// As passed to `make`, with the identifiers and names of what was made.
+    /// As passed to `make`, with the identifiers and names of the objects made.
     pub spec: Spec,
     /// The stdin and stdout of each of the other processes.
     pub stdio: Vec<(Stdio, Stdio)>,

@@ -66,7 +66,7 @@ pub(crate) fn volley<M: Message>(
         fill(message.words_mut(), 0);
         link.receive(&mut message)?;
         if !check(message.words(), word(0, number)) {
-            return Err(format!("answer {number} is not what was sent").into());
+            return Err(format!("answer {number} differs from the one sent").into());
         }
         let now = Instant::now();
         if number >= warm_up {

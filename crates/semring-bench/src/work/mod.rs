@@ -1,4 +1,4 @@
-//! What one end of a way does, and what it measures. Each workload has a sending and a receiving half.
+//! The task and the measurement of one end of a way. Each workload has a sending and a receiving half.
 
 mod latency;
 mod one_way;
@@ -47,7 +47,7 @@ pub(crate) enum Work {
     Listen { senders: usize, window: Duration },
 }
 
-/// What a [`Task`] measured.
+/// The result of a [`Task`].
 #[derive(Debug)]
 #[allow(missing_docs, reason = "opaque: only the runner reads it")]
 pub struct Outcome(pub(crate) Measured);

@@ -1,4 +1,4 @@
-//! Numbers of the kernel: what is allowed, what is used, what a ring needs.
+//! Numbers of the kernel: limits, their present use, and the needs of a ring.
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use sysv_ipc::{limits, sem, shm};
@@ -83,7 +83,7 @@ fn judge_semaphores(
         "{used_sets} of {} sets and {used_semaphores} of {} semaphores in use",
         limits.sets, limits.in_all
     );
-    // What the kernel itself begins with since 3.19, where that is more.
+    // The kernel's own default since 3.19, if that is more.
     let raised = format!(
         "{} {} {} {}",
         limits.per_set.max(32_000),
@@ -146,7 +146,7 @@ fn page_bytes() -> u64 {
         .max(1)
 }
 
-/// A size; the kernel's default is to say nothing, which it writes as nearly 2^64.
+/// A size; the kernel's default is no limit, which it writes as nearly 2^64.
 fn limit_bytes(bytes: u64) -> String {
     if bytes > 1 << 60 {
         "no limit".to_owned()
@@ -199,7 +199,9 @@ fn judge_segments(
         return Check::not_ok(
             name,
             State::Problem,
-            format!("{use_of}; segments go when nobody has them mapped (kernel.shm_rmid_forced)"),
+            format!(
+                "{use_of}; segments are removed when no process has them mapped (kernel.shm_rmid_forced)"
+            ),
             sysctl("kernel.shm_rmid_forced", "0"),
         );
     }
@@ -208,7 +210,7 @@ fn judge_segments(
             name,
             State::Warning,
             format!("{use_of}: little is left"),
-            "semring prune removes unused rings; ipcs -m shows who has the others",
+            "semring prune removes unused rings; ipcs -m shows the owners of the others",
         );
     }
     Check::ok(name, use_of)

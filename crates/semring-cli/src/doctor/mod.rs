@@ -1,7 +1,7 @@
-//! `semring doctor`: whether rings can be made and used here, what is in the way, and what helps.
+//! `semring doctor`: whether rings can be made and used here, what prevents it, and what helps.
 //!
-//! `limits` looks at numbers of the kernel, `surroundings` at everything else. The trial is what counts:
-//! the other checks explain it, or warn of what comes next.
+//! `limits` checks numbers of the kernel, `surroundings` everything else. The trial decides: the other
+//! checks explain its result, or warn of later problems.
 
 mod limits;
 mod surroundings;
@@ -15,7 +15,7 @@ use crate::exit::{self, Failure};
 use crate::text::print;
 use crate::units::count;
 
-/// What a finding means for rings.
+/// The meaning of a finding.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum State {
@@ -70,7 +70,7 @@ impl Check {
     }
 }
 
-/// Lanes of a ring when nothing is said.
+/// The default number of lanes.
 const DEFAULT_LANES: u64 = 8;
 /// Bytes of such a ring: two pages, and for each lane two pages and 256 KiB.
 const DEFAULT_RING_BYTES: u64 = 0x2000 + DEFAULT_LANES * (0x2000 + (256 << 10));
@@ -140,7 +140,7 @@ fn for_people(checks: &[Check]) -> String {
     text
 }
 
-/// Lines that fit beside the heads; a word that does not fit has a line of its own.
+/// Lines that fit beside the heads; a longer word has a line of its own.
 fn wrapped(text: &str) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
@@ -199,7 +199,7 @@ fn elsewhere() -> Check {
 fn orphans() -> Check {
     const NAME: &str = "leftovers";
     let mut found = semring::orphans();
-    // What is not ours stays, whatever one does.
+    // Objects that are not semring's stay in any case.
     found.retain(|leftover| leftover.kind() != OrphanKind::Foreign);
     if found.is_empty() {
         return Check::ok(NAME, "none");
@@ -262,7 +262,7 @@ fn trial(backend: Backend) -> Check {
             name,
             State::Problem,
             sentence,
-            "see the lines above; docs/operations.md says more",
+            "see the lines above; docs/operations.md explains them",
         ),
     }
 }

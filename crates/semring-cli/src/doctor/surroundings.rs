@@ -1,4 +1,4 @@
-//! What is around: /dev/shm, namespaces, the service manager, filters of system calls.
+//! The surroundings: /dev/shm, namespaces, the service manager, filters of system calls.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -31,7 +31,7 @@ pub(super) fn dev_shm() -> Check {
     let size = status.blocks().saturating_mul(block);
     let free = status.blocks_available().saturating_mul(block);
     let used = size.saturating_sub(status.blocks_free().saturating_mul(block));
-    // A tmpfs without a limit says 0 of 0.
+    // A tmpfs without a limit reports 0 of 0.
     let unlimited = size == 0;
     let use_of = if unlimited {
         "no limit".to_owned()
@@ -109,7 +109,7 @@ pub(super) fn namespaces() -> Check {
     Check::ok(NAME, finding)
 }
 
-/// What kind of container this is, as far as it says so itself.
+/// The kind of container, if it declares one.
 fn container(root: &Path) -> Option<String> {
     let has = |path: &str| root.join(path).exists();
     if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
@@ -163,8 +163,9 @@ fn judge_remove_ipc(root: &Path, uid: u32) -> Check {
     )
 }
 
-/// Whether RemoveIPC is on, and which file says so: the last one that does, of logind.conf and the
-/// drop-ins in the order of their names. Of files with one name, the first folder's counts.
+/// Whether RemoveIPC is on, and in which file: the last one that sets it, of logind.conf and the
+/// drop-ins in the order of their names. Of files with the same name, the one in the first folder
+/// counts.
 fn configured(root: &Path) -> (bool, Option<PathBuf>) {
     const FOLDERS: [&str; 4] = [
         "etc/systemd",
@@ -209,7 +210,7 @@ fn assignment(text: &str) -> Option<bool> {
             last = match value.trim().to_ascii_lowercase().as_str() {
                 "1" | "yes" | "y" | "true" | "t" | "on" | "" => Some(true),
                 "0" | "no" | "n" | "false" | "f" | "off" => Some(false),
-                // systemd says so in the journal, and leaves it as it is.
+                // systemd logs it in the journal, and keeps the previous value.
                 _ => last,
             };
         }
@@ -227,7 +228,7 @@ pub(super) fn filter() -> Check {
     match field("Seccomp:") {
         None => Check::ok(
             NAME,
-            "unknown (/proc is not mounted); the trials below tell whether rings pass",
+            "unknown (/proc is not mounted); the trials below show whether rings work",
         ),
         Some(0) => Check::ok(NAME, "no filter"),
         Some(_) => {
@@ -235,7 +236,7 @@ pub(super) fn filter() -> Check {
             let filters = crate::units::count(filters, "filter");
             Check::ok(
                 NAME,
-                format!("{filters}; the trials below tell whether rings pass"),
+                format!("{filters}; the trials below show whether rings work"),
             )
         }
     }

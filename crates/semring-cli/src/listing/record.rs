@@ -61,7 +61,7 @@ pub(crate) struct LaneRecord {
 
 impl Record {
     pub(crate) fn new(info: &RingInfo) -> Self {
-        // Wrapping: the numbers are words of a segment that anybody may have written.
+        // Wrapping: the numbers are words of a segment that any process may have written.
         let sum =
             |field: fn(&LaneInfo) -> u64| info.lanes.iter().map(field).fold(0, u64::wrapping_add);
         let fullest = fullest_lane(info);
@@ -229,7 +229,7 @@ fn owner(uid: u32) -> String {
 }
 
 pub(super) fn date(created_ns: u64) -> String {
-    // The bytes in the segment may say any time; one that can't be written as a date is left out.
+    // The bytes in the segment may hold any time; one that can't be written as a date is left out.
     const LAST_SECOND: u64 = 253_402_300_799;
     let seconds = Duration::from_nanos(created_ns).as_secs().min(LAST_SECOND);
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()

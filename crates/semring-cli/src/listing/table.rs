@@ -18,7 +18,7 @@ pub(crate) struct Column {
     unit: Unit,
 }
 
-/// What a number counts, where people read it.
+/// The unit of a number, in the form for people.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Unit {
     One,
@@ -93,7 +93,7 @@ pub(super) const COLUMNS: [Column; 28] = [
     number("waiting_producers", "WAITING"),
 ];
 
-/// What fits a terminal.
+/// The columns that fit a terminal.
 pub(super) const DEFAULT_COLUMNS: [&str; 12] = [
     "address",
     "owner",
@@ -145,7 +145,7 @@ fn cell(record: &Value, column: Column, plain: bool) -> String {
     }
 }
 
-/// What is left out first where a terminal is narrow.
+/// The columns that are left out first where a terminal is narrow.
 const LESS_NEEDED: [&str; 6] = [
     "kind",
     "lanes",
@@ -155,7 +155,8 @@ const LESS_NEEDED: [&str; 6] = [
     "owner",
 ];
 
-/// The table as wide as the terminal, as far as it can be: otherwise each line would take two.
+/// The table within the width of the terminal, if possible: otherwise each row would take two
+/// lines.
 pub(crate) fn table_within(rings: &[RingInfo], width: usize, headings: bool) -> String {
     let mut columns: Vec<Column> = default_columns(rings);
     let mut text = table(rings, &[], headings);
@@ -179,7 +180,7 @@ fn default_columns(rings: &[RingInfo]) -> Vec<Column> {
         .collect()
 }
 
-/// Lines of cells, with the columns asked for.
+/// Lines of cells, with the requested columns.
 pub(crate) fn table(rings: &[RingInfo], columns: &[Column], headings: bool) -> String {
     if columns.is_empty() {
         with_columns(rings, &default_columns(rings), headings, false)

@@ -25,7 +25,7 @@ pub(crate) fn describe(info: &RingInfo) -> String {
         "by semring rm only"
     };
     let lanes = count(record.lanes as u64, "lane");
-    // By the kernel's word, so without semaphores nobody knows.
+    // The kernel keeps this number, so without semaphores it is unknown.
     let producers = if guard_missing {
         "unknown".to_owned()
     } else {

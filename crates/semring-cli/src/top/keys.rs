@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::read;
 
-/// What a key asks for.
+/// The action of a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Wish {
     Quit,
@@ -24,7 +24,7 @@ pub(super) enum Wish {
 /// How long the rest of an escape sequence may take: 50 ms, as in most terminal programs.
 const SEQUENCE: Duration = Duration::from_millis(50);
 
-/// What the keys pressed within this time ask for; empty if there were none that mean something.
+/// The actions of the keys pressed within this time; empty if there were none.
 ///
 /// # Errors
 /// `EIO` if the terminal is gone.
@@ -36,7 +36,7 @@ pub(super) fn wait_for_keys(time: Duration) -> io::Result<Vec<Wish>> {
     Ok(wishes(&bytes))
 }
 
-/// What can be read within this time, at most one block of it.
+/// The bytes that can be read within this time, at most one block.
 fn read_within(time: Duration) -> io::Result<Vec<u8>> {
     let stdin = io::stdin();
     let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];

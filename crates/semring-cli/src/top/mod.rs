@@ -1,7 +1,7 @@
-//! `semring top`: what happens in the rings just now, on a terminal or as JSON.
+//! `semring top`: the activity of the rings, on a terminal or as JSON.
 //!
-//! Looks only: rings are mapped read-only for the moment of a look. A ring that appears or vanishes
-//! between two looks is there or is not.
+//! Inspects only: rings are mapped read-only for a moment. A ring that appears or vanishes between
+//! two samples is in one of them only.
 
 mod keys;
 mod terminal;
@@ -22,7 +22,7 @@ use crate::text::print;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rhythm {
     pub(crate) interval: Duration,
-    /// End after so many looks.
+    /// End after this many samples.
     pub(crate) count: Option<u64>,
 }
 
@@ -38,7 +38,7 @@ impl Rhythm {
     }
 }
 
-/// Shows the rings until somebody ends it.
+/// Shows the rings until the user ends it.
 pub(crate) fn run(json: bool, rhythm: Rhythm) -> Result<u8, Failure> {
     if json {
         return stream(rhythm);
@@ -63,7 +63,7 @@ struct Rates {
 
 impl Rates {
     fn between(before: Counts, now: Counts, seconds: f64) -> Self {
-        // Wrapping, and small again if somebody wrote nonsense: a rate is never negative.
+        // Wrapping, and bounded if a process wrote arbitrary words: a rate is never negative.
         let rate = |from: u64, to: u64| {
             let moved = to.checked_sub(from)? as f64;
             Some((moved / seconds * 10.0).round() / 10.0)
@@ -107,10 +107,10 @@ struct Sample {
     lanes: Vec<Rates>,
 }
 
-/// Looks, and remembers what the last look saw.
+/// Takes samples, and keeps the last one.
 #[derive(Default)]
 struct Sampler {
-    /// By the ring's identity: a new ring of an old name begins anew.
+    /// By the ring's identity: a new ring of an old name starts again.
     last: HashMap<String, (Instant, Vec<Counts>)>,
 }
 
@@ -257,7 +257,7 @@ mod tests {
             assert_eq!(second[0].rates.received_per_second, Some(0.0));
             assert_eq!(second[0].lanes[0].sent_per_second, Some(5.0));
             assert_eq!(second[0].lanes[1].sent_per_second, Some(0.0));
-            // A ring that is gone is forgotten; a new one begins anew.
+            // A ring that is gone is forgotten; a new one starts again.
             assert!(sampler.compare(Vec::new(), later).is_empty());
             let again = sampler.compare(vec![send(1)], later + Duration::from_secs(1));
             assert_eq!(again[0].rates, Rates::default());

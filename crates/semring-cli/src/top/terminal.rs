@@ -1,5 +1,5 @@
-//! The terminal while the view has it: taken, given back, and given back for as long as the process is
-//! stopped.
+//! The terminal while the view uses it: taken, restored at the end, and restored as long as the
+//! process is stopped.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::mem::ManuallyDrop;
@@ -59,7 +59,7 @@ impl Taken {
         self.given_back = false;
         enable_raw_mode()?;
         execute!(Stdout, EnterAlternateScreen)?;
-        // Nothing of the last picture is there any more. (`clear` would ask the terminal where its cursor is.)
+        // Nothing of the last picture is left. (`clear` would query the terminal for its cursor position.)
         self.terminal = terminal()?;
         Ok(())
     }
@@ -69,7 +69,7 @@ impl Taken {
         if std::mem::replace(&mut self.given_back, true) {
             return Ok(());
         }
-        // What was not drawn to its end must not come afterwards.
+        // Output that was not drawn completely must not appear later.
         let drawn = self.terminal.backend_mut().flush();
         let left = execute!(Stdout, LeaveAlternateScreen, Show);
         // Also if nothing can be written any more.
@@ -99,7 +99,7 @@ impl Taken {
             self.take_again()?;
             return Ok(true);
         }
-        // The next drawing asks for the size.
+        // The next drawing reads the size.
         Ok(came.contains(&SIGWINCH))
     }
 
@@ -127,8 +127,8 @@ impl Taken {
         self.take_again()
     }
 
-    /// After a stop. Whoever continued the process need not have made it the foreground first: setting the
-    /// terminal would stop it at once by `SIGTTOU`.
+    /// After a stop. The process may be continued before it is in the foreground: setting the terminal
+    /// would then stop it at once by `SIGTTOU`.
     fn take_again(&mut self) -> io::Result<()> {
         let mut background = SigSet::empty();
         background.add(Signal::SIGTTOU);

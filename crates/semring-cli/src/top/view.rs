@@ -32,7 +32,7 @@ pub(super) fn run(rhythm: Rhythm) -> Result<u8, Failure> {
     }
     let restored = taken.give_back();
     if let Some(signal) = signals.caught() {
-        // A terminal that is gone can't be restored, and its SIGHUP says all there is to say.
+        // A terminal that is gone can't be restored, and its SIGHUP is the whole message.
         return Err(Failure::by_signal(signal));
     }
     shown.and(restored).map_err(broken)?;
@@ -111,7 +111,7 @@ struct Screen {
 #[derive(Clone, Copy)]
 struct Column {
     name: &'static str,
-    /// 0: what the others leave.
+    /// 0: the width that the others leave.
     width: u16,
     /// A narrow terminal leaves out the column with the highest number first; 0 stays.
     rank: u8,
@@ -157,7 +157,7 @@ const LANE_COLUMNS: [Column; 8] = [
     number("DIED", 5, 4),
 ];
 
-/// What the bar of a lane or the name of a ring needs.
+/// The minimum width of a lane's bar or a ring's name.
 const LEAST_REST: u16 = 8;
 
 /// A name that is longer than this is cut before a column is left out.
@@ -322,7 +322,7 @@ fn title_of(info: &RingInfo) -> Line<'static> {
     ])
 }
 
-/// Width of all columns but the one that has what is left, and of the gaps.
+/// Width of all columns except the one that takes the rest, and of the gaps.
 fn fixed(columns: &[Column]) -> u16 {
     columns.iter().map(|column| column.width + 1).sum::<u16>() - 1
 }
@@ -338,7 +338,7 @@ fn fitting(all: &[Column], width: u16, rest: u16) -> Vec<Column> {
     columns
 }
 
-/// A row of those cells whose columns are shown.
+/// A row of the cells whose columns are shown.
 fn row<const N: usize>(
     cells: [Cell<'static>; N],
     all: &[Column; N],
@@ -377,7 +377,7 @@ fn percent(share: f64) -> String {
     format!("{:.0}%", share * 100.0)
 }
 
-/// A bar of so many cells in all, with its number behind it.
+/// A bar of this many cells in all, followed by its number.
 fn gauge(share: f64, width: u16) -> String {
     let cells = usize::from(width.saturating_sub(5));
     let full = (share * cells as f64).round() as usize;
@@ -429,7 +429,7 @@ mod tests {
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 
-    /// What a terminal of this size shows.
+    /// The lines on a terminal of this size.
     fn drawn(screen: &mut Screen, width: u16, height: u16) -> Vec<String> {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         terminal.draw(|frame| screen.draw(frame)).unwrap();
