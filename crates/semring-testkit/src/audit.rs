@@ -1,8 +1,8 @@
-//! The audit: everything that was committed arrived, once, whole and in order.
+//! The audit: every committed message arrived, once, complete and in order.
 //!
-//! Two streams meet here: the side records of the producers ([`record`]) and what the
-//! consumers received, in the order in which they received it. They may be fed in any order of each
-//! other; the sums are drawn by [`report`](Audit::report).
+//! Two streams meet here: the side records of the producers ([`record`]) and what the consumers
+//! received, in the order in which they received it. They may be added in any order relative to
+//! each other; [`report`](Audit::report) computes the sums.
 //!
 //! # Rules for a test
 //! * A producer's numbers only grow, and each process that takes the role of a producer gets a
@@ -87,14 +87,14 @@ pub struct Report {
     pub lost: u64,
     /// Damaged messages, counted by [`Audit::torn`].
     pub torn: u64,
-    /// Messages that came behind a later one of their producer or of their lane, and messages that
-    /// came again although no consumer had changed.
+    /// Messages that came after a later one of their producer or of their lane, and messages that
+    /// came again although the consumer had not changed.
     pub reordered: u64,
     /// Received without being recorded, as far as the announced kills explain it.
     pub unrecorded: u64,
     /// Received, and neither recorded nor explained by a kill; also numbers recorded twice.
     pub unexpected: u64,
-    /// Objects of the ring that were there after it was removed; counted by whoever removed it.
+    /// Objects of the ring that were there after it was removed; counted by the caller.
     pub leaked: u64,
     /// The first findings, a sentence each.
     pub examples: Vec<String>,
@@ -146,8 +146,8 @@ impl Audit {
         books.unrecorded_allowed = books.unrecorded_allowed.saturating_add(at_most);
     }
 
-    /// What follows was received by another consumer (or by a new handle): it may begin with messages
-    /// that its predecessor had received and not released.
+    /// Later messages were received by another consumer (or by a new handle): it may begin with
+    /// messages that its predecessor had received and not released.
     pub fn consumer_changed(&mut self) {
         self.consumer += 1;
     }
@@ -177,7 +177,7 @@ impl Audit {
             if number < end {
                 self.reordered += 1;
                 self.example(format!(
-                    "message {number} of producer {producer} came behind number {}",
+                    "message {number} of producer {producer} came after number {}",
                     end - 1
                 ));
             } else if lane_back {
@@ -204,14 +204,14 @@ impl Audit {
         }
     }
 
-    /// A damaged message arrived; say how and where.
+    /// A damaged message arrived; `what` describes the damage and the place.
     pub fn torn(&mut self, what: impl fmt::Display) {
         self.torn += 1;
         self.example(format!("damaged: {what}"));
     }
 
-    /// The consumer received these bytes from `position` of `lane`: decodes them as a
-    /// [`message`] and enters it as received or as torn.
+    /// The consumer received these bytes from `position` of `lane`: decodes them as a [`message`]
+    /// and records it as received or as damaged.
     pub fn received_bytes(&mut self, bytes: &[u8], lane: u32, position: u64) {
         match message::decode(bytes) {
             Ok(numbered) => self.received(numbered.producer, numbered.number, lane, position),
@@ -249,7 +249,7 @@ impl Audit {
                         let bit = extra & extra.wrapping_neg();
                         extra ^= bit;
                         let number = first + u64::from(bit.trailing_zeros());
-                        // A producer is killed behind the last commit that it recorded.
+                        // A producer is killed after the last commit that it recorded.
                         if number >= books.committed_end
                             && unrecorded.count < books.unrecorded_allowed
                         {
@@ -359,8 +359,8 @@ impl Report {
         self.examples.extend(examples.iter().take(room).cloned());
     }
 
-    /// Whether nothing is lost, torn, reordered, unexpected, leaked or twice in the ring, and nothing
-    /// came again unless that is allowed.
+    /// Whether nothing is lost, damaged, reordered, unexpected, leaked or twice in the ring, and
+    /// nothing came again unless that is allowed.
     pub fn is_clean(&self, allow_redelivery: bool) -> bool {
         let Report {
             redelivered,
@@ -411,7 +411,7 @@ impl fmt::Display for Report {
 mod tests {
     use super::*;
 
-    /// Producer 1 commits `0..n`; what it sends lies 64 bytes apart in lane 0.
+    /// Producer 1 commits `0..n`; its messages are 64 bytes apart in lane 0.
     fn committed(n: u64) -> Audit {
         let mut audit = Audit::new();
         for number in 0..n {
@@ -495,7 +495,7 @@ mod tests {
         let mut audit = committed(4);
         receive(&mut audit, [0, 2, 1, 3]);
         assert_eq!(audit.report().reordered, 1);
-        assert!(audit.report().to_string().contains("came behind number 2"));
+        assert!(audit.report().to_string().contains("came after number 2"));
 
         // By its lane, too, when it is the first of its producer.
         let mut audit = committed(1);
@@ -532,7 +532,7 @@ mod tests {
                 .contains("never committed, the first is 6")
         );
 
-        // A kill does not explain a gap in what was recorded.
+        // A kill does not explain a gap in the records.
         let mut audit = Audit::new();
         audit.committed(1, 0);
         audit.committed(1, 2);

@@ -1,7 +1,8 @@
-//! Children by `fork` alone: a tenth of a millisecond each, for tests that kill them by the thousand.
+//! Children made by `fork` alone, in a tenth of a millisecond each, for tests that kill thousands of
+//! them.
 //!
-//! They are made by a process of one thread only (a child of several would find locks that nobody
-//! opens), so not by a test function: by a small program that the test starts.
+//! They are made by a process of one thread only (a child of several would find locks that no
+//! thread unlocks), so not by a test function: by a small program that the test starts.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,7 +15,7 @@ use nix::unistd::{ForkResult, Pid};
 
 use crate::peer::Exit;
 
-/// What a child ends with that panicked.
+/// The exit code of a child that panicked.
 pub const PANICKED: u8 = 101;
 
 /// A forked child. Dropped, it is killed and reaped. The kernel kills it when its parent ends.
@@ -29,11 +30,11 @@ pub fn is_single_threaded() -> bool {
     std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
 }
 
-/// Forks a child that does its part and ends with the code which that gives, without running
+/// Forks a child that runs `part` and exits with the code that it returns, without running
 /// destructors of what it inherited; with [`PANICKED`] if it panics.
 ///
 /// # Errors
-/// What fork gives.
+/// Those of fork.
 ///
 /// # Panics
 /// If this process has several threads.
@@ -52,13 +53,13 @@ pub fn fork(part: impl FnOnce() -> u8) -> io::Result<Forked> {
         }),
         ForkResult::Child => {
             let bound = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).is_ok();
-            // The parent may have died before the kernel knew of the wish.
+            // The parent may have died before the kernel had this setting.
             let code = if bound && Pid::parent() == parent {
                 catch_unwind(AssertUnwindSafe(part)).unwrap_or(PANICKED)
             } else {
                 PANICKED
             };
-            // SAFETY: ends the child at once; what it inherited is the parent's to clean up.
+            // SAFETY: ends the child at once; what it inherited belongs to the parent.
             unsafe { libc::_exit(i32::from(code)) }
         }
     }
@@ -70,11 +71,11 @@ pub fn kill_this() -> ! {
     unreachable!("SIGKILL can't be refused")
 }
 
-/// What SIGINT and SIGTERM do from here on is to be seen in [`was_asked_to_end`]; children forked
-/// afterwards inherit that, and end by SIGKILL.
+/// From now on SIGINT and SIGTERM only set the flag read by [`was_asked_to_end`]; children forked
+/// afterwards inherit that, and must be ended by SIGKILL.
 ///
 /// # Errors
-/// What sigaction gives.
+/// Those of sigaction.
 #[allow(unsafe_code)]
 pub fn note_wishes_to_end() -> io::Result<()> {
     extern "C" fn note(_: i32) {
@@ -112,7 +113,7 @@ impl Forked {
         }
     }
 
-    /// Sends SIGKILL, and does not wait for what it does.
+    /// Sends SIGKILL, and does not wait for the end.
     pub fn strike(&self) {
         self.signal(Signal::SIGKILL);
     }

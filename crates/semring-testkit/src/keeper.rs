@@ -1,5 +1,5 @@
-//! What keeps a ring's users apart and wakes them, seen from outside: a semaphore set or a directory of
-//! pipes. Tests take it away, fill its bells, and look whether anything in it has changed.
+//! A ring's guard, seen from outside: a semaphore set or a directory of pipes. Tests remove it, fill
+//! its wake-up semaphores, and check whether anything in it has changed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -138,7 +138,7 @@ impl Keeper {
         }
     }
 
-    /// What the users of the ring are woken by.
+    /// The wake-up semaphores of the ring.
     ///
     /// # Panics
     /// If the pipes can't be opened.
@@ -162,18 +162,18 @@ fn newest_set(page: &[u8; 4096]) -> (u32, i32) {
     (word(at + 8), word(at + 12).cast_signed())
 }
 
-/// The consumer's bell.
+/// The consumer's wake-up semaphore.
 pub const MESSAGES: usize = 0;
 /// That of the producer on lane 0; the next lane's is the next number.
 pub const ROOM: usize = 1;
 
-/// The bells of one ring, to be filled up on purpose: semaphores hold 32 767 tokens and not one more, pipes
-/// as many as they have bytes.
+/// The wake-up semaphores of one ring, to be filled on purpose: semaphores hold 32 767 tokens, pipes as
+/// many as their buffer has bytes.
 #[derive(Debug)]
 pub enum Bells {
     /// Semaphores, numbered as docs/layout.md has it.
     Set(SemSet),
-    /// Pipes, which keep their tokens for as long as somebody has them open: as long as this is there.
+    /// Pipes, which keep their tokens while a process has them open: as long as this exists.
     Pipes(Vec<File>),
 }
 
@@ -214,7 +214,7 @@ impl Bells {
         }
     }
 
-    /// Posts as many tokens as there is room for, while somebody may be taking them.
+    /// Posts as many tokens as there is room for, while a sleeper may be taking them.
     ///
     /// # Panics
     /// If the set is gone.
@@ -229,7 +229,7 @@ impl Bells {
             }
             Self::Pipes(pipes) => {
                 let mut pipe = &pipes[bell];
-                // Not for ever: somebody may be taking them as fast as they come.
+                // Bounded: a sleeper may be taking them as fast as they are posted.
                 for _ in 0..8192 {
                     if pipe.write(&[1]).is_err() {
                         break;
@@ -239,7 +239,7 @@ impl Bells {
         }
     }
 
-    /// The same while nobody takes any.
+    /// The same while no process takes any.
     ///
     /// # Panics
     /// If it is not full then.

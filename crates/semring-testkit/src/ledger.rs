@@ -1,15 +1,17 @@
-//! The audit of a storm: side records in [shared words](SharedWords), which survive the death of
-//! whoever writes them, and cost a producer two stores a message and nobody any memory.
+//! The audit of a storm: records in [shared words](SharedWords), which survive the death of their
+//! writer, and cost a producer two stores for each message and no memory.
 //!
 //! It holds for rings whose producers send the [`message`]s `0, 1, 2 …` of a producer number that they
 //! [enlist](Ledger::enlist) for each attachment. A message shorter than [`message::FULL_LEN`] carries
 //! the lower half of the producer's number only, so the first one of an attachment is not that short.
 //!
-//! * A **producer** says up to which number it is about to commit, before it does, and up to which it
-//!   has committed, afterwards. Killed in between, it may or may not have committed: those are
-//!   *unrecorded* when they arrive, and not lost when they don't.
-//! * The **consumer** enters what it received *before* it releases it. What its successor receives
-//!   again is compared with what lay at that position: the same message, or a finding.
+//! * A **producer** records the number up to which it is about to commit, before it does, and the
+//!   number up to which it has committed, afterwards. If it is killed in between, it may or may not
+//!   have committed: these messages count as *unrecorded* when they arrive, and not as lost when they
+//!   don't.
+//! * The **consumer** records a message *before* it releases it. A message that its successor
+//!   receives again is compared with the record for that position: a different message is a
+//!   finding.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,15 +37,15 @@ const BEGUN: usize = 0;
 const COMMITTED: usize = 1;
 const RECEIVED: usize = 2;
 const STATE: usize = 3;
-/// The producer left by itself, and what it says is complete.
+/// The producer detached regularly, and its record is complete.
 const FINISHED: u64 = 1 << 32;
 
-/// Of a lane: a turn, and two states, of which the turn's last bit says which one holds.
+/// For a lane: a turn, and two states, of which the last bit of the turn selects the valid one.
 const LANE_WORDS: usize = 8;
 const STATE_WORDS: usize = 3;
 /// Of the journal of a lane, for each 8 bytes of it: position + 1, producer, number.
 const NOTE_WORDS: usize = 3;
-/// Findings that one process tells on stderr; the others are counted only.
+/// Findings that one process prints on stderr; the others are only counted.
 const TOLD: u64 = 10;
 
 /// The books of one ring; see the [module](self).
@@ -56,7 +58,7 @@ pub struct Ledger {
     entries: usize,
 }
 
-/// What is known of a lane.
+/// The record of a lane.
 #[derive(Clone, Copy, Default, Debug)]
 struct Lane {
     /// One past the position of the last message that was received.
@@ -68,10 +70,11 @@ struct Lane {
 }
 
 impl Ledger {
-    /// Books for a ring of so many lanes of `capacity` bytes, and so many attachments of producers.
+    /// Records for a ring with this many lanes of `capacity` bytes, and this many attachments of
+    /// producers.
     ///
     /// # Errors
-    /// What mapping the memory gives.
+    /// Those of mmap.
     pub fn new(lanes: usize, capacity: usize, attachments: usize) -> io::Result<Ledger> {
         let notes = capacity / 8;
         let of_lanes = lanes * (LANE_WORDS + notes * NOTE_WORDS);
@@ -157,7 +160,7 @@ impl Ledger {
     pub fn consumer(&self) -> ConsumerBooks<'_> {
         let lanes = (0..self.lanes).map(|lane| {
             let state = self.lane(lane);
-            // The predecessor may have been killed before it came to say this.
+            // The predecessor may have been killed before it recorded this.
             if let Some(entry) = state.producer.checked_sub(1).and_then(|p| self.entry(p)) {
                 entry[RECEIVED].store(state.next, Ordering::Relaxed);
             }
@@ -176,7 +179,7 @@ impl Ledger {
             .is_some_and(|entry| entry[RECEIVED].load(Ordering::Acquire) > number)
     }
 
-    /// Draws the sums, when all producers are gone and the ring was drained.
+    /// Computes the sums, when all producers are gone and the ring was drained.
     pub fn report(&self) -> Report {
         let count = |counter: usize| self.words[counter].load(Ordering::Relaxed);
         let mut report = Report {
@@ -223,7 +226,7 @@ impl Ledger {
     }
 }
 
-/// What one attachment of a producer has sent.
+/// The record of what one attachment of a producer has sent.
 #[derive(Debug)]
 pub struct ProducerBooks<'a> {
     producer: u64,
@@ -259,42 +262,42 @@ impl ProducerBooks<'_> {
         message::encode(producer, number, len, out);
     }
 
-    /// Before it: up to so many messages are about to be committed.
+    /// Before the commit: messages up to this number are about to be committed.
     pub fn begin(&self, count: u64) {
         self.entry[BEGUN].store(self.next + count, Ordering::SeqCst);
     }
 
-    /// After it: so many messages were committed.
+    /// After the commit: messages up to this number were committed.
     pub fn committed(&mut self, count: u64) {
         self.next += count;
         self.entry[COMMITTED].store(self.next, Ordering::SeqCst);
     }
 
-    /// Nothing more comes; to be said before the producer detaches.
+    /// The producer is finished; to be called before it detaches.
     pub fn finish(self) {
         self.entry[STATE].fetch_or(FINISHED, Ordering::SeqCst);
     }
 }
 
-/// What one consumer receives.
+/// The record of what one consumer receives.
 #[derive(Debug)]
 pub struct ConsumerBooks<'a> {
     ledger: &'a Ledger,
-    /// Of each lane: what its predecessors and it received; one past the last position that came to
-    /// itself.
+    /// For each lane: what its predecessors and it received; one past the last position that it
+    /// received itself.
     lanes: Vec<(Lane, u64)>,
     told: u64,
 }
 
 impl ConsumerBooks<'_> {
-    /// A message was received; to be said before it is released.
+    /// Records a message; to be called before it is released.
     pub fn received(&mut self, bytes: &[u8], lane: usize, position: u64) {
         let (state, own_end) = self.lanes[lane];
         self.lanes[lane].1 = own_end.max(position + 1);
         let arrivals = &self.ledger.words[ARRIVALS];
         arrivals.store(arrivals.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         if position < own_end {
-            let what = format_args!("position {position} came behind {}", own_end - 1);
+            let what = format_args!("position {position} came after {}", own_end - 1);
             self.find(REORDERED, lane, what);
         }
         let numbered = match message::decode(bytes) {
@@ -383,7 +386,7 @@ impl ConsumerBooks<'_> {
         }
         if received > 0 && was.producer != producer + 1 {
             let what = format_args!(
-                "message {number} of producer {producer} came behind those of a successor ({was:?})"
+                "message {number} of producer {producer} came after those of a successor ({was:?})"
             );
             self.find(REORDERED, lane, what);
         }
@@ -500,7 +503,7 @@ mod tests {
         let mut lane = Vec::new();
         let mut producer = ledger.enlist().unwrap();
         commit(&mut producer, 2, &mut lane);
-        // Killed right behind the commit.
+        // Killed right after the commit.
         producer.begin(1);
         let mut bytes = Vec::new();
         producer.encode(0, 40, &mut bytes);

@@ -1,24 +1,26 @@
-//! What the tests of semring share.
+//! Code shared by the tests of semring.
 //!
-//! Nothing here knows the `semring` crate: a test may run any build of it, in this process or in
-//! another one. The few bytes of the ring format that cleaning up needs are named in [`objects`].
+//! This crate does not depend on the `semring` crate: a test may run any build of it, in this
+//! process or in another one. The few bytes of the ring format that are needed for cleaning up are
+//! named in [`objects`].
 //!
-//! * [`names`]: a name of its own for each test, and a guard that removes what bears it, also when
-//!   the test panics.
+//! * [`names`]: a name of its own for each test, and a cleanup guard that removes its objects, also
+//!   when the test panics.
 //! * [`objects`]: shared-memory objects, semaphore sets and queues of the system; before and after.
 //! * [`keeper`]: the semaphores or pipes of a ring.
-//! * [`watchdog`]: turns a hang into a failure that says what hung.
+//! * [`watchdog`]: turns a hang into a failure with a report of what hung.
 //! * [`peer`]: second processes: started, talked to, stopped, killed, never left behind.
-//! * [`left_out`]: tests that need root, a tool or a kernel feature, and say so where they can't run.
-//! * [`process`](mod@process): what `/proc` says about a process.
+//! * [`left_out`]: tests that need root, a tool or a kernel feature, and are reported where they
+//!   can't run.
+//! * [`process`](mod@process): data about a process from `/proc`.
 //! * [`message`]: messages that show damage.
-//! * [`record`] and [`audit`]: what was committed against what arrived.
-//! * [`mod@fork`], [`shared`] and [`ledger`]: the same for processes that are killed by the thousand.
+//! * [`record`] and [`audit`]: the messages committed compared with the messages that arrived.
+//! * [`mod@fork`], [`shared`] and [`ledger`]: the same for thousands of processes that are killed.
 //! * [`sandbox`]: programs that are killed for certain system calls.
 //! * [`step`]: a process run one instruction at a time.
 //!
-//! The functions panic where a test could not go on anyway, with a sentence that says why; those
-//! whose failure a test may want to see return a `Result`.
+//! The functions panic where a test could not go on anyway, with the reason; functions whose
+//! failure a test may want to handle return a `Result`.
 //!
 //! ```
 //! use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Numbered, checksummed messages: whoever receives one can tell who sent it, which one it is, and
-//! whether any byte of it belongs to another message.
+//! Numbered, checksummed messages: the receiver can determine the sender, the number, and whether
+//! any byte belongs to another message.
 //!
 //! ```text
 //! 24 bytes and more                          8 to 23 bytes
@@ -10,9 +10,10 @@
 //! 24 fill
 //! ```
 //! The fill is a pseudo-random stream that depends on the producer, the number and the length: two
-//! messages differ in every word, so one torn out of two is seen wherever the tear is. The check
-//! covers every other byte and the length. The small form has 16 bits of it: good against tearing
-//! (which the number and the fill show, too), not against chance in millions of damaged messages.
+//! messages differ in every word, so a mixture of two messages is detected at any point. The check
+//! covers every other byte and the length. The small form has 16 bits of it: enough against
+//! mixtures (which the number and the fill show, too), not against chance in millions of damaged
+//! messages.
 
 use std::fmt;
 
@@ -23,7 +24,7 @@ pub const FULL_LEN: usize = 24;
 
 const SMALL_HEADER: usize = 8;
 
-/// Who sent a message, and which one it is.
+/// The sender and the number of a message.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Numbered {
     /// The number of the producer, as the test gave it.
@@ -40,16 +41,16 @@ pub enum Damage {
         /// Its length in bytes.
         len: usize,
     },
-    /// The header tells of another length than the message has.
+    /// The length in the header is not the length of the message.
     Length {
-        /// What the header says, in bytes.
+        /// The length in the header, in bytes.
         said: usize,
         /// The length in bytes.
         is: usize,
     },
     /// The check does not match the bytes.
     Check {
-        /// What the header says, which may be damaged itself.
+        /// The contents of the header, which may be damaged itself.
         header: Numbered,
         /// The first byte of the fill that does not belong to `header`; none if all of them do, so
         /// that the header is what is damaged.
@@ -126,10 +127,10 @@ pub fn encode(producer: u32, number: u64, len: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// Who sent a message and which one it is, if every byte of it is as [`encode`] made it.
+/// The sender and the number of a message, if every byte of it is as made by [`encode`].
 ///
 /// # Errors
-/// What is wrong with it, and where.
+/// The kind and place of the damage.
 pub fn decode(message: &[u8]) -> Result<Numbered, Damage> {
     let len = message.len();
     if len < MIN_LEN {
@@ -272,7 +273,8 @@ mod tests {
                     producer: 1,
                     number: 101,
                 };
-                // A byte may be the same by chance: the first wrong one is close behind the tear.
+                // A byte may be the same by chance: the first wrong one is close to the border
+                // between the two.
                 let Damage::Check {
                     header: h,
                     first_wrong: Some(at),

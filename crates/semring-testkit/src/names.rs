@@ -1,4 +1,4 @@
-//! A name of its own for each test, and a guard that removes everything that bears it.
+//! A name of its own for each test, and a cleanup guard that removes everything of that name.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -38,12 +38,12 @@ pub fn unique(label: &str) -> String {
     format!("{}{count}-{random:08x}-{label}", prefix())
 }
 
-/// What the names of this process begin with.
+/// The prefix of the names of this process.
 pub(crate) fn prefix() -> String {
     format!("st-{}-", std::process::id())
 }
 
-/// A number that nobody can foretell: the standard library seeds its hashers from the system.
+/// An unpredictable number: the standard library seeds its hashers from the system.
 pub(crate) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
@@ -58,19 +58,19 @@ pub fn sysv(name: &str) -> String {
     format!("sysv:{name}")
 }
 
-/// A name, and the duty to leave nothing of it behind: when the guard is dropped, also by a panic,
-/// the POSIX object, the System V segment and the semaphore set of the ring are removed.
+/// A name, and a cleanup guard: when it is dropped, also by a panic, the POSIX object, the System V
+/// segment and the semaphore set of the ring are removed.
 ///
-/// What belongs to the ring is found by its name: the file in /dev/shm (and others whose names
-/// contain the ring's), the segments whose superblock has the name, and the semaphore set that the
-/// superblock tells of. Only what has come since the guard was made is looked at. A look into a
-/// System V segment attaches it for a moment, whoever's test it belongs to: one that is removed in
-/// just that moment still shows in the kernel's list as marked for removal, and a count of
-/// attachments may be one too high.
+/// Objects of the ring are found by its name: the file in /dev/shm (and others whose names contain
+/// the ring's), the segments whose superblock has the name, and the semaphore set named by the
+/// superblock. Only objects made since the guard are considered. Reading a System V segment
+/// attaches it for a moment, also a segment of another test: if that is removed in just that
+/// moment, the kernel still lists it as marked for removal, and a count of attachments may be one
+/// too high.
 ///
-/// A set whose segment is gone can't be found that way, so the guard remembers
-/// what it has seen whenever it looked ([`objects`](RingGuard::objects)), and takes what the
-/// processes made that were [adopted](RingGuard::adopt).
+/// A set whose segment is gone can't be found that way, so the guard stores the objects that it has
+/// seen on each look ([`objects`](RingGuard::objects)), and removes objects made by
+/// [adopted](RingGuard::adopt) processes.
 #[derive(Debug)]
 pub struct RingGuard {
     inner: Arc<Inner>,
@@ -93,12 +93,13 @@ struct State {
 #[derive(Debug)]
 struct Adopted {
     pid: u32,
-    /// Known of those that were started through this crate.
+    /// Known for processes that were started through this crate.
     started: Option<process::Entry>,
 }
 
 impl Adopted {
-    /// Whether it is, as far as can be known, among the users of the object and not one who got its number.
+    /// Whether it is, as far as can be known, among the users of the object, and not a process that got the
+    /// same pid later.
     fn has_used(&self, object: &Object) -> bool {
         let end = self.started.and_then(process::Entry::end);
         let since = end.zip(object.last_touched());
@@ -142,10 +143,10 @@ impl RingGuard {
         sysv(self.name())
     }
 
-    /// Takes charge of what this process makes and bears no name: what is left when it is killed in
-    /// the middle of a creation or removal. That is every segment that it created and every semaphore
-    /// set that it was the last to use, if they have come since the guard was made; so a process that
-    /// works on the rings of two guards is adopted by neither.
+    /// Also removes objects that this process makes and that bear no name: those that are left when
+    /// it is killed in the middle of a creation or removal. These are all segments that it created
+    /// and all semaphore sets that it used last, if they were made since the guard; so a process that
+    /// works on the rings of two guards must be adopted by neither.
     pub fn adopt(&self, pid: u32) {
         let started = process::Entry::of(pid);
         lock(&self.inner.state)
@@ -153,10 +154,10 @@ impl RingGuard {
             .push(Adopted { pid, started });
     }
 
-    /// Adopted processes are not looked for any more. The kernel gives the number of a dead process to
-    /// a new one when it has gone through all of them (32 768, often), so a test that adopts many which
-    /// were not started through this crate is to forget those it has cleaned up behind: of the others it
-    /// is known when they ended.
+    /// Adopted processes are no longer considered. The kernel reuses the pid of a dead process when it
+    /// has gone through all of them (often 32 768), so a test that adopts many processes that were not
+    /// started through this crate must forget those whose objects it has removed: for the others the
+    /// time of their end is known.
     pub fn forget_adopted(&self) {
         lock(&self.inner.state).adopted.clear();
     }
@@ -166,8 +167,8 @@ impl RingGuard {
         self.inner.objects()
     }
 
-    /// Removes what there is, and tells what that was. What can't be removed is not in the list and is
-    /// reported on stderr.
+    /// Removes all objects, and returns them. Objects that can't be removed are reported on stderr
+    /// instead.
     pub fn clean(&self) -> Vec<Object> {
         self.inner.clean()
     }
@@ -286,7 +287,7 @@ mod tests {
         let page = superblock(name, &set);
         let attachment = segment.attach().unwrap();
         let to = attachment.as_ptr().as_ptr();
-        // SAFETY: the segment is 8192 bytes long, the page 4096, and nobody else has it.
+        // SAFETY: the segment is 8192 bytes long, the page 4096, and no other code uses it.
         unsafe { std::ptr::copy_nonoverlapping(page.as_ptr(), to, page.len()) };
         (segment, set)
     }
@@ -363,7 +364,7 @@ mod tests {
     #[test]
     fn what_an_adopted_process_left_is_removed() {
         let guard = RingGuard::new("adopted");
-        // Without a segment that names it, only the number of its last user tells whose it is.
+        // Without a segment that names it, only the pid of its last user shows the owner.
         let set = SemSet::create(free_key(), 1, 0o600).unwrap();
         let segment = Shm::create(free_key(), 1, 0o600).unwrap();
         set.op(&[sem::Op::new(0, 1)]).unwrap();

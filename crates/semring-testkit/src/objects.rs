@@ -1,8 +1,8 @@
-//! The shared-memory objects, semaphore sets and message queues of the system: what there is, what
-//! came since, and which of it is ours.
+//! The shared-memory objects, semaphore sets and message queues of the system: a list, the new ones
+//! since a moment, and those that belong to this process.
 //!
-//! It also knows where a ring's superblock names the ring and its semaphore set: the only bytes of
-//! semring's format that the tests' cleaning up needs.
+//! It also contains the places of the name and the semaphore set in a ring's superblock: the only
+//! parts of semring's format that the tests need to clean up.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -36,9 +36,9 @@ const AT_NAME_BYTES: usize = 0x084;
 const AT_NAME: usize = 0x088;
 const MAX_NAME_BYTES: usize = 200;
 
-/// What the names of the directories begin with in which rings have their pipes; then comes the identity.
+/// The prefix of the directories with rings' pipes; the identity follows.
 pub(crate) const PIPES: &str = ".semring-";
-/// Where the file `lock` there says which ring that is.
+/// The place in the file `lock` there that names the ring.
 const AT_HOME: u64 = 4096;
 
 /// Something in memory that outlives processes.
@@ -86,11 +86,11 @@ impl fmt::Display for Object {
 }
 
 impl Object {
-    /// Every object of this IPC namespace and in /dev/shm, whoever owns it. Segments that have been
-    /// removed and are still attached somewhere are not listed: they go with their last user.
+    /// Every object of this IPC namespace and in /dev/shm, of all users. Segments that have been
+    /// removed and are still attached somewhere are not listed: they end with their last user.
     ///
     /// # Errors
-    /// What reading /proc/sysvipc and /dev/shm gives.
+    /// Those of reading /proc/sysvipc and /dev/shm.
     pub fn list() -> io::Result<BTreeSet<Object>> {
         let mut objects = BTreeSet::new();
         for entry in fs::read_dir(POSIX_DIRECTORY)? {
@@ -116,10 +116,10 @@ impl Object {
         Ok(objects)
     }
 
-    /// The processes that are known to have made it or worked on it: a segment's creator; who did the
-    /// last operation on each semaphore (a process that died with an undo did one by that); who sent
-    /// and received last through a queue. Nobody is known for a file, nor for a set that nobody ever
-    /// used.
+    /// The processes that are known to have made it or worked on it: a segment's creator; the process
+    /// of the last operation on each semaphore (a death with undo is such an operation); the last
+    /// sender and the last receiver of a queue. None is known for a file, nor for a set that was
+    /// never used.
     pub fn known_users(&self) -> Vec<u32> {
         let pids: Vec<i32> = match self {
             Object::Posix { name } => users_of_pipes(name),
@@ -130,9 +130,9 @@ impl Object {
             Object::Semaphores { id, .. } => {
                 let set = SemSet::from_id(*id);
                 let count = set.stat().map(|stat| stat.count).unwrap_or_default();
-                // Of a ring's set those that only its makers and users touch: the tombstone and the
-                // creation lock. Whoever lists rings asks all the others who is there, and to ask is
-                // to be the last user.
+                // Of a ring's set only the semaphores that its makers and users change: the removal
+                // flag and the creation lock. Listing rings reads all the others by an operation,
+                // which makes the reader their last user.
                 let indices = if count > 5 { 3..5 } else { 0..count };
                 indices
                     .filter_map(|index| u16::try_from(index).ok())
@@ -149,9 +149,9 @@ impl Object {
         positive.map(i32::cast_unsigned).collect()
     }
 
-    /// When, to the second, something was done to it last that makes one of its [known
-    /// users](Object::known_users): it was made, there was an operation on a semaphore, somebody wrote its
-    /// number into the file to lock.
+    /// The time, to the second, of the last action that makes a process one of its [known
+    /// users](Object::known_users): it was made, there was an operation on a semaphore, or a pid was
+    /// written into the lock file.
     pub(crate) fn last_touched(&self) -> Option<SystemTime> {
         let seconds = match self {
             Object::Posix { name } => {
@@ -172,8 +172,8 @@ impl Object {
         Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
     }
 
-    /// A semaphore set on which nobody has done an operation: what a creator leaves that was killed
-    /// right behind `semget`. The kernel does not tell whose it is.
+    /// A semaphore set on which no operation was ever done: the state that a creator leaves when it
+    /// is killed right after `semget`. The kernel does not record its creator's pid.
     pub fn is_unused_set(&self) -> bool {
         match self {
             Object::Semaphores { id, .. } => SemSet::from_id(*id)
@@ -183,10 +183,10 @@ impl Object {
         }
     }
 
-    /// Removes it. One that is gone already is no error.
+    /// Removes it. It is no error if it is gone already.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn remove(&self) -> io::Result<()> {
         let removed: io::Result<()> = match self {
             Object::Posix { name } => {
@@ -217,7 +217,7 @@ fn unless_gone(result: sysv_ipc::Result<()>) -> io::Result<()> {
     }
 }
 
-/// What there was at one moment.
+/// The objects at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     objects: BTreeSet<Object>,
@@ -237,16 +237,16 @@ impl Snapshot {
         &self.objects
     }
 
-    /// Every object that has come since, whoever made it.
+    /// Every object made since, by any process.
     pub fn created_since(&self) -> Vec<Object> {
         all().difference(&self.objects).cloned().collect()
     }
 
-    /// The objects that have come since and are ours: made or used by this process or a process that
-    /// it started through this crate, or files that bear a [name](crate::names) of this process.
+    /// The objects made since that belong to this process: made or used by it or by a process that
+    /// it started through this crate, or files that bear a [name](crate::names) of it.
     ///
-    /// Tests that run beside each other in one process own what they use just now: this is the check
-    /// for a process that runs one test, or for the end of all. A single test asks its
+    /// Tests that run concurrently in one process still own the objects in use: this is the check
+    /// for a process that runs one test, or for the end of all. A single test uses its
     /// [`RingGuard`](crate::names::RingGuard).
     pub fn leftovers(&self) -> Vec<Object> {
         let ours = process::ours();
@@ -278,11 +278,11 @@ pub(crate) fn listed(objects: &[Object]) -> String {
     texts.join(", ")
 }
 
-/// What the first page of a ring says about the ring.
+/// The parts of a ring's first page that are needed here.
 struct Ring {
     name: Vec<u8>,
     set: Object,
-    /// What the name of the directory of its pipes begins with, if it has pipes.
+    /// The beginning of the name of the directory of its pipes, if it has pipes.
     pipes: String,
 }
 
@@ -313,7 +313,7 @@ impl Ring {
     }
 }
 
-/// What a directory of pipes says about its ring; nothing for other names.
+/// The name of the ring in a directory of pipes; empty for other names.
 fn pipes_of(name: &str) -> String {
     let mut home = String::new();
     if name.starts_with(PIPES)
@@ -325,7 +325,7 @@ fn pipes_of(name: &str) -> String {
     home
 }
 
-/// The processes that a directory of pipes names: who made it, and who had a seat last.
+/// The processes named in a directory of pipes: its maker, and the last holders of roles.
 fn users_of_pipes(name: &str) -> Vec<i32> {
     let maker = pipes_of(name)
         .lines()
@@ -352,7 +352,8 @@ pub(crate) fn of_ring(name: &str, existing: &BTreeSet<Object>) -> BTreeSet<Objec
             Object::Posix { name: file } if pipes_of(file).contains(name) => {
                 found.insert(object.clone());
             }
-            // Names are unique, so whatever has one within its own (a lock file, say) belongs to it.
+            // Names are unique, so a file whose name contains one (a lock file, for example) belongs
+            // to that ring.
             Object::Posix { name: file } if file.contains(name) => {
                 found.insert(object.clone());
                 let page = first_page(&format!("{POSIX_DIRECTORY}/{file}"));
@@ -389,7 +390,7 @@ fn first_page(path: &str) -> io::Result<Vec<u8>> {
     Ok(page)
 }
 
-/// The first page of a segment of ours; of those of others we don't even look at the bytes.
+/// The first page of a segment of this user; segments of other users are not read.
 fn sysv_page(id: i32) -> Option<Vec<u8>> {
     let segment = Shm::from_id(id);
     let stat = segment.stat().ok()?;
@@ -477,7 +478,7 @@ pub(crate) mod tests {
         assert!(!segment_object.is_unused_set());
         assert!(
             !before.leftovers().contains(&set_object),
-            "nobody has used it"
+            "it was never used"
         );
         set.op(&[sem::Op::new(1, 1)]).unwrap();
         assert!(!set_object.is_unused_set());

@@ -1,8 +1,8 @@
-//! Second processes: started, talked to in lines, stopped, killed, and never left behind.
+//! Second processes: started, controlled by lines of text, stopped, killed, and never left behind.
 //!
 //! A peer is sent SIGKILL by the kernel when the thread that started it ends (`PR_SET_PDEATHSIG`), so
-//! nothing survives a test that dies, and a peer is to be started by a thread that lives as long as
-//! it. A [`Peer`] that is dropped is killed and reaped.
+//! no peer survives a test that dies, and a peer must be started by a thread that lives as long as
+//! the peer. A [`Peer`] that is dropped is killed and reaped.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -53,7 +53,7 @@ impl From<ExitStatus> for Exit {
 #[derive(Debug)]
 pub struct Peer {
     pid: Pid,
-    /// What to call it in a message.
+    /// Its name in messages.
     what: String,
     stdin: Option<ChildStdin>,
     stdout: Option<BufReader<ChildStdout>>,
@@ -88,10 +88,10 @@ impl Peer {
         Peer::spawn_as_it_is(command)
     }
 
-    /// Starts a command whose stdin and stdout are set up already. What is piped is at hand as usual.
+    /// Starts a command whose stdin and stdout are already set. Piped ones can be used as usual.
     ///
     /// # Errors
-    /// What starting it gives.
+    /// Those of starting it.
     pub fn spawn_as_it_is(mut command: Command) -> io::Result<Peer> {
         die_with_the_parent(&mut command);
         Ok(Peer::of(command.spawn()?, &command))
@@ -125,7 +125,7 @@ impl Peer {
         let stdin = self.stdin.as_mut();
         let stdin = stdin.unwrap_or_else(|| panic!("the stdin of {} is closed", self.what));
         if let Err(error) = stdin.write_all(format!("{line}\n").as_bytes()) {
-            panic!("can't say {line:?} to {}: {error}", self.what);
+            panic!("can't send {line:?} to {}: {error}", self.what);
         }
     }
 
@@ -160,7 +160,7 @@ impl Peer {
         }
     }
 
-    /// Skips lines until one begins with `prefix`, and gives the rest of that one.
+    /// Skips lines until one begins with `prefix`, and returns the rest of that line.
     ///
     /// # Panics
     /// If there is none before the peer closes its stdout, with how the peer ended.
@@ -226,7 +226,7 @@ impl Peer {
         (self.wait(), output)
     }
 
-    /// Sends a signal, and does not wait for what it does.
+    /// Sends a signal, and does not wait for its effect.
     ///
     /// # Panics
     /// If it has been reaped or the signal can't be sent.
@@ -240,8 +240,8 @@ impl Peer {
         }
     }
 
-    /// Kills it with SIGKILL, if it runs, and waits until it is gone: the kernel has released all
-    /// that it held.
+    /// Kills it with SIGKILL, if it runs, and waits until it is gone: the kernel has then released
+    /// everything that it held.
     pub fn kill(&mut self) -> Exit {
         if self.exit.is_none() {
             // It is not reaped, so the number is its own; a dead one does not mind.
@@ -276,7 +276,7 @@ impl Peer {
         self.await_change(WaitPidFlag::WCONTINUED);
     }
 
-    /// Waits for a stop or continuation, whichever `change` says, and takes the news of it.
+    /// Waits for a stop or continuation, according to `change`, and consumes its notification.
     #[track_caller]
     fn await_change(&mut self, change: WaitPidFlag) {
         loop {
@@ -354,7 +354,7 @@ impl Peer {
         self.exit
     }
 
-    /// Takes notice of what a wait for it gave.
+    /// Records the result of waiting for it.
     pub(crate) fn note(&mut self, status: WaitStatus) {
         self.exit = match status {
             WaitStatus::Exited(_, code) => Some(Exit::Code(code)),
@@ -364,8 +364,8 @@ impl Peer {
         process::note_reaped(self.pid());
     }
 
-    /// How it ended, as far as this handle knows.
-    #[cfg(target_arch = "x86_64")] // only the stepper asks
+    /// How it ended, if this handle has waited for it.
+    #[cfg(target_arch = "x86_64")] // only used by the stepper
     pub(crate) fn exit(&self) -> Option<Exit> {
         self.exit
     }
@@ -376,7 +376,7 @@ impl Drop for Peer {
         if self.exit.is_none() && !thread::panicking() {
             self.kill();
         } else if self.exit.is_none() {
-            // No second panic, whatever happens.
+            // No second panic in any case.
             let _ = kill(self.pid, Signal::SIGKILL);
             if let Ok(status) = waitpid(self.pid, None) {
                 self.note(status);
@@ -396,7 +396,7 @@ fn die_with_the_parent(command: &mut Command) {
             // SAFETY: the default action has no code that could be unfit for a signal.
             unsafe { nix::sys::signal::signal(ended_by, nix::sys::signal::SigHandler::SigDfl) }?;
         }
-        // The parent may have died before the kernel knew of the wish.
+        // The parent may have died before the kernel had this setting.
         if Pid::parent() == parent {
             Ok(())
         } else {

@@ -1,4 +1,4 @@
-//! What `/proc` says about a process, and which processes this one has started.
+//! Data about processes from `/proc`, and a list of the processes started by this one.
 
 use std::fs;
 use std::io;
@@ -26,8 +26,8 @@ pub const POLLING: &[i64] = &[
     libc::SYS_ppoll,
 ];
 
-/// What a process is doing, as the third field of `/proc/PID/stat` says it: `R` running, `S` asleep,
-/// `D` asleep and not to be disturbed, `T` stopped, `t` stopped by its tracer, `Z` dead and not yet
+/// The state of a process, from the third field of `/proc/PID/stat`: `R` running, `S` asleep, `D`
+/// asleep and not to be disturbed, `T` stopped, `t` stopped by its tracer, `Z` dead and not yet
 /// reaped.
 ///
 /// # Errors
@@ -58,8 +58,8 @@ pub fn system_calls(pid: u32) -> io::Result<Vec<Option<i64>>> {
     Ok(calls)
 }
 
-/// The time that the threads of a process have run so far, in nanoseconds' precision. What threads
-/// that have ended used is not in it.
+/// The time that the threads of a process have run so far, in nanoseconds' precision. The time of
+/// threads that have ended is not included.
 ///
 /// # Errors
 /// `NotFound` if there is no such process.
@@ -74,8 +74,8 @@ pub fn cpu_time(pid: u32) -> io::Result<Duration> {
     Ok(Duration::from_nanos(nanoseconds))
 }
 
-/// What every thread of a process is doing, a few lines for each, for a person to read. What can't be
-/// read is left out.
+/// The state of every thread of a process, a few lines for each, for a person to read. Data that
+/// can't be read are left out.
 pub fn describe(pid: u32) -> String {
     let mut text = String::new();
     for directory in threads(pid).unwrap_or_default() {
@@ -134,7 +134,7 @@ struct Started {
 
 static STARTED: Mutex<Vec<Started>> = Mutex::new(Vec::new());
 
-/// Notes a child, so that what it leaves behind is known to be ours.
+/// Records a child, so that objects that it leaves behind can be attributed to this process.
 pub(crate) fn note_started(pid: u32) {
     let mut started = STARTED
         .lock()
@@ -153,7 +153,7 @@ pub(crate) fn note_reaped(pid: u32) {
     }
 }
 
-/// One that was started through this crate, whoever gets its number behind it.
+/// A process that was started through this crate, even if another process gets its pid later.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry(usize);
 

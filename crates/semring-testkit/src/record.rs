@@ -1,4 +1,4 @@
-//! The side record: what a producer has committed, written down outside the ring.
+//! The side record: the messages committed by a producer, recorded outside the ring.
 //!
 //! A producer calls [`Recorder::committed`] **after** its commit returned, never before. One call is
 //! one `write(2)` of 16 bytes, appended: once it has returned, the entry survives a SIGKILL of the
@@ -42,7 +42,7 @@ impl Recorder {
         Ok(Recorder { file })
     }
 
-    /// Writes to a pipe (or whatever the descriptor is). Entries of several writers do not mix.
+    /// Writes to a pipe (or any other descriptor). Entries of several writers do not mix.
     pub fn from_fd(fd: OwnedFd) -> Recorder {
         Recorder { file: fd.into() }
     }

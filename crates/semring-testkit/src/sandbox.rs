@@ -5,12 +5,12 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Has the kernel kill the program, and whatever it starts, as soon as it makes one of these calls.
+/// Makes the kernel kill the program, and its child processes, when they make one of these calls.
 pub fn kill_for(command: &mut Command, calls: &[i64]) {
     filter(command, calls, libc::SECCOMP_RET_KILL_PROCESS);
 }
 
-/// Has the kernel answer these calls of the program, and of whatever it starts, with an error number.
+/// Makes these calls fail with an error number in the program and its child processes.
 pub fn refuse(command: &mut Command, calls: &[i64], errno: i32) {
     filter(
         command,
@@ -26,10 +26,10 @@ fn filter(command: &mut Command, calls: &[i64], verdict: u32) {
         jf: 0,
         k,
     };
-    // The number of the call is the first word of what a filter looks at.
+    // The number of the call is the first word of the filter's input.
     let mut program = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0)];
     for (at, call) in calls.iter().enumerate() {
-        let to_the_end = u8::try_from(calls.len() - at).expect("not so many");
+        let to_the_end = u8::try_from(calls.len() - at).expect("fewer calls");
         let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
         let number = u32::try_from(*call).expect("the number of a system call");
         program.push(statement(equal, to_the_end, number));

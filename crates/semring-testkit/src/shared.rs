@@ -5,9 +5,8 @@ use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
-/// Words, all 0 at first, which this process and every child that it [forks](crate::fork) from then on
-/// see alike. What a child stored is there after it was killed. Words that nobody touches cost
-/// nothing.
+/// Words, all 0 at first, shared by this process and every child that it [forks](crate::fork) later.
+/// Stores of a child stay after it was killed. Words that are never used cost nothing.
 ///
 /// ```
 /// use std::sync::atomic::Ordering::Relaxed;
@@ -31,10 +30,10 @@ pub struct SharedWords {
 }
 
 impl SharedWords {
-    /// So many words.
+    /// This many words.
     ///
     /// # Errors
-    /// What mmap gives.
+    /// Those of mmap.
     ///
     /// # Panics
     /// If `len` is 0.
@@ -61,7 +60,7 @@ impl Deref for SharedWords {
     #[allow(unsafe_code)]
     fn deref(&self) -> &[AtomicU64] {
         // SAFETY: the mapping is page aligned, zeroed, `len` words long, and lives as long as `self`;
-        // whoever else has it reaches it by atomics only, as we do.
+        // all processes that have it access it by atomics only.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.len) }
     }
 }
@@ -69,7 +68,7 @@ impl Deref for SharedWords {
 impl Drop for SharedWords {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
-        // SAFETY: our own mapping, to which nobody refers any more.
+        // SAFETY: this value's own mapping, to which no reference is left.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len * size_of::<AtomicU64>()) };
     }
 }

@@ -8,9 +8,9 @@
 //! child    … prepare …  marker()  i₁ i₂ i₃ … iₙ  marker()  …
 //! stepper  run_to_marker ───────▶ step(k) ▲ kill
 //! ```
-//! A test counts the instructions once ([`Stepper::step_to_marker`]) and then starts the child anew
-//! for each kill point. How many there are may differ between two runs (addresses, random keys), so a
-//! loop over the kill points ends when a run reaches its second marker: [`Stepped::at_end`].
+//! A test counts the instructions once ([`Stepper::step_to_marker`]) and then starts a new child for
+//! each kill point. Their number may differ between two runs (addresses, random keys), so a loop over
+//! the kill points ends when a run reaches its second marker: [`Stepped::at_end`].
 //!
 //! # What a step is
 //! One instruction; a system call is one step, seen when it has returned (a call that waits keeps the
@@ -18,7 +18,7 @@
 //!
 //! # Rules
 //! The markers are called by the child's **main thread**; others run freely and are not stepped, and
-//! a marker means nothing to them. (So a child can't be a function under libtest, which runs every
+//! markers have no effect in them. (So a child can't be a function under libtest, which runs every
 //! test in a thread of its own: it is a program.)
 //!
 //! `ptrace` ties a traced process to the thread that started it: a [`Stepper`] stays on its thread.
@@ -67,7 +67,7 @@ fn prepare_markers() -> bool {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Stepped {
-    /// How many steps were made, at most those asked for. The stop at a marker is not counted.
+    /// The number of steps made, at most the number requested. The stop at a marker is not counted.
     pub steps: u64,
     /// It stands at the next marker.
     pub at_end: bool,
@@ -77,7 +77,7 @@ pub struct Stepped {
     pub in_syscall: bool,
 }
 
-/// Where a child stands that was let go to its next system call.
+/// The position of a child that ran to its next system call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum CallStop {
@@ -86,11 +86,11 @@ pub enum CallStop {
         /// Which one.
         number: i64,
     },
-    /// Behind it. Killed here, it has made it and does not know.
+    /// After it. A child that is killed here has made the call and has not used the result.
     Behind {
         /// Which one.
         number: i64,
-        /// What it returned; -4095 to -1 are the negated errors.
+        /// The call's result; -4095 to -1 are the negated errors.
         result: i64,
     },
     /// At the next marker.
@@ -102,7 +102,7 @@ pub struct Stepper {
     peer: Peer,
     /// A signal that has stopped the process and is to be delivered with the next step.
     pending: Option<nix::sys::signal::Signal>,
-    /// It stands in front of a system call, so the next such stop is behind it.
+    /// The child is before a system call, so the next such stop is after it.
     before_call: bool,
     steps: u64,
     together: Together,
@@ -157,18 +157,18 @@ impl Stepper {
         arch::step(self, n)
     }
 
-    /// Lets the child run at full speed until it stands in front of the instruction at this address for
-    /// so many times: that takes one stop each, where a step takes one for each instruction. False if it
-    /// came to the next marker before.
+    /// Lets the child run at full speed until it reaches the instruction at this address for this many
+    /// times: that takes one stop each, where a step takes one for each instruction. False if it came to
+    /// the next marker before.
     ///
     /// # Errors
-    /// `UnexpectedEof` if it ends before, with how it ended; what the kernel says where the processor's
+    /// `UnexpectedEof` if it ends before, with how it ended; the kernel's error where the processor's
     /// breakpoints can't be used: then nothing has happened.
     pub fn run_to_address(&mut self, address: u64, times: u64) -> io::Result<bool> {
         arch::run_to_address(self, address, times)
     }
 
-    /// Makes steps to the next marker, and tells how many they were.
+    /// Makes steps to the next marker, and returns their number.
     ///
     /// # Errors
     /// As [`step`](Stepper::step).
@@ -190,19 +190,19 @@ impl Stepper {
         self.steps
     }
 
-    /// The process: to read what it has written so far, and to learn its number. While it stands, it
-    /// answers nothing.
+    /// The process: to read what it has written so far, and its pid. While it is stopped, it writes
+    /// nothing.
     pub fn peer(&mut self) -> &mut Peer {
         &mut self.peer
     }
 
-    /// Kills the child where it stands, and waits until it is gone.
+    /// Kills the child at its present instruction, and waits until it is gone.
     pub fn kill(mut self) -> Exit {
         self.peer.kill()
     }
 
-    /// Lets go of the child and leaves it stopped where it stands, as by SIGSTOP:
-    /// [`Peer::cont`] makes it go on.
+    /// Detaches from the child and leaves it stopped at its present instruction, as by SIGSTOP:
+    /// [`Peer::cont`] continues it.
     ///
     /// # Errors
     /// `UnexpectedEof` if it has ended.
@@ -210,7 +210,7 @@ impl Stepper {
         arch::stop(self)
     }
 
-    /// Lets go of the child: it runs on by itself.
+    /// Detaches from the child: it continues by itself.
     ///
     /// # Errors
     /// `UnexpectedEof` if it has ended.
@@ -290,7 +290,7 @@ mod arch {
     #[inline(always)]
     pub(super) fn breakpoint() {
         // SAFETY: int3 changes no register and no memory; a tracer sees it as a stop, and without one
-        // the handler of `survive_breakpoints` returns behind it.
+        // the handler of `survive_breakpoints` returns after it.
         unsafe { std::arch::asm!("int3") };
     }
 
@@ -334,7 +334,7 @@ mod arch {
         })
     }
 
-    /// The processor's first breakpoint, and the register that says which of the four are in use.
+    /// The processor's first breakpoint, and the register that enables the four of them.
     fn set_breakpoint(pid: Pid, address: u64, used: bool) -> io::Result<()> {
         let register = |number: usize| {
             let offset = offset_of!(libc::user, u_debugreg) + number * size_of::<u64>();
@@ -422,7 +422,7 @@ mod arch {
             steps,
             at_end,
             instruction_pointer: registers.rip,
-            // Behind a system call its number still stands there, else -1.
+            // After a system call its number is still there, else -1.
             in_syscall: registers.orig_rax.cast_signed() >= 0,
         })
     }
@@ -459,8 +459,8 @@ mod arch {
     fn next_stop(stepper: &mut Stepper) -> io::Result<Stop> {
         match wait(&mut stepper.peer)? {
             WaitStatus::Stopped(pid, Signal::SIGTRAP) => {
-                // A breakpoint is the kernel's own doing, a step a trace trap, and what somebody sent
-                // is neither.
+                // The kernel's own signal for a breakpoint, a trace trap for a step; a signal sent by
+                // a process is neither.
                 match ptrace::getsiginfo(pid)?.si_code {
                     libc::SI_KERNEL => Ok(Stop::Marker),
                     libc::TRAP_HWBKPT => Ok(Stop::Breakpoint),

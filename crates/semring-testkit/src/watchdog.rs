@@ -1,4 +1,4 @@
-//! Turns a hang into a failure that says what hung.
+//! Turns a hang into a failure with a report of what hung.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -10,12 +10,12 @@ use crate::{names, process};
 
 /// Ends the process unless it is dropped in time.
 ///
-/// When the time is over it says on stderr what hung and what every thread of this process and of its
-/// peers is doing; then it kills the peers, removes what belongs to the living
-/// [guards](crate::names::RingGuard), and aborts. A test under a debugger sets
-/// `SEMRING_TEST_NO_WATCHDOG` to something.
+/// When the time is over it prints on stderr what hung and the state of every thread of this process
+/// and of its peers; then it kills the peers, removes the objects of the existing
+/// [guards](crate::names::RingGuard), and aborts. To run a test under a debugger, set
+/// `SEMRING_TEST_NO_WATCHDOG` to any value.
 ///
-/// It is no measure of speed: give it many times what the test needs on a busy machine.
+/// It does not measure speed: give it many times what the test needs on a busy machine.
 ///
 /// ```
 /// use std::time::Duration;
@@ -114,7 +114,7 @@ mod tests {
         let guard = RingGuard::new("hang");
         std::fs::write(format!("/dev/shm/{}", guard.name()), "x").unwrap();
         let mut peer = Peer::start("sleep", ["1000"]);
-        // So that this is what it is seen doing, however short the time of the watchdog.
+        // So that this is the state in the report, even if the watchdog's time is short.
         peer.wait_until_in(&[libc::SYS_clock_nanosleep, libc::SYS_nanosleep]);
         println!("\n{} {}", guard.name(), peer.pid());
         let _watchdog = Watchdog::new(Duration::from_millis(200), "the child");

@@ -76,7 +76,7 @@ fn steps_can_be_made_by_portions() {
     }
     let last = stepper.step(1).unwrap();
     assert_eq!((last.steps, last.at_end), (0, true));
-    // And behind the second marker it goes on to the third.
+    // And after the second marker it goes on to the third.
     assert!(stepper.step_to_marker().unwrap() > 100);
     stepper.peer().expect("sum 45");
     let mut peer = stepper.resume().unwrap();
@@ -185,7 +185,7 @@ fn a_stopped_child_goes_on_when_it_is_told_to() {
     let mut peer = stepper.stop().unwrap();
     assert_eq!(process::state(peer.pid()).unwrap(), 'T');
     peer.cont();
-    // It meets two more markers, without a stepper.
+    // It passes two more markers, without a stepper.
     peer.expect("sum 45");
     peer.expect("done");
     assert_eq!(peer.wait(), Exit::Code(0));

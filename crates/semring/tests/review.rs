@@ -11,7 +11,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Runs `child` in a forked copy of this process; true if it ended with true.
 fn in_child(child: impl FnOnce() -> bool) -> bool {
-    // SAFETY: the child uses memory of its own and the handles under test, and ends at once.
+    // SAFETY: the child uses memory of its own and the handles under test, and exits at once.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0);
     if pid == 0 {
@@ -164,7 +164,7 @@ fn what_was_sent_after_the_consumer_had_closed_and_left_is_not_removed() {
     let consumer = ring.attach_consumer().unwrap();
     first.send(b"not wanted").unwrap();
     consumer.close();
-    // Another producer comes: it has met nobody, and its messages wait for the next consumer.
+    // A second producer attaches: it has known no consumer, and its messages wait for the next one.
     let mut second = ring.attach_producer().unwrap();
     second.send(b"for the next one").unwrap();
     assert_eq!(first.check_consumer(), Err(SendError::Closed));
@@ -172,7 +172,7 @@ fn what_was_sent_after_the_consumer_had_closed_and_left_is_not_removed() {
     drop(second);
     assert!(
         !ring.remove_if_done().unwrap().is_removed(),
-        "the ring went with a message that nobody refused"
+        "the ring was removed with a message that was not refused"
     );
     let mut consumer = ring.attach_consumer().unwrap();
     assert_eq!(consumer.recv().unwrap().to_vec(), b"not wanted");
@@ -249,7 +249,8 @@ fn headers_that_lead_over_the_last_position_do_not_give_messages_for_ever() {
     put(0x2000, start); // committed
     put(0x3000, start); // released
     for offset in (0..4096).step_by(8) {
-        // Messages of nothing; the last one takes two words, and so steps over the end of what is due.
+        // Empty messages; the last one takes two words, and so passes the end of the quarter that is
+        // due.
         put(
             0x4000 + offset,
             (0xa5 << 56) | (u64::from(offset == 4080) * 8),
@@ -295,7 +296,7 @@ fn a_broken_pipe_stays_broken() {
     drop(ring.attach_consumer().unwrap());
     assert_eq!(producer.check_consumer(), Err(SendError::ConsumerGone));
     for _ in 0..10 {
-        assert_eq!(producer.send(b"to nobody"), Err(SendError::ConsumerGone));
+        assert_eq!(producer.send(b"too late"), Err(SendError::ConsumerGone));
     }
     producer.accept_next_consumer().unwrap();
     producer.send(b"to the next one").unwrap();
@@ -343,7 +344,7 @@ fn a_lane_goes_into_burst_only_for_a_consumer_that_is_there_and_makes_barriers()
     let ring = spsc::Builder::new(guard.posix()).create().unwrap();
     let mut producer = ring.attach_producer().unwrap();
     for _ in 0..100 {
-        producer.send(b"nobody listens").unwrap();
+        producer.send(b"no consumer").unwrap();
     }
     assert_eq!(word_at(&guard, FLAGS), 0, "there never was a consumer");
     let careful = spsc::Builder::new(guard.posix()).asymmetric_barrier(false);
@@ -358,7 +359,7 @@ fn a_lane_goes_into_burst_only_for_a_consumer_that_is_there_and_makes_barriers()
     for _ in 0..100 {
         producer.send(b"a barrier").unwrap();
     }
-    // 0 where the kernel has no such barrier, too: then nothing can be said.
+    // 0 also where the kernel has no such barrier: then nothing can be checked.
     let burst = word_at(&guard, FLAGS);
     assert!(burst == 2 || word_at(&guard, 0x10a0) == 0, "{burst}");
     producer.close();
@@ -438,7 +439,7 @@ fn who_was_told_of_a_removal_sends_nothing_more() {
     producer.send(b"there is room for more").unwrap();
     semring::force_remove(guard.posix()).unwrap();
     assert_eq!(producer.accept_next_consumer(), Err(SendError::Removed));
-    assert_eq!(producer.send(b"to nobody"), Err(SendError::Removed));
+    assert_eq!(producer.send(b"too late"), Err(SendError::Removed));
 }
 
 #[test]
@@ -494,13 +495,13 @@ fn a_handle_from_before_does_not_attach_to_a_ring_that_lost_its_name() {
         PATIENCE,
         "a remover killed between the name and the semaphores",
     );
-    // As a remover leaves it that is killed behind the name.
+    // The state that a remover leaves when it is killed after it removed the name.
     let guard = RingGuard::new("review-nameless");
     let ring = spsc::Builder::new(guard.posix()).create().unwrap();
     guard.objects();
     std::fs::remove_file(format!("/dev/shm/{}", guard.name())).unwrap();
     nobody_can_attach(&ring);
-    // Nobody was left attached: another ring can have the name.
+    // No role was left taken: another ring can have the name.
     another_ring_can_be_made(&guard.posix());
 
     let guard = RingGuard::new("review-nameless-sysv");
@@ -518,7 +519,7 @@ fn a_handle_from_before_does_not_attach_to_a_ring_that_lost_its_name() {
 }
 
 fn nobody_can_attach(ring: &spsc::Ring) {
-    // Twice: the first refusal keeps no seat.
+    // Twice: the first refusal must not keep the role.
     for _ in 0..2 {
         let producer = ring.attach_producer().map(drop);
         assert!(matches!(producer, Err(semring::AttachError::Removed)));

@@ -42,9 +42,10 @@ impl Object for crate::msg::Queue {
 
 /// An object that is removed when this value is dropped, unless it is [kept](Created::keep).
 ///
-/// System V objects live until someone removes them, whoever has died meanwhile. So the handles of
-/// this crate are plain numbers that own nothing, and this guard is for the cases where one process
-/// does own the object: tests, scratch segments, and the steps of a set-up that may fail half-way.
+/// System V objects live until they are removed, even if all their processes have ended. So the
+/// handles of this crate are plain numbers that own nothing, and this guard is for the cases where
+/// one process does own the object: tests, scratch segments, and the steps of a set-up that may
+/// fail half-way.
 ///
 /// A child of `fork` that drops its copy removes nothing. A process that is killed removes nothing
 /// either: for shared memory, attach and then [remove](crate::shm::Shm::remove) at once instead.
@@ -80,7 +81,7 @@ impl<T: Object> Created<T> {
         ManuallyDrop::new(self).object
     }
 
-    /// Removes the object now, and tells whether that worked.
+    /// Removes the object now, and returns whether that worked.
     ///
     /// # Errors
     /// As the `remove` of the object.

@@ -1,4 +1,4 @@
-//! What went wrong: the call, its subject, the errno, and what it means there.
+//! Errors: the call, its subject, the errno, and an explanation.
 
 use std::fmt;
 use std::io;
@@ -11,8 +11,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// A System V call that failed: which one, on what, and why.
 ///
 /// It is 16 bytes, `Copy`, and made without allocating, so it may be made and dropped on a path
-/// that runs often. As text it names the call and its subject, and says what the number means
-/// there:
+/// that runs often. As text it names the call and its subject, and explains the number:
 ///
 /// ```
 /// use sysv_ipc::{Key, sem::SemSet};
@@ -43,7 +42,7 @@ pub struct Error {
 
 const _: () = assert!(size_of::<Error>() == 16);
 
-/// What a call was about.
+/// The subject of a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Subject {
@@ -126,7 +125,7 @@ impl Call {
     }
 }
 
-/// What is known beyond the errno.
+/// Details beyond the errno.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Detail {
     /// Nothing.
@@ -166,7 +165,7 @@ impl Error {
         }
     }
 
-    /// An error found before the kernel was asked.
+    /// An error found before any system call.
     pub(crate) const fn refused(call: Call, subject: Subject, detail: Detail) -> Error {
         Error {
             errno: detail.errno(),
@@ -176,7 +175,7 @@ impl Error {
         }
     }
 
-    /// An error of a call on an id whose `EINVAL` has two meanings. `stat` asks the kernel which.
+    /// An error of a call on an id whose `EINVAL` has two meanings. `stat` distinguishes them.
     #[cold]
     pub(crate) fn on_id<T>(
         call: Call,
@@ -185,7 +184,7 @@ impl Error {
         stat: impl FnOnce(i32) -> std::result::Result<T, i32>,
     ) -> Error {
         let gone = |errno| matches!(errno, libc::EINVAL | libc::EIDRM);
-        // A stat that is not permitted still tells that the object exists.
+        // A stat that is not permitted still shows that the object exists.
         let exists = errno == libc::EINVAL && !stat(id).is_err_and(gone);
         let detail = if exists {
             Detail::Arguments
@@ -215,7 +214,7 @@ impl Error {
         Some(self.call.names().1).filter(|name| !name.is_empty())
     }
 
-    /// What the call was about.
+    /// The subject of the call.
     pub const fn subject(&self) -> Subject {
         self.subject
     }
@@ -225,7 +224,7 @@ impl Error {
         io::Error::from_raw_os_error(self.errno).kind()
     }
 
-    /// `EAGAIN`: the call would have to wait and was told not to, or waited for its whole time-out.
+    /// `EAGAIN`: the call would have to wait and must not, or waited for its whole time-out.
     pub const fn is_would_block(&self) -> bool {
         self.errno == libc::EAGAIN
     }
@@ -243,10 +242,10 @@ impl Error {
 
     /// The object is not there (any more): `EIDRM`, or `EINVAL` from a call on an id.
     ///
-    /// Both mean the same. Who slept in a call while the object was removed is woken with `EIDRM`.
-    /// Who calls after that meets an id that nothing has, and that is `EINVAL`; so is, on Linux, an
-    /// id that never existed in this IPC namespace. An `EINVAL` that is about another argument is
-    /// told apart (the crate asks once more whether the object exists) and gives `false` here.
+    /// Both mean the same. A call that sleeps while the object is removed is woken with `EIDRM`. A
+    /// later call uses an id that no object has, which gives `EINVAL`; so does, on Linux, an id
+    /// that never existed in this IPC namespace. An `EINVAL` about another argument is
+    /// distinguished (the crate checks again whether the object exists) and gives `false` here.
     pub const fn is_removed(&self) -> bool {
         matches!(
             (self.errno, self.subject, self.detail),
@@ -254,7 +253,7 @@ impl Error {
         )
     }
 
-    /// `ERANGE`: a semaphore, or what is to be undone on it at exit, would pass 32767.
+    /// `ERANGE`: a semaphore, or its undo value, would exceed 32767.
     pub const fn is_overflow(&self) -> bool {
         self.errno == libc::ERANGE
     }
@@ -280,7 +279,8 @@ impl Error {
         matches!(self.errno, libc::EACCES | libc::EPERM)
     }
 
-    /// What the number means for this call, where there is more to say than the number's own text.
+    /// The meaning of the number for this call, where there is more to say than the number's own
+    /// text.
     fn hint(&self) -> Option<&'static str> {
         match self.detail {
             Detail::Mode => return Some("the mode has bits outside 0o777"),
@@ -288,7 +288,7 @@ impl Error {
                 return Some("the private key cannot be opened, only created with");
             }
             Detail::ProjectZero => return Some("the project id must not be 0"),
-            Detail::TooMany => return Some("no set can have so many semaphores"),
+            Detail::TooMany => return Some("no set can have that many semaphores"),
             Detail::Length => return Some("the set needs exactly one value for each semaphore"),
             Detail::MessageType => return Some("message types begin at 1"),
             Detail::Arguments => {
@@ -318,14 +318,14 @@ impl Error {
             }
             (Call::ShmGet, libc::ENOSPC) => {
                 "the limit in /proc/sys/kernel/shmmni (segments) or /proc/sys/kernel/shmall \
-                 (pages in all) is reached; `ipcs -m` shows who holds them"
+                 (pages in all) is reached; `ipcs -m` shows their owners"
             }
             (Call::SemGet, libc::ENOSPC) => {
                 "the second (semaphores in all) or fourth (sets) limit in /proc/sys/kernel/sem \
-                 is reached; `ipcs -s` shows who holds them"
+                 is reached; `ipcs -s` shows their owners"
             }
             (Call::MsgGet, libc::ENOSPC) => {
-                "the limit in /proc/sys/kernel/msgmni is reached; `ipcs -q` shows who holds them"
+                "the limit in /proc/sys/kernel/msgmni is reached; `ipcs -q` shows their owners"
             }
             (Call::ShmGet, libc::EINVAL) => {
                 "the size is 0 or above /proc/sys/kernel/shmmax, or the existing segment is smaller"

@@ -74,8 +74,8 @@ impl fmt::Debug for Key {
 /// `create` functions do), or agree on a fixed key.
 ///
 /// # Errors
-/// What `stat` says, or `EINVAL` if `id` is 0, which POSIX leaves undefined.
-/// The payload of the `io::Error` is an [`Error`] with the subject [`Subject::Path`].
+/// The error of `stat`, or `EINVAL` if `id` is 0, which POSIX leaves undefined. The payload of the
+/// `io::Error` is an [`Error`] with the subject [`Subject::Path`].
 ///
 /// ```
 /// let key = sysv_ipc::ftok("/proc/self/exe", b'A')?;

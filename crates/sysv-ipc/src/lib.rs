@@ -9,7 +9,7 @@
 //! | [`shm`] | segments of memory | `shmget` `shmat` `shmdt` `shmctl` |
 //! | [`sem`] | sets of semaphores | `semget` `semop` `semtimedop` `semctl` |
 //! | [`msg`] | queues of messages | `msgget` `msgsnd` `msgrcv` `msgctl` |
-//! | [`limits`] | what the namespace allows | `/proc/sys/kernel/…`, `IPC_INFO` |
+//! | [`limits`] | limits of the namespace | `/proc/sys/kernel/…`, `IPC_INFO` |
 //!
 //! An object is found by its [`Key`] (agreed on beforehand, or made from a file by [`ftok`]) and
 //! used by its id. It lives in the IPC namespace until someone removes it, so the handles
@@ -30,9 +30,8 @@
 //!
 //! # Errors
 //!
-//! An [`Error`] names the call and what it was about, and says what the number means there. It is
-//! small, `Copy`, and made without allocating. No call is repeated silently: an interrupted wait
-//! returns `EINTR`.
+//! An [`Error`] names the call and its subject, and explains the error number. It is small, `Copy`,
+//! and made without allocating. No call is repeated silently: an interrupted wait returns `EINTR`.
 //!
 //! # Not here
 //!
@@ -57,7 +56,7 @@ pub use error::{Error, Result, Subject};
 pub use key::{Key, ftok};
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
-compile_error!("sysv-ipc knows the System V calls of 64-bit Linux only");
+compile_error!("sysv-ipc supports the System V calls of 64-bit Linux only");
 
 /// The example of the README, compiled and run.
 #[cfg(doctest)]

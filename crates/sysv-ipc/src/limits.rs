@@ -2,7 +2,7 @@
 //! can't be read.
 //!
 //! Each new IPC namespace begins with the kernel's defaults, and root may change them there. They
-//! bound creation; what exists stays.
+//! apply to creation; existing objects stay.
 //!
 //! ```
 //! let limits = sysv_ipc::limits::sem()?;

@@ -47,14 +47,14 @@ pub enum Selector {
 }
 
 impl Selector {
-    /// The `msgtyp` and the flag that say it.
+    /// The `msgtyp` and the flag for the selector.
     fn argument(self) -> Option<(i64, i32)> {
         match self {
             Selector::Any => Some((0, 0)),
             Selector::Type(kind) if kind > 0 => Some((kind, 0)),
             Selector::UpTo(kind) if kind > 0 => Some((-kind, 0)),
             Selector::Except(kind) if kind > 0 => Some((kind, libc::MSG_EXCEPT)),
-            // 0 would mean "any", and a negative number the opposite of what was asked for.
+            // 0 would mean "any", and a negative number the opposite of the selector.
             Selector::Type(_) | Selector::UpTo(_) | Selector::Except(_) => None,
         }
     }
@@ -69,7 +69,7 @@ pub struct Received {
     pub len: usize,
 }
 
-/// What the owner of a queue may change.
+/// The settings that the owner of a queue may change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settings {
     /// The owner.
@@ -82,7 +82,7 @@ pub struct Settings {
     pub max_bytes: u64,
 }
 
-/// What the kernel knows about a queue.
+/// The kernel's data about a queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Stat {
@@ -103,7 +103,7 @@ pub struct Stat {
     /// How many bytes they have together.
     pub bytes: u64,
     /// How many bytes they may have together, and how many messages there may be (the kernel uses
-    /// one number for both). [`list`] does not tell it and gives 0.
+    /// one number for both). [`list`] can't read it and gives 0.
     pub max_bytes: u64,
     /// The process that sent last; 0 if none has.
     pub last_send_pid: i32,
@@ -182,12 +182,12 @@ impl Queue {
     ///
     /// # Errors
     /// As [`create`](Queue::create) without `EEXIST`, and `EACCES` if the mode of the existing
-    /// queue does not allow the caller what `mode` asks for.
+    /// queue does not allow the caller the access in `mode`.
     pub fn open_or_create(key: Key, mode: u32) -> Result<Queue> {
         get(key, libc::IPC_CREAT, mode)
     }
 
-    /// The queue with this id. Nothing is asked of the kernel.
+    /// The queue with this id. No system call is made.
     pub const fn from_id(id: i32) -> Queue {
         Queue { id }
     }
@@ -249,7 +249,7 @@ impl Queue {
         self.receive_flags(buffer, selector, libc::IPC_NOWAIT)
     }
 
-    /// As [`receive`](Queue::receive), but what does not fit into `buffer` is lost
+    /// As [`receive`](Queue::receive), but bytes that do not fit into `buffer` are lost
     /// (`MSG_NOERROR`). A message that was cut cannot be told from one that just fits.
     ///
     /// # Errors
@@ -279,7 +279,7 @@ impl Queue {
     /// queue (`MSG_COPY`). Never waits.
     ///
     /// # Errors
-    /// * `ENOMSG`: there are not so many messages.
+    /// * `ENOMSG`: there are fewer messages.
     /// * `E2BIG`: the message is longer than `buffer`.
     /// * `ENOSYS`: the kernel was built without `CONFIG_CHECKPOINT_RESTORE`.
     /// * `EACCES`: the mode allows the caller no reading.
@@ -291,7 +291,7 @@ impl Queue {
         Ok(Received { kind, len })
     }
 
-    /// Asks the kernel about the queue (`IPC_STAT`).
+    /// Reads the kernel's data about the queue (`IPC_STAT`).
     ///
     /// # Errors
     /// * `EACCES`: the mode allows the caller no reading.
@@ -347,8 +347,8 @@ impl Queue {
         })
     }
 
-    /// Removes the queue and all messages in it at once (`IPC_RMID`). Whoever waits at it is woken
-    /// with `EIDRM`.
+    /// Removes the queue and all messages in it at once (`IPC_RMID`). Waiting calls are woken with
+    /// `EIDRM`.
     ///
     /// # Errors
     /// * `EPERM`: the caller is neither owner nor creator, nor has `CAP_SYS_ADMIN`.
@@ -381,11 +381,11 @@ fn get(key: Key, flags: i32, mode: u32) -> Result<Queue> {
     }
 }
 
-/// The queues of this IPC namespace, whoever owns them: from `/proc/sysvipc/msg`, or from
-/// the kernel's table, an index at a time, where that can't be read.
+/// The queues of this IPC namespace, of all users: from `/proc/sysvipc/msg`, or from the kernel's
+/// table, an index at a time, where that can't be read.
 ///
 /// # Errors
-/// What reading the file gives, if the kernel has no System V IPC.
+/// The error of reading the file, if the kernel has no System V IPC.
 ///
 /// ```
 /// use sysv_ipc::{Key, msg::{self, Created, Queue}};

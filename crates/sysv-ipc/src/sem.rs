@@ -140,7 +140,7 @@ impl fmt::Debug for Op {
     }
 }
 
-/// What the kernel knows about a set.
+/// The kernel's data about a set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Stat {
@@ -207,7 +207,7 @@ impl SemSet {
     /// The set that has this key, whatever its size.
     ///
     /// # Errors
-    /// * `ENOENT`: none has, or the key is private.
+    /// * `ENOENT`: there is none, or the key is private.
     pub fn open(key: Key) -> Result<SemSet> {
         if key.is_private() {
             return Err(Error::refused(
@@ -224,13 +224,13 @@ impl SemSet {
     ///
     /// # Errors
     /// As [`create`](SemSet::create) without `EEXIST`, and `EINVAL` if the existing set has fewer
-    /// than `count` semaphores, `EACCES` if its mode does not allow the caller what `mode` asks
-    /// for.
+    /// than `count` semaphores, `EACCES` if its mode does not allow the caller the access in
+    /// `mode`.
     pub fn open_or_create(key: Key, count: usize, mode: u32) -> Result<SemSet> {
         get(key, count, libc::IPC_CREAT, mode)
     }
 
-    /// The set with this id. Nothing is asked of the kernel.
+    /// The set with this id. No system call is made.
     pub const fn from_id(id: i32) -> SemSet {
         SemSet { id }
     }
@@ -365,7 +365,7 @@ impl SemSet {
         sys::sem_set_all(self.id, values).map_err(|errno| self.error(Call::SemSetAll, errno))
     }
 
-    /// Asks the kernel about the set (`IPC_STAT`).
+    /// Reads the kernel's data about the set (`IPC_STAT`).
     ///
     /// # Errors
     /// * `EACCES`: the mode allows the caller no reading.
@@ -394,8 +394,8 @@ impl SemSet {
             .map_err(|errno| Error::on_id(Call::SemSet, self.id, errno, sys::sem_stat))
     }
 
-    /// Removes the set at once (`IPC_RMID`). Whoever waits in it is woken with `EIDRM`, and nothing
-    /// is undone any more.
+    /// Removes the set at once (`IPC_RMID`). Waiting calls are woken with `EIDRM`, and nothing is
+    /// undone any more.
     ///
     /// # Errors
     /// * `EPERM`: the caller is neither owner nor creator, nor has `CAP_SYS_ADMIN`.
@@ -439,11 +439,11 @@ fn get(key: Key, count: usize, flags: i32, mode: u32) -> Result<SemSet> {
     }
 }
 
-/// The sets of this IPC namespace, whoever owns them: from `/proc/sysvipc/sem`, or from
-/// the kernel's table, an index at a time, where that can't be read.
+/// The sets of this IPC namespace, of all users: from `/proc/sysvipc/sem`, or from the kernel's
+/// table, an index at a time, where that can't be read.
 ///
 /// # Errors
-/// What reading the file gives, if the kernel has no System V IPC.
+/// The error of reading the file, if the kernel has no System V IPC.
 ///
 /// ```
 /// use sysv_ipc::{Key, sem::{self, Created, SemSet}};

@@ -6,10 +6,10 @@
 //!                   └─IPC_RMID──▶ no new key look-ups; gone when the last attachment is
 //! ```
 //!
-//! A segment lives until it is removed *and* nobody is attached, and it is full of zeros at first.
-//! A [`Shm`] is only its id: copying or dropping one does nothing. An [`Attachment`] is the memory
-//! in this process, and dropping it detaches. [`Created`] removes the segment when dropped, for
-//! those who own one.
+//! A segment lives until it is removed *and* no process is attached, and it is full of zeros at
+//! first. A [`Shm`] is only its id: copying or dropping one does nothing. An [`Attachment`] is the
+//! memory in this process, and dropping it detaches. [`Created`] removes the segment when dropped,
+//! for those who own one.
 //!
 //! ```
 //! use sysv_ipc::{Created, Key, shm::Shm};
@@ -17,7 +17,7 @@
 //! let segment = Created::new(Shm::create(Key::PRIVATE, 4096, 0o600)?);
 //! let ours = segment.attach()?;
 //! let theirs = segment.attach_read_only()?; // usually in another process
-//! // SAFETY: both pointers are to the same live segment, and nobody else uses it.
+//! // SAFETY: both pointers are to the same live segment, and no other code uses it.
 //! unsafe {
 //!     ours.as_ptr().write(42);
 //!     assert_eq!(theirs.as_ptr().read(), 42);
@@ -110,7 +110,7 @@ impl HugePages {
     }
 }
 
-/// What the kernel knows about a segment.
+/// The kernel's data about a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Stat {
@@ -126,7 +126,7 @@ pub struct Stat {
     pub cgid: u32,
     /// The permissions, at most 0o777.
     pub mode: u32,
-    /// The size that was asked for, in bytes. Attachments are rounded up to whole pages.
+    /// The requested size, in bytes. Attachments are rounded up to whole pages.
     pub bytes: usize,
     /// The process that created it.
     pub creator_pid: i32,
@@ -216,7 +216,7 @@ impl Shm {
     /// The segment that has this key, whatever its size.
     ///
     /// # Errors
-    /// * `ENOENT`: none has, or the key is private.
+    /// * `ENOENT`: there is none, or the key is private.
     pub fn open(key: Key) -> Result<Shm> {
         if key.is_private() {
             return Err(Error::refused(
@@ -228,17 +228,17 @@ impl Shm {
         get(key, 0, 0, 0)
     }
 
-    /// The segment that has this key, or a new one. Which of the two is not told: use
+    /// The segment that has this key, or a new one. The result does not show which: use
     /// [`create`](Shm::create) and then [`open`](Shm::open) if that matters.
     ///
     /// # Errors
     /// As [`create`](Shm::create) without `EEXIST`, and `EINVAL` if the existing segment is smaller
-    /// than `bytes`, `EACCES` if its mode does not allow the caller what `mode` asks for.
+    /// than `bytes`, `EACCES` if its mode does not allow the caller the access in `mode`.
     pub fn open_or_create(key: Key, bytes: usize, mode: u32) -> Result<Shm> {
         get(key, bytes, libc::IPC_CREAT, mode)
     }
 
-    /// The segment with this id. Nothing is asked of the kernel.
+    /// The segment with this id. No system call is made.
     pub const fn from_id(id: i32) -> Shm {
         Shm { id }
     }
@@ -293,13 +293,13 @@ impl Shm {
             id: self.id,
             read_only: flags & libc::SHM_RDONLY != 0,
         };
-        // Asked for after attaching: from now on the id cannot pass to another segment. If it
-        // fails, dropping the attachment detaches.
+        // Read after attaching: from now on the id cannot pass to another segment. If it fails,
+        // dropping the attachment detaches.
         attachment.len = self.stat()?.bytes;
         Ok(attachment)
     }
 
-    /// Asks the kernel about the segment (`IPC_STAT`).
+    /// Reads the kernel's data about the segment (`IPC_STAT`).
     ///
     /// # Errors
     /// * `EACCES`: the mode allows the caller no reading.
@@ -309,7 +309,7 @@ impl Shm {
         Ok(Stat::from(&data))
     }
 
-    /// Changes owner, group and mode (`IPC_SET`). What is attached stays attached.
+    /// Changes owner, group and mode (`IPC_SET`). Attachments stay.
     ///
     /// # Errors
     /// * `EPERM`: the caller is neither owner nor creator, nor has `CAP_SYS_ADMIN`.
@@ -385,8 +385,9 @@ fn get(key: Key, bytes: usize, flags: i32, mode: u32) -> Result<Shm> {
 
 /// A segment in the memory of this process. Dropping it detaches.
 ///
-/// Other processes may change the memory at any time, so it is handed out as a pointer: reading and
-/// writing through it, and keeping to an order with the others, is the caller's business.
+/// Other processes may change the memory at any time, so it is available as a pointer only: the
+/// caller is responsible for reading and writing through it, and for the order with other
+/// processes.
 ///
 /// A child of `fork` inherits the attachment (the kernel counts it as one more), and its copy of
 /// this value detaches the child's only. `exec` detaches.
@@ -410,8 +411,8 @@ impl Attachment {
         self.pointer
     }
 
-    /// The size of the segment in bytes, as it was asked for at creation: never 0. The rest of the
-    /// last page is mapped, too.
+    /// The size of the segment in bytes, as requested at creation: never 0. The rest of the last
+    /// page is mapped, too.
     #[allow(clippy::len_without_is_empty)] // A segment is never empty.
     pub const fn len(&self) -> usize {
         self.len
@@ -427,13 +428,14 @@ impl Attachment {
         self.read_only
     }
 
-    /// Detaches now, and tells whether that worked.
+    /// Detaches now, and returns whether that worked.
     ///
     /// # Errors
-    /// * `EINVAL`: somebody has unmapped the memory meanwhile.
+    /// * `EINVAL`: the memory was unmapped by other means.
     pub fn detach(self) -> Result<()> {
         let (pointer, _) = self.into_raw();
-        // SAFETY: the value is consumed, so by the rule of `as_ptr` nobody uses its pointers now.
+        // SAFETY: the value is consumed, so by the rule of `as_ptr` its pointers are not used any
+        // more.
         unsafe { detach_raw(pointer) }
     }
 
@@ -448,7 +450,8 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        // SAFETY: the value goes away, so by the rule of `as_ptr` nobody uses its pointers now.
+        // SAFETY: the value is dropped, so by the rule of `as_ptr` its pointers are not used any
+        // more.
         let detached = unsafe { sys::shmdt(self.pointer) };
         // Only a foreign unmapping makes it fail, and then there is nothing left to do.
         let _ = detached;
@@ -478,11 +481,11 @@ pub unsafe fn detach_raw(pointer: NonNull<u8>) -> Result<()> {
     unsafe { sys::shmdt(pointer) }.map_err(|errno| Error::new(Call::ShmDt, Subject::None, errno))
 }
 
-/// The segments of this IPC namespace, whoever owns them: from `/proc/sysvipc/shm`, or from
-/// the kernel's table, an index at a time, where that can't be read.
+/// The segments of this IPC namespace, of all users: from `/proc/sysvipc/shm`, or from the kernel's
+/// table, an index at a time, where that can't be read.
 ///
 /// # Errors
-/// What reading the file gives, if the kernel has no System V IPC.
+/// The error of reading the file, if the kernel has no System V IPC.
 ///
 /// ```
 /// use sysv_ipc::{Key, shm::{self, Created, Shm}};
@@ -491,7 +494,7 @@ pub unsafe fn detach_raw(pointer: NonNull<u8>) -> Result<()> {
 /// let entries = shm::list()?;
 /// let entry = entries.iter().find(|entry| entry.id == segment.id()).unwrap();
 /// assert_eq!(entry.stat, segment.stat()?);
-/// assert_eq!(entry.resident_bytes, 0); // nobody has touched it
+/// assert_eq!(entry.resident_bytes, 0); // no page was ever touched
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn list() -> io::Result<Vec<Entry>> {

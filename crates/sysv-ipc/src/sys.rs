@@ -1,7 +1,7 @@
-//! The system calls, each behind one thin function, and nothing else.
+//! The system calls, one thin function for each, and nothing else.
 //!
 //! Almost all `unsafe` of the crate is in this file. A function returns what the call returned, or
-//! the bare errno; naming the call and its subject is the business of the callers.
+//! the bare errno; the callers add the call and its subject.
 
 #![allow(unsafe_code)]
 
@@ -14,7 +14,7 @@ use libc::{c_int, c_long, c_void};
 use crate::msg::Settings;
 use crate::sem::Op;
 
-/// What a call left in `errno`.
+/// The value of `errno` after a call.
 pub(crate) type Errno = i32;
 
 #[cold]
@@ -267,8 +267,8 @@ pub(crate) fn sem_set_value(id: i32, index: u16, value: u16) -> Result<(), Errno
     check(unsafe { libc::semctl(id, c_int::from(index), libc::SETVAL, argument) }).map(drop)
 }
 
-/// The length of array that `GETALL` and `SETALL` get at least: as long as a set can be whose
-/// semaphores all have an index. Between asking for the size of the set and this call the id may in
+/// The least length of the arrays for `GETALL` and `SETALL`: the size of the largest set whose
+/// semaphores all have an index. Between reading the size of the set and this call the id may in
 /// principle pass to a larger set, and the kernel takes no length.
 const LARGEST_SET: usize = 1 << 16;
 
@@ -379,7 +379,7 @@ pub(crate) fn msgrcv(
     flags: c_int,
 ) -> Result<(i64, usize), Errno> {
     with_message_buffer(into.len(), |buffer| {
-        // SAFETY: the buffer has room for the type and as many bytes as the call is told.
+        // SAFETY: the buffer has room for the type and the number of bytes passed to the call.
         let result = unsafe { libc::msgrcv(id, buffer.cast(), into.len(), kind, flags) };
         let Ok(length) = usize::try_from(result) else {
             return Err(errno());

@@ -7,8 +7,8 @@
 //!
 //! All test binaries of one `cargo test` write to the same file. Its first line names the process that
 //! started them. The first test that is noted while that process no longer runs begins the file again.
-//! If the variable [`FILE`] is set, the file has that path and is never begun again: whoever sets the
-//! variable for several runs of cargo empties the file and prints it.
+//! If the variable [`FILE`] is set, the file has that path and is never begun again: a script that
+//! sets the variable for several runs of cargo must empty the file and print it.
 //!
 //! ```no_run
 //! # fn main() {

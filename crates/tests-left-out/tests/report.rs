@@ -1,7 +1,7 @@
 //! The last binary of `cargo test --workspace`: prints the tests that were left out, and why.
 
 fn main() {
-    // nextest asks for the names of tests: there are none here.
+    // nextest requests the names of the tests: there are none here.
     if std::env::args().any(|argument| argument == "--list") {
         return;
     }

@@ -1,4 +1,5 @@
-//! What the tests in `tests/step.rs` step through: the argument says what lies between the markers.
+//! The program that the tests in `tests/step.rs` step through: the argument selects the code
+//! between the markers.
 
 use std::hint::black_box;
 

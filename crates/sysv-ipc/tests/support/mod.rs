@@ -15,7 +15,7 @@ use sysv_ipc::Key;
 
 /// The user and group that own nothing.
 pub const NOBODY: u32 = 65534;
-/// What a child exits with when its part has run to the end: a filter that matches no test would
+/// The exit code of a child whose function has run to the end: a filter that matches no test would
 /// exit with 0.
 const DONE: i32 = 42;
 const ARGUMENTS: &str = "SYSV_IPC_TEST_ARGUMENTS";
@@ -132,19 +132,19 @@ fn syscall(number: libc::c_long, a: u32, b: u32, c: u32) -> std::io::Result<()> 
     }
 }
 
-/// Makes the calling thread (a child's, please) belong to nobody, without privileges.
+/// Makes the calling thread (of a child) the user nobody, without privileges.
 pub fn become_nobody() {
     become_user(NOBODY);
 }
 
-/// As [`become_nobody`], but to another user, of whom the kernel has counted nothing yet.
+/// As [`become_nobody`], but another user, for whom the kernel has counted nothing yet.
 pub fn become_user(uid: u32) {
     syscall(libc::SYS_setgroups, 0, 0, 0).unwrap();
     syscall(libc::SYS_setresgid, uid, uid, uid).unwrap();
     syscall(libc::SYS_setresuid, uid, uid, uid).unwrap();
 }
 
-/// Takes the calling thread (a child's, please) to an IPC namespace of its own.
+/// Moves the calling thread (of a child) to a new IPC namespace.
 pub fn leave_namespace() -> std::io::Result<()> {
     syscall(libc::SYS_unshare, libc::CLONE_NEWIPC.cast_unsigned(), 0, 0)
 }
@@ -220,7 +220,7 @@ impl Drop for Forked {
 }
 
 /// Calls `wait`, which must sleep, in another thread, and sends that thread signals with a handler
-/// until it returns. Gives what it returned.
+/// until it returns. Returns its result.
 pub fn interrupt<T: Send>(wait: impl FnOnce() -> T + Send) -> T {
     extern "C" fn handler(_: libc::c_int) {}
     // SAFETY: zero bytes are a valid `sigaction`.
