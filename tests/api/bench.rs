@@ -1,4 +1,4 @@
-//! What every test here begins with: a name of its own, a backend, a watchdog.
+//! The fixture of every test here: a name of its own, a backend, a watchdog.
 
 use std::thread;
 use std::time::Duration;
@@ -16,7 +16,8 @@ pub const MAX: usize = 1024;
 pub const SOON: Duration = Duration::from_millis(2);
 /// For waits that must not.
 pub const LONG: Duration = Duration::from_secs(60);
-/// Time after which a test must hang: many times what it needs, where two that spin share a processor, too.
+/// Time after which a test must be hanging: many times what it needs, also where two spinning threads share
+/// a processor.
 pub const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A ring's address, its clean-up, its watchdog.
@@ -37,7 +38,7 @@ impl Bench {
         }
     }
 
-    /// What guards the ring.
+    /// The guard of the ring.
     pub fn keeper(&self) -> Keeper {
         Keeper::among(&self.guard.objects()).expect("the ring has semaphores or pipes")
     }
@@ -104,7 +105,8 @@ pub fn thread_id() -> i32 {
     nix::unistd::gettid().as_raw()
 }
 
-/// Runs `wait` in a thread, `meanwhile` once it sleeps in the kernel, and gives what the wait gave.
+/// Runs `wait` in a thread, `meanwhile` once it sleeps in the kernel, and returns the result of the
+/// wait.
 pub fn while_asleep<R: Send>(wait: impl FnOnce() -> R + Send, meanwhile: impl FnOnce()) -> R {
     thread::scope(|scope| {
         let (tell, told) = std::sync::mpsc::channel();

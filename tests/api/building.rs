@@ -1,4 +1,4 @@
-//! Describing, making and opening rings: what is allowed, what must match, what is in the way.
+//! Options, making and opening of rings: allowed values, values that must match, obstacles.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -28,7 +28,8 @@ over_each_backend! {
         assert!(format!("{ring:?}").contains(bench.guard.name()));
         let info = ring.info().unwrap();
         assert_eq!((info.mode, info.kind, info.guard), (0o640, RingKind::Mpsc, GuardKind::Semaphore));
-        // Opened by what it was made with, by what rounds to it, and by nothing said at all.
+        // Opened with the options it was made with, with values that round to them, and without
+        // options.
         for builder in [
             builder.guard(GuardKind::Semaphore),
             mpsc::Builder::new(&bench.address).capacity(8192),
@@ -83,7 +84,7 @@ over_each_backend! {
             (new().capacity(1 << 60), "capacity can't be 1152921504606846976"),
             (new().capacity((4 << 30) + 1), "4 GiB"),
             (new().capacity(u64::MAX), "4 GiB"),
-            // Somebody forgot that modes are octal.
+            // A decimal mode in place of an octal one.
             (new().mode(999), "octal"),
             (new().mode(600), "mode can't be"),
             (new().mode(0o1600), "mode can't be 1600"),
@@ -100,7 +101,7 @@ over_each_backend! {
             assert!(matches!(builder.open_or_create(), Err(OpenOrCreateError::Create(_))));
         }
         bench.guard.assert_clean();
-        // The ends of what is allowed.
+        // The extremes of the allowed values.
         let ring = new().capacity(1).producers(240).create().unwrap();
         assert_eq!((ring.capacity_bytes(), ring.lanes()), (4096, 240));
         drop(ring.attach_consumer().unwrap());
@@ -132,7 +133,7 @@ over_each_backend! {
             rings.iter().filter(|ring| ring.was_created()).count()
         });
         assert_eq!(created, 1);
-        assert_eq!(bench.guard.objects().len(), 2, "nobody left a second set");
+        assert_eq!(bench.guard.objects().len(), 2, "no second set was left");
     }
 
     fn a_clone_is_the_same_ring(bench) {
@@ -218,13 +219,13 @@ fn a_key_of_another_program_is_neither_opened_nor_replaced() {
     assert!(made.to_string().contains("another program"), "{made}");
     assert!(any::Builder::new(&address).open_or_create().is_err());
     assert_eq!(foreign.stat().unwrap().bytes, 20481);
-    // A ring's size and zeros, but somebody has it attached: not an unfinished ring of ours either.
+    // A ring's size and zeros, but another process has it attached: not an unfinished ring either.
     drop(foreign);
     let foreign = Created::new(Shm::create(Key::from_raw(key), 20480, 0o600).unwrap());
     let attached = foreign.attach().unwrap();
     assert!(text(any::Builder::new(&address).create()).contains("another program uses"));
     drop(attached);
-    // Nor with nobody in it: zeros prove nothing.
+    // Nor without users: zeros prove nothing.
     assert!(text(any::Builder::new(&address).create()).contains("another program"));
     assert!(text(any::open(&address)).contains("another program"));
     assert_eq!(foreign.stat().unwrap().attached, 0);

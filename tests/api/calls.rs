@@ -1,4 +1,4 @@
-//! Calls over a pair: who answers what, in which order, and what comes of those that nobody answers.
+//! Calls over a pair: replies in any order, and requests that are dropped without a reply.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -36,7 +36,7 @@ fn calls_in_flight_are_answered_in_any_order() {
         let answer = [request.bytes()[0], 100 + request.bytes()[0]];
         request.reply(&answer).unwrap();
     }
-    // Asked for in an order that is neither that of the calls nor that of the replies.
+    // Waited for in an order that is neither that of the calls nor that of the replies.
     for n in [3, 0, 7, 5] {
         let reply = client.wait(ids[n]).unwrap();
         assert_eq!(reply.id(), ids[n]);
@@ -104,7 +104,7 @@ fn late_replies_are_dropped_and_counted() {
         let echo = request.bytes().to_vec();
         request.reply(&echo).unwrap();
     }
-    assert_eq!(client.late_replies(), 0, "nobody has looked yet");
+    assert_eq!(client.late_replies(), 0, "not counted before the next call");
     assert_eq!(client.wait(kept).unwrap().bytes(), b"kept");
     assert_eq!(client.late_replies(), 3);
     assert_eq!(client.in_flight().len(), 0);
@@ -123,7 +123,7 @@ fn a_reply_that_is_there_is_found_also_after_the_deadline() {
             .reply_deadline(b"!", past)
             .unwrap();
     }
-    // Behind another one.
+    // After another one.
     assert_eq!(client.wait_deadline(second, past).unwrap().id(), second);
     assert_eq!(client.try_wait(first).unwrap().id(), first);
     assert_eq!(server.try_next_request().err(), Some(RecvError::Empty));
@@ -164,7 +164,7 @@ fn requests_that_are_dropped_while_there_is_no_room_are_reported_later() {
     assert_eq!(refused, SendError::TimedOut);
     let answered = 10 - requests.len() - 1;
     thread::scope(|scope| {
-        // The server sleeps already when there is something to be said.
+        // The server already sleeps when a report is owed.
         let ended = while_asleep(
             || server.next_request().map(drop),
             || {
@@ -195,7 +195,7 @@ fn the_death_of_the_server_ends_every_call() {
     assert_eq!(client.wait(ids[0]).unwrap().bytes(), b"just so");
     assert_eq!(client.wait(ids[1]).unwrap().bytes(), b"even so");
     for _ in 0..2 {
-        assert_eq!(client.call(b"anybody?"), Err(CallError::PeerGone));
+        assert_eq!(client.call(b"hello?"), Err(CallError::PeerGone));
     }
 }
 
@@ -303,7 +303,7 @@ fn a_reply_waits_no_longer_than_its_time_while_another_thread_waits_for_room() {
             });
         });
         drop(requests);
-        // What there was no room for is sent by the server in its next call.
+        // A report for which there was no room is sent by the server in its next call.
         let end = server.next_request().map(drop);
         assert_eq!(end, Err(RecvError::EndOfStream));
     });

@@ -1,4 +1,5 @@
-//! Removing by force what can't be opened as a ring any more; and what is never taken for one.
+//! Removing by force objects that can't be opened as rings any more; and objects that are never
+//! taken for one.
 
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -10,7 +11,8 @@ use sysv_ipc::shm::{Attachment, Shm};
 
 use crate::bench::{Bench, CAPACITY};
 
-/// Bytes of the superblock, as docs/layout.md has them, and what the ring is taken for when they are damaged.
+/// Bytes of the superblock, according to docs/layout.md, and the description of the ring when they are
+/// damaged.
 const DAMAGES: [(usize, &str); 6] = [
     (0x000, "magic"),
     (0x008, "version"),
@@ -28,7 +30,7 @@ fn flip_in(attachment: &Attachment, at: usize) {
     let byte = unsafe { attachment.as_ptr().add(at) };
     // SAFETY: mapped for as long as the attachment is borrowed; any value will do.
     let value = unsafe { byte.read_volatile() };
-    // SAFETY: as above; nobody else writes there.
+    // SAFETY: as above; no other code writes there.
     unsafe { byte.write_volatile(value ^ 0xff) };
 }
 

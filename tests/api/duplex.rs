@@ -24,7 +24,7 @@ fn send_until_refused(end: &mut Endpoint) -> SendError {
     }
 }
 
-/// Whether both names are gone, or both there.
+/// Whether both names are gone, or both exist.
 #[track_caller]
 fn names_are_there(bench: &Bench, there: bool) {
     let found = semring::list()
@@ -64,8 +64,8 @@ over_each_backend! {
         let (mut server, client) = ends(&pair(&bench.address));
         let mut receiver = client.close_sending();
         assert_eq!(server.recv().err(), Some(RecvError::EndOfStream));
-        server.send(b"still heard").unwrap();
-        assert_eq!(receiver.recv().unwrap().to_vec(), b"still heard");
+        server.send(b"still received").unwrap();
+        assert_eq!(receiver.recv().unwrap().to_vec(), b"still received");
         let mut sender = server.close_receiving();
         sender.send(b"and again").unwrap();
         assert_eq!(receiver.recv().unwrap().to_vec(), b"and again");
@@ -150,12 +150,12 @@ over_each_backend! {
 
     fn a_pair_whose_other_end_never_came_stays(bench) {
         let mut server = pair(&bench.address).server_end().unwrap();
-        server.send(b"for whoever comes").unwrap();
+        server.send(b"for any client").unwrap();
         drop(server);
         names_are_there(&bench, true);
         let opened = Builder::new(&bench.address).open().unwrap();
         let mut client = opened.client_end().unwrap();
-        assert_eq!(client.recv().unwrap().to_vec(), b"for whoever comes");
+        assert_eq!(client.recv().unwrap().to_vec(), b"for any client");
         drop(client);
         names_are_there(&bench, false);
     }
@@ -168,7 +168,7 @@ over_each_backend! {
         let first = pair(&bench.address);
         exists(); // it was never used
         let server = first.server_end().unwrap();
-        exists(); // somebody has an end
+        exists(); // a process holds an end
         drop(server);
         let second = pair(&bench.address);
         assert_ne!(first.up().info().unwrap().uuid, second.up().info().unwrap().uuid);
@@ -233,7 +233,7 @@ over_each_backend! {
             found.retain(|leftover| leftover.name().contains(bench.guard.name()));
             found
         };
-        // Somebody asked for it.
+        // It was made by `create`.
         let pair = pair(&bench.address);
         bench.guard.objects();
         assert!(orphans().is_empty(), "{:?}", orphans());

@@ -1,4 +1,4 @@
-//! What a person reads: one sentence that names the ring and says what can be done.
+//! Error texts: one sentence that names the ring and what can be done.
 
 use std::io;
 
@@ -47,7 +47,10 @@ fn refusals_of_set_up_name_the_ring_and_the_way_out() {
         (semring::remove(name).unwrap_err().to_string(), "stop them"),
     ] {
         assert_names_the_ring(&text, name);
-        assert!(text.contains(way_out), "{text:?} does not say {way_out:?}");
+        assert!(
+            text.contains(way_out),
+            "{text:?} does not contain {way_out:?}"
+        );
     }
     drop(producer);
 }

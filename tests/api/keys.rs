@@ -36,7 +36,7 @@ fn address(path: &Path) -> Address {
     format!("sysv:{}#1", path.display()).parse().unwrap()
 }
 
-/// What an inode adds to the key.
+/// The part of the key that comes from an inode.
 fn in_key(path: &Path) -> u64 {
     fs::metadata(path).unwrap().ino() & 0xffff
 }

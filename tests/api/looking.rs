@@ -1,4 +1,4 @@
-//! Looking from outside: what is told, what is left alone, who may.
+//! Inspection from outside: its results, its lack of effects, the permission it needs.
 
 use std::thread;
 
@@ -46,7 +46,7 @@ fn listed(ring: &RingInfo) -> Option<RingInfo> {
         .find(|listed| listed.uuid == ring.uuid)
 }
 
-/// Runs something as another user, in a thread of its own: the kernel keeps credentials for each.
+/// Runs a function as another user, in a thread of its own: the kernel keeps credentials for each.
 fn as_nobody<R: Send>(run: impl FnOnce() -> R + Send) -> Option<R> {
     if !semring_testkit::left_out::is_root("to become another user") {
         return None;
@@ -177,19 +177,19 @@ over_each_backend! {
     fn another_user_takes_part_if_the_mode_allows_it_but_does_not_remove(bench) {
         let ring = spsc::Builder::new(&bench.address).mode(0o666).capacity(CAPACITY).create().unwrap();
         let mut producer = ring.attach_producer().unwrap();
-        producer.send(b"for everybody").unwrap();
+        producer.send(b"for all").unwrap();
         drop(producer);
         as_nobody(|| {
             let theirs = spsc::open(&bench.address).unwrap();
             let mut consumer = theirs.attach_consumer().unwrap();
-            assert_eq!(consumer.recv().unwrap().to_vec(), b"for everybody");
+            assert_eq!(consumer.recv().unwrap().to_vec(), b"for all");
             let refused = consumer.remove_at_end().unwrap_err();
             assert!(matches!(refused, RemoveError::Permission { .. }), "{refused}");
             assert!(refused.to_string().contains("only the owner or root"), "{refused}");
             drop(consumer);
             assert!(matches!(theirs.remove(), Err(RemoveError::Permission { .. })));
         });
-        // The refused removals left no tombstone behind.
+        // The refused removals left no removal flag.
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         producer.send(b"on").unwrap();

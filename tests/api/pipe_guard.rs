@@ -1,9 +1,9 @@
-//! What only rings with pipes can meet.
+//! Cases of rings with pipes only.
 
 use semring::{AttachError, GuardChoice, RecvError, any, spsc};
 use semring_testkit::names;
 
-/// A file that is moved away from its pipes gets new ones, and nobody goes on with the old.
+/// A file that is moved away from its pipes gets new ones, and no process goes on with the old.
 #[test]
 fn a_moved_file_gets_new_pipes_and_the_old_ones_are_nobodys() {
     let folder = std::env::temp_dir().join(names::unique("moved"));
@@ -17,7 +17,7 @@ fn a_moved_file_gets_new_pipes_and_the_old_ones_are_nobodys() {
     let mut producer = old.attach_producer().unwrap();
     producer.send(b"kept").unwrap();
     std::fs::rename(from.join("ring"), to.join("ring")).unwrap();
-    // Somebody has a role by the old ones.
+    // A process has a role through the old ones.
     let refused = any::open(address(&to)).unwrap_err();
     assert!(refused.to_string().contains("its role"), "{refused}");
     drop(producer);

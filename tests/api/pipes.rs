@@ -46,7 +46,8 @@ over_each_backend! {
             scope.spawn(|| feed.write_all(&text).map(|()| drop(feed)).unwrap());
             scope.spawn(move || loop {
                 let mut reservation = producer.reserve(MAX).unwrap();
-                // Until the message is full or the input ends: pipes give what they have.
+                // Until the message is full or the input ends: a read from a pipe returns what is
+                // there.
                 while reservation.fill_from(&input).unwrap() > 0 {}
                 let got = reservation.written();
                 reservation.truncate(got);

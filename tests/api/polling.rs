@@ -35,7 +35,7 @@ over_each_backend! {
         let mut consumer = ring.attach_consumer().unwrap();
         producer.send(b"before").unwrap();
         let pollable = consumer.pollable().unwrap();
-        // One call each time, and never a message behind one's back.
+        // One call each time, and no message is missed.
         for expected in [&b"before"[..], b"one", b"two", b"three"] {
             assert!(is_readable_now(&pollable));
             assert_eq!(consumer.try_recv().unwrap().to_vec(), expected);
@@ -50,7 +50,7 @@ over_each_backend! {
         while is_readable_now(&pollable) {
             assert!(matches!(consumer.try_recv(), Err(RecvError::Empty)));
         }
-        // The end is something to say, and stays so until it is said.
+        // The end is reported, and the descriptor stays readable until it was.
         drop(producer);
         assert!(readable(&pollable, PollTimeout::NONE));
         assert!(readable(&pollable, PollTimeout::NONE));
@@ -145,9 +145,9 @@ over_each_backend! {
     }
 }
 
-/// A consumer of many producers, a socket and a timer in one epoll set: nothing is missed, in whatever
-/// order they come. It goes on until each has had its say, as messages may come so fast that there is
-/// always another one, up to the end of the stream.
+/// A consumer of many producers, a socket and a timer in one epoll set: no event is missed, in any
+/// order. The loop goes on until each source has had an event, as messages may come so fast that there
+/// is always another one, up to the end of the stream.
 #[test]
 fn a_consumer_a_socket_and_a_timer_share_an_event_loop() {
     const EACH: u64 = 2000;

@@ -187,7 +187,7 @@ over_each_backend! {
     fn the_stream_ends_once_with_the_last_producer(bench) {
         let ring = bench.mpsc(2);
         let mut consumer = ring.attach_consumer().unwrap();
-        // Nobody was here: that is no end.
+        // No producer was attached: there is no end.
         assert_eq!(consumer.recv_deadline(SOON).err(), Some(RecvError::TimedOut));
         for _ in 0..3 {
             let mut first = ring.attach_producer().unwrap();
@@ -211,7 +211,7 @@ over_each_backend! {
             }
         };
         assert_eq!(end, Some(RecvError::EndOfStream));
-        // What was delivered is noted in the ring: a new consumer waits.
+        // The delivered end is recorded in the ring: a new consumer waits.
         drop(consumer);
         let mut consumer = ring.attach_consumer().unwrap();
         assert_eq!(consumer.recv_deadline(SOON).err(), Some(RecvError::TimedOut));
@@ -223,7 +223,8 @@ over_each_backend! {
             let ended = consumer.ended_producers().unwrap();
             (ended.finished, ended.died)
         };
-        // Gone before the consumer comes: what they meant to send is missing all the same.
+        // They are gone before the consumer attaches: the rest of their streams is missing all the
+        // same.
         ring.attach_producer().unwrap().abort();
         ring.attach_producer().unwrap().close();
         let mut consumer = ring.attach_consumer().unwrap();
@@ -284,10 +285,10 @@ over_each_backend! {
     fn a_consumer_that_left_is_a_broken_pipe_once_it_was_met(bench) {
         let ring = bench.spsc();
         let mut producer = ring.attach_producer().unwrap();
-        assert_eq!(producer.check_consumer(), Ok(()), "none was met");
+        assert_eq!(producer.check_consumer(), Ok(()), "no consumer was known");
         drop(ring.attach_consumer().unwrap());
         assert_eq!(producer.check_consumer(), Err(SendError::ConsumerGone));
-        // Without asking: within a quarter lap.
+        // Without `check_consumer`: within a quarter lap.
         let refused = (0..11).find_map(|_| producer.try_send(&[0; 100]).err());
         assert_eq!(refused, Some(SendError::ConsumerGone));
         producer.accept_next_consumer().unwrap();

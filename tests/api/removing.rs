@@ -12,7 +12,7 @@ use crate::bench::{LONG, SOON, while_asleep};
 /// The semaphore that counts producers.
 const PRODUCERS: u16 = 1;
 
-/// Who counts as a producer to the guard, and is none.
+/// A process that holds a producer's role slot, and has not become a producer.
 enum Visitor {
     Set(SemSet),
     /// It has the life of lane 0 open and locked.
@@ -57,7 +57,7 @@ over_each_backend! {
         bench.guard.assert_clean();
         let open = any::open(&bench.address).map(drop);
         assert!(matches!(open, Err(OpenError::NotFound { .. })));
-        // The open handle knows; a second removal has nothing to do.
+        // The open handle returns that; a second removal has nothing to do.
         assert_eq!(ring.attach_producer().map(drop), Err(AttachError::Removed));
         assert_eq!(ring.attach_consumer().map(drop), Err(AttachError::Removed));
         ring.remove().unwrap();
@@ -108,7 +108,7 @@ over_each_backend! {
             let refused = (0..20).find_map(|_| awake.try_send(&[0; 1000]).err());
             assert_eq!(refused, Some(SendError::Removed));
         }
-        // What was published is still received; then the consumer is told, again and again.
+        // Published messages are still received; then each call returns the error.
         while consumer.recv().is_ok() {}
         assert_eq!(consumer.recv().err(), Some(RecvError::Removed));
         assert_eq!(consumer.try_recv().err(), Some(RecvError::Removed));
@@ -139,11 +139,11 @@ over_each_backend! {
         assert!(consumer.remove_at_end().unwrap().is_removed());
         bench.guard.assert_clean();
         assert_eq!(consumer.recv().err(), Some(RecvError::Removed));
-        assert!(consumer.remove_at_end().unwrap().is_removed(), "gone is gone");
+        assert!(consumer.remove_at_end().unwrap().is_removed(), "it is gone already");
     }
 
-    /// What a producer is that was killed between taking its seat and the store of its generation:
-    /// somebody while it lives, and nobody ever after.
+    /// A process killed between taking its role slot and the store of its generation: it counts as
+    /// attached while it lives, and not at all afterwards.
     fn an_end_that_could_not_be_acted_on_is_due_again(bench) {
         let ring = bench.spsc();
         drop(ring.attach_producer().unwrap());

@@ -1,4 +1,4 @@
-//! The producer's side: send, reserve, batches, and who the producer is.
+//! The producer's side: send, reserve, batches, roles.
 
 use std::io::Write;
 
@@ -36,7 +36,7 @@ over_each_backend! {
         reservation.truncate(11);
         reservation.commit();
         let mut reservation = producer.reserve_deadline(4, SOON).unwrap();
-        assert_eq!(reservation.write(b"timed out").unwrap(), 4, "what does not fit is not written");
+        assert_eq!(reservation.write(b"timed out").unwrap(), 4, "the excess is not written");
         assert_eq!(reservation.write(b"more").unwrap(), 0);
         assert!(reservation.write_all(b"more").is_err());
         reservation.flush().unwrap();

@@ -1,4 +1,4 @@
-//! Slices of the segment, for those who vouch for their peers and for nobody else.
+//! Slices of the segment, only with `trust_peers`.
 
 use semring::spsc;
 

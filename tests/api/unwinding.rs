@@ -1,4 +1,4 @@
-//! What a panic leaves, and what a destructor may do while the thread unwinds.
+//! The state after a panic, and the use of a ring by a destructor while the thread unwinds.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -33,7 +33,7 @@ fn panic_with<T>(handle: T) {
     assert!(panicked.is_err());
 }
 
-/// Three messages, and nobody who sends more.
+/// Three messages, and no producer that sends more.
 fn send_three(ring: &spsc::Ring) {
     let mut producer = ring.attach_producer().unwrap();
     for number in 0..3u8 {

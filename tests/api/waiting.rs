@@ -23,7 +23,8 @@ fn open(address: &str, strategy: WaitStrategy) -> spsc::Ring {
         .unwrap()
 }
 
-/// Runs a wait that is to end with its deadline, while tokens are posted on one of the ring's bells.
+/// Runs a wait that must end with its deadline, while tokens are posted on one of the ring's wake-up
+/// semaphores.
 fn under_tokens(bench: &Bench, bell: usize, wait: impl FnOnce(Instant) + Send) {
     let bells = bench.keeper().bells();
     let deadline = Instant::now() + 10 * SOON;
@@ -173,7 +174,7 @@ over_each_backend! {
         let ring = bench.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
-        // The consumer's bell and that of lane 0, as docs/layout.md has them.
+        // The consumer's wake-up semaphore and that of lane 0, according to docs/layout.md.
         under_tokens(&bench, MESSAGES, |deadline| {
             assert_eq!(consumer.recv_deadline(deadline).err(), Some(RecvError::TimedOut));
         });

@@ -1,6 +1,6 @@
-//! Consumers killed behind each single instruction of one operation.
+//! Consumers killed after each single instruction of one operation.
 //!
-//! After each kill a successor gets everything that was not released, in order, whole and with the same
+//! After each kill a successor gets every unreleased message, in order, complete and with the same
 //! positions; a producer that sleeps for room is woken, by the release or by the death.
 
 use std::cell::RefCell;
@@ -115,7 +115,7 @@ fn a_consumer_killed_at_any_instruction_of_a_receive_loses_nothing(case: Case) {
     killed_receiver(case, &receiving);
 }
 
-/// Message 4 lies behind the pad, at the beginning of the lane.
+/// Message 4 follows the padding, at the beginning of the lane.
 fn a_consumer_killed_at_any_instruction_of_a_receive_over_a_pad_loses_nothing(case: Case) {
     let receiving = Receiving {
         name: "receive-over-a-pad",
@@ -188,7 +188,7 @@ fn a_consumer_killed_at_any_instruction_of_a_change_of_lanes_loses_nothing(case:
     case.finish_removed();
 }
 
-/// Who was told of the end of the stream and did nothing more with the ring leaves it to the next.
+/// A consumer that got the end of the stream and made no further call leaves it to its successor.
 fn a_consumer_killed_at_any_instruction_of_the_end_leaves_it_to_the_next(case: Case) {
     let mut noted = OnceCommitted::default();
     Walk::new(&case, "end-of-stream", Points::Every).kill(
@@ -225,9 +225,9 @@ fn a_consumer_killed_at_any_instruction_of_the_end_leaves_it_to_the_next(case: C
     case.finish_removed();
 }
 
-/// An empty ring with a producer: the consumer announces itself, sleeps for a moment, and gives up. What
-/// was announced and never taken back costs the producer one call; when the successor sleeps for the
-/// first time, it must not take that for the old sleep.
+/// An empty ring with a producer: the consumer announces itself, sleeps for a moment, and gives up. An
+/// announcement that was never cleared costs the producer one call; when the successor sleeps for the
+/// first time, the producer must not take that for the old sleep.
 fn a_consumer_killed_at_any_instruction_of_going_to_sleep_makes_way(case: Case) {
     let sleeper = RefCell::new(case.idle_peer());
     Walk::new(&case, "wait-for-messages", Points::Every).kill(
@@ -277,7 +277,7 @@ fn a_consumer_killed_at_any_instruction_of_going_to_sleep_makes_way(case: Case) 
     case.finish_removed();
 }
 
-/// One short message of producer 1, whatever became of the consumer that it woke last.
+/// One short message of producer 1, even if the consumer that it woke last is gone.
 #[track_caller]
 fn send(producer: &mut any::Producer, number: u64) {
     let mut bytes = Vec::new();
@@ -332,8 +332,8 @@ fn a_consumer_killed_at_any_instruction_of_waking_the_producer_leaves_it_awake(c
     case.finish_removed();
 }
 
-/// A producer that a consumer's coming and going concerns, asleep on its full lane. It waits for the
-/// next consumer when one that it met is gone.
+/// A producer that depends on the consumer, asleep on its full lane. If a consumer that it knew is
+/// gone, it waits for the next one.
 pub fn sleeping_producer(case: &Case, producer: &mut Peer) {
     reopen(case, producer);
     assert_eq!(ask(producer, "producer"), "ok 0");
@@ -387,7 +387,7 @@ fn a_consumer_killed_at_any_instruction_of_closing_makes_way(case: Case) {
     leaves(case, "close-consumer", true);
 }
 
-/// A producer that waits for room is told that the ring was closed, or that the consumer is gone.
+/// A producer that waits for room gets an error: the ring was closed, or the consumer is gone.
 fn leaves(case: Case, what: &str, on_purpose: bool) {
     let peers = RefCell::new((case.idle_peer(), case.idle_peer()));
     let mut closed = OnceCommitted::default();
@@ -414,7 +414,7 @@ fn leaves(case: Case, what: &str, on_purpose: bool) {
             assert!(!point.at_end || on_purpose == (refused == 1));
             closed.note(point, refused);
             assert_eq!(ring.info().unwrap().consumer_pid, None);
-            // What was refused by one consumer is not refused by the next.
+            // Messages that one consumer refused are not refused by the next.
             reopen(&case, consumer);
             say_ok(consumer, "consumer");
             say_ok(producer, "drop-producer");

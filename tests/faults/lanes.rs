@@ -21,7 +21,8 @@ over_both_backends! {
     a_consumer_killed_at_any_instruction_of_its_attach_among_producers
 }
 
-/// What the busy producer, number 3 on lane 1, sends: three times as much as its lane holds.
+/// The number of messages of the busy producer, number 3 on lane 1: three times as many as its lane
+/// holds.
 const FED: u64 = 12;
 
 fn killed_among_others(case: Case, name: &str, points: Points, sending: &Sending) {
@@ -115,7 +116,7 @@ fn a_producer_killed_at_any_instruction_of_its_detach_among_others(case: Case) {
     killed_among_others(case, "detach-among-others", AROUND, &go);
 }
 
-/// Two producers sleep on their full lanes, one has gone and left messages.
+/// Two producers sleep on their full lanes, a third one has detached and left messages.
 fn killed_consumer(case: Case, name: &str, points: Points, prepare: &[&str], what: &str) {
     let peers = RefCell::new((case.idle_peer(), case.idle_peer()));
     Walk::new(&case, name, points).kill(

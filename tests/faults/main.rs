@@ -1,11 +1,11 @@
-//! Processes killed at every single point of what they do: each instruction of the data path, each system
-//! call and each change of the segment in creation, attachment and removal. What is left must be a ring
-//! that works, with everything that was committed in it.
+//! Processes killed at every single point of their operations: each instruction of the data path, each
+//! system call and each change of the segment in creation, attachment and removal. A working ring must be
+//! left, with all its committed messages.
 //!
-//! Every instruction of the data path is a point, always; of the longer operations of set-up a short run
-//! takes those around each system call and each change of the segment and some spread over the whole, and
-//! `SEMRING_FULL=1` all of them. `SEMRING_POINT=OPERATION:STEPS` repeats one point; each failure says which. x86-64
-//! only: elsewhere there is no stepper.
+//! Every instruction of the data path is a point, always; of the longer operations of set-up a short run takes the
+//! instructions around each system call and each change of the segment and some spread over the whole, and
+//! `SEMRING_FULL=1` all of them. `SEMRING_POINT=OPERATION:STEPS` repeats one point; each failure names its point.
+//! x86-64 only: elsewhere there is no stepper.
 #![cfg(target_arch = "x86_64")]
 
 #[allow(dead_code)] // each of the two test programs uses a part

@@ -1,5 +1,5 @@
 //! Creators, openers and removers, killed around each of their system calls and of their changes of the
-//! segment: what they leave is a ring that works, or none, and nothing that nobody could find and remove.
+//! segment: they leave a working ring, or none, and only objects that can be found and removed.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -51,7 +51,8 @@ fn works_and_goes(peers: &mut [Peer]) {
     say_ok(second, "drop-consumer");
 }
 
-/// Removes a set that nobody ever used. The kernel does not tell whose it is, so nobody else can.
+/// Removes a set that was never used. The kernel does not record its creator's pid, so no other
+/// code can find it.
 fn remove_unused(point: Point) {
     if let Some(id) = point.set {
         let key = SemSet::from_id(id).stat().map_or(0, |stat| stat.key.bits());
@@ -62,8 +63,8 @@ fn remove_unused(point: Point) {
     }
 }
 
-/// Holds that nothing is left but what a POSIX creator or remover cannot help leaving, and with pipes every
-/// one: a guard without a ring, of which the library itself says that it is left over, and which it removes.
+/// Checks that only those objects are left that a POSIX creator or remover (with pipes every one) may leave:
+/// a guard without a ring, which the library lists as an orphan and removes.
 #[track_caller]
 fn clean_but_for_nameless_guards(case: &Case, points: &[Point]) {
     points.iter().copied().for_each(remove_unused);
@@ -80,10 +81,10 @@ fn clean_but_for_nameless_guards(case: &Case, points: &[Point]) {
         };
         let left = semring::orphans();
         let left: Vec<_> = left.iter().filter(|left| left.name() == name).collect();
-        // A test beside this one may just clear away what was not even begun, or almost gone (below).
+        // A concurrent test may just remove objects that were not even begun, or almost gone (below).
         let is_there = || case.guard.objects().contains(&object);
         let Some(left) = left.first() else {
-            assert!(!is_there(), "nobody would find {object:?}");
+            assert!(!is_there(), "{object:?} can't be found");
             continue;
         };
         assert_eq!(left.kind(), kind);
@@ -92,8 +93,8 @@ fn clean_but_for_nameless_guards(case: &Case, points: &[Point]) {
             std::thread::yield_now();
         }
     }
-    // Directories of pipes that were not even begun say nothing of whose they are. (A living maker whose
-    // directory goes begins anew.)
+    // Directories of pipes that were not even begun don't show their maker. (A live maker whose
+    // directory is removed begins again.)
     for left in semring::orphans() {
         if left.kind() == OrphanKind::Pipes
             && left
@@ -146,7 +147,7 @@ fn a_creator_killed_at_any_point_is_taken_over(case: Case) {
     case.finish_removed();
 }
 
-/// The first one is killed behind some of its system calls, the next one around all of its own.
+/// The first one is killed after some of its system calls, the next one around all of its own.
 fn a_creator_killed_while_it_takes_over_from_a_killed_one_is_taken_over(case: Case) {
     let peers = makers(&case);
     let create = open_or_create(&case);
@@ -220,7 +221,7 @@ fn a_remover_at_the_end_killed_at_any_point_leaves_a_ring_or_none(case: Case) {
     });
 }
 
-/// A producer is attached; what becomes of it is not this test's matter.
+/// A producer is attached; its later calls are not tested here.
 fn a_forced_remover_killed_at_any_point_leaves_a_ring_or_none(case: Case) {
     killed_remover(case, "force-remove", |case| {
         at_marker_without_ring(case, &[], &format!("force-remove {}", case.address()))
@@ -243,7 +244,7 @@ fn a_remover_that_dawdles_at_any_point_takes_no_other_ring(case: Case) {
                 .producers(1)
                 .capacity(4096)
                 .open_or_create();
-            // The case is to know its set, also when its name goes.
+            // The case must have seen its set, also when its name is removed.
             case.guard.objects();
             let mut peer = stepper.resume().expect("it goes on");
             assert!(peer.read_line().is_some());
@@ -254,7 +255,7 @@ fn a_remover_that_dawdles_at_any_point_takes_no_other_ring(case: Case) {
                     new.remove().unwrap();
                 } else {
                     // The old remover was stopped between its look at the name and its unlink, for longer than
-                    // a removal by force waits. The new ring is gone for everybody, and prune takes its set.
+                    // a removal by force waits. The new ring has lost its name, and prune removes its set.
                     assert_eq!(
                         new.attach_producer().err(),
                         Some(semring::AttachError::Removed)

@@ -1,8 +1,8 @@
 //! A second kill inside the takeover after the first one.
 //!
-//! The first process is killed where it has just changed what others see: in the segment, or by a system
-//! call. Its successor is killed while it takes over, at each point around its own changes. The third
-//! must find everything.
+//! The first process is killed after a change that others can see: in the segment, or by a system call.
+//! Its successor is killed while it takes over, at each point around its own changes. The third must
+//! find everything.
 
 use std::cell::{Cell, RefCell};
 
@@ -68,7 +68,7 @@ fn producers(case: Case, sending: &Sending) {
     semring::force_remove(case.address()).unwrap();
     for first in first_points(&track) {
         let name = format!("attach-after-{}-{first}", sending.name);
-        // What the first one left is the same each time.
+        // The state that the first process left is the same each time.
         let found: Cell<Option<u64>> = Cell::new(None);
         Walk::new(&case, &name, TAKEOVER).kill(
             || {
@@ -111,7 +111,7 @@ fn a_producer_killed_while_it_takes_over_from_one_killed_in_a_wrapping_batch(cas
     producers(case, &WRAPPING_BATCH);
 }
 
-/// Three deaths: behind K3, in the takeover, in the next takeover.
+/// Three deaths: after K3, in the takeover, in the next takeover.
 fn a_producer_killed_while_it_takes_over_from_one_killed_while_it_took_over(case: Case) {
     let staged = || {
         let ring = case.ring(1);
@@ -121,7 +121,7 @@ fn a_producer_killed_while_it_takes_over_from_one_killed_while_it_took_over(case
     };
     let (mut batch, ring, consumer) = staged();
     let track = Track::of(&mut batch);
-    // Behind the store that published the batch, the last but two: K4 stores `sent` and `committed`.
+    // After the store that published the batch, the last but two: K4 stores `sent` and `committed`.
     let published = track.stores[track.stores.len() - 3];
     batch.kill();
     let mut takeover = at_marker(&case, &[], "attach");
@@ -232,7 +232,7 @@ fn a_consumer_killed_while_it_takes_over_from_one_killed_while_it_woke_a_produce
 }
 
 /// Each holder of the role sleeps once, is woken, and is killed. The other side, which stays, must not
-/// take the next one's sleep for one that it has ended already.
+/// take a successor's sleep for one that it has ended already.
 fn a_successor_that_sleeps_is_woken_as_its_killed_predecessors_were(case: Case) {
     let ring = case.ring(1);
     let mut bytes = Vec::new();

@@ -1,8 +1,8 @@
-//! Producers killed behind each single instruction of one operation.
+//! Producers killed after each single instruction of one operation.
 //!
-//! After each kill the ring is used by others: a successor attaches and sends, everything committed
-//! arrives once, whole and in order, at most the message (or batch) in flight is in doubt, the stream
-//! ends, the ring goes, nothing is left.
+//! After each kill the ring is used by others: a successor attaches and sends, every committed
+//! message arrives once, complete and in order, at most the message (or batch) in flight is in doubt,
+//! the stream ends, the ring is removed, nothing is left.
 
 use std::cell::RefCell;
 
@@ -36,7 +36,7 @@ over_both_backends! {
 pub struct Sending {
     /// Its name.
     pub name: &'static str,
-    /// What the producer does before; it sends as producer 1, from number 0 on.
+    /// The producer's commands before the operation; it sends as producer 1, from number 0 on.
     pub prepare: &'static [&'static str],
     /// Messages that it has sent then.
     pub sure: u64,
@@ -144,8 +144,8 @@ fn a_producer_killed_at_any_instruction_of_a_wrapping_batch_leaves_a_sound_ring(
     killed_sender(case, &WRAPPING_BATCH);
 }
 
-/// The consumer takes and releases everything before anybody takes the lane over: it may be ahead of
-/// what the dead producer says to have committed.
+/// The consumer takes and releases everything before the lane has a successor: it may be ahead of
+/// the dead producer's `committed`.
 fn a_producer_killed_in_a_send_whose_message_is_released_before_the_takeover(case: Case) {
     for (name, sending) in [
         ("send-and-released", &SEND),
@@ -217,7 +217,8 @@ fn killed_waker(case: Case, name: &str, before: u64, prepare: &[&str], what: &st
         || {
             let ring = case.ring(1);
             let mut consumer = sleeper.borrow_mut();
-            // Present and not asleep while the producer prepares: it commits without waking anybody.
+            // Present and not asleep while the producer prepares: it commits without waking any
+            // process.
             reopen(&case, &mut consumer);
             say_ok(&mut consumer, "consumer");
             let stepper = at_marker(&case, prepare, what);
@@ -318,7 +319,8 @@ fn a_producer_killed_at_any_instruction_of_its_attach_never_was_or_ends_the_stre
             let came = info.lanes[0].attached_producers > 0;
             assert!(!point.at_end || came);
             if came {
-                // Whoever came has ended the stream; killed before, it never came.
+                // A producer that has attached ends a stream; if it was killed before, it never
+                // attached.
                 assert_eq!(answer(&mut consumer), "error EndOfStream");
             }
             let mut successor = ring.attach_producer().unwrap();

@@ -1,4 +1,5 @@
-//! What the kill points share: a process in front of its operation, and what must hold behind a kill.
+//! Shared parts of the kill points: a process before its operation, and the state required after a
+//! kill.
 
 use std::process::Command;
 
@@ -56,7 +57,7 @@ pub fn asleep_in(case: &Case, consumer: &mut Peer, command: &str) {
     consumer.wait_until_asleep_on_a_ring();
 }
 
-/// What must be in the ring behind a kill.
+/// The required contents of the ring after a kill.
 #[derive(Clone, Copy)]
 pub struct Promise {
     /// Where the kill was.
@@ -84,12 +85,12 @@ pub fn drained(consumer: &mut any::Consumer) -> Vec<(u32, u64)> {
     }
 }
 
-/// Which message these bytes are; torn ones are the end of the test.
+/// The producer and number in these bytes; a damaged message ends the test.
 #[track_caller]
 pub fn whole(bytes: &[u8]) -> (u32, u64) {
     match message::decode(bytes) {
         Ok(Numbered { producer, number }) => (producer, number),
-        Err(damage) => panic!("torn: {damage}"),
+        Err(damage) => panic!("damaged message: {damage}"),
     }
 }
 
@@ -107,9 +108,10 @@ pub fn successor_sends(ring: &any::Ring, lane: usize) {
     }
 }
 
-/// Receives everything and holds that it is the first `sure` messages of producer 1 from number `have`
-/// on, perhaps the `doubt` that were in flight (all or none), and then what the successor, producer 2,
-/// sends now. Gives how many were in flight and are there. The ring is gone afterwards.
+/// Receives everything and checks that it is the first `sure` messages of producer 1 from number
+/// `have` on, possibly the `doubt` that were in flight (all or none), and then the messages of the
+/// successor, producer 2, sent now. Returns how many in flight have arrived. The ring is removed
+/// afterwards.
 #[track_caller]
 pub fn sound(
     case: &Case,
@@ -165,7 +167,7 @@ pub fn clean(case: &Case) {
     case.guard.forget_adopted();
 }
 
-/// What was in flight is committed from some instruction on, and from there on always.
+/// From some instruction on the message in flight is committed, and at all later ones, too.
 #[derive(Default)]
 pub struct OnceCommitted(bool);
 

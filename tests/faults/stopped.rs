@@ -1,7 +1,8 @@
-//! A producer stopped (SIGSTOP, a debugger, swapped out) at every single instruction: nobody waits for it.
+//! A producer stopped (SIGSTOP, a debugger, swapped out) at every single instruction: no process waits for
+//! it.
 //!
-//! While it stands, another producer's messages arrive one by one, each waking the consumer, which sleeps
-//! whenever there is nothing. When it goes on, its own message arrives.
+//! While it is stopped, another producer's messages arrive one by one, each waking the consumer, which
+//! sleeps whenever the ring is empty. When it continues, its own message arrives.
 
 use std::cell::RefCell;
 

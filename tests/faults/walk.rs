@@ -1,11 +1,12 @@
-//! One operation of a process, instruction by instruction, and what becomes of the others if it goes no
-//! further than to one of them.
+//! One operation of a process, instruction by instruction, and the state of the others if the process
+//! stops at any of them.
 //!
-//! A first run makes single steps through the whole operation and notes where it calls the kernel and
-//! where it changes the segment. Every other run goes at full speed to a breakpoint near its point and
-//! steps from there, so that of a long operation, too, any instruction can be reached.
+//! A first run makes single steps through the whole operation and records where it calls the kernel
+//! and where it changes the segment. Every other run goes at full speed to a breakpoint near its point
+//! and steps from there, so that of a long operation, too, any instruction can be reached.
 //!
-//! A failure (a hang, too: each point has its own watchdog) says where, and how to repeat just that.
+//! A failure (also a hang: each point has its own watchdog) prints its point and the command that
+//! repeats it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
@@ -18,7 +19,7 @@ use semring_testkit::peer::Exit;
 use semring_testkit::step::{CallStop, Stepper};
 use semring_testkit::watchdog::Watchdog;
 
-/// Time after which whoever survives must hang; many times what one point needs.
+/// Time after which a survivor must be hanging; many times what one point needs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Which points are taken.
@@ -26,8 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub enum Points {
     /// Every instruction: the data path, always.
     Every,
-    /// So many instructions on either side of each system call and of each change of the segment, and
-    /// so many spread over the whole. With `SEMRING_FULL=1` every instruction.
+    /// This many instructions on either side of each system call and of each change of the segment,
+    /// and this many spread over the whole. With `SEMRING_FULL=1` every instruction.
     Around {
         /// Of a system call.
         calls: u64,
@@ -36,11 +37,11 @@ pub enum Points {
         /// Over the whole.
         spread: u64,
     },
-    /// In front of each system call and behind it. With `SEMRING_FULL=1` every instruction.
+    /// Before and after each system call. With `SEMRING_FULL=1` every instruction.
     Calls,
 }
 
-/// What the longer operations of set-up get in a short run.
+/// The points of longer operations of set-up in a short run.
 pub const AROUND: Points = Points::Around {
     calls: 4,
     stores: 3,
@@ -50,12 +51,12 @@ pub const AROUND: Points = Points::Around {
 /// Where a process has come to.
 #[derive(Clone, Copy, Debug)]
 pub struct Point {
-    /// Instructions behind the first marker.
+    /// Instructions after the first marker.
     pub steps: u64,
     /// It had come to the second one: the operation was complete.
     pub at_end: bool,
-    /// The semaphore set that it made or opened last: a new one that nobody has used yet tells nobody
-    /// whose it is.
+    /// The semaphore set that it made or opened last: a new set without operations does not show its
+    /// maker.
     pub set: Option<i32>,
 }
 
@@ -96,8 +97,8 @@ impl Track {
         }
     }
 
-    /// The points at which a killed process leaves something else behind than at the one before: behind
-    /// the changes of the segment and the system calls, and the end.
+    /// The points at which a killed process leaves another state than at the point before: after the
+    /// changes of the segment and the system calls, and the end.
     pub fn states(&self) -> Vec<u64> {
         let mut states: BTreeSet<u64> = self.stores.iter().copied().collect();
         states.extend(&self.calls);
@@ -215,7 +216,7 @@ fn program(pid: u32) -> Range<u64> {
     all.expect("a program is mapped")
 }
 
-/// The addresses that a line of /proc/PID/maps tells of.
+/// The addresses in a line of /proc/PID/maps.
 fn range(line: &str) -> Range<u64> {
     let address = |text| u64::from_str_radix(text, 16).expect("an address");
     let range = line
@@ -230,7 +231,7 @@ fn range(line: &str) -> Range<u64> {
 struct Segment {
     pid: u32,
     memory: File,
-    /// Where it lies, and what was there at the last look.
+    /// Addresses, and the bytes at the last look.
     parts: Vec<(u64, Vec<u8>)>,
 }
 
@@ -282,7 +283,7 @@ pub fn is_full() -> bool {
     setting("SEMRING_FULL", 0) != 0
 }
 
-/// The point that is asked for with `SEMRING_POINT=OPERATION:STEPS`.
+/// The point requested by `SEMRING_POINT=OPERATION:STEPS`.
 fn asked_for() -> Option<(String, u64)> {
     let text = std::env::var("SEMRING_POINT").ok()?;
     let (operation, steps) = text
@@ -294,7 +295,7 @@ fn asked_for() -> Option<(String, u64)> {
     Some((operation.to_owned(), steps))
 }
 
-/// Says where it was when a check panics.
+/// Prints the point when a check panics.
 struct Sign(String);
 
 impl Drop for Sign {
@@ -319,8 +320,8 @@ impl<'a> Walk<'a> {
         Walk { case, name, points }
     }
 
-    /// Kills at one point after the other. `stage` sets up the ring and the process, `check` looks at
-    /// what the kill has left. The first point is the end; from then on they ascend.
+    /// Kills at one point after the other. `stage` sets up the ring and the process, `check` examines
+    /// the state after the kill. The first point is the end; from then on they ascend.
     pub fn kill<S>(self, stage: impl FnMut() -> (Stepper, S), mut check: impl FnMut(Point, S)) {
         self.each(stage, |point, stepper, staged| {
             assert_eq!(stepper.kill(), Exit::Signal(libc::SIGKILL));
@@ -328,8 +329,8 @@ impl<'a> Walk<'a> {
         });
     }
 
-    /// The same for an operation by which a process leaves: whoever has come to its end lives on, so that
-    /// the end of the operation tells the others, not the end of the process.
+    /// The same for an operation by which a process detaches: a process that has reached its end is not
+    /// killed, so that the other processes notice the end of the operation, not the end of the process.
     pub fn kill_before_the_end<S>(
         self,
         stage: impl FnMut() -> (Stepper, S),

@@ -49,7 +49,7 @@ fn a_ring_is_made_by_all_at_once(kind: Kind) {
         drop(makers);
         let keeper = site.known_keeper();
         semring::remove(site.parsed()).unwrap();
-        // What the killed ones left without a name is theirs.
+        // Objects left without a name by the killed processes.
         site.guard.clean();
         site.guard.forget_adopted();
         site.assert_gone(keeper);

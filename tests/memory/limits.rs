@@ -4,8 +4,8 @@ use crate::site::{ask, peer_behind};
 use semring::{CreateError, HugePages, spsc};
 use semring_testkit::names;
 
-/// In an IPC namespace of its own with these settings, makes rings until one is refused, and gives which
-/// one and the refusal. What is made goes with the namespace.
+/// In an IPC namespace of its own with these settings, makes rings until one is refused, and returns its
+/// number and the refusal. The objects end with the namespace.
 fn refused(scheme: &str, settings: &[(&str, &str)]) -> Option<(usize, String)> {
     let set: Vec<String> = settings
         .iter()

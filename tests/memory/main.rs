@@ -1,5 +1,5 @@
-//! Where a ring's memory is: each kind between real processes, what it outlives, who may use it, what
-//! limits and namespaces do to it, and what is left when somebody makes a ring and is killed.
+//! The memory of rings: each kind between real processes, its persistence, its permissions, the
+//! effect of limits and namespaces, and the objects left when a maker is killed.
 //!
 //! A test for which this user lacks the rights (namespaces, other users) is left out with a reason.
 

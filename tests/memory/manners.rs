@@ -1,4 +1,5 @@
-//! The manners of a ring, in each kind of memory: a stream and its end, deaths on both sides, removal.
+//! Pipe semantics of a ring, in each kind of memory: a stream and its end, deaths on both sides,
+//! removal.
 
 use crate::site::{Site, answer, ask, say_ok};
 use semring::RingState;
@@ -51,7 +52,7 @@ fn a_killed_producer_is_an_end_of_stream(mut site: Site) {
     consumer.say("drain");
     producer.kill();
     assert_eq!(answer(&mut consumer), "drained 10 EndOfStream");
-    // The seat is free again.
+    // The role is free again.
     assert!(ask(&mut site.peer(), "producer").starts_with("ok 0"));
     drop(consumer);
     site.finish();
@@ -65,7 +66,7 @@ fn a_killed_consumer_is_a_broken_pipe(mut site: Site) {
     producer.wait_until_asleep_on_a_ring();
     consumer.kill();
     assert_eq!(answer(&mut producer), "error ConsumerGone after 0");
-    // A successor gets what was not released.
+    // A successor gets the unreleased messages.
     let mut successor = site.consumer();
     assert!(ask(&mut successor, "recv").starts_with("message 1 0 "));
     drop((successor, producer));
@@ -84,7 +85,7 @@ fn force_ends_both_sides(mut site: Site) {
     assert_eq!(answer(&mut consumer), "error Removed");
     assert_eq!(ask(&mut producer, "probe"), "error Removed");
     assert!(ring.attach_producer().is_err());
-    // Whoever still has a descriptor does not bring it back to life.
+    // A process that still has a descriptor can't restore the ring.
     let again = ask(&mut site.idle_peer(), &format!("open {}", site.address()));
     assert!(again.contains("NotFound"), "{again}");
     drop((consumer, producer, ring));

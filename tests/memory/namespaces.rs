@@ -64,7 +64,7 @@ fn pid_namespaces_that_share_an_ipc_namespace_share_rings_and_see_deaths() {
         let mut consumer = site.consumer();
         consumer.say("drain");
         say_ok(&mut inside, "send 1 0 100 100");
-        // The process in there dies with the one that we know.
+        // The process in the namespace dies with the one that started it.
         inside.kill();
         assert_eq!(answer(&mut consumer), "drained 100 EndOfStream");
         say_ok(&mut consumer, "drop-consumer");
@@ -78,7 +78,7 @@ fn pid_namespaces_that_share_an_ipc_namespace_share_rings_and_see_deaths() {
         outside.wait_until_asleep_on_a_ring();
         inside.kill();
         assert_eq!(answer(&mut outside), "error ConsumerGone after 0");
-        // Its seat is free, though nobody here could have seen its process.
+        // Its role is free, though no process here could have seen its process.
         let mut successor = site.consumer();
         assert!(ask(&mut successor, "recv").starts_with("message 1 0 "));
         drop((consumer, inside, outside, successor));

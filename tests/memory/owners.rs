@@ -1,4 +1,4 @@
-//! Who may use a ring: owner, group and mode as for files, of memory and semaphores alike.
+//! Permission to use a ring: owner, group and mode as for files, of memory and semaphores alike.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
@@ -8,7 +8,7 @@ use semring_testkit::keeper::Keeper;
 use semring_testkit::peer::Peer;
 use semring_testkit::{leave_out, needs_root};
 
-/// A user and a group that nobody else here is.
+/// A user and a group that no other process here has.
 const USER: u32 = 54321;
 const GROUP: u32 = 54322;
 
@@ -72,7 +72,7 @@ fn a_group_ring_works_both_ways() {
             consumer.recv().unwrap().release();
         }
         assert_eq!(answer(&mut other), "ok");
-        // A member of no group of it is nobody.
+        // A user outside its group has no access.
         let mut stranger = peer_of(USER, USER).expect("it just worked");
         let refused = open(&mut stranger, &site);
         assert!(refused.contains("Permission"), "{kind:?}: {refused}");
@@ -135,7 +135,7 @@ fn the_semaphores_that_a_member_of_the_group_makes_anew_are_the_owners() {
         panic!("it has semaphores");
     };
     assert_eq!(set.stat().unwrap().cuid, USER);
-    // Root uses what the member made.
+    // Root uses the ring of the member.
     let ring = any::open(site.address()).unwrap();
     let mut producer = ring.attach_producer().unwrap();
     say_ok(&mut other, "consumer");
@@ -144,7 +144,7 @@ fn the_semaphores_that_a_member_of_the_group_makes_anew_are_the_owners() {
     site.finish();
 }
 
-/// Nobody can give a directory to somebody else, as the maker of a semaphore set can.
+/// A user can't give a directory to another user, as the maker of a semaphore set can.
 #[test]
 fn the_pipes_of_a_ring_are_made_anew_by_its_owner_only() {
     let site = Site::new(Kind::File, "owner-renews").with_pipes();

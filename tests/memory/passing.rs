@@ -79,7 +79,7 @@ fn a_descriptor_of_a_file_is_the_ring_of_that_file() {
     drop(peer);
     let mut consumer = ring.attach_consumer().unwrap();
     consumer.recv().unwrap().release();
-    // A descriptor says nothing of the name, so it can't take it away.
+    // A descriptor has no name, so its holder can't remove the name.
     drop(consumer);
     let refused = semring::remove(&address).unwrap_err();
     assert!(refused.to_string().contains("by its name"), "{refused}");
@@ -106,7 +106,7 @@ fn a_memfd_on_its_way_survives_that_nobody_has_it_open() {
     assert!(!known.exists());
 }
 
-/// What guards the memfd ring behind a descriptor.
+/// The guard of the memfd ring of a descriptor.
 fn keeper_behind(descriptor: &OwnedFd) -> Keeper {
     Keeper::of_ring(&link_to(descriptor), Path::new(POSIX_DIRECTORY))
 }
@@ -165,7 +165,7 @@ fn forked_children_attach_through_the_ring_that_they_inherited() {
         let children: Vec<_> = (1..4u8)
             .map(|number| {
                 in_a_child(|| {
-                    // What is the parent's stays the parent's.
+                    // The parent's roles stay the parent's.
                     assert!(parents.send(b"no").is_err());
                     assert!(consumer.try_recv().is_err());
                     let mut producer = ring.attach_producer().unwrap();

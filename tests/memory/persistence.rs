@@ -9,7 +9,7 @@ use semring_testkit::keeper::Keeper;
 use semring_testkit::objects::POSIX_DIRECTORY;
 use semring_testkit::peer::Peer;
 
-/// Everybody is gone; three messages were never read.
+/// All processes have ended; three messages were never read.
 fn left_by_all(kind: Kind) -> Site {
     left_in(Site::new(kind, "persistence"))
 }
@@ -33,7 +33,7 @@ fn memfd_of(maker: &Peer) -> PathBuf {
 
 #[test]
 fn process_persistence_memory_without_a_name_goes_with_the_last_who_has_it() {
-    // A process of its own makes it, so that it can end.
+    // Made by a process of its own, so that it can end.
     let site = Site::new(Kind::Memfd, "process");
     let mut maker = site.idle_peer();
     site.guard.adopt(maker.pid());
@@ -77,10 +77,10 @@ fn process_persistence_is_told_of_by_leftovers_when_everybody_was_killed() {
         let mut all = semring::orphans().into_iter();
         all.find(|leftover| leftover.kind() == kind && leftover.name() == name)
     };
-    assert!(told().is_none(), "somebody has it");
+    assert!(told().is_none(), "a process has it");
     maker.kill();
     told()
-        .expect("nobody has it")
+        .expect("no process has it")
         .remove(semring::Unread::Keep)
         .unwrap();
     assert!(!keeper.exists() && told().is_none());
@@ -101,7 +101,7 @@ fn kernel_persistence_posix_and_system_v_rings_outlive_all_processes() {
 
 #[test]
 fn kernel_persistence_ends_with_the_guard() {
-    // What a restart takes away together; apart, the ring says so.
+    // Objects that a restart removes together; if only one is gone, opening the ring reports that.
     let site = left_by_all(Kind::Posix);
     site.keeper().remove();
     assert!(matches!(
@@ -134,8 +134,8 @@ fn file_system_persistence_a_file_outlives_its_guard() {
     site.finish();
 }
 
-/// After a restart another set may have the number of the ring's: the boot id tells. Here a process
-/// sees another one.
+/// After a restart another set may have the id of the ring's: the boot id shows that. Here a
+/// process sees another boot id.
 #[test]
 fn file_system_persistence_a_restart_is_seen_by_the_boot_id() {
     let site = left_in(Site::new(Kind::File, "restart").with_semaphores());
@@ -155,8 +155,8 @@ fn file_system_persistence_a_restart_is_seen_by_the_boot_id() {
         say_ok(&mut restarted, "consumer");
         assert_eq!(ask(&mut restarted, "drain"), "drained 3 EndOfStream");
         drop(restarted);
-        // For us that other start is as good as a restart. (What a killed consumer was told last, its
-        // successor is told again.)
+        // For this process the other boot id is the same as a restart. (An end of stream that a
+        // killed consumer received last is delivered again to its successor.)
         assert_eq!(ask(&mut site.consumer(), "drain"), "drained 0 EndOfStream");
         after.remove();
     }

@@ -1,4 +1,4 @@
-//! The guard of a file is gone: somebody makes it anew, once, and nobody works by the old one.
+//! The guard of a file is gone: one process makes a new one, and no process works with the old one.
 
 use std::collections::HashSet;
 use std::process::Command;
@@ -60,7 +60,7 @@ fn a_pair_whose_guard_is_removed_ends_and_can_go_on_where_it_was() {
     let sent = answer(&mut producer);
     assert!(sent.starts_with("error Removed after "), "{sent}");
     assert!(answer(&mut consumer).ends_with(" Removed"));
-    // They still have their roles, which nobody can take from them.
+    // They still have their roles, which no other process can take.
     let refused = any::open(site.address()).unwrap_err();
     let text = refused.to_string();
     assert!(text.contains("still has its role"), "{text}");
@@ -88,7 +88,7 @@ fn a_handle_from_before_neither_attaches_nor_removes() {
     let first = site.keeper();
     let moved = move_to_another_namespace(&site);
     let Some(mut elsewhere) = moved else { return };
-    // The first set is still there, and it is nobody's any more.
+    // The first set is still there, and belongs to no ring any more.
     assert!(first.exists());
     assert_eq!(old.attach_producer().map(drop), Err(AttachError::Removed));
     assert_eq!(old.attach_consumer().map(drop), Err(AttachError::Removed));
@@ -97,7 +97,7 @@ fn a_handle_from_before_neither_attaches_nor_removes() {
     assert!(site.path().exists());
     assert_eq!(ask(&mut elsewhere, "drain"), "drained 5 EndOfStream");
     drop(elsewhere);
-    // Nobody is there any more, so it comes back.
+    // No process is attached any more, so it comes back.
     let ring = any::open(site.address()).unwrap();
     assert_eq!(ring.info().unwrap().unread_messages(), 0);
     first.remove();
@@ -191,7 +191,7 @@ fn a_copy_is_a_ring_of_its_own_and_a_renamed_file_is_the_same() {
     std::fs::copy(site.path(), &copy).unwrap();
     let address = format!("file:{}", copy.display());
     let other = any::open(&address).unwrap();
-    // The original's consumer is in nobody's way here.
+    // The original's consumer does not prevent anything here.
     let mut theirs = other.attach_consumer().unwrap();
     assert!(theirs.recv().is_ok());
     for _ in 0..5 {
@@ -233,7 +233,7 @@ fn a_guard_that_a_stranger_put_in_the_place_of_the_rings_is_not_used() {
 
 #[test]
 fn a_role_is_not_lost_by_the_time_that_others_take() {
-    // An opener that finds the set removed waits a while for those who have not noticed yet.
+    // An opener that finds the set removed waits a while for users that have not noticed yet.
     let mut site = Site::new(Kind::File, "patience");
     let ring = ring_with_messages(&mut site, 1);
     let producer = ring.attach_producer().unwrap();
@@ -245,7 +245,7 @@ fn a_role_is_not_lost_by_the_time_that_others_take() {
         .peer()
         .say(&format!("marked open {}", site.address()));
     opener.run_to_marker().expect("it begins");
-    // It has looked, has found somebody with a role, and is about to look again.
+    // It has checked, has found a process with a role, and is about to check again.
     let waits = CallStop::Before {
         number: libc::SYS_sched_yield,
     };
@@ -266,7 +266,8 @@ fn a_role_is_not_lost_by_the_time_that_others_take() {
     site.finish();
 }
 
-/// What a process that may only read the file can do: a shared lock, of all bytes or of the one that roles lock.
+/// An action of a process that may only read the file: a shared lock, of all bytes or of the one that roles
+/// lock.
 fn readers_lock(site: &Site, bytes: i64) -> std::fs::File {
     let reader = std::fs::File::open(site.path()).unwrap();
     let lock = libc::flock {
@@ -287,7 +288,7 @@ fn a_readers_lock_keeps_no_ring_unusable() {
         drop(ring_with_messages(&mut site, 1));
         let reader = readers_lock(&site, bytes);
         site.keeper().remove();
-        // Nobody had a role. Then: somebody has one, leaves it, is killed with it.
+        // No process had a role. Then: a process has one, detaches, is killed with it.
         let mut consumer = site.consumer();
         assert!(ask(&mut consumer, "recv").starts_with("message 1 0 "));
         site.keeper().remove();

@@ -21,7 +21,7 @@ use semring_testkit::watchdog::Watchdog;
 /// The program of tests/support/peer.rs.
 pub const PEER: &str = env!("CARGO_BIN_EXE_peer");
 
-/// Time after which a test must hang; many times what it needs.
+/// Time after which a test must be hanging; many times what it needs.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A kind of memory that other programs find.
@@ -38,7 +38,8 @@ pub enum Kind {
 /// Those that have a name.
 pub const NAMED: [Kind; 3] = [Kind::Posix, Kind::Sysv, Kind::File];
 
-/// The place of a test's ring. Dropped, it removes what is left, also when the test fails.
+/// The place of a test's ring. When it is dropped, it removes what is left, also when the test
+/// fails.
 pub struct Site {
     pub kind: Kind,
     pub guard: RingGuard,
@@ -62,7 +63,8 @@ impl Site {
         }
     }
 
-    /// The same with rings that have semaphores whatever the environment says: for what is about them.
+    /// The same with rings that have semaphores, independent of the environment: for tests of
+    /// semaphores.
     #[must_use]
     pub fn with_semaphores(mut self) -> Self {
         self.choice = GuardKind::Semaphore.into();
@@ -124,7 +126,7 @@ impl Site {
         ring
     }
 
-    /// What guards the ring, by the newest record in the file.
+    /// The guard of the ring, according to the newest record in the file.
     #[track_caller]
     pub fn keeper(&self) -> Keeper {
         self.known_keeper().expect("its bytes can be read")
@@ -166,7 +168,7 @@ impl Site {
         peer
     }
 
-    /// Removes the ring, which nobody may use any more, and holds that nothing of it is left.
+    /// Removes the ring, which must be unused, and checks that nothing of it is left.
     #[track_caller]
     pub fn finish(mut self) {
         let keeper = self.known_keeper();
@@ -188,7 +190,7 @@ impl Site {
         }
     }
 
-    /// What guards the ring, where the bytes can be read.
+    /// The guard of the ring, if the bytes can be read.
     pub fn known_keeper(&self) -> Option<Keeper> {
         let memory = Path::new(POSIX_DIRECTORY);
         let (path, folder) = match self.kind {
@@ -223,8 +225,8 @@ pub fn fresh_path(label: &str) -> PathBuf {
     std::env::temp_dir().join(names::unique(label))
 }
 
-/// A peer that runs behind a command such as `unshare -i`. `None` where that is not permitted: the
-/// calling test is then noted as left out.
+/// A peer that runs under a command such as `unshare -i`. `None` where that is not permitted: the
+/// calling test is then recorded as left out.
 pub fn peer_behind(command: &[&str]) -> Option<Peer> {
     let (program, arguments) = command.split_first().expect("a command");
     // Without input a peer ends at once.

@@ -16,7 +16,7 @@ fn alone(prepare: &str) -> Option<Peer> {
     peer_behind(&[&unshare[..], &["sh", "-c", &script, "sh"]].concat())
 }
 
-/// A peer after a shell command that anybody may run.
+/// A peer after a shell command that needs no privileges.
 fn limited(limit: &str) -> Peer {
     let script = format!("{limit} && exec \"$@\"");
     let mut command = Command::new("sh");
@@ -41,7 +41,7 @@ fn uses_a_ring(peer: &mut Peer, address: &str, guard: &str) {
     }
 }
 
-/// The peer is refused a ring of so many bytes, with these words.
+/// The peer is refused a ring of this many bytes, with these words.
 #[track_caller]
 fn is_refused(peer: &mut Peer, address: &str, bytes: u64, words: &[&str]) {
     let refused = ask(peer, &format!("create {address} 1 {bytes}"));
@@ -104,7 +104,7 @@ fn a_file_system_without_inodes_is_named() {
         is_refused(&mut peer, address, 4096, &["no inodes left", "nr_inodes"]);
     }
     uses_a_ring(&mut peer, "sysv:inodes", "semaphore");
-    // Pipes need one each; what they left out is taken back.
+    // Pipes need one each; pipes that were left out are removed again.
     let mut peer = alone("mount -t tmpfs -o nr_inodes=8,mode=1777 none /dev/shm").unwrap();
     say_ok(&mut peer, "guard pipe");
     is_refused(&mut peer, "posix:inodes", 4096, &["mkfifo", "StorageFull"]);
@@ -123,7 +123,7 @@ fn a_limit_of_file_sizes_is_a_refusal_and_no_signal() {
         uses_a_ring(&mut peer, address, "auto");
     }
     folder.assert_empty();
-    // No files at all: memory that is none, and pipes that somebody else has made.
+    // No files at all: anonymous memory, and pipes that another process has made.
     let mut peer = limited("ulimit -f 0");
     for address in [&guard.posix(), &file, "memfd:"] {
         is_refused(&mut peer, address, 4096, &["RLIMIT_FSIZE"]);
@@ -203,7 +203,7 @@ fn rings_work_without_proc() {
             }
         }
         folder.assert_empty();
-        // A role that is taken is told from one whose holder has died.
+        // A role that is taken is distinguished from one whose holder has died.
         let made = ask(&mut peer, "create posix:taken 1 4096");
         assert!(made.starts_with("ok "), "{made}");
         say_ok(&mut peer, "consumer");

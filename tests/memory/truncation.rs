@@ -1,5 +1,5 @@
-//! Somebody takes memory away under its users: where that is impossible, and what is caught where it is
-//! not.
+//! A process truncates the memory of a ring in use: kinds where that is impossible, and the handling
+//! where it is not.
 
 use std::fs::File;
 use std::io::Read;
@@ -35,7 +35,7 @@ fn a_descriptor_of_unsealed_memory_is_refused() {
     let descriptor = ring.inheritable().unwrap();
     let address = format!("fd:{}", std::os::fd::AsRawFd::as_raw_fd(&descriptor));
     assert!(any::open(&address).is_ok());
-    // Without its name nothing says any more that it is a file that somebody keeps.
+    // Without its name nothing shows that the file is to be kept.
     ring.remove().unwrap();
     let refused = any::open(&address).unwrap_err();
     assert!(
@@ -121,7 +121,7 @@ fn a_system_v_segment_has_a_size_for_life() {
     site.finish();
 }
 
-/// The kinds that somebody can truncate.
+/// The kinds that can be truncated.
 const TRUNCATABLE: [Kind; 2] = [Kind::Posix, Kind::File];
 
 fn truncate(path: &Path, len: u64) {
@@ -133,7 +133,7 @@ fn len(path: &Path) -> u64 {
     std::fs::metadata(path).unwrap().len()
 }
 
-/// The ring is gone but for its name: nobody's to take away but the user's.
+/// The ring is gone except for its name, which only the user may remove.
 #[track_caller]
 fn finish_truncated(site: Site, keeper: Keeper) {
     std::fs::remove_file(site.path()).unwrap();
@@ -188,7 +188,7 @@ fn a_sleeping_consumer_is_woken_by_the_first_producer_that_finds_the_file_trunca
         consumer.say("recv");
         consumer.wait_until_asleep_on_a_ring();
         truncate(&site.path(), 0);
-        // What it writes before it looks goes nowhere.
+        // Bytes that it writes before it checks are lost.
         let sent = ask(&mut producer, "send 1 0 2 100");
         assert_eq!(sent, "error Removed after 1");
         assert_eq!(answer(&mut consumer), "error Removed");
@@ -264,7 +264,7 @@ fn every_operation_on_a_truncated_ring_says_that_it_is_gone() {
         let mut consumer = ring.attach_consumer().unwrap();
         producers[0].send(b"unread").unwrap();
         truncate(&site.path(), 0);
-        // The first to touch it. (What was unread is in the part that is gone.)
+        // The first to touch it. (Unread messages are in the part that is gone.)
         assert_eq!(consumer.recv().unwrap_err(), RecvError::Removed);
         for _ in 0..2 {
             assert_eq!(consumer.recv().unwrap_err(), RecvError::Removed);
@@ -304,7 +304,7 @@ fn every_operation_on_a_truncated_ring_says_that_it_is_gone() {
     }
 }
 
-/// What one call of a role answers.
+/// The result of one call of a role.
 type Asked<R> = fn(&mut R) -> String;
 
 fn name<T, E: std::fmt::Debug>(answer: Result<T, E>) -> String {
@@ -399,7 +399,7 @@ fn nobody_attaches_to_a_ring_that_was_truncated_since_it_was_opened() {
             );
             drop(ring);
             if keeper.exists() {
-                // It noticed before it came as far as the pages, and left the guard alone.
+                // It noticed before it touched the pages, and did not remove the guard.
                 keeper.remove();
             }
             finish_truncated(site, keeper);
@@ -495,7 +495,7 @@ fn any_number_of_mappings_is_caught() {
     finish_truncated(site, keeper);
 }
 
-/// A page can be missing for other reasons, and then it is the trouble of those alone who touch it.
+/// A page can be missing for other reasons, and then only the processes that touch it are affected.
 #[test]
 fn the_others_go_on_in_a_file_that_is_as_long_as_ever() {
     let mut site = Site::new(Kind::Posix, "again");
@@ -532,7 +532,7 @@ fn a_process_keeps_its_own_handler_of_sigbus() {
     assert_eq!(ask(&mut peer, "raise-sigbus"), "ok 3");
     truncate(&site.path(), 0);
     assert_eq!(ask(&mut peer, "send 1 0 2 8"), "error Removed after 1");
-    // That one was none of its own.
+    // That one was not in a mapping of its own.
     assert_eq!(ask(&mut peer, "fault"), "ok 4");
     drop(peer);
     finish_truncated(site, keeper);

@@ -1,5 +1,5 @@
-//! A producer sees a broken pipe when the consumer that it has met is gone: at once when it sleeps, when it asks,
-//! within 16 messages or 4 KiB when it runs with fences, and within half a lap when it runs without.
+//! A producer gets a broken pipe when the consumer that it knew is gone: at once when it sleeps or checks, within
+//! 16 messages or 4 KiB in fenced mode, and within half a lap in asymmetric mode.
 
 use crate::case::{Case, SMALL, answer, ask, say_ok};
 use semring::SendError;
@@ -25,7 +25,7 @@ over_both_backends! {
     a_producer_rides_over_to_the_next_consumer
 }
 
-/// A producer that sleeps on its full lane, and a consumer that it has met.
+/// A producer that sleeps on its full lane, and a consumer that it has known.
 fn blocked(case: &Case) -> (semring_testkit::peer::Peer, semring_testkit::peer::Peer) {
     let mut producer = case.producer();
     let mut consumer = case.consumer();
@@ -100,9 +100,12 @@ fn a_running_producer_learns_of_it_within_a_quarter_lap(case: Case) {
         let told = ask(&mut producer, "send 1 10 10000 56");
         let after = told
             .strip_prefix("error ConsumerGone after ")
-            .expect("it is told");
+            .expect("it gets the error");
         let after: u64 = after.parse().unwrap();
-        assert!(after * 64 <= capacity / 4, "told after {after} messages");
+        assert!(
+            after * 64 <= capacity / 4,
+            "the error came after {after} messages"
+        );
         producer.kill();
         let mut cleaner = case.consumer();
         assert_eq!(
@@ -113,7 +116,8 @@ fn a_running_producer_learns_of_it_within_a_quarter_lap(case: Case) {
     case.finish();
 }
 
-/// What the consumer gave back just before it died looks like a sign of life for a quarter lap more.
+/// If the consumer released something just before it died, that counts as progress for a quarter lap
+/// more.
 fn a_running_producer_whose_consumer_was_at_work_learns_of_it_within_half_a_lap(case: Case) {
     let capacity: u64 = 1 << 20;
     case.ring_of(1, capacity);
@@ -128,8 +132,11 @@ fn a_running_producer_whose_consumer_was_at_work_learns_of_it_within_half_a_lap(
     consumer.kill();
     let told = ask(&mut producer, &format!("send 1 {sent} 10000 56"));
     let after = told.strip_prefix("error ConsumerGone after ");
-    let after: u64 = after.expect("it is told").parse().unwrap();
-    assert!(sent + after <= 2 * a_quarter, "told after {after} messages");
+    let after: u64 = after.expect("it gets the error").parse().unwrap();
+    assert!(
+        sent + after <= 2 * a_quarter,
+        "the error came after {after} messages"
+    );
     drop(producer);
     let mut cleaner = case.consumer();
     assert_eq!(
@@ -157,7 +164,7 @@ fn sent_to_the_dead(case: Case, len: u64, before: u64, received: u64) -> u64 {
         say_ok(&mut consumer, &format!("skip {received}"));
         say_ok(&mut consumer, "flush");
         consumer.kill();
-        // One by one, as a slow producer does: none of them waits, and none wakes anybody.
+        // One by one, as a slow producer does: none of them waits, and none wakes the consumer.
         let mut send = |number| ask(&mut producer, &format!("send 1 {number} 1 {len}"));
         let sent = (before..)
             .take_while(|&number| send(number) == "ok")
@@ -170,7 +177,7 @@ fn sent_to_the_dead(case: Case, len: u64, before: u64, received: u64) -> u64 {
     sent[0].max(sent[1])
 }
 
-/// What the consumer released since the last check was a sign of life, which counts for 16 messages more.
+/// A release since the last check counts as progress, for 16 messages more.
 fn a_slow_producer_learns_of_it_within_16_messages(case: Case) {
     let backend = case.backend;
     case.finish_removed();
@@ -207,7 +214,8 @@ fn a_producer_whose_consumer_died_asleep_learns_of_it_with_the_next_message(case
     consumer.say("drain");
     consumer.wait_until_asleep_on_a_ring();
     consumer.kill();
-    // The first one finds the wait word and asks; trouble found behind a commit is told by the next.
+    // The first one finds the wait word and checks; a problem found after a commit is reported by
+    // the next call.
     assert_eq!(
         ask(&mut producer, "send 1 0 10 56"),
         "error ConsumerGone after 1"
@@ -230,7 +238,7 @@ fn who_was_told_of_it_is_told_again_whatever_the_consumer_gave_back_before(case:
         let told = ask(&mut producer, "send 1 11 10 56");
         assert_eq!(told, "error ConsumerGone after 0");
     }
-    // The next one is met without a word.
+    // The next consumer is accepted without an error.
     let mut consumer = case.consumer();
     say_ok(&mut producer, "send 1 11 10 56");
     drop(producer);
@@ -331,7 +339,7 @@ fn a_producer_rides_over_to_the_next_consumer(case: Case) {
     consumer.kill();
     assert_eq!(answer(&mut producer), "error ConsumerGone after 0");
     say_ok(&mut producer, "await-next");
-    // Nobody is there to be missed now: it waits.
+    // No consumer is expected now: it waits.
     assert_eq!(
         ask(&mut producer, "send-timeout 1 1000 1000 50"),
         "error TimedOut"

@@ -26,7 +26,7 @@ fn rings(case: Case) -> (Case, Case) {
 }
 
 /// The server sends a burst and waits until all of it came back, then keeps the other side waiting for so
-/// long that it falls asleep now and then: behind a lane that is still in burst.
+/// long that it sometimes falls asleep: with a lane still in asymmetric mode.
 fn volleys(there: &Case, back: &Case, mut server: Peer, mut echo: Peer, count: u64) {
     for peer in [&mut server, &mut echo] {
         say_ok(peer, "wait adaptive");
@@ -57,7 +57,7 @@ fn no_wake_up_is_lost_between_bursts(case: Case) {
     back.finish();
 }
 
-/// A peer of whose calls of membarrier(2) those are refused that `which` says, counted from 1.
+/// A peer of whose calls of membarrier(2) those in `which` are refused, counted from 1.
 fn refused(which: &str, log: &Path) -> Peer {
     let inject = format!("inject=membarrier:error=EPERM:when={which}");
     let log = log.to_str().expect("a path of this test");
@@ -66,11 +66,11 @@ fn refused(which: &str, log: &Path) -> Peer {
     Peer::start("strace", options.into_iter().chain(what))
 }
 
-/// How often the consumer falls asleep behind a lane in burst, if it is never refused a barrier.
+/// The number of sleeps of the consumer with a lane in asymmetric mode, if no barrier is refused.
 const SLEEPS: u64 = 4;
 
-/// The consumer is awake, as far as the producer can see, while that commits enough to go into burst; takes
-/// it all, sleeps, and is woken by one more. Gives the barriers made and refused.
+/// The consumer seems awake to the producer, while that commits enough to enter asymmetric mode; takes all
+/// messages, sleeps, and is woken by one more. Returns the barriers made and refused.
 fn sleep_behind_bursts(backend: Backend, which: &str) -> (usize, usize) {
     let mut case = Case::new(backend, "refused");
     let log = case.file("strace");
@@ -118,7 +118,7 @@ fn a_barrier_that_is_refused_at_any_call_loses_nothing(case: Case) {
     let (made, refused) = sleep_behind_bursts(backend, "1000");
     // A message that comes between announcing and sleeping leaves a token, and so one sleep more.
     assert!(made as u64 >= SLEEPS && refused == 0, "{made}, {refused}");
-    // The first call asks what there is, at attach; no lane goes into burst without it.
+    // The first call queries the kernel, at attach; without it no lane enters asymmetric mode.
     assert_eq!(sleep_behind_bursts(backend, "1"), (0, 1));
     for call in 2..=1 + SLEEPS as usize {
         let (made, refused) = sleep_behind_bursts(backend, &format!("{call}+"));

@@ -56,7 +56,7 @@ fn a_coprocess_receives_and_sends() {
         assert_eq!(output.recv().err(), Some(RecvError::EndOfStream));
     });
     assert!(child.wait().unwrap().success());
-    assert!(child.wait().unwrap().success(), "as often as one asks");
+    assert!(child.wait().unwrap().success(), "on each call");
 }
 
 #[test]
@@ -98,14 +98,14 @@ fn a_child_that_never_opens_its_rings_ends_both_streams() {
         assert_eq!(receiving.join().unwrap(), Err(RecvError::EndOfStream));
     });
     assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
-    child.kill().expect("who is gone need not be killed");
+    child.kill().expect("no error if it has ended");
 }
 
 #[test]
 fn a_killed_child_ends_both_streams() {
     let watchdog = Watchdog::new(PATIENCE, "park");
     let mut command = command(&["park"]);
-    // Its real stdout says when it has its rings.
+    // Its real stdout reports when it has its rings.
     let (mut said, says) = std::io::pipe().unwrap();
     command.stdout(says);
     let mut child = Builder::new().capacity(SMALL).spawn(command).unwrap();
@@ -122,7 +122,8 @@ fn a_killed_child_ends_both_streams() {
     drop(watchdog);
 }
 
-/// A parent that is killed when these were said, by it or by its child, and what the child then says.
+/// A parent that is killed after these reports, its own or its child's, and the child's reports after
+/// that.
 fn after_the_parent(part: &str, before: &[&str]) {
     let _watchdog = Watchdog::new(PATIENCE, part);
     let mut parent = Peer::start(PEER, ["coprocess", "parent", part]);
@@ -154,7 +155,7 @@ fn a_child_that_opens_its_rings_after_its_parents_death_finds_both_streams_ended
 
 #[test]
 fn a_child_gets_its_two_descriptors_and_no_more() {
-    // What must not go with it. (What the test itself was started with does go on.)
+    // Descriptors that must not be inherited. (Those with which the test itself was started are.)
     let path = std::env::temp_dir().join(semring_testkit::names::unique("descriptors"));
     let _file = std::fs::File::create(&path).unwrap();
     let _ring = semring::spsc::Builder::memfd().create().unwrap();
@@ -200,7 +201,7 @@ fn nobody_else_gets_the_descriptors_of_a_child() {
         done.store(true, Ordering::Relaxed);
         strangers.join().unwrap();
     });
-    // Nor who is started by a child that has taken its rings.
+    // Nor by a program that is started by a child that has taken its rings.
     let (mut child, _watchdog) = start(&["inherit"]);
     let listed = child.stdout.as_mut().unwrap().recv().unwrap().to_vec();
     let listed = String::from_utf8_lossy(&listed).into_owned();
@@ -275,7 +276,7 @@ fn coprocesses_leave_nothing_behind() {
     let mut parent = Peer::start(PEER, ["coprocess", "parents"]);
     guard.adopt(parent.pid());
     loop {
-        let line = parent.read_line().expect("it says when it is done");
+        let line = parent.read_line().expect("it reports when it is done");
         match line.strip_prefix("child ") {
             Some(pid) => guard.adopt(pid.parse().unwrap()),
             None => break assert_eq!(line, "done"),

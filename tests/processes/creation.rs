@@ -29,7 +29,8 @@ fn make_at_once(case: &Case, peers: &mut [Peer]) -> String {
         .to_owned()
 }
 
-/// The ring is whole: something can be sent through it by those who made it. Then it goes.
+/// The ring works: a message can be sent through it by the processes that made it. Then it is
+/// removed.
 #[track_caller]
 fn use_and_remove(case: &Case, peers: &mut [Peer]) {
     let [first, second, ..] = peers else {
@@ -63,8 +64,8 @@ fn sixteen_processes_that_make_a_ring_at_once_get_the_same_one(case: Case) {
 fn a_creator_killed_at_a_random_moment_is_taken_over(case: Case) {
     let mut random = Random::new("creators killed");
     let mut peers: Vec<Peer> = (0..3).map(|_| case.maker()).collect();
-    // A POSIX creator leaves a set without a name, which only the next test but one can tell from
-    // those of others: killed at every system call in tests/faults.
+    // A POSIX creator leaves a set without a name, which only the next test but one can distinguish
+    // from those of others: killed at every system call in tests/faults.
     let kills = if case.backend == Backend::Sysv {
         setting("SEMRING_KILLS", 60)
     } else {

@@ -1,4 +1,5 @@
-//! The consumer sees the end when the last producer is gone and the ring is drained, and not before.
+//! The consumer gets end of stream when the last producer is gone and the ring is drained, and not
+//! before.
 
 use crate::case::{Case, answer, ask, say_ok};
 use semring::RecvError;
@@ -94,7 +95,7 @@ fn a_sleeping_consumer_learns_of_the_death_of_the_last_producer(case: Case) {
 fn a_kept_ring_has_not_ended_until_somebody_attached(case: Case) {
     let ring = case.ring(1);
     let mut consumer = ring.attach_consumer().unwrap();
-    // Fresh: nobody was ever there.
+    // New: no producer was ever attached.
     assert_eq!(
         consumer.recv_deadline(MOMENT).unwrap_err(),
         RecvError::TimedOut
@@ -104,7 +105,8 @@ fn a_kept_ring_has_not_ended_until_somebody_attached(case: Case) {
     producer.kill();
     assert!(consumer.recv().is_ok());
     assert_eq!(consumer.recv().unwrap_err(), RecvError::EndOfStream);
-    // Ended once, and nobody came since: neither now nor for a later consumer has it ended again.
+    // Ended once, and no producer attached since: it has not ended again, neither now nor for a
+    // later consumer.
     assert_eq!(
         consumer.recv_deadline(MOMENT).unwrap_err(),
         RecvError::TimedOut
@@ -115,7 +117,7 @@ fn a_kept_ring_has_not_ended_until_somebody_attached(case: Case) {
         consumer.recv_deadline(MOMENT).unwrap_err(),
         RecvError::TimedOut
     );
-    // Somebody who sends nothing makes an end of it, by leaving or by dying.
+    // A producer that sends nothing ends the stream, too, by detaching or by dying.
     case.producer().wait();
     assert_eq!(consumer.recv().unwrap_err(), RecvError::EndOfStream);
     assert_eq!(
@@ -170,7 +172,7 @@ fn what_a_dead_producer_left_reaches_a_consumer_that_comes_later(case: Case) {
     let mut producer = case.producer();
     say_ok(&mut producer, "send 1 0 200 64");
     producer.kill();
-    // A successor on the same lane goes on behind it.
+    // A successor on the same lane continues after it.
     let mut producer = case.producer();
     say_ok(&mut producer, "send 1 200 200 64");
     producer.kill();

@@ -1,4 +1,4 @@
-//! The owner of a ring can always remove it by force, whatever other processes have set in its guard or locked.
+//! The owner of a ring can always remove it by force, in spite of flags and locks of other processes.
 
 use std::fs::File;
 use std::path::Path;
@@ -31,7 +31,7 @@ fn lock_all(file: &File, kind: i32) {
         l_len: 0,
         l_pid: 0,
     };
-    fcntl(file, FcntlArg::F_OFD_SETLK(&lock)).expect("nobody else has a lock");
+    fcntl(file, FcntlArg::F_OFD_SETLK(&lock)).expect("no other process has a lock");
 }
 
 fn force(case: &Case) {

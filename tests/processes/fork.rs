@@ -1,4 +1,5 @@
-//! A forked child: the handles of its parent refuse, and whatever it does with them changes nothing.
+//! A forked child: the handles of its parent refuse all calls, and no call of the child changes the
+//! ring.
 
 use crate::case::{Case, answer, ask, say_ok};
 
@@ -12,7 +13,7 @@ over_both_backends! {
 
 #[track_caller]
 fn all_forked(tried: &str) {
-    let results = tried.strip_prefix("tried ").expect("the child tells");
+    let results = tried.strip_prefix("tried ").expect("the child reports");
     for result in results.split_whitespace() {
         assert!(result.ends_with("=Forked"), "{result} among {tried}");
     }

@@ -1,5 +1,5 @@
-//! A semaphore holds 32 767 tokens and not one more, a pipe as many as it
-//! has bytes. Full ones must not keep anybody from anything.
+//! A semaphore holds 32 767 tokens and not one more, a pipe as many as it has bytes. Full ones must
+//! not block any process.
 
 use crate::case::{Case, MESSAGES, ROOM, answer, ask, say_ok};
 
@@ -51,7 +51,7 @@ fn a_full_bell_of_a_producer_keeps_nobody_from_coming_or_going(case: Case) {
     say_ok(&mut consumer, "drop-consumer");
     assert!(bells.is_full(ROOM));
     say_ok(&mut consumer, "consumer");
-    // The producer that is to learn of a death finds all of these tokens first.
+    // The producer that must notice a death finds all of these tokens first.
     assert_eq!(ask(&mut producer, "producer"), "ok 0");
     assert!(ask(&mut producer, "fill 1 0 100").starts_with("ok "));
     producer.say("send 1 1000 1 1000");
@@ -92,7 +92,7 @@ fn more_producers_come_and_go_than_a_bell_has_tokens(case: Case) {
     let mut peer = case.peer();
     say_ok(&mut peer, "churn 33000");
     assert!(bells.is_full(MESSAGES));
-    // In one process more still: what the kernel owes a process has a limit, too.
+    // In one process even more: the undo value of a process has a limit, too.
     assert_eq!(ask(&mut peer, "producer"), "ok 0");
     say_ok(&mut peer, "send 1 0 3 64");
     peer.kill();

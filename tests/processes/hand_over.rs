@@ -1,9 +1,10 @@
-//! The hand-over race: nobody is killed, and each side falls asleep after every few messages. Deaths post
-//! tokens and so wake those whom a missing fence lets sleep; here nobody but the other side does.
+//! The hand-over race: no process is killed, and each side falls asleep after every few messages. Deaths
+//! post tokens and so wake sleepers that a missing fence left asleep; here only the other side wakes
+//! them.
 //!
-//! A wake-up that is lost leaves both sides asleep: the watchdog tells. A sleeper that does not look again
-//! behind its announcement hangs here at once. The waker's fence is another matter: without it the
-//! x86-64 machines at hand go on for millions of messages, so that one is held by the model
+//! A wake-up that is lost leaves both sides asleep: the watchdog reports it. A sleeper that does not look
+//! again after its announcement hangs here at once. The waker's fence is different: without it x86-64
+//! machines go on for millions of messages, so that one is checked by the model
 //! (crates/semring/src/guard/model_tests.rs). `SEMRING_HANDOVERS` makes it longer.
 
 use crate::case::{Case, SMALL, answer, ask, say_ok, setting};
@@ -54,7 +55,7 @@ fn no_wake_up_is_lost_on_a_lane_of_a_few_messages(case: Case) {
     consumer.say("drain");
     // Three or four fit.
     say_ok(&mut producer, &format!("send 1 0 {count} 1000"));
-    // Behind the last one nothing follows that could wake the consumer.
+    // After the last message no other one could wake the consumer.
     consumer.wait_until_asleep_on_a_ring();
     say_ok(&mut producer, "drop-producer");
     assert_eq!(

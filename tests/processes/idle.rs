@@ -1,4 +1,4 @@
-//! Whoever waits sleeps in the kernel, and whoever sleeps uses nothing.
+//! A waiting process sleeps in the kernel, and uses no CPU time there.
 
 use crate::case::{Case, answer, ask, say_ok, setting};
 use semring::RecvError;
@@ -51,7 +51,7 @@ fn a_consumer_that_waits_uses_no_cpu(case: Case) {
     does_not_run(&case, &mut consumer);
     producer.wait();
     assert_eq!(answer(&mut consumer), "drained 20 EndOfStream");
-    // Nor with nobody on the other side, or with a time limit.
+    // The same without a peer, or with a time limit.
     consumer.say("recv-timeout 100000");
     does_not_run(&case, &mut consumer);
     drop(consumer);

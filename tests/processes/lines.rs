@@ -71,7 +71,7 @@ fn a_killed_server_is_not_replaced_in_the_conversation(case: Case) {
     let mut client = client(&case);
     client.say("line call 100");
     assert_eq!(ask(&mut first, "line hold"), "ok 1");
-    // As fast as can be: it waits for the kernel's word that the first one is gone.
+    // As fast as possible: it waits until the kernel has ended the first one.
     let mut second = case.maker();
     say_ok(&mut second, &format!("line open {}", case.address()));
     first.signal(nix::sys::signal::Signal::SIGKILL);
@@ -145,7 +145,7 @@ fn a_pair_whose_users_were_killed_is_replaced(case: Case) {
     case.finish_removed();
 }
 
-/// What is left of pairs by this name: their up rings, and their down rings.
+/// The rest of pairs with this name: their up rings, and their down rings.
 fn left(case: &Case) -> (Vec<semring::RingInfo>, Vec<semring::RingInfo>) {
     semring::list()
         .into_iter()
@@ -162,7 +162,7 @@ fn pairs_whose_makers_are_killed_at_any_moment_are_whole_or_gone(case: Case) {
         random.pass(Duration::from_millis(4));
         maker.kill();
         let pair = Builder::new(&address).open_or_create().unwrap();
-        // Whoever was killed in the middle of taking an end may have spent it; then the pair is over.
+        // A process that was killed while it took an end may have spent it; then the pair is over.
         let pair = match (pair.server_end(), pair.client_end()) {
             (Ok(mut server), Ok(mut client)) => {
                 client.send(b"whole").unwrap();
@@ -206,7 +206,7 @@ fn ends_change_hands_between_processes_that_make_and_remove(case: Case) {
     for up in ups.iter().chain(&downs) {
         assert_eq!(up.state, RingState::Idle, "{up:?}");
     }
-    // One that was made and never used is the next one's.
+    // A pair that was made and never used is taken by the next user.
     let pair = Builder::new(case.address()).open_or_create().unwrap();
     drop((pair.server_end(), pair.client_end()));
     drop(pair);

@@ -1,8 +1,9 @@
 //! Rings between real processes: ends, broken pipes, roles, creation, removal, fork, signals, full
-//! bells, the hand-over race, restarts. Each behaviour is written once and run over each backend.
+//! wake-up semaphores, the hand-over race, restarts. Each behaviour is written once and run over
+//! each backend.
 //!
-//! The peers are processes of tests/support/peer.rs. `SEMRING_SEED` repeats a random run;
-//! `SEMRING_HANDOVERS` and `SEMRING_KILLS` make the races longer, `SEMRING_IDLE_MS` the sleep of those who wait.
+//! The peers are processes of tests/support/peer.rs. `SEMRING_SEED` repeats a random run; `SEMRING_HANDOVERS`
+//! and `SEMRING_KILLS` make the races longer, `SEMRING_IDLE_MS` the sleep of waiting processes.
 
 #[allow(dead_code)] // each of the two test programs uses a part
 #[macro_use]

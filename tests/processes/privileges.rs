@@ -20,7 +20,8 @@ fn a_producer_without_privileges_gives_its_lane_back(case: Case) {
     consumer.say("drain");
     consumer.wait_until_asleep_on_a_ring();
     say_ok(&mut producer, "become-nobody");
-    // The consumer can't be woken. The second message tries again; the next call says why.
+    // The consumer can't be woken. The second message tries again; the next call returns the
+    // reason.
     say_ok(&mut producer, "send 1 0 2 64");
     assert_eq!(
         ask(&mut producer, "send 1 2 1 64"),
@@ -56,7 +57,7 @@ fn a_consumer_without_privileges_gives_its_role_back(case: Case) {
     let drained = ask(&mut consumer, "drain");
     assert!(drained.ends_with("errno: 13 }"), "{drained}");
     say_ok(&mut consumer, "drop-consumer");
-    // Woken by that: there may be room, and nobody who makes more.
+    // Woken by that: there may be room, and no consumer that makes more.
     let sent = answer(&mut producer);
     assert!(
         sent == "ok" || sent.starts_with("error ConsumerGone"),

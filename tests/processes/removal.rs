@@ -1,5 +1,5 @@
-//! A ring goes when nobody uses it, or by force; then everybody learns of it. Nothing that was sent goes
-//! with it unnoticed.
+//! A ring is removed when no process uses it, or by force; then all users get an error. No sent message
+//! is lost with it unnoticed.
 
 use crate::case::{Case, PEER, Random, answer, ask, run_to_marker, say_ok, setting};
 use nix::fcntl::{FcntlArg, fcntl};
@@ -48,7 +48,7 @@ fn a_ring_in_use_is_kept_and_its_users_are_named(case: Case) {
     assert_eq!(users(), (vec![second], Some(consumer.pid())));
     say_ok(&mut producers[1], "drop-producer");
     assert_eq!(users(), (vec![], Some(consumer.pid())));
-    // It has been in nobody's way.
+    // It did not prevent anything.
     assert_eq!(ask(&mut consumer, "drain"), "drained 0 EndOfStream");
     say_ok(&mut consumer, "drop-consumer");
     semring::remove(&address).unwrap();
@@ -119,19 +119,19 @@ fn force_ends_a_blocked_consumer_a_blocked_producer_and_a_running_pair(case: Cas
 
 fn a_guard_removed_from_outside_ends_everybody(case: Case) {
     everybody_learns_of(&case, |case| case.keeper().remove());
-    // The name is still there: the next test says what becomes of it.
+    // The name is still there: the next test covers that.
     semring::force_remove(case.address()).unwrap();
     case.finish_removed();
 }
 
-/// Behind each system call of a consumer that has never slept before: pipes are watched from then on.
+/// After each system call of a consumer that has never slept before: pipes are watched from then on.
 fn a_guard_removed_on_the_way_to_a_first_sleep_is_not_slept_on(case: Case) {
     let case = case.with_pipes();
     let mut is_asleep = false;
     for calls in 0.. {
         case.ring(1);
         let mut sleeper = Stepper::spawn(Command::new(PEER)).expect("a peer can be traced");
-        // Long, and not for ever: who sleeps on is to say so.
+        // Long, but not for ever: a sleeper that is not woken must report that.
         for line in [
             "wait block",
             &format!("open {}", case.address()),
@@ -151,7 +151,7 @@ fn a_guard_removed_on_the_way_to_a_first_sleep_is_not_slept_on(case: Case) {
                     let behind = sleeper.run_to_call().expect("it goes on");
                     assert!(matches!(behind, CallStop::Behind { .. }), "{behind:?}");
                 }
-                other => panic!("{other:?} behind {calls} calls, and it does not sleep"),
+                other => panic!("{other:?} after {calls} calls, and it does not sleep"),
             }
         }
         case.keeper().remove();
@@ -182,7 +182,7 @@ fn an_end_that_is_seen_while_the_last_producer_leaves_is_one_to_remove_at(case: 
         }
         leaver.peer().say("marked detach");
         run_to_marker(&mut leaver);
-        // In front of a call, and behind it.
+        // Before a call, and after it.
         for _ in 0..calls {
             has_left = leaver.run_to_call().expect("it goes on") == CallStop::Marker;
         }
@@ -207,8 +207,8 @@ fn an_end_that_is_seen_while_the_last_producer_leaves_is_one_to_remove_at(case: 
     case.finish_removed();
 }
 
-/// The kernel closes the files of the dead one after the other. The test holds what a producer would hold
-/// whose life is closed already.
+/// The kernel closes the files of the dead process one after the other. The test holds the lock that a
+/// producer would hold whose liveness FIFO is closed already.
 fn a_process_of_which_only_the_lock_is_left_is_waited_for_by_who_removes(case: Case) {
     let case = case.with_pipes();
     case.ring(1);
@@ -254,7 +254,7 @@ fn a_process_of_which_only_the_lock_is_left_is_waited_for_by_who_removes(case: C
     case.finish_removed();
 }
 
-/// What the descriptors of a process lead to, in the order of their numbers.
+/// The targets of a process's descriptors, in the order of their numbers.
 fn descriptors(peer: &Peer) -> Vec<PathBuf> {
     let folder = PathBuf::from(format!("/proc/{}/fd", peer.pid()));
     let entries = std::fs::read_dir(&folder).expect("it lives");
@@ -284,8 +284,8 @@ fn watches(peer: &Peer) -> usize {
     .sum()
 }
 
-/// Of a process that watches a directory the kernel takes milliseconds to close what it watches with: too
-/// long for those that come, leave a message and go.
+/// If a process watches a directory, the kernel takes milliseconds to close its inotify instance: too
+/// long for processes that attach, send a message and exit.
 fn nobody_watches_a_directory_before_the_first_sleep(case: Case) {
     let case = case.with_pipes();
     case.ring(1);
@@ -301,8 +301,8 @@ fn nobody_watches_a_directory_before_the_first_sleep(case: Case) {
     assert_eq!((watches(&producer), watches(&consumer)), (0, 1));
     say_ok(&mut producer, "send 1 3 1 64");
     assert!(answer(&mut consumer).starts_with("message "));
-    // What has the highest number is closed first when a process ends. Behind the watch, what certifies its
-    // death would be late. (Of the lives the consumer's own was opened last.)
+    // The kernel closes the highest descriptor first when a process ends. If the liveness FIFO came after
+    // the watch, its hang-up would be late. (Of the liveness FIFOs the consumer's own was opened last.)
     let open = descriptors(&consumer);
     let last = |end: &[u8]| {
         open.iter()
@@ -339,7 +339,7 @@ fn a_removed_ring_stays_removed_for_its_producer(case: Case) {
     let mut producer = ring.attach_producer().unwrap();
     producer.send(b"before").unwrap();
     semring::force_remove(case.address()).unwrap();
-    // Within a quarter lap it is noticed, and then it is so for good.
+    // It is noticed within a quarter lap, and stays so.
     let noticed = (0..1 << 12).find_map(|_| producer.send(&[0; 56]).err());
     assert_eq!(noticed, Some(SendError::Removed));
     for _ in 0..10 {
@@ -352,7 +352,8 @@ fn a_removed_ring_stays_removed_for_its_producer(case: Case) {
     case.finish_removed();
 }
 
-/// Each end sees that the other one is at work, and all the same asks for the ring once in a MiB.
+/// Each end sees that the other one makes progress, and all the same checks for the ring once in a
+/// MiB.
 fn a_ring_removed_under_two_busy_ends_is_noticed_by_each(case: Case) {
     const MESSAGES_A_MIB: usize = 1 << 14;
     for producer_first in [true, false] {
@@ -376,7 +377,7 @@ fn a_ring_removed_under_two_busy_ends_is_noticed_by_each(case: Case) {
         };
         let most = MESSAGES_A_MIB / 8 * 7;
         assert_eq!(exchange(false, most), None);
-        // Here the consumer asks. Whose question was longer ago is the first to ask again.
+        // Here the consumer checks. The side whose last check is longer ago checks first.
         assert_eq!(exchange(producer_first, MESSAGES_A_MIB / 4), None);
         assert_eq!(exchange(!producer_first, 1), None);
         semring::force_remove(case.address()).unwrap();

@@ -1,5 +1,6 @@
-//! Processes killed at random moments and started again, and an audit: nothing lost, torn or reordered;
-//! twice only with the same position. `SEMRING_KILLS` makes it longer, `SEMRING_SEED` repeats a run.
+//! Processes killed at random moments and started again, and an audit: no message lost, damaged or
+//! reordered; twice only with the same position. `SEMRING_KILLS` makes it longer, `SEMRING_SEED`
+//! repeats a run.
 
 use crate::case::{Case, Random, answer, ask, say_ok, setting};
 use semring_testkit::audit::Audit;
@@ -15,7 +16,7 @@ over_both_backends! {
 /// The longest time that a process lives before it is killed.
 const LIFE: Duration = Duration::from_millis(4);
 
-/// Enters what a consumer wrote down; a line that was cut short was not released.
+/// Adds the messages in a consumer's log; a line that was cut short was not released.
 fn enter(audit: &mut Audit, log: &Path) -> u64 {
     audit.consumer_changed();
     let text = std::fs::read_to_string(log).unwrap_or_default();
@@ -86,7 +87,7 @@ fn producers_killed_again_and_again_lose_nothing_that_was_committed(mut case: Ca
     let (log, record) = (case.file("log"), case.file("record"));
     let mut audit = Audit::new();
     let mut consumer = case.consumer();
-    // Somebody who stays, so that the stream does not end between two.
+    // A producer that stays, so that the stream does not end between two others.
     let mut resident = case.producer();
     consumer.say(&format!("keep {}", log.display()));
     for number in 1..=kills as u32 {

@@ -57,7 +57,7 @@ fn a_refused_consumer_leaves_nothing_behind(case: Case) {
     assert!(ask(&mut producer, "fill 1 0 100").starts_with("ok "));
     producer.say("send 1 1000 1 1000");
     producer.wait_until_asleep_on_a_ring();
-    // The death of the refused one says nothing to anybody.
+    // The death of the refused process has no effect on the others.
     second.kill();
     producer.wait_until_asleep_on_a_ring();
     first.kill();
@@ -73,7 +73,8 @@ fn successions(case: &Case, role: &str, granted: &str) {
     let mut holder = case.peer();
     assert_eq!(ask(&mut holder, role), granted);
     for round in 0..rounds {
-        // Memory to give back makes some deaths slow: the successor has to wait for the certificate.
+        // Memory to be freed makes some deaths slow: the successor has to wait until the kernel has
+        // ended the process.
         if round % 4 == 0 {
             say_ok(&mut holder, "allocate 8");
         }

@@ -148,7 +148,7 @@ fn stopped_beyond(peer: &mut Peer, command: &str, meanwhile: impl FnOnce()) -> S
             ask(peer, &format!("{command} {milliseconds}")),
             "until then"
         );
-        // In its sleep, so that waking is what it has to get right; but well before the deadline.
+        // During its sleep, so that the wake-up is tested; but well before the deadline.
         while !is_asleep(peer) && begun.elapsed() < Duration::from_millis(milliseconds / 2) {
             thread::yield_now();
         }
@@ -158,7 +158,7 @@ fn stopped_beyond(peer: &mut Peer, command: &str, meanwhile: impl FnOnce()) -> S
         if Instant::now() < deadline {
             let said = Instant::now();
             meanwhile();
-            // And before it said so: now it has passed.
+            // And before its report: now the deadline has passed.
             while said.elapsed() < Duration::from_millis(milliseconds) {
                 thread::yield_now();
             }
@@ -206,7 +206,7 @@ fn a_process_that_was_stopped_beyond_its_deadline_times_out(case: Case) {
     assert!(ask(&mut producer, "fill 1 0 100").starts_with("ok "));
     let sent = stopped_beyond(&mut producer, "send-deadline 1 1000 1000", || {});
     assert_eq!(sent, "error TimedOut");
-    // Nothing is lost by it, and nothing comes of what was not sent.
+    // Nothing is lost, and the unsent message has no effect.
     say_ok(&mut producer, "drop-producer");
     let drained = ask(&mut consumer, "drain");
     assert!(drained.ends_with(" EndOfStream"), "{drained}");

@@ -1,8 +1,8 @@
-//! Any bytes in the segment: an error that says so, a corrupt lane, or nothing. Never a panic, a
-//! signal or a hang.
+//! Any bytes in the segment: an error, a corrupt lane, or no effect. Never a panic, a signal or a
+//! hang.
 //!
-//! The bytes are written through the file in /dev/shm: the same pages as the mapping, reached by
-//! another way, as a process would that knows nothing of the library.
+//! The bytes are written through the file in /dev/shm: the same pages as the mapping, reached
+//! another way, as by a process without the library.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -40,7 +40,7 @@ impl Victim {
             .capacity(CAPACITY)
             .producers(lanes);
         let ring = builder.create().unwrap();
-        // From here on the guard knows the set, whatever the superblock says.
+        // From here on the guard has seen the set, independent of the superblock.
         guard.objects();
         let memory = Memory::open(guard.name(), lanes, CAPACITY);
         Self {
@@ -107,7 +107,7 @@ fn use_consumer<K: semring::Kind>(ring: &Ring<K>) -> Result<Vec<usize>, AttachEr
         RecvError::Empty | RecvError::EndOfStream | RecvError::TimedOut => {}
         other => panic!("{other}"),
     };
-    // Some one by one, some put back, the rest as a batch: the batch must have an end of its own.
+    // Some one by one, some put back, the rest as a batch: the batch must end.
     for _ in 0..4 {
         match consumer.try_recv() {
             Ok(message) => {
@@ -180,7 +180,7 @@ fn use_everything(victim: &Victim) {
         let _ = use_consumer(ring);
         let _ = ring.remove_if_done();
     }
-    // What is in the way of this name is an error at once, or a ring.
+    // An obstacle for this name is an error at once, or a ring.
     let _ = any::Builder::new(victim.guard.posix())
         .capacity(CAPACITY)
         .producers(2)
@@ -221,7 +221,7 @@ fn place() -> impl Strategy<Value = u64> {
     ]
 }
 
-/// What is written: anything, or what could pass.
+/// The bytes to be written: any, or plausible ones.
 fn word() -> impl Strategy<Value = u64> {
     prop_oneof![
         2 => any::<u64>(),
@@ -256,7 +256,7 @@ fn any_bytes_anywhere_are_survived() {
                 victim.memory.sign();
             }
         } else {
-            // Under the hands of those who are attached.
+            // While processes are attached.
             let mut producer = victim.ring.attach_producer().unwrap();
             let mut consumer = victim.ring.attach_consumer().unwrap();
             for &(at, word) in &writes {

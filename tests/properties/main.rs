@@ -1,4 +1,4 @@
-//! What must hold whatever happens in whatever order: random operations against a plain queue
+//! Properties for all sequences of operations: random operations compared with a plain queue
 //! (`model`), and any bytes at all in the segment (`corruption`).
 
 mod corruption;

@@ -45,7 +45,7 @@ enum Op {
         waits: bool,
         then: Then,
     },
-    /// Takes out at most so many.
+    /// Takes at most this many out.
     RecvBatch {
         waits: bool,
         count: usize,
@@ -59,7 +59,7 @@ enum Op {
     ReopenConsumer,
 }
 
-/// What becomes of what was received.
+/// What to do with the received messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Then {
     Release,
@@ -105,7 +105,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What was committed and not received.
+/// Messages committed and not received.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Sent {
     position: Position,
@@ -133,7 +133,8 @@ impl Lane {
         record + trail
     }
 
-    /// Where a message of this length comes: behind a pad if it would cross the end of the lane.
+    /// The position of a message of this length: after padding if it would cross the end of the
+    /// lane.
     fn place(&self, len: usize) -> u64 {
         let rest = CAPACITY - self.tail % CAPACITY;
         if Self::record(Self::lead(self.tail, len), len) > rest {
@@ -169,7 +170,7 @@ struct World<K: Kind> {
     lanes: Vec<Lane>,
     received: u64,
     attached: u64,
-    /// An end-of-stream was delivered, and nobody attached since.
+    /// An end of stream was delivered, and no producer has attached since.
     ended: bool,
     number: usize,
 }
@@ -186,7 +187,7 @@ impl<K: Kind> World<K> {
             ring,
             received: 0,
             attached: 0,
-            // A ring to which nobody ever attached has not ended.
+            // A ring to which no producer ever attached has not ended.
             ended: true,
             number: 0,
         };
@@ -200,7 +201,7 @@ impl<K: Kind> World<K> {
         };
         let producer = self.ring.attach_producer().unwrap();
         assert_eq!(producer.lane(), lane, "the lowest free lane");
-        // A pad that a predecessor published without a message behind it is found as well.
+        // Padding that a predecessor published without a message after it is found as well.
         let model = &mut self.lanes[lane];
         let pad = producer.position().get() - model.tail;
         assert!(pad == 0 || producer.position().get().is_multiple_of(CAPACITY));
@@ -279,7 +280,8 @@ impl<K: Kind> World<K> {
                 self.consumer = None;
                 self.check_counts()?;
                 self.consumer = Some(self.ring.attach_consumer().unwrap());
-                // Producers that met the old one are told once, by whichever call asks first.
+                // Producers that knew the old one get the error once, from the call that checks
+                // first.
                 for producer in self.producers.iter_mut().flatten() {
                     prop_assert_eq!(producer.accept_next_consumer(), Ok(()));
                 }
@@ -333,7 +335,7 @@ impl<K: Kind> World<K> {
         reservation.truncate(keep);
         bytes.truncate(keep);
         reservation.set_tag(tag);
-        // The pad in front is there, whatever becomes of the reservation.
+        // The padding before it is there, even if the reservation is dropped.
         model.tail = model.place(len);
         if commit {
             reservation.commit();
@@ -478,7 +480,7 @@ impl<K: Kind> World<K> {
         Ok(())
     }
 
-    /// After everything taken was released: what is seen from outside.
+    /// After everything taken was released: the state seen from outside.
     fn check_counts(&mut self) -> Check {
         let info = self.ring.info().unwrap();
         let received: u64 = info.lanes.iter().map(|lane| lane.received_messages).sum();

@@ -1,4 +1,4 @@
-//! The format once more, as docs/layout.md has it: what a process writes that wants to do harm.
+//! The format once more, according to docs/layout.md: as a hostile process writes it.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -108,7 +108,7 @@ impl Memory {
         u64::from_le_bytes(bytes)
     }
 
-    /// Makes the checksum right for whatever the superblock holds.
+    /// Makes the checksum right for the present contents of the superblock.
     pub fn sign(&self) {
         let mut bytes = vec![0; CRC_AT];
         self.file.read_exact_at(&mut bytes, 0).unwrap();

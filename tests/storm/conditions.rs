@@ -1,5 +1,5 @@
-//! What counts as a death, and what does not: exec, and leaving the IPC namespace. The two guards differ here:
-//! semaphores belong to a process in a namespace, pipes to the descriptors that a program has.
+//! Two cases near a death: exec, and leaving the IPC namespace. The two guards differ here: semaphores belong
+//! to a process in a namespace, pipes to the descriptors that a program has.
 
 use crate::case::{Case, answer, ask, say_ok};
 use semring_testkit::leave_out;
@@ -11,8 +11,8 @@ over_both_backends! {
     a_process_that_leaves_the_namespace_keeps_its_pipes
 }
 
-/// The kernel keeps what it owes to a process over an exec: the producer is there as long as the program
-/// that took its place.
+/// The kernel keeps the undo values of a process over an exec: the producer is attached as long as the
+/// program that took its place.
 fn a_program_that_becomes_another_one_keeps_its_place(case: Case) {
     let case = case.with_semaphores();
     let ring = case.ring(1);
@@ -35,7 +35,8 @@ fn a_program_that_becomes_another_one_keeps_its_place(case: Case) {
     case.finish();
 }
 
-/// The kernel then does what it owes as for a dead process, so the stream ends though its producer lives.
+/// The kernel then applies the undo values as for a dead process, so the stream ends though its producer
+/// lives.
 fn a_process_that_leaves_the_namespace_is_gone_for_the_others(case: Case) {
     let case = case.with_semaphores();
     case.ring(1);
@@ -47,7 +48,7 @@ fn a_process_that_leaves_the_namespace_is_gone_for_the_others(case: Case) {
         leave_out!("needs an IPC namespace of its own: {left}");
     }
     assert_eq!(ask(&mut consumer, "drain"), "drained 3 EndOfStream");
-    // It lives, and learns that it has no ring any more when it asks for it.
+    // It lives, and gets the error that its ring is gone at its next check.
     assert_eq!(ask(&mut producer, "probe"), "error Removed");
     let mut successor = case.producer();
     consumer.say("drain");
@@ -58,7 +59,7 @@ fn a_process_that_leaves_the_namespace_is_gone_for_the_others(case: Case) {
     case.finish();
 }
 
-/// Its descriptors are closed by the exec: what it sent is there, and the stream ends.
+/// Its descriptors are closed by the exec: its messages are there, and the stream ends.
 fn a_program_that_becomes_another_one_gives_up_its_place_among_pipes(case: Case) {
     let case = case.with_pipes();
     let ring = case.ring(1);
@@ -81,7 +82,7 @@ fn a_program_that_becomes_another_one_gives_up_its_place_among_pipes(case: Case)
     case.finish();
 }
 
-/// Pipes and their locks know no IPC namespaces.
+/// Pipes and their locks are independent of IPC namespaces.
 fn a_process_that_leaves_the_namespace_keeps_its_pipes(case: Case) {
     let case = case.with_pipes();
     case.ring(1);

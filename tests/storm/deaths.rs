@@ -13,7 +13,8 @@ over_both_backends! {
     a_producer_stopped_within_a_commit_delays_only_itself
 }
 
-/// A consumer that is asked only at the end finds what the dead left: all of it, once, in order.
+/// A consumer that is started only at the end finds all messages of the dead producers, once, in
+/// order.
 fn what_was_committed_outlives_everybody(case: Case) {
     let lanes = 6;
     let ring = case.ring(lanes);
@@ -53,7 +54,7 @@ fn what_was_committed_outlives_everybody(case: Case) {
             format!("drained {unread} EndOfStream"),
             "round {round}"
         );
-        // The room is whole: what is sent next in one go goes through.
+        // The room is complete: a message of the maximum length can be sent.
         let mut producer = case.producer();
         consumer.say("drain");
         say_ok(&mut producer, &format!("send 9 0 500 {len}"));
@@ -64,7 +65,7 @@ fn what_was_committed_outlives_everybody(case: Case) {
     case.finish();
 }
 
-/// A GiB of memory is given back before the kernel says that its owner is dead.
+/// A GiB of memory is freed before the kernel reports its owner as dead.
 fn a_death_that_takes_long_delays_nobody_else(case: Case) {
     let ring = case.ring_of(3, 1 << 16);
     let mut consumer = case.consumer();
@@ -121,7 +122,7 @@ fn mebibytes() -> u64 {
     (kib.unwrap_or(0) / 1024 / 4).clamp(16, 1024)
 }
 
-/// Stopped at instructions all over `send`, some before the message is published and some behind it.
+/// Stopped at instructions all over `send`, some before the message is published and some after it.
 fn a_producer_stopped_within_a_commit_delays_only_itself(case: Case) {
     let ring = case.ring_of(4, 1 << 13);
     let mut consumer = case.consumer();
@@ -177,7 +178,7 @@ fn a_producer_stopped_within_a_commit_delays_only_itself(case: Case) {
         points += 1;
         published += u64::from(came);
     }
-    println!("stopped at {points} points, {published} of them behind the commit");
+    println!("stopped at {points} points, {published} of them after the commit");
     assert!(points >= 5 && published < points);
     drop((others, consumer));
     case.finish();

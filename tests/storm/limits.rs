@@ -1,5 +1,6 @@
-//! More come and go than a bell has tokens, each a process of its own or not, some by exit, some
-//! by SIGKILL, and nobody takes the tokens meanwhile. (Within one process: tests/processes/full_bells.rs.)
+//! More processes attach and detach than a wake-up semaphore has tokens, each a process of its own or not,
+//! some by exit, some by SIGKILL, and no process takes the tokens meanwhile. (Within one process:
+//! tests/processes/full_bells.rs.)
 
 use crate::case::{Case, MESSAGES, PEER, ROOM, answer, ask, run_to_marker, say_ok};
 use semring_testkit::peer::{Exit, Peer};
@@ -16,7 +17,7 @@ over_both_backends! {
 /// More than a semaphore or a pipe can hold.
 const VISITS: u64 = 33_000;
 
-/// Ends when all have come and gone; each checks that it was let in.
+/// Ends when all have attached and detached; each checks that it was not refused.
 fn crowd(case: &Case, role: &str) {
     let address = case.address();
     let visits = VISITS.to_string();
@@ -95,7 +96,7 @@ fn more_consumers_come_and_go_than_a_bell_has_tokens(case: Case) {
     case.finish();
 }
 
-/// At every moment there is a free lane for whoever looks for one, though not always the same.
+/// At every moment there is a free lane for a process that attaches, though not always the same.
 fn as_many_producers_as_lanes_come_and_go_and_none_is_refused(case: Case) {
     let lanes = 4;
     case.ring(lanes);
@@ -110,8 +111,8 @@ fn as_many_producers_as_lanes_come_and_go_and_none_is_refused(case: Case) {
     case.finish();
 }
 
-/// The lanes are looked at one after the other: each is taken when it is looked at, by somebody alive,
-/// and still one is free all the time. At whatever system call of the look that happens.
+/// The lanes are tried one after the other: each is taken by a live process when it is tried, and
+/// still one is free all the time. At each system call of the search.
 fn a_lane_that_comes_free_behind_the_look_is_found(case: Case) {
     case.ring(2);
     let (mut one, mut other) = (case.producer(), case.peer());
@@ -120,14 +121,15 @@ fn a_lane_that_comes_free_behind_the_look_is_found(case: Case) {
         seeker.peer().say(&format!("open {}", case.address()));
         seeker.peer().say("marked attach");
         run_to_marker(&mut seeker);
-        // In front of a call, and behind it.
+        // Before a call, and after it.
         for _ in 0..2 * calls {
             match seeker.run_to_call().expect("it goes on") {
                 CallStop::Before { .. } | CallStop::Behind { .. } => {}
-                end => panic!("{end:?} behind {calls} calls, and no lane is taken"),
+                end => panic!("{end:?} after {calls} calls, and no lane is taken"),
             }
         }
-        // If the seeker has not come so far, who had lane 0 has lane 1 now, and lane 0 is free.
+        // If the attaching process has not come so far, the holder of lane 0 has lane 1 now, and
+        // lane 0 is free.
         say_ok(&mut one, "drop-producer");
         assert_eq!(ask(&mut other, "producer"), "ok 0");
         let moved = ask(&mut one, "producer");

@@ -1,5 +1,5 @@
-//! The storm over each backend and over small and large lanes. The weather is that of the program
-//! tests/support/storm.rs, which examples/audit.rs is, too.
+//! The storm over each backend and over small and large lanes. The actions are those of the program
+//! tests/support/storm.rs, which is also examples/audit.rs.
 
 use crate::case::setting;
 use semring_testkit::peer::{Exit, Peer};
@@ -13,7 +13,7 @@ const STORMS: u64 = 6;
 /// Runs a storm of these options and holds that it found nothing.
 fn storm(what: &str, options: &[&str]) {
     let kills = setting("SEMRING_KILLS", KILLS).div_ceil(STORMS);
-    // The program itself ends when nothing moves for a minute, and says what hangs.
+    // The program itself ends when nothing moves for a minute, and reports what hangs.
     let patience = Duration::from_secs(600 + kills);
     let _watchdog = Watchdog::new(patience, what);
     let kills_text = kills.to_string();
@@ -27,7 +27,7 @@ fn storm(what: &str, options: &[&str]) {
     assert_eq!(exit, Exit::Code(0), "{what} found something:\n{output}");
     let figure = |name: &str| -> u64 {
         let row = output.lines().find_map(|line| line.strip_prefix(name));
-        let row = row.unwrap_or_else(|| panic!("the storm tells its {name}"));
+        let row = row.unwrap_or_else(|| panic!("the storm prints its {name}"));
         row.trim().parse().expect("a figure")
     };
     // It was a storm, and it was over a ring that was in use.
@@ -74,7 +74,7 @@ fn messages_up_to_64_kib_lose_nothing() {
     storm("256 KiB", &["--capacity", "262144"]);
 }
 
-/// One lane and one producer: all who are killed meet at the same words.
+/// One lane and one producer: all killed processes use the same words.
 #[test]
 fn one_lane_loses_nothing() {
     storm("one lane", &["--producers", "1", "--lanes", "1"]);

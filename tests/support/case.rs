@@ -25,7 +25,7 @@ pub const PEER: &str = env!("CARGO_BIN_EXE_peer");
 /// The smallest capacity that a lane can have, in bytes: the most waiting for the fewest messages.
 pub const SMALL: u64 = 4096;
 
-/// Time after which a test must hang; many times what it needs.
+/// Time after which a test must be hanging; many times what it needs.
 const PATIENCE: Duration = Duration::from_secs(900);
 
 /// The same with `SEMRING_FULL=1`: the k-th kill point costs k steps, and there are thousands.
@@ -40,11 +40,11 @@ pub enum Backend {
     Sysv,
 }
 
-/// What a test works with. Dropped, it removes what is left, also when the test fails.
+/// The fixture of a test. When it is dropped, it removes what is left, also when the test fails.
 pub struct Case {
     /// The backend, for the few tests in which it makes a difference.
     pub backend: Backend,
-    /// Knows what belongs to the test's ring.
+    /// Finds the objects of the test's ring.
     pub guard: RingGuard,
     choice: GuardChoice,
     label: &'static str,
@@ -53,7 +53,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// A case with a name of its own, for the test of this name.
+    /// A fixture with a name of its own, for the test of this name.
     pub fn new(backend: Backend, label: &'static str) -> Case {
         let full = setting("SEMRING_FULL", 0) != 0;
         Case::with_patience(backend, label, if full { FULL_PATIENCE } else { PATIENCE })
@@ -72,7 +72,8 @@ impl Case {
         }
     }
 
-    /// The same with rings that have semaphores whatever the environment says: for what is about them.
+    /// The same with rings that have semaphores, independent of the environment: for tests of
+    /// semaphores.
     #[must_use]
     pub fn with_semaphores(mut self) -> Case {
         self.choice = GuardKind::Semaphore.into();
@@ -86,7 +87,7 @@ impl Case {
         self
     }
 
-    /// The test, for a person who wants to run it alone.
+    /// The command that runs the test alone.
     pub fn test(&self) -> String {
         let backend = match self.backend {
             Backend::Posix => "posix",
@@ -134,7 +135,8 @@ impl Case {
         peer
     }
 
-    /// A peer that makes or removes rings: what it leaves without a name belongs to the case.
+    /// A peer that makes or removes rings: objects that it leaves without a name belong to this
+    /// fixture.
     #[track_caller]
     pub fn maker(&self) -> Peer {
         let peer = self.idle_peer();
@@ -166,14 +168,14 @@ impl Case {
         peer
     }
 
-    /// What guards the ring.
+    /// The guard of the ring.
     #[track_caller]
     pub fn keeper(&self) -> Keeper {
         Keeper::among(&self.guard.objects()).expect("the ring has semaphores or pipes")
     }
 
-    /// Has the directories of pipes removed that killed makers and removers left, each of which must be
-    /// known to be an orphan. (Of semaphores the next maker under a System V key finds what is left.)
+    /// Removes the directories of pipes that killed makers and removers left, each of which must be
+    /// listed as an orphan. (With semaphores the next maker under a System V key finds what is left.)
     #[track_caller]
     pub fn prune_pipes(&self) {
         let left: Vec<String> = self
@@ -187,7 +189,7 @@ impl Case {
                 _ => None,
             })
             .collect();
-        // One that was not even begun says nothing of whose it is. (A living maker begins anew.)
+        // A directory that was not even begun does not show its maker. (A live maker begins again.)
         let is_empty = |name: &str| {
             let path = name.strip_prefix("pipes ").unwrap_or_default();
             std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
@@ -211,7 +213,7 @@ impl Case {
         path
     }
 
-    /// Removes the ring, which nobody may use any more, and holds that nothing of it is left.
+    /// Removes the ring, which must be unused, and checks that nothing of it is left.
     #[track_caller]
     pub fn finish(self) {
         let address = self
@@ -239,12 +241,12 @@ impl Drop for Case {
     }
 }
 
-/// Lets a stepped peer run to its next marker. If it ends before, what it has said tells why.
+/// Lets a stepped peer run to its next marker. If it ends before, its output shows why.
 #[track_caller]
 pub fn run_to_marker(stepper: &mut Stepper) {
     if let Err(error) = stepper.run_to_marker().map(|_| ()) {
         let said: Vec<String> = std::iter::from_fn(|| stepper.peer().read_line()).collect();
-        panic!("no marker: {error}; the peer said {said:?}");
+        panic!("no marker: {error}; the peer printed {said:?}");
     }
 }
 
@@ -308,8 +310,8 @@ macro_rules! over_both_backends {
     };
 }
 
-/// Has everything cleared away that killed makers and users left and that no test can tell whose it is: guards
-/// that no ring names. (A living maker whose beginnings go begins anew.)
+/// Removes guards without a ring that killed makers and users left: no test can identify them as its own. (A
+/// live maker whose objects are removed begins again.)
 #[allow(dead_code)] // each of the test programs uses a part
 pub fn prune_guards() {
     use semring::OrphanKind::{Pipes, Semaphores, Unfinished};

@@ -1,4 +1,4 @@
-//! What a forked child can do and cannot; signals; processors.
+//! Calls of a forked child; signals; processors.
 #![allow(unsafe_code)]
 
 use std::io::Write;
@@ -11,9 +11,7 @@ use super::{Answer, Peer, failed};
 /// Forks. The child does its part and ends without running any destructor or handler; gives its exit
 /// code. Sound because this process has one thread: the child finds no lock taken.
 fn in_a_child(part: impl FnOnce()) -> i32 {
-    std::io::stdout()
-        .flush()
-        .expect("stdout takes what is buffered");
+    std::io::stdout().flush().expect("stdout can be flushed");
     // SAFETY: the only thread forks, so the child is a complete process.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0, "fork failed");
@@ -33,7 +31,7 @@ fn in_a_child(part: impl FnOnce()) -> i32 {
     }
 }
 
-/// Says a line besides the answer.
+/// Prints a line besides the answer.
 pub(super) fn tell(line: &str) {
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{line}")
@@ -55,8 +53,8 @@ fn name_of<T, E: std::fmt::Debug>(result: Result<T, E>) -> String {
 }
 
 impl Peer {
-    /// A child that tries every handle of its parent's, then drops them. One line tells what came of
-    /// it, the next one how it ended.
+    /// A child that tries every handle of its parent's, then drops them. One line has the results,
+    /// the next one how it ended.
     pub(super) fn forked_handles(&mut self) -> Answer {
         let moment = Duration::from_millis(1);
         let code = in_a_child(|| {
@@ -97,7 +95,7 @@ impl Peer {
         Ok(format!("child {code}"))
     }
 
-    /// A child that asks a message of its parent's for a slice. The message is put back.
+    /// A child that requests a slice of a message of its parent's. The message is put back.
     pub(super) fn forked_slice(&mut self) -> Answer {
         let message = self.consumer().recv().map_err(failed)?;
         let code = in_a_child(|| {
@@ -156,12 +154,13 @@ pub(super) fn pin(cpu: usize) {
 /// Becomes another program, which keeps stdin and stdout; returns only if that fails.
 pub(super) fn become_cat() -> std::io::Error {
     use std::os::unix::process::CommandExt;
-    // Whoever waits for this has not sent anything that would be lost in our buffer.
+    // The test that waits for this has sent no further command, so nothing is lost in the input
+    // buffer.
     tell("ok");
     std::process::Command::new("cat").exec()
 }
 
-/// Drops the privileges of root for good, as a server does.
+/// Drops the privileges of root permanently, as a server does.
 pub(super) fn become_nobody() -> std::io::Result<()> {
     const NOBODY: u32 = 65534;
     let done = |result: i32| match result {

@@ -1,19 +1,18 @@
-//! The peer as a coprocess, or as the parent of one: `peer coprocess PART`. What it says on its real stdout the
-//! tests read.
+//! The peer as a coprocess, or as the parent of one: `peer coprocess PART`. The tests read its real stdout.
 //!
 //! | part | does |
 //! |---|---|
 //! | `echo` | sends back what it receives, to the end |
-//! | `exit CODE` | ends without a look at its rings |
+//! | `exit CODE` | ends without opening its rings |
 //! | `park` · `stuck` | opens its rings, or not, and stays until it is killed |
-//! | `watch` | says `open`, receives to the end, sends to the end, says how each ended |
+//! | `watch` | prints `open`, receives to the end, sends to the end, prints how each ended |
 //! | `orphan PARENT` | waits until its parent is dead, then as `watch` |
-//! | `descriptors` | sends what each of its descriptors leads to |
-//! | `inherit` | takes its rings and sends what a program gets that it starts in turn |
-//! | `parent PART` | starts a coprocess that does the part, sends it a message, says its number, stays |
-//! | `return PART` | starts a coprocess that does the part, says its number, and returns from `main` |
+//! | `descriptors` | sends the target of each of its descriptors |
+//! | `inherit` | takes its rings and sends the descriptors of a program that it starts in turn |
+//! | `parent PART` | starts a coprocess that does the part, sends it a message, prints its pid, stays |
+//! | `return PART` | starts a coprocess that does the part, prints its pid, and returns from `main` |
 //! | `exit-attached PART` | likewise, and ends by `exit` with all roles still taken |
-//! | `parents` | starts coprocesses of several kinds one after the other, says all their numbers |
+//! | `parents` | starts coprocesses of several kinds one after the other, prints all their pids |
 
 use std::process::{Command, Stdio};
 
@@ -22,7 +21,7 @@ use semring::{RecvError, SendError, spsc};
 
 use super::child::{die_with_the_parent, tell};
 
-/// Does what the arguments say; to return from it is to return from `main`.
+/// Does the part in the arguments; returning from it is returning from `main`.
 pub fn run(mut arguments: impl Iterator<Item = String>) {
     let part = arguments.next().expect("a part");
     match part.as_str() {
@@ -43,7 +42,7 @@ pub fn run(mut arguments: impl Iterator<Item = String>) {
         }
         "watch" => watch(),
         "orphan" => {
-            // Said by the parent: it may be dead before it can be asked for.
+            // Given by the parent: it may be dead before it could be queried.
             let parent = arguments.next().and_then(|pid| pid.parse().ok());
             while Some(std::os::unix::process::parent_id()) == parent {
                 std::thread::yield_now();
@@ -140,7 +139,7 @@ fn watch() {
     tell(&format!("refused {refused:?}"));
 }
 
-/// What each descriptor leads to, but the one that looks.
+/// The target of each descriptor, except the one used for this.
 fn descriptors() -> Vec<String> {
     let folder = std::fs::read_dir("/proc/self/fd").expect("/proc is there");
     let paths: Vec<_> = folder

@@ -1,4 +1,4 @@
-//! What the peer sends and receives.
+//! The peer's commands for sending and receiving.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -19,7 +19,7 @@ impl Xorshift {
         Self(u64::from(std::process::id()) | 1 << 40)
     }
 
-    /// Passes a random while of up to so many loops.
+    /// Pauses for a random number of loops up to this one.
     fn spin(&mut self, loops: u64) {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -30,7 +30,7 @@ impl Xorshift {
     }
 }
 
-/// Takes a deadline so far from now, and says that it is set.
+/// Sets a deadline this far from now, and prints that it is set.
 fn begin_until(words: &mut Words<'_>) -> Instant {
     let deadline = Instant::now() + words.milliseconds();
     tell("until then");
@@ -146,7 +146,7 @@ impl Peer {
         }
     }
 
-    /// Sends whatever becomes of the consumers. Recorded is what `send` said to be committed.
+    /// Sends even if consumers die. Messages are recorded when `send` has returned success.
     fn feed(&mut self, words: &mut Words<'_>) -> Answer {
         let (sender, first, count) = (words.producer(), words.number(), words.number());
         let len = words.size();
@@ -271,7 +271,8 @@ fn drain(consumer: &mut any::Consumer) -> String {
         match consumer.recv() {
             Ok(received) => {
                 bytes.clear();
-                // Its memory may be taken away while it is copied: then the next call says so.
+                // Its memory may be truncated while it is copied: then the next call returns the
+                // error.
                 if received.checked_append_to(&mut bytes).is_err() {
                     continue;
                 }

@@ -1,4 +1,4 @@
-//! What the peer does with a pair of rings and with calls over it.
+//! The peer's commands for a pair of rings and for calls over it.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use semring::duplex::{Builder, CallId, Client, Pair, Request, Server};
 
 use super::{Answer, Words, failed};
 
-/// What the process holds of a pair.
+/// The peer's ends of a pair.
 #[derive(Default)]
 pub struct Line {
     client: Option<Client>,
@@ -84,7 +84,7 @@ impl Line {
         }
     }
 
-    /// So many calls, all in flight at once, waited for from the last one on.
+    /// This many calls, all in flight at once, waited for from the last one on.
     fn calls(&mut self, words: &mut Words<'_>) -> Result<(), String> {
         let (count, len) = (words.number(), words.size());
         let client = self.client();
@@ -101,14 +101,15 @@ impl Line {
     }
 }
 
-/// Makes or opens a pair, takes an end or both, talks, and lets go, again and again, whoever else does so.
+/// Makes or opens a pair, takes an end or both, exchanges messages, and drops all of it, repeatedly, while
+/// other processes do the same.
 fn churn(words: &mut Words<'_>) -> Result<(), String> {
     let builder = Builder::new(words.text()).capacity(words.number());
     for round in 0..words.number() {
         let pair = builder
             .open_or_create()
             .map_err(|error| format!("{} at {round}", failed(error)))?;
-        // Somebody else may have them.
+        // Another process may have them.
         let (server, client) = (pair.server_end(), pair.client_end());
         let (Ok(mut server), Ok(mut client)) = (server, client) else {
             continue;

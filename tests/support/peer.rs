@@ -1,13 +1,13 @@
-//! The other process of the tests: does on its own what it reads from stdin, one command a line, and
-//! answers each with one line.
+//! The other process of the tests: executes the commands that it reads from stdin, one in each line,
+//! and answers each with one line.
 //!
 //! It has at most one ring open, one producer and one consumer at a time. An error is answered as
 //! `error` and the variant. The process has one thread, so that it may fork.
 //!
 //! | command | answer |
 //! |---|---|
-//! | `wait STRATEGY` (spin, yield, adaptive, block): for rings opened from here on | `ok` |
-//! | `guard KIND` (auto, semaphore, pipe): for rings made from here on | `ok` |
+//! | `wait STRATEGY` (spin, yield, adaptive, block): for rings opened later | `ok` |
+//! | `guard KIND` (auto, semaphore, pipe): for rings made later | `ok` |
 //! | `open A` · `create A LANES CAPACITY` · `open-or-create A LANES CAPACITY` | `ok UUID` |
 //! | `producer` · `consumer`: attach | `ok LANE` · `ok` |
 //! | `drop-producer` · `drop-consumer` · `close-producer` · `close-consumer` | `ok` |
@@ -15,37 +15,37 @@
 //! | `try-send P FIRST COUNT LEN` · `send-timeout P NUMBER LEN MS` | likewise |
 //! | `fill P FIRST LEN`: until there is no room | `ok N` |
 //! | `batch P FIRST COUNT LEN` | `ok` or `error … after N` |
-//! | `feed P FIRST COUNT LEN RECORD`: sends, records, rides over consumers that die | `ok` |
+//! | `feed P FIRST COUNT LEN RECORD`: sends, records, continues after consumers that die | `ok` |
 //! | `check_consumer` · `await-next` | `ok` |
 //! | `recv` · `recv-timeout MS` · `try-recv` | `message P NUMBER LANE POSITION` |
 //! | `recv-deadline MS` · `send-deadline P NUMBER LEN MS`: so far from now | `until then`, then as above, perhaps `… too early` |
-//! | `skip COUNT`: receive and release so many messages | `ok` |
+//! | `skip COUNT`: receive and release this many messages | `ok` |
 //! | `drain`: receive to the end | `drained N ERROR` or `damaged …` |
 //! | `keep LOG`: receive to the end, write each message down before it is released | `ended N` |
 //! | `flush` · `remove-at-end` | `ok` · `ok true` |
 //! | `echo`: send back what is received, to the end | `echoed N ERROR` |
 //! | `volley P COUNT LEN`: send, await the echo | `ok N` |
-//! | `volley-after P COUNT LEN LOOPS`: a random while of up to so many loops before each | `ok N` |
-//! | `volleys P COUNT LEN RUN LOOPS`: a random while, send so many, await all echoes | `ok N` |
+//! | `volley-after P COUNT LEN LOOPS`: a random pause of up to this many loops before each | `ok N` |
+//! | `volleys P COUNT LEN RUN LOOPS`: a random pause, send this many, await all echoes | `ok N` |
 //! | `pin CPU` | `ok` |
 //! | `second A`: a second ring for `echo` and `volley` to receive from | `ok` |
 //! | `remove A` · `force-remove A` · `remove-if-done` | `ok` |
 //! | `inspect A`: look, without taking part | `ok STATE UNREAD` |
-//! | `churn COUNT` · `churn-consumer COUNT`: attach and detach so often | `ok` |
+//! | `churn COUNT` · `churn-consumer COUNT`: attach and detach this often | `ok` |
 //! | `late P NUMBER LEN`: attach, send one message, leave | `sent` or `refused …` |
-//! | `make A LANES CAPACITY idle COUNT`: open or create so often | `ok` or `error … at N` |
+//! | `make A LANES CAPACITY idle COUNT`: open or create this often | `ok` or `error … at N` |
 //! | `make A LANES CAPACITY attached COUNT`: and attach a producer, if there is room | likewise |
-//! | `unmake A COUNT` · `force-unmake A COUNT`: remove so often, whatever is there | likewise |
+//! | `unmake A COUNT` · `force-unmake A COUNT`: remove this often, also if there is no ring | likewise |
 //! | `forked-handles` · `forked-opener A`: what a forked child can do | `child …` |
 //! | `handle-usr1`: an empty handler without SA_RESTART | `ok` |
-//! | `become-cat`: exec `cat`, which answers with what it is told | `ok` |
-//! | `become-nobody`: drop the privileges of root, for good | `ok` |
+//! | `become-cat`: exec `cat`, which answers with its input | `ok` |
+//! | `become-nobody`: drop the privileges of root permanently | `ok` |
 //! | `unshare-ipc`: go into an IPC namespace of its own | `ok` |
 //! | `handle-sigbus`: a handler that puts a page of zeros where the fault was | `ok` |
 //! | `ignore-sigbus` · `default-sigbus` | `ok` |
-//! | `leave-sigbus`: semring is to install no handler | `ok true` |
+//! | `leave-sigbus`: semring must install no handler | `ok true` |
 //! | `fault`: read a page that was truncated, of a file of its own | `ok HANDLED` |
-//! | `raise-sigbus`: as if somebody had sent it | `ok HANDLED` |
+//! | `raise-sigbus`: as if another process had sent it | `ok HANDLED` |
 //! | `allocate MIB`: private memory, which makes dying slower | `ok` |
 //! | `line …`: see [`mod@line`] | |
 //! | `marked …`: see [`marked`] | |
@@ -66,7 +66,7 @@ use std::time::Duration;
 use semring::{GuardChoice, OpenError, RemoveError, WaitStrategy, any};
 use semring_testkit::message;
 
-/// What the process holds.
+/// The handles of the process.
 #[derive(Default)]
 struct Peer {
     // In the order in which they are to be dropped.
@@ -81,7 +81,7 @@ struct Peer {
     ballast: Vec<u8>,
 }
 
-/// An answer: what follows `ok`, or the whole line of a failure.
+/// An answer: the text after `ok`, or the whole line of a failure.
 type Answer = Result<String, String>;
 
 fn failed(error: impl Debug) -> String {
@@ -92,7 +92,7 @@ fn done<T, E: Debug>(result: Result<T, E>) -> Answer {
     result.map(|_| "ok".to_owned()).map_err(failed)
 }
 
-/// The words of a command behind its name.
+/// The words of a command after its name.
 struct Words<'a>(std::str::SplitWhitespace<'a>);
 
 impl<'a> Words<'a> {
@@ -237,7 +237,7 @@ impl Peer {
                 let builder = self.builder(address);
                 let builder = builder.producers(words.size()).capacity(words.number());
                 let attached = words.text() == "attached";
-                // Held through the next round: it is removed while somebody uses it.
+                // Held through the next round: it is removed while in use.
                 let mut held = None;
                 for round in 0..words.number() {
                     let ring = builder.open_or_create();

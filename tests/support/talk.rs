@@ -9,7 +9,7 @@ pub fn ask(peer: &mut Peer, command: &str) -> String {
     answer(peer)
 }
 
-/// Waits for the answer to what was said before.
+/// Waits for the answer to the last command.
 #[track_caller]
 pub fn answer(peer: &mut Peer) -> String {
     match peer.read_line() {

@@ -10,7 +10,7 @@ use semring_testkit::watchdog::Watchdog;
 
 const CAPACITY: u64 = 4096;
 
-/// What each test begins with.
+/// The fixture of each test.
 struct Site {
     _guard: RingGuard,
     address: String,
@@ -244,7 +244,7 @@ async fn the_end_of_the_other_side_is_told() {
     );
 }
 
-/// What a consumer receives to the end of the stream.
+/// Receives all messages to the end of the stream.
 async fn receive_all(consumer: &mut AsyncConsumer) -> Vec<Vec<u8>> {
     let mut received = Vec::new();
     loop {
@@ -269,7 +269,7 @@ async fn closing_a_sink_ends_the_stream_while_the_handle_lives() {
     assert_eq!(receive_all(&mut consumer).await, [b"one"]);
     let info = ring.info().unwrap();
     assert_eq!((info.finished_producers(), info.died_producers()), (1, 0));
-    // What comes afterwards is refused; closing and flushing again change nothing.
+    // Sending afterwards is refused; closing and flushing again change nothing.
     assert_eq!(producer.send(b"late").await, Err(SendError::Closed));
     let late = SinkExt::<&[u8]>::send(&mut producer, b"late").await;
     assert_eq!(late, Err(SendError::Closed));

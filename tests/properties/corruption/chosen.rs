@@ -113,7 +113,7 @@ fn a_lie_about_what_was_committed_is_told_to_a_successor() {
             text.contains("lane 0") && text.contains("remove the ring"),
             "{text}"
         );
-        // The seat was given back.
+        // The role was given back.
         assert!(victim.ring.info().unwrap().lanes[0].producer_pid.is_none());
     }
 }
@@ -246,7 +246,7 @@ fn garbage_about_the_last_end_of_stream_spoils_no_message() {
         producer.send(b"one").unwrap();
         drop(producer);
         assert_eq!(consumer.recv().unwrap().to_vec(), b"one");
-        // After a message the end is due, whatever was noted before.
+        // After a message the end is due, independent of the recorded end.
         assert_eq!(consumer.recv().err(), Some(RecvError::EndOfStream));
     }
 }
@@ -293,7 +293,7 @@ fn a_corrupt_lane_is_reported_once_and_the_others_go_on() {
     assert_eq!(
         use_consumer(&victim.ring).unwrap(),
         [1],
-        "a new consumer is told, too"
+        "a new consumer gets it, too"
     );
 }
 

@@ -8,7 +8,7 @@ use semring_testkit::fork::{fork, kill_this};
 use semring_testkit::message;
 use semring_testkit::peer::Exit;
 
-/// Who comes, where, and how many.
+/// The kind, place and number of the processes.
 pub struct Crowd {
     pub producers: bool,
     pub address: String,

@@ -3,8 +3,8 @@
 //! tests/storm.
 //!
 //! One process of one thread forks all others, a tenth of a millisecond each. It goes in rounds: a
-//! ring is made, the storm rages, the weather calms, what was committed is compared with what arrived,
-//! the ring is removed, and nothing may be left of it.
+//! ring is made, processes are killed and stopped, then all run undisturbed; the committed messages
+//! are compared with those that arrived, the ring is removed, and nothing may be left of it.
 
 mod crowd;
 mod options;
@@ -20,7 +20,7 @@ use semring_testkit::audit::Report;
 use options::Options;
 use round::{Round, Weather};
 
-/// What all rounds together came to.
+/// The sums over all rounds.
 #[derive(Default)]
 struct Sums {
     rounds: u64,
@@ -29,7 +29,7 @@ struct Sums {
     problems: Vec<String>,
 }
 
-/// Runs the storm that the arguments ask for.
+/// Runs the storm with the options in the arguments.
 pub fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
         Ok(Some(options)) => options,
@@ -38,7 +38,7 @@ pub fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Err(problem) => {
-            eprintln!("{problem}; --help tells what there is");
+            eprintln!("{problem}; see --help");
             return ExitCode::from(2);
         }
     };

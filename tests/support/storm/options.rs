@@ -1,10 +1,10 @@
-//! What the command line asks for.
+//! The command line.
 
 use semring::WaitStrategy;
 
 use super::crowd::Crowd;
 
-/// What `--help` prints.
+/// The text of `--help`.
 pub const HELP: &str = "\
 Kills and stops producers and consumers of message rings at random moments, starts them again, and
 accounts for every message. Exit code 0: nothing was lost, torn, reordered, duplicated, unexpected or
@@ -29,7 +29,7 @@ In place of a storm: one short-lived process after the other, every second one e
   --visits N       so many (33000)
 ";
 
-/// The options of a run; what is `None` each round chooses for itself.
+/// The options of a run; each round chooses those that are `None`.
 pub struct Options {
     pub kills: u64,
     pub seed: u64,
@@ -46,7 +46,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Reads the arguments; `None` if help is asked for.
+    /// Reads the arguments; `None` if help is requested.
     pub fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let mut options = Options {

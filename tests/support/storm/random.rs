@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-/// A generator; each process has one of its own.
+/// A random number generator; each process has its own.
 pub struct Random(u64);
 
 impl Random {
-    /// Of this seed, and of a number for whom it is.
+    /// With this seed, and the number of its user.
     pub fn new(seed: u64, of: u64) -> Random {
         let mut mixed = seed ^ of.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         mixed ^= mixed >> 31;
@@ -28,7 +28,7 @@ impl Random {
         (self.next() >> 11) % end
     }
 
-    /// True once in so many times.
+    /// True once in this many times.
     pub fn once_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }

@@ -1,4 +1,4 @@
-//! What the children do until they are killed.
+//! The work of the children until they are killed.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -9,10 +9,10 @@ use semring_testkit::shared::SharedWords;
 
 use super::random::Random;
 
-/// What a child ends with that met something which must not be; it has said what.
+/// The exit code of a child that found a fault and has printed it.
 pub const FOUND: u8 = 3;
 
-/// What the children share besides the books.
+/// The words shared by the children besides the records.
 pub struct Board {
     words: SharedWords,
 }
@@ -27,8 +27,8 @@ const BROKEN_PIPES: usize = 3;
 const ENDS: usize = 4;
 /// Whether a consumer is attached, by its own word.
 const CONSUMER: usize = 5;
-/// From here on two words for each producer's place: how often it did something, and how often it met
-/// with a broken pipe or attached anew.
+/// From here on two words for each producer's place: the number of its actions, and the number of its
+/// broken pipes and new attachments.
 const PLACES: usize = 16;
 
 impl Board {
@@ -66,7 +66,7 @@ impl Board {
         self.get(ENDS)
     }
 
-    /// Whether the consumer that last said something of it was attached then.
+    /// Whether the consumer that stored its state last was attached then.
     pub fn has_consumer(&self) -> bool {
         self.get(CONSUMER) != 0
     }
@@ -80,7 +80,7 @@ impl Board {
         self.get(PLACES + 2 * place)
     }
 
-    /// How often they learned that there is no consumer any more, or attached and knew of none.
+    /// The number of times that they noticed the lack of a consumer, or attached without one.
     pub fn news(&self, place: usize) -> u64 {
         self.get(PLACES + 2 * place + 1)
     }
@@ -94,7 +94,7 @@ impl Board {
     }
 }
 
-/// What a child needs.
+/// The data that a child needs.
 pub struct Setting<'a> {
     pub address: &'a str,
     pub wait: WaitStrategy,
@@ -120,9 +120,9 @@ impl Setting<'_> {
         ring.map_err(|error| format!("open: {error}"))
     }
 
-    /// Attaches. Everybody who might be in the way is alive and has its own place, or was just killed:
-    /// so it may take as long as the kernel takes for a death, but is not refused before that time is
-    /// over.
+    /// Attaches. Every process that might be in the way is alive and has its own place, or was just
+    /// killed: so attaching may take as long as the kernel takes to end a process, but must not be
+    /// refused before that time has passed.
     fn attached<T>(&self, mut attach: impl FnMut() -> Result<T, AttachError>) -> Result<T, String> {
         // Twenty refusals are twenty seconds of a death that is not certified.
         for _ in 0..20 {
@@ -183,7 +183,7 @@ impl Setting<'_> {
         Ok(())
     }
 
-    /// Something that a producer does. What it could not send it sends next time.
+    /// One action of a producer. Messages that it could not send it sends next time.
     fn act(
         &self,
         producer: &mut any::Producer,
@@ -279,7 +279,7 @@ impl Setting<'_> {
         ended("herald", done)
     }
 
-    /// A consumer, until the end of the stream behind the herald.
+    /// A consumer, until the end of the stream after the last producer's message.
     pub fn consumer(&self, mut random: Random) -> u8 {
         ended("consumer", self.consume(&mut random))
     }

@@ -1,4 +1,5 @@
-//! One round: a ring is made, the storm rages over it, the weather calms, the audit is drawn.
+//! One round: a ring is made, processes are killed and stopped, then all run undisturbed, and the
+//! audit is computed.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -15,16 +16,16 @@ use super::options::Options;
 use super::random::Random;
 use super::roles::{Board, Setting};
 
-/// Without any progress for so long, something hangs: many thousand times what a step takes.
+/// If nothing moves for this time, a process hangs: it is many thousand times what a step takes.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// One kill in so many is a consumer's whom all producers miss.
+/// One kill in this many hits a consumer that is replaced only after all producers have noticed.
 const KILLS_A_BEREAVEMENT: u64 = 25;
-/// What everybody gets on by before it: more messages than there were kills since the last one, so that the ring
-/// is in use however the machine divides its time.
+/// The progress of every process before such a kill: more messages than there were kills since the last one, so
+/// that the ring is in use however the machine divides its time.
 const STEPS_A_BEREAVEMENT: u64 = 40;
 const SIGKILL: i32 = 9;
 
-/// SIGINT and SIGTERM end the storm behind its current round.
+/// SIGINT and SIGTERM end the storm after its current round.
 pub fn stop_at_signals() {
     if let Err(error) = fork::note_wishes_to_end() {
         eprintln!("an interrupted run will leave its ring behind: {error}");
@@ -36,7 +37,7 @@ pub fn is_stopped() -> bool {
     fork::was_asked_to_end()
 }
 
-/// What the weather did.
+/// Counts of the actions of the storm.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Weather {
     pub kills: u64,
@@ -66,7 +67,7 @@ impl Weather {
     }
 }
 
-/// What a round came to.
+/// The result of a round.
 pub struct Outcome {
     pub weather: Weather,
     pub audit: Report,
@@ -85,7 +86,7 @@ pub struct Round {
     wait: WaitStrategy,
 }
 
-/// Somebody's place: the child that has it, if it is not between two.
+/// The place of a role: the child that has it, if there is one at the moment.
 struct Place {
     child: Forked,
     /// Stopped until then.
@@ -96,7 +97,7 @@ struct Storm<'a> {
     round: &'a Round,
     setting: Setting<'a>,
     random: Random,
-    /// Children so far: each has random numbers of its own.
+    /// Children so far: each has its own random numbers.
     children: u64,
     /// The consumer's place first, then those of the producers.
     places: Vec<Place>,
@@ -106,7 +107,7 @@ struct Storm<'a> {
 }
 
 impl Round {
-    /// The round of this number, with at most so many kills.
+    /// The round of this number, with at most this many kills.
     pub fn new(options: &Options, number: u64, kills_left: u64) -> Round {
         let mut random = Random::new(options.seed, number);
         let lanes = [0, 0, 1, 4].map(|more| options.producers + more);
@@ -141,7 +142,7 @@ impl Round {
         }
     }
 
-    /// What it is, in words.
+    /// A description in words.
     pub fn variant(&self) -> String {
         format!(
             "{}, {} producers, {} lanes of {} bytes, {:?}",
@@ -153,7 +154,7 @@ impl Round {
         )
     }
 
-    /// Runs it. Whoever calls is told now and then how many messages arrived so far.
+    /// Runs it. The caller gets the number of messages arrived so far now and then.
     pub fn run(&self, mut tell: impl FnMut(&Weather, u64)) -> Outcome {
         let mut outcome = Outcome {
             weather: Weather::default(),
@@ -183,7 +184,7 @@ impl Round {
             .capacity(self.capacity)
             .create();
         drop(ring.map_err(|error| failed("create", &error))?);
-        // So that the guard knows the ring's objects, whatever becomes of its name.
+        // So that the guard has seen the ring's objects, even if its name disappears.
         guard.objects();
         // A child attaches again and again; those that are killed at once do so once.
         let attachments = (self.kills as usize + 1000) * 20;
@@ -206,7 +207,7 @@ impl Round {
         };
         let result = storm.run(tell);
         let mut weather = storm.weather;
-        // Kills and reaps who is left.
+        // Kills and reaps all children that are left.
         drop(storm);
         weather.refused = board.refused();
         weather.broken_pipes = board.broken_pipes();
@@ -214,7 +215,7 @@ impl Round {
         outcome.weather = weather;
         outcome.audit = ledger.report();
         if result.is_err() && !ledger.has_findings() {
-            // Nobody drained the ring: what is in there is not lost.
+            // The ring was not drained: the messages in it are not lost.
             outcome.audit.lost = 0;
             outcome.audit.examples.clear();
         }
@@ -276,7 +277,7 @@ impl Storm<'_> {
         child.map_err(|error| format!("fork: {error}"))
     }
 
-    /// One action of the weather.
+    /// One action of the storm.
     fn act(&mut self) -> Result<(), String> {
         let pace = match self.random.below(10) {
             0 => Duration::ZERO,
@@ -307,8 +308,8 @@ impl Storm<'_> {
             }
             return Ok(());
         }
-        // Who is killed at any moment is rarely missed before it is replaced: no chance decides how often
-        // broken pipes are met with.
+        // A process that is killed at a random moment is usually replaced before its peers notice: so the
+        // number of broken pipes must not be left to chance.
         if victim == 0 && self.weather.bereavements * KILLS_A_BEREAVEMENT <= self.weather.kills {
             return self.bereave();
         }
@@ -349,7 +350,7 @@ impl Storm<'_> {
         Ok(())
     }
 
-    /// Kills everybody at once, and starts everybody again.
+    /// Kills all processes at once, and starts all of them again.
     fn massacre(&mut self) -> Result<(), String> {
         self.weather.massacres += 1;
         for place in 0..self.places.len() {
@@ -365,8 +366,8 @@ impl Storm<'_> {
         Ok(())
     }
 
-    /// Kills the consumer that everybody knows, and starts another one only when every producer has
-    /// learned of it: those that send, and those that wait for room.
+    /// Kills the consumer that all producers know, and starts another one only when every producer
+    /// has noticed: those that send, and those that wait for room.
     fn bereave(&mut self) -> Result<(), String> {
         self.weather.bereavements += 1;
         self.calm(STEPS_A_BEREAVEMENT)?;
@@ -375,9 +376,10 @@ impl Storm<'_> {
         let before: Vec<u64> = (0..producers).map(|place| board.news(place)).collect();
         self.strike(0);
         await_death(&mut self.places[0].child)?;
-        // One that had just closed may have told them so before they were looked at.
+        // A consumer that had just closed the ring may have been noticed before the producers were
+        // checked.
         if board.has_consumer() {
-            self.wait(1, "the producers learn that the consumer died", || {
+            self.wait(1, "the producers notice that the consumer died", || {
                 (0..producers).all(|place| board.news(place) > before[place])
             })?;
         }
@@ -393,8 +395,8 @@ impl Storm<'_> {
         }
     }
 
-    /// Nobody dies for a while: then no death's token hides a wake-up that was lost, and everybody has
-    /// to get on by so many steps.
+    /// No process dies for a while: then no undo token hides a lost wake-up, and every process has to
+    /// make this many steps.
     fn calm(&mut self, steps: u64) -> Result<(), String> {
         self.weather.calms += 1;
         self.wake_all();
@@ -414,7 +416,7 @@ impl Storm<'_> {
         })
     }
 
-    /// Waits for something that everybody works on, from this place on.
+    /// Waits for progress of all processes, from this place on.
     fn wait(
         &mut self,
         first: usize,
@@ -444,7 +446,7 @@ impl Storm<'_> {
         Ok(())
     }
 
-    /// What everybody does while nothing moves.
+    /// The state of all processes while nothing moves.
     fn hang(&self, what: &str) -> String {
         let mut text = format!("{what}: nothing moved for {PATIENCE:?}");
         for (place, of) in self.places.iter().enumerate() {
@@ -458,8 +460,8 @@ impl Storm<'_> {
         text
     }
 
-    /// The end: the producers go, by themselves or not; perhaps the consumer is killed; then a last
-    /// producer sends a message, and the consumer has to see the end of the stream behind it.
+    /// The end: the producers detach or are killed; possibly the consumer is killed; then a last
+    /// producer sends a message, and the consumer has to get the end of the stream after it.
     fn finish(&mut self) -> Result<(), String> {
         if self.random.once_in(2) {
             self.setting.board.let_producers_leave();
