@@ -1,5 +1,5 @@
-//! What each step costs by itself: one process, one thread, everything in its cache. The bounds from
-//! below, and what attaching, asking and waking cost in the kernel.
+//! The cost of each step by itself: one process, one thread, everything in its cache. Lower bounds,
+//! and the cost of attaching, checking and waking in the kernel.
 //!
 //! ```sh
 //! cargo bench --bench in_process [-- FILTER]
@@ -43,7 +43,7 @@ fn ring(what: &str, capacity: u64) -> (Name, spsc::Ring) {
 }
 
 /// Calls `step` once for each of `times` messages, `RUN` at a time; measures it alone, and lets
-/// `undo` restore what it needs in between.
+/// `undo` restore its state in between.
 fn in_runs<S>(
     times: u64,
     state: &mut S,
@@ -181,8 +181,8 @@ fn batches(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Four of these messages fill the smallest lane but for a rest: each lap has a pad, and room must be
-/// asked for all the time.
+/// Four of these messages fill the smallest lane except for a rest: each lap has padding, and
+/// `released` must be loaded all the time.
 fn wrapping(criterion: &mut Criterion) {
     let (_name, ring) = ring("wrapping", 4 << 10);
     let mut pair = (
@@ -232,7 +232,7 @@ fn roles(criterion: &mut Criterion) {
                         .create()
                         .expect("a ring")
                         .remove()
-                        .expect("nobody has it")
+                        .expect("no process has it")
                 });
             },
         );
@@ -248,8 +248,8 @@ fn kernel(criterion: &mut Criterion) {
     group.bench_function("probe: is the consumer there?", |bencher| {
         bencher.iter(|| producer.check_consumer().expect("it is"));
     });
-    // What a wake-up costs the one who rings, and what taking a token costs that is there already;
-    // without a sleeper, because the switch between processes is the scheduler's.
+    // The cost of a wake-up for the process that posts, and of taking a token that is there
+    // already; without a sleeper, because the switch between processes belongs to the scheduler.
     let set = SemSet::create(Key::PRIVATE, 1, 0o600).expect("a set");
     let _removed_at_the_end = Created::new(set);
     group.bench_function("post a token and take it", |bencher| {

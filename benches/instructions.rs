@@ -1,8 +1,8 @@
-//! Instructions for each message, counted by callgrind: the same on every run, whatever else the machine does.
+//! Instructions for each message, counted by callgrind: the same on every run, independent of other load.
 //!
-//! One thread, one ring of one lane: 64 messages are sent, then 64 are received, again and again. Only the named
-//! half is counted, with what it does now and then (a pad at the end of the lane, a store of `released`, a check of
-//! the consumer). In *asymmetric* mode, in which a busy pair of processes runs, a producer publishes without a fence.
+//! One thread, one ring of one lane: 64 messages are sent, then 64 are received, repeatedly. Only the named half is
+//! counted, including its occasional steps (padding at the end of the lane, a store of `released`, a check of the
+//! consumer). In *asymmetric* mode, in which a busy pair of processes runs, a producer publishes without a fence.
 //!
 //! ```sh
 //! cargo bench --bench instructions [-- FILTER]     # needs valgrind
@@ -145,7 +145,7 @@ fn receive<const LEN: usize>(pair: &mut Pair, half: Half) {
     }
 }
 
-/// What a process does that runs under callgrind.
+/// The work of a process under callgrind.
 fn run_case<const LEN: usize>(half: Half, asymmetric: bool) {
     let ring = spsc::Builder::memfd()
         .asymmetric_barrier(asymmetric)

@@ -5,8 +5,8 @@
 //! cargo run --release --example audit -- --kills 300000
 //! cargo run --release --example audit -- --help
 //! ```
-//! At the end it prints what it did and found, and its exit code is 1 if anything was lost, torn, out
-//! of order, twice in the ring, unexpected or left behind.
+//! At the end it prints its actions and findings, and its exit code is 1 if a message was lost,
+//! damaged, out of order, twice in the ring or unexpected, or an object was left.
 
 #[path = "../tests/support/storm/mod.rs"]
 mod storm;

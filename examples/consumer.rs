@@ -11,8 +11,8 @@ use semring::{RecvError, spsc};
 fn main() -> Result<(), Box<dyn Error>> {
     let name = std::env::args().nth(1).unwrap_or_else(|| "numbers".into());
     let ring = spsc::Builder::new(&name).open_or_create()?;
-    // Refused while there is another consumer. What a predecessor received and did not release
-    // comes again.
+    // Refused while there is another consumer. Messages that a predecessor received and did not
+    // release come again.
     let mut consumer = ring.attach_consumer()?;
     println!("waiting at {}", ring.address());
 

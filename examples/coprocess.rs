@@ -1,7 +1,7 @@
 //! Starts programs with rings in place of stdin and stdout, as `popen` does with pipes.
 //!
 //! ```sh
-//! cargo run --example coprocess                   # a worker that knows of rings: this program
+//! cargo run --example coprocess                   # a worker that uses rings: this program
 //! seq 1 20 | cargo run --example coprocess sort -r  # any filter, between semring-consumer and semring-producer
 //! ```
 //! The second form needs the programs of `crates/semring-cli` in the PATH.
@@ -66,7 +66,7 @@ fn filter(program: &[String]) -> Result<(), Box<dyn Error>> {
     let mut child: Child = process::spawn(shell)?;
     let mut input = child.stdin.take().expect("a ring");
     let mut output = child.stdout.take().expect("a ring");
-    // In a thread of its own: a filter may answer before it has read everything, and both rings may be full.
+    // In a thread of its own: a filter may write before it has read everything, and both rings may be full.
     let feeding = std::thread::spawn(move || -> Result<(), String> {
         for line in std::io::stdin().lock().lines() {
             let line = line.map_err(|error| error.to_string())?;

@@ -8,7 +8,7 @@
 //! Things to try:
 //! * Producer first: it makes the ring and fills it; the consumer finds everything.
 //! * End the producer, by Ctrl-C or `kill -9`: the consumer takes what is left and ends, too.
-//! * End the consumer likewise: the producer's next call says that the pipe is broken.
+//! * End the consumer likewise: the producer's next call reports a broken pipe.
 //! * `producer sysv:numbers` and `consumer sysv:numbers`: the same over System V shared memory.
 
 use std::error::Error;
@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let name = arguments.next().unwrap_or_else(|| "numbers".into());
     let count = arguments.next().map_or(Ok(100u64), |count| count.parse())?;
 
-    // Whoever comes first makes the ring; the other opens the same one.
+    // The first process makes the ring; the other opens the same one.
     let ring = spsc::Builder::new(&name).open_or_create()?;
     let mut producer = ring.attach_producer()?; // refused while there is another one: the ring has one lane
 
@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             Err(SendError::ConsumerGone) => {
                 eprintln!("broken pipe: the consumer is gone");
                 drop(producer);
-                // What nobody has read goes with the ring, as it does with a pipe.
+                // Unread messages are removed with the ring, as with a pipe.
                 ring.remove()?;
                 std::process::exit(141); // what a shell shows for SIGPIPE
             }

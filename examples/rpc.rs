@@ -1,5 +1,6 @@
-//! A server that answers calls of many clients, each over a pair of rings of its own. Clients are met
-//! through one more ring: into it each sends the name of the pair that it has made.
+//! A server that answers calls of many clients, each over a pair of rings of its own. Client and
+//! server meet through one more ring: each client sends into it the name of the pair that it has
+//! made.
 //!
 //! ```sh
 //! cargo run --example rpc                      # a server and three clients, then the server is killed
@@ -33,11 +34,11 @@ fn serve(door: &str) -> Result<(), Box<dyn Error>> {
     loop {
         let name = match visitors.recv() {
             Ok(message) => String::from_utf8_lossy(&message.to_vec()).into_owned(),
-            // Nobody is at the door at the moment.
+            // No client is attached at the moment.
             Err(RecvError::EndOfStream) => continue,
             Err(error) => return Err(error.into()),
         };
-        // A client that is gone by now costs nothing but this thread.
+        // If the client is gone by now, only this thread is wasted.
         std::thread::spawn(move || {
             if let Err(error) = answer(&name) {
                 eprintln!("{name}: {error}");
@@ -48,7 +49,7 @@ fn serve(door: &str) -> Result<(), Box<dyn Error>> {
 
 fn answer(name: &str) -> Result<(), Box<dyn Error>> {
     let mut server = Server::new(Builder::new(name).open()?.server_end()?);
-    // Until the client is gone, in whatever way.
+    // Until the client is gone, by close, exit or a signal.
     while let Ok(request) = server.next_request() {
         let text = String::from_utf8_lossy(request.bytes()).to_uppercase();
         request.reply(text.as_bytes())?;
@@ -73,7 +74,7 @@ fn call(door: &str, texts: &[&str]) -> Result<(), Box<dyn Error>> {
 fn connect(door: &str) -> Result<Client, Box<dyn Error>> {
     let name = format!("{door}-{}", std::process::id());
     let pair = Builder::new(&name).capacity(16 << 10).create()?;
-    // First the end, then the word: the server must find somebody.
+    // First take the end, then send the name: the server must find a client.
     let client = Client::new(pair.client_end()?);
     mpsc::Builder::new(door)
         .open()?

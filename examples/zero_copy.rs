@@ -13,16 +13,16 @@ use semring::spsc;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let name = format!("zero-copy-{}", std::process::id());
-    // SAFETY: the promise that slices need: nobody else writes into bytes that this process holds a
-    // reservation or a message of. The only peers are the two handles below, both unmodified
-    // semring, and mode 0600 keeps other users away.
+    // SAFETY: the promise that slices need: no other process writes into bytes of which this
+    // process holds a reservation or a message. The only peers are the two handles below, both
+    // unmodified semring, and mode 0600 keeps other users away.
     let trusting = unsafe { spsc::Builder::new(&name).mode(0o600).trust_peers() };
     let ring = trusting.create()?;
     let mut producer = ring.attach_producer()?;
     let mut consumer = ring.attach_consumer()?;
 
     // 1. A reservation is a place in the ring. The length need not be known: reserve the most, write,
-    //    give the rest back. Nobody sees anything before the commit.
+    //    give the rest back. Nothing is visible before the commit.
     let mut reservation = producer.reserve(100)?;
     write!(reservation, "{} squared is {}", 12, 12 * 12)?;
     let written = reservation.written();
@@ -60,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("to standard output");
 
     // 3. Slices. Safe code gets none by default: memory that another process can change at any time
-    //    must not be behind a reference. `trust_peers` above is what allows it.
+    //    must not be referenced. `trust_peers` above allows it.
     let mut reservation = producer.reserve(8 * 1000)?;
     let bytes = reservation
         .as_mut_slice()

@@ -1,4 +1,4 @@
-//! Documents: their links lead somewhere, and the change log has something to say.
+//! Documents: their links lead to existing places, and the change log is kept.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::scan::Source;
 const REQUIRED: [&str; 2] = ["README.md", "CHANGELOG.md"];
 
 /// Every link within the repository leads to a file, and its fragment to a heading of that document.
-/// `exists` tells whether there is a file or folder of this path.
+/// `exists` returns whether there is a file or folder of this path.
 pub fn links_lead_somewhere(documents: &[Source], exists: impl Fn(&str) -> bool) -> Vec<Finding> {
     let anchors: BTreeMap<&str, Vec<String>> = documents
         .iter()
@@ -98,7 +98,7 @@ fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
 fn links(text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for (number, line) in prose(text) {
-        // What stands between backticks is code.
+        // Text between backticks is code.
         let spans: Vec<&str> = line.split('`').step_by(2).collect();
         let line = spans.join("`");
         let inline = line
@@ -147,7 +147,7 @@ fn headings(text: &str) -> Vec<String> {
     slugs
 }
 
-/// The path from the root to what a document's link means.
+/// The path from the root for a document's link.
 fn resolve(document: &str, file: &str) -> String {
     let folder = Path::new(document).parent().unwrap_or(Path::new(""));
     let mut path = PathBuf::new();

@@ -33,7 +33,7 @@ const LAYERS: [Layer; 12] = [
         name: "layout",
         uses: &["memory"],
     },
-    // The errors name positions and addresses, and say which limit an error number stands for.
+    // The errors contain positions and addresses, and name the limit behind an error number.
     Layer {
         name: "error",
         uses: &["layout", "memory", "os"],
@@ -54,7 +54,7 @@ const LAYERS: [Layer; 12] = [
         name: "channel",
         uses: &["lifecycle", "guard", "ring", "layout", "memory", "os"],
     },
-    // What it names of the layers below the channel are public types.
+    // Its names from the layers below the channel are public types.
     Layer {
         name: "duplex",
         uses: &["channel", "lifecycle", "guard", "layout", "memory"],
@@ -69,7 +69,7 @@ const LAYERS: [Layer; 12] = [
     },
 ];
 
-/// Atomics and fences, and the public errors. `sync` itself names nobody.
+/// Atomics and fences, and the public errors. `sync` itself uses no other layer.
 const ANYBODY_MAY_USE: [&str; 2] = ["sync", "error"];
 
 /// System calls are made here only.
@@ -95,10 +95,10 @@ const SAFE_CRATE: &str = "crates/semring-cli/";
 
 const TABLE: &str = "the table is in tests/tidy/layers.rs and docs/architecture.md";
 
-/// What a layer may use that is in no layer: other crates.
+/// Crates that a layer may use.
 const CRATES: [&str; 2] = ["libc", "sysv-ipc"];
 
-/// The rows of the table in docs/architecture.md say of each layer what the constants here say.
+/// The rows of the table in docs/architecture.md agree with the constants here.
 pub fn the_document_has_the_table(document: &Source) -> Vec<Finding> {
     let mut findings = Vec::new();
     let lines = || document.text.lines().enumerate();
@@ -127,7 +127,7 @@ pub fn the_document_has_the_table(document: &Source) -> Vec<Finding> {
         };
         let mut find = |column: &str, said: &str, held: String| {
             let name = layer.name;
-            let text = format!("{name}: {column}: the table says {said:?}, tests/tidy {held:?}");
+            let text = format!("{name}: {column}: the table has {said:?}, tests/tidy {held:?}");
             findings.push(Finding::new(document, *line, text));
         };
         let said: BTreeSet<&str> = uses
@@ -203,7 +203,7 @@ fn test_modules(sources: &[Source]) -> BTreeSet<Vec<String>> {
     modules
 }
 
-/// What the layer rules look at: the files of semring that go into the library.
+/// The files to which the layer rules apply: the files of semring that go into the library.
 fn shipped(sources: &[Source]) -> impl Iterator<Item = (&Source, &str, Vec<String>)> {
     let for_tests = test_modules(sources);
     sources.iter().filter_map(move |source| {

@@ -1,4 +1,5 @@
-//! Manifests: every dependency has its reason beside it, and what is published is complete.
+//! Manifests: every dependency has a reason beside it, and manifests of published crates are
+//! complete.
 
 use std::collections::BTreeSet;
 
@@ -51,7 +52,7 @@ pub fn every_dependency_has_its_reason(manifests: &[Source]) -> Vec<Finding> {
                     manifest,
                     d.number,
                     format!(
-                        "dependency {} has no reason: say in a comment what for",
+                        "dependency {} has no reason: add a comment with its purpose",
                         d.name
                     ),
                 ));
@@ -114,7 +115,8 @@ fn brackets(code: &str) -> i32 {
     code.chars().map(sign).sum()
 }
 
-/// What the manifest of a published crate must have. (`repository` is missing until there is one.)
+/// The fields that a published crate's manifest must have. (`repository` is missing until there is
+/// one.)
 const COMPLETE: [&str; 7] = [
     "description",
     "license",

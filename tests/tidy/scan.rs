@@ -1,5 +1,5 @@
-//! Reading Rust sources: what is code, what is comment, what is built for tests only, and which paths
-//! the code names. A scanner of a page is enough for that; nothing here parses Rust.
+//! Reading Rust sources: code, comments, parts that are built for tests only, and the paths in the
+//! code. A scanner of a page is enough for that; nothing here parses Rust.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -203,7 +203,7 @@ fn quoted(rest: &[char], open: usize, quote: char) -> usize {
     rest.len()
 }
 
-/// Marks every item behind a `#[cfg(…)]` that asks for `test` or for `semring_loom`.
+/// Marks every item after a `#[cfg(…)]` that requires `test` or `semring_loom`.
 fn mark_tests(tokens: &mut [Token]) {
     let mut at = 0;
     while at < tokens.len() {

@@ -1,5 +1,5 @@
-//! Rings, what the kernel offers, what other crates offer, and what the machine can do: everything in one
-//! run, in interleaved rounds, as `semring bench` shows it.
+//! Rings, the kernel's own ways, queues of other crates, and the limits of the machine: everything in one
+//! run, in interleaved rounds, as in `semring bench`.
 //!
 //! ```sh
 //! cargo bench --bench peers [-- --rounds N] [-- --report FILE]

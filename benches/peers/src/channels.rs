@@ -1,4 +1,4 @@
-//! ipc-channel: channels over Unix sockets, and shared memory for what is long.
+//! ipc-channel: channels over Unix sockets, and shared memory for long messages.
 
 use ipc_channel::ipc::{
     self, IpcBytesReceiver, IpcBytesSender, IpcOneShotServer, IpcSender, bytes_channel,
@@ -16,7 +16,8 @@ pub(crate) const WAYS: [Way; 1] = [Way {
     open,
 }];
 
-/// What the other process brings: where to send to it, and where it wants to learn how to answer.
+/// The first message of the other process: where to send to it, and where it expects the address
+/// for replies.
 #[derive(Serialize, Deserialize)]
 struct Greeting {
     there: IpcBytesSender,
@@ -64,7 +65,7 @@ impl FirstLink {
 impl<M: Bytes> Link<M> for FirstLink {
     fn send(&mut self, message: &M) -> Result<()> {
         self.meet()?;
-        let first = self.outputs.first().ok_or("nobody came")?;
+        let first = self.outputs.first().ok_or("no receiver came")?;
         Ok(first.send(message.bytes())?)
     }
 
@@ -90,7 +91,7 @@ struct SecondLink {
 }
 
 fn open(spec: &Spec, who: usize) -> Result<Box<dyn End>> {
-    let name = spec.names.get(who).ok_or("nobody waits for this one")?;
+    let name = spec.names.get(who).ok_or("no receiver waits for this one")?;
     let server: IpcSender<Greeting> = IpcSender::connect(name.clone())?;
     let (there, input) = bytes_channel()?;
     let (back, answer) = ipc::channel()?;

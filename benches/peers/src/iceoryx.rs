@@ -1,4 +1,4 @@
-//! iceoryx2: publish and subscribe in shared memory, lossless, with an event for who sleeps.
+//! iceoryx2: publish and subscribe in shared memory, lossless, with an event for sleepers.
 #![allow(unsafe_code)]
 
 use std::ops::Range;
@@ -30,14 +30,14 @@ pub(crate) const WAYS: [Way; 1] = [Way {
 
 type Service = ipc::Service;
 
-/// What a subscriber holds at most. Fewer than any sender sends one way: a publisher that has ended before
-/// its subscriber looked for the first time was never there.
+/// The most messages that a subscriber holds. Fewer than any sender sends one way: a publisher that has
+/// ended before its subscriber looked for the first time is never seen.
 const HELD: usize = 512;
 
 struct SampleLink {
     // Ports before the node, and the files last.
     output: Publisher<Service, [u64], ()>,
-    /// Of several senders nobody receives.
+    /// With several senders there is no receiver here.
     input: Option<Subscriber<Service, [u64], ()>>,
     /// Where the receiver sleeps.
     bell: Option<(Notifier<Service>, Listener<Service>)>,
@@ -55,13 +55,13 @@ fn config(spec: &Spec) -> Result<Config> {
     let folder = folder.to_str().ok_or("a folder whose name is text")?;
     config.global.set_root_path(&Path::new(folder.as_bytes())?);
     config.global.prefix = FileName::new(prefix(spec).as_bytes())?;
-    // What killed senders leave goes with the folder.
+    // Objects of killed senders are removed with the folder.
     config.global.node.cleanup_dead_nodes_on_creation = false;
     config.global.node.cleanup_dead_nodes_on_destruction = false;
     Ok(config)
 }
 
-/// Of the names of what it has in /dev/shm.
+/// The prefix of its names in /dev/shm.
 fn prefix(spec: &Spec) -> String {
     format!("{}-", spec.name)
 }
@@ -134,7 +134,7 @@ fn open(spec: &Spec, _: usize) -> Result<Box<dyn End>> {
 }
 
 impl SampleLink {
-    /// Loans a sample, fills it word by word, and sends it, again if nobody is there yet to get it.
+    /// Loans a sample, fills it word by word, and sends it, again if there is no subscriber yet.
     #[inline]
     fn write(&mut self, words: usize, mut word: impl FnMut(usize) -> u64) -> Result<()> {
         loop {
@@ -165,7 +165,7 @@ impl SampleLink {
     }
 }
 
-/// What came, if it is as long as this message.
+/// The received words, if they are as many as in this message.
 #[inline]
 fn as_many<'a>(message: &impl Bytes, words: &'a [u64]) -> Result<&'a [u64]> {
     let found = 8 * words.len();

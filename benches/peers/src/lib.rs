@@ -34,7 +34,7 @@ pub fn add() {
     Way::add(&threads::WAYS);
 }
 
-/// A bench of this name: what it does with its arguments, unless it is the other process of one.
+/// Runs a bench of this name with its arguments, unless this process is the other process of one.
 pub fn bench(name: &str, measure: fn(&[String]) -> Result<()>) -> ExitCode {
     add();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -51,7 +51,7 @@ pub fn bench(name: &str, measure: fn(&[String]) -> Result<()>) -> ExitCode {
     }
 }
 
-/// Has a signal remove what the run has made before it ends this process.
+/// Makes a signal remove the objects of the run before it ends this process.
 fn sweep_on_signals() -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     thread::spawn(move || {

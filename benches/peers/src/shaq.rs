@@ -91,7 +91,7 @@ fn make<const N: usize>(spec: Spec, batch: u64) -> Result<Setup> {
     let (there, there_cleanup) = new_file(&spec, "there")?;
     let (back, back_cleanup) = new_file(&spec, "back")?;
     let link: RingLink<N> = RingLink {
-        // SAFETY: a new file that nobody else makes a queue of; words are valid everywhere.
+        // SAFETY: a new file of which no other code makes a queue; words are valid everywhere.
         output: unsafe { spsc::Producer::create(&there, bytes) }?,
         // SAFETY: as above.
         input: unsafe { spsc::Consumer::create(&back, bytes) }?,
@@ -120,7 +120,7 @@ impl<const N: usize> RingLink<N> {
             // SAFETY: filled below, before anything is published.
             let slot = unsafe { self.output.reserve() };
             if slot.is_none() {
-                // What a batch holds, too: the receiver has to make room.
+                // Includes the messages of a batch: the receiver has to make room.
                 self.output.commit();
                 self.output.sync();
             }
@@ -140,7 +140,7 @@ impl<const N: usize> RingLink<N> {
             }
             slot
         });
-        // SAFETY: published by the sender, who writes there again only after it was released.
+        // SAFETY: published by the sender, which writes there again only after it was released.
         look(unsafe { slot.as_ref() })
     }
 }
@@ -197,7 +197,7 @@ fn make_mpmc<const N: usize>(spec: Spec) -> Result<Setup> {
     let (there, there_cleanup) = new_file(&spec, "there")?;
     let (back, back_cleanup) = new_file(&spec, "back")?;
     let link: ManyLink<N> = ManyLink {
-        // SAFETY: a new file that nobody else makes a queue of; words are valid everywhere.
+        // SAFETY: a new file of which no other code makes a queue; words are valid everywhere.
         output: unsafe { mpmc::Producer::create(&there, bytes) }?,
         // SAFETY: as above.
         input: unsafe { mpmc::Consumer::create(&back, bytes) }?,
@@ -208,7 +208,7 @@ fn make_mpmc<const N: usize>(spec: Spec) -> Result<Setup> {
 
 fn open_mpmc<const N: usize>(spec: &Spec) -> Result<Box<dyn End>> {
     let link: ManyLink<N> = ManyLink {
-        // SAFETY: with the same words as everybody.
+        // SAFETY: with the same words as in all processes.
         output: unsafe { mpmc::Producer::join(&file(spec, "back")?) }?,
         // SAFETY: as above.
         input: unsafe { mpmc::Consumer::join(&file(spec, "there")?) }?,

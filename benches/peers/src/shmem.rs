@@ -115,7 +115,7 @@ fn make<T: Item>(mut spec: Spec, batch: u64) -> Result<Setup> {
 fn open<T: Item>(spec: &Spec, batch: u64) -> Result<Box<dyn End>> {
     let capacity = capacity_bytes(spec.size) / spec.size;
     let file = |fd: RawFd| {
-        // SAFETY: inherited, and nobody else's here.
+        // SAFETY: inherited, and not used by other code here.
         unsafe { File::from_raw_fd(fd) }
     };
     let [memory, empty, full, back, back_empty, back_full] = spec.ids[..] else {
@@ -130,7 +130,7 @@ fn open<T: Item>(spec: &Spec, batch: u64) -> Result<Box<dyn End>> {
 }
 
 impl<T: Item> RingLink<T> {
-    /// Sends up to so many messages, as many as there is room for in one piece.
+    /// Sends up to this many messages, as many as there is room for in one piece.
     #[inline]
     fn write(&mut self, most: u64, mut next: impl FnMut(u64) -> T) -> Result<u64> {
         let mut sent = 0;
@@ -150,14 +150,14 @@ impl<T: Item> RingLink<T> {
         Ok(sent)
     }
 
-    /// Receives up to so many messages, as many as are there in one piece.
+    /// Receives up to this many messages, as many as are there in one piece.
     #[inline]
     fn read(&mut self, most: u64, mut look: impl FnMut(u64, &T) -> Result<()>) -> Result<u64> {
         let (mut received, mut seen) = (0, Ok(()));
         self.input.receive_raw(|place, there| {
             received = most.min(there as u64);
             for index in 0..received {
-                // SAFETY: within what is there.
+                // SAFETY: within the published range.
                 let slot = unsafe { place.add(index as usize) };
                 // SAFETY: ours until this returns: the other side is this program, too.
                 seen = look(index, unsafe { &*slot });

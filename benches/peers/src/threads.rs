@@ -1,5 +1,5 @@
-//! Queues between threads of one process: what is possible without a second address space, without
-//! anybody's death to survive, and without sleep. An upper bound, not a choice.
+//! Queues between threads of one process: the limit without a second address space, without
+//! handling deaths, and without sleep. An upper bound, not an alternative.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -2,10 +2,10 @@
 
 use semring_bench::{Result, Spec};
 
-/// A message of so many words.
+/// A message of this many words.
 pub(crate) type Words<const N: usize> = [u64; N];
 
-/// Calls what is generic over the number of words with that of a size.
+/// Calls a function that is generic over the number of words with that of a size.
 macro_rules! by_size {
     ($size:expr, $function:ident $arguments:tt) => {
         semring_bench::usual_sizes! { call_by_size! { $size, $function $arguments } }

@@ -6,7 +6,7 @@ use semring_bench::{Report, Result, Row, Category, Workload};
 
 use crate::streams::Streams;
 
-/// What was measured.
+/// The results of the measurements.
 pub struct Source {
     pub one_way: Report,
     pub trips: Report,
@@ -99,14 +99,14 @@ struct Figure {
     what: String,
     ratio: f64,
     bound: Bound,
-    /// What stands on both sides of the ratio.
+    /// The two sides of the ratio.
     sides: String,
 }
 
 impl Figure {
     fn met(&self) -> Option<bool> {
         if self.ratio.is_nan() {
-            // One side can't be measured here: the tables say why.
+            // One side can't be measured here: the tables have the reason.
             return None;
         }
         match self.bound {

@@ -1,11 +1,11 @@
-//! The figures that rings shall reach, each with what was measured and whether it was reached: ratios within
-//! this run.
+//! The target figures of rings, each with the measured value and whether it was reached: ratios within this
+//! run.
 //!
 //! ```sh
 //! cargo bench --bench figures [-- --rounds N]
 //! ```
 //! A ratio is the median over the rounds of the ratio within a round: the rounds of all ways are
-//! interleaved, and what changes the machine's speed for a second changes both sides of it.
+//! interleaved, and a change of the machine's speed for a second affects both sides of it.
 #![forbid(unsafe_code)]
 
 mod figures;

@@ -98,7 +98,7 @@ fn dd(path: &PathBuf) -> Result<f64> {
 fn piped(first: &mut Command, second: &mut Command) -> Result<f64> {
     let start = Instant::now();
     let mut first = first.stdout(Stdio::piped()).spawn()?;
-    let pipe = first.stdout.take().ok_or("a pipe was asked for")?;
+    let pipe = first.stdout.take().ok_or("a pipe was requested")?;
     let second = second.stdin(pipe).stdout(Stdio::null()).spawn()?;
     rate(start, [first, second])
 }

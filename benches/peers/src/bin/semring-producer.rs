@@ -1,4 +1,4 @@
-//! `semring-producer` as it is: what the bench `figures` measures beside `cat`.
+//! `semring-producer` unchanged: the bench `figures` compares it with `cat`.
 #![forbid(unsafe_code)]
 
 fn main() -> std::process::ExitCode {

@@ -1,4 +1,4 @@
-//! `semring`, whose `bench` knows the rivals, too.
+//! `semring`, with a `bench` that includes the queues of other crates.
 #![forbid(unsafe_code)]
 
 fn main() -> std::process::ExitCode {

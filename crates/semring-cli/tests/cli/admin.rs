@@ -505,7 +505,7 @@ fn rm_at_the_limit_of_descriptors_removes_all_or_nothing(ring: &Ring) {
             let create = ring.semring("create", &["--guard", "pipe", "--producers", "2"]);
             create.run().quietly(DONE);
             let script = format!("ulimit -n {limit}; exec \"$S\" {verb} \"$RING\"");
-            // Below some limit the loader does not get as far as the program.
+            // Below some limit the loader does not reach the program.
             let _ = ring.shell(&script).run();
             if ring.look().is_some() {
                 refused += 1;

@@ -1,4 +1,4 @@
-//! `semring bench`: every way does every workload that it can, and nothing stays behind.
+//! `semring bench`: every way runs every workload that it can, and no object is left.
 
 use nix::sys::signal::Signal;
 use semring_testkit::names;
@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::support::alone::{alone, test_name};
 use crate::support::{Call, DONE, SEMRING, USAGE, wait_until};
 
-/// What a run could leave: in this test's own namespaces and folder there is nothing else.
+/// The objects that a run could leave: in this test's own namespaces and folder there are no
+/// others.
 fn objects() -> Vec<String> {
     let mut found = Vec::new();
     for kind in ["shm", "sem", "msg"] {
@@ -80,7 +81,7 @@ fn a_signal_ends_a_run_and_nothing_stays() {
 }
 
 /// Also in the middle of a round, when both processes sleep most of the time: the signal interrupts no call of
-/// the one that measures, which would end with an error of its own.
+/// the measuring process, which would end with an error of its own.
 #[test]
 fn a_signal_at_any_moment_is_the_end() {
     alone(test_name!(a_signal_at_any_moment_is_the_end), || {

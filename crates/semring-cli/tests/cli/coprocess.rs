@@ -1,4 +1,4 @@
-//! Any filter as a coprocess: `semring-consumer` in front of it, `semring-producer` behind it.
+//! Any filter as a coprocess: `semring-consumer` before it, `semring-producer` after it.
 
 use std::process::Command;
 use std::time::Duration;
@@ -79,7 +79,7 @@ fn a_filter_that_takes_its_first_line_only_is_a_broken_pipe_for_its_parent() {
     let _watchdog = Watchdog::new(PATIENCE, "head");
     let mut child = start("", "head -n 1", "");
     let mut input = child.stdin.take().unwrap();
-    // Until the ring is full and nobody empties it any more.
+    // Until the ring is full and is not emptied any more.
     let refused = loop {
         if let Err(error) = input.send(&[b'x'; 1000]) {
             break error;

@@ -7,7 +7,7 @@ use crate::support::{
     whole_lines,
 };
 
-/// A program behind the limit, in blocks of 512 or 1024 bytes: the shells differ.
+/// A program under the limit, in blocks of 512 or 1024 bytes: the shells differ.
 fn limited<'r>(blocks: u32, program: &str, ring: Option<&'r Ring>, args: &[&str]) -> Call<'r> {
     let script = format!("ulimit -f {blocks} && exec \"$0\" \"$@\"");
     Call::new("sh", ring)
@@ -17,7 +17,7 @@ fn limited<'r>(blocks: u32, program: &str, ring: Option<&'r Ring>, args: &[&str]
 
 over_both_backends!(a_consumer_whose_output_is_too_large_ends_with_a_sentence);
 
-/// As on a full disk: what did not get into the file is in the ring.
+/// As on a full disk: messages that did not get into the file are in the ring.
 fn a_consumer_whose_output_is_too_large_ends_with_a_sentence(ring: &Ring) {
     const LAST: u64 = 40_000;
     let producer = ring.producer(&["-q", "--capacity", "1M"]);

@@ -1,4 +1,5 @@
-//! Which guard a ring gets, who is told, and pipes with all the manners of semaphores where these can't work.
+//! The choice of a ring's guard, the messages about it, and pipes with the same semantics where semaphores
+//! can't work.
 
 use std::collections::BTreeSet;
 
@@ -26,7 +27,7 @@ fn the_guard_that_was_asked_for_is_made_shown_and_held_to(ring: &Ring) {
         assert_eq!(ring.info()["guard"], guard);
         let text = ring.semring("info", &[]).run().quietly(DONE).text();
         assert!(text.contains(&format!("guard     {guard}\n")), "{text}");
-        // Whatever it has will do, unless something else was asked for.
+        // Either guard will do, unless one was requested.
         ring.producer(&["-q"]).run().quietly(DONE);
         let refused = ring.producer(&["--guard", other]).run();
         refused.refused(USAGE, &[guard, other]);
@@ -49,7 +50,7 @@ fn a_stream_with_pipes_is_the_stream(ring: &Ring) {
     ring.assert_gone();
 }
 
-/// As in gVisor, which does not know all of madvise(2).
+/// As in gVisor, which does not support all of madvise(2).
 fn a_stream_needs_no_advice_about_memory(ring: &Ring) {
     let refused = |command: &mut std::process::Command| {
         sandbox::refuse(command, &[libc::SYS_madvise], libc::EINVAL);
@@ -91,7 +92,7 @@ fn all_goes_on_with_pipes(why: &str, sandboxed: bool) {
     };
     let before = objects();
     for scheme in ["posix:", "sysv:"] {
-        // Who makes the ring says why, if asked; everybody sees what it has.
+        // The maker of the ring prints the reason with -v; all users see the guard.
         let made = format!("{scheme}made");
         said_why(
             call(SEMRING)
@@ -138,7 +139,7 @@ fn all_goes_on_with_pipes(why: &str, sandboxed: bool) {
         consumer.kill().ended(KILLED);
         producer.finish().quietly(BROKEN_PIPE);
 
-        // What the dead left goes, and nothing stays behind.
+        // The objects of the dead processes are removed, and nothing is left.
         let pruned = call(SEMRING).args(&["prune", "--discard-unread"]).run();
         let pruned = pruned.quietly(DONE).text();
         assert!(
@@ -202,7 +203,7 @@ fn pipes_without_a_ring_are_told_of_and_cleared_away() {
                 assert_eq!(told, &format!("would remove{}", &done["removed".len()..]));
             }
             assert_eq!(objects(), before);
-            // The ring alone: not by whom it is, but that nobody can use it is known.
+            // The ring alone: its users are unknown, but it is certain that it can't be used.
             send("three");
             let pipes = objects().into_iter().find_map(|object| match object {
                 Object::Posix { name } if name.starts_with(".semring-") => Some(name),
@@ -247,7 +248,7 @@ fn numbers_come_out_as_they_went_in_while_consumers_are_killed_over_pipes() {
     endless.stop();
     producer.finish().quietly(DONE);
     all.extend(consumer.finish().quietly(DONE).stdout);
-    // At most what a last write held comes twice: put in order, nothing is missing.
+    // At most the messages of a last write come twice: once sorted, nothing is missing.
     let unique: BTreeSet<u64> = numbers(&all).into_iter().collect();
     assert!(unique.into_iter().eq(1..=endless.last()));
     ring.semring("rm", &[]).run().quietly(DONE);

@@ -12,13 +12,13 @@ over_both_backends! {
     a_producer_that_waits_for_room_uses_no_cpu,
 }
 
-/// What a process has used so far.
+/// The resources used by a process so far.
 #[derive(Debug)]
 struct Use {
     /// Time on a CPU, as the scheduler counts it. (The ticks in `stat` are samples: a process that its own
     /// timer wakes right at a tick is charged with all of it.)
     time: Duration,
-    /// How often one of its threads has gone to sleep.
+    /// The number of times that one of its threads has gone to sleep.
     sleeps: u64,
     seen: Instant,
 }
@@ -46,9 +46,10 @@ impl Use {
         sum
     }
 
-    /// Since then it has looked around twice a second at most: a producer that waits for stdin asks
-    /// each 500 ms whether its consumer still lives, a consumer whether its reader does, as neither is
-    /// told. (That is no assertion on time: a busy machine makes fewer of it, not more.)
+    /// Since then it has checked its surroundings at most twice a second: a producer that waits for
+    /// stdin checks each 500 ms whether its consumer is alive, a consumer whether its reader is, as
+    /// neither gets an event. (This is no assertion on time: a busy machine makes fewer checks, not
+    /// more.)
     #[track_caller]
     fn assert_idle_since(&self, before: &Use) {
         let seconds = self.seen.duration_since(before.seen).as_secs_f64();
@@ -59,7 +60,7 @@ impl Use {
             (sleeps as f64) <= 2.0 * looks,
             "{sleeps} sleeps in {seconds} s"
         );
-        // A look takes microseconds; who spins takes what the machine gives.
+        // A check takes microseconds; a spinning process takes all the time of a CPU.
         let time = self.time - before.time;
         assert!(time < WINDOW / 20, "{time:?} on a CPU in {seconds} s");
     }

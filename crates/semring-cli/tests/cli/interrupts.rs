@@ -1,4 +1,5 @@
-//! Every wait of producer and consumer ends by a signal and by `--timeout`, whatever stdin and stdout are.
+//! Every wait of producer and consumer is ended by a signal and by `--timeout`, for every kind of stdin
+//! and stdout.
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -18,7 +19,7 @@ over_both_backends! {
     input_that_another_process_took_is_waited_for,
 }
 
-/// Any that is not ignored here, and so in what is started from here.
+/// A signal that is not ignored here, and so not in the programs started from here.
 fn signals() -> Vec<Signal> {
     let status = std::fs::read_to_string("/proc/self/status").expect("/proc");
     let mask = status
@@ -138,7 +139,7 @@ fn a_reset_connection_is_a_broken_pipe(ring: &Ring) {
     let consumer = ring.consumer(&["-q"]).stdout(OwnedFd::from(stdout)).start();
     ring.wait_for_consumer(&consumer);
     let producer = ring.producer(&["-q"]).feed_endless_seq().start();
-    // Closed with bytes that nobody has read: the kernel resets the connection.
+    // Closed with unread bytes: the kernel resets the connection.
     reader.peek(&mut [0; 4096]).expect("it has begun");
     drop(reader);
     consumer.finish().quietly(BROKEN_PIPE);

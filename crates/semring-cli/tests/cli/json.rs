@@ -1,4 +1,4 @@
-//! `--json` of producer and consumer: stderr holds one object, whatever there is to report.
+//! `--json` of producer and consumer: stderr holds one object in all cases.
 
 use semring_testkit::peer::Exit;
 use serde_json::Value;
@@ -30,7 +30,7 @@ fn json_holds_notes(ring: &Ring) {
     let consumer = ring.consumer(&["--json", "-v"]).run().wrote(seq(3));
     let object_of_consumer = object(consumer, DONE);
     assert_eq!(number(&object_of_consumer, "messages"), 3);
-    // What was found, and with -v that the ring was opened and removed.
+    // The findings, and with -v that the ring was opened and removed.
     assert!(number(&object_of_consumer, "notes") >= 3);
     // With -q there are no notes.
     ring.producer(&["-q"]).input(seq(3)).run().quietly(DONE);

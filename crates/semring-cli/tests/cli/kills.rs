@@ -1,7 +1,6 @@
-//! Every command killed in front of every system call of its main thread, from the first one of the
-//! loader on; with `SEMRING_FULL=1` behind each of them as well. After each kill the same command is run
-//! again and does its work, nothing that was committed is missing, the ring can be removed, and nothing is
-//! left of it.
+//! Every command killed before every system call of its main thread, from the first one of the loader on;
+//! with `SEMRING_FULL=1` after each of them as well. After each kill the same command is run again and
+//! works, no committed message is missing, the ring can be removed, and nothing of it is left.
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -30,8 +29,8 @@ fn produce(address: &str) {
         .quietly(DONE);
 }
 
-/// Everything that a consumer gets, to the end of the stream; it removes the ring, unless that was asked
-/// for. A time-out means that it waits for an end that never comes.
+/// All messages that a consumer gets, to the end of the stream; it removes an auto-removed ring. A
+/// time-out means that it waits for an end that never comes.
 fn consume(address: &str) -> Vec<u64> {
     let output = Call::new(CONSUMER, None)
         .args(&["-q", "--no-create", "--timeout", "20s", address])
@@ -49,7 +48,7 @@ fn objects() -> BTreeSet<Object> {
     Object::list().expect("/dev/shm and /proc/sysvipc can be read")
 }
 
-/// The ring goes, if it is there. What has no name yet, or no more, `prune` finds.
+/// Removes the ring, if it is there. `prune` finds objects without a name.
 fn nothing_stays(address: &str) {
     let removed = semring(&["rm", address]).run().exit;
     assert!([DONE, NO_RING].contains(&removed), "rm: {removed}");
@@ -60,9 +59,9 @@ fn nothing_stays(address: &str) {
     }
 }
 
-/// What became of a command that was to be killed at its n-th stop.
+/// The result of a command that was to be killed at its n-th stop.
 struct Killed {
-    /// What it had written to stdout.
+    /// Its output on stdout.
     output: Vec<u8>,
     /// Where it stood; `None` if it had ended before.
     at: Option<String>,
@@ -89,7 +88,7 @@ fn kill_at(program: &str, args: &[&str], input: &[u8], n: usize) -> Killed {
             }
             Ok(CallStop::Behind { number, .. }) => {
                 stops += usize::from(every_stop);
-                Some(format!("behind system call {number}"))
+                Some(format!("after system call {number}"))
             }
             Ok(other) => panic!("a command has no markers: {other:?}"),
             Err(_) => None,
@@ -139,7 +138,7 @@ fn at_every_call(
     assert!(points > 30, "a program makes system calls");
 }
 
-/// Whole lines of an output: the first ones of what was sent.
+/// Complete lines of an output: the first ones that were sent.
 fn beginning(output: &[u8]) -> u64 {
     let (end, lines) = whole_lines(output);
     let got = numbers(&output[..end]);
@@ -198,7 +197,7 @@ fn a_killed_rm(address: &str) {
         nothing_stays(address);
     });
     at_every_call("rm, then use", SEMRING, &args, b"", create, |_| {
-        // Whole or gone: whoever uses the name now gets through.
+        // Complete or gone: a process that uses the name now succeeds.
         produce(address);
         assert_eq!(consume(address), (1..=LINES).collect::<Vec<_>>());
         nothing_stays(address);
@@ -214,7 +213,7 @@ fn a_killed_producer(address: &str) {
         &seq(LINES),
         || (),
         |_| {
-            // What it committed is there, and what the second one sends comes behind it.
+            // Its committed messages are there, and those of the second one come after them.
             produce(address);
             let got = consume(address);
             let first = got.len() as u64 - LINES;
@@ -247,7 +246,7 @@ fn a_killed_consumer(address: &str) {
     );
 }
 
-/// A file is in a folder that nobody else looks into, and its set says nothing of that.
+/// A file is in a folder that no other program searches, and its set does not record the folder.
 fn over_a_file(body: fn(&str)) {
     let folder = std::env::temp_dir().join("rings");
     std::fs::create_dir(&folder).expect("a folder of this test");

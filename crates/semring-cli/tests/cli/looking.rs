@@ -1,4 +1,4 @@
-//! `info` and `ls` on rings with a history, and on bytes that nobody should have written.
+//! `info` and `ls` on rings with a history, and on hostile bytes.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -47,7 +47,7 @@ fn info_counts_who_finished_and_who_died(ring: &Ring) {
     ring.semring("rm", &[]).run().quietly(DONE);
 }
 
-/// A producer waits as soon as its own lane is full: a sum over all lanes says nothing.
+/// A producer waits as soon as its own lane is full: a sum over all lanes does not show that.
 fn one_full_lane_of_eight_is_seen(ring: &Ring) {
     ring.semring("create", &["--capacity", "4K"])
         .run()
@@ -88,7 +88,7 @@ fn one_full_lane_of_eight_is_seen(ring: &Ring) {
             .lines()
             .any(|row| row.trim_start() == line)
     );
-    // It is told that its stream goes nowhere.
+    // It gets an error, because its stream has no reader.
     let consumer = ring.consumer(&["-q", "--count", "3"]).run();
     consumer.quietly(DONE).wrote(seq(3));
     producer.finish_with_stdin_open().quietly(BROKEN_PIPE);
@@ -127,7 +127,7 @@ fn late_messages_in_a_closed_ring_are_mentioned(ring: &Ring) {
     consumer.wait_for_stdout("1\n");
     consumer.finish().quietly(DONE);
     wait_until("the consumer has left", || ring.number("consumer_pid") == 0);
-    // Nobody has refused what comes now: it waits for another consumer, and is said to.
+    // Later messages were not refused: they wait for another consumer, which is reported.
     let late = ring.producer(&[]).input(seq(3)).run();
     late.said(DONE, &["3 messages wait"]);
     early.kill();
@@ -203,7 +203,7 @@ fn users_in_other_pid_namespaces_are_seen_as_from_here() {
         test_name!(users_in_other_pid_namespaces_are_seen_as_from_here),
         || {
             let ring = Ring::posix("pids");
-            // Who has a seat among pipes is known by its own word only.
+            // With pipes, the holder of a role is known only by its own record.
             let script = "exec unshare --pid --fork \"$P\" -q --guard semaphore \"$RING\"";
             let mut outside = ring.shell(script).stdin_open().start();
             ring.wait_for_producers(1);
@@ -255,13 +255,13 @@ fn rings_in_files_and_behind_descriptors_are_shown_like_others() {
             assert_eq!(info["backend"], "file");
             assert_eq!(info["address"], address);
             assert_eq!(number(&info, "unread_messages"), 3);
-            // Asked for, and not where one looks: nobody clears it away.
+            // Made by `create`, and not where prune searches: it stays.
             let prune = semring(&["prune", "--discard-unread"]);
             prune.quietly(DONE).wrote("");
             semring(&["rm", &address]).quietly(DONE);
             assert!(!path.exists());
 
-            // Memory without a name: through the descriptor of the one who has it.
+            // Memory without a name: through the descriptor of a process that has it open.
             let mut producer = Call::new(PRODUCER, None).args(&["-q", "memfd:x"]);
             producer = producer.stdin_open();
             let mut producer = producer.start();

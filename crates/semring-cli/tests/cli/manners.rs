@@ -1,4 +1,5 @@
-//! The manners of a pipe: who is left when the other side goes, by exit or by SIGKILL, learns of it.
+//! Pipe semantics: when one side ends, by exit or by SIGKILL, the other side gets an end of stream
+//! or a broken pipe.
 
 use nix::sys::signal::Signal;
 
@@ -47,7 +48,7 @@ fn the_consumer_gets_all_that_a_killed_producer_committed(ring: &Ring) {
     let sent = ring.number("sent_messages");
     assert!(sent > 1000, "{sent} lines fill the ring");
     producer.kill().quietly(KILLED);
-    // What is found unread is mentioned.
+    // Messages found unread are reported.
     let consumed = ring.consumer(&[]).run().said(DONE, &[&sent.to_string()]);
     assert_same(&consumed.stdout, &seq(sent));
     ring.assert_gone();
@@ -91,7 +92,8 @@ fn the_consumer_goes_on_while_one_of_two_producers_is_killed(ring: &Ring) {
     ring.assert_gone();
 }
 
-/// Also where the consumer drains and removes the ring just while the producer looks what is left.
+/// Also where the consumer drains and removes the ring just while the producer checks for unread
+/// messages.
 fn a_producer_whose_consumer_takes_everything_says_nothing(ring: &Ring) {
     for round in 0..60 {
         let lines = 1000 + 300 * round;
@@ -111,8 +113,8 @@ enum Leaving {
     ClosedStdout,
 }
 
-/// The end of a producer whose consumer has gone: without a word, unless it must tell that it leaves a
-/// ring behind, which happens only when the consumer did not go on purpose.
+/// The end of a producer whose consumer has gone: without a message, unless it must report that it
+/// leaves a ring, which happens only when the consumer did not close the ring.
 #[track_caller]
 fn broken_pipe(ring: &Ring, producer: Output, leaving: Leaving) {
     let producer = producer.ended(BROKEN_PIPE);
@@ -126,7 +128,7 @@ fn broken_pipe(ring: &Ring, producer: Output, leaving: Leaving) {
             stderr.is_empty() || stderr.contains(ring.name()),
             "{stderr}"
         );
-        // It was kept for what is unread.
+        // It was kept because of its unread messages.
         assert!(ring.number("used_bytes") > 0);
         ring.semring("rm", &[]).run().ended(DONE);
     } else {
@@ -137,7 +139,7 @@ fn broken_pipe(ring: &Ring, producer: Output, leaving: Leaving) {
 
 /// A producer that sleeps because the ring is full, and its consumer, which does not read it.
 fn blocked(ring: &Ring, to_consumer: &[&str], producers: usize) -> (Vec<Tool>, Tool) {
-    // Nobody reads its stdout: it fills that pipe, then waits.
+    // Its stdout is not read: it fills that pipe, then waits.
     let consumer = ring.consumer(to_consumer).stdout_unread().start();
     ring.wait_for_consumer(&consumer);
     let endless = || ring.producer(&[]).feed_endless_seq().start();
@@ -191,7 +193,7 @@ fn two_producers_both_end_with_141(ring: &Ring) {
             told += usize::from(end.stderr.contains(ring.name()));
         }
         if leaving == Leaving::Killed {
-            // The last one out tells what it leaves behind (or both, if they go together).
+            // The last user reports what it leaves (or both, if they end together).
             assert!(told >= 1);
             ring.assert_kept();
             ring.semring("rm", &[]).run().ended(DONE);
@@ -231,7 +233,7 @@ fn a_sending_producer_ends_with_141_when_the_reader_behind_the_consumer_is_gone(
     broken_pipe(ring, producer.finish(), Leaving::ClosedStdout);
 }
 
-/// A producer that waits for its stdin can't sleep on the ring, too: it asks whenever it comes by.
+/// A producer that waits for its stdin can't sleep on the ring, too: it checks at intervals.
 fn a_slow_producer_ends_with_141_at_its_next_line(ring: &Ring) {
     for leaving in [Leaving::Count, Leaving::Killed, Leaving::ClosedStdout] {
         let count: &[&str] = if leaving == Leaving::Count {
@@ -258,14 +260,14 @@ fn a_slow_producer_ends_with_141_at_its_next_line(ring: &Ring) {
                 consumer.kill().quietly(KILLED);
             }
             Leaving::ClosedStdout => {
-                // A consumer that sleeps on the ring learns of its closed stdout, as it watches that;
-                // or, if not, with the next line.
+                // A consumer that sleeps on the ring notices its closed stdout, because it watches
+                // that; or, if not, with the next line.
                 drop(stdout);
                 producer.write("2\n");
                 consumer.finish().quietly(BROKEN_PIPE);
             }
         }
-        // It may have noticed by itself, and then this line meets a closed pipe.
+        // It may have noticed already, and then this line finds a closed pipe.
         if producer.is_alive() {
             producer.try_write("3\n");
         }

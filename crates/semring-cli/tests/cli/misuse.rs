@@ -1,5 +1,5 @@
-//! Wrong use, and surroundings that refuse: a sentence and the code of the contract, and nothing lost
-//! or left behind.
+//! Wrong use, and surroundings that refuse: an error message and the documented exit code, and
+//! nothing lost or left.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -299,7 +299,7 @@ fn patch_version(ring: &Ring, version: u32) {
 
 fn a_ring_of_another_format_version_is_refused_and_left_alone(ring: &Ring) {
     ring.producer(&["-q"]).input(seq(3)).run().quietly(DONE);
-    // So the guard knows what belongs to the ring.
+    // So that the guard has seen the ring's objects.
     let creator = ring.number("creator_pid");
     assert!(creator > 0);
     patch_version(ring, 2);
@@ -450,7 +450,7 @@ fn a_full_dev_shm_is_told_with_the_size_asked_and_the_size_free_and_a_way_out() 
         .run()
         .refused(FAILED, &["no room"]);
     ring.assert_gone();
-    // What fits works there, and System V memory is not bound by it.
+    // A smaller ring works there, and System V memory is not limited by it.
     let sysv = Ring::sysv("full");
     for (ring, options) in [
         (&ring, "--capacity 64K --producers 2"),
@@ -501,7 +501,7 @@ fn a_closed_stdout_of_the_consumer_is_an_error_and_nothing_is_lost(ring: &Ring) 
         .stdout(Stdio::null())
         .run()
         .quietly(DONE);
-    // A pipe without a reader: quietly, as behind `head`.
+    // A pipe without a reader: no message, as with `head`.
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
     ring.consumer(&["-q", "--keep"])

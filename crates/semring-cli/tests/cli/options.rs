@@ -1,4 +1,4 @@
-//! What the options promise, and what signals do.
+//! The effects of the options, and of signals.
 
 use std::fs::File;
 use std::io::Write;
@@ -76,13 +76,13 @@ fn a_consumer_to_whom_nothing_comes_ends_with_124(ring: &Ring) {
         .run()
         .refused(TIMED_OUT, &["timed out"]);
     ring.assert_gone();
-    // With a producer that has nothing to say.
+    // With a producer that sends nothing.
     let mut producer = ring.producer(&[]).stdin_open().start();
     producer.write("1\n");
     ring.wait_for_sent(1);
     let consumer = ring.consumer(&["--timeout", "50ms"]).run();
     consumer.said(TIMED_OUT, &["timed out"]).wrote("1\n");
-    // The consumer is gone: that is an end for the producer, too.
+    // The consumer is gone: that ends the producer, too.
     producer.finish_with_stdin_open().ended(BROKEN_PIPE);
     ring.assert_gone();
 }
@@ -101,7 +101,7 @@ fn a_consumer_whose_reader_takes_nothing_ends_with_124(ring: &Ring) {
     let mut got = Vec::new();
     std::io::Read::read_to_end(&mut stdout, &mut got).expect("a pipe");
     assert!(got.len() < seq(100_000).len());
-    // What it could not write is still there.
+    // The messages that it could not write are still there.
     let (end, lines) = whole_lines(&got);
     assert_same(&got[..end], &seq(lines.len() as u64));
     let rest = numbers(&ring.consumer(&["-q"]).run().quietly(DONE).stdout);
@@ -196,8 +196,8 @@ fn count_takes_exactly_so_many_and_the_rest_stays_in_a_ring_that_was_created(rin
     ring.assert_gone();
 }
 
-/// As `head` before the end of a pipe. What is in an auto_remove ring goes with its last user, if that
-/// one left on purpose; but nothing is lost without a word.
+/// As `head` before the end of a pipe. The messages in an auto-removed ring are removed by its last
+/// user, if that closed the ring; but no loss goes without a message.
 fn count_on_a_ring_that_nobody_else_uses_says_what_it_throws_away(ring: &Ring) {
     ring.producer(&["-q"]).input(seq(100)).run().quietly(DONE);
     let consumer = ring
@@ -243,7 +243,7 @@ fn follow_stays_for_new_producers_until_a_signal(ring: &Ring) {
         .finish()
         .quietly(Exit::Signal(libc::SIGTERM))
         .wrote("one\ntwo\nthree\n");
-    // Nothing is unread, nobody is there.
+    // Nothing is unread, no process is attached.
     ring.assert_gone();
 }
 
@@ -299,7 +299,7 @@ fn figures_are_a_line_on_stderr_or_one_object(ring: &Ring) {
 fn quiet_is_silent_and_verbose_says_more(ring: &Ring) {
     ring.producer(&["-q"]).input(seq(3)).run().quietly(DONE);
     ring.consumer(&["-q"]).run().quietly(DONE).wrote(seq(3));
-    // Errors are said in any case.
+    // Errors are printed in any case.
     ring.consumer(&["-q", "--no-create"])
         .run()
         .refused(NO_RING, &[ring.address()]);
@@ -388,7 +388,7 @@ fn a_signal_ends_an_idle_producer_and_the_consumer_gets_what_was_sent(ring: &Rin
         consumer.finish().quietly(DONE).wrote("1\n2\n");
         ring.assert_gone();
     }
-    // Before anything was sent, it leaves no ring behind.
+    // Before anything was sent, it leaves no ring.
     let mut producer = ring.producer(&[]).stdin_open().start();
     ring.wait_for_producers(1);
     producer.wait_until_in(POLLING);
@@ -406,7 +406,7 @@ fn a_signal_ends_a_blocked_producer_and_what_was_sent_stays(ring: &Ring) {
         producer.signal(signal);
         let producer = producer.finish().ended(Exit::Signal(signal as i32));
         let sent = ring.number("sent_messages");
-        // Both are told: what waits, and what could not be sent.
+        // Both are reported: messages that wait, and input that could not be sent.
         assert!(
             producer.stderr.contains(&format!("{sent} messages wait")),
             "{}",
@@ -424,7 +424,7 @@ fn a_signal_ends_a_blocked_producer_and_what_was_sent_stays(ring: &Ring) {
 
 fn a_signal_ends_an_idle_consumer_and_what_was_received_is_written(ring: &Ring) {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        // Before the first producer: nothing is left behind.
+        // Before the first producer: nothing is left.
         let mut consumer = ring.consumer(&[]).start();
         consumer.wait_until_asleep_on_the_ring();
         consumer.signal(signal);
@@ -444,7 +444,7 @@ fn a_signal_ends_an_idle_consumer_and_what_was_received_is_written(ring: &Ring) 
             .finish()
             .quietly(Exit::Signal(signal as i32))
             .wrote("1\n");
-        // What follows is for the next one.
+        // Later messages are for the next consumer.
         let next = ring.consumer(&[]).start();
         ring.wait_for_consumer(&next);
         producer.write("2\n");
@@ -507,7 +507,7 @@ fn a_signal_ends_a_consumer_in_the_middle_and_its_successor_goes_on(ring: &Ring)
     assert_same(&got[..end], &seq(read));
     let first = numbers(&rest)[0];
     assert!(first <= read + 1, "lost: {} to {}", read + 1, first - 1);
-    // What a lane of 256 KiB holds of lines of 16 bytes.
+    // The number of lines of 16 bytes in a lane of 256 KiB.
     assert!(
         read + 1 - first <= 16384,
         "{} lines came again",

@@ -1,4 +1,5 @@
-//! `semring prune`: what may go, what has to stay, and nothing left behind whoever is killed when.
+//! `semring prune`: objects that may be removed, objects that must stay, and nothing left at any
+//! kill.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -117,7 +118,7 @@ fn a_ring_of_another_ipc_namespace_stays() {
     alone(test_name!(a_ring_of_another_ipc_namespace_stays), || {
         send_guarded("semaphore", "posix:elsewhere", 0);
         let before = objects();
-        // The same /dev/shm, other semaphores: for all that can be seen there, they are gone.
+        // The same /dev/shm, other semaphores: as seen from there, they are gone.
         let other = Command::new("unshare")
             .args(["--ipc", SEMRING, "prune", "--discard-unread"])
             .output()
@@ -149,12 +150,12 @@ fn halves_of_rings_go_and_foreign_objects_stay() {
     alone(
         test_name!(halves_of_rings_go_and_foreign_objects_stay),
         || {
-            // Not ours, however similar: a set with a value of its own under one of our keys, zeros of a
-            // possible size and a set of a possible size under a key that we would not choose.
+            // Not semring's, however similar: a set with a value under a key of a ring, zeros of a
+            // possible size and a set of a possible size under a key that semring would not choose.
             let values = SemSet::create(Key::from_raw(0x5eed_0001), 10, 0o600).expect("a set");
             values.op(&[Op::new(6, 1)]).expect("its own business");
             SemSet::create(Key::from_raw(0x1234_0001), 10, 0o600).expect("a set");
-            // One that somebody has used and left at zero, under a key that a name could have given.
+            // A set that was used and left at zero, under a key that a name could have given.
             let used = SemSet::create(Key::from_raw(0x5e12_0001), 10, 0o600).expect("a set");
             used.op(&[Op::new(0, 1)]).expect("its own business");
             used.op(&[Op::new(0, -1)]).expect("its own business");
@@ -186,7 +187,7 @@ fn halves_of_rings_go_and_foreign_objects_stay() {
                 "{said}"
             );
 
-            // What a creator leaves that was killed right behind semget.
+            // The set that a creator leaves when it is killed right after semget.
             SemSet::create(Key::from_raw(0x5eed_0002), 24, 0o600).expect("a set");
             SemSet::create(Key::from_raw(0x5e12_0002), 24, 0o600).expect("a set");
             let said = prune(&[]);
@@ -201,8 +202,8 @@ fn halves_of_rings_go_and_foreign_objects_stay() {
             let key = Key::from_raw(0x5eed_0003);
             let set = SemSet::create(key, 10, 0o600).expect("a set");
             Shm::create(key, 0x5000, 0o600).expect("a segment");
-            // Zeros in a possible size are not ours as long as nothing says so. They are named, because there
-            // is a set under their key.
+            // Zeros in a possible size are not semring's without proof. They are reported, because there is a
+            // set under their key.
             let output = semring(&["prune"]).run();
             let words = ["left sysv:0x5eed0003 alone", "ipcrm -m"];
             assert_eq!(output.said(DONE, &words).text(), "");
@@ -222,7 +223,7 @@ fn halves_of_rings_go_and_foreign_objects_stay() {
     );
 }
 
-/// A remover that is stopped between its first step and its last keeps everybody out.
+/// A remover that is stopped between its first step and its last prevents attaching.
 #[test]
 fn a_remover_that_does_not_finish_keeps_a_program_no_longer_than_it_wants_to_wait() {
     use sysv_ipc::sem::{Op, SemSet};
@@ -273,7 +274,7 @@ fn creators_and_those_who_prune_do_not_disturb_each_other() {
                 for round in 0..1500 {
                     let address = ["posix:made", "sysv:made"][round % 2];
                     let builder = semring::spsc::Builder::new(address).capacity(4096);
-                    // Asked for: it stays, though nobody is attached.
+                    // Made by `create`: it stays, though no process is attached.
                     let ring = builder.create().expect("nothing is in the way");
                     let info = semring::inspect(address);
                     assert_eq!(
@@ -281,7 +282,7 @@ fn creators_and_those_who_prune_do_not_disturb_each_other() {
                         ring.info().expect("ours").uuid
                     );
                     ring.remove().expect("ours to remove");
-                    // Made because it was missing: it may go at any moment, and then comes anew.
+                    // Auto-removed: it may disappear at any moment, and is then made again.
                     let builder = semring::spsc::Builder::new(format!("{address}-too"))
                         .capacity(4096)
                         .auto_remove(true);
@@ -318,8 +319,8 @@ fn root_is_not_led_to_the_semaphores_of_another_user() {
     alone(
         test_name!(root_is_not_led_to_the_semaphores_of_another_user),
         || {
-            // Somebody's ring, made because it was missing; then the file is another user's, as if that
-            // one had written its superblock.
+            // A user's ring, auto-removed; then the file is another user's, as if that user had written
+            // its superblock.
             send("posix:theirs", 0);
             let before = objects();
             std::os::unix::fs::chown("/dev/shm/theirs", Some(65534), None).expect("our own file");
@@ -351,7 +352,7 @@ fn kills() -> u64 {
     wanted.map_or(150, |text| text.parse().expect("a number of kills"))
 }
 
-/// A small generator: the same seed gives the same run, as far as the machine does.
+/// A small generator: the same seed gives the same run, within the influence of the machine.
 struct Random(u64);
 
 impl Random {
@@ -367,7 +368,7 @@ impl Random {
     }
 }
 
-/// One of the commands, on one of few rings, so that it meets what others left.
+/// One of the commands, on one of few rings, so that it finds the objects of others.
 fn any_command(random: &mut Random) -> Command {
     let names = ["posix:a", "posix:b", "sysv:a", "sysv:b"];
     let ring = random.one_of(&names);
@@ -395,8 +396,8 @@ fn any_command(random: &mut Random) -> Command {
     command
 }
 
-/// What `prune` must not touch: rings that were asked for, and those with something unread if it was not
-/// told to discard that.
+/// Rings that `prune` must not touch: those made by `create`, and those with unread messages unless it
+/// must discard them.
 fn untouchable(discard_unread: bool) -> BTreeSet<String> {
     let stays = |ring: &Value| {
         let live = ring["state"] == "active";
@@ -422,19 +423,19 @@ fn nothing_is_left_whoever_is_killed_when() {
         println!("SEMRING_TEST_SEED={seed}");
         let mut random = Random(seed);
 
-        // Beside all that: rings that live, and one that was asked for, with a message in it.
+        // At the same time: rings in use, and one made by `create`, with a message in it.
         let live = [attached("posix:live"), attached("sysv:live")];
         semring(&["create", "kept"]).run().quietly(DONE);
         send("kept", 1);
 
         let mut kept_unread = 0;
-        // In threes, the last of which clears away: a ring that was asked for stays otherwise.
+        // In threes, the last of which prunes: otherwise a ring made by `create` stays.
         for round in 0..3 * kills().div_ceil(18) {
             let mut running = Vec::new();
             for _ in 0..6 {
                 let child = any_command(&mut random).spawn().expect("it starts");
                 running.push(child);
-                // The moment is what is random here.
+                // Only the moment is random here.
                 std::thread::sleep(Duration::from_micros(random.below(4000)));
                 if random.below(2) == 0 {
                     let victim = random.below(running.len() as u64) as usize;
@@ -455,7 +456,7 @@ fn nothing_is_left_whoever_is_killed_when() {
                 });
                 assert_eq!(untouchable(discard_unread), before, "round {round}");
             }
-            // What is left are the rings that stay, each with its semaphores, and nothing else.
+            // Only the rings that stay are left, each with its semaphores.
             let stay = rings();
             let objects = objects();
             assert_eq!(objects.len(), 2 * stay.len(), "{objects:?}\n{stay:?}");

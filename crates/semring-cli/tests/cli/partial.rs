@@ -60,14 +60,15 @@ fn a_full_file_ends_with_a_whole_message(ring: &Ring) {
     }
 }
 
-/// What a pipe got whose reader took nothing until the consumer had ended, and the rest from the next one.
+/// The bytes in a pipe whose reader took nothing until the consumer had ended, and the rest from the next
+/// consumer.
 fn assert_nothing_lost(ring: &Ring, mut reader: std::io::PipeReader, first: &Output) {
     let mut got = Vec::new();
     reader.read_to_end(&mut got).expect("a pipe");
     let (end, lines) = whole_lines(&got);
     assert!(!lines.is_empty());
     let part = got.len() - end;
-    // The line that was written in part comes again, and that is said.
+    // The line that was written in part comes again, and that is reported.
     let told = first.stderr.contains("unfinished message");
     assert_eq!(told, part > 0, "{part} bytes: {}", first.stderr);
     let mut all = got[..end].to_vec();
@@ -132,7 +133,7 @@ fn a_time_out_in_a_partial_write_loses_nothing(ring: &Ring) {
     ring.semring("rm", &[]).run().quietly(DONE);
 }
 
-/// Bytes that somebody else wrote after ours are not cut off.
+/// Bytes that another process wrote later are not cut off.
 #[test]
 fn a_file_that_others_write_keeps_their_bytes() {
     let ring = Ring::posix("shared-log");

@@ -5,7 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use crate::support::{CONSUMER, Call, DONE, NO_RING, PRODUCER, SEMRING, Scratch, USAGE, seq};
 
-/// A scratch folder's path with a name in Latin-1 behind it.
+/// A scratch folder's path followed by a name in Latin-1.
 fn latin1(scratch: &Scratch, before: &str, after: &str) -> OsString {
     let mut bytes = before.as_bytes().to_vec();
     bytes.extend(scratch.path("gr").as_os_str().as_bytes());

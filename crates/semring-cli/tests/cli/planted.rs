@@ -1,4 +1,5 @@
-//! What other programs and other users put where rings are: it stays, it blocks nobody, and it is named.
+//! Objects of other programs and other users in the places of rings: they stay, block no process, and
+//! are reported.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -18,7 +19,7 @@ use sysv_ipc::shm::{CreateOptions, HugePages, Shm};
 use crate::support::alone::{alone, test_name};
 use crate::support::{CONSUMER, Call, DONE, NOT_A_RING, PRODUCER, SEMRING};
 
-/// Two users that nobody else here is.
+/// Two users that no other process here has.
 const ONE: u32 = 54321;
 const OTHER: u32 = 54322;
 
@@ -27,7 +28,7 @@ const KEY: u32 = 0x1122_3344;
 const SMALL: usize = 0x5000;
 const LARGE: usize = 2 << 20;
 
-/// What a set of ours under a key has in semaphores 6 and 7.
+/// The values of semaphores 6 and 7 of a set under a key.
 const MARK: [Op; 2] = [Op::new(6, 32767), Op::new(7, 0x5eed)];
 
 fn semring(args: &[&str]) -> Call<'static> {
@@ -135,7 +136,7 @@ fn huge_pages_that_are_not_there_are_not_touched() {
     );
 }
 
-/// Tells a process that is started for it what to plant.
+/// The object to be planted by a process that is started for it.
 const PLANT: &str = "SEMRING_TEST_PLANTS_AS";
 
 /// Another user's process, which has planted things and holds its locks until this is dropped.
@@ -188,7 +189,7 @@ fn plants_as_another_user() {
     nix::unistd::setresuid(id, id, id).expect("root");
     let locks = match uid {
         ONE => {
-            // A program that knows nothing of rings: a segment with zeros where a ring begins.
+            // A program without rings: a segment with zeros where a ring begins.
             for key in [KEY, KEY + 1, KEY + 2] {
                 Shm::create(Key::from_raw(key), LARGE, 0o600).expect("a segment");
             }
@@ -307,7 +308,7 @@ fn root_is_not_led_to_what_others_have() {
             }
         }
         assert_eq!(fs::read(in_shm("precious")).expect("it stays"), [7; SMALL]);
-        // What can't be locked because something else has the name of its lock.
+        // An object that can't be locked because another object has the name of its lock.
         let address = format!("sysv:0x{:08x}", KEY + 3);
         let create = semring(&["create", "--guard", "pipe", &address]).run();
         assert_ne!(create.exit, DONE);

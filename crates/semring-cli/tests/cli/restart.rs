@@ -26,7 +26,7 @@ over_both_backends! {
 struct Random(u64);
 
 impl Random {
-    /// Seeded from `SEMRING_TEST_SEED`, or anew; says with what.
+    /// Seeded from `SEMRING_TEST_SEED`, or at random; prints the seed.
     fn new(test: &str) -> Random {
         let given = std::env::var("SEMRING_TEST_SEED").ok();
         let seed = given.and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
@@ -46,7 +46,7 @@ impl Random {
         (word ^ word >> 31) % end
     }
 
-    /// Lets a random moment pass: what happens next is to find the others anywhere.
+    /// Waits for a random time, so that the next action finds the others in any state.
     fn moment(&mut self, longest: Duration) {
         let span = Duration::from_nanos(self.below(longest.as_nanos() as u64));
         let begin = Instant::now();
@@ -56,7 +56,7 @@ impl Random {
     }
 }
 
-/// Takes what a process writes as the packets that its calls of write(2) made.
+/// Reads the output of a process as the packets of its calls of write(2).
 struct Packets {
     packets: Arc<Mutex<Vec<Vec<u8>>>>,
     thread: JoinHandle<()>,
@@ -95,7 +95,7 @@ impl Packets {
     }
 }
 
-/// What a sequence of consumers has written so far, line by line.
+/// The output of a sequence of consumers so far, line by line.
 #[derive(Default)]
 struct Ledger {
     /// The next number that has not come.
@@ -129,13 +129,13 @@ fn a_killed_consumer_loses_nothing_and_repeats_at_most_its_last_write(ring: &Rin
     storm(ring, 60, 40, &[]);
 }
 
-/// Its writes are far smaller than what a consumer may keep for itself before it must release, and the
-/// ring never runs empty, which makes it release, too: each write has to.
+/// Its writes are far smaller than the amount that a consumer may keep before it must release, and the
+/// ring is never empty, which would make it release, too: each write has to.
 fn a_killed_consumer_with_a_rate_limit_repeats_at_most_its_last_small_write(ring: &Ring) {
     storm(ring, 8, 5, &["-L", "20K"]);
 }
 
-/// Kills so many consumers, each after at most so many writes.
+/// Kills this many consumers, each after at most this many writes.
 fn storm(ring: &Ring, rounds: usize, writes: u64, to_consumer: &[&str]) {
     let mut random = Random::new(ring.name());
     let endless = Endless::new();
@@ -199,7 +199,7 @@ fn storm(ring: &Ring, rounds: usize, writes: u64, to_consumer: &[&str]) {
     ring.assert_gone();
 }
 
-/// Reaps a killed consumer and enters what it wrote; gives the line with which its last write began.
+/// Reaps a killed consumer and records its output; returns the line with which its last write began.
 #[track_caller]
 fn settle(tool: crate::support::Tool, packets: Packets, ledger: &mut Ledger, from: u64) -> u64 {
     tool.finish().quietly(KILLED);
@@ -286,7 +286,7 @@ fn the_ring_stays_between_consumers_and_the_producer_ends_with_0(ring: &Ring) {
     producer.write("1\n");
     let one = ring.consumer(&["--count", "1"]).run().quietly(DONE);
     assert_eq!(one.text(), "1\n");
-    // Nobody is there to read it just now.
+    // There is no consumer at the moment.
     ring.assert_kept();
     producer.write("2\n3\n");
     ring.wait_for_sent(3);

@@ -1,4 +1,4 @@
-//! What somebody tries who has just met the commands.
+//! First attempts of a new user of the commands.
 
 use nix::sys::signal::Signal;
 use semring_testkit::peer::Exit;
@@ -61,7 +61,7 @@ fn a_consumer_that_comes_first_waits_for_the_first_producer(ring: &Ring) {
     let mut consumer = ring.consumer(&[]).start();
     consumer.wait_until_asleep_on_the_ring();
     assert!(consumer.is_alive());
-    // With a consumer there, nothing waits, and nothing is said.
+    // With a consumer, no message waits, and nothing is printed.
     ring.producer(&[]).input(seq(3)).run().quietly(DONE);
     consumer.finish().quietly(DONE).wrote(seq(3));
     ring.assert_gone();
@@ -97,7 +97,7 @@ fn a_producer_that_finds_a_ring_with_unread_messages_mentions_them_and_sends_beh
     let sent = ring.number("sent_messages");
     producer.kill().quietly(KILLED);
 
-    // Alone in the ring, it sees what was left over.
+    // Alone in the ring, it sees the messages that are left.
     let mut producer = ring.producer(&[]).stdin_open().start();
     ring.wait_for_producers(1);
     let consumer = ring.consumer(&[]).start();
@@ -168,7 +168,7 @@ fn a_line_longer_than_the_lane_allows_is_refused_and_what_came_before_arrives(ri
         consumer.finish().quietly(DONE).wrote("1\n2\n");
         ring.assert_gone();
     }
-    // The same without a consumer: what came before waits.
+    // The same without a consumer: earlier messages wait.
     ring.producer(&["-q"])
         .input(with_a_long_line(65_537))
         .run()
@@ -251,7 +251,7 @@ fn a_last_line_without_newline_comes_out_without_one(ring: &Ring) {
             .wrote(input);
         ring.assert_gone();
     }
-    // Converted, what is missing stays missing.
+    // A newline that is missing stays missing after the conversion.
     ring.producer(&["-q"]).input("one\ntwo").run().quietly(DONE);
     ring.consumer(&["-q", "-0"])
         .run()
@@ -318,7 +318,7 @@ fn three_commands_in_one_pipeline_are_one_stream(ring: &Ring) {
         "$C" -q "$RING"
         wait $! || exit
     "#;
-    // The producer says what waits if it is so fast that the consumer is not there yet.
+    // The producer reports waiting messages if it is so fast that the consumer is not there yet.
     ring.shell(script).run().ended(DONE).wrote(seq(3000));
     ring.assert_gone();
 }
@@ -342,7 +342,7 @@ fn a_ring_with_other_settings_is_refused_only_if_they_were_asked_for(ring: &Ring
             .run()
             .refused(USAGE, &[ring.address(), is]);
     }
-    // Nothing was lost by that; whoever asks for the same, or for nothing, may use it.
+    // Nothing was lost by that; a process with the same options, or with none, may use it.
     ring.producer(&[&["-q"], yesterday].concat())
         .input("11\n")
         .run()

@@ -1,4 +1,4 @@
-//! What stdin, stdout and stderr may be: closed, the null device in every way of opening, non-blocking.
+//! Kinds of stdin, stdout and stderr: closed, the null device opened in every way, non-blocking.
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -16,12 +16,12 @@ const SHELL: [&str; 4] = [
     "bash",
 ];
 
-/// What stops it.
+/// The signal that stops it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stop {
     Key,
     Tstp,
-    /// `SIGSTOP`, which nobody can catch.
+    /// `SIGSTOP`, which can't be caught.
     Kill,
 }
 
@@ -55,14 +55,15 @@ fn a_stopped_top_gives_the_terminal_back_and_draws_again() {
         live.wait_for("status 0");
         let (code, settings) = live.end();
         assert_eq!(code, Some(0), "{stop:?}");
-        // After SIGSTOP the shell puts back what it found, which is the terminal of a stopped top.
+        // After SIGSTOP the shell restores the settings that it found, which are those of a stopped
+        // top.
         if stop != Stop::Kill {
             assert_restored(&settings);
         }
     }
 }
 
-/// The kernel stops no process group that nobody could continue.
+/// The kernel stops no process group that no shell could continue.
 #[test]
 fn ctrl_z_without_job_control_changes_nothing() {
     let mut live = OnTerminal::start(80, false);

@@ -145,7 +145,7 @@ fn rings_come_and_go_and_the_window_changes_under_it() {
     let ring = Ring::sysv("top-passing");
     ring.semring("create", &[]).run().quietly(DONE);
     live.wait_for(ring.name());
-    // Nothing but black and white was asked for.
+    // No colours were requested.
     assert!(!live.drawn().contains("\x1b[38;5;2m") && !live.drawn().contains("\x1b[32m"));
     ring.semring("rm", &["--force"]).run().quietly(DONE);
     for (columns, rows, shown) in [
@@ -160,7 +160,7 @@ fn rings_come_and_go_and_the_window_changes_under_it() {
             .stdin(Stdio::from(slave))
             .status();
         assert!(stty.expect("stty runs").success());
-        // A new size draws everything anew, otherwise the heading never changes.
+        // A new size draws everything again, otherwise the heading never changes.
         live.wait_for(shown);
     }
     // A key that comes in the same moment as a new size is read with the next one only (crossterm waits
@@ -191,7 +191,7 @@ fn a_signal_gives_the_terminal_back() {
     live.wait_for("semring top");
     kill(live.pid(), Signal::SIGTERM).expect("it runs");
     let (code, settings) = live.end();
-    // setsid tells it as a shell does, or was replaced by it.
+    // setsid reports it as a shell does, or was replaced by it.
     assert!(
         code.is_none() || code == Some(128 + libc::SIGTERM),
         "{code:?}"

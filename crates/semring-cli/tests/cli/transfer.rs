@@ -1,4 +1,4 @@
-//! What goes in comes out, in every framing, whoever starts first.
+//! The output is the input, in every framing, in either order of starting.
 
 use crate::support::{DONE, FAILED, Ring, assert_same, over_both_backends, seq};
 
@@ -29,7 +29,7 @@ fn transfer(ring: &Ring, first: First, input: &[u8], sides: [&[&str]; 2], expect
     let (producer, consumer) = match first {
         First::Producer => {
             let producer = producer.start();
-            // A short input may be all in the ring by now, and the producer gone.
+            // All of a short input may be in the ring by now, and the producer gone.
             ring.wait_for_sent(1);
             (producer, consumer.start())
         }
@@ -39,7 +39,7 @@ fn transfer(ring: &Ring, first: First, input: &[u8], sides: [&[&str]; 2], expect
             (producer.start(), consumer)
         }
     };
-    // A producer that ends before the consumer comes says how many messages wait.
+    // A producer that ends before the consumer starts reports how many messages wait.
     producer.finish().ended(DONE);
     let output = consumer.finish().ended(DONE);
     assert_same(&output.stdout, expected);
@@ -64,7 +64,7 @@ fn noise(len: usize) -> Vec<u8> {
     words.flatten().take(len).collect()
 }
 
-/// Messages of many lengths, each behind its own.
+/// Messages of many lengths, each after its length.
 fn prefixed(bytes: &[u8]) -> Vec<u8> {
     let mut stream = Vec::new();
     let (mut at, mut len) = (0, 0);

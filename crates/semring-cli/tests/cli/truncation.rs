@@ -1,4 +1,5 @@
-//! Somebody truncates the file of a ring under the programs: a sentence and code 1, never a signal.
+//! The file of a ring is truncated while the programs use it: an error message and code 1, never a
+//! signal.
 
 use std::fs::File;
 use std::path::Path;
@@ -10,7 +11,7 @@ fn truncate(path: &Path, len: u64) {
     file.set_len(len).expect("it is writable");
 }
 
-/// Cuts the ring down to so many quarters of what it is.
+/// Truncates the ring to this many quarters of its size.
 fn cut(ring: &Ring, quarters: u64) {
     let whole = std::fs::metadata(ring.path()).expect("the ring").len();
     truncate(&ring.path(), whole / 4 * quarters);
@@ -32,7 +33,7 @@ fn a_stream_of_lines_ends_on_both_sides() {
         cut(&ring, quarters);
         let consumer = consumer.finish().said(FAILED, &["truncated"]);
         producer.finish().refused(FAILED, &["truncated"]);
-        // What was written is the beginning of the stream, without zeros in it.
+        // The output is the beginning of the stream, without zeros in it.
         assert!(
             (1..)
                 .zip(numbers(&consumer.stdout))
@@ -94,7 +95,7 @@ fn a_producer_that_waits_for_room_ends_with_the_consumer_that_notices() {
     let mut producer = ring.producer(&[]).feed_endless_seq().start();
     producer.wait_until_asleep_on_the_ring();
     truncate(&ring.path(), 4096);
-    // It goes on as soon as somebody reads.
+    // It goes on as soon as its output is read.
     consumer.capture_now();
     consumer.finish().said(FAILED, &["truncated"]);
     producer.finish().refused(FAILED, &["truncated"]);

@@ -41,8 +41,8 @@ impl<'r> Users<'r> {
         let scratch = Scratch::new();
         let open = || PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(scratch.directory(), open()).expect("our own directory");
-        // By another process: a program that somebody has open to write can't be run, and who is forked by a
-        // test beside this one has what this process has open, for as long as it takes to its exec.
+        // By another process: a program that is open for writing can't be executed, and a child that a
+        // concurrent test forks has the open files of this process until its exec.
         let programs = [PRODUCER, CONSUMER, SEMRING];
         let copied = Command::new("cp")
             .args(programs)
@@ -121,7 +121,7 @@ fn a_mode_for_the_group_lets_the_group_in(ring: &Ring) {
         return;
     };
     let producer = users.producer(ONE, &["-q", "--mode", "0660"]).stdin_open();
-    // A narrow mask of the maker does not narrow what was asked for.
+    // A narrow umask of the maker does not narrow the requested mode.
     let mut producer = producer.start();
     ring.wait_for_producers(1);
     assert_eq!(ring.info()["mode"], "0660");

@@ -29,7 +29,7 @@ pub fn alone_with(test: &str, tmpfs: &str, prepare: &str, body: impl FnOnce()) {
     if !can_be_alone() {
         return;
     }
-    // Temporary files are found in no namespace: a folder of its own, which goes with the test.
+    // Temporary files are in no namespace: use a folder of its own, which is removed with the test.
     let scratch = Scratch::new();
     let script = format!("mount -t tmpfs -o {tmpfs} tmpfs /dev/shm && {prepare} && exec \"$@\"");
     let [unshare, options @ ..] = &unshare()[..] else {

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::{PATIENCE, Ring, assert_same, one_object, seq_from, wait_until};
 
-/// What writes to a process's stdin.
+/// A function that writes to a process's stdin.
 type Feed = Box<dyn FnOnce(&mut ChildStdin) -> io::Result<()> + Send>;
 
 enum Input {
@@ -108,7 +108,7 @@ impl<'r> Call<'r> {
         self
     }
 
-    /// Its stdout is a pipe that nobody reads until the test does.
+    /// Its stdout is a pipe that is not read until the test does so.
     pub fn stdout_unread(mut self) -> Self {
         self.sink = Sink::Piped;
         self
@@ -140,7 +140,7 @@ impl<'r> Call<'r> {
         }
         let feeder = feed.map(|feed| {
             let mut stdin = peer.take_stdin().expect("stdin is piped");
-            // A reader that has gone is not the feeder's business.
+            // An error of the feeder means that the reader is gone, which is not checked here.
             thread::spawn(move || drop(feed(&mut stdin)))
         });
         let stdin = if keep { peer.take_stdin() } else { None };
@@ -222,7 +222,7 @@ pub struct Tool {
     feeder: Option<JoinHandle<()>>,
 }
 
-/// How a process ended, and what it wrote.
+/// How a process ended, and its output.
 pub struct Output {
     pub what: String,
     pub exit: Exit,
@@ -255,17 +255,15 @@ impl Tool {
 
     /// Gives away the pipe of a stdout that was not captured.
     pub fn take_stdout(&mut self) -> std::io::BufReader<std::process::ChildStdout> {
-        self.peer
-            .take_stdout()
-            .expect("stdout is a pipe that nobody reads")
+        self.peer.take_stdout().expect("stdout is an unread pipe")
     }
 
-    /// Begins to read a stdout that nobody read so far.
+    /// Begins to read a stdout that was not read so far.
     pub fn capture_now(&mut self) {
         self.stdout = Some(Capture::of(self.take_stdout()));
     }
 
-    /// What it wrote so far.
+    /// Its output on stdout so far.
     pub fn stdout(&self) -> Vec<u8> {
         let capture = self.stdout.as_ref().expect("stdout is captured");
         capture.bytes.lock().expect("no panic").clone()
@@ -276,12 +274,12 @@ impl Tool {
         capture.bytes.lock().expect("no panic").len()
     }
 
-    /// What it said so far.
+    /// Its output on stderr so far.
     pub fn stderr(&self) -> String {
         String::from_utf8_lossy(&contents(&self.stderr)).into_owned()
     }
 
-    /// Waits until it has written so many bytes.
+    /// Waits until it has written this many bytes.
     #[track_caller]
     pub fn wait_for_bytes(&mut self, count: usize) {
         let what = format!("{} has written {count} bytes", self.what);
@@ -407,7 +405,7 @@ impl Output {
         self.civil()
     }
 
-    /// It ended like this, and said nothing.
+    /// It ended like this, and printed nothing.
     #[track_caller]
     pub fn quietly(self, exit: Exit) -> Output {
         let output = self.ended(exit);
@@ -448,7 +446,7 @@ impl Output {
         output
     }
 
-    /// Whatever happened, nobody is shown the inside of the program.
+    /// In all cases: no message shows the internals of the program.
     #[track_caller]
     fn civil(self) -> Output {
         for word in ["panicked", "backtrace", ".rs:", "Os {", "Error("] {

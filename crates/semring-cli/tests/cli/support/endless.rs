@@ -21,7 +21,7 @@ impl Endless {
         endless
     }
 
-    /// What writes it to a process's stdin.
+    /// A function that writes it to a process's stdin.
     pub fn feed(self) -> impl FnOnce(&mut ChildStdin) -> std::io::Result<()> + Send {
         move |stdin| {
             let mut last = 0;

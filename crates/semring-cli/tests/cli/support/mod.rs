@@ -1,7 +1,7 @@
 //! The three commands as processes: how to start, feed, watch and end them.
 //!
-//! Nothing here waits for a time to pass: a test waits until something can be seen
-//! ([`wait_until`]), and a hang becomes a failure that says what hung.
+//! Nothing here waits for a fixed time: a test waits until something can be observed
+//! ([`wait_until`]), and a hang becomes a failure that reports what hung.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -60,7 +60,7 @@ pub(crate) use over_both_backends;
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !condition() {
-        assert!(begin.elapsed() < PATIENCE, "waited in vain until {what}");
+        assert!(begin.elapsed() < PATIENCE, "never happened: {what}");
         thread::sleep(Duration::from_millis(1));
     }
 }
@@ -122,7 +122,7 @@ pub fn numbers(text: &[u8]) -> Vec<u64> {
     lines.iter().map(parse).collect()
 }
 
-/// A ring's address that no other test has, and the duty to leave nothing of it behind.
+/// A ring's address that no other test has, and a cleanup guard for its objects.
 pub struct Ring {
     guard: RingGuard,
     address: String,
@@ -200,7 +200,7 @@ impl Ring {
             })
     }
 
-    /// What `semring info` says; nothing if there is no such ring.
+    /// The output of `semring info`; `None` if there is no such ring.
     #[track_caller]
     pub fn look(&self) -> Option<Value> {
         let output = Call::new(SEMRING, None)
@@ -221,13 +221,13 @@ impl Ring {
             .unwrap_or_else(|| panic!("there is no ring {}", self.address))
     }
 
-    /// A number among what `semring info` says; 0 if there is no ring.
+    /// A number in the output of `semring info`; 0 if there is no ring.
     #[track_caller]
     pub fn number(&self, field: &str) -> u64 {
         self.look().map_or(0, |info| number(&info, field))
     }
 
-    /// Waits until so many producers are attached.
+    /// Waits until this many producers are attached.
     #[track_caller]
     pub fn wait_for_producers(&self, count: u64) {
         wait_until("the producers are attached", || {
@@ -245,7 +245,7 @@ impl Ring {
         });
     }
 
-    /// Waits until so many messages were sent.
+    /// Waits until this many messages were sent.
     #[track_caller]
     pub fn wait_for_sent(&self, count: u64) {
         wait_until("the messages are sent", || {
@@ -318,7 +318,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Whether the environment says that new rings get pipes.
+/// Whether new rings get pipes according to the environment.
 pub fn over_pipes() -> bool {
     std::env::var_os("SEMRING_GUARD").is_some_and(|guard| guard == "pipe")
 }

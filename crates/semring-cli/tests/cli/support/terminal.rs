@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 use super::{SEMRING, wait_until};
 
-/// A new terminal: the side that draws it, and the side of its programs.
+/// A new terminal: the side of the terminal program, and the side of its programs.
 ///
 /// Both descriptors are closed in processes that other tests start meanwhile: a terminal is gone when the
 /// last descriptor of its first side is closed. With `openpty` such a process could inherit one.
@@ -45,7 +45,7 @@ pub fn new_terminal_of(columns: u16) -> (File, File) {
     (master, slave)
 }
 
-/// A program on a terminal of its own, and what it has drawn so far.
+/// A program on a terminal of its own, and its output so far.
 pub struct OnTerminal {
     pub child: Child,
     pub keys: File,
@@ -62,7 +62,7 @@ impl OnTerminal {
     pub fn start_behind(before: &[&str], columns: u16, no_color: bool) -> OnTerminal {
         let (mut screen, slave) = new_terminal_of(columns);
         let stdio = || Stdio::from(slave.try_clone().expect("a descriptor"));
-        // With the terminal as its own, so that it hears of a new size.
+        // With the terminal as its own, so that it gets a signal for a new size.
         let mut command = Command::new("setsid");
         command
             .args(["--ctty", "--wait"])
@@ -115,13 +115,13 @@ impl OnTerminal {
         Pid::from_raw(pid.map_or(id as i32, |pid| pid.expect("a number")))
     }
 
-    /// What the terminal is set to, as `stty` tells it.
+    /// The settings of the terminal, as printed by `stty`.
     pub fn settings(&self) -> String {
         let slave = self.slave.try_clone().expect("a descriptor");
         settings(slave)
     }
 
-    /// Forgets what was drawn so far.
+    /// Drops the output so far.
     pub fn forget(&self) {
         self.drawn.lock().expect("no panic").clear();
     }
