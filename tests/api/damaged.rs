@@ -171,3 +171,27 @@ fn a_path_is_taken_for_a_ring_by_its_magic_only() {
     assert_eq!(force_remove(&address).unwrap(), RemoveOutcome::Removed);
     assert!(!path.exists());
 }
+
+#[test]
+fn what_another_user_owns_is_refused_to_root() {
+    if !semring_testkit::left_out::is_root("to give a ring away") {
+        return;
+    }
+    const OTHER: u32 = 65534;
+    for backend in ["posix", "sysv"] {
+        let bench = Bench::new(backend, "not-owned");
+        let builder = spsc::Builder::new(&bench.address)
+            .capacity(CAPACITY)
+            .owner(OTHER);
+        drop(builder.create().unwrap());
+        flip(&bench, DAMAGES[0].0);
+        let address: semring::Address = bench.address.parse().unwrap();
+        let refused = force_remove(&address).unwrap_err();
+        let is_no_ring = matches!(refused, RemoveError::Open(OpenError::NotARing { .. }));
+        assert!(is_no_ring, "{backend}: {refused}");
+        // It is still there, and whole again it can be removed.
+        flip(&bench, DAMAGES[0].0);
+        assert_eq!(force_remove(&address).unwrap(), RemoveOutcome::Removed);
+        bench.guard.assert_clean();
+    }
+}

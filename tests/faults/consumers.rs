@@ -14,7 +14,7 @@ use semring::{RecvError, SendError, any};
 use semring_testkit::message;
 use semring_testkit::peer::Peer;
 
-over_both_backends! {
+traced_over_both_backends! {
     a_consumer_killed_at_any_instruction_of_a_receive_loses_nothing
     a_consumer_killed_at_any_instruction_of_a_receive_over_a_pad_loses_nothing
     a_consumer_killed_at_any_instruction_of_a_batch_loses_nothing

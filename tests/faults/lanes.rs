@@ -10,7 +10,7 @@ use crate::staged::{OnceCommitted, at_marker, drained, gone, gone_by, reopen, su
 use crate::walk::{AROUND, Points, Walk};
 use semring_testkit::message;
 
-over_both_backends! {
+traced_over_both_backends! {
     a_producer_killed_at_any_instruction_of_a_send_among_others
     a_producer_killed_at_any_instruction_of_a_wrapping_send_among_others
     a_producer_killed_at_any_instruction_of_reserve_fill_and_commit_among_others

@@ -13,6 +13,27 @@
 #[path = "../support/case.rs"]
 mod case;
 
+/// As `over_both_backends!`, for tests that trace a process.
+macro_rules! traced_over_both_backends {
+    ($($behaviour:ident)*) => {
+        traced_over_both_backends! { @posix Posix $($behaviour)* }
+        traced_over_both_backends! { @sysv Sysv $($behaviour)* }
+    };
+    (@$module:ident $backend:ident $($behaviour:ident)*) => {
+        mod $module {
+            $(#[test] fn $behaviour() {
+                if !semring_testkit::step::can_trace() {
+                    return;
+                }
+                super::$behaviour($crate::case::Case::new(
+                    $crate::case::Backend::$backend,
+                    stringify!($behaviour),
+                ));
+            })*
+        }
+    };
+}
+
 mod consumers;
 mod lanes;
 mod objects;

@@ -13,7 +13,7 @@ use semring_testkit::peer::Peer;
 use semring_testkit::step::Stepper;
 use sysv_ipc::sem::SemSet;
 
-over_both_backends! {
+traced_over_both_backends! {
     a_creator_killed_at_any_point_is_taken_over
     a_creator_killed_while_it_takes_over_from_a_killed_one_is_taken_over
     an_opener_killed_at_any_point_leaves_no_trace
@@ -21,6 +21,7 @@ over_both_backends! {
     a_remover_at_the_end_killed_at_any_point_leaves_a_ring_or_none
     a_forced_remover_killed_at_any_point_leaves_a_ring_or_none
     a_remover_that_dawdles_at_any_point_takes_no_other_ring
+    a_creator_stopped_behind_any_call_makes_its_ring_although_it_is_removed_by_force
 }
 
 /// Three processes that look for the ring at once get the same one.
@@ -269,5 +270,35 @@ fn a_remover_that_dawdles_at_any_point_takes_no_other_ring(case: Case) {
             case.guard.forget_adopted();
         },
     );
+    case.finish_removed();
+}
+
+/// Stopped while it holds its lock it is waited for, for a second; then what it has made goes. It begins anew.
+fn a_creator_stopped_behind_any_call_makes_its_ring_although_it_is_removed_by_force(case: Case) {
+    let address: semring::Address = case.address().parse().unwrap();
+    let peers = makers(&case);
+    let create = open_or_create(&case);
+    let stage = || at_marker_without_ring(&case, &[], &create);
+    let mut stepper = stage();
+    let track = Track::of(&mut stepper);
+    stepper.kill();
+    sound(&case, &peers, &[]);
+    for call in &track.calls {
+        let mut stepper = stage();
+        let point = track.lead(&mut stepper, *call);
+        let _ = semring::force_remove(&address);
+        let mut peer = stepper.resume().expect("it goes on");
+        let answer = peer.read_line().expect("it comes to its end");
+        assert!(
+            answer.starts_with("ok "),
+            "{answer} behind {call} of {}",
+            track.len
+        );
+        // The case is to know its set, also when its name goes.
+        case.guard.objects();
+        drop(peer);
+        sound(&case, &peers, &[point]);
+    }
+    drop(peers);
     case.finish_removed();
 }

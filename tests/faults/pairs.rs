@@ -14,7 +14,7 @@ use crate::walk::{Point, Points, Track, Walk, is_full};
 use semring::SendError;
 use semring_testkit::message;
 
-over_both_backends! {
+traced_over_both_backends! {
     a_producer_killed_while_it_takes_over_from_one_killed_in_a_send
     a_producer_killed_while_it_takes_over_from_one_killed_in_a_wrapping_send
     a_producer_killed_while_it_takes_over_from_one_killed_in_a_batch

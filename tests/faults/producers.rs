@@ -13,7 +13,7 @@ use crate::staged::{
 use crate::walk::{AROUND, Points, Walk};
 use semring_testkit::message;
 
-over_both_backends! {
+traced_over_both_backends! {
     a_producer_killed_at_any_instruction_of_a_send_leaves_a_sound_ring
     a_producer_killed_at_any_instruction_of_a_wrapping_send_leaves_a_sound_ring
     a_producer_killed_at_any_instruction_of_reserve_fill_and_commit_leaves_a_sound_ring

@@ -15,7 +15,7 @@ use semring_testkit::message;
 use semring_testkit::peer::Peer;
 use semring_testkit::step::Stepper;
 
-over_both_backends! {
+traced_over_both_backends! {
     a_producer_stopped_at_any_instruction_of_a_send_delays_nobody
     a_producer_stopped_at_any_instruction_of_a_wrapping_send_delays_nobody
     a_producer_stopped_at_any_instruction_of_reserve_fill_and_commit_delays_nobody

@@ -213,6 +213,24 @@ fn nobody_else_gets_the_descriptors_of_a_child() {
 }
 
 #[test]
+fn a_program_that_a_child_starts_gets_no_other_ring_for_the_one_it_took() {
+    let (mut child, _watchdog) = start(&["bequeath"]);
+    let mut output = child.stdout.take().unwrap();
+    for found in ["nothing under the numbers", "other rings"] {
+        let said = output.recv().unwrap().to_vec();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(lines.len(), 2, "{said}");
+        for (line, variable) in lines.into_iter().zip(["SEMRING_STDIN", "SEMRING_STDOUT"]) {
+            let refused = line.contains("Err(NotInherited") && line.contains(variable);
+            assert!(refused, "{found}: {line}");
+        }
+    }
+    drop(output);
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
 fn a_child_whose_handle_was_dropped_is_reaped() {
     let (child, _watchdog) = start(&["echo"]);
     let process = format!("/proc/{}", child.id());

@@ -289,6 +289,7 @@ impl Random {
 }
 
 /// Runs each behaviour over each backend.
+#[allow(unused_macros)] // tests/faults has one of its own
 macro_rules! over_both_backends {
     ($($behaviour:ident)*) => {
         mod posix {

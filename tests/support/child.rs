@@ -127,6 +127,14 @@ pub(super) fn die_with_the_parent() {
     assert_eq!(result, 0, "the kernel takes the wish");
 }
 
+/// Has what this descriptor leads to open under that number, too, also in programs that are started.
+pub(super) fn open_as(number: i32, descriptor: &std::os::fd::OwnedFd) {
+    let from = std::os::fd::AsRawFd::as_raw_fd(descriptor);
+    // SAFETY: who calls this gives the number away.
+    let result = unsafe { libc::dup2(from, number) };
+    assert_eq!(result, number, "any number can be given");
+}
+
 extern "C" fn nothing(_: i32) {}
 
 /// A handler that does nothing, installed without SA_RESTART: every signal ends the system call under

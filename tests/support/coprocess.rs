@@ -9,6 +9,8 @@
 //! | `orphan PARENT` | waits until its parent is dead, then as `watch` |
 //! | `descriptors` | sends the target of each of its descriptors |
 //! | `inherit` | takes its rings and sends the descriptors of a program that it starts in turn |
+//! | `bequeath` | takes its rings and sends what an `heir` that it starts prints, also with other rings under the numbers of its own |
+//! | `heir` | prints what it gets in place of stdin and stdout |
 //! | `parent PART` | starts a coprocess that does the part, sends it a message, prints its pid, stays |
 //! | `return PART` | starts a coprocess that does the part, prints its pid, and returns from `main` |
 //! | `exit-attached PART` | likewise, and ends by `exit` with all roles still taken |
@@ -19,7 +21,7 @@ use std::process::{Command, Stdio};
 use semring::process::{self, Child};
 use semring::{RecvError, SendError, spsc};
 
-use super::child::{die_with_the_parent, tell};
+use super::child::{die_with_the_parent, open_as, tell};
 
 /// Does the part in the arguments; returning from it is returning from `main`.
 pub fn run(mut arguments: impl Iterator<Item = String>) {
@@ -61,6 +63,11 @@ pub fn run(mut arguments: impl Iterator<Item = String>) {
             output
                 .send(&listed.expect("ls runs").stdout)
                 .expect("the parent receives");
+        }
+        "bequeath" => bequeath(),
+        "heir" => {
+            tell(&format!("stdin {:?}", process::stdin().map(drop)));
+            tell(&format!("stdout {:?}", process::stdout().map(drop)));
         }
         "parent" => {
             die_with_the_parent();
@@ -118,6 +125,29 @@ fn echo() {
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+/// What an heir finds: after the rings were taken, and with other rings under their numbers.
+fn bequeath() {
+    let (_input, mut output) = rings();
+    let mut send_what_an_heir_says = || {
+        let program = std::env::current_exe().expect("this program has a path");
+        let heir = Command::new(program).args(["coprocess", "heir"]).output();
+        let said = heir.expect("it runs").stdout;
+        output.send(&said).expect("the parent receives");
+    };
+    send_what_an_heir_says();
+    let other = spsc::Builder::memfd().create().expect("a ring");
+    for variable in [process::STDIN_VARIABLE, process::STDOUT_VARIABLE] {
+        let address = std::env::var(variable).expect("it was given");
+        let number = address
+            .strip_prefix("fd:")
+            .and_then(|rest| rest.split('#').next());
+        let number = number.and_then(|number| number.parse().ok());
+        let descriptor = other.inheritable().expect("it has one");
+        open_as(number.expect("a descriptor"), &descriptor);
+    }
+    send_what_an_heir_says();
 }
 
 fn watch() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use nix::unistd::{Group, User};
-use semring::{Address, Backend, HugePages, RemoveOutcome, duplex};
+use semring::{Address, Backend, HugePages, OpenError, RemoveOutcome, RingInfo, duplex};
 
 use crate::args::{self, ShapeArgs};
 use crate::attach::{builder, guarded_by_pipes_because, made};
@@ -244,11 +244,12 @@ fn run() -> Result<u8, Failure> {
         }
         Command::Info { address, json } => {
             let address = parse(&address)?;
-            let info = semring::inspect(&address).map_err(|error| open_failure(&address, error))?;
-            print(&if json {
-                listing::json_with_lanes(&info)
-            } else {
-                listing::describe(&info)
+            let (info, second) =
+                inspect(&address).map_err(|error| open_failure(&address, error))?;
+            print(&match &second {
+                _ if json => listing::json_with_lanes(&info, second.as_ref()),
+                Some(second) => listing::describe_pair(&info, second),
+                None => listing::describe(&info),
             })?;
         }
         Command::Rm { address, force } => {
@@ -307,6 +308,24 @@ fn parse_group(text: &str) -> Result<u32, String> {
         (Ok(gid), _) => Ok(gid),
         (_, Ok(Some(group))) => Ok(group.gid.as_raw()),
         _ => Err("there is no such group".to_owned()),
+    }
+}
+
+/// The ring at an address; if it is one of a pair, or the pair, both rings.
+fn inspect(address: &Address) -> Result<(RingInfo, Option<RingInfo>), OpenError> {
+    let Some(pair) = duplex::pair_at(address) else {
+        return Ok((semring::inspect(address)?, None));
+    };
+    let look = |address: String| {
+        let address = address.parse::<Address>()?;
+        semring::inspect(&address)
+    };
+    let first = look(format!("{pair}.up"))?;
+    let second = listing::down_address(&first).map(look);
+    match second.transpose() {
+        // A creator was killed between the two, or a remover has taken one of them.
+        Err(OpenError::NotFound { .. }) => Ok((first, None)),
+        second => Ok((first, second?)),
     }
 }
 

@@ -40,8 +40,7 @@ fn transfer(
     report: &mut Report,
     stats: &mut Option<Stats>,
 ) -> Result<u8, Failure> {
-    let signals =
-        Signals::catch().map_err(|error| Failure::run_time(format!("signals: {error}")))?;
+    let signals = Signals::catch().map_err(|error| Failure::of("signals", &error))?;
     let output = Output::new(&signals, args.manner.timeout())?;
     let (ring, consumer) = attach(
         &args.ring,

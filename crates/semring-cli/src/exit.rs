@@ -1,7 +1,9 @@
 //! How a command ends: the documented exit codes, and the error message.
 
 use std::fmt;
+use std::io;
 
+use nix::errno::Errno;
 use semring::{Address, AttachError, CreateError, OpenError, OpenOrCreateError, RemoveError};
 
 /// Done, or end of stream.
@@ -52,6 +54,22 @@ impl Failure {
     /// A failure at run time.
     pub(crate) fn run_time(sentence: impl Into<String>) -> Self {
         Self::new(FAILED, sentence)
+    }
+
+    /// An error of the system with stdin, stdout or signals, and what helps.
+    pub(crate) fn of(what: &str, error: &io::Error) -> Self {
+        let advice = match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EFBIG) => {
+                ": the file is as long as RLIMIT_FSIZE or its file system allows; raise the limit (ulimit -f, LimitFSIZE= of \
+                 a service)"
+            }
+            Some(Errno::EMFILE) => {
+                ": this process has as many descriptors as RLIMIT_NOFILE allows; raise it (ulimit -n, LimitNOFILE= of a \
+                 service, --ulimit nofile= of a container)"
+            }
+            _ => "",
+        };
+        Self::run_time(format!("{what}: {error}{advice}"))
     }
 
     /// The end without a message: the reader of stdout is gone.

@@ -83,8 +83,8 @@ impl<'a> Input<'a> {
         if access_mode(stdin.as_fd()) == Some(OFlag::O_WRONLY) {
             return Err(Failure::run_time("stdin is open for writing only"));
         }
-        let transfers = Transfers::new(stdin.as_fd())
-            .map_err(|error| Failure::run_time(format!("stdin: {error}")))?;
+        let transfers =
+            Transfers::new(stdin.as_fd()).map_err(|error| Failure::of("stdin", &error))?;
         Ok(Self {
             stdin,
             transfers,

@@ -55,8 +55,8 @@ impl<'a> Output<'a> {
     pub(crate) fn new(signals: &'a Signals, timeout: Option<Duration>) -> Result<Self, Failure> {
         refuse_closed_stdout()?;
         let stdout = io::stdout();
-        let transfers = Transfers::new(stdout.as_fd())
-            .map_err(|error| Failure::run_time(format!("stdout: {error}")))?;
+        let transfers =
+            Transfers::new(stdout.as_fd()).map_err(|error| Failure::of("stdout", &error))?;
         Ok(Self {
             kind: Kind::of(stdout.as_fd()),
             stdout,

@@ -45,8 +45,7 @@ fn transfer(
     report: &mut Report,
     stats: &mut Option<Stats>,
 ) -> Result<u8, Failure> {
-    let signals =
-        Signals::catch().map_err(|error| Failure::run_time(format!("signals: {error}")))?;
+    let signals = Signals::catch().map_err(|error| Failure::of("signals", &error))?;
     let input = Input::new(&signals)?;
     if let Some(pid) = input.other_producer() {
         let other = match pid {
@@ -480,7 +479,7 @@ impl Sending<'_> {
 }
 
 fn stdin_failure(error: io::Error) -> Stop {
-    Stop::Failed(Failure::run_time(format!("stdin: {error}")))
+    Stop::Failed(Failure::of("stdin", &error))
 }
 
 /// Why nothing came from stdin into the ring.

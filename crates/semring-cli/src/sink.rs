@@ -120,9 +120,7 @@ impl<'a> Sink<'a> {
             WriteError::Closed => Stop::ReaderGone,
             WriteError::Signal => Stop::Signal,
             WriteError::TimedOut => Stop::TimedOut,
-            WriteError::Failed(error) => {
-                Stop::Failed(Failure::run_time(format!("stdout: {error}")))
-            }
+            WriteError::Failed(error) => Stop::Failed(Failure::of("stdout", &error)),
             WriteError::Ring(error) => Stop::Failed(ring_failure(&self.address, error)),
         })
     }

@@ -29,7 +29,7 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
         if is_gone(&error) {
             Failure::broken_pipe()
         } else {
-            Failure::run_time(format!("stdout: {error}"))
+            Failure::of("stdout", &error)
         }
     })
 }

@@ -63,6 +63,21 @@ fn prepare_markers() -> bool {
     wanted
 }
 
+/// True if this process may trace a child; otherwise the calling test is noted as left out: containers may forbid ptrace.
+#[must_use]
+#[track_caller]
+pub fn can_trace() -> bool {
+    static REFUSED: OnceLock<Option<String>> = OnceLock::new();
+    let refused = REFUSED.get_or_init(|| {
+        let traced = Stepper::spawn(Command::new("true"));
+        traced.err().map(|error| error.to_string())
+    });
+    if let Some(why) = refused {
+        crate::left_out::note(format_args!("needs ptrace: {why}"));
+    }
+    refused.is_none()
+}
+
 /// Where a child stands after some steps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]

@@ -42,6 +42,9 @@ fn without_a_stepper_markers_do_nothing() {
 
 #[test]
 fn every_instruction_between_the_markers_is_a_step() {
+    if !semring_testkit::step::can_trace() {
+        return;
+    }
     let _watchdog = watchdog();
     let count = |rounds: u64| {
         let mut stepper = Stepper::spawn(command(&rounds.to_string())).unwrap();
@@ -59,6 +62,9 @@ fn every_instruction_between_the_markers_is_a_step() {
 
 #[test]
 fn steps_can_be_made_by_portions() {
+    if !semring_testkit::step::can_trace() {
+        return;
+    }
     let _watchdog = watchdog();
     let mut stepper = Stepper::spawn(command("10")).unwrap();
     let all = stepper.run_to_marker().unwrap().step_to_marker().unwrap();
@@ -86,6 +92,9 @@ fn steps_can_be_made_by_portions() {
 
 #[test]
 fn a_system_call_is_one_step_and_known_as_one() {
+    if !semring_testkit::step::can_trace() {
+        return;
+    }
     let _watchdog = watchdog();
     let mut stepper = Stepper::spawn(command("call")).unwrap();
     stepper.run_to_marker().unwrap();
@@ -104,6 +113,9 @@ fn a_system_call_is_one_step_and_known_as_one() {
 
 #[test]
 fn a_system_call_can_be_reached_from_both_sides() {
+    if !semring_testkit::step::can_trace() {
+        return;
+    }
     let _watchdog = watchdog();
     let number = libc::SYS_getppid;
     let parent = i64::from(std::process::id());
@@ -135,6 +147,9 @@ fn a_system_call_can_be_reached_from_both_sides() {
 
 #[test]
 fn a_child_killed_in_front_of_a_call_has_not_made_it_and_one_killed_behind_has() {
+    if !semring_testkit::step::can_trace() {
+        return;
+    }
     let _watchdog = watchdog();
     let path = std::env::temp_dir().join(unique("folder"));
     let start = || {
@@ -162,6 +177,9 @@ fn a_child_killed_in_front_of_a_call_has_not_made_it_and_one_killed_behind_has()
 
 #[test]
 fn a_killed_child_is_gone_and_what_follows_has_not_happened() {
+    if !semring_testkit::step::can_trace() {
+        return;
+    }
     let _watchdog = watchdog();
     for point in 0..20 {
         let mut stepper = Stepper::spawn(command("10")).unwrap();
@@ -179,6 +197,9 @@ fn a_killed_child_is_gone_and_what_follows_has_not_happened() {
 
 #[test]
 fn a_stopped_child_goes_on_when_it_is_told_to() {
+    if !semring_testkit::step::can_trace() {
+        return;
+    }
     let _watchdog = watchdog();
     let mut stepper = Stepper::spawn(command("10")).unwrap();
     stepper.run_to_marker().unwrap().step(7).unwrap();
@@ -193,6 +214,9 @@ fn a_stopped_child_goes_on_when_it_is_told_to() {
 
 #[test]
 fn a_dropped_stepper_leaves_no_process() {
+    if !semring_testkit::step::can_trace() {
+        return;
+    }
     let _watchdog = watchdog();
     let mut stepper = Stepper::spawn(command("10")).unwrap();
     let pid = stepper.peer().pid();
@@ -202,6 +226,9 @@ fn a_dropped_stepper_leaves_no_process() {
 
 #[test]
 fn a_signal_reaches_the_child_and_is_no_step() {
+    if !semring_testkit::step::can_trace() {
+        return;
+    }
     let _watchdog = watchdog();
     let mut stepper = Stepper::spawn(command("10")).unwrap();
     stepper.run_to_marker().unwrap();
@@ -214,6 +241,9 @@ fn a_signal_reaches_the_child_and_is_no_step() {
 
 #[test]
 fn a_breakpoint_and_so_many_steps_lead_to_the_same_instruction() {
+    if !semring_testkit::step::can_trace() {
+        return;
+    }
     let _watchdog = watchdog();
     let mut all = Stepper::spawn(command("10")).unwrap();
     all.run_to_marker().unwrap();
@@ -257,6 +287,9 @@ fn a_breakpoint_and_so_many_steps_lead_to_the_same_instruction() {
 
 #[test]
 fn a_child_that_ends_before_the_marker_is_told() {
+    if !semring_testkit::step::can_trace() {
+        return;
+    }
     let _watchdog = watchdog();
     let mut stepper = Stepper::spawn(command("end")).unwrap();
     let error = stepper
@@ -273,6 +306,9 @@ fn a_child_that_ends_before_the_marker_is_told() {
 
 #[test]
 fn a_marker_in_another_thread_is_passed_by() {
+    if !semring_testkit::step::can_trace() {
+        return;
+    }
     let _watchdog = watchdog();
     let mut stepper = Stepper::spawn(command("thread")).unwrap();
     stepper.run_to_marker().unwrap();
@@ -282,6 +318,9 @@ fn a_marker_in_another_thread_is_passed_by() {
 
 #[test]
 fn steppers_share_a_processor_and_give_it_back() {
+    if !semring_testkit::step::can_trace() {
+        return;
+    }
     let _watchdog = watchdog();
     let this_thread = || sched_getaffinity(Pid::from_raw(0)).unwrap();
     let count = |set: CpuSet| {
@@ -305,6 +344,9 @@ fn steppers_share_a_processor_and_give_it_back() {
 
 #[test]
 fn thousands_of_steps_leave_the_result_as_it_is() {
+    if !semring_testkit::step::can_trace() {
+        return;
+    }
     let _watchdog = watchdog();
     let mut stepper = Stepper::spawn(command("1000")).unwrap();
     stepper.run_to_marker().unwrap();

@@ -331,6 +331,17 @@ pub enum StdioError {
         /// The environment variable.
         variable: &'static str,
     },
+    /// This process inherited the variable, but not the ring: the process that started it took the ring, or
+    /// closed its descriptor.
+    #[error(
+        "no ring was given to this program: {variable} ({address}) was meant for the one that started it, which took that ring"
+    )]
+    NotInherited {
+        /// The environment variable.
+        variable: &'static str,
+        /// Its value.
+        address: String,
+    },
     /// It could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),

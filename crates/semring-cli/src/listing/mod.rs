@@ -5,10 +5,11 @@ mod table;
 mod text;
 
 pub(crate) use record::{
-    LaneRecord, Record, fullest_lane, json_lines, json_with_lanes, share, waiting_producers,
+    LaneRecord, Record, down_address, fullest_lane, json_lines, json_with_lanes, pair_of, seconds,
+    share, waiting_producers,
 };
 pub(crate) use table::{Column, columns_help, table, table_within};
-pub(crate) use text::describe;
+pub(crate) use text::{describe, describe_pair};
 
 #[cfg(test)]
 mod tests {
@@ -58,7 +59,7 @@ mod tests {
             assert_eq!(object["sent_messages"], 1);
             assert_eq!(object["state"], "active");
             assert!(humantime::parse_rfc3339(object["created"].as_str().unwrap()).is_ok());
-            let lanes: Value = serde_json::from_str(&json_with_lanes(info)).unwrap();
+            let lanes: Value = serde_json::from_str(&json_with_lanes(info, None)).unwrap();
             assert_eq!(lanes["each_lane"][0]["unread_messages"], 1);
             assert_eq!(lanes["each_lane"][0]["producer_waits"], false);
         });

@@ -40,6 +40,9 @@ pub(crate) struct Record {
     pub(super) waiting_producers: usize,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) each_lane: Vec<LaneRecord>,
+    /// The two rings of a pair.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) rings: Vec<Record>,
 }
 
 /// A lane as programs get it.
@@ -99,6 +102,7 @@ impl Record {
             fullest_lane_percent: fullest.map_or(0, |(_, share)| (share * 100.0).round() as u64),
             waiting_producers: waiting_producers(info),
             each_lane: Vec::new(),
+            rings: Vec::new(),
         }
     }
 }
@@ -128,46 +132,57 @@ pub(crate) fn waiting_producers(info: &RingInfo) -> usize {
     lanes.filter(|lane| lane.producer_sleeps).count()
 }
 
-/// The rings of a list, the two of a pair as one record: named as the pair is, with the sums of both, the identity,
-/// owner and consumer of the first.
-pub(super) fn records(rings: &[RingInfo]) -> Vec<Record> {
-    let by_address: HashMap<String, &RingInfo> = rings
+/// For each ring of a list that is the first of a pair, where the second one is.
+pub(crate) fn seconds(rings: &[&RingInfo]) -> HashMap<usize, usize> {
+    let by_address: HashMap<String, usize> = rings
         .iter()
-        .map(|info| (info.address.to_string(), info))
+        .enumerate()
+        .map(|(at, info)| (info.address.to_string(), at))
         .collect();
     let second_of = |up: &RingInfo| by_address.get(&down_address(up)?).copied();
-    let seconds: HashSet<String> = rings
-        .iter()
-        .filter_map(|up| second_of(up).map(|down| down.address.to_string()))
-        .collect();
-    let mut found = Vec::new();
-    for info in rings {
-        if seconds.contains(&info.address.to_string()) {
-            continue;
-        }
-        let mut record = Record::new(info);
-        if let Some(down) = second_of(info) {
-            record.add_second(info, down);
-        }
-        found.push(record);
-    }
-    found
+    let pairs = rings.iter().enumerate();
+    pairs
+        .filter_map(|(at, up)| Some((at, second_of(up)?)))
+        .collect()
+}
+
+/// The rings of a list, the two of a pair as one record.
+pub(super) fn records(rings: &[RingInfo]) -> Vec<Record> {
+    let seconds = seconds(&rings.iter().collect::<Vec<_>>());
+    let is_second: HashSet<usize> = seconds.values().copied().collect();
+    let rings_or_pairs = (0..rings.len()).filter(|at| !is_second.contains(at));
+    rings_or_pairs
+        .map(|at| Record::of(&rings[at], seconds.get(&at).map(|&second| &rings[second])))
+        .collect()
 }
 
 /// Where the second ring is, if this is the first one of a pair.
-fn down_address(up: &RingInfo) -> Option<String> {
+pub(crate) fn down_address(up: &RingInfo) -> Option<String> {
     let pair = up.address.to_string();
     let pair = pair.strip_suffix(".up")?;
     Some(format!("{pair}.down-{}", up.uuid.get(..16)?))
 }
 
+/// What a pair is called whose first ring is called this.
+pub(crate) fn pair_of(up: &str) -> &str {
+    up.strip_suffix(".up").unwrap_or(up)
+}
+
 impl Record {
+    /// A ring, or a pair: named as the pair is, with the sums of both, the identity, owner and consumer of the first.
+    pub(crate) fn of(info: &RingInfo, second: Option<&RingInfo>) -> Self {
+        let mut record = Self::new(info);
+        if let Some(second) = second {
+            record.add_second(info, second);
+        }
+        record
+    }
+
     /// Makes the record of a pair's first ring that of the pair.
     fn add_second(&mut self, up: &RingInfo, down: &RingInfo) {
         let second = Self::new(down);
-        let pair_of = |name: &str| name.strip_suffix(".up").unwrap_or(name).to_owned();
-        self.name = pair_of(&self.name);
-        self.address = pair_of(&self.address);
+        self.name = pair_of(&self.name).to_owned();
+        self.address = pair_of(&self.address).to_owned();
         self.kind = "pair".to_owned();
         self.lanes += second.lanes;
         self.producers += second.producers;
@@ -248,11 +263,23 @@ pub(crate) fn json_lines(rings: &[RingInfo]) -> String {
         .collect()
 }
 
-/// One object, with its lanes.
-pub(crate) fn json_with_lanes(info: &RingInfo) -> String {
-    let each_lane = info.lanes.iter().enumerate().map(LaneRecord::new).collect();
-    to_json(&Record {
-        each_lane,
-        ..Record::new(info)
-    }) + "\n"
+/// One object, with its lanes; for a pair with both rings and the lanes of both.
+pub(crate) fn json_with_lanes(info: &RingInfo, second: Option<&RingInfo>) -> String {
+    let mut record = Record::of(info, second);
+    record.each_lane = each_lane(info, second);
+    if let Some(second) = second {
+        record.rings = [info, second]
+            .map(|ring| Record {
+                each_lane: each_lane(ring, None),
+                ..Record::new(ring)
+            })
+            .into();
+    }
+    to_json(&record) + "\n"
+}
+
+fn each_lane(info: &RingInfo, second: Option<&RingInfo>) -> Vec<LaneRecord> {
+    let more = second.map_or(&[][..], |second| &second.lanes);
+    let lanes = info.lanes.iter().chain(more);
+    lanes.enumerate().map(LaneRecord::new).collect()
 }

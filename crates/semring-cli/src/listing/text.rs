@@ -8,6 +8,35 @@ use super::record::{Record, fullest_lane, waiting_producers};
 use super::table::aligned;
 use crate::units::{count, human_bytes};
 
+/// A pair for people: what `ls` shows of it, then its rings.
+pub(crate) fn describe_pair(first: &RingInfo, second: &RingInfo) -> String {
+    let record = Record::of(first, Some(second));
+    let mut text = format!(
+        "{}\n\
+         \x20 state     {}\n\
+         \x20 kind      pair: a ring from client to server, and one back\n\
+         \x20 memory    {}, {}\n\
+         \x20 unread    {}, {}\n\
+         \x20 sent      {}\n\
+         \x20 received  {}\n\
+         \x20 lost      {}\n",
+        record.address,
+        record.state,
+        record.backend,
+        human_bytes(record.segment_bytes),
+        count(record.unread_messages, "message"),
+        human_bytes(record.used_bytes),
+        count(record.sent_messages, "message"),
+        count(record.received_messages, "message"),
+        count(record.lost_messages, "message"),
+    );
+    for ring in [first, second] {
+        text.push('\n');
+        text += &describe(ring);
+    }
+    text
+}
+
 /// A ring for people.
 pub(crate) fn describe(info: &RingInfo) -> String {
     let record = Record::new(info);

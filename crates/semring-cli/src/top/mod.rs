@@ -7,7 +7,7 @@ mod keys;
 mod terminal;
 mod view;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,7 +15,7 @@ use semring::{LaneInfo, RingInfo};
 use serde::Serialize;
 
 use crate::exit::{self, Failure};
-use crate::listing::{LaneRecord, Record};
+use crate::listing::{LaneRecord, Record, pair_of, seconds};
 use crate::text::print;
 
 /// How often to look, and how often at all.
@@ -98,13 +98,71 @@ impl Counts {
     }
 }
 
-/// A ring at one look.
+/// A ring, or a pair of them, at one look.
 #[derive(Debug)]
 struct Sample {
     info: RingInfo,
+    /// The second ring of a pair, of which `info` is the first.
+    second: Option<RingInfo>,
+    /// Of both rings together.
     rates: Rates,
-    /// For each lane.
+    /// For each lane, those of the second ring last.
     lanes: Vec<Rates>,
+}
+
+impl Sample {
+    fn address(&self) -> String {
+        let address = self.info.address.to_string();
+        match &self.second {
+            Some(_) => pair_of(&address).to_owned(),
+            None => address,
+        }
+    }
+
+    fn rings(&self) -> impl Iterator<Item = &RingInfo> {
+        std::iter::once(&self.info).chain(&self.second)
+    }
+
+    fn each_lane(&self) -> impl Iterator<Item = (usize, &LaneInfo)> {
+        self.rings().flat_map(|ring| &ring.lanes).enumerate()
+    }
+
+    fn sum<T: std::iter::Sum>(&self, field: impl Fn(&RingInfo) -> T) -> T {
+        self.rings().map(field).sum()
+    }
+
+    fn consumer_sleeps(&self) -> bool {
+        self.rings().any(|ring| ring.consumer_sleeps)
+    }
+
+    /// Makes the sample of a pair's first ring that of the pair.
+    fn add_second(&mut self, second: Self) {
+        self.rates.sent_per_second = sum(self.rates.sent_per_second, second.rates.sent_per_second);
+        self.rates.received_per_second = sum(
+            self.rates.received_per_second,
+            second.rates.received_per_second,
+        );
+        self.lanes.extend(second.lanes);
+        self.second = Some(second.info);
+    }
+}
+
+fn sum(first: Option<f64>, second: Option<f64>) -> Option<f64> {
+    Some(first? + second?)
+}
+
+/// The two rings of each pair as one.
+fn together(samples: Vec<Sample>) -> Vec<Sample> {
+    let rings: Vec<&RingInfo> = samples.iter().map(|sample| &sample.info).collect();
+    let seconds = seconds(&rings);
+    let mut samples: BTreeMap<usize, Sample> = samples.into_iter().enumerate().collect();
+    for (first, second) in seconds {
+        let second = samples.remove(&second);
+        if let Some((first, second)) = samples.get_mut(&first).zip(second) {
+            first.add_second(second);
+        }
+    }
+    samples.into_values().collect()
 }
 
 /// Takes samples, and keeps the last one.
@@ -130,6 +188,7 @@ impl Sampler {
                     rates: Rates::default(),
                     lanes: vec![Rates::default(); counts.len()],
                     info,
+                    second: None,
                 };
                 if let Some((then, before)) = self.last.get(&sample.info.uuid)
                     && before.len() == counts.len()
@@ -148,7 +207,7 @@ impl Sampler {
             })
             .collect();
         self.last = seen;
-        samples
+        together(samples)
     }
 }
 
@@ -173,12 +232,12 @@ struct LaneRow<'a> {
 }
 
 fn json_line(sample: &Sample, time: SystemTime) -> String {
-    let lanes = sample.info.lanes.iter().enumerate().zip(&sample.lanes);
+    let lanes = sample.each_lane().zip(&sample.lanes);
     let row = Row {
         time: humantime::format_rfc3339_millis(time).to_string(),
-        record: Record::new(&sample.info),
+        record: Record::of(&sample.info, sample.second.as_ref()),
         rates: sample.rates,
-        consumer_sleeps: sample.info.consumer_sleeps,
+        consumer_sleeps: sample.consumer_sleeps(),
         each_lane: lanes
             .map(|((number, lane), rates)| LaneRow {
                 record: LaneRecord::new((number, lane)),
@@ -275,6 +334,38 @@ mod tests {
         assert_eq!(rhythm.next_after(due, due), due + rhythm.interval);
         assert_eq!(rhythm.next_after(due, late), late);
         assert_eq!(rhythm.next_after(late, late), late + rhythm.interval);
+    }
+
+    #[test]
+    fn a_pair_is_one_thing_with_the_rates_of_both_rings() {
+        let name = format!("cli-top-pair-{}", std::process::id());
+        let pair = semring::duplex::Builder::new(&name).create().unwrap();
+        let mut up = pair.up().attach_producer().unwrap();
+        let mut down = pair.down().attach_producer().unwrap();
+        // The rest of a list, in any order.
+        let look = || vec![pair.down().info().unwrap(), pair.up().info().unwrap()];
+        let mut sampler = Sampler::default();
+        let then = Instant::now();
+        sampler.compare(look(), then);
+        (0..2).for_each(|_| up.send(b"x").unwrap());
+        (0..3).for_each(|_| down.send(b"x").unwrap());
+        let samples = sampler.compare(look(), then + Duration::from_secs(1));
+        let half = sampler.compare(look()[1..].to_vec(), then);
+        drop((up, down));
+        pair.remove().unwrap();
+        let [sample] = &samples[..] else {
+            panic!("{samples:?}")
+        };
+        assert_eq!(sample.address(), format!("posix:{name}"));
+        assert_eq!(sample.rates.sent_per_second, Some(5.0));
+        let lanes = sample.lanes.iter().map(|lane| lane.sent_per_second);
+        assert_eq!(lanes.collect::<Vec<_>>(), [Some(2.0), Some(3.0)]);
+        let row: serde_json::Value =
+            serde_json::from_str(&json_line(sample, SystemTime::now())).unwrap();
+        assert_eq!(row["kind"], "pair");
+        assert_eq!(row["sent_messages"], 5);
+        assert_eq!(row["each_lane"][1]["sent_messages"], 3);
+        assert_eq!(half[0].address(), format!("posix:{name}.up"));
     }
 
     #[test]

@@ -209,7 +209,7 @@ impl Screen {
         frame.render_stateful_widget(self.rings(list.width), list, &mut self.selected);
         if let Some(sample) = self.samples.get(selected) {
             frame.render_widget(
-                Paragraph::new(vec![Line::default(), title_of(&sample.info)]),
+                Paragraph::new(vec![Line::default(), title_of(sample)]),
                 title,
             );
             frame.render_widget(self.lanes(sample, lanes.width), lanes);
@@ -230,7 +230,7 @@ impl Screen {
 
     fn rings(&self, width: u16) -> Table<'static> {
         let addresses = self.samples.iter();
-        let longest = addresses.map(|sample| sample.info.address.to_string().chars().count());
+        let longest = addresses.map(|sample| sample.address().chars().count());
         let longest = u16::try_from(longest.max().unwrap_or(0)).unwrap_or(u16::MAX);
         let columns = fitting(
             &RING_COLUMNS,
@@ -240,7 +240,9 @@ impl Screen {
         let room = width.saturating_sub(fixed(&columns));
         let rows = self.samples.iter().map(|sample| {
             let info = &sample.info;
-            let used = fullest_lane(info).map_or(0.0, |(_, share)| share);
+            let lanes = sample.each_lane().count();
+            let fullest = sample.rings().filter_map(fullest_lane);
+            let used = fullest.fold(0.0_f64, |most, (_, share)| most.max(share));
             let [sent, received] = rates(&sample.rates);
             let consumer = match info.consumer_pid {
                 Some(pid) => pid.to_string(),
@@ -248,15 +250,15 @@ impl Screen {
                 None => "-".to_owned(),
             };
             let cells = [
-                Cell::new(info.address.to_string()),
+                Cell::new(sample.address()),
                 right(consumer),
-                right(format!("{}/{}", info.producers(), info.lanes.len())),
+                right(format!("{}/{lanes}", sample.sum(RingInfo::producers))),
                 right(sent),
                 right(received),
-                right(info.unread_messages().to_string()),
+                right(sample.sum(RingInfo::unread_messages).to_string()),
                 right(percent(used)).style(self.tint(used)),
                 right(asleep(sample)),
-                right(info.died_producers().to_string()),
+                right(sample.sum(RingInfo::died_producers).to_string()),
             ];
             row(cells, &RING_COLUMNS, &columns)
         });
@@ -267,8 +269,8 @@ impl Screen {
     fn lanes(&self, sample: &Sample, width: u16) -> Table<'static> {
         let columns = fitting(&LANE_COLUMNS, width, LEAST_REST);
         let bar = width.saturating_sub(fixed(&columns)).clamp(LEAST_REST, 65);
-        let lanes = sample.info.lanes.iter().zip(&sample.lanes).enumerate();
-        let rows = lanes.map(|(number, (lane, moved))| {
+        let lanes = sample.each_lane().zip(&sample.lanes);
+        let rows = lanes.map(|((number, lane), moved)| {
             let used = share(lane.used_bytes, sample.info.capacity_bytes);
             let [sent, received] = rates(moved);
             let cells = [
@@ -308,16 +310,21 @@ impl Screen {
     }
 }
 
-fn title_of(info: &RingInfo) -> Line<'static> {
+fn title_of(sample: &Sample) -> Line<'static> {
+    let info = &sample.info;
     let capacity = crate::units::human_bytes(info.capacity_bytes);
-    let lanes = crate::units::count(info.lanes.len() as u64, "lane");
+    let lanes = crate::units::count(sample.each_lane().count() as u64, "lane");
+    let kind = match sample.second {
+        Some(_) => "pair, ",
+        None => "",
+    };
     Line::from(vec![
-        Span::styled(info.address.to_string(), Modifier::BOLD),
+        Span::styled(sample.address(), Modifier::BOLD),
         Span::raw(format!(
-            "  {}, {lanes} of {capacity}, {} finished, {} died",
+            "  {kind}{}, {lanes} of {capacity}, {} finished, {} died",
             info.state,
-            info.finished_producers(),
-            info.died_producers()
+            sample.sum(RingInfo::finished_producers),
+            sample.sum(RingInfo::died_producers)
         )),
     ])
 }
@@ -407,7 +414,7 @@ fn human_rate(rate: f64) -> String {
 }
 
 fn asleep(sample: &Sample) -> String {
-    match (sample.info.consumer_sleeps, waiting_producers(&sample.info)) {
+    match (sample.consumer_sleeps(), sample.sum(waiting_producers)) {
         (false, 0) => "-".to_owned(),
         (true, 0) => "C".to_owned(),
         (false, producers) => producers.to_string(),
@@ -454,7 +461,7 @@ mod tests {
 
     #[test]
     fn a_ring_and_its_lanes_are_shown_at_any_size() {
-        let name = format!("v-{}", std::process::id());
+        let name = format!("v-{:07}", std::process::id());
         let ring = semring::mpsc::Builder::new(&name)
             .producers(3)
             .create()

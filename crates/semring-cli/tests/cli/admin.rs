@@ -15,7 +15,6 @@ over_both_backends! {
     ls_has_one_object_a_line,
     ls_has_the_columns_that_are_asked_for,
     rm_removes_an_idle_ring_with_what_is_in_it,
-    rm_at_the_limit_of_descriptors_removes_all_or_nothing,
 }
 
 /// In the order in which the contract names them.
@@ -496,28 +495,4 @@ fn yielding_under_a_real_time_policy_is_mentioned() {
         );
     }
     ring.consumer(&["-q"]).run().quietly(DONE);
-}
-
-fn rm_at_the_limit_of_descriptors_removes_all_or_nothing(ring: &Ring) {
-    for verb in ["rm", "rm --force"] {
-        let (mut refused, mut removed) = (0, 0);
-        for limit in 3..24 {
-            let create = ring.semring("create", &["--guard", "pipe", "--producers", "2"]);
-            create.run().quietly(DONE);
-            let script = format!("ulimit -n {limit}; exec \"$S\" {verb} \"$RING\"");
-            // Below some limit the loader does not reach the program.
-            let _ = ring.shell(&script).run();
-            if ring.look().is_some() {
-                refused += 1;
-                ring.semring("rm", &[]).run().quietly(DONE);
-            } else {
-                removed += 1;
-            }
-            ring.assert_gone();
-        }
-        assert!(
-            refused > 0 && removed > 0,
-            "{verb}: {refused} and {removed}"
-        );
-    }
 }

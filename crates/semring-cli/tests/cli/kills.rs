@@ -7,7 +7,7 @@ use std::io::Read;
 use std::process::Command;
 
 use semring_testkit::objects::Object;
-use semring_testkit::step::{CallStop, Stepper};
+use semring_testkit::step::{CallStop, Stepper, can_trace};
 
 use crate::support::alone::{alone, test_name};
 use crate::support::{
@@ -116,6 +116,9 @@ fn at_every_call(
     prepare: impl Fn(),
     check: impl Fn(&Killed),
 ) {
+    if !can_trace() {
+        return;
+    }
     let mut points = 0;
     loop {
         prepare();
@@ -246,6 +249,30 @@ fn a_killed_consumer(address: &str) {
     );
 }
 
+/// With both guards: the pipes of a file are in its folder.
+fn a_killed_rm_by_force(address: &str) {
+    let args = ["rm", "--force", address];
+    for guard in ["semaphore", "pipe"] {
+        let create = || {
+            let create = ["create", "--guard", guard, "--producers", "2", address];
+            semring(&create).run().quietly(DONE);
+            produce(address);
+        };
+        at_every_call("rm --force", SEMRING, &args, b"", create, |_| {
+            let again = semring(&args).run().exit;
+            assert!([DONE, NO_RING].contains(&again), "{again}");
+            nothing_stays(address);
+        });
+        at_every_call("rm --force, then use", SEMRING, &args, b"", create, |_| {
+            // Whole or gone. What was in it may be there.
+            produce(address);
+            let got = consume(address);
+            assert!([LINES, 2 * LINES].contains(&(got.len() as u64)), "{got:?}");
+            nothing_stays(address);
+        });
+    }
+}
+
 /// A file is in a folder that no other program searches, and its set does not record the folder.
 fn over_a_file(body: fn(&str)) {
     let folder = std::env::temp_dir().join("rings");
@@ -272,6 +299,14 @@ fn rm_of_a_file_may_be_killed_at_every_system_call() {
     );
 }
 
+#[test]
+fn rm_by_force_of_a_file_may_be_killed_at_every_system_call() {
+    alone(
+        test_name!(rm_by_force_of_a_file_may_be_killed_at_every_system_call),
+        || over_a_file(a_killed_rm_by_force),
+    );
+}
+
 macro_rules! over_both_backends_alone {
     ($($test:ident => $body:expr;)*) => {
         $(
@@ -294,6 +329,7 @@ over_both_backends_alone! {
     ls_may_be_killed_at_every_system_call => |address| a_killed_look(address, "ls");
     info_may_be_killed_at_every_system_call => |address| a_killed_look(address, "info");
     rm_may_be_killed_at_every_system_call => a_killed_rm;
+    rm_by_force_may_be_killed_at_every_system_call => a_killed_rm_by_force;
     producer_may_be_killed_at_every_system_call => a_killed_producer;
     consumer_may_be_killed_at_every_system_call => a_killed_consumer;
 }

@@ -315,6 +315,43 @@ fn a_pair_is_listed_and_removed_as_one_thing(ring: &Ring) {
     assert_eq!(object["state"], "active");
     let counts = ["lanes", "producers", "unread_messages"].map(|field| number(object, field));
     assert_eq!(counts, [2, 1, 1]);
+    for address in [
+        ring.address(),
+        &pair.up().address().to_string(),
+        &pair.down().address().to_string(),
+    ] {
+        let info = |more: &[&str]| {
+            let info = Call::new(SEMRING, None)
+                .args(&["info", address])
+                .args(more)
+                .run();
+            info.quietly(DONE).text()
+        };
+        let object = crate::support::one_object(&info(&["--json"]));
+        assert_eq!(
+            (&object["address"], &object["kind"]),
+            (&ring.address().into(), &"pair".into())
+        );
+        let lanes = |of: &serde_json::Value| -> Vec<u64> {
+            let lanes = of["each_lane"].as_array().expect("lanes");
+            lanes
+                .iter()
+                .map(|lane| number(lane, "sent_messages"))
+                .collect()
+        };
+        assert_eq!(lanes(&object), [0, 1]);
+        assert_eq!([0, 1].map(|at| lanes(&object["rings"][at])), [[0], [1]]);
+        assert_eq!(
+            object["rings"][1]["address"],
+            pair.down().address().to_string()
+        );
+        let text = info(&[]);
+        assert!(text.starts_with(&format!("{}\n", ring.address())), "{text}");
+        assert!(
+            text.contains("kind      pair") && text.contains(&pair.up().address().to_string()),
+            "{text}"
+        );
+    }
     for address in [pair.up().address(), pair.down().address()] {
         let rm = Call::new(SEMRING, None).args(&["rm", &address.to_string()]);
         rm.run().refused(FAILED, &["in use"]);

@@ -4,6 +4,7 @@
 mod admin;
 mod bench;
 mod coprocess;
+mod descriptors;
 mod doctor;
 mod file_size;
 mod guards;

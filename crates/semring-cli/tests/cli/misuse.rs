@@ -25,6 +25,7 @@ over_both_backends! {
     rm_of_a_ring_in_use_is_refused_with_the_pids_and_with_force_ends_both_sides,
     rm_with_force_ends_a_blocked_producer,
     a_ring_of_another_format_version_is_refused_and_left_alone,
+    rm_with_force_says_what_a_damaged_ring_was_taken_for,
     a_full_disk_behind_the_consumer_is_an_error_and_nothing_is_lost,
     a_closed_stdout_of_the_consumer_is_an_error_and_nothing_is_lost,
     a_closed_stdin_is_refused,
@@ -322,6 +323,22 @@ fn a_ring_of_another_format_version_is_refused_and_left_alone(ring: &Ring) {
         ring.consumer(&["-q"]).run().quietly(DONE).wrote(seq(3));
         ring.assert_gone();
     }
+}
+
+fn rm_with_force_says_what_a_damaged_ring_was_taken_for(ring: &Ring) {
+    ring.producer(&["-q"]).input(seq(3)).run().quietly(DONE);
+    assert!(ring.number("creator_pid") > 0);
+    // Of another version the checksum would be right.
+    patch_version(ring, 2);
+    ring.semring("rm", &[]).run().ended(NOT_A_RING);
+    let words = [
+        ring.address(),
+        "taken for",
+        "damaged superblock (version)",
+        "with its",
+    ];
+    ring.semring("rm", &["--force"]).run().refused(DONE, &words);
+    ring.assert_gone();
 }
 
 #[test]

@@ -119,6 +119,11 @@ impl<K: Kind> Ring<K> {
         lifecycle::descriptor(&self.core)
     }
 
+    /// The address for a program that inherits a descriptor with this number.
+    pub(crate) fn inherited_address(&self, number: i32) -> Address {
+        Address::of_inherited(number, &self.core.superblock.uuid)
+    }
+
     /// The address by which it was opened.
     #[must_use]
     pub fn address(&self) -> &Address {

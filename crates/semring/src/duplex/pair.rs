@@ -68,8 +68,8 @@ enum Direction<'a> {
 }
 
 impl Builder {
-    /// Options for the pair at an address: a `posix:` or `sysv:` name of at most 178 bytes, or a `file:`.
-    /// The rings are called `NAME.up` and `NAME.down-` with 16 hexadecimal digits.
+    /// Options for the pair at an address: a `posix:` or `sysv:` name of at most 178 bytes, or a `file:` of which the
+    /// last part has at most 233. The rings are called `NAME.up` and `NAME.down-` with 16 hexadecimal digits.
     #[must_use]
     pub fn new(address: impl TryInto<Address, Error: Into<AddressError>>) -> Self {
         spsc::Builder::new(address).into()
@@ -277,10 +277,13 @@ fn part(address: &Address, direction: Direction<'_>) -> Result<Address, AddressE
         Backend::Sysv if name.starts_with("0x") || name.contains('#') => {
             refused("a key is one ring, and a pair is two: use a name")
         }
-        _ => match direction {
-            Direction::Up => pairs::up_name(address).parse(),
-            Direction::Down(uuid) => pairs::down_name(address, uuid).parse(),
-        },
+        _ => {
+            pairs::check_length(address)?;
+            match direction {
+                Direction::Up => pairs::up_name(address).parse(),
+                Direction::Down(uuid) => pairs::down_name(address, uuid).parse(),
+            }
+        }
     }
 }
 

@@ -9,45 +9,134 @@
 //! key, id, check value, owner and place that the damaged bytes still name, unless another ring names it, too (the
 //! bytes may be a copy of that ring); a directory of pipes with the inode of the file or the id of the segment in
 //! its name.
+//!
+//! Under a System V key the set and the segment of a creator at work look like those of a creator that was killed. The
+//! creation lock shows which it is: for a second the removal takes only what it can lock. After that it goes on
+//! regardless (see [`force`](super::force)), and a creator that is still at work begins again.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::Instant;
 
 use super::guards::{mark_of, uuid_of};
 use super::identity::other_ring;
 use super::open::plausible_length;
 use super::orphans::{home, no_ring_names};
-use super::remove::unlink_error;
+use super::remove::{sysv_error, unlink_error};
+use super::under_key::{ClearError, Cleared, Under, under};
 use crate::error::{OpenError, RemoveError};
 use crate::guard::RemovalLock;
-use crate::guard::abandoned::SetFacts;
+use crate::guard::abandoned::{SeizedSet, SetFacts};
 use crate::guard::abandoned_pipes::sweep;
 use crate::guard::semaphore::{KEY_PREFIX, SemaphoreGuard};
-use crate::guard::set::{Home, creation_ended};
+use crate::guard::set::Home;
 use crate::layout::SUPERBLOCK_BYTES;
 use crate::layout::superblock::{MAGIC, SetIdentity, Superblock, SuperblockError};
 use crate::memory::{self, Access, Address, MemoryError, Object, Place};
 use crate::os::sysv::{Key, SemSet};
-use crate::os::{process, sandbox};
+use crate::os::{clock, process, sandbox};
+use crate::sync::yield_now;
 
-/// Removes the object, and returns what it was taken for. `why`, the reason why it could not be opened, is the error
-/// if it must not be removed.
-pub(super) fn remove(address: &Address, why: OpenError) -> Result<String, RemoveError> {
+/// Removes the object, and returns what it was taken for; `None` if it is a ring by now. `why`, the reason why it could
+/// not be opened, is the error if it must not be removed. Creators have time until `end`.
+pub(super) fn remove(
+    address: &Address,
+    why: OpenError,
+    end: Instant,
+) -> Result<Option<String>, RemoveError> {
     let Ok(place) = address.place() else {
         return Err(why.into());
     };
+    let mut is_locked = false;
+    if let Some(key) = memory::sysv_key(&place) {
+        match remove_unfinished(address, key, end)? {
+            Unfinished::Removed(what) => return Ok(Some(what)),
+            Unfinished::IsRing if matches!(why, OpenError::Busy { .. }) => return Ok(None),
+            Unfinished::IsLocked => is_locked = true,
+            Unfinished::Other | Unfinished::IsRing => {}
+        }
+    }
+    remove_damaged(address, &place, is_locked, why).map(Some)
+}
+
+/// What came of the attempt to remove what a creator under a System V key left.
+enum Unfinished {
+    Removed(String),
+    /// Its creator has finished it.
+    IsRing,
+    /// Its locks could not be had in time.
+    IsLocked,
+    /// Something else is there, or nothing.
+    Other,
+}
+
+/// With the locks of its creator held: the set that lies alone under a key, or the segment with its proofs.
+fn remove_unfinished(address: &Address, key: Key, end: Instant) -> Result<Unfinished, RemoveError> {
+    let name = || address.to_string();
+    let us = process::effective_uid();
+    loop {
+        match under(key) {
+            Under::Unfinished(unfinished) if unfinished.owner() == Some(us) => {
+                let pipes = pipes_of(unfinished.object());
+                match unfinished.remove() {
+                    Ok(Cleared::Removed) => {
+                        let with_set = unfinished.set().is_some();
+                        let what = removed("a ring that was never finished", with_set, &pipes);
+                        return Ok(Unfinished::Removed(what));
+                    }
+                    Ok(Cleared::Busy | Cleared::Mapped) => {}
+                    Err(ClearError::Set(error)) => return Err(sysv_error(&name(), error)),
+                    Err(ClearError::Segment(error)) => return Err(unlink_error(&name(), error)),
+                }
+            }
+            Under::Nothing => {
+                let Some((_, id)) = set_under(key) else {
+                    return Ok(Unfinished::Other);
+                };
+                let held = SeizedSet::seize(id).map_err(|error| sysv_error(&name(), error))?;
+                // Seized, so no creator makes a segment by it.
+                if let Some(held) = held.filter(|_| matches!(under(key), Under::Nothing)) {
+                    held.remove().map_err(|error| sysv_error(&name(), error))?;
+                    return Ok(Unfinished::Removed(SET_ALONE.to_owned()));
+                }
+            }
+            Under::Ring => return Ok(Unfinished::IsRing),
+            _ => return Ok(Unfinished::Other),
+        }
+        if clock::now() >= end {
+            return Ok(Unfinished::IsLocked);
+        }
+        yield_now();
+    }
+}
+
+/// A creator under a System V key that was killed early leaves nothing but a set.
+const SET_ALONE: &str = "the semaphores of a ring that was never finished";
+
+fn remove_damaged(
+    address: &Address,
+    place: &Place,
+    is_locked: bool,
+    why: OpenError,
+) -> Result<String, RemoveError> {
     if !matches!(place, Place::Posix(_) | Place::File(_) | Place::Sysv(_)) {
         return Err(why.into());
     }
-    let object = match Object::open(&place, Access::ReadOnly) {
+    let object = match Object::open(place, Access::ReadOnly) {
         Ok(object) => object,
-        Err(MemoryError::NotFound) => return remove_set_alone(&place, why),
+        Err(MemoryError::NotFound) if is_locked => return remove_set_alone(place, why),
         Err(_) => return Err(why.into()),
     };
-    let Some(what) = taken_for(address, &place, &object) else {
+    // Without the locks, only what no creator makes now.
+    if let Some(key) = memory::sysv_key(place)
+        && !is_locked
+        && matches!(under(key), Under::Unfinished(_) | Under::Nothing)
+    {
+        return Err(why.into());
+    }
+    let Some(what) = taken_for(address, place, &object) else {
         return Err(why.into());
     };
-    let set = set_of(&place, &object);
+    let set = set_of(place, &object);
     let pipes = pipes_of(&object);
     object
         .unlink()
@@ -56,15 +145,20 @@ pub(super) fn remove(address: &Address, why: OpenError) -> Result<String, Remove
     let with_set = set.is_some_and(|(set, named)| {
         named.is_none_or(|(named, lanes)| no_ring_names(&named, lanes)) && set.destroy().is_ok()
     });
+    Ok(removed(&what, with_set, &pipes))
+}
+
+/// Says what was removed, and takes its pipes away.
+fn removed(what: &str, with_set: bool, pipes: &[PathBuf]) -> String {
     let us = process::effective_uid();
     let with_pipes = !pipes.is_empty() && pipes.iter().all(|path| sweep(path, [us, us]).is_ok());
-    Ok(if with_set {
+    if with_set {
         format!("{what}, with its semaphores")
     } else if with_pipes {
         format!("{what}, with its pipes")
     } else {
         format!("{what}; its semaphores or pipes could not be identified")
-    })
+    }
 }
 
 /// A description of the object, if it may be removed.
@@ -111,7 +205,7 @@ fn set_of(
     object: &Object,
 ) -> Option<(SemaphoreGuard, Option<(SetIdentity, usize)>)> {
     if let Some(key) = memory::sysv_key(place) {
-        return Some((set_under(key)?, None));
+        return Some((set_under(key)?.0, None));
     }
     if !sandbox::may_ask() {
         return None;
@@ -132,15 +226,15 @@ fn set_of(
     Some((owned(set, lanes)?, named))
 }
 
-/// The set under a System V key, if it is marked as belonging to a ring there, and this user owns
-/// it.
-fn set_under(key: Key) -> Option<SemaphoreGuard> {
+/// The set under a System V key, if it is marked as belonging to a ring there, and this user owns it; with its id.
+fn set_under(key: Key) -> Option<(SemaphoreGuard, i32)> {
     if !sandbox::may_ask() {
         return None;
     }
     let set = SemSet::open(key).ok()?;
     let facts = SetFacts::of(set.id())?;
-    owned(set, facts.lanes()?).filter(|_| facts.home() == Some(Home::Key))
+    let guard = owned(set, facts.lanes()?).filter(|_| facts.home() == Some(Home::Key))?;
+    Some((guard, set.id()))
 }
 
 fn owned(set: SemSet, lanes: usize) -> Option<SemaphoreGuard> {
@@ -170,13 +264,10 @@ fn pipes_of(object: &Object) -> Vec<PathBuf> {
         .collect()
 }
 
-/// A creator under a System V key that was killed early leaves only a set. A creator that is at work holds its lock.
+/// Removes the set regardless of the process that holds its lock.
 fn remove_set_alone(place: &Place, why: OpenError) -> Result<String, RemoveError> {
-    let set = memory::sysv_key(place)
-        .filter(|&key| creation_ended(key, Duration::ZERO))
-        .and_then(set_under);
-    match set.map(|set| set.destroy()) {
-        Some(Ok(())) => Ok("the semaphores of a ring that was never finished".to_owned()),
+    match memory::sysv_key(place).and_then(set_under) {
+        Some((set, _)) if set.destroy().is_ok() => Ok(SET_ALONE.to_owned()),
         _ => Err(why.into()),
     }
 }

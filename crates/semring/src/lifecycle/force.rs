@@ -59,10 +59,10 @@ fn remove_what_is_there(address: &Address) -> Result<RemoveOutcome, RemoveError>
                 | OpenError::OtherVersion { .. }
                 | OpenError::UnknownFeatures { .. }
                 | OpenError::Busy { .. }),
-            ) => {
-                let what = damaged::remove(address, why)?;
-                return Ok(RemoveOutcome::RemovedDamaged { what });
-            }
+            ) => match damaged::remove(address, why, end)? {
+                Some(what) => return Ok(RemoveOutcome::RemovedDamaged { what }),
+                None => Forced::Changed,
+            },
             Err(error) => return Err(error.into()),
         };
         match removed {

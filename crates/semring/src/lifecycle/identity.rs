@@ -2,10 +2,15 @@
 //!
 //! Names share places: two of them can have the same derived key, two files the same key of `ftok` (it holds
 //! 16 bits of the inode number), and a file can be copied. So a ring stores the address for which it was
-//! made.
+//! made. A descriptor that a program inherits is in the environment with the ring's identity, because the
+//! environment is inherited further than the descriptor.
 
 use crate::layout::superblock::Superblock;
 use crate::memory::{Address, Place, sysv_key};
+
+/// Why a variable of the environment names a descriptor that is not open, or another one.
+const INHERITED: &str = "its address was inherited from a process that took the ring, or closed the descriptor, \
+                                    and started this one";
 
 /// Another ring in the place of the one that an address stands for.
 pub(super) struct OtherRing {
@@ -22,6 +27,12 @@ pub(super) fn other_ring(
     found: &Superblock,
 ) -> Option<OtherRing> {
     let other = &found.name;
+    if address.means_another(&found.uuid) {
+        return Some(OtherRing {
+            what: "the descriptor leads to another ring here".to_owned(),
+            instead: INHERITED,
+        });
+    }
     let Some(key) = place.and_then(sysv_key) else {
         // If a copy were used or removed, that would use or remove the original's semaphores.
         let is_other = address.name_must_match() && *other != address.name();

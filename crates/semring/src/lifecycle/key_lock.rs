@@ -2,11 +2,16 @@
 //! one is at work.
 //!
 //! ```text
-//! 1 unnamed file, locked, with its record   killed: nothing is left
+//! 1 unnamed file, locked, with its record,
+//!   its time that of the last tick          killed: nothing is left
 //! 2 its name in /dev/shm                    killed: the file, unlocked
 //! 3 the segment under the key               killed: likewise, and a segment that the file proves to be ours
 //! 4 the record is used up, the name goes    killed between: a file that proves nothing
 //! ```
+//! The kernel gives a segment the second of the last tick of its clock, but a file the exact time (since Linux 6.13).
+//! So in the first tick of each second a segment would be older than the file that was made before it, and the file
+//! would not prove it. The file therefore gets the time that the kernel would give a segment.
+//!
 //! Any process can make a file of this name. One counts only if it belongs to the user who made the segment,
 //! no other user may write it, it has one name, and its record names this key. So a link to another file of
 //! that user proves nothing, nor does a link to an old lock: its record is marked as used. Only the owner
@@ -16,7 +21,7 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::guard::site::Trouble;
 use crate::memory::POSIX_DIRECTORY;
@@ -38,6 +43,12 @@ fn key_path(key: i32) -> PathBuf {
 fn record(key: i32) -> String {
     let namespace = process::ipc_namespace().unwrap_or(0);
     format!("semring key {key:08x} ipc {namespace}\n")
+}
+
+/// Writes it, with the time that the kernel would give a segment that is made now.
+fn write_record(lock: &File, key: i32) -> io::Result<()> {
+    file::write_at(lock, record(key).as_bytes(), 0)?;
+    lock.set_modified(UNIX_EPOCH + clock::last_tick())
 }
 
 /// The first byte of the record once its creator has finished: one byte, so it can't be
@@ -85,6 +96,8 @@ pub(crate) struct KeyLock {
     path: PathBuf,
     lock: Private,
     stays: bool,
+    /// The file had its record when this process took the lock: it may prove a segment that is there already.
+    is_taken_over: bool,
 }
 
 /// Why a file of this name is not a valid lock.
@@ -128,7 +141,7 @@ impl KeyLock {
     fn make(path: &Path, key: i32) -> io::Result<Option<Self>> {
         let begin = |lock: &File| {
             hold_byte(lock, 0, Hold::Alone)?;
-            file::write_at(lock, record(key).as_bytes(), 0)
+            write_record(lock, key)
         };
         let made = Private::open(|| {
             let unnamed = match file::create_unnamed(Path::new(POSIX_DIRECTORY), MODE) {
@@ -158,6 +171,7 @@ impl KeyLock {
                 path: path.to_owned(),
                 lock,
                 stays: false,
+                is_taken_over: false,
             })),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
             Err(error) => Err(error),
@@ -191,12 +205,13 @@ impl KeyLock {
             return Err(in_the_way(path));
         }
         if contents != Contents::Record {
-            file::write_at(lock.file(), record(key).as_bytes(), 0)?;
+            write_record(lock.file(), key)?;
         }
         Ok(Some(Self {
             path: path.to_owned(),
             lock,
             stays: false,
+            is_taken_over: contents == Contents::Record,
         }))
     }
 
@@ -233,6 +248,11 @@ impl KeyLock {
     /// True if there is any object of this name.
     pub(crate) fn exists(key: i32) -> bool {
         std::fs::symlink_metadata(key_path(key)).is_ok()
+    }
+
+    /// True if a creator that was killed left the file: it may prove what is under the key.
+    pub(crate) const fn is_taken_over(&self) -> bool {
+        self.is_taken_over
     }
 
     /// Releases the lock, and leaves the file.
@@ -332,6 +352,7 @@ mod tests {
     fn a_held_lock_keeps_others_out_and_goes_with_its_file() {
         let of = Fixture::new();
         let lock = KeyLock::take(of.key, NOT_AT_ALL).unwrap().unwrap();
+        assert!(!lock.is_taken_over());
         assert!(KeyLock::take(of.key, NOT_AT_ALL).unwrap().is_none());
         assert!(KeyLock::of_the_dead(of.key).is_none());
         assert!(!KeyLock::is_dead(of.key));
@@ -351,6 +372,19 @@ mod tests {
     }
 
     #[test]
+    fn the_time_of_a_lock_is_that_of_the_last_tick() {
+        let of = Fixture::new();
+        let lock = KeyLock::take(of.key, NOT_AT_ALL).unwrap().unwrap();
+        let time = |file: &File| file.metadata().unwrap().modified().unwrap();
+        // The clock's ticks come at times that the exact clock gives to no file.
+        let ticks = || UNIX_EPOCH + clock::last_tick();
+        let before = ticks();
+        assert!(time(lock.lock.file()) <= before);
+        write_record(lock.lock.file(), of.key).unwrap();
+        assert!((before..=ticks()).contains(&time(lock.lock.file())));
+    }
+
+    #[test]
     fn what_a_killed_creator_leaves_proves_its_segment_and_can_be_taken() {
         let of = Fixture::new();
         let ended = in_child(|| {
@@ -360,7 +394,9 @@ mod tests {
         assert_eq!(ended, Ended::Code(0));
         assert!(of.proves() && KeyLock::is_dead(of.key));
         assert!(KeyLock::is_free(of.key, of.us, NOT_AT_ALL));
-        KeyLock::of_the_dead(of.key).unwrap().keep();
+        let found = KeyLock::of_the_dead(of.key).unwrap();
+        assert!(found.is_taken_over());
+        found.keep();
         assert!(of.proves(), "left as it was");
         drop(KeyLock::of_the_dead(of.key).unwrap());
         assert!(!KeyLock::exists(of.key));

@@ -7,6 +7,8 @@ mod damaged;
 mod force;
 mod guards;
 mod holder;
+#[cfg(all(test, not(semring_loom)))]
+mod holder_model_tests;
 mod identity;
 mod inspect;
 mod key_lock;

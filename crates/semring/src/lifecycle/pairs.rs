@@ -4,11 +4,36 @@
 use super::identity::other_ring;
 use super::{inspect, uuid_text};
 use crate::layout::superblock::Superblock;
+use crate::memory::address::{AddressError, Backend, MAX_NAME_BYTES, MAX_PART_BYTES};
 use crate::memory::{Access, Address, Object};
 
 const UP: &str = ".up";
 const DOWN: &str = ".down-";
 const DIGITS: usize = 16;
+
+/// How many bytes the name of a ring is longer than that of its pair.
+const MORE_BYTES: usize = DOWN.len() + DIGITS;
+
+/// Refuses a name that is too long for the rings of a pair.
+pub(crate) fn check_length(pair: &Address) -> Result<(), AddressError> {
+    let name = pair.name();
+    let (len, most, rule) = match pair.backend() {
+        Backend::File => {
+            let last = name.rsplit('/').next().unwrap_or_default();
+            let rule = "what follows its last slash is longer than 233 bytes, too long for a pair, whose rings have names \
+                        that are 22 bytes longer";
+            (last.len(), MAX_PART_BYTES - MORE_BYTES, rule)
+        }
+        _ => {
+            let rule = "it is longer than 178 bytes, too long for a pair, whose rings have names that are 22 bytes longer";
+            (name.len(), MAX_NAME_BYTES - MORE_BYTES, rule)
+        }
+    };
+    if len > most {
+        return Err(AddressError::bad_name(&name, rule));
+    }
+    Ok(())
+}
 
 /// The address of a pair's first ring.
 pub(crate) fn up_name(pair: &Address) -> String {
@@ -78,4 +103,33 @@ pub(crate) fn pair_at(address: &Address) -> Option<Address> {
     address.to_text()?;
     let up: Address = up_name(address).parse().ok()?;
     superblock_at(&up).map(|_| address.clone())
+}
+
+#[cfg(all(test, not(semring_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limits_in_the_sentences_are_those_of_the_names() {
+        assert_eq!(MAX_NAME_BYTES - MORE_BYTES, 178);
+        assert_eq!(MAX_PART_BYTES - MORE_BYTES, 233);
+        assert_eq!(MORE_BYTES, 22);
+        for (before, most) in [
+            ("", 178),
+            ("sysv:", 178),
+            ("memfd:", 178),
+            ("file:/a/", 233),
+        ] {
+            let address =
+                |len| -> Address { format!("{before}{}", "x".repeat(len)).parse().unwrap() };
+            assert!(check_length(&address(most)).is_ok());
+            let second = down_name(&address(most), &"0".repeat(32));
+            assert!(second.parse::<Address>().is_ok(), "{second}");
+            let refused = check_length(&address(most + 1)).unwrap_err().to_string();
+            assert!(
+                refused.contains(&format!("longer than {most} bytes")),
+                "{refused}"
+            );
+        }
+    }
 }

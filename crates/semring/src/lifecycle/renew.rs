@@ -8,12 +8,16 @@
 //! [holders](super::holder) decide.
 //!
 //! ```text
-//! 1 lock, alone                 killed: the kernel gives it back
+//! 1 lock, alone, and that of
+//!   makers beside readers       killed: the kernel gives both back
 //! 2 is the set still missing?   (another opener may have made one)
 //! 3 set, creation lock held     killed: a set that no ring names, its lock free
 //! 4 the next record             killed: half a record, which is none; the one before still counts, and
-//! 5 give both locks back          its set is missing, so the next opener begins at 1
+//! 5 give the locks back           its set is missing, so the next opener begins at 1
 //! ```
+//! A maker beside readers can be at work when the last reader goes, so a maker that then has the file's lock alone
+//! needs the makers' lock, too: otherwise the first maker could replace the record of the second one while
+//! processes use its set.
 //! New pipes are made likewise, in a directory of the same name. A record without a set is written first,
 //! for processes that still have the old pipes open. A half-made directory does not count.
 //!
@@ -92,9 +96,18 @@ pub(super) fn renew(
             Err(_) => {}
         }
         if held.is_some() {
-            return make(name, object, view, superblock);
-        }
-        if object
+            if object
+                .try_lock()
+                .map_err(|error| memory_error(name, error))?
+            {
+                let _lock = Locked(object);
+                // A maker beside readers may have had it until now.
+                if read_superblock(name, object)?.is_some_and(|now| now.record == superblock.record)
+                {
+                    return make(name, object, view, superblock);
+                }
+            }
+        } else if object
             .is_shared()
             .map_err(|error| memory_error(name, error))?
             && let Some(done) = make_beside_readers(name, object, view, superblock)?

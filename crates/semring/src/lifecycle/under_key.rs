@@ -11,8 +11,14 @@
 //! A user can't make either in another user's name, so no process is led to the segment of another
 //! program. A segment without proof always stays.
 //!
-//! Creators and removers remove a segment before its proof, so if the proof is missing while the segment
-//! stays, it will never come back.
+//! Creators and removers remove a segment before its proof, and a creator removes its file only when the segment is a
+//! ring. So a proof that is missing *while the segment stays and is unfinished* is missing for good: [`under`] looks
+//! at the segment, then for the proof, then at the same segment again. If the last look finds it finished or
+//! removed, the three looks are repeated: a creator finished between the first two, or a remover and the next
+//! creator came between them.
+//!
+//! A segment can have both proofs, one of them left by a creator that was killed. Nothing shows which creator made
+//! the segment, so each proof that is there is held while the segment is removed.
 
 use std::time::Duration;
 
@@ -60,10 +66,12 @@ pub(super) struct Unfinished {
     proof: Proof,
 }
 
+/// What proves it: one of the two at least.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Proof {
-    Set { id: i32 },
-    KeyFile,
+struct Proof {
+    /// The id of the set under the key.
+    set: Option<i32>,
+    key_file: bool,
 }
 
 /// The result of removing an unfinished segment.
@@ -77,12 +85,13 @@ pub(super) enum Cleared {
     Mapped,
 }
 
-/// How long a segment that looks like an unfinished ring may be without the proof that it is one.
-const BETWEEN_CREATORS: Duration = Duration::from_millis(50);
+/// How many segments may be finished or removed while they are looked at. Each takes a creator or remover that does
+/// so exactly between two looks; a process that does so on purpose must not keep others here for ever.
+const MOST_CHANGES: u32 = 10_000;
 
 /// Inspects the object under a key. Changes nothing.
 pub(super) fn under(key: Key) -> Under {
-    let mut unproven = None;
+    let mut changes = 0;
     loop {
         let (object, head, len) = match look(key) {
             Ok(seen) => seen,
@@ -118,18 +127,13 @@ pub(super) fn under(key: Key) -> Under {
         if unfinished && let Some(proof) = proof(key, &stat) {
             return Under::Unfinished(Unfinished { key, object, proof });
         }
+        // The proof was missed because the segment was finished or removed meanwhile.
+        if unfinished && !is_still_unfinished(&object) && changes < MOST_CHANGES {
+            changes += 1;
+            continue;
+        }
         let resembles_a_ring =
             unfinished && (head.starts_with(&MAGIC) || KeyLock::exists(key.raw()) || has_set(key));
-        // Its creator may have finished between the two looks, and removed its proof; and where creators and
-        // removers follow each other closely, several looks can fall between two of them.
-        if unfinished {
-            let first = unproven.is_none();
-            let end = *unproven.get_or_insert_with(|| clock::now() + BETWEEN_CREATORS);
-            if first || (resembles_a_ring && clock::now() < end) {
-                yield_now();
-                continue;
-            }
-        }
         return Under::Foreign(Foreign {
             what: format!(
                 "the key belongs to a System V segment {} (id {}, {} bytes, of user {}; nothing proves that a ring was \
@@ -155,16 +159,26 @@ fn look(key: Key) -> Result<(Object, Box<[u8; 4096]>, u64), MemoryError> {
     Ok((object, head, len))
 }
 
+/// True if the segment has its key, and no creator has finished it. (One that is removed while somebody has it mapped
+/// loses its key.)
+fn is_still_unfinished(object: &Object) -> bool {
+    let is_unfinished = object
+        .head()
+        .is_ok_and(|head| matches!(Superblock::decode(&head), Err(SuperblockError::NotReady)));
+    is_unfinished && object.key().is_some()
+}
+
 fn has_set(key: Key) -> bool {
     sandbox::may_ask() && SemSet::open(key).is_ok()
 }
 
 /// The proof that a creator of semring made a segment that is not ready.
 fn proof(key: Key, segment: &shm::Stat) -> Option<Proof> {
-    if let Some(id) = set_of(key, segment) {
-        return Some(Proof::Set { id });
-    }
-    KeyLock::proves(key.raw(), segment.cuid, segment.ctime).then_some(Proof::KeyFile)
+    let proof = Proof {
+        set: set_of(key, segment),
+        key_file: KeyLock::proves(key.raw(), segment.cuid, segment.ctime),
+    };
+    (proof.set.is_some() || proof.key_file).then_some(proof)
 }
 
 /// The set that the creator of a segment made before it.
@@ -218,62 +232,69 @@ pub(super) enum ClearError {
 impl Unfinished {
     /// No process makes it now, and no process has it mapped. Changes nothing.
     pub(super) fn is_abandoned(&self) -> bool {
-        let dead = match self.proof {
-            Proof::Set { id } => SetFacts::of(id).is_some_and(|set| set.is_idle()),
-            Proof::KeyFile => KeyLock::is_dead(self.key.raw()),
-        };
-        dead && !self.object.is_attached()
+        let idle = |id| SetFacts::of(id).is_some_and(|set| set.is_idle());
+        self.proof.set.is_none_or(idle)
+            && (!self.proof.key_file || KeyLock::is_dead(self.key.raw()))
+            && !self.object.is_attached()
+    }
+
+    /// The user who owns the segment.
+    pub(super) fn owner(&self) -> Option<u32> {
+        self.object.ownership().ok().map(|owner| owner.uid)
+    }
+
+    pub(super) const fn object(&self) -> &Object {
+        &self.object
     }
 
     /// The set that belongs to it.
     pub(super) fn set(&self) -> Option<i32> {
-        match self.proof {
-            Proof::Set { id } => Some(id),
-            Proof::KeyFile => None,
-        }
+        self.proof.set
     }
 
     /// Waits until its creator has finished or died; false when the timeout has passed.
     pub(super) fn creation_ended(&self, patience: Duration) -> bool {
-        match self.proof {
-            Proof::Set { .. } => creation_ended(self.key, patience),
-            Proof::KeyFile => {
-                let stat = self
-                    .object
-                    .segment()
-                    .and_then(|segment| segment.stat().ok());
-                stat.is_none_or(|stat| KeyLock::is_free(self.key.raw(), stat.cuid, patience))
-            }
+        let end = clock::now() + patience;
+        if self.proof.set.is_some() && !creation_ended(self.key, patience) {
+            return false;
         }
+        let segment = self.object.segment();
+        let stat = segment.and_then(|segment| segment.stat().ok());
+        let left = end.saturating_duration_since(clock::now());
+        !self.proof.key_file
+            || stat.is_none_or(|stat| KeyLock::is_free(self.key.raw(), stat.cuid, left))
     }
 
-    /// Removes the segment, then its proof, with the creation lock held.
+    /// Removes the segment, then its proofs, with the locks of its creator held.
     pub(super) fn remove(&self) -> Result<Cleared, ClearError> {
-        match self.proof {
-            Proof::Set { id } => {
-                let Some(held) = SeizedSet::seize(id).map_err(ClearError::Set)? else {
-                    return Ok(Cleared::Busy);
-                };
-                let cleared = self.remove_held()?;
-                if cleared == Cleared::Removed {
-                    held.remove().map_err(ClearError::Set)?;
-                }
-                Ok(cleared)
+        let set = match self.proof.set {
+            Some(id) => match SeizedSet::seize(id).map_err(ClearError::Set)? {
+                Some(held) => Some(held),
+                None => return Ok(Cleared::Busy),
+            },
+            None => None,
+        };
+        let key_file = if self.proof.key_file {
+            match KeyLock::of_the_dead(self.key.raw()) {
+                Some(held) => Some(held),
+                None => return Ok(Cleared::Busy),
             }
-            Proof::KeyFile => {
-                let Some(held) = KeyLock::of_the_dead(self.key.raw()) else {
-                    return Ok(Cleared::Busy);
-                };
-                let cleared = self.remove_held();
-                if !matches!(cleared, Ok(Cleared::Removed)) {
-                    held.keep();
-                }
-                cleared
+        } else {
+            None
+        };
+        let cleared = self.remove_held();
+        if matches!(cleared, Ok(Cleared::Removed)) {
+            if let Some(set) = set {
+                set.remove().map_err(ClearError::Set)?;
             }
+            // Dropped, the file goes, too.
+        } else if let Some(key_file) = key_file {
+            key_file.keep();
         }
+        cleared
     }
 
-    /// With the proof held no process makes or finishes a ring with it: the object stays unchanged.
+    /// With its proofs held no process makes or finishes a ring with them: the object stays unchanged.
     fn remove_held(&self) -> Result<Cleared, ClearError> {
         let Under::Unfinished(now) = under(self.key) else {
             return Ok(Cleared::Busy);
@@ -293,6 +314,10 @@ impl Unfinished {
 #[cfg(all(test, not(semring_loom)))]
 mod tests {
     use super::*;
+    use crate::guard::RemovalLock;
+    use crate::guard::set::NewSet;
+    use crate::layout::Capacity;
+    use crate::layout::Geometry;
 
     fn stats(set: (u32, u32, i64), segment: (u32, u32, i64)) -> (sysv::sem::Stat, shm::Stat) {
         let key = Key::PRIVATE;
@@ -324,5 +349,34 @@ mod tests {
         assert!(proves((0, 0, 9), (0, 0, 10)));
         assert!(proves((0, 0, 9), (7, 0, 10)));
         assert!(proves((7, 0, 11), (7, 0, 10)));
+    }
+
+    #[test]
+    fn a_segment_with_two_proofs_goes_when_both_creators_are_through() {
+        let random = u16::from_le_bytes(crate::os::process::random().unwrap());
+        let key = Key::from_raw(0x7d5a_0000 | u32::from(random));
+        let patience = Duration::from_secs(1);
+        let new = NewSet::lock(key, 1, 0o600, patience, || true).unwrap();
+        let guard = new.unwrap().finish();
+        let lock = KeyLock::take(key.raw(), patience).unwrap().unwrap();
+        let capacity = Capacity::exact(4096).unwrap();
+        let len = Geometry::new(1, capacity).unwrap().segment_bytes();
+        let segment = sysv_ipc::Created::new(shm::Shm::create(key, len, 0o600).unwrap());
+        let Under::Unfinished(found) = under(key) else {
+            panic!("the segment of a creator")
+        };
+        // The one with pipes is at work.
+        assert!(!found.is_abandoned());
+        assert_eq!(found.remove().unwrap(), Cleared::Busy);
+        lock.keep();
+        let set = found.set().unwrap();
+        let at_work = SeizedSet::seize(set).unwrap().unwrap();
+        assert_eq!(found.remove().unwrap(), Cleared::Busy);
+        drop(at_work);
+        assert!(found.is_abandoned());
+        assert_eq!(found.remove().unwrap(), Cleared::Removed);
+        assert!(segment.stat().is_err() && guard.destroy().is_ok());
+        assert!(matches!(under(key), Under::Nothing));
+        assert!(!KeyLock::exists(key.raw()) && SemSet::open(key).is_err());
     }
 }

@@ -13,7 +13,10 @@ use super::posix;
 use crate::os::sysv::{Key, ftok};
 
 /// Longest name in bytes. The superblock stores it.
-const MAX_NAME_BYTES: usize = 200;
+pub(crate) const MAX_NAME_BYTES: usize = 200;
+
+/// Longest part of a path in bytes, between two slashes: NAME_MAX.
+pub(crate) const MAX_PART_BYTES: usize = 255;
 
 /// Longest path in bytes: PATH_MAX without its zero byte.
 const MAX_PATH_BYTES: usize = 4095;
@@ -32,7 +35,7 @@ const MAX_PATH_BYTES: usize = 4095;
 /// | `anonymous:` | memory of this process and of the children that it forks, for `create` only |
 ///
 /// A name has 1 to 200 of the characters `A-Za-z0-9._-` and does not begin with `.`, `-` or `0x`. A path
-/// has no control characters, and its last part is not a symbolic link; one that is not UTF-8 comes in by
+/// has at most 4095 bytes, 255 from slash to slash, and no control characters, and its last part is not a symbolic link; one that is not UTF-8 comes in by
 /// `TryFrom<&OsStr>`.
 ///
 /// Every function of this crate that takes an address takes anything that can become one: text, an [`OsStr`], an
@@ -62,7 +65,11 @@ enum Form {
     File(PathBuf),
     /// The name may be empty.
     Memfd(String),
-    Descriptor(i32),
+    Descriptor {
+        number: i32,
+        /// The first eight bytes of its ring's uuid, if no other ring is meant.
+        ring: Option<u64>,
+    },
     /// Of another process: `/proc/PID/fd/N`.
     Elsewhere(String),
     Anonymous,
@@ -96,7 +103,8 @@ pub enum AddressError {
     },
     /// The text after `file:` can't be a path.
     #[error(
-        "{text:?}: write file:PATH, up to 4095 bytes without control characters, and no folder"
+        "{text:?}: write file:PATH, up to 4095 bytes and 255 from slash to slash, without control characters, and no \
+         folder"
     )]
     BadFile {
         /// As given, shortened if it is very long.
@@ -116,6 +124,15 @@ pub enum AddressError {
         /// The word.
         scheme: String,
     },
+}
+
+impl AddressError {
+    pub(crate) fn bad_name(name: &str, rule: &'static str) -> Self {
+        Self::BadName {
+            name: shorten(name),
+            rule,
+        }
+    }
 }
 
 /// The file from which `ftok` made a key, in a form that identifies it among all files.
@@ -189,7 +206,7 @@ impl Address {
             Form::Posix(_) => Backend::Posix,
             Form::SysvName(_) | Form::SysvKey(_) | Form::SysvPath { .. } => Backend::Sysv,
             Form::File(_) => Backend::File,
-            Form::Memfd(_) | Form::Descriptor(_) | Form::Elsewhere(_) => Backend::Memfd,
+            Form::Memfd(_) | Form::Descriptor { .. } | Form::Elsewhere(_) => Backend::Memfd,
             Form::Anonymous => Backend::Anonymous,
         }
     }
@@ -204,7 +221,7 @@ impl Address {
             Form::File(path) => path.display().to_string(),
             Form::Elsewhere(path) => path.clone(),
             Form::Memfd(label) => label.clone(),
-            Form::Descriptor(number) => number.to_string(),
+            Form::Descriptor { number, .. } => number.to_string(),
             Form::Anonymous => String::new(),
         }
     }
@@ -243,7 +260,7 @@ impl Address {
             // The process may change its folder before it removes the ring.
             Form::File(path) => Place::File(std::path::absolute(path)?),
             Form::Memfd(label) => Place::Memfd(label.clone()),
-            Form::Descriptor(number) => {
+            Form::Descriptor { number, .. } => {
                 Place::Descriptor(PathBuf::from(format!("/proc/self/fd/{number}")))
             }
             Form::Elsewhere(link) => Place::Descriptor(PathBuf::from(link)),
@@ -259,7 +276,26 @@ impl Address {
 
     /// The address of an open descriptor.
     pub(super) fn of_descriptor(number: i32) -> Self {
-        Self(Form::Descriptor(number))
+        Self(Form::Descriptor { number, ring: None })
+    }
+
+    /// The address of a descriptor that a program inherits, which leads to the ring with this uuid.
+    pub(crate) fn of_inherited(number: i32, uuid: &[u8; 16]) -> Self {
+        let ring = Some(first_bytes(uuid));
+        Self(Form::Descriptor { number, ring })
+    }
+
+    /// The number of the descriptor.
+    pub(crate) fn descriptor(&self) -> Option<i32> {
+        match self.0 {
+            Form::Descriptor { number, .. } => Some(number),
+            _ => None,
+        }
+    }
+
+    /// True if it means another ring than the one with this uuid.
+    pub(crate) fn means_another(&self, uuid: &[u8; 16]) -> bool {
+        matches!(self.0, Form::Descriptor { ring: Some(ring), .. } if ring != first_bytes(uuid))
     }
 
     /// The address of something that was found in a listing.
@@ -313,7 +349,11 @@ impl fmt::Display for Address {
             Form::SysvPath { path, id } => write!(f, "sysv:{}#{id}", path.display()),
             Form::File(path) => write!(f, "file:{}", path.display()),
             Form::Memfd(label) => write!(f, "memfd:{label}"),
-            Form::Descriptor(number) => write!(f, "fd:{number}"),
+            Form::Descriptor { number, ring: None } => write!(f, "fd:{number}"),
+            Form::Descriptor {
+                number,
+                ring: Some(ring),
+            } => write!(f, "fd:{number}#{ring:016x}"),
             Form::Elsewhere(link) => write!(f, "fd:{link}"),
             Form::Anonymous => f.write_str("anonymous:"),
         }
@@ -396,9 +436,11 @@ fn file_form(path: &OsStr) -> Result<Form, AddressError> {
         Some(text) => text.chars().any(char::is_control),
         None => bytes.iter().any(u8::is_ascii_control),
     };
-    let last = bytes.rsplit(|byte| *byte == b'/').next();
+    let mut parts = bytes.rsplit(|byte| *byte == b'/');
+    let last = parts.clone().next();
     let fits = !bytes.is_empty()
         && bytes.len() <= MAX_PATH_BYTES
+        && parts.all(|part| part.len() <= MAX_PART_BYTES)
         && !has_control
         && !matches!(last, Some(b"" | b"." | b".."));
     if fits {
@@ -410,6 +452,10 @@ fn file_form(path: &OsStr) -> Result<Form, AddressError> {
     }
 }
 
+fn first_bytes(uuid: &[u8; 16]) -> u64 {
+    (u128::from_be_bytes(*uuid) >> 64) as u64
+}
+
 fn descriptor_form(text: &str) -> Result<Form, AddressError> {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = |text: &str| text.parse::<i32>().ok().filter(|_| digits(text));
@@ -418,8 +464,16 @@ fn descriptor_form(text: &str) -> Result<Form, AddressError> {
         number(descriptor)?;
         (process == "self" || digits(process)).then(|| Form::Elsewhere(text.to_owned()))
     };
-    number(text)
-        .map(Form::Descriptor)
+    let inherited = || {
+        let (descriptor, ring) = text.split_once('#')?;
+        let is_hex = ring.len() == 16 && ring.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let ring = u64::from_str_radix(ring, 16).ok().filter(|_| is_hex);
+        ring.map(|_| number(descriptor))?
+            .map(|number| Form::Descriptor { number, ring })
+    };
+    let plain = || number(text).map(|number| Form::Descriptor { number, ring: None });
+    plain()
+        .or_else(inherited)
         .or_else(elsewhere)
         .ok_or_else(|| AddressError::BadDescriptor {
             text: shorten(text),
@@ -439,10 +493,7 @@ fn check_name(name: &str) -> Result<(), AddressError> {
     } else {
         return Ok(());
     };
-    Err(AddressError::BadName {
-        name: shorten(name),
-        rule,
-    })
+    Err(AddressError::bad_name(name, rule))
 }
 
 fn shorten(text: &str) -> String {
@@ -469,128 +520,5 @@ fn derived_key(name: &str) -> Key {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_form_reads_and_prints() {
-        for (text, printed) in [
-            ("a", "posix:a"),
-            ("posix:a.b-c_d", "posix:a.b-c_d"),
-            ("sysv:orders", "sysv:orders"),
-            ("sysv:0x5eed0001", "sysv:0x5eed0001"),
-            ("sysv:0xFFFFFFFF", "sysv:0xffffffff"),
-            ("sysv:4096", "sysv:0x00001000"),
-            ("sysv:/etc/passwd#7", "sysv:/etc/passwd#7"),
-            ("file:/var/lib/x.ring", "file:/var/lib/x.ring"),
-            ("file:here", "file:here"),
-            ("file:a:b#c d", "file:a:b#c d"),
-            ("memfd:", "memfd:"),
-            ("memfd:orders", "memfd:orders"),
-            ("fd:7", "fd:7"),
-            ("fd:007", "fd:7"),
-            ("fd:/proc/12/fd/7", "fd:/proc/12/fd/7"),
-            ("fd:/proc/self/fd/7", "fd:/proc/self/fd/7"),
-            ("anonymous:", "anonymous:"),
-        ] {
-            assert_eq!(text.parse::<Address>().unwrap().to_string(), printed);
-        }
-    }
-
-    #[test]
-    fn bad_addresses_are_refused_with_a_reason() {
-        let long = "x".repeat(300);
-        for text in [
-            "",
-            "a/b",
-            ".hidden",
-            "-flag",
-            "0x12",
-            &long,
-            "a b",
-            "posix:",
-            "posix:a/b",
-            "sysv:0x0",
-            "sysv:0xzz",
-            "sysv:0x",
-            "sysv:0",
-            "sysv:4294967296",
-            "sysv:0x+1",
-            "sysv:/etc/passwd",
-            "sysv:/etc/passwd#0",
-            "sysv:/etc/passwd#256",
-            "ümlaut",
-            "tcp:host",
-            "file:",
-            "file:/",
-            "file:/var/",
-            "file:/var/..",
-            "file:/a\nb",
-            "memfd:a/b",
-            "fd:",
-            "fd:-1",
-            "fd:+1",
-            "fd:x",
-            "fd:99999999999",
-            "fd:/proc/x/fd/1",
-            "fd:/proc/1/fd/../../etc/passwd",
-            "fd:/etc/passwd",
-            "anonymous:x",
-            "a:b",
-        ] {
-            let error = text.parse::<Address>().expect_err(text);
-            assert!(error.to_string().len() < 200, "{error}");
-        }
-    }
-
-    #[test]
-    fn paths_may_have_bytes_that_are_not_text() {
-        let of = |bytes: &[u8]| Address::try_from(OsStr::from_bytes(bytes));
-        let file = of(b"file:/tmp/\xff.ring").unwrap();
-        let path = PathBuf::from(OsStr::from_bytes(b"/tmp/\xff.ring"));
-        assert_eq!(file.place().unwrap(), Place::File(path.clone()));
-        assert_eq!(file.to_string(), "file:/tmp/\u{fffd}.ring");
-        assert_eq!(Address::of_place(&Place::File(path), ""), file);
-        assert!(file.to_text().is_none() && !file.is_valid());
-        let key = of(b"sysv:/tmp/\xff#7").unwrap();
-        assert_eq!(key.backend(), Backend::Sysv);
-        assert_ne!(key, of("sysv:/tmp/\u{fffd}#7".as_bytes()).unwrap());
-        for bad in [
-            &b"file:/\xff/"[..],
-            b"file:/\xff/..",
-            b"file:\xff\n",
-            b"\xff",
-            b"posix:\xff",
-            b"sysv:\xff",
-            b"sysv:/\xff",
-            b"sysv:/\xff#0",
-            b"memfd:\xff",
-            b"fd:\xff",
-            b"\xff:x",
-        ] {
-            assert!(of(bad).is_err(), "{bad:?}");
-        }
-        assert_eq!(of(b"posix:x").unwrap(), "x".parse().unwrap());
-    }
-
-    #[test]
-    fn what_is_found_under_a_name_that_no_address_can_have_has_none() {
-        let found = |name: &str| {
-            let place = Place::Posix(std::path::Path::new("/dev/shm").join(name));
-            Address::of_place(&place, "").is_valid()
-        };
-        assert!(found("orders"));
-        for name in ["a b", "\u{1b}[7m", ".hidden", "-f", "$(reboot)"] {
-            assert!(!found(name), "{name:?}");
-        }
-    }
-
-    #[test]
-    fn derived_keys_stay_clear_of_the_random_ones() {
-        for number in 0..100_000 {
-            let raw = derived_key(&format!("n{number}")).raw() as u32;
-            assert_eq!(raw >> 24, 0x5e);
-            assert_ne!(raw >> 16, 0x5eed);
-        }
-    }
-}
+#[path = "address_tests.rs"]
+mod tests;

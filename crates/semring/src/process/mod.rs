@@ -41,9 +41,12 @@
 //! ```
 //!
 //! # The environment
-//! [`STDIN_VARIABLE`] and [`STDOUT_VARIABLE`] hold the addresses of the rings, `fd:N`, N being the number of
-//! an inherited descriptor. They are valid in the child, and in the programs that it starts before it has
-//! taken them (as a shell does). [`stdin`] and [`stdout`] keep the descriptor from going further.
+//! [`STDIN_VARIABLE`] and [`STDOUT_VARIABLE`] hold the addresses of the rings, `fd:N#ID`, N being the number of
+//! an inherited descriptor, ID the beginning of the ring's uuid. They are valid in the child, and in the programs
+//! that it starts before it has taken them (as a shell does). [`stdin`] and [`stdout`] keep the descriptor from
+//! going further. The variables go further, because changing the environment is not safe where there are threads.
+//! So a program that the child starts afterwards may find nothing under that number, or another descriptor. The ID
+//! shows it, and the error is [`NotInherited`](crate::StdioError::NotInherited).
 //!
 //! The child gets these descriptors and those that [`Command`](std::process::Command) passes anyway, no
 //! others of semring; other programs that are started at the same time don't get them. Descriptor 0 of the

@@ -128,7 +128,7 @@ impl Builder {
         let ring = self.ring.create()?;
         let descriptor = ring.descriptor().map_err(SpawnError::Descriptor)?;
         let number = pass_on(command, descriptor).map_err(SpawnError::Descriptor)?;
-        command.env(variable, format!("fd:{number}"));
+        command.env(variable, ring.inherited_address(number).to_string());
         Ok(ring)
     }
 }

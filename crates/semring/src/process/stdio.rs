@@ -1,7 +1,7 @@
 //! The child's side: opening the rings that it was started with.
 
 use crate::channel::spsc;
-use crate::error::StdioError;
+use crate::error::{OpenError, StdioError};
 use crate::os::child::set_close_on_exec;
 
 /// The environment variable with the address of the ring in place of stdin.
@@ -14,6 +14,7 @@ pub const STDOUT_VARIABLE: &str = "SEMRING_STDOUT";
 ///
 /// # Errors
 /// [`StdioError::NotGiven`] if this process is no coprocess, or one without this ring;
+/// [`StdioError::NotInherited`] if it was started by a process that took the ring itself;
 /// [`StdioError::Attach`] if it is taken already: there is one consumer.
 pub fn stdin() -> Result<spsc::Consumer, StdioError> {
     Ok(ring(STDIN_VARIABLE)?.attach_consumer()?)
@@ -38,12 +39,19 @@ pub fn stdout() -> Result<spsc::Producer, StdioError> {
 
 fn ring(variable: &'static str) -> Result<spsc::Ring, StdioError> {
     let address = std::env::var(variable).map_err(|_| StdioError::NotGiven { variable })?;
-    let ring = spsc::open(&address)?;
+    let ring = match spsc::open(&address) {
+        Ok(ring) => ring,
+        // Nothing is open under the number, or something else.
+        Err(OpenError::NotFound { .. } | OpenError::NotARing { .. })
+            if address.starts_with("fd:") =>
+        {
+            return Err(StdioError::NotInherited { variable, address });
+        }
+        Err(error) => return Err(error.into()),
+    };
     // The descriptor is taken now: programs that this one starts are not to inherit it. (The ring
     // has a descriptor of its own.)
-    if let Some(number) = address.strip_prefix("fd:")
-        && let Ok(number) = number.parse()
-    {
+    if let Some(number) = ring.address().descriptor() {
         let _ = set_close_on_exec(number, true);
     }
     Ok(ring)

@@ -304,6 +304,8 @@ fn set_error(name: &str, plan: &Plan, trouble: SetTrouble) -> CreateError {
             what: "the key belongs to a semaphore set of another program".to_owned(),
         },
         SetTrouble::Busy => CreateError::Busy { name },
+        // Taken away from its creator: see `sysv`, which begins anew.
+        SetTrouble::Failed(error) if error.is_removed() => CreateError::Busy { name },
         SetTrouble::NoKey => CreateError::SemaphoreLimit {
             name,
             limit: NO_KEY.to_owned(),

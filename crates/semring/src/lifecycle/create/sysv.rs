@@ -45,24 +45,17 @@ pub(super) fn create_in_place(
         plan,
         end: clock::now() + PATIENCE,
     };
-    // Checked before anything is made: an object of another program must stay unchanged.
-    attempt.make_room()?;
-    let locked = match plan.guard {
-        GuardChoice::Pipe => Err(None),
-        GuardChoice::Semaphore => Ok(attempt.lock_set()?),
-        GuardChoice::Auto => match semaphores_work(name, plan).and_then(|()| attempt.lock_set()) {
-            Ok(set) => Ok(set),
-            Err(refused) => Err(Some(why_pipes(&refused).ok_or(refused)?)),
-        },
-    };
-    let (lock, fallback) = match locked {
-        Ok(set) => (Lock::Set(set), None),
-        Err(fallback) => (Lock::File(attempt.lock_key()?), fallback),
-    };
-    make(address, name, place, plan, lock, fallback)
+    loop {
+        match attempt.create() {
+            // A removal by force that did not get the lock in time, or ipcrm, took the set or the segment of this
+            // creator.
+            Err(CreateError::Busy { .. }) if !attempt.is_over() => clock::nap(NAP),
+            other => return other,
+        }
+    }
 }
 
-/// One creation under a key, up to its lock.
+/// A creation under a key.
 struct Attempt<'a> {
     address: &'a Address,
     place: &'a Place,
@@ -73,6 +66,25 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
+    fn create(&self) -> Result<SharedRing, CreateError> {
+        let (name, plan) = (self.name, self.plan);
+        // A look before anything is made: what is not ours stays as it is.
+        self.make_room()?;
+        let locked = match plan.guard {
+            GuardChoice::Pipe => Err(None),
+            GuardChoice::Semaphore => Ok(self.lock_set()?),
+            GuardChoice::Auto => match semaphores_work(name, plan).and_then(|()| self.lock_set()) {
+                Ok(set) => Ok(set),
+                Err(refused) => Err(Some(why_pipes(&refused).ok_or(refused)?)),
+            },
+        };
+        let (lock, fallback) = match locked {
+            Ok(set) => (Lock::Set(set), None),
+            Err(fallback) => (Lock::File(self.lock_key()?), fallback),
+        };
+        make(self.address, name, self.place, plan, lock, fallback)
+    }
+
     fn is_over(&self) -> bool {
         clock::now() >= self.end
     }
@@ -154,7 +166,7 @@ impl Attempt<'_> {
             }
             let (lanes, mode) = (self.plan.geometry.lanes(), self.plan.mode);
             let is_vacant = || self.is_vacant();
-            let locked = NewSet::lock(self.key, lanes, mode, PATIENCE, is_vacant);
+            let locked = NewSet::lock(self.key, lanes, mode, self.left(), is_vacant);
             // Without a set, another process was faster: check its result.
             let Some(set) = locked.map_err(trouble)? else {
                 continue;
@@ -176,11 +188,16 @@ impl Attempt<'_> {
                 .map_err(|trouble| pipe_error(self.name, trouble))?
                 .ok_or_else(|| self.busy())?;
             // The same check for creators with semaphores.
-            if !creation_ended(self.key, PATIENCE) {
-                return Err(self.busy());
+            let ended = creation_ended(self.key, self.left());
+            match under(self.key) {
+                Under::Nothing if ended => return Ok(lock),
+                // Since `make_room` a creator began here and was killed. The file that it left, which this process has
+                // locked now, is the proof of its segment.
+                Under::Unfinished(_) if lock.is_taken_over() => lock.keep(),
+                _ => {}
             }
-            if self.is_vacant() {
-                return Ok(lock);
+            if !ended {
+                return Err(self.busy());
             }
         }
     }
@@ -196,21 +213,29 @@ fn make(
     fallback: Option<String>,
 ) -> Result<SharedRing, CreateError> {
     let uuid = uuid(name)?;
-    let (object, segment) = make_memory(name, place, plan)?;
-    let (guard, key_lock) = match lock {
-        Lock::Set(set) => (NewGuard::Set(set), None),
-        Lock::File(lock) => (pipes(name, place, plan, &object, &uuid)?, Some(lock)),
+    // Locals are dropped in reverse order. Where a creation fails, the segment goes first and its proof, in `proof`
+    // or `unfinished`, last: a segment without proof, left by a kill between the two, would stay for ever.
+    let (proof, set) = match lock {
+        Lock::Set(set) => (None, Some(set)),
+        Lock::File(lock) => (Some(lock), None),
     };
-    let new = New {
+    let mut unfinished = None;
+    let (object, segment) = make_memory(name, place, plan)?;
+    let guard = match set {
+        Some(set) => NewGuard::Set(set),
+        None => pipes(name, place, plan, &object, &uuid)?,
+    };
+    let new = unfinished.insert(New {
         guard,
         uuid,
         fallback,
-    };
-    let (superblock, view) = fill(address, place, plan, &new, segment, &object)?;
+    });
+    let (superblock, view) = fill(address, place, plan, new, segment, &object)?;
     view.state().store(STATE_READY, Ordering::Release);
     let object = object
         .publish()
         .map_err(|error| memory_error(name, error))?;
-    drop(key_lock);
+    drop(proof);
+    let new = unfinished.expect("it was inserted above");
     finish(address, superblock, view, new, object)
 }

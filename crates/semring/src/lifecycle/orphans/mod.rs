@@ -37,7 +37,6 @@ use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::key_lock::KeyLock;
 use super::open::{memory_error, plausible_length};
 use super::remove::{sysv_error, unlink_error};
 use super::under_key::{ClearError, Cleared, Foreign, Under, under};
@@ -251,11 +250,7 @@ impl Orphan {
             return Ok(PruneOutcome::Removed);
         };
         match unfinished.remove() {
-            Ok(Cleared::Removed) => {
-                // A second proof, if there is one: dropping the lock removes it.
-                drop(KeyLock::of_the_dead(key.raw()));
-                Ok(PruneOutcome::Removed)
-            }
+            Ok(Cleared::Removed) => Ok(PruneOutcome::Removed),
             Ok(Cleared::Busy | Cleared::Mapped) => Ok(PruneOutcome::InUse),
             Err(ClearError::Set(error)) => Err(self.sysv(error)),
             Err(ClearError::Segment(error)) => Err(unlink_error(&self.name, error)),

@@ -47,6 +47,11 @@ impl Orphan {
             return self.remove_unfinished(key);
         }
         Ok(match KeyLock::of_the_dead(key.raw()) {
+            // Since the look above a creator began and was killed: the file proves its segment.
+            Some(held) if matches!(under(key), Under::Unfinished(_)) => {
+                held.keep();
+                PruneOutcome::InUse
+            }
             // Dropping it removes the file.
             Some(_held) => PruneOutcome::Removed,
             None => PruneOutcome::InUse,
