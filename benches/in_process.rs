@@ -192,15 +192,18 @@ fn wrapping(criterion: &mut Criterion) {
     check(&mut pair, 1000);
     let bytes = [7; 1000];
     let mut buffer = [0; 1000];
-    criterion.bench_function("1000 B in 4 KiB, a pad each lap, both in turn", |bencher| {
-        bencher.iter(|| {
-            pair.0.send(black_box(&bytes)).expect("there is room");
-            pair.1
-                .recv()
-                .expect("it was sent")
-                .copy_to(black_box(&mut buffer))
-        });
-    });
+    criterion.bench_function(
+        "1000 B in 4 KiB, padding in each lap, both in turn",
+        |bencher| {
+            bencher.iter(|| {
+                pair.0.send(black_box(&bytes)).expect("there is room");
+                pair.1
+                    .recv()
+                    .expect("it was sent")
+                    .copy_to(black_box(&mut buffer))
+            });
+        },
+    );
 }
 
 fn roles(criterion: &mut Criterion) {

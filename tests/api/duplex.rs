@@ -274,7 +274,7 @@ over_each_backend! {
 
     fn an_end_that_waits_for_room_gives_its_own_back(bench) {
         let (mut server, mut client) = ends(&pair(&bench.address));
-        // 128 bytes each with its header: the laps come out even, and no pad takes room.
+        // 128 bytes each with its header: a lap holds a whole number of them, without padding.
         const BYTES: [u8; 120] = [7; 120];
         while client.try_send(&BYTES).is_ok() {}
         while server.try_send(&BYTES).is_ok() {}

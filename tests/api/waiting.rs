@@ -62,7 +62,7 @@ over_each_backend! {
         let mut consumer = ring.attach_consumer().unwrap();
         while producer.try_send(&[1; 1000]).is_ok() {}
         let sent = while_asleep(|| producer.send(&[2; 1000]), || {
-            // Two: a pad takes the rest of the lap.
+            // Two: padding takes the rest of the lap.
             consumer.recv().unwrap().release();
             consumer.recv().unwrap().release();
             consumer.flush_released().unwrap();

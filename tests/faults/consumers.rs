@@ -129,7 +129,7 @@ fn a_consumer_killed_at_any_instruction_of_a_receive_over_a_pad_loses_nothing(ca
             drop(consumer);
             sent_before(ring, 4, 2, 1000);
         },
-        // Message 3, in front of the pad.
+        // Message 3, before the padding.
         prepare: &["consumer", "skip 1", "flush"],
         what: "recv",
         positions: &[0, 1008, 2016, 3024, 4096, 5104],
@@ -235,7 +235,7 @@ fn a_consumer_killed_at_any_instruction_of_going_to_sleep_makes_way(case: Case) 
             let ring = case.ring(1);
             let mut producer = ring.attach_producer().unwrap();
             let predecessor = ring.attach_consumer().unwrap();
-            // In burst, so that going to sleep takes a barrier.
+            // In asymmetric mode, so that falling asleep needs a barrier.
             for number in 0..40 {
                 send(&mut producer, number);
             }

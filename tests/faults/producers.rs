@@ -184,7 +184,7 @@ fn a_producer_killed_in_a_send_whose_message_is_released_before_the_takeover(cas
     case.finish_removed();
 }
 
-/// A consumer that was awake for 32 commits makes the next one begin a burst.
+/// After 32 commits that found the consumer awake, the next one enters asymmetric mode.
 fn a_producer_killed_at_any_instruction_of_going_into_burst_leaves_a_sound_ring(case: Case) {
     let begin = Sending {
         name: "into-burst",
@@ -286,7 +286,7 @@ fn a_producer_killed_at_any_instruction_of_waiting_for_room_leaves_a_sound_ring(
             let mut successor = sleeper.borrow_mut();
             reopen(&case, &mut successor);
             assert_eq!(ask(&mut successor, "producer"), "ok 0");
-            // There is room for the pad only.
+            // There is room for the padding only.
             successor.say("send 2 0 1 1000");
             successor.wait_until_asleep_on_a_ring();
             receive(1, 1);
@@ -347,7 +347,7 @@ fn ended_stream(case: Case, name: &str, what: &str) {
         || {
             let ring = case.ring(1);
             let mut consumer = waiting.borrow_mut();
-            // In burst at the end: leaving ends that, too.
+            // In asymmetric mode at the end: detaching ends that, too.
             reopen(&case, &mut consumer);
             say_ok(&mut consumer, "consumer");
             let stepper = at_marker(&case, &["producer", "send 1 0 40 24"], what);

@@ -401,7 +401,7 @@ impl<'a> Walk<'a> {
     fn at(&self, steps: u64, of: u64, run: impl FnOnce()) {
         let Walk { case, name, .. } = self;
         let sign = Sign(format!(
-            "{name} ({:?}) behind {steps} of {of} instructions; repeat with \
+            "{name} ({:?}) after {steps} of {of} instructions; repeat with \
              SEMRING_POINT={name}:{steps} cargo test --test faults {}",
             case.backend,
             case.test(),

@@ -110,7 +110,7 @@ fn root_makes_a_ring_for_a_user() {
 fn who_is_not_root_gives_no_file_away() {
     let site = Site::new(Kind::Posix, "no-gift");
     if nix::unistd::geteuid().is_root() {
-        leave_out!("needs a user who is not root");
+        leave_out!("needs a user other than root");
     }
     let refused = site.builder().owner(0).create().unwrap_err();
     assert!(

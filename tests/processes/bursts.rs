@@ -1,7 +1,7 @@
-//! Lanes in burst: the producer publishes without a fence, and the consumer, before it sleeps, has every CPU
-//! go through a barrier. That no wake-up is lost in any order of stores is held by the model
-//! (crates/semring/src/guard/burst_model_tests.rs); here real processes change between sparse and burst, and
-//! the kernel refuses the barrier at each of its calls.
+//! Lanes in asymmetric mode: the producer publishes without a fence, and the consumer, before it sleeps,
+//! makes every CPU execute a barrier. That no wake-up is lost in any order of stores is checked by the model
+//! (crates/semring/src/guard/burst_model_tests.rs); here real processes change between fenced and asymmetric
+//! mode, and the kernel refuses the barrier at each of its calls.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ over_both_backends! {
     a_barrier_that_is_refused_at_any_call_loses_nothing
 }
 
-/// So long that the consumer is awake before it ends, and the lane in burst.
+/// So long that the consumer is awake before it ends, and the lane in asymmetric mode.
 const RUN: u64 = 3000;
 
 /// A pair of rings in each of which `RUN` messages have room.

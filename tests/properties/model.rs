@@ -228,7 +228,7 @@ impl<K: Kind> World<K> {
             .as_mut()
             .map(|consumer| consumer.flush_released());
         prop_assert!(matches!(flushed, None | Some(Ok(()))));
-        // A pad may have been published on the way.
+        // Padding may have been published on the way.
         let producer = self.producers[lane].as_mut().expect("it was used");
         let model = &mut self.lanes[lane];
         model.tail = producer.position().get();

@@ -88,7 +88,7 @@ fn a_death_that_takes_long_delays_nobody_else(case: Case) {
         meanwhile += 1;
     }
     println!(
-        "{} MiB: certified after {:?}, {meanwhile} messages and answers meanwhile",
+        "{} MiB: gone after {:?}, {meanwhile} messages and answers meanwhile",
         mebibytes(),
         killed.elapsed()
     );

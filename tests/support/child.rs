@@ -154,7 +154,7 @@ pub(super) fn pin(cpu: usize) {
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     // SAFETY: writes within the set; a number beyond it panics.
     unsafe { libc::CPU_SET(cpu, &mut set) };
-    // SAFETY: reads the set, which is as long as is said.
+    // SAFETY: reads the set, whose length is passed.
     let result = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
     assert_eq!(result, 0, "this process may run on processor {cpu}");
 }

@@ -51,16 +51,16 @@ enum Command {
         address: OsString,
         #[command(flatten)]
         shape: ShapeArgs,
-        /// Whose the ring is, by name or number [you]
+        /// Owner of the new ring, name or uid [default: you]
         #[arg(long, value_name = "USER", value_parser = parse_user)]
         owner: Option<u32>,
-        /// Which group can use it with mode 0660, by name or number [yours]
+        /// Group of the new ring (can use it with mode 0660), name or gid [default: yours]
         #[arg(long, value_name = "GROUP", value_parser = parse_group)]
         group: Option<u32>,
-        /// In huge pages, as far as the kernel finds some
+        /// In huge pages, where the kernel finds some
         #[arg(long)]
         huge_pages: bool,
-        /// Say what was made, and why with pipes if nobody asked for them
+        /// Print what was made, and the reason if it got pipes by default
         #[arg(short, long)]
         verbose: bool,
     },
@@ -88,27 +88,27 @@ enum Command {
     Rm {
         #[arg(value_name = "RING", help = args::ADDRESS_HELP)]
         address: OsString,
-        /// Also while it is used (everybody attached ends with an error), and also your own ring that is damaged
+        /// Also while it is in use (all users get an error), and also your own ring that is damaged
         #[arg(long)]
         force: bool,
     },
     /// Remove what killed programs left behind
     #[command(
         long_about = "Removes what killed programs left behind, of all users for root: rings that a \
-                      program made because they were missing, if nobody is attached and nothing is \
-                      unread; rings that were never finished; semaphores and pipes whose ring is gone. All by the \
-                      kernel's word, so nothing that is in use is touched. Rings made by semring create \
+                      program made because they were missing, if no process is attached and nothing is \
+                      unread; rings that were never finished; semaphores and pipes whose ring is gone. The \
+                      kernel's locks are checked, so nothing in use is touched. Rings made by semring create \
                       are never removed."
     )]
     Prune {
-        /// Only say what would be done
+        /// Only print what would be done
         #[arg(short = 'n', long)]
         dry_run: bool,
         /// Also remove rings in which messages are unread
         #[arg(long)]
         discard_unread: bool,
     },
-    /// Watch the rings: rates, who sleeps, how full, who died
+    /// Watch the rings: rates, sleeping and dead processes, fill levels
     #[command(
         long_about = "Watches the rings that you may look at: messages a second, how full each lane is, who \
                       sleeps, how many producers died. On a terminal q ends it and the arrows choose the ring \
@@ -125,9 +125,9 @@ enum Command {
         #[arg(short = 'n', long, value_name = "N", value_parser = parse_number)]
         count: Option<u64>,
     },
-    /// Tell whether rings work here, what is in the way, and what helps
+    /// Check whether rings work here, what prevents it, and what helps
     #[command(
-        long_about = "Tells whether rings work here, what is in the way, and what helps: limits of the \
+        long_about = "Checks whether rings work here, what prevents it, and what helps: limits of the \
                       kernel, /dev/shm, namespaces, systemd's RemoveIPC, filters of system calls, and \
                       what killed programs left behind. Ends with 1 if there is a problem; warnings are \
                       none."

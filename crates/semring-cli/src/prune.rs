@@ -58,7 +58,7 @@ fn stays(leftover: &Orphan) -> String {
 /// Why it is a leftover.
 pub(crate) fn reason(leftover: &Orphan) -> &'static str {
     match leftover.kind() {
-        OrphanKind::Ring => "nobody is attached",
+        OrphanKind::Ring => "no process is attached",
         OrphanKind::GuardMissing if leftover.lost_guard() == Some(GuardKind::Pipe) => {
             "its pipes are gone"
         }

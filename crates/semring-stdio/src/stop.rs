@@ -19,8 +19,8 @@ pub enum Target {
     Group,
 }
 
-/// Takes the default action of a signal of job control, whatever its handler; returns when the process
-/// goes on. The handler is back in its place then.
+/// Takes the default action of a signal of job control, even if it has a handler; returns when the
+/// process goes on. The handler is back in its place then.
 ///
 /// # Errors
 /// Those of `sigaction` and `kill`.

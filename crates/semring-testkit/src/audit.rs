@@ -90,7 +90,7 @@ pub struct Report {
     /// Messages that came after a later one of their producer or of their lane, and messages that
     /// came again although the consumer had not changed.
     pub reordered: u64,
-    /// Received without being recorded, as far as the announced kills explain it.
+    /// Received without a record, within the number explained by the announced kills.
     pub unrecorded: u64,
     /// Received, and neither recorded nor explained by a kill; also numbers recorded twice.
     pub unexpected: u64,
@@ -184,7 +184,7 @@ impl Audit {
                 self.reordered += 1;
                 self.example(format!(
                     "message {number} of producer {producer} came from position {position} of lane \
-                     {lane}, behind a later position"
+                     {lane}, after a later position"
                 ));
             }
         } else if page.places[index] != place(lane, position) {

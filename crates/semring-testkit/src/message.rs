@@ -63,7 +63,7 @@ impl fmt::Display for Damage {
         match self {
             Damage::TooShort { len } => write!(f, "{len} bytes are too short for a message"),
             Damage::Length { said, is } => {
-                write!(f, "the header says {said} bytes, the message has {is}")
+                write!(f, "the header has {said} bytes, the message has {is}")
             }
             Damage::Check {
                 header,

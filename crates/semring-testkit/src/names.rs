@@ -98,8 +98,7 @@ struct Adopted {
 }
 
 impl Adopted {
-    /// Whether it is, as far as can be known, among the users of the object, and not a process that got the
-    /// same pid later.
+    /// Whether it is probably among the users of the object, and not a process that got the same pid later.
     fn has_used(&self, object: &Object) -> bool {
         let end = self.started.and_then(process::Entry::end);
         let since = end.zip(object.last_touched());

@@ -32,7 +32,7 @@ fn without_a_stepper_markers_do_nothing() {
     plain.expect("sum 4950");
     plain.expect("done");
     assert_eq!(plain.wait(), Exit::Code(0));
-    // Nor where the environment asks for them.
+    // Nor where the environment disables them.
     let mut wanted = command("100");
     wanted.env("SEMRING_TESTKIT_MARKERS", "1");
     let mut wanted = Peer::spawn(wanted).unwrap();

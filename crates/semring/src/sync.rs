@@ -93,7 +93,7 @@ mod imp {
     /// loom does not support barriers from another process, for which this is used; see the
     /// store-buffer model.
     pub(crate) fn compiler_fence(_: Ordering) {
-        unreachable!("no lane goes into burst in a model");
+        unreachable!("no lane enters asymmetric mode in a model");
     }
 
     pub(crate) fn spin_hint() {

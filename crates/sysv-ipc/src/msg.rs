@@ -3,7 +3,7 @@
 //! A queue keeps whole messages, each with a type of 1 or more, and hands each to one receiver: the
 //! oldest of all, the oldest of one type, the oldest of the lowest type, or the oldest of any other
 //! type. It lives until it is removed. A [`Queue`] is only its id: copying or dropping one does
-//! nothing. [`Created`] removes the queue when dropped, for those who own one.
+//! nothing. [`Created`] removes the queue when dropped, for code that owns one.
 //!
 //! ```
 //! use sysv_ipc::{Key, msg::{Created, Queue, Selector}};
@@ -88,11 +88,11 @@ pub struct Settings {
 pub struct Stat {
     /// The key.
     pub key: Key,
-    /// The owner, who may be changed.
+    /// The owner, which can be changed.
     pub uid: u32,
     /// The owner's group.
     pub gid: u32,
-    /// The creator, who stays.
+    /// The creator, which can't be changed.
     pub cuid: u32,
     /// The creator's group.
     pub cgid: u32,
@@ -250,7 +250,7 @@ impl Queue {
     }
 
     /// As [`receive`](Queue::receive), but bytes that do not fit into `buffer` are lost
-    /// (`MSG_NOERROR`). A message that was cut cannot be told from one that just fits.
+    /// (`MSG_NOERROR`). A message that was cut can't be distinguished from one that just fits.
     ///
     /// # Errors
     /// As [`receive`](Queue::receive) without `E2BIG`.

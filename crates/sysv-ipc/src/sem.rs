@@ -5,7 +5,7 @@
 //! [`undo`](Op::undo) is taken back by the kernel when its process ends, be it by `SIGKILL`.
 //!
 //! A set lives until it is removed. A [`SemSet`] is only its id: copying or dropping one does
-//! nothing. [`Created`] removes the set when dropped, for those who own one.
+//! nothing. [`Created`] removes the set when dropped, for code that owns one.
 //!
 //! ```
 //! use sysv_ipc::{Key, sem::{Created, Op, SemSet}};
@@ -146,11 +146,11 @@ impl fmt::Debug for Op {
 pub struct Stat {
     /// The key.
     pub key: Key,
-    /// The owner, who may be changed.
+    /// The owner, which can be changed.
     pub uid: u32,
     /// The owner's group.
     pub gid: u32,
-    /// The creator, who stays.
+    /// The creator, which can't be changed.
     pub cuid: u32,
     /// The creator's group.
     pub cgid: u32,
@@ -204,7 +204,7 @@ impl SemSet {
         get(key, count, libc::IPC_CREAT | libc::IPC_EXCL, mode)
     }
 
-    /// The set that has this key, whatever its size.
+    /// The set that has this key, of any size.
     ///
     /// # Errors
     /// * `ENOENT`: there is none, or the key is private.

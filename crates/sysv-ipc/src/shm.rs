@@ -9,7 +9,7 @@
 //! A segment lives until it is removed *and* no process is attached, and it is full of zeros at
 //! first. A [`Shm`] is only its id: copying or dropping one does nothing. An [`Attachment`] is the
 //! memory in this process, and dropping it detaches. [`Created`] removes the segment when dropped,
-//! for those who own one.
+//! for code that owns one.
 //!
 //! ```
 //! use sysv_ipc::{Created, Key, shm::Shm};
@@ -64,7 +64,8 @@ pub struct Shm {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CreateOptions {
-    /// Who may attach: read and write bits of owner, group and others, as for files. At most 0o777.
+    /// Permission to attach: read and write bits of owner, group and others, as for files. At most
+    /// 0o777.
     pub mode: u32,
     /// Whether to use huge pages, and which (`SHM_HUGETLB`). The size is rounded up to whole ones.
     pub huge_pages: Option<HugePages>,
@@ -116,11 +117,11 @@ impl HugePages {
 pub struct Stat {
     /// The key; [`Key::PRIVATE`] also once the segment is marked for removal.
     pub key: Key,
-    /// The owner, who may be changed.
+    /// The owner, which can be changed.
     pub uid: u32,
     /// The owner's group.
     pub gid: u32,
-    /// The creator, who stays.
+    /// The creator, which can't be changed.
     pub cuid: u32,
     /// The creator's group.
     pub cgid: u32,
@@ -213,7 +214,7 @@ impl Shm {
         get(key, bytes, flags, options.mode)
     }
 
-    /// The segment that has this key, whatever its size.
+    /// The segment that has this key, of any size.
     ///
     /// # Errors
     /// * `ENOENT`: there is none, or the key is private.

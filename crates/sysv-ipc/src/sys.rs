@@ -96,7 +96,7 @@ pub(crate) unsafe fn shmat(id: i32, address: usize, flags: c_int) -> Result<NonN
     if pointer.addr() == usize::MAX {
         return Err(errno());
     }
-    // Address 0 would need vm.mmap_min_addr = 0 and a caller who asks for it.
+    // Address 0 would need vm.mmap_min_addr = 0 and a caller that requests it.
     NonNull::new(pointer.cast()).ok_or(libc::EINVAL)
 }
 

@@ -362,7 +362,7 @@ fn values_can_be_set() {
     assert_eq!(set.values().unwrap(), [1, 2, 3]);
 }
 
-/// In a child: takes with undo, says so at semaphore 1, and waits to be killed.
+/// In a child: takes with undo, signals that at semaphore 1, and waits to be killed.
 fn take_and_wait(id: i32) {
     let set = SemSet::from_id(id);
     set.op(&[Op::new(0, 3).undo(), Op::new(0, -1), Op::new(1, 1)])

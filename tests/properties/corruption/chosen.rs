@@ -165,7 +165,7 @@ fn a_message_across_the_end_of_the_lane_is_damage() {
 fn pads_everywhere_are_damage() {
     let _watchdog = Watchdog::new(PATIENCE, "pads");
     let pad = |bytes: u64| 0xA5 << 56 | 1 << 31 | (bytes - 8);
-    // Each pad reaches to the end, as a sound one does, and one that reaches round the whole lane.
+    // Padding that reaches to the end, as it should, and padding that reaches round the whole lane.
     let victim = Victim::new(1);
     for at in (0..CAPACITY).step_by(8) {
         victim

@@ -124,7 +124,7 @@ impl Setting<'_> {
     /// killed: so attaching may take as long as the kernel takes to end a process, but must not be
     /// refused before that time has passed.
     fn attached<T>(&self, mut attach: impl FnMut() -> Result<T, AttachError>) -> Result<T, String> {
-        // Twenty refusals are twenty seconds of a death that is not certified.
+        // Twenty refusals are twenty seconds in which the kernel has not ended the process.
         for _ in 0..20 {
             let begin = Instant::now();
             match attach() {

@@ -28,7 +28,7 @@ const SIGKILL: i32 = 9;
 /// SIGINT and SIGTERM end the storm after its current round.
 pub fn stop_at_signals() {
     if let Err(error) = fork::note_wishes_to_end() {
-        eprintln!("an interrupted run will leave its ring behind: {error}");
+        eprintln!("an interrupted run will leave its ring: {error}");
     }
 }
 
@@ -316,7 +316,7 @@ impl Storm<'_> {
         self.kill(victim)
     }
 
-    /// Kills the child of a place, and starts another one, before or after the kernel has certified
+    /// Kills the child of a place, and starts another one, before or after the kernel has completed
     /// the death.
     fn kill(&mut self, victim: usize) -> Result<(), String> {
         self.strike(victim);

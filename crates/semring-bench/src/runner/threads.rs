@@ -55,7 +55,7 @@ impl Drop for Threads {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
         for thread in self.threads.drain(..) {
-            // It was stopped in the middle of its work: the error that it returns says only that.
+            // It was stopped in the middle of its work: its error only reports that.
             let _ = thread.join();
         }
     }

@@ -122,7 +122,7 @@ impl Serialize for Way {
     }
 }
 
-/// For a way that can run every workload, as far as this can be checked before it is made.
+/// Returns `None`: for a way that can run every workload.
 #[must_use]
 pub fn no_obstacle(_: &Spec) -> Option<String> {
     None

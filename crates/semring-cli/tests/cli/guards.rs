@@ -143,7 +143,7 @@ fn all_goes_on_with_pipes(why: &str, sandboxed: bool) {
         let pruned = call(SEMRING).args(&["prune", "--discard-unread"]).run();
         let pruned = pruned.quietly(DONE).text();
         assert!(
-            pruned.contains(&format!("removed {address}: nobody is attached")),
+            pruned.contains(&format!("removed {address}: no process is attached")),
             "{pruned}"
         );
         assert_eq!(objects(), before);

@@ -214,7 +214,7 @@ fn users_in_other_pid_namespaces_are_seen_as_from_here() {
             // To itself it is 1.
             let info = ring.info();
             assert_eq!(number(&info["each_lane"][0], "producer_pid"), inside);
-            // Its death is certified across the border, too.
+            // Its death is noticed across the border, too.
             outside.write("1\n");
             ring.wait_for_sent(1);
             let pid = nix::unistd::Pid::from_raw(inside as i32);

@@ -74,7 +74,7 @@ fn only_what_is_dead_and_drained_and_was_not_asked_for_goes() {
                 let forecast = prune(&["--dry-run"]);
                 assert_eq!(objects(), before, "a dry run changes nothing");
                 let expected = [
-                    format!("would remove {drained}: nobody is attached\n"),
+                    format!("would remove {drained}: no process is attached\n"),
                     format!(
                         "would keep {unread}: 3 unread messages (--discard-unread removes it)\n"
                     ),
@@ -82,20 +82,23 @@ fn only_what_is_dead_and_drained_and_was_not_asked_for_goes() {
                 assert_eq!(forecast, expected.concat());
                 let said = prune(&[]);
                 let expected = [
-                    format!("removed {drained}: nobody is attached\n"),
+                    format!("removed {drained}: no process is attached\n"),
                     format!("kept {unread}: 3 unread messages (--discard-unread removes it)\n"),
                 ];
                 assert_eq!(said, expected.concat());
                 let said = prune(&["--discard-unread"]);
                 assert_eq!(
                     said,
-                    format!("removed {unread}: nobody is attached, with 3 unread messages\n")
+                    format!("removed {unread}: no process is attached, with 3 unread messages\n")
                 );
                 assert_eq!(prune(&["--discard-unread"]), "");
                 assert_eq!(addresses(), BTreeSet::from([live.clone(), asked.clone()]));
                 // Dead from one moment to the next.
                 producer.kill();
-                assert_eq!(prune(&[]), format!("removed {live}: nobody is attached\n"));
+                assert_eq!(
+                    prune(&[]),
+                    format!("removed {live}: no process is attached\n")
+                );
                 semring(&["rm", &asked]).run().quietly(DONE);
                 assert!(objects().is_empty(), "{:?}", objects());
             }
@@ -138,7 +141,10 @@ fn a_ring_of_another_ipc_namespace_stays() {
             "{other:?}"
         );
         assert_eq!(objects(), before);
-        assert_eq!(prune(&[]), "removed posix:elsewhere: nobody is attached\n");
+        assert_eq!(
+            prune(&[]),
+            "removed posix:elsewhere: no process is attached\n"
+        );
     });
 }
 
@@ -341,7 +347,7 @@ fn root_is_not_led_to_the_semaphores_of_another_user() {
                 "{other:?}"
             );
             std::fs::remove_file("/dev/shm/.semring").expect("our own file");
-            assert_eq!(prune(&[]), "removed posix:theirs: nobody is attached\n");
+            assert_eq!(prune(&[]), "removed posix:theirs: no process is attached\n");
         },
     );
 }

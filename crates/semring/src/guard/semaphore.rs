@@ -522,7 +522,7 @@ impl Guard for SemaphoreGuard {
                 let set = self.set;
                 self.user = Some(AtExit::register(move || leave_users(set)));
             }
-            // It is held so many times that one more makes no difference.
+            // Its value is at the maximum: one more makes no difference.
             Err(error) if error.is_overflow() => {}
             Err(error) => return Err(guard_error(error)),
         }

@@ -147,7 +147,7 @@ impl NewSet {
     /// The set under a given key, made or taken over, with the creation lock held. A set left behind by a
     /// dead creator or remover is replaced; a set that is not semring's is refused. `is_vacant` checks,
     /// with the lock held, that there is no segment under this key. If there is one, the set stays
-    /// unchanged, and `None` is returned: the set may be that segment's, or the proof of who made it.
+    /// unchanged, and `None` is returned: the set may be that segment's, or the proof of its creator.
     pub(crate) fn lock(
         key: Key,
         lanes: usize,
@@ -339,7 +339,7 @@ pub(super) fn note_no_name(set: SemSet) {
     }
 }
 
-/// The origin of a set under a given key, as far as it can be found without changing the set.
+/// The origin of a set under a given key, found without changing the set.
 enum Origin {
     /// Semring's: it bears the mark of a set under a key.
     Marked,

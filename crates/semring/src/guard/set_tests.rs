@@ -98,7 +98,7 @@ fn a_set_made_for_a_key_that_is_taken_goes_again() {
     let key = KeyGuard::new();
     assert!(key.lock(2, true).unwrap().is_none());
     assert!(SemSet::open(key.key).is_err());
-    // A set that existed before may be the proof of who made the segment.
+    // A set that existed before may be the proof of a segment's creator.
     let left = SemSet::create(key.key, count_for(2), 0o600).unwrap();
     assert!(key.lock(2, true).unwrap().is_none());
     assert_eq!(set_of(key.key).id(), left.id());

@@ -288,7 +288,7 @@ impl Site {
         }
     }
 
-    /// The user who owns the directory; `None` for pipes without one.
+    /// The owner of the directory; `None` for pipes without one.
     pub(super) fn owner(&self) -> Option<u32> {
         match self {
             Self::Directory { directory, .. } => directory.metadata().ok().map(|of| of.uid()),

@@ -8,8 +8,8 @@
 //! ```
 //! The word `0` means *not published yet*. `P` marks padding: it fills the bytes up to the end of the data area, so
 //! that no record crosses the end. `gap` is the number of unused words between the header and the payload; if `T`
-//! is set, one more unused word follows the payload. The kind belongs to the application; the [`Framing`] says how
-//! the payload was cut from a stream.
+//! is set, one more unused word follows the payload. The kind belongs to the application; the [`Framing`] records
+//! how the payload was cut from a stream.
 
 use super::position::{Capacity, Position};
 

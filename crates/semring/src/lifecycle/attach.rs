@@ -147,7 +147,7 @@ impl ProducerSeat {
                     Claim::Granted => match Self::settle(ring, lane) {
                         Ok((seat, producer)) => {
                             member.keep();
-                            // On an error, dropping the seat gives the slot up.
+                            // On an error, dropping `seat` gives the slot up.
                             ring.check().map_err(attach_error)?;
                             return Ok((seat, producer));
                         }

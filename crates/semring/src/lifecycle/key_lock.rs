@@ -12,7 +12,7 @@
 //! So in the first tick of each second a segment would be older than the file that was made before it, and the file
 //! would not prove it. The file therefore gets the time that the kernel would give a segment.
 //!
-//! Any process can make a file of this name. One counts only if it belongs to the user who made the segment,
+//! Any process can make a file of this name. One counts only if it belongs to the creator of the segment,
 //! no other user may write it, it has one name, and its record names this key. So a link to another file of
 //! that user proves nothing, nor does a link to an old lock: its record is marked as used. Only the owner
 //! (and root) can open the file, so no other user can hold its lock.

@@ -301,8 +301,8 @@ fn guard_error(
                 .to_owned()
         }
         Mismatch::Missing | Mismatch::Other if superblock.ipc_namespace != 0 => format!(
-            "its semaphores were removed from this IPC namespace (ipcrm, or a logout with systemd's RemoveIPC): nobody can \
-             use it any more; remove it with: semring rm --force {name}"
+            "its semaphores were removed from this IPC namespace (ipcrm, or a logout with systemd's RemoveIPC): it can't be \
+             used any more; remove it with: semring rm --force {name}"
         ),
         Mismatch::Missing | Mismatch::Other => format!(
             "its semaphores are not in this IPC namespace: the ring belongs to another one (a container: share it with \
@@ -364,7 +364,7 @@ fn in_use_error(name: &str, superblock: &Superblock, mismatch: Mismatch) -> Open
     let why = match mismatch {
         Mismatch::Elsewhere => elsewhere(superblock),
         _ => "its semaphores were removed under its users (ipcrm, or a logout with systemd's RemoveIPC), and one of \
-              them still has its role: when they have all ended or let go of it, the ring can be opened again"
+              them still has its role: when they have all ended or detached, the ring can be opened again"
             .to_owned(),
     };
     OpenError::GuardMissing {

@@ -194,7 +194,7 @@ fn set_of(key: Key, segment: &shm::Stat) -> Option<i32> {
     (marked && fits && made_it(&stat, segment)).then_some(set.id())
 }
 
-/// True if the user who made a set also made the segment, and made it later.
+/// True if the same user made the set and, later, the segment.
 fn made_it(set: &sysv::sem::Stat, segment: &shm::Stat) -> bool {
     if set.cuid != segment.cuid {
         return false;

@@ -192,7 +192,7 @@ impl fmt::Display for Backend {
 }
 
 impl Address {
-    /// The address that a caller named, in whatever form.
+    /// The address given by a caller, in any form.
     pub(crate) fn of(
         named: impl TryInto<Self, Error: Into<AddressError>>,
     ) -> Result<Self, AddressError> {

@@ -514,7 +514,7 @@ fn who_only_looks_at_a_truncated_file_does_not_fault() {
         assert_eq!(
             (get(&copy, 0), get(&copy, LEN - 1)),
             (7, 6),
-            "as far as it goes"
+            "up to its end"
         );
         // Inspecting it changes nothing.
         set(&copy, 0, 9);

@@ -118,7 +118,7 @@ pub(super) fn of_own_link(error: io::Error) -> io::Error {
         return error;
     }
     io::Error::other(
-        "/proc is not mounted here, and a descriptor is opened anew by its link in /proc/self/fd: mount it, or use a \
+        "/proc is not mounted here, and a descriptor is opened again through its link in /proc/self/fd: mount it, or use a \
          ring with a name (posix:, sysv:, file:)",
     )
 }

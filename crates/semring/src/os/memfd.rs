@@ -50,7 +50,7 @@ pub(crate) fn seal(file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// The seals of a file, as far as they matter.
+/// The seals of a file that are relevant here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Seals {
     /// The file can neither shrink nor grow, and no process can change that.

@@ -86,8 +86,8 @@ impl LaneConsumer {
         })
     }
 
-    /// A lane whose control words are impossible: it is always skipped, and its corrupt word tells its
-    /// producer.
+    /// A lane whose control words are impossible: it is always skipped, and its corrupt word makes its
+    /// producer fail.
     pub(crate) fn corrupt(lane: LaneView, number: usize, damage: Damage) -> Self {
         record_corruption(&lane, damage.position);
         let start = Position::new(0);

@@ -217,7 +217,7 @@ proptest! {
                         let mode = if in_batch { Mode::Batch } else { Mode::Single };
                         let asked = producer.try_reserve(len, mode);
                         prop_assert_eq!(asked.map(|asked| (asked.position(), asked.len())), Ok((slot.position(), len)));
-                        prop_assert_eq!(producer.tail(), tail, "a pad was needed");
+                        prop_assert_eq!(producer.tail(), tail, "padding was needed");
                         producer.commit(slot.shortened(len - len / 2), Tag::default(), mode);
                     }
                 }

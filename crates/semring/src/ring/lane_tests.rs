@@ -352,7 +352,7 @@ fn a_batch_that_is_longer_than_the_lane_goes_out_in_parts() {
             assert_eq!(
                 no_slot,
                 NoSlot::Full { padded: false },
-                "in a batch a pad is held back, too"
+                "in a batch padding is held back, too"
             );
             // As the channel does before it waits for room: no message stays held back.
             if producer.end_batch().is_some() {
@@ -516,7 +516,7 @@ fn a_producer_killed_behind_a_pad_leaves_it_to_the_successor() {
         drop(producer);
         let mut successor = LaneProducer::take_over(view.clone()).unwrap();
         assert_eq!(successor.tail(), Position::new(CAPACITY));
-        assert_eq!(successor.sent(), 4, "a pad is no message");
+        assert_eq!(successor.sent(), 4, "padding is not a message");
         for number in 1..3 {
             assert_eq!(recv(&mut consumer), Some(content(number, 1000)));
         }

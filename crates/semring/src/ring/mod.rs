@@ -28,9 +28,9 @@
 //! The fourth pair, the wait words, belongs to the wake-up protocol (`guard`).
 //!
 //! # A kill between any two lines
-//! In [`produce`], the comment at each step of publishing tells what a successor then finds. The stores
-//! of a killed process are those of a prefix of its instructions; the compiler keeps their order where
-//! it matters because the later store is a Release.
+//! In [`produce`], each step of publishing has a comment about the state that a successor then finds.
+//! The stores of a killed process are those of a prefix of its instructions; the compiler keeps their
+//! order where it matters because the later store is a Release.
 
 pub(crate) mod consume;
 #[cfg(all(test, not(semring_loom)))]

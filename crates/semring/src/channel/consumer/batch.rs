@@ -77,7 +77,7 @@ impl<'a> RecvBatch<'a> {
     }
 
     fn end(&mut self) {
-        // Nothing was taken out: pads at most.
+        // Nothing was taken out, except possibly padding.
         if self.messages() == 0 {
             self.core.abandon_batch(self.lanes());
         } else {

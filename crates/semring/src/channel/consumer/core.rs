@@ -38,8 +38,8 @@ use crate::ring::Damage;
 use crate::ring::consume::{Found, LaneConsumer};
 use crate::ring::merge::{LaneDamage, Merge, Next};
 
-/// A consumer that polls an empty ring asks the kernel at this interval whether producers are
-/// attached.
+/// A consumer that polls an empty ring checks with the kernel at this interval whether producers
+/// are attached.
 const POLL_CHECK: Duration = Duration::from_micros(50);
 
 pub(super) struct ConsumerCore {

@@ -158,8 +158,9 @@ impl Waiting for MessageWait<'_> {
         if barrier::everywhere().is_ok() {
             return true;
         }
-        // Refused, here or (a filter of calls) since we attached. No lane goes into burst any more; those
-        // that are in it leave with their next commit, which sees our announcement sooner or later.
+        // Refused, now or (by a filter of calls) since this consumer attached. No lane enters asymmetric
+        // mode any more; lanes in it leave with their next commit, which sees the announcement sooner or
+        // later.
         self.seat.cannot_barrier();
         let alive = |lane| self.seat.ring().guard.is_taken(Seat::Producer { lane });
         // A dead producer's flag stays until the next producer attaches; its messages are visible.

@@ -194,7 +194,7 @@ impl ProducerCore {
                     return Err(SendError::Corrupt);
                 }
                 NoSlot::Full { padded } => {
-                    // A pad alone must wake a sleeping consumer, or both sleep.
+                    // Padding alone must wake a sleeping consumer, or both sleep.
                     if padded {
                         self.wake_consumer(1);
                     }
@@ -294,8 +294,8 @@ impl ProducerCore {
         }
     }
 
-    /// K5, after this many messages (or a pad) were published: wakes the consumer if it has announced that it
-    /// sleeps.
+    /// K5, after this many messages (or padding) were published: wakes the consumer if it has announced that
+    /// it sleeps.
     #[cold]
     fn wake_consumer(&mut self, messages: u32) {
         if !self.gate.lane.view().is_forked() {

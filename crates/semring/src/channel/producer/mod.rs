@@ -187,7 +187,7 @@ impl<K: Kind> Producer<K> {
     }
 
     /// Checks with the kernel whether the consumer is still attached: one call, about 0.2 µs.
-    /// [`send`](Self::send) makes such checks itself; its documentation tells when.
+    /// [`send`](Self::send) makes such checks itself; see its documentation.
     ///
     /// # Errors
     /// [`SendError::ConsumerGone`] or [`SendError::Closed`] if the consumer that this producer knew

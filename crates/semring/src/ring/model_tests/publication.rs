@@ -48,7 +48,7 @@ fn model_messages_of_one_size_arrive_whole_and_once() {
 
 #[test]
 fn model_messages_of_varying_size_go_round_and_are_padded() {
-    // 24 + 8 + 24, a pad of 8 | 24 + 16: full several times.
+    // 24 + 8 + 24, padding of 8 | 24 + 16: full several times.
     pass(2, &[], &[16, 0, 13, 16, 8]);
 }
 
