@@ -1,6 +1,6 @@
 //! Lanes in asymmetric mode: the producer publishes without a fence, and the consumer, before it sleeps,
 //! makes every CPU execute a barrier. That no wake-up is lost in any order of stores is checked by the model
-//! (crates/semring/src/guard/burst_model_tests.rs); here real processes change between fenced and asymmetric
+//! (crates/semring/src/guard/mode_model_tests); here real processes change between fenced and asymmetric
 //! mode, and the kernel refuses the barrier at each of its calls.
 
 use std::path::Path;

@@ -1,5 +1,5 @@
 //! Runs the loom models: every interleaving and every permitted stale value within stated bounds,
-//! the mutants that must fail, and participants that are killed at each operation.
+//! and participants that are killed at each operation. (Mutants: `sync::mutant`.)
 //!
 //! loom checks the C++ memory model except load buffering, `SeqCst` accesses as `AcqRel` ones (fences
 //! are exact), the last seven stores to a word. A wait that never ends shows as a deadlock, a loop
@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::LocalKey;
 
-use crate::sync::{Killed, Twin, mortal, set_twin};
+use crate::sync::{Killed, forget_barriers, mortal};
 
 /// The most operations in one execution of a model: about ten times as many as the longest one
 /// needs.
@@ -35,26 +35,15 @@ pub(crate) fn explore(preemptions: Option<usize>, model: impl Fn() + Send + Sync
     builder.max_branches = LONGEST;
     builder.check(move || {
         count(&EXECUTIONS);
+        forget_barriers();
         model();
     });
     println!("{} executions", EXECUTIONS.get());
 }
 
-/// Runs a check with a mutant. It must fail, with the expected message.
-pub(crate) fn fails_without(twin: Twin, expected: &str, check: impl FnOnce()) {
-    set_twin(Some(twin));
-    let outcome = catch_unwind(AssertUnwindSafe(check));
-    set_twin(None);
-    failed_as_expected(&format!("{twin:?}"), expected, outcome);
-}
-
 /// Runs a check that must fail, with the expected message.
 pub(crate) fn fails(what: &str, expected: &str, check: impl FnOnce()) {
-    failed_as_expected(what, expected, catch_unwind(AssertUnwindSafe(check)));
-}
-
-fn failed_as_expected(what: &str, expected: &str, outcome: std::thread::Result<()>) {
-    let Err(payload) = outcome else {
+    let Err(payload) = catch_unwind(AssertUnwindSafe(check)) else {
         panic!("nothing fails: {what}")
     };
     let message = match payload.downcast_ref::<String>() {

@@ -1,10 +1,16 @@
 //! The one place that names atomics, fences and the spin hint: `core` in every normal build,
 //! `loom` under `--cfg semring_loom`, where the models run.
 //!
-//! It also holds the switch of the *mutants*: under loom a model can request that one precaution is
-//! left out, and must then fail. In every other build [`weakened`] is the constant `false`.
+//! It also holds the [mutants](mutant): one precaution is left out, and a test must then fail.
 #![allow(clippy::disallowed_types)]
 
+#[cfg(semring_loom)]
+mod model_barrier;
+#[cfg(semring_loom)]
+mod model_trace;
+pub(crate) mod mutant;
+#[cfg(test)]
+mod mutant_tests;
 pub(crate) mod signals;
 
 #[cfg(not(semring_loom))]
@@ -23,11 +29,6 @@ mod imp {
     pub(crate) fn yield_now() {
         std::thread::yield_now();
     }
-
-    #[inline(always)]
-    pub(crate) const fn weakened(_twin: super::Twin) -> bool {
-        false
-    }
 }
 
 #[cfg(semring_loom)]
@@ -36,6 +37,11 @@ mod imp {
     use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
     pub(crate) use loom::sync::atomic::Ordering;
+
+    use super::model_barrier::{after_store, before_operation};
+    pub(crate) use super::model_barrier::{barrier_everywhere, forget_barriers, take_part};
+    use super::model_trace::trace;
+    pub(crate) use super::model_trace::{Traced, traced};
 
     // loom's atomics, with a check before each operation whether the participant is killed there.
     macro_rules! mortal_atomic {
@@ -52,7 +58,9 @@ mod imp {
                 #[track_caller]
                 pub(crate) fn load(&self, order: Ordering) -> $value {
                     if shared_operation() {
-                        self.0.load(order)
+                        let value = self.0.load(order);
+                        trace(|| Traced::Load(&raw const *self as usize, u64::from(value)));
+                        value
                     } else {
                         Default::default()
                     }
@@ -62,13 +70,17 @@ mod imp {
                 pub(crate) fn store(&self, value: $value, order: Ordering) {
                     if shared_operation() {
                         self.0.store(value, order);
+                        trace(|| Traced::Store(&raw const *self as usize, u64::from(value)));
+                        after_store();
                     }
                 }
 
                 #[track_caller]
                 pub(crate) fn swap(&self, value: $value, order: Ordering) -> $value {
                     if shared_operation() {
-                        self.0.swap(value, order)
+                        let before = self.0.swap(value, order);
+                        after_store();
+                        before
                     } else {
                         Default::default()
                     }
@@ -87,14 +99,12 @@ mod imp {
     pub(crate) fn fence(order: Ordering) {
         if shared_operation() {
             loom::sync::atomic::fence(order);
+            trace(|| Traced::Fence);
         }
     }
 
-    /// loom does not support barriers from another process, for which this is used; see the
-    /// store-buffer model.
-    pub(crate) fn compiler_fence(_: Ordering) {
-        unreachable!("no lane enters asymmetric mode in a model");
-    }
+    /// loom executes the operations in the order of the program.
+    pub(crate) fn compiler_fence(_: Ordering) {}
 
     pub(crate) fn spin_hint() {
         loom::hint::spin_loop();
@@ -102,20 +112,6 @@ mod imp {
 
     pub(crate) fn yield_now() {
         loom::thread::yield_now();
-    }
-
-    std::thread_local! {
-        // loom runs all threads of a model on one OS thread, so this belongs to one model.
-        static TWIN: Cell<Option<super::Twin>> = const { Cell::new(None) };
-    }
-
-    pub(crate) fn weakened(twin: super::Twin) -> bool {
-        TWIN.with(|current| current.get() == Some(twin))
-    }
-
-    /// Leaves out one precaution in every operation of this OS thread until changed again.
-    pub(crate) fn set_twin(twin: Option<super::Twin>) {
-        TWIN.with(|current| current.set(twin));
     }
 
     loom::thread_local! {
@@ -157,35 +153,9 @@ mod imp {
             // Not a panic: it has no message, and no hook runs.
             resume_unwind(Box::new(Killed));
         }
+        before_operation();
         true
     }
 }
 
 pub(crate) use imp::*;
-
-/// The precautions that a model can leave out, to show that it would fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code)] // named by the data path in every build, chosen by models only
-pub(crate) enum Twin {
-    /// K1 after K3: the next header is cleared only after this one is published.
-    NextHeaderClearedLate,
-    /// The slack word for the next header is not counted when looking for room.
-    NoSlackWord,
-    /// K3 with Relaxed.
-    RelaxedCommit,
-    /// K4 before K3.
-    CommittedBeforeHeader,
-    /// `released` stored with Relaxed.
-    RelaxedRelease,
-    /// The waker executes no fence between publishing and loading the wait word.
-    NoWakerFence,
-    /// The sleeper executes no fence between storing the wait word and looking again.
-    NoSleeperFence,
-    /// The waker clears the wait word (the usual swap) and then posts.
-    WakerClearsWord,
-    /// A new sleeper starts its epochs at 1 again.
-    EpochsRestart,
-    /// The check that no peer is left comes after the last look, and its result is used without
-    /// another look.
-    ProbeAfterScan,
-}

@@ -16,6 +16,8 @@ mod pollable;
 mod producer;
 mod ring;
 mod trust;
+#[cfg(all(test, not(semring_loom)))]
+mod wake_tests;
 
 /// A handle whose peer makes progress checks the guard after this many bytes, or after a quarter lap if that is
 /// more. A check takes half a microsecond; transferring this many bytes takes fifty or more.

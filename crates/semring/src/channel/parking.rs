@@ -11,6 +11,7 @@ use crate::guard::strategy::{WaitStrategy, cpus};
 use crate::guard::wait::{Outcome, Waiter, Waiting};
 use crate::guard::{GuardError, Seat, WakeTarget};
 use crate::lifecycle::SharedRing;
+use crate::sync::mutant::{self, Mutant};
 
 /// Counts of the system calls that a handle's waits have cost so far.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -80,7 +81,7 @@ impl Parking {
         deadline: Deadline,
     ) -> Result<Woken, GuardError> {
         let outcome = self.waiter.wait(side, deadline);
-        if self.polled {
+        if self.polled && !mutant::is(Mutant::NoPostAfterPolledWait) {
             // The wait took tokens and ended the announcement: the descriptor stays readable.
             side.wakeup().post()?;
         }
@@ -121,7 +122,9 @@ impl Parking {
     pub(super) fn pollable(&mut self, ring: &SharedRing, seat: Seat) -> io::Result<Pollable> {
         let pollable = Pollable::of(ring, seat)?;
         self.polled = true;
-        ring.guard.post(self.target).map_err(pollable_error)?;
+        if !mutant::is(Mutant::NoPostAtPollable) {
+            ring.guard.post(self.target).map_err(pollable_error)?;
+        }
         Ok(pollable)
     }
 

@@ -4,7 +4,8 @@ use super::GuardError;
 use crate::layout::control::LANE_BURST;
 use crate::layout::view::LaneView;
 use crate::os::errno::EACCES;
-use crate::sync::{AtomicU64, Ordering, Twin, compiler_fence, fence, weakened};
+use crate::sync::mutant::{self, Mutant};
+use crate::sync::{AtomicU64, Ordering, compiler_fence, fence};
 
 /// Numbers of sleeps, unique among all sleeps on the same word.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ impl Epochs {
     pub(crate) fn next(&mut self) -> u64 {
         // After 2^32 sleeps of one holder the numbers repeat; the waker stores only the last.
         self.count = self.count.checked_add(1).unwrap_or(1);
-        let generation = if weakened(Twin::EpochsRestart) {
+        let generation = if mutant::is(Mutant::EpochsRestart) {
             0
         } else {
             self.generation
@@ -41,7 +42,7 @@ impl Epochs {
 pub(crate) fn arm(word: &AtomicU64, epoch: u64) {
     debug_assert_ne!(epoch, 0);
     word.store(epoch, Ordering::Relaxed);
-    if !weakened(Twin::NoSleeperFence) {
+    if !mutant::is(Mutant::NoSleeperFence) && !mutant::is(Mutant::FlagsBeforeSleeperFence) {
         fence(Ordering::SeqCst); // E4, pairs with the fence in `Waker::is_due`
     }
 }
@@ -67,11 +68,8 @@ impl Waker {
     /// epoch.
     #[inline]
     pub(crate) fn is_due(&mut self, word: &AtomicU64) -> bool {
-        if !weakened(Twin::NoWakerFence) {
+        if !mutant::is(Mutant::NoRoomWakerFence) {
             fence(Ordering::SeqCst); // E4, pairs with the fence in `arm`
-        }
-        if weakened(Twin::WakerClearsWord) {
-            return word.swap(0, Ordering::AcqRel) != 0;
         }
         let epoch = word.load(Ordering::Relaxed);
         if epoch == 0 || epoch == self.last {
@@ -83,7 +81,9 @@ impl Waker {
 
     /// The sleeper could not be posted: the next publication tries again.
     pub(crate) fn not_posted(&mut self) {
-        self.last = 0;
+        if !mutant::is(Mutant::RoomPostNotRepeated) {
+            self.last = 0;
+        }
     }
 }
 
@@ -113,11 +113,12 @@ pub(crate) enum Due {
 /// looks again: that barrier takes the place of the fence. It costs the consumer some microseconds, so a
 /// lane is in asymmetric mode only while its commits find the consumer awake.
 ///
-/// * **Entering**: the flag, *then* a full fence, then a look at the word. A sleeper that missed the
-///   flag announced itself before that fence, so this look sees the announcement.
+/// * **Entering**: the flag, *then* a full fence. A sleeper that missed the flag announced itself before
+///   that fence, so the look of the next commit sees the announcement. (This commit had its own look.)
 /// * **Leaving**: the flag is cleared, and the commit ends as in fenced mode: full fence, another look.
 ///
-/// `burst_model_tests` visits all interleavings of two producers and a consumer that makes barriers, with
+/// `channel::model_tests::modes` runs this code under loom, with one producer.
+/// `mode_model_tests` visits all interleavings of two producers and a consumer that makes barriers, with
 /// store buffers, kills and a successor of the consumer. Not included: a lane taken over by another
 /// producer, which finds the flag and clears it after it has read the stores that became visible with its
 /// predecessor's death; and a consumer to which the kernel refuses the barrier, which looks again at
@@ -158,6 +159,9 @@ impl ConsumerWaker {
             // The CPU may do the load before the header's store; the compiler may not: then the
             // instructions would be in the wrong order, which no barrier corrects.
             compiler_fence(Ordering::SeqCst);
+            if mutant::is(Mutant::NoLookInBurst) {
+                return Due::Nothing;
+            }
             if lane.ring_consumer().wait_word.load(Ordering::Relaxed) == 0 {
                 return Due::Nothing;
             }
@@ -168,11 +172,11 @@ impl ConsumerWaker {
 
     #[inline(always)]
     fn due_fenced(&mut self, lane: &LaneView, messages: u32) -> Due {
-        if !weakened(Twin::NoWakerFence) {
+        if !mutant::is(Mutant::NoMessageWakerFence) {
             fence(Ordering::SeqCst); // E4, pairs with the fence in `arm`
         }
         let word = &lane.ring_consumer().wait_word;
-        if weakened(Twin::WakerClearsWord) {
+        if mutant::is(Mutant::WakerClearsWord) {
             let is_asleep = word.swap(0, Ordering::AcqRel) != 0;
             return if is_asleep { Due::Post } else { Due::Nothing };
         }
@@ -186,22 +190,39 @@ impl ConsumerWaker {
         }
         self.quiet = if epoch == 0 { self.quiet + 1 } else { 0 };
         self.unchecked += messages;
-        if self.unchecked < MESSAGES_PER_CHECK {
+        if self.unchecked < self.messages_per_check() {
             return Due::Nothing;
         }
         self.after_unchecked(lane)
+    }
+
+    /// In models of the two modes one message is enough.
+    #[inline(always)]
+    const fn messages_per_check(&self) -> u32 {
+        if cfg!(semring_loom) && self.may_burst {
+            1
+        } else {
+            MESSAGES_PER_CHECK
+        }
+    }
+
+    const fn quiet_commits(&self) -> u32 {
+        if cfg!(semring_loom) { 1 } else { QUIET_COMMITS }
     }
 
     /// Enough messages for a check, and perhaps for asymmetric mode.
     #[cold]
     fn after_unchecked(&mut self, lane: &LaneView) -> Due {
         self.unchecked = 0;
-        if self.quiet >= QUIET_COMMITS && self.begin_burst(lane) {
-            return Due::Post;
+        if self.quiet >= self.quiet_commits() {
+            self.begin_burst(lane);
         }
-        if self.in_burst {
+        if self.in_burst && !mutant::is(Mutant::EntryBelievesProgress) {
             // The check by progress would take the releases of a dead consumer for new progress.
             return Due::AskGuard;
+        }
+        if mutant::is(Mutant::NoCheckInFencedMode) {
+            return Due::Nothing;
         }
         Due::Check
     }
@@ -210,6 +231,9 @@ impl ConsumerWaker {
     #[cold]
     fn leave_burst(&mut self, lane: &LaneView) -> Due {
         self.end_burst(lane);
+        if mutant::is(Mutant::NoLookAfterBurst) {
+            return Due::Nothing;
+        }
         match self.due_fenced(lane, 0) {
             // The next check is due sooner than in asymmetric mode.
             Due::Nothing => Due::Check,
@@ -217,27 +241,26 @@ impl ConsumerWaker {
         }
     }
 
-    /// Enters asymmetric mode if that is possible; true if the consumer must be posted after all.
-    #[cold]
-    fn begin_burst(&mut self, lane: &LaneView) -> bool {
+    /// Enters asymmetric mode if that is possible.
+    fn begin_burst(&mut self, lane: &LaneView) {
         self.quiet = 0;
         let ring = lane.ring_consumer();
         let can_barrier = ring.barrier.load(Ordering::Relaxed);
         // 0 and generation 0: there never was a consumer.
-        let present = can_barrier != 0 && can_barrier == ring.generation.load(Ordering::Relaxed);
+        let present = mutant::is(Mutant::AnyConsumerMakesBarriers)
+            || can_barrier != 0 && can_barrier == ring.generation.load(Ordering::Relaxed);
         if !self.may_burst || !present {
-            return false;
+            return;
+        }
+        if mutant::is(Mutant::FenceBeforeFlag) {
+            fence(Ordering::SeqCst);
         }
         // A consumer that reads the flag does not rely on earlier stores.
         lane.producer().flags.store(LANE_BURST, Ordering::Relaxed);
         self.in_burst = true;
-        fence(Ordering::SeqCst);
-        let epoch = ring.wait_word.load(Ordering::Relaxed);
-        if epoch == 0 {
-            return false;
+        if !mutant::is(Mutant::NoFenceAfterFlag) && !mutant::is(Mutant::FenceBeforeFlag) {
+            fence(Ordering::SeqCst);
         }
-        self.end_burst(lane);
-        self.due_fenced(lane, 0) == Due::Post
     }
 
     /// The consumer was posted.
@@ -249,7 +272,9 @@ impl ConsumerWaker {
     /// reported now: a process may have another user id for a moment, so the first refusal is not
     /// reported.
     pub(crate) fn is_worth_telling(&mut self, error: GuardError) -> bool {
-        self.last = 0;
+        if !mutant::is(Mutant::MessagePostNotRepeated) {
+            self.last = 0;
+        }
         let is_forbidden = matches!(error, GuardError::Os { errno: EACCES, .. });
         self.is_refused_again(is_forbidden) || !is_forbidden
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{WakeTarget, Wakeups};
+use crate::sync::mutant::{self, Mutant};
 use crate::sync::{AtomicBool, Ordering};
 
 /// Set by the interrupter, taken by the waiting thread.
@@ -16,9 +17,14 @@ impl InterruptFlag {
 
     /// Sets the flag, then posts: a sleeper that misses the flag finds the token.
     pub(crate) fn raise(&self, guard: &dyn Wakeups, bell: WakeTarget) {
+        if mutant::is(Mutant::InterruptFlagAfterPost) {
+            let _ = guard.post(bell);
+        }
         self.0.store(true, Ordering::SeqCst);
-        // In a removed ring the sleepers are woken anyway.
-        let _ = guard.post(bell);
+        if !mutant::is(Mutant::InterruptFlagAfterPost) && !mutant::is(Mutant::NoPostAtInterrupt) {
+            // In a removed ring the sleepers are woken anyway.
+            let _ = guard.post(bell);
+        }
     }
 
     pub(crate) fn is_raised(&self) -> bool {

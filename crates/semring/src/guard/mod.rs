@@ -38,16 +38,18 @@
 pub(crate) mod abandoned;
 pub(crate) mod abandoned_pipes;
 mod at_exit;
-#[cfg(all(test, not(semring_loom)))]
-mod burst_model_tests;
 pub(crate) mod deadline;
 pub(crate) mod doorbell;
 pub(crate) mod interrupt;
+#[cfg(test)]
+mod mode_model_tests;
 #[cfg(all(test, semring_loom))]
 mod model_tests;
 pub(crate) mod pipe;
 #[cfg(all(test, not(semring_loom)))]
 mod pipe_model_tests;
+#[cfg(all(test, not(semring_loom)))]
+mod pipe_tests;
 pub(crate) mod semaphore;
 #[cfg(all(test, not(semring_loom)))]
 mod semaphore_tests;

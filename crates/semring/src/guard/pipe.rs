@@ -61,6 +61,7 @@ use crate::os::lock::{Hold, hold_byte, would_be_refused};
 use crate::os::poll::{Interest, Poller};
 use crate::os::watch::Watch;
 use crate::os::{clock, errno, process};
+use crate::sync::mutant::{self, Mutant};
 use crate::sync::{AtomicU64, Ordering};
 
 const CONSUMER: u64 = 4;
@@ -331,13 +332,18 @@ impl Roles for PipeGuard {
             return Ok(Claim::Taken);
         }
         // On behalf of the predecessor, whose hang-up will be hidden by the next step.
-        self.ring_others(seat)?;
+        if !mutant::is(Mutant::PipeRingsAfterLife) {
+            self.ring_others(seat)?;
+        }
         let pipe = match seat {
             Seat::Consumer => Pipe::Consumer,
             Seat::Producer { lane } => Pipe::Producer(lane),
         };
         let life =
             Private::open(|| self.site.pipe(pipe, End::Both)).map_err(self.failed("openat"))?;
+        if mutant::is(Mutant::PipeRingsAfterLife) {
+            self.ring_others(seat)?;
+        }
         if !Self::hold(&life, 0, Hold::Alone)? {
             return Ok(Claim::Taken);
         }
@@ -379,7 +385,9 @@ impl Roles for PipeGuard {
             life.release();
             // The hang-up wakes the waiting peers, unless a copy of the descriptor exists: a program that
             // another thread is just starting has one until its exec.
-            let _ = self.ring_others(seat);
+            if !mutant::is(Mutant::NoTokenAtPipeLeave) {
+                let _ = self.ring_others(seat);
+            }
         }
         taken.lock.release();
         // A removal that this process began as the consumer ends here.

@@ -28,6 +28,7 @@ use crate::layout::superblock::SetIdentity;
 use crate::os::errno::EACCES;
 use crate::os::sysv::{self, Key, Op, SemSet};
 use crate::os::undo;
+use crate::sync::mutant::{self, Mutant};
 
 pub(super) const W: u16 = 0;
 pub(super) const N: u16 = 1;
@@ -81,6 +82,11 @@ pub(super) const fn sub(index: u16) -> Op {
 
 pub(super) const fn zero(index: u16) -> Op {
     Op::new(index, 0)
+}
+
+/// The operation with undo, which a mutant leaves out.
+fn with_undo(op: Op, mutant: Mutant) -> Op {
+    if mutant::is(mutant) { op } else { op.undo() }
 }
 
 /// The set of one ring.
@@ -190,13 +196,14 @@ impl SemaphoreGuard {
         let head = [
             zero(T).no_wait(),
             zero(p).no_wait(),
-            add(p).undo(),
-            add(N).undo(),
+            with_undo(add(p), Mutant::LaneWithoutUndo),
+            with_undo(add(N), Mutant::ProducersWithoutUndo),
         ];
         loop {
             // The last two leave W unchanged and leave an undo token on it.
             let [a, b, c, d] = head;
-            match self.op(&[a, b, c, d, add(W), sub(W).undo()]) {
+            let owed = with_undo(sub(W), Mutant::NoUndoTokenOfProducer);
+            match self.op(&[a, b, c, d, add(W), owed]) {
                 Ok(()) => return Ok(Claim::Granted),
                 Err(error) if error.is_would_block() => return self.refused(),
                 Err(error) if error.is_overflow() => {}
@@ -216,6 +223,9 @@ impl SemaphoreGuard {
         let head = [sub(taken(lane)).undo().no_wait(), sub(N).undo().no_wait()];
         for _ in 0..1000 {
             let [a, b] = head;
+            if mutant::is(Mutant::NoTokenAtProducerLeave) {
+                return self.op(&head).map_err(guard_error);
+            }
             match self.op(&[a, b, add(W).undo()]) {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is_overflow() => {}
@@ -242,7 +252,7 @@ impl SemaphoreGuard {
             if full {
                 operations.extend([sub(s).undo().no_wait(), add(s)]);
             } else {
-                operations.extend([add(s), sub(s).undo()]);
+                operations.extend([add(s), with_undo(sub(s), Mutant::NoUndoTokensOfConsumer)]);
             }
         }
         operations
@@ -264,7 +274,11 @@ impl SemaphoreGuard {
         let mut full = vec![false; self.lanes];
         loop {
             let mut operations = self.rattles(&full);
-            operations.extend([zero(T).no_wait(), zero(C).no_wait(), add(C).undo()]);
+            operations.extend([
+                zero(T).no_wait(),
+                zero(C).no_wait(),
+                with_undo(add(C), Mutant::ConsumerWithoutUndo),
+            ]);
             match self.op(&operations) {
                 Ok(()) => return Ok(Claim::Granted),
                 Err(error) if error.is_would_block() => {
@@ -293,6 +307,9 @@ impl SemaphoreGuard {
                     operations.push(sub(room(lane)).no_wait());
                 }
                 operations.push(add(room(lane)).undo());
+            }
+            if mutant::is(Mutant::NoTokenAtConsumerLeave) {
+                operations.truncate(1);
             }
             match self.op(&operations) {
                 Ok(()) => return Ok(()),

@@ -6,7 +6,8 @@ use super::deadline::Deadline;
 use super::doorbell::{Epochs, arm, disarm};
 use super::strategy::{RateLimiter, SpinHistory, Step, WaitStrategy};
 use super::{GuardError, Waited, WakeTarget, Wakeups};
-use crate::sync::{AtomicU64, Twin, weakened};
+use crate::sync::mutant::{self, Mutant};
+use crate::sync::{AtomicU64, Ordering, fence};
 
 /// The part of a wait that differs between the two sides.
 pub(crate) trait Waiting {
@@ -202,17 +203,22 @@ impl Waiter {
         side: &mut impl Waiting,
     ) -> Result<Option<Outcome>, GuardError> {
         side.flush_before_sleep()?;
-        side.wakeup().drain()?;
+        if !mutant::is(Mutant::PolledDrainAfterLastLook) {
+            side.wakeup().drain()?;
+        }
         arm(side.word(), self.epochs.next());
         let certain = side.issue_barrier();
         let over = side.is_over()?;
-        let outcome = if side.is_ready() {
+        let outcome = if !mutant::is(Mutant::PolledNoLastLook) && side.is_ready() {
             Some(Outcome::Ready)
         } else {
             over.then_some(Outcome::Over)
         };
+        if mutant::is(Mutant::PolledDrainAfterLastLook) {
+            side.wakeup().drain()?;
+        }
         // Without certainty of a wake-up the caller has to look again and again.
-        if outcome.is_some() || !certain {
+        if (outcome.is_some() || !certain) && !mutant::is(Mutant::PolledNoPostWhenFound) {
             side.wakeup().post()?;
         }
         Ok(outcome)
@@ -224,7 +230,9 @@ impl Waiter {
         side: &mut impl Waiting,
         deadline: Deadline,
     ) -> Result<Option<Outcome>, GuardError> {
-        side.flush_before_sleep()?;
+        if !mutant::is(Mutant::NoFlush) && !mutant::is(Mutant::FlushAfterLastLook) {
+            side.flush_before_sleep()?;
+        }
         // If the process is killed from here on, the word stays set; each waker posts once for it,
         // and the successor's epochs differ.
         arm(side.word(), self.epochs.next());
@@ -239,6 +247,9 @@ impl Waiter {
         deadline: Deadline,
     ) -> Result<Option<Outcome>, GuardError> {
         let certain = side.issue_barrier();
+        if mutant::is(Mutant::FlagsBeforeSleeperFence) {
+            fence(Ordering::SeqCst);
+        }
         let left = deadline.left();
         // A guard can check while it puts the process to sleep, which saves a call. A sleeper that gets the
         // answer "alone" this way looks again, and checks here.
@@ -250,7 +261,7 @@ impl Waiter {
         // Checked before the last look: a peer that is gone by now has published everything (see the
         // parent module).
         let over = check == PeerCheck::Done && side.is_over()?;
-        if side.is_ready() {
+        if !mutant::is(Mutant::NoLastLook) && side.is_ready() {
             return Ok(Some(Outcome::Ready));
         }
         if over {
@@ -260,6 +271,9 @@ impl Waiter {
             return Ok(Some(Outcome::TimedOut));
         };
         self.sleeps += 1;
+        if mutant::is(Mutant::FlushAfterLastLook) {
+            side.flush_before_sleep()?;
+        }
         // Without certainty of a wake-up the sleep is short.
         let nap = if certain {
             left
@@ -271,7 +285,7 @@ impl Waiter {
         if !certain {
             return Ok(None);
         }
-        if self.alone && weakened(Twin::ProbeAfterScan) {
+        if self.alone && mutant::is(Mutant::EndBeforeLastLook) {
             return Ok(side.is_over()?.then_some(Outcome::Over));
         }
         match waited {

@@ -26,6 +26,7 @@ use crate::os::process::{self, Fate};
 use crate::ring::Damage;
 use crate::ring::consume::LaneConsumer;
 use crate::ring::produce::LaneProducer;
+use crate::sync::mutant::{self, Mutant};
 use crate::sync::{AtomicU64, Ordering, yield_now};
 
 /// How long to wait for the kernel to free the slot of a process that was just killed. The kernel
@@ -219,6 +220,9 @@ impl ProducerSeat {
         let producer = LaneProducer::take_over(view.clone())?;
         let page = view.producer();
         let generation = page.generation.load(Ordering::Relaxed).wrapping_add(1);
+        if mutant::is(Mutant::GenerationBeforeStart) {
+            page.generation.store(generation, Ordering::SeqCst);
+        }
         page.generation_start
             .store(producer.tail().get(), Ordering::Relaxed);
         page.flags.store(0, Ordering::Relaxed);
@@ -543,6 +547,9 @@ impl ConsumerSeat {
             .refused
             .store(self.attachments(), Ordering::Relaxed);
         self.page().flags.store(CONSUMER_CLOSED, Ordering::SeqCst);
+        if mutant::is(Mutant::NoWakeAtClose) {
+            return Ok(());
+        }
         (0..self.ring.lanes())
             .try_for_each(|lane| self.ring.guard.post(WakeTarget::Producer { lane }))
     }

@@ -20,6 +20,18 @@ pub(crate) struct AnonymousObject {
 }
 
 impl AnonymousObject {
+    #[cfg(test)]
+    pub(super) fn nowhere() -> Self {
+        Self {
+            len: 0,
+            ownership: Ownership {
+                uid: 0,
+                gid: 0,
+                mode: 0,
+            },
+        }
+    }
+
     pub(super) fn create(request: &Request) -> Result<(Self, Segment)> {
         if request.uid.is_some() || request.gid.is_some() {
             return Err(MemoryError::Limit(

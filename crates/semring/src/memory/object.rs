@@ -33,10 +33,10 @@ pub(crate) enum Object {
 }
 
 impl Object {
-    /// An object without any memory, for models: they never need its name, size or owner.
-    #[cfg(all(test, semring_loom))]
+    /// An object without any memory, for models and tests of rings: they never need its name, size or owner.
+    #[cfg(test)]
     pub(crate) fn nowhere() -> Self {
-        Self::Sysv(sysv::SysvObject::nowhere())
+        Self::Anonymous(anonymous::AnonymousObject::nowhere())
     }
 
     /// Opens the object at a place. An object without a name can't be found by one.

@@ -93,13 +93,6 @@ pub(crate) struct SysvObject {
 }
 
 impl SysvObject {
-    #[cfg(all(test, semring_loom))]
-    pub(super) fn nowhere() -> Self {
-        Self {
-            shm: Shm::from_id(-1),
-        }
-    }
-
     pub(super) fn open(key: Key) -> Result<Self> {
         Ok(Self {
             shm: Shm::open(key).map_err(|error| error_of(error, 0))?,

@@ -19,7 +19,8 @@ use super::fast_path::FastPath;
 use crate::layout::Position;
 use crate::layout::record::{LINE, MessageHeader, Record, decode};
 use crate::layout::view::LaneView;
-use crate::sync::{Ordering, Twin, weakened};
+use crate::sync::Ordering;
+use crate::sync::mutant::{self, Mutant};
 
 /// A published message that was found but not yet taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -161,7 +162,8 @@ impl LaneConsumer {
         // Both are read once: the compiler keeps no value across an acquire load.
         let (position, below) = (self.read, self.fast_path.passes_below(self.read));
         // E1: if the header is published, its payload is there.
-        let word = self.lane.header(position).load(Ordering::Acquire);
+        let order = mutant::order(Mutant::RelaxedFastLoad, Ordering::Acquire);
+        let word = self.lane.header(position).load(order);
         let header = MessageHeader::decode_short(word, below)?;
         Some(Found { position, header })
     }
@@ -209,7 +211,8 @@ impl LaneConsumer {
     pub(crate) fn find(&mut self) -> Result<Option<Found>, Damage> {
         loop {
             // E1: if the header is published, its payload is there.
-            let word = self.lane.header(self.read).load(Ordering::Acquire);
+            let order = mutant::order(Mutant::RelaxedLoad, Ordering::Acquire);
+            let word = self.lane.header(self.read).load(order);
             if word == 0 || self.is_at_corruption() {
                 return Ok(None);
             }
@@ -353,11 +356,7 @@ impl LaneConsumer {
         page.received.store(self.taken_messages, Ordering::Relaxed);
         // E2: all reads of these bytes are done. Killed before this line: the messages are
         // delivered again.
-        let order = if weakened(Twin::RelaxedRelease) {
-            Ordering::Relaxed
-        } else {
-            Ordering::Release
-        };
+        let order = mutant::order(Mutant::RelaxedRelease, Ordering::Release);
         page.released.store(taken.get(), order);
         self.released = taken;
         true

@@ -22,7 +22,8 @@ use crate::layout::record::{
 };
 use crate::layout::view::LaneView;
 use crate::layout::{Capacity, Position};
-use crate::sync::{Ordering, Twin, weakened};
+use crate::sync::Ordering;
+use crate::sync::mutant::{self, Mutant};
 
 /// A payload of this many bytes or more begins at a cache line. For shorter ones the bytes that this costs,
 /// 28 on average, are not worth it.
@@ -148,7 +149,7 @@ impl LaneProducer {
                 position: committed,
             });
         }
-        loop {
+        while !mutant::is(Mutant::NoWalkBeyondCommitted) {
             let word = lane.header(tail).load(Ordering::Acquire);
             match decode(word, tail, capacity).map_err(|_| Damage { position: tail })? {
                 Record::Unpublished => break,
@@ -219,7 +220,11 @@ impl LaneProducer {
     /// Opens the fast path over the bytes that are free according to the last loaded `released`, and at most this
     /// many. Messages that are too long for the lane do not pass.
     pub(crate) fn open_fast_path(&mut self, at_most: u64) {
-        let slack = if weakened(Twin::NoSlackWord) { 0 } else { 8 };
+        let slack = if mutant::is(Mutant::NoSlackWord) {
+            0
+        } else {
+            8
+        };
         let taken = self.tail.distance_from(self.released) + slack;
         let room = self.capacity.get().saturating_sub(taken);
         self.fast_path
@@ -265,7 +270,11 @@ impl LaneProducer {
     /// I2: `need` bytes and the slack word after them are free.
     #[inline]
     fn has_room(&mut self, need: u64) -> Result<bool, Damage> {
-        let slack = if weakened(Twin::NoSlackWord) { 0 } else { 8 };
+        let slack = if mutant::is(Mutant::NoSlackWord) {
+            0
+        } else {
+            8
+        };
         let fits = |released: Position| {
             self.tail.distance_from(released) + need + slack <= self.capacity.get()
         };
@@ -273,7 +282,8 @@ impl LaneProducer {
             return Ok(true);
         }
         // E2: the consumer has finished with everything before `released`.
-        let released = Position::new(self.lane.consumer().released.load(Ordering::Acquire));
+        let order = mutant::order(Mutant::RelaxedReleasedLoad, Ordering::Acquire);
+        let released = Position::new(self.lane.consumer().released.load(order));
         let behind = self.tail.distance_from(released);
         if behind > self.tail.distance_from(self.released) || !released.is_aligned() {
             return Err(Damage { position: released }); // it shrank, or passed the tail (I4)
@@ -311,6 +321,9 @@ impl LaneProducer {
     /// batch was empty.
     pub(crate) fn end_batch(&mut self) -> Option<u32> {
         let first = self.first.take()?;
+        if mutant::is(Mutant::CommittedBeforeBatch) {
+            self.store_committed();
+        }
         self.store_header(first.position, first.header);
         self.store_committed();
         Some(self.sent.wrapping_sub(first.sent_before) as u32)
@@ -323,7 +336,7 @@ impl LaneProducer {
         let next = position.advance(bytes);
         // K1: the next header is 0 before the record that precedes it is visible (I1). Killed here:
         // nothing is visible, the successor starts at `position` again.
-        if !weakened(Twin::NextHeaderClearedLate) {
+        if !mutant::is(Mutant::NextHeaderClearedLate) {
             self.lane.header(next).store(UNPUBLISHED, Ordering::Relaxed);
         }
         self.tail = next;
@@ -332,6 +345,9 @@ impl LaneProducer {
             // Its own header word stays 0 (I1), so a kill anywhere before the end of the batch leaves
             // nothing of the batch.
             Mode::Batch if self.first.is_none() => {
+                if mutant::is(Mutant::BatchShownEarly) {
+                    self.store_header(position, header);
+                }
                 let itself = u64::from(!is_pad(header));
                 self.first = Some(First {
                     position,
@@ -347,17 +363,17 @@ impl LaneProducer {
     #[inline(always)]
     fn publish_single(&mut self, position: Position, header: u64) {
         debug_assert!(self.batch_is_empty(), "it would overtake a batch");
-        if weakened(Twin::CommittedBeforeHeader) {
+        if mutant::is(Mutant::CommittedBeforeHeader) {
             self.store_committed();
         }
         // K3: the commit. Killed after it: the message is sent, the successor walks over it.
         self.store_header(position, header);
-        if weakened(Twin::NextHeaderClearedLate) {
+        if mutant::is(Mutant::NextHeaderClearedLate) {
             let next = self.lane.header(self.tail);
             next.store(UNPUBLISHED, Ordering::Relaxed);
         }
         // K4: the start position of a successor.
-        if !weakened(Twin::CommittedBeforeHeader) {
+        if !mutant::is(Mutant::CommittedBeforeHeader) {
             self.store_committed();
         }
     }
@@ -366,11 +382,7 @@ impl LaneProducer {
     fn store_header(&self, position: Position, header: u64) {
         // E1: the payload, and the cleared header after it, are visible to a consumer that loads
         // this word.
-        let order = if weakened(Twin::RelaxedCommit) {
-            Ordering::Relaxed
-        } else {
-            Ordering::Release
-        };
+        let order = mutant::order(Mutant::RelaxedCommit, Ordering::Release);
         self.lane.header(position).store(header, order);
     }
 

@@ -37,6 +37,7 @@ use crate::os::{barrier, clock};
 use crate::ring::Damage;
 use crate::ring::consume::{Found, LaneConsumer};
 use crate::ring::merge::{LaneDamage, Merge, Next};
+use crate::sync::mutant::{self, Mutant};
 
 /// A consumer that polls an empty ring checks with the kernel at this interval whether producers
 /// are attached.
@@ -242,8 +243,10 @@ impl ConsumerCore {
             .pending
             .change(|pending| pending.corrupt.push_back(damage));
         let bell = WakeTarget::Producer { lane: damage.lane };
-        // A failure is found again by the next call.
-        let _ = self.rest.seat.ring().guard.post(bell);
+        if !mutant::is(Mutant::NoWakeAtCorruption) {
+            // A failure is found again by the next call.
+            let _ = self.rest.seat.ring().guard.post(bell);
+        }
     }
 
     /// The report of a corrupt lane that is due.

@@ -10,6 +10,7 @@
 
 use crate::guard::GuardError;
 use crate::lifecycle::{ConsumerSeat, StreamEnd, UnwindMark};
+use crate::sync::mutant::{self, Mutant};
 
 /// The state of a consumer's end of stream.
 #[derive(Debug, Default)]
@@ -96,7 +97,7 @@ impl EndOfStream {
             }
             // A producer counts itself as finished before it gives its role up.
             let finished = seat.finished();
-            if seat.attachments() == before {
+            if seat.attachments() == before || mutant::is(Mutant::AttachmentsCountedOnce) {
                 let end = StreamEnd::new(before, finished);
                 let due = self.is_due(end, seat.delivered_end());
                 return Ok(due.then_some(end));

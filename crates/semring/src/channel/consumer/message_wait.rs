@@ -13,6 +13,7 @@ use crate::os::barrier;
 use crate::ring::consume::LaneConsumer;
 use crate::ring::merge::Merge;
 use crate::sync::AtomicU64;
+use crate::sync::mutant::{self, Mutant};
 
 /// The wait words of the producers, as the consumer looks at them after each release.
 pub(super) struct RoomWakers {
@@ -58,7 +59,7 @@ impl RoomWakers {
         self.since_check += bytes;
         let number = lane.number();
         let word = &lane.view().producer().wait_word;
-        if self.wakers[number].is_due(word) {
+        if !mutant::is(Mutant::NoWakeAfterRelease) && self.wakers[number].is_due(word) {
             self.posts += 1;
             note_count(&seat.page().posts, self.posts);
             let posted = seat
@@ -155,7 +156,7 @@ impl Waiting for MessageWait<'_> {
         let Some((first, _)) = in_burst.next() else {
             return true;
         };
-        if barrier::everywhere().is_ok() {
+        if mutant::is(Mutant::NoBarrier) || barrier::everywhere().is_ok() {
             return true;
         }
         // Refused, now or (by a filter of calls) since this consumer attached. No lane enters asymmetric

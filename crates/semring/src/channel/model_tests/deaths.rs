@@ -6,8 +6,8 @@ use super::{Model, ROOMY, TIGHT, number_of, receive, send};
 use crate::error::{RecvError, SendError};
 use crate::guard::Seat;
 use crate::layout::Position;
-use crate::model::{explore, fails, fails_without, for_each_death, victim};
-use crate::sync::{Ordering, Twin};
+use crate::model::{explore, fails, for_each_death, victim};
+use crate::sync::Ordering;
 
 const LANE_0: Seat = Seat::Producer { lane: 0 };
 const LANE_1: Seat = Seat::Producer { lane: 1 };
@@ -59,8 +59,10 @@ fn model_without_the_death_rattle_a_message_is_not_noticed() {
 }
 
 /// A producer is stopped before one of its operations and never continues: there is no death, so no
-/// undo token. The other producer's messages arrive all the same.
-fn stopped_before_the_post() {
+/// undo token. The other producer's messages arrive all the same. (The mutant is the usual swap of a flag: the producer
+/// that wins the swap is stopped, and no other producer posts.)
+#[test]
+fn model_a_stopped_producer_delays_its_own_message_only() {
     for_each_death(|| {
         explore(Some(2), || {
             let model = Model::new(2, ROOMY);
@@ -83,21 +85,10 @@ fn stopped_before_the_post() {
     });
 }
 
-#[test]
-fn model_a_stopped_producer_delays_its_own_message_only() {
-    stopped_before_the_post();
-}
-
-/// The usual swap of a flag as a mutant: the producer that wins the swap is stopped, and no other
-/// producer posts.
-#[test]
-fn model_only_the_sleeper_clears_the_wait_word() {
-    fails_without(Twin::WakerClearsWord, "deadlock", stopped_before_the_post);
-}
-
 /// A consumer is killed, also in its sleep, and replaced. The producer remembers the epoch that it
 /// posted for last.
-fn consumer_replaced() {
+#[test]
+fn model_the_successor_of_a_killed_consumer_is_woken() {
     for_each_death(|| {
         explore(Some(2), || {
             let model = Model::new(1, ROOMY);
@@ -129,19 +120,10 @@ fn consumer_replaced() {
     });
 }
 
-#[test]
-fn model_the_successor_of_a_killed_consumer_is_woken() {
-    consumer_replaced();
-}
-
-#[test]
-fn model_epochs_of_consumers_never_come_again() {
-    fails_without(Twin::EpochsRestart, "deadlock", consumer_replaced);
-}
-
 /// On a full lane a producer is killed, also while it sleeps for room, and replaced. The consumer
 /// remembers the epoch that it posted for last.
-fn producer_replaced() {
+#[test]
+fn model_the_successor_of_a_killed_producer_is_woken() {
     for_each_death(|| {
         explore(Some(2), || {
             let model = Model::new(1, TIGHT);
@@ -177,16 +159,6 @@ fn producer_replaced() {
             drop(producers.join().unwrap());
         });
     });
-}
-
-#[test]
-fn model_the_successor_of_a_killed_producer_is_woken() {
-    producer_replaced();
-}
-
-#[test]
-fn model_epochs_of_producers_never_come_again() {
-    fails_without(Twin::EpochsRestart, "deadlock", producer_replaced);
 }
 
 /// The last producer is killed on its way through two messages and the detach: its committed

@@ -5,6 +5,7 @@
 
 mod deaths;
 mod kernel;
+mod modes;
 mod wake_ups;
 
 use std::sync::Arc;
@@ -43,6 +44,11 @@ struct Model {
 
 impl Model {
     fn new(lanes: usize, capacity: Capacity) -> Self {
+        Self::with_modes(lanes, capacity, false)
+    }
+
+    /// A ring whose lanes may enter asymmetric mode.
+    fn with_modes(lanes: usize, capacity: Capacity, asymmetric_barrier: bool) -> Self {
         let geometry = Geometry::new(lanes, capacity).expect("a sensible number");
         let superblock = Superblock {
             kind: RingKind::Mpsc,
@@ -78,7 +84,7 @@ impl Model {
         let options = HandleOptions {
             wait: WaitStrategy::Block,
             trusts_peers: false,
-            asymmetric_barrier: false,
+            asymmetric_barrier,
         };
         Self {
             ring: Ring::new(Arc::new(core), options),

@@ -29,6 +29,7 @@ use crate::layout::Tag;
 use crate::lifecycle::{ProducerSeat, note_count};
 use crate::os::barrier;
 use crate::ring::produce::{ALIGNED_FROM, LaneProducer, Mode, NoSlot, Slot};
+use crate::sync::mutant::{self, Mutant};
 
 pub(super) struct ProducerCore {
     pub(super) gate: Gate,
@@ -84,7 +85,9 @@ impl ProducerCore {
         let view = self.gate.lane.view();
         view.write_unchecked(slot.position(), slot.lead(), bytes);
         self.gate.lane.commit(slot, tag, Mode::Single);
-        self.wake_consumer_unchecked(1);
+        if !mutant::is(Mutant::NoWakeAfterSend) {
+            self.wake_consumer_unchecked(1);
+        }
     }
 
     /// Publishes a slot that was reserved and filled.
@@ -93,7 +96,9 @@ impl ProducerCore {
         // A reservation that was carried over a fork: the message is the parent's to commit.
         if !self.gate.lane.view().is_forked() {
             self.gate.lane.commit(slot, tag, Mode::Single);
-            self.wake_consumer_unchecked(1);
+            if !mutant::is(Mutant::NoWakeAfterCommit) {
+                self.wake_consumer_unchecked(1);
+            }
         }
     }
 
@@ -173,7 +178,9 @@ impl ProducerCore {
         {
             return Err(error);
         }
-        if self.gate.pending().is_check_due(self.gate.lane.tail()) {
+        if self.gate.pending().is_check_due(self.gate.lane.tail())
+            && !mutant::is(Mutant::NoCheckAfterBytes)
+        {
             self.check_progress()?;
         }
         Ok(())
@@ -195,7 +202,7 @@ impl ProducerCore {
                 }
                 NoSlot::Full { padded } => {
                     // Padding alone must wake a sleeping consumer, or both sleep.
-                    if padded {
+                    if padded && !mutant::is(Mutant::NoWakeAfterPadding) {
                         self.wake_consumer(1);
                     }
                     if let Some(error) = self.gate.pending().error() {
@@ -215,7 +222,9 @@ impl ProducerCore {
                 continue;
             };
             // Nothing of a batch may be held back while the producer waits for room.
-            if let Some(messages) = self.gate.lane.end_batch() {
+            if let Some(messages) = self.gate.lane.end_batch()
+                && !mutant::is(Mutant::NoWakeBeforeRoomWait)
+            {
                 self.wake_consumer(messages);
             }
             self.wait_for_room(len, deadline)?;
@@ -289,7 +298,9 @@ impl ProducerCore {
             return;
         }
         self.gate.end_batch();
-        if let Some(messages) = self.gate.lane.end_batch() {
+        if let Some(messages) = self.gate.lane.end_batch()
+            && !mutant::is(Mutant::NoWakeAfterBatch)
+        {
             self.wake_consumer(messages);
         }
     }

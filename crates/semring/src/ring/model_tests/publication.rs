@@ -5,9 +5,8 @@ use loom::thread;
 
 use super::{number_of, payload, receive, send, try_receive, try_send, used_lane};
 use crate::layout::Tag;
-use crate::model::{explore, fails_without};
+use crate::model::explore;
 use crate::ring::produce::Mode;
-use crate::sync::Twin;
 
 /// Sends messages of these lengths through a used lane while the consumer receives and releases each.
 fn pass(preemptions: usize, used: &'static [usize], lengths: &'static [usize]) {
@@ -78,46 +77,30 @@ fn model_a_batch_appears_all_at_once() {
     });
 }
 
-/// The consumer finds a header of the previous lap after the message, and takes it for a message.
+/// The mutant: the consumer finds a header of the previous lap after the message, and takes it for a message.
 #[test]
 fn model_the_next_header_is_cleared_before_this_one_is_published() {
-    let check = || pass(2, A_LAP, &[8, 8]);
-    check();
-    fails_without(
-        Twin::NextHeaderClearedLate,
-        "message 1 differs from the message sent",
-        check,
-    );
+    pass(2, A_LAP, &[8, 8]);
 }
 
-/// The fourth record fills the lane: clearing the header after it clears the first, unread one. Then
+/// The mutant: the fourth record fills the lane, and clearing the header after it clears the first, unread one. Then
 /// the consumer finds no message, and the producer no room, for ever.
 #[test]
 fn model_the_slack_word_keeps_a_full_lane_from_wedging() {
-    let check = || pass(2, &[], &[8, 8, 8, 8, 8]);
-    check();
-    fails_without(
-        Twin::NoSlackWord,
-        "exceeded maximum number of branches",
-        check,
-    );
+    pass(2, &[], &[8, 8, 8, 8, 8]);
 }
 
 /// Detected as a race of the two copies of the payload, which the header no longer orders.
 #[test]
 fn model_the_header_that_publishes_is_a_release() {
-    let check = || pass(3, A_LAP, &[8, 8]);
-    check();
-    fails_without(Twin::RelaxedCommit, "Causality violation", check);
+    pass(3, A_LAP, &[8, 8]);
 }
 
 /// Detected as a race: the producer writes without an edge from the consumer's reads. (A stale value
 /// can't show it: loom moves no store back over a load.)
 #[test]
 fn model_released_is_a_release() {
-    let check = || pass(2, &[], &[16, 16, 16, 16]);
-    check();
-    fails_without(Twin::RelaxedRelease, "Causality violation", check);
+    pass(2, &[], &[16, 16, 16, 16]);
 }
 
 /// Without waiting, so that there is no bound on the schedules.

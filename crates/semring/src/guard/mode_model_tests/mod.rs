@@ -1,49 +1,48 @@
-//! Asymmetric and fenced mode, checked exhaustively: every interleaving of producers, a consumer, and
-//! their store buffers.
+//! Fenced and asymmetric mode, checked exhaustively: every interleaving of producers, a consumer, and their store buffers.
 //!
-//! loom has no barrier that one thread executes on behalf of another, so the steps of [`ConsumerWaker`](super::doorbell::ConsumerWaker)
-//! and of a sleep are repeated here, as a machine of small steps, and all states that it can reach are visited. Stores wait in a buffer
-//! and become visible in order (TSO, as on x86) or separately for each word (PSO: a flag may overtake a message, which is weaker than the
-//! orderings in the code). Every participant may be killed between any two steps: the stores in its buffer become visible, and the kernel
-//! posts its undo tokens. A stopped participant is one whose next step is late, which is among the interleavings.
+//! `channel::model_tests::modes` runs the code that ships under loom, with one producer. Here the steps of
+//! [`ConsumerWaker`](super::doorbell::ConsumerWaker), of the checks that follow it, and of a sleep are written down once
+//! more, as a machine of small steps, and all states that it can reach are visited. [`agreement`] runs the production
+//! function and the machine side by side, and compares their steps.
 //!
-//! A wake-up is lost if no participant can make a step any more, and the consumer sleeps although a
-//! message is unread or all producers are gone. Each precaution is left out once, and the loss must
-//! then be found.
+//! Stores wait in a buffer and become visible in order (TSO, as on x86) or separately for each word (PSO: a flag may
+//! overtake a message, which is weaker than the orderings in the code). A system call counts as no barrier, but for the
+//! last one of a process. Each participant may be killed between any two steps: the stores in its buffer become
+//! visible, and the kernel posts its undo tokens. A killed consumer has a successor at once, or none at all. A stopped
+//! participant is one whose next step is late, which is among the interleavings.
+//!
+//! A wake-up is lost if no participant can make a step any more, and the consumer sleeps although a message is unread
+//! or all producers are gone. A death is missed if a producer goes on for longer than two checks. Each precaution
+//! is left out once and must then be missed.
+
+#[cfg(semring_loom)]
+mod agreement;
 
 use std::collections::HashSet;
 
+use crate::sync::mutant::Mutant;
+
 const PRODUCERS: usize = 2;
-/// Commits in a row without a sleeper before a lane enters asymmetric mode; in the product it is
-/// 32.
-const QUIET: u8 = 1;
+/// Messages in fenced mode until a check; in the product it is 16.
+const MESSAGES_PER_CHECK: u8 = 1;
+/// Messages in asymmetric mode until a check; in the product it is 4 KiB or more.
+const ASYMMETRIC_MESSAGES_PER_CHECK: u8 = 1;
+/// Messages to a dead consumer, at most: one check sees what the consumer released before it died.
+const MOST_TO_THE_DEAD: u8 = 2;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Memory {
     Tso,
+    #[cfg_attr(semring_loom, allow(dead_code))]
     Pso,
-}
-
-/// A mutant: the precaution that is left out.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Twin {
-    Nothing,
-    NoFenceBehindFlag,
-    FenceBeforeFlag,
-    FlagsReadBeforeFence,
-    NoBarrier,
-    NoSparseFence,
-    NoSleeperFence,
-    EpochsRestart,
-    NoRattle,
-    WakerClearsWord,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Word {
     /// The number of published messages in a lane's header words.
     Published(u8),
-    Burst(u8),
+    /// The flag of asymmetric mode.
+    Flag(u8),
     /// The consumer's wait word.
     Wait,
 }
@@ -57,16 +56,24 @@ struct Store {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum At {
     Publish,
-    BurstLook,
+    AsymmetricLook,
     ClearFlag,
-    SparseFence,
-    SparseLook,
+    /// In fenced mode, or on the way back to it.
+    Fence {
+        leaving: bool,
+    },
+    Look {
+        leaving: bool,
+    },
     EarlyFence,
     SetFlag,
     FlagFence,
-    FlagLook,
     Post,
     SwapLook,
+    /// Asks the guard, if the consumer has released nothing since the last check.
+    Check,
+    /// Asks the guard.
+    Ask,
     Detach,
     Gone,
 }
@@ -77,7 +84,12 @@ struct Producer {
     sent: u8,
     last: u8,
     quiet: u8,
-    in_burst: bool,
+    unchecked: u8,
+    asymmetric: bool,
+    /// What the consumer had received at the last check.
+    received: u8,
+    /// Messages published since the consumer died.
+    to_the_dead: u8,
     buffer: Vec<Store>,
 }
 
@@ -94,6 +106,8 @@ enum Ear {
     Scan(u8),
     Sleep,
     Ended,
+    /// Killed, and nobody came after it.
+    Dead,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -103,7 +117,7 @@ struct Consumer {
     sleeps: u8,
     epoch: u8,
     received: [u8; PRODUCERS],
-    saw_burst: bool,
+    saw_flag: bool,
     over: bool,
     buffer: Vec<Store>,
 }
@@ -111,7 +125,7 @@ struct Consumer {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct State {
     published: [u8; PRODUCERS],
-    burst: [bool; PRODUCERS],
+    flags: [bool; PRODUCERS],
     wait: u8,
     tokens: u8,
     producers: [Producer; PRODUCERS],
@@ -121,7 +135,9 @@ struct State {
 
 struct Machine {
     memory: Memory,
-    twin: Twin,
+    without: Option<Mutant>,
+    /// Messages in a row to a consumer that is awake until a lane enters asymmetric mode; in the product it is 32.
+    quiet: u8,
     messages: [u8; PRODUCERS],
 }
 
@@ -132,12 +148,15 @@ impl State {
             sent: 0,
             last: 0,
             quiet: 0,
-            in_burst: false,
+            unchecked: 0,
+            asymmetric: false,
+            received: 0,
+            to_the_dead: 0,
             buffer: Vec::new(),
         };
         Self {
             published: [0; PRODUCERS],
-            burst: [false; PRODUCERS],
+            flags: [false; PRODUCERS],
             wait: 0,
             tokens: 0,
             producers: std::array::from_fn(|_| producer.clone()),
@@ -147,7 +166,7 @@ impl State {
                 sleeps: 0,
                 epoch: 0,
                 received: [0; PRODUCERS],
-                saw_burst: false,
+                saw_flag: false,
                 over: false,
                 buffer: Vec::new(),
             },
@@ -158,7 +177,7 @@ impl State {
     fn show(&mut self, store: Store) {
         match store.word {
             Word::Published(lane) => self.published[usize::from(lane)] = store.value,
-            Word::Burst(lane) => self.burst[usize::from(lane)] = store.value != 0,
+            Word::Flag(lane) => self.flags[usize::from(lane)] = store.value != 0,
             Word::Wait => self.wait = store.value,
         }
     }
@@ -205,10 +224,11 @@ impl Machine {
                 }
             }
         }
-        if state.consumer.at != Ear::Ended {
+        if !matches!(state.consumer.at, Ear::Ended | Ear::Dead) {
             next.extend(self.consume(state.clone()));
             if state.kills < kills {
                 next.push(self.kill_consumer(state.clone()));
+                next.push(self.kill_the_last_consumer(state.clone()));
             }
         }
         next
@@ -235,43 +255,57 @@ impl Machine {
         }
     }
 
+    fn lacks(&self, mutant: Mutant) -> bool {
+        self.without == Some(mutant)
+    }
+
     fn produce(&self, mut state: State, lane: usize) -> State {
         let id = lane as u8;
+        let dead = state.consumer.at == Ear::Dead;
+        let received = state.consumer.received[lane];
         let producer = &mut state.producers[lane];
         producer.at = match producer.at {
-            At::Publish if producer.sent == self.messages[lane] => {
-                let in_burst = std::mem::take(&mut producer.in_burst);
-                producer.at = At::Detach;
-                if in_burst {
-                    state.store(lane, Word::Burst(id), 0);
-                }
-                return state;
-            }
+            At::Publish if producer.sent == self.messages[lane] => At::Detach,
             At::Publish => {
                 producer.sent += 1;
-                let (sent, in_burst) = (producer.sent, producer.in_burst);
-                producer.at = if in_burst {
-                    At::BurstLook
+                producer.to_the_dead += u8::from(dead);
+                let sent = producer.sent;
+                producer.at = if producer.asymmetric {
+                    At::AsymmetricLook
                 } else {
-                    self.sparse_fence()
+                    self.fence(false)
                 };
                 state.store(lane, Word::Published(id), sent);
                 return state;
             }
-            At::BurstLook if state.wait == 0 => At::Publish,
-            At::BurstLook => At::ClearFlag,
+            At::AsymmetricLook if state.wait == 0 || self.lacks(Mutant::NoLookInBurst) => {
+                producer.unchecked += 1;
+                if producer.unchecked < ASYMMETRIC_MESSAGES_PER_CHECK
+                    || self.lacks(Mutant::NoCheckAfterBytes)
+                {
+                    At::Publish
+                } else {
+                    At::Check
+                }
+            }
+            At::AsymmetricLook => At::ClearFlag,
             At::ClearFlag => {
-                producer.in_burst = false;
+                producer.asymmetric = false;
                 producer.quiet = 0;
-                producer.at = self.sparse_fence();
-                state.store(lane, Word::Burst(id), 0);
+                producer.unchecked = 0;
+                producer.at = if self.lacks(Mutant::NoLookAfterBurst) {
+                    At::Publish
+                } else {
+                    self.fence(true)
+                };
+                state.store(lane, Word::Flag(id), 0);
                 return state;
             }
-            At::SparseFence => {
-                producer.at = if self.twin == Twin::WakerClearsWord {
+            At::Fence { leaving } => {
+                producer.at = if self.lacks(Mutant::WakerClearsWord) {
                     At::SwapLook
                 } else {
-                    At::SparseLook
+                    At::Look { leaving }
                 };
                 state.fence(lane);
                 return state;
@@ -280,26 +314,20 @@ impl Machine {
                 let found = std::mem::take(&mut state.wait) != 0;
                 if found { At::Post } else { At::Publish }
             }
-            At::SparseLook if state.wait == 0 => {
-                producer.quiet += 1;
-                if producer.quiet < QUIET {
-                    At::Publish
-                } else {
-                    producer.quiet = 0;
-                    match self.twin {
-                        Twin::FenceBeforeFlag => At::EarlyFence,
-                        _ => At::SetFlag,
-                    }
-                }
-            }
-            At::SparseLook => {
+            At::Look { .. } if state.wait != 0 && state.wait != producer.last => {
+                producer.last = state.wait;
                 producer.quiet = 0;
-                if state.wait == producer.last {
-                    At::Publish
+                producer.unchecked = 0;
+                At::Post
+            }
+            At::Look { leaving } => {
+                producer.quiet = if state.wait == 0 {
+                    producer.quiet + 1
                 } else {
-                    producer.last = state.wait;
-                    At::Post
-                }
+                    0
+                };
+                producer.unchecked += u8::from(!leaving);
+                self.after_look(producer, leaving)
             }
             At::EarlyFence => {
                 producer.at = At::SetFlag;
@@ -307,30 +335,48 @@ impl Machine {
                 return state;
             }
             At::SetFlag => {
-                producer.in_burst = true;
-                producer.at = match self.twin {
-                    Twin::FenceBeforeFlag | Twin::NoFenceBehindFlag => At::FlagLook,
-                    _ => At::FlagFence,
+                producer.asymmetric = true;
+                producer.at = if self.lacks(Mutant::FenceBeforeFlag)
+                    || self.lacks(Mutant::NoFenceAfterFlag)
+                {
+                    At::Ask
+                } else {
+                    At::FlagFence
                 };
-                state.store(lane, Word::Burst(id), 1);
+                state.store(lane, Word::Flag(id), 1);
                 return state;
             }
             At::FlagFence => {
-                producer.at = At::FlagLook;
+                producer.at = At::Ask;
                 state.fence(lane);
                 return state;
             }
-            At::FlagLook if state.wait == 0 => At::Publish,
-            At::FlagLook => At::ClearFlag,
             At::Post => {
                 state.tokens += 1;
+                At::Ask
+            }
+            At::Check => {
+                producer.unchecked = 0;
+                if std::mem::replace(&mut producer.received, received) == received {
+                    At::Ask
+                } else {
+                    At::Publish
+                }
+            }
+            At::Ask if dead => At::Detach,
+            At::Ask => {
+                producer.unchecked = 0;
                 At::Publish
             }
             At::Detach => {
                 // One system call, under a lock: stores before it are visible to every process that
                 // then makes such a call.
                 producer.at = At::Gone;
+                let asymmetric = std::mem::take(&mut producer.asymmetric);
                 state.tokens += 1;
+                if asymmetric {
+                    state.store(lane, Word::Flag(id), 0);
+                }
                 state.fence(lane);
                 return state;
             }
@@ -339,10 +385,31 @@ impl Machine {
         state
     }
 
-    fn sparse_fence(&self) -> At {
-        match self.twin {
-            Twin::NoSparseFence => At::SparseLook,
-            _ => At::SparseFence,
+    fn fence(&self, leaving: bool) -> At {
+        if self.lacks(Mutant::NoMessageWakerFence) {
+            At::Look { leaving }
+        } else {
+            At::Fence { leaving }
+        }
+    }
+
+    /// What follows a look in fenced mode that found nobody to wake.
+    fn after_look(&self, producer: &mut Producer, leaving: bool) -> At {
+        if producer.unchecked < MESSAGES_PER_CHECK {
+            return if leaving { At::Check } else { At::Publish };
+        }
+        producer.unchecked = 0;
+        if producer.quiet >= self.quiet {
+            producer.quiet = 0;
+            if self.lacks(Mutant::FenceBeforeFlag) {
+                At::EarlyFence
+            } else {
+                At::SetFlag
+            }
+        } else if self.lacks(Mutant::NoCheckInFencedMode) {
+            At::Publish
+        } else {
+            At::Check
         }
     }
 
@@ -350,7 +417,7 @@ impl Machine {
         state.kills += 1;
         state.fence(lane);
         state.producers[lane].at = At::Gone;
-        if self.twin != Twin::NoRattle {
+        if !self.lacks(Mutant::NoUndoTokenOfProducer) {
             state.tokens += 1;
         }
         state
@@ -365,9 +432,17 @@ impl Machine {
         let consumer = &mut state.consumer;
         consumer.generation += 1;
         consumer.sleeps = 0;
-        consumer.saw_burst = false;
+        consumer.saw_flag = false;
         consumer.over = false;
         consumer.at = Ear::Arm;
+        state
+    }
+
+    /// No other consumer comes.
+    fn kill_the_last_consumer(&self, mut state: State) -> State {
+        state.kills += 1;
+        state.fence(CONSUMER);
+        state.consumer.at = Ear::Dead;
         state
     }
 
@@ -380,33 +455,36 @@ impl Machine {
             Ear::Arm => {
                 let consumer = &mut state.consumer;
                 consumer.sleeps += 1;
-                let generation = match self.twin {
-                    Twin::EpochsRestart => 0,
-                    _ => consumer.generation,
+                let generation = if self.lacks(Mutant::EpochsRestart) {
+                    0
+                } else {
+                    consumer.generation
                 };
                 consumer.epoch = generation << 5 | consumer.sleeps;
-                consumer.saw_burst = false;
+                consumer.saw_flag = false;
                 let epoch = consumer.epoch;
                 state.store(CONSUMER, Word::Wait, epoch);
-                match self.twin {
-                    Twin::FlagsReadBeforeFence => Ear::Flags(0),
-                    _ => Ear::Fence,
+                if self.lacks(Mutant::FlagsBeforeSleeperFence) {
+                    Ear::Flags(0)
+                } else {
+                    Ear::Fence
                 }
             }
             Ear::Fence => {
-                if self.twin != Twin::NoSleeperFence {
+                if !self.lacks(Mutant::NoSleeperFence) {
                     state.fence(CONSUMER);
                 }
-                match self.twin {
-                    Twin::FlagsReadBeforeFence => self.after_flags(&state),
-                    _ => Ear::Flags(0),
+                if self.lacks(Mutant::FlagsBeforeSleeperFence) {
+                    self.after_flags(&state)
+                } else {
+                    Ear::Flags(0)
                 }
             }
             Ear::Flags(lane) => {
-                state.consumer.saw_burst |= state.burst[usize::from(lane)];
+                state.consumer.saw_flag |= state.flags[usize::from(lane)];
                 if lane + 1 < lanes {
                     Ear::Flags(lane + 1)
-                } else if self.twin == Twin::FlagsReadBeforeFence {
+                } else if self.lacks(Mutant::FlagsBeforeSleeperFence) {
                     Ear::Fence
                 } else {
                     self.after_flags(&state)
@@ -448,13 +526,13 @@ impl Machine {
                 state.store(CONSUMER, Word::Wait, 0);
                 Ear::Arm
             }
-            Ear::Ended => unreachable!("it has ended"),
+            Ear::Ended | Ear::Dead => unreachable!("it has ended"),
         };
         Some(state)
     }
 
     fn after_flags(&self, state: &State) -> Ear {
-        if state.consumer.saw_burst && self.twin != Twin::NoBarrier {
+        if state.consumer.saw_flag && !self.lacks(Mutant::NoBarrier) {
             Ear::Barrier(0)
         } else {
             Ear::Probe
@@ -474,7 +552,11 @@ impl Machine {
             let missed = state.published != state.consumer.received;
             // The end was reported, or no step is possible: then nothing may be unread.
             let stuck = state.all_gone() && state.consumer.at == Ear::Sleep && next.is_empty();
-            if (ended && missed) || stuck || self.sleeps_for_good(&state) {
+            let unnoticed = state
+                .producers
+                .iter()
+                .any(|producer| producer.to_the_dead > MOST_TO_THE_DEAD);
+            if (ended && missed) || stuck || unnoticed || self.sleeps_for_good(&state) {
                 return Err(Box::new(state));
             }
             waiting.extend(next);
@@ -500,48 +582,59 @@ impl Machine {
 }
 
 /// PSO, which includes all behaviour of TSO. `SEMRING_FULL=1` visits some more states.
+#[cfg(not(semring_loom))]
 #[test]
-fn no_wake_up_is_lost_between_sparse_and_burst() {
-    let mut sizes = vec![([3, 0], 1), ([2, 1], 1)];
+fn no_wake_up_and_no_death_is_missed_in_either_mode() {
+    let mut sizes = vec![([3, 0], 1, 1), ([3, 0], 2, 1), ([2, 1], 1, 1)];
     if std::env::var_os("SEMRING_FULL").is_some() {
-        sizes.extend([([2, 2], 0), ([3, 0], 2)]);
+        sizes.extend([([2, 2], 1, 0), ([3, 0], 1, 2)]);
     }
-    for (messages, kills) in sizes {
+    for (messages, quiet, kills) in sizes {
         let machine = Machine {
             memory: Memory::Pso,
-            twin: Twin::Nothing,
+            without: None,
+            quiet,
             messages,
         };
         match machine.explore(kills) {
-            Ok(states) => println!("{messages:?}, {kills} kills: {states} states"),
-            Err(state) => panic!("{messages:?}: a wake-up is lost: {state:#?}"),
+            Ok(states) => println!("{messages:?}, {quiet} quiet, {kills} kills: {states} states"),
+            Err(state) => panic!("{messages:?}: {state:#?}"),
         }
     }
 }
 
 /// On TSO, the strongest memory model among the supported machines.
+#[cfg(not(semring_loom))]
 #[test]
 fn each_precaution_is_needed() {
-    let expected = [
-        Twin::NoFenceBehindFlag,
-        Twin::FenceBeforeFlag,
-        Twin::FlagsReadBeforeFence,
-        Twin::NoBarrier,
-        Twin::NoSparseFence,
-        Twin::NoSleeperFence,
-        Twin::EpochsRestart,
-        Twin::NoRattle,
-        Twin::WakerClearsWord,
+    let wake_ups = [
+        Mutant::NoFenceAfterFlag,
+        Mutant::FenceBeforeFlag,
+        Mutant::FlagsBeforeSleeperFence,
+        Mutant::NoBarrier,
+        Mutant::NoMessageWakerFence,
+        Mutant::NoSleeperFence,
+        Mutant::EpochsRestart,
+        Mutant::NoUndoTokenOfProducer,
+        Mutant::WakerClearsWord,
+        Mutant::NoLookInBurst,
+        Mutant::NoLookAfterBurst,
     ];
-    for twin in expected {
+    let deaths = [
+        (Mutant::NoCheckInFencedMode, [4, 0], 4),
+        (Mutant::NoCheckAfterBytes, [4, 0], 1),
+    ];
+    let wake_ups = wake_ups.map(|mutant| (mutant, [2, 1], 1));
+    for (mutant, messages, quiet) in wake_ups.into_iter().chain(deaths) {
         let machine = Machine {
             memory: Memory::Tso,
-            twin,
-            messages: [2, 1],
+            without: Some(mutant),
+            quiet,
+            messages,
         };
         assert!(
             machine.explore(1).is_err(),
-            "no wake-up is lost without a precaution: {twin:?}"
+            "nothing is lost without a precaution: {mutant:?}"
         );
     }
 }

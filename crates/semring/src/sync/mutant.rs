@@ -1,0 +1,323 @@
+//! Mutants: the code that ships, with one precaution left out. Each must be caught by a test.
+//!
+//! A mutant is chosen when a process starts, by the environment variable `SEMRING_MUTANT`, in builds for tests and for
+//! models only. In every other build [`is`] is the constant `false`, and nothing of this is left.
+//!
+//! The table below says for each mutant what it leaves out, which test catches it, and what that test prints then.
+//! `mutant_tests` runs all of it, and compares the table in docs/reliability.md with it.
+
+use super::Ordering;
+
+/// Whether this process runs the mutant.
+#[cfg(not(any(test, semring_loom)))]
+#[inline(always)]
+pub(crate) const fn is(_: Mutant) -> bool {
+    false
+}
+
+/// Whether this process runs the mutant.
+#[cfg(any(test, semring_loom))]
+pub(crate) fn is(mutant: Mutant) -> bool {
+    use std::sync::OnceLock;
+
+    static CHOSEN: OnceLock<Option<Mutant>> = OnceLock::new();
+    *CHOSEN.get_or_init(|| {
+        let name = std::env::var(VARIABLE).ok()?;
+        let chosen = ALL.iter().find(|mutant| format!("{mutant:?}") == name);
+        Some(*chosen.expect("SEMRING_MUTANT names a mutant"))
+    }) == Some(mutant)
+}
+
+/// The ordering, which the mutant weakens to Relaxed.
+#[inline(always)]
+pub(crate) fn order(mutant: Mutant, order: Ordering) -> Ordering {
+    if is(mutant) { Ordering::Relaxed } else { order }
+}
+
+/// Names the mutant that a process is to run.
+#[cfg(any(test, semring_loom))]
+pub(crate) const VARIABLE: &str = "SEMRING_MUTANT";
+
+/// Where a mutant is caught.
+#[cfg(test)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Build {
+    /// In the usual build for tests.
+    Tests,
+    /// In the build for models: orders of stores and fences have no other witness.
+    Models,
+}
+
+/// A row of the table.
+#[cfg(test)]
+pub(crate) struct Row {
+    pub(crate) mutant: Mutant,
+    /// What is left out.
+    pub(crate) what: &'static str,
+    pub(crate) build: Build,
+    pub(crate) test: &'static str,
+    /// What the test prints when it catches the mutant.
+    pub(crate) printed: &'static str,
+}
+
+macro_rules! mutants {
+    ($($build:ident { $($name:ident $what:literal $test:literal $printed:literal)* })*) => {
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        // Named by the code in every build, chosen by tests only.
+        #[allow(dead_code)]
+        pub(crate) enum Mutant {
+            $($(#[doc = $what] $name,)*)*
+        }
+
+        #[cfg(any(test, semring_loom))]
+        const ALL: &[Mutant] = &[$($(Mutant::$name,)*)*];
+
+        #[cfg(test)]
+        pub(crate) const TABLE: &[Row] = &[$($(Row {
+            mutant: Mutant::$name,
+            what: $what,
+            build: Build::$build,
+            test: $test,
+            printed: $printed,
+        },)*)*];
+    };
+}
+
+mutants! {
+    Models {
+        NextHeaderClearedLate
+            "the next header is cleared (K1) before this one is published (K3)"
+            "ring::model_tests::publication::model_the_next_header_is_cleared_before_this_one_is_published"
+            "message 1 differs from the message sent"
+        NoSlackWord
+            "the word for the next header counts as occupied"
+            "ring::model_tests::publication::model_the_slack_word_keeps_a_full_lane_from_wedging"
+            "exceeded maximum number of branches"
+        RelaxedCommit
+            "the header is stored (K3) with Release"
+            "ring::model_tests::publication::model_the_header_that_publishes_is_a_release"
+            "Causality violation"
+        RelaxedLoad
+            "the slow path loads a header with Acquire"
+            "ring::model_tests::publication::model_the_header_that_publishes_is_a_release"
+            "Causality violation"
+        RelaxedFastLoad
+            "the fast path loads a header with Acquire"
+            "channel::model_tests::wake_ups::model_the_fast_path_acquires_what_it_finds"
+            "Causality violation"
+        RelaxedRelease
+            "`released` is stored with Release"
+            "ring::model_tests::publication::model_released_is_a_release"
+            "Causality violation"
+        RelaxedReleasedLoad
+            "`released` is loaded with Acquire"
+            "ring::model_tests::publication::model_released_is_a_release"
+            "Causality violation"
+        CommittedBeforeHeader
+            "`committed` is stored (K4) after the header (K3)"
+            "ring::model_tests::killed_producer::model_a_producer_killed_while_it_sends_leaves_whole_messages"
+            "exceeded maximum number of branches"
+        CommittedBeforeBatch
+            "the same at the end of a batch"
+            "ring::model_tests::killed_producer::model_a_batch_of_a_killed_producer_comes_whole_or_not_at_all"
+            "exceeded maximum number of branches"
+        BatchShownEarly
+            "the first header of a batch is stored last"
+            "ring::model_tests::publication::model_a_batch_appears_all_at_once"
+            "a part of the batch is missing"
+        NoWalkBeyondCommitted
+            "a successor walks over what was published beyond `committed`"
+            "ring::model_tests::killed_producer::model_a_successor_killed_while_it_takes_over_loses_nothing"
+            "Causality violation"
+        GenerationBeforeStart
+            "a new producer stores where it begins before its generation"
+            "channel::model_tests::wake_ups::model_a_message_has_the_generation_of_its_sender"
+            "the generation of another producer"
+        NoSleeperFence
+            "the sleeper has a full fence between its announcement and its last look"
+            "guard::model_tests::model_a_sleeper_that_announced_itself_is_woken"
+            "deadlock"
+        NoRoomWakerFence
+            "the consumer has a full fence between `released` and its look at a producer's wait word"
+            "guard::model_tests::model_a_sleeper_that_announced_itself_is_woken"
+            "deadlock"
+        NoMessageWakerFence
+            "a producer in fenced mode has a full fence between a header and its look at the consumer's wait word"
+            "channel::model_tests::wake_ups::model_a_sleeping_consumer_is_woken"
+            "deadlock"
+        NoLastLook
+            "the sleeper looks once more after its announcement"
+            "channel::model_tests::wake_ups::model_a_sleeping_consumer_is_woken"
+            "deadlock"
+        FlushAfterLastLook
+            "tokens are drained before the last look, not after it"
+            "channel::model_tests::wake_ups::model_a_token_for_an_announcement_is_kept"
+            "deadlock"
+        WakerClearsWord
+            "only the sleeper clears its wait word"
+            "channel::model_tests::deaths::model_a_stopped_producer_delays_its_own_message_only"
+            "deadlock"
+        EpochsRestart
+            "no epoch is one that a predecessor used"
+            "guard::model_tests::model_the_successor_of_a_killed_sleeper_is_woken"
+            "deadlock"
+        EndBeforeLastLook
+            "the end of the stream is asked for before the last look"
+            "channel::model_tests::wake_ups::model_the_last_message_comes_before_the_end_of_the_stream"
+            "a message: EndOfStream"
+        InterruptFlagAfterPost
+            "an interruption raises its flag before it posts"
+            "channel::model_tests::wake_ups::model_an_interrupted_sleeper_wakes"
+            "deadlock"
+        NoPostAtInterrupt
+            "an interruption posts"
+            "channel::model_tests::wake_ups::model_an_interrupted_sleeper_wakes"
+            "deadlock"
+        NoFenceAfterFlag
+            "a full fence between the flag of asymmetric mode and the next look at the wait word"
+            "channel::model_tests::modes::model_no_wake_up_is_lost_between_the_modes"
+            "deadlock"
+        FenceBeforeFlag
+            "that fence comes after the flag"
+            "channel::model_tests::modes::model_no_wake_up_is_lost_between_the_modes"
+            "deadlock"
+        NoLookInBurst
+            "the look at the wait word after a commit in asymmetric mode"
+            "channel::model_tests::modes::model_no_wake_up_is_lost_between_the_modes"
+            "deadlock"
+        NoLookAfterBurst
+            "a fence and another look by a commit that leaves asymmetric mode"
+            "channel::model_tests::modes::model_no_wake_up_is_lost_between_the_modes"
+            "deadlock"
+        FlagsBeforeSleeperFence
+            "the sleeper reads the flags after its fence"
+            "channel::model_tests::modes::model_no_wake_up_is_lost_between_the_modes"
+            "deadlock"
+        NoBarrier
+            "the sleeper issues a barrier while a lane is in asymmetric mode"
+            "channel::model_tests::modes::model_no_wake_up_is_lost_between_the_modes"
+            "deadlock"
+    }
+    Tests {
+        NoWakeAfterSend
+            "`send` wakes the consumer"
+            "channel::wake_tests::send_wakes_the_consumer"
+            "nobody was woken"
+        NoWakeAfterCommit
+            "the commit of a reservation wakes the consumer"
+            "channel::wake_tests::commit_wakes_the_consumer"
+            "nobody was woken"
+        NoWakeAfterBatch
+            "the end of a batch wakes the consumer"
+            "channel::wake_tests::batch_wakes_the_consumer"
+            "nobody was woken"
+        NoWakeBeforeRoomWait
+            "a batch that has to wait for room wakes the consumer first"
+            "channel::wake_tests::batch_wakes_the_consumer_before_it_waits_for_room"
+            "nobody was woken"
+        NoWakeAfterPadding
+            "padding without a message wakes the consumer"
+            "channel::wake_tests::padding_wakes_the_consumer"
+            "nobody was woken"
+        MessagePostNotRepeated
+            "a producer whose post failed posts with the next message"
+            "channel::wake_tests::producer_repeats_a_post_that_failed"
+            "nobody was woken"
+        NoWakeAfterRelease
+            "a release wakes the producer"
+            "channel::wake_tests::release_wakes_the_producer"
+            "nobody was woken"
+        RoomPostNotRepeated
+            "a consumer whose post failed posts with the next release"
+            "channel::wake_tests::consumer_repeats_a_post_that_failed"
+            "nobody was woken"
+        NoFlush
+            "a consumer releases what it has before it sleeps"
+            "channel::wake_tests::consumer_releases_before_it_sleeps"
+            "nobody was woken"
+        NoWakeAtCorruption
+            "a corrupt lane wakes its producer"
+            "channel::wake_tests::corrupt_lane_wakes_its_producer"
+            "nobody was woken"
+        NoWakeAtClose
+            "a consumer that closes wakes the producers"
+            "channel::wake_tests::close_wakes_the_producers"
+            "nobody was woken"
+        PolledDrainAfterLastLook
+            "a polled handle drains tokens before its last look"
+            "channel::wake_tests::polled_handle_finds_what_came_before_its_announcement"
+            "a message that came before the announcement"
+        PolledNoLastLook
+            "a polled handle looks once more after its announcement"
+            "channel::wake_tests::polled_handle_finds_what_came_before_its_announcement"
+            "a message that came before the announcement"
+        PolledNoPostWhenFound
+            "a polled handle that found something stays readable"
+            "channel::wake_tests::polled_handle_that_found_something_stays_readable"
+            "nobody was woken"
+        NoPostAfterPolledWait
+            "a polled handle stays readable after a blocking call"
+            "channel::wake_tests::polled_handle_stays_readable_after_a_wait"
+            "nobody was woken"
+        NoPostAtPollable
+            "a handle is readable when its descriptor is given out"
+            "channel::wake_tests::new_descriptor_is_readable"
+            "nobody was woken"
+        AttachmentsCountedOnce
+            "attachments are counted again after the check for producers"
+            "channel::wake_tests::producer_that_came_and_went_within_a_check_counts"
+            "the end of the stream came twice"
+        NoCheckInFencedMode
+            "a producer in fenced mode checks its consumer after 16 messages"
+            "channel::wake_tests::death_is_noticed_after_16_messages"
+            "the death of the consumer was not noticed"
+        EntryBelievesProgress
+            "a lane that enters asymmetric mode asks the guard, whatever was released"
+            "channel::wake_tests::death_is_noticed_on_entry_into_asymmetric_mode"
+            "the death of the consumer was not noticed"
+        NoCheckAfterBytes
+            "a producer checks its consumer after 4 KiB"
+            "channel::wake_tests::death_is_noticed_after_4_kib"
+            "the death of the consumer was not noticed"
+        AnyConsumerMakesBarriers
+            "a lane enters asymmetric mode only if the present consumer makes barriers"
+            "channel::wake_tests::no_asymmetric_mode_for_a_consumer_without_barriers"
+            "the lane is in asymmetric mode"
+        NoUndoTokenOfProducer
+            "the undo token of a producer"
+            "guard::semaphore_tests::the_kernel_gives_a_dead_holders_seats_back_and_rings"
+            "left == right"
+        NoUndoTokensOfConsumer
+            "the undo tokens of the consumer"
+            "guard::semaphore_tests::the_kernel_gives_a_dead_holders_seats_back_and_rings"
+            "left == right"
+        LaneWithoutUndo
+            "undo of a producer's role slot"
+            "guard::semaphore_tests::the_kernel_gives_a_dead_holders_seats_back_and_rings"
+            "left == right"
+        ProducersWithoutUndo
+            "undo of the number of producers"
+            "guard::semaphore_tests::the_kernel_gives_a_dead_holders_seats_back_and_rings"
+            "left == right"
+        ConsumerWithoutUndo
+            "undo of the consumer's role slot"
+            "guard::semaphore_tests::the_kernel_gives_a_dead_holders_seats_back_and_rings"
+            "left == right"
+        NoTokenAtProducerLeave
+            "a producer that detaches posts (semaphores)"
+            "guard::semaphore_tests::a_producer_counts_and_rings_the_bell_when_it_leaves"
+            "left == right"
+        NoTokenAtConsumerLeave
+            "a consumer that detaches posts (semaphores)"
+            "guard::semaphore_tests::a_consumer_rings_every_producers_bell_when_it_leaves"
+            "left == right"
+        PipeRingsAfterLife
+            "a successor posts before it opens its liveness lock (pipes)"
+            "guard::pipe_tests::a_successor_posts_before_it_opens_its_liveness_lock"
+            "nobody was woken"
+        NoTokenAtPipeLeave
+            "a producer or consumer that detaches posts (pipes)"
+            "guard::pipe_tests::a_holder_that_leaves_posts"
+            "nobody was woken"
+    }
+}
