@@ -33,7 +33,7 @@ pub(crate) struct ProducerArgs {
     pub(crate) ring: RingArgs,
     #[command(flatten)]
     pub(crate) framing: FramingArgs,
-    /// Ride over the end of a consumer and wait for the next one, instead of ending with 141
+    /// Keep running when the consumer exits and wait for the next one (default: exit 141)
     #[arg(long)]
     pub(crate) wait_for_consumer: bool,
     #[command(flatten)]
@@ -60,12 +60,21 @@ pub(crate) struct ConsumerArgs {
     /// Stay for new producers when all are gone
     #[arg(long)]
     pub(crate) follow: bool,
-    /// End after N messages; producers then end, too
+    /// End after N messages; producers then end, too; what is unread stays in the ring
     #[arg(long, value_name = "N", value_parser = parse_number)]
     pub(crate) count: Option<u64>,
-    /// Don't remove the ring, whoever made it
+    /// Write messages that were sent in another framing in the one that is given
+    #[arg(long, requires = "FramingArgs")]
+    pub(crate) convert: bool,
+    /// End with 0 also if a producer died, and don't mention it
+    #[arg(long)]
+    pub(crate) ignore_deaths: bool,
+    /// Don't remove the ring at the end of the stream
     #[arg(long)]
     pub(crate) keep: bool,
+    /// Throw away the messages that are unread at the end of this consumer
+    #[arg(long, conflicts_with = "keep")]
+    pub(crate) discard_unread: bool,
     #[command(flatten)]
     pub(crate) manner: MannerArgs,
 }
@@ -119,31 +128,42 @@ pub(crate) struct ShapeArgs {
 #[derive(Args, Debug)]
 #[group(multiple = false)]
 pub(crate) struct FramingArgs {
-    /// A message is a line (default)
+    /// Each message is a line
     #[arg(long)]
     pub(crate) lines: bool,
-    /// A message ends with a NUL byte
+    /// Each message ends with a NUL byte
     #[arg(short = '0', long)]
     pub(crate) null: bool,
-    /// A message follows its length, a little-endian u32
+    /// Each message follows its length, a little-endian u32
     #[arg(long)]
     pub(crate) length_prefixed: bool,
-    /// Chunks as they come; only the stream as a whole has a meaning
+    /// Messages are chunks, cut anywhere; only the stream as a whole has a meaning
     #[arg(long)]
     pub(crate) raw: bool,
+    /// Each message is a record of N bytes, such as 16 or 4K
+    #[arg(long, value_name = "N", value_parser = parse_record)]
+    pub(crate) fixed: Option<usize>,
 }
 
 impl FramingArgs {
-    pub(crate) fn framing(&self) -> Framing {
-        if self.null {
-            Framing::Null
-        } else if self.length_prefixed {
-            Framing::LengthPrefixed
-        } else if self.raw {
-            Framing::Raw
-        } else {
-            Framing::Lines
-        }
+    /// The framing that was asked for.
+    pub(crate) fn framing(&self) -> Option<Framing> {
+        let flags = [
+            (self.lines, Framing::Lines),
+            (self.null, Framing::Null),
+            (self.length_prefixed, Framing::LengthPrefixed),
+            (self.raw, Framing::Raw),
+        ];
+        let flag = flags.into_iter().find(|(is_set, _)| *is_set);
+        flag.map(|(_, framing)| framing)
+            .or(self.fixed.map(Framing::Fixed))
+    }
+}
+
+fn parse_record(text: &str) -> Result<usize, String> {
+    match parse_bytes(text)? {
+        0 => Err("a record has at least 1 byte".to_owned()),
+        bytes => Ok(usize::try_from(bytes).unwrap_or(usize::MAX)),
     }
 }
 
@@ -364,6 +384,8 @@ mod tests {
     fn wrong_use_is_one_sentence_and_2() {
         for arguments in [
             &["x", "--raw", "--lines"][..],
+            &["x", "--raw", "--fixed", "3"],
+            &["x", "--fixed", "0"],
             &[],
             &["x", "--capacity", "much"],
             &["x", "--mode", "999"],
@@ -388,11 +410,13 @@ mod tests {
     #[test]
     fn what_is_not_said_is_left_open() {
         let args = producer(&["x"]).unwrap();
-        assert_eq!(args.framing.framing(), Framing::Lines);
+        assert_eq!(args.framing.framing(), None);
         assert!(args.ring.shape.capacity.is_none() && args.ring.shape.mode.is_none());
         assert!(args.manner.timeout().is_none() && args.manner.rate().is_none());
         let args = producer(&["-0", "-L", "1MB", "--timeout", "250ms", "x"]).unwrap();
-        assert_eq!(args.framing.framing(), Framing::Null);
+        assert_eq!(args.framing.framing(), Some(Framing::Null));
+        let args = producer(&["--fixed", "4K", "x"]).unwrap();
+        assert_eq!(args.framing.framing(), Some(Framing::Fixed(4096)));
         assert_eq!(args.manner.rate(), Some(1_000_000));
         assert_eq!(args.manner.timeout(), Some(Duration::from_millis(250)));
     }

@@ -136,6 +136,13 @@ pub(crate) enum Left {
     Unread(u64),
 }
 
+/// Says that unread messages stay.
+pub(crate) fn kept(unread: u64, address: &Address) -> String {
+    let messages = count(unread, "unread message");
+    let them = if unread == 1 { "it" } else { "them" };
+    format!("kept {messages} in {address}; semring rm {address} removes {them}")
+}
+
 /// Looks at a ring that we have just left; removes it first if `remove` and it is done.
 pub(crate) fn leave(ring: &Ring, remove: bool, report: &Report) -> Left {
     let mut others_care = false;

@@ -7,7 +7,7 @@ use semring::any::{Consumer, Ring};
 use semring::{Address, RecvError, RemoveError};
 
 use crate::args::{self, ConsumerArgs};
-use crate::attach::{Left, attach, leave};
+use crate::attach::{Left, attach, kept, leave};
 use crate::exit::{self, Failure};
 use crate::output::Output;
 use crate::report::{self, Producers, Report, Stats};
@@ -50,6 +50,7 @@ fn transfer(
         Ring::attach_consumer,
     )?;
     signals.interrupts(consumer.interrupter());
+    let died_before = died(&ring);
     let began = Instant::now();
     let mut receiving = Receiving {
         sink: Sink::new(args, report, &ring, output, began),
@@ -58,6 +59,7 @@ fn transfer(
         signals: &signals,
         ring: &ring,
         lost_before: lost(&ring),
+        died: 0,
         consumer,
         moved: began,
         ended: false,
@@ -68,8 +70,17 @@ fn transfer(
         sink,
         consumer,
         damaged,
+        died: mut deaths,
         ..
     } = receiving;
+    if matches!(stop, Stop::Counted) {
+        // Those of streams whose end was not reached.
+        let since = died(&ring).saturating_sub(died_before);
+        if since > deaths && !args.ignore_deaths {
+            report.error(deaths_of(since - deaths, ring.address()));
+        }
+        deaths = deaths.max(since);
+    }
     let totals = sink.totals;
     let figures = Stats::new(totals, began, consumer.wait_stats());
     report.moved(&totals);
@@ -81,19 +92,12 @@ fn transfer(
         finished_producers: info.finished_producers(),
         died_producers: info.died_producers(),
     });
-    if let Some(Producers { died_producers, .. }) = producers
-        && died_producers > 0
-    {
-        let died = count(died_producers, "producer");
-        let address = ring.address();
-        report.detail(format_args!(
-            "{died} of {address} died: what they meant to send afterwards is missing"
-        ));
-    }
     *stats = Some(figures.with_producers(producers));
     match signals.caught() {
         Some(signal) if interrupted => Err(Failure::by_signal(signal)),
-        _ if damaged && result == Ok(exit::DONE) => Ok(exit::DAMAGED),
+        _ if (damaged || (deaths > 0 && !args.ignore_deaths)) && result == Ok(exit::DONE) => {
+            Ok(exit::DAMAGED)
+        }
         _ => result,
     }
 }
@@ -119,48 +123,63 @@ fn finish(
     consumer: Consumer,
     stop: Stop,
 ) -> Result<u8, Failure> {
-    let may_remove = ring.is_auto_removed() && !args.keep;
-    let address = ring.address();
-    match stop {
+    let discards = match stop {
         Stop::EndOfStream => return Ok(exit::DONE),
-        // On purpose: producers end, and what is unread is of no use to anybody.
-        Stop::Counted | Stop::ReaderGone => {
-            // A producer that is still here learns by its broken pipe that not all was read.
-            let unread = match ring.info() {
-                Ok(info) if info.producers() == 0 => info.unread_messages(),
-                _ => 0,
-            };
-            consumer.close();
-            let left = leave(ring, may_remove, report);
-            if matches!(stop, Stop::ReaderGone) {
-                return Err(Failure::broken_pipe());
-            }
-            let messages = count(unread, "unread message");
-            match left {
-                Left::Unread(unread) => {
-                    let messages = count(unread, "unread message");
-                    report.detail(format_args!("{messages} left in {address}"));
-                }
-                Left::Removed if unread > 0 => report.mention(format_args!(
-                    "{messages} went with {address}, which nobody uses any more; --keep keeps it"
-                )),
-                Left::Removed | Left::Kept => {}
-            }
-            return Ok(exit::DONE);
-        }
-        Stop::Signal | Stop::TimedOut | Stop::Failed(_) => drop(consumer),
+        Stop::ReaderGone => true,
+        Stop::Counted | Stop::Signal | Stop::TimedOut => args.discard_unread,
+        Stop::Failed(_) => false,
+    };
+    // A producer that is still here learns by its broken pipe that not all was read.
+    if discards {
+        discard(args, report, ring, consumer);
+    } else {
+        drop(consumer);
     }
+    let may_remove = ring.is_auto_removed() && !args.keep;
     if let Left::Unread(unread) = leave(ring, may_remove, report) {
-        report.mention(format_args!(
-            "{} left in {address}",
-            count(unread, "unread message")
-        ));
+        report.mention(kept(unread, ring.address()));
     }
     match stop {
+        Stop::ReaderGone => Err(Failure::broken_pipe()),
         Stop::TimedOut => Err(Failure::new(exit::TIMED_OUT, "timed out: nothing moved")),
         Stop::Failed(failure) => Err(failure),
-        _ => Ok(exit::DONE),
+        Stop::EndOfStream | Stop::Counted | Stop::Signal => Ok(exit::DONE),
     }
+}
+
+/// Leaves for good: producers end, and what is unread is of no use to anybody. With `--discard-unread` it is
+/// taken out also of a ring that stays.
+fn discard(args: &ConsumerArgs, report: &Report, ring: &Ring, mut consumer: Consumer) {
+    if args.discard_unread {
+        // No more than are there now: producers may go on sending.
+        let unread = ring.info().map_or(0, |info| info.unread_messages());
+        let mut discarded = 0;
+        while discarded < unread {
+            let Ok(mut batch) = consumer.try_recv_batch() else {
+                break;
+            };
+            while batch.next_message().is_some() {
+                discarded += 1;
+            }
+            batch.release();
+        }
+        if discarded > 0 {
+            let messages = count(discarded, "unread message");
+            report.mention(format_args!("discarded {messages} of {}", ring.address()));
+        }
+    }
+    consumer.close();
+}
+
+/// Producers that died since the ring was made.
+fn died(ring: &Ring) -> u64 {
+    ring.info().map_or(0, |info| info.died_producers())
+}
+
+/// Says what the death of producers means.
+fn deaths_of(died: u64, address: &Address) -> String {
+    let producers = count(died, "producer");
+    format!("{producers} of {address} died; the stream may be truncated")
 }
 
 /// Messages that a policy dropped so far.
@@ -188,6 +207,8 @@ struct Receiving<'a> {
     /// Something was damaged or lost.
     damaged: bool,
     lost_before: u64,
+    /// Producers of the streams whose end was received that died.
+    died: u64,
 }
 
 impl Receiving<'_> {
@@ -234,8 +255,13 @@ impl Receiving<'_> {
 
     fn no_message(&mut self, error: RecvError) -> Result<(), Stop> {
         match error {
-            RecvError::EndOfStream if self.args.follow => Ok(()),
-            RecvError::EndOfStream => self.end(),
+            RecvError::EndOfStream => {
+                self.note_deaths();
+                if self.args.follow {
+                    return Ok(());
+                }
+                self.end()
+            }
             RecvError::TimedOut if self.sink.output.reader_is_gone() => Err(Stop::ReaderGone),
             RecvError::TimedOut if self.ended => self.end(),
             RecvError::TimedOut => match self.args.manner.timeout() {
@@ -251,6 +277,18 @@ impl Receiving<'_> {
                 Ok(())
             }
             error => Err(self.failure(error)),
+        }
+    }
+
+    /// At the end of a stream: mentions the producers that did not finish theirs.
+    fn note_deaths(&mut self) {
+        let ended = self.consumer.ended_producers();
+        let died = ended.map_or(0, |ended| u64::from(ended.died));
+        if died > 0 {
+            self.died += died;
+            if !self.args.ignore_deaths {
+                self.report.error(deaths_of(died, self.ring.address()));
+            }
         }
     }
 

@@ -1,38 +1,41 @@
 //! Cutting a byte stream into messages, and putting messages together to a stream.
 
+use std::fmt;
+
 use memchr::memchr;
+use semring::Tag;
 
 /// What the bytes of stdin or stdout mean.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Framing {
-    /// A newline behind each message.
+    /// A newline after each message.
     Lines,
-    /// A NUL behind each message.
+    /// A NUL after each message.
     Null,
     /// A little-endian u32 before each message: its length.
     LengthPrefixed,
-    /// Nothing between messages.
+    /// Nothing between messages, which are cut anywhere.
     Raw,
-}
-
-/// True for a message that was the last of its input and had no delimiter behind it. The consumer puts
-/// one there only if another message follows.
-fn is_unterminated(framing: semring::Framing) -> bool {
-    use semring::Framing::{LineWithoutEnd, NulWithoutEnd};
-    matches!(framing, LineWithoutEnd | NulWithoutEnd)
+    /// Nothing between messages, each of which has this many bytes.
+    Fixed(usize),
 }
 
 /// Bytes of the length before a length-prefixed message.
 pub(crate) const PREFIX_BYTES: usize = 4;
 
 impl Framing {
-    /// The byte behind each message.
+    /// The byte after each message.
     pub(crate) fn delimiter(self) -> Option<u8> {
         match self {
             Self::Lines => Some(b'\n'),
             Self::Null => Some(0),
-            Self::LengthPrefixed | Self::Raw => None,
+            Self::LengthPrefixed | Self::Raw | Self::Fixed(_) => None,
         }
+    }
+
+    /// True if the output holds the payload and nothing else.
+    pub(crate) fn is_bare(self) -> bool {
+        matches!(self, Self::Raw | Self::Fixed(_))
     }
 
     /// What a person calls a message.
@@ -41,6 +44,53 @@ impl Framing {
             Self::Lines => "line",
             Self::Null | Self::LengthPrefixed => "message",
             Self::Raw => "chunk",
+            Self::Fixed(_) => "record",
+        }
+    }
+
+    /// What a whole message carries.
+    pub(crate) fn tag(self) -> Tag {
+        Tag::default().with_framing(match self {
+            Self::Lines => semring::Framing::Line,
+            Self::Null => semring::Framing::Nul,
+            Self::LengthPrefixed => semring::Framing::LengthPrefixed,
+            Self::Raw => semring::Framing::Raw,
+            Self::Fixed(_) => semring::Framing::Fixed,
+        })
+    }
+
+    /// What the last message of the input carries if no delimiter ended it.
+    pub(crate) fn tag_without_end(self) -> Tag {
+        match self {
+            Self::Lines => Tag::default().with_framing(semring::Framing::LineWithoutEnd),
+            Self::Null => Tag::default().with_framing(semring::Framing::NulWithoutEnd),
+            _ => self.tag(),
+        }
+    }
+
+    /// How a message of this length was sent; nothing if it does not say so.
+    fn of(framing: semring::Framing, len: usize) -> Option<Self> {
+        use semring::Framing as Sent;
+        match framing {
+            Sent::Line | Sent::LineWithoutEnd | Sent::LinePart => Some(Self::Lines),
+            Sent::Nul | Sent::NulWithoutEnd | Sent::NulPart => Some(Self::Null),
+            Sent::LengthPrefixed => Some(Self::LengthPrefixed),
+            Sent::Raw => Some(Self::Raw),
+            Sent::Fixed => Some(Self::Fixed(len)),
+            _ => None,
+        }
+    }
+}
+
+/// The option that chooses it.
+impl fmt::Display for Framing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lines => f.write_str("--lines"),
+            Self::Null => f.write_str("--null"),
+            Self::LengthPrefixed => f.write_str("--length-prefixed"),
+            Self::Raw => f.write_str("--raw"),
+            Self::Fixed(bytes) => write!(f, "--fixed {bytes}"),
         }
     }
 }
@@ -50,7 +100,7 @@ impl Framing {
 pub(crate) enum CutError {
     /// A message is longer than the ring takes; its length, if it is known.
     TooLong { bytes: Option<u64> },
-    /// The stream ended inside a length-prefixed message.
+    /// The stream ended inside a length-prefixed message or a record.
     Truncated { has: u64, wants: u64 },
 }
 
@@ -63,7 +113,7 @@ pub(crate) struct Piece {
     pub(crate) next: usize,
 }
 
-/// Cuts lines, NUL-ended or length-prefixed messages out of a buffer that is filled from behind.
+/// Cuts lines, NUL-ended or length-prefixed messages, or records out of a buffer that is filled from behind.
 #[derive(Debug)]
 pub(crate) struct Cutter {
     framing: Framing,
@@ -119,6 +169,9 @@ impl Cutter {
     #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<Piece>, CutError> {
         let start = self.start;
+        if let Framing::Fixed(bytes) = self.framing {
+            return self.next_record(bytes);
+        }
         let Some(delimiter) = self.framing.delimiter() else {
             return self.next_prefixed();
         };
@@ -138,6 +191,16 @@ impl Cutter {
                 Ok(None)
             }
         }
+    }
+
+    fn next_record(&self, bytes: usize) -> Result<Option<Piece>, CutError> {
+        self.check(bytes, true)?;
+        let end = self.start + bytes;
+        Ok((end <= self.end).then_some(Piece {
+            start: self.start,
+            end,
+            next: end,
+        }))
     }
 
     fn next_prefixed(&mut self) -> Result<Option<Piece>, CutError> {
@@ -203,7 +266,10 @@ impl Cutter {
             }));
         }
         let has = (self.end - self.start) as u64;
-        let wants = self.prefix().map_or(0, |(len, _)| len as u64) + PREFIX_BYTES as u64;
+        let wants = match self.framing {
+            Framing::Fixed(bytes) => bytes as u64,
+            _ => self.prefix().map_or(0, |(len, _)| len as u64) + PREFIX_BYTES as u64,
+        };
         Err(CutError::Truncated { has, wants })
     }
 
@@ -223,49 +289,92 @@ impl Cutter {
     }
 }
 
+/// Why a message can't be written as it was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum JoinError {
+    /// It was sent in another framing.
+    Differs { sent: Framing, wanted: Framing },
+    /// It does not have the length of a record.
+    NoRecord { bytes: usize, wanted: usize },
+    /// A newer producer sent it, in a framing of its own.
+    Unknown,
+}
+
 /// What stands around messages in the output.
 #[derive(Debug)]
 pub(crate) struct Joiner {
-    framing: Framing,
-    /// The last message was unterminated: its delimiter is due if another one follows.
-    owes_delimiter: bool,
+    /// The framing that was asked for; without one each message is written as it was sent.
+    wanted: Option<Framing>,
+    /// Messages of other framings are written in the wanted one.
+    converts: bool,
+    /// The last message had no delimiter: this one is due if another message follows.
+    owed: Option<u8>,
 }
 
 impl Joiner {
-    pub(crate) fn new(framing: Framing) -> Self {
+    pub(crate) fn new(wanted: Option<Framing>, converts: bool) -> Self {
         Self {
-            framing,
-            owes_delimiter: false,
+            wanted,
+            converts,
+            owed: None,
         }
     }
 
-    /// Puts down what goes before a message of so many bytes.
+    /// The framing in which a message is to be written. A plain message of a program that uses the library is
+    /// a line, unless something else was asked for.
     #[inline]
-    pub(crate) fn before(&mut self, len: usize, output: &mut Vec<u8>) {
-        if self.framing == Framing::LengthPrefixed {
+    pub(crate) fn framing_of(
+        &self,
+        sent: semring::Framing,
+        len: usize,
+    ) -> Result<Framing, JoinError> {
+        let is_plain = sent == semring::Framing::Plain;
+        let sent = Framing::of(sent, len);
+        match (self.wanted, sent) {
+            (None, Some(sent)) => Ok(sent),
+            (None, None) if is_plain => Ok(Framing::Lines),
+            (Some(wanted), Some(sent)) if wanted == sent => Ok(wanted),
+            (Some(Framing::Fixed(wanted)), _) if (is_plain || self.converts) && wanted != len => {
+                Err(JoinError::NoRecord { bytes: len, wanted })
+            }
+            (Some(wanted), _) if is_plain || self.converts => Ok(wanted),
+            (Some(wanted), Some(sent)) => Err(JoinError::Differs { sent, wanted }),
+            (_, None) => Err(JoinError::Unknown),
+        }
+    }
+
+    /// Puts down what goes before a message of this length.
+    #[inline]
+    pub(crate) fn before(&mut self, framing: Framing, len: usize, output: &mut Vec<u8>) {
+        output.extend(self.owed.take());
+        if framing == Framing::LengthPrefixed {
             // A message is at most 1 GiB.
             output.extend_from_slice(&(len as u32).to_le_bytes());
-        } else if self.owes_delimiter {
-            output.extend(self.framing.delimiter());
         }
     }
 
-    /// Puts down what goes behind a message with this framing.
+    /// Puts down what goes after a message that was sent in this way.
     #[inline]
-    pub(crate) fn after(&mut self, framing: semring::Framing, output: &mut Vec<u8>) {
-        self.owes_delimiter = is_unterminated(framing);
-        if !self.owes_delimiter
-            && let Some(delimiter) = self.framing.delimiter()
-        {
-            output.push(delimiter);
+    pub(crate) fn after(&mut self, framing: Framing, sent: semring::Framing, output: &mut Vec<u8>) {
+        let delimiter = framing.delimiter();
+        if is_unterminated(sent) {
+            self.owed = delimiter;
+        } else {
+            output.extend(delimiter);
         }
     }
 
-    /// How many bytes [`after`](Self::after) puts down for this framing.
-    pub(crate) fn bytes_after(&self, framing: semring::Framing) -> usize {
-        let terminated = !is_unterminated(framing);
-        usize::from(terminated && self.framing.delimiter().is_some())
+    /// How many bytes [`after`](Self::after) puts down.
+    pub(crate) fn bytes_after(framing: Framing, sent: semring::Framing) -> usize {
+        usize::from(!is_unterminated(sent) && framing.delimiter().is_some())
     }
+}
+
+/// True for a message that was the last of its input and had no delimiter after it. The consumer adds
+/// the delimiter only if another message follows.
+fn is_unterminated(framing: semring::Framing) -> bool {
+    use semring::Framing::{LineWithoutEnd, NulWithoutEnd};
+    matches!(framing, LineWithoutEnd | NulWithoutEnd)
 }
 
 #[cfg(test)]
@@ -394,42 +503,112 @@ mod tests {
     }
 
     #[test]
+    fn records_are_cut_by_length() {
+        for step in 1..=7 {
+            let (messages, rest) = cut(Framing::Fixed(3), 3, b"abcdef", step);
+            assert_eq!(
+                (messages, rest),
+                (vec![b"abc".to_vec(), b"def".to_vec()], Ok(None))
+            );
+        }
+        let (messages, error) = cut(Framing::Fixed(3), 3, b"abcd", 2);
+        assert_eq!(messages.len(), 1);
+        assert_eq!(error, Err(CutError::Truncated { has: 1, wants: 3 }));
+        let (_, error) = cut(Framing::Fixed(4), 3, b"a", 2);
+        assert_eq!(error, Err(CutError::TooLong { bytes: Some(4) }));
+    }
+
+    /// Joins messages as they were sent.
+    fn join(messages: &[(&[u8], semring::Framing)]) -> Vec<u8> {
+        let mut joiner = Joiner::new(None, false);
+        let mut output = Vec::new();
+        for &(bytes, sent) in messages {
+            let framing = joiner.framing_of(sent, bytes.len()).unwrap();
+            joiner.before(framing, bytes.len(), &mut output);
+            output.extend(bytes);
+            let before = output.len();
+            joiner.after(framing, sent, &mut output);
+            assert_eq!(output.len() - before, Joiner::bytes_after(framing, sent));
+        }
+        output
+    }
+
+    #[test]
     fn what_was_cut_is_joined_to_the_same_stream() {
         for (framing, stream) in [
             (Framing::Lines, &b"a\n\nb"[..]),
             (Framing::Lines, b"a\n\n"),
             (Framing::Null, b"\0x"),
             (Framing::LengthPrefixed, &[2, 0, 0, 0, 1, 2, 0, 0, 0, 0]),
+            (Framing::Fixed(2), b"abcd"),
         ] {
             let (messages, rest) = cut(framing, 100, stream, 2);
-            let mut joiner = Joiner::new(framing);
-            let mut output = Vec::new();
+            let rest = rest.unwrap();
+            let whole = messages
+                .iter()
+                .map(|bytes| (&bytes[..], framing.tag().framing));
             let rest = rest
-                .unwrap()
-                .map(|bytes| (bytes, semring::Framing::LineWithoutEnd));
-            for (bytes, framing) in messages
-                .into_iter()
-                .map(|bytes| (bytes, semring::Framing::Line))
-                .chain(rest)
-            {
-                joiner.before(bytes.len(), &mut output);
-                output.extend(&bytes);
-                joiner.after(framing, &mut output);
-            }
-            assert_eq!(output, stream);
+                .iter()
+                .map(|bytes| (&bytes[..], framing.tag_without_end().framing));
+            assert_eq!(join(&whole.chain(rest).collect::<Vec<_>>()), stream);
         }
     }
 
     #[test]
-    fn a_message_behind_an_unterminated_one_begins_a_line_of_its_own() {
-        let mut joiner = Joiner::new(Framing::Lines);
-        let mut output = Vec::new();
-        use semring::Framing::{Line, LineWithoutEnd};
-        for (bytes, framing) in [(b"x", LineWithoutEnd), (b"y", LineWithoutEnd), (b"z", Line)] {
-            joiner.before(1, &mut output);
-            output.extend(bytes);
-            joiner.after(framing, &mut output);
+    fn a_message_after_an_unterminated_one_begins_a_line_of_its_own() {
+        use semring::Framing::{Line, LineWithoutEnd, NulWithoutEnd, Plain, Raw};
+        let lines: [(&[u8], _); 3] = [(b"x", LineWithoutEnd), (b"y", LineWithoutEnd), (b"z", Line)];
+        assert_eq!(join(&lines), b"x\ny\nz\n");
+        let mixed: [(&[u8], _); 4] = [
+            (b"x", LineWithoutEnd),
+            (b"y", Raw),
+            (b"z", NulWithoutEnd),
+            (b"p", Plain),
+        ];
+        assert_eq!(join(&mixed), b"x\nyz\0p\n");
+    }
+
+    #[test]
+    fn a_framing_that_was_asked_for_must_be_that_of_the_messages() {
+        use semring::Framing as Sent;
+        let asked =
+            |wanted, converts, sent| Joiner::new(Some(wanted), converts).framing_of(sent, 3);
+        for (wanted, same) in [
+            (Framing::Lines, Sent::Line),
+            (Framing::Lines, Sent::LineWithoutEnd),
+            (Framing::Null, Sent::NulPart),
+            (Framing::Raw, Sent::Raw),
+            (Framing::Fixed(3), Sent::Fixed),
+            (Framing::Raw, Sent::Plain),
+        ] {
+            assert_eq!(asked(wanted, false, same), Ok(wanted));
         }
-        assert_eq!(output, b"x\ny\nz\n");
+        let (sent, wanted) = (Framing::Raw, Framing::Lines);
+        assert_eq!(
+            asked(wanted, false, Sent::Raw),
+            Err(JoinError::Differs { sent, wanted })
+        );
+        assert_eq!(asked(wanted, true, Sent::Raw), Ok(wanted));
+        let (sent, wanted) = (Framing::Fixed(3), Framing::Fixed(4));
+        assert_eq!(
+            asked(wanted, false, Sent::Fixed),
+            Err(JoinError::Differs { sent, wanted })
+        );
+        let no_record = JoinError::NoRecord {
+            bytes: 3,
+            wanted: 4,
+        };
+        assert_eq!(asked(wanted, true, Sent::Line), Err(no_record));
+        assert_eq!(asked(wanted, false, Sent::Plain), Err(no_record));
+        assert_eq!(asked(wanted, true, Sent::Unknown), Err(no_record));
+        assert_eq!(
+            asked(Framing::Raw, false, Sent::Unknown),
+            Err(JoinError::Unknown)
+        );
+        assert_eq!(asked(Framing::Raw, true, Sent::Unknown), Ok(Framing::Raw));
+        assert_eq!(
+            Joiner::new(None, false).framing_of(Sent::Unknown, 1),
+            Err(JoinError::Unknown)
+        );
     }
 }

@@ -11,6 +11,7 @@ use semring::RecvError;
 use semring_stdio::Stream;
 
 use crate::exit::Failure;
+use crate::framing::JoinError;
 use crate::input::{Ready, access_mode, wait_for};
 use crate::signals::Signals;
 use crate::transfers::{Kind, Transfers};
@@ -31,6 +32,8 @@ pub(crate) enum WriteError {
     Failed(io::Error),
     /// Not an error of stdout: the bytes to be written are gone.
     Ring(RecvError),
+    /// The next message has a framing that was not asked for.
+    Framing(JoinError),
 }
 
 /// A write that ended before its end.

@@ -4,11 +4,11 @@ use std::io;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use semring::SendError;
 use semring::any::{Producer, Ring};
-use semring::{SendError, Tag};
 
 use crate::args::{self, ProducerArgs};
-use crate::attach::{Left, attach, leave};
+use crate::attach::{Left, attach, kept, leave};
 use crate::exit::{self, Failure};
 use crate::framing::{CutError, Cutter, Framing};
 use crate::input::{Input, Ready};
@@ -66,7 +66,7 @@ fn transfer(
     signals.interrupts(producer.interrupter());
     let began = Instant::now();
     let mut sending = Sending {
-        framing: args.framing.framing(),
+        framing: args.framing.framing().unwrap_or(Framing::Lines),
         pace: args.manner.rate().map(|rate| Pace::new(rate, began)),
         input,
         address: ring.address().to_string(),
@@ -136,7 +136,12 @@ fn finish(
         _ => fate(ring, &mut producer),
     };
     let unsent_input = matches!(stop, Stop::Signal | Stop::TimedOut);
-    producer.close();
+    // A stream that was broken off is no finished one: the consumer learns of it.
+    if matches!(stop, Stop::Signal | Stop::TimedOut | Stop::Failed(_)) {
+        producer.abort();
+    } else {
+        producer.close();
+    }
     let remove = ring.is_auto_removed()
         && !args.wait_for_consumer
         && match fate {
@@ -153,12 +158,14 @@ fn finish(
         };
     let left = leave(ring, remove, report);
     if let Left::Unread(messages) = left {
-        let verb = if messages == 1 { "waits" } else { "wait" };
-        report.mention(format_args!(
-            "{} {verb} in {}",
-            count(messages, "message"),
-            ring.address()
-        ));
+        let address = ring.address();
+        if fate == Fate::Gone {
+            report.mention(kept(messages, address));
+        } else {
+            let verb = if messages == 1 { "waits" } else { "wait" };
+            let messages = count(messages, "message");
+            report.mention(format_args!("{messages} {verb} in {address}"));
+        }
     }
     match stop {
         Stop::Failed(failure) => Err(failure),
@@ -233,6 +240,7 @@ impl Sending<'_> {
 
     /// Sends the complete messages of the cutter as a batch.
     fn send_complete(&mut self, cutter: &mut Cutter) -> Result<(), Stop> {
+        let tag = self.framing.tag();
         let mut batch = self.producer.batch();
         loop {
             let piece = match cutter.next() {
@@ -256,13 +264,13 @@ impl Sending<'_> {
             }
             let bytes = cutter.bytes(piece);
             let pushed = match self.args.manner.timeout() {
-                None => batch.push(bytes),
-                Some(_) => batch.try_push(bytes),
+                None => batch.push_with(bytes, tag),
+                Some(_) => batch.try_push_with(bytes, tag),
             };
             if let Err(error) = pushed {
                 batch.commit();
                 if error == SendError::Full {
-                    self.send_patiently(bytes, Tag::default())?;
+                    self.send_patiently(bytes, tag)?;
                 } else {
                     self.recover(error)?;
                     batch = self.producer.batch();
@@ -282,14 +290,7 @@ impl Sending<'_> {
             .rest()
             .map_err(|error| Stop::Failed(self.cut_failure(error)))?;
         let Some(piece) = rest else { return Ok(()) };
-        let without_end = match self.framing {
-            Framing::Null => semring::Framing::NulWithoutEnd,
-            _ => semring::Framing::LineWithoutEnd,
-        };
-        self.send_patiently(
-            cutter.bytes(piece),
-            Tag::default().with_framing(without_end),
-        )?;
+        self.send_patiently(cutter.bytes(piece), self.framing.tag_without_end())?;
         self.totals.messages += 1;
         self.totals.bytes += (piece.end - piece.start) as u64;
         cutter.step_over(piece);
@@ -297,7 +298,7 @@ impl Sending<'_> {
     }
 
     /// Sends one message, waiting for room as long as `--timeout` allows.
-    fn send_patiently(&mut self, bytes: &[u8], tag: Tag) -> Result<(), Stop> {
+    fn send_patiently(&mut self, bytes: &[u8], tag: semring::Tag) -> Result<(), Stop> {
         loop {
             let reserved = match self.args.manner.timeout() {
                 None => self.producer.reserve(bytes.len()),
@@ -317,9 +318,10 @@ impl Sending<'_> {
 
     /// After a signal: sends what is complete without waiting, and says what is not sent.
     fn send_what_fits(&mut self, cutter: &mut Cutter) {
+        let tag = self.framing.tag();
         let mut batch = self.producer.batch();
         while let Ok(Some(piece)) = cutter.next() {
-            if batch.try_push(cutter.bytes(piece)).is_err() {
+            if batch.try_push_with(cutter.bytes(piece), tag).is_err() {
                 break;
             }
             self.totals.messages += 1;
@@ -368,6 +370,7 @@ impl Sending<'_> {
                 Some(0) => return Ok(()),
                 Some(bytes) => {
                     reservation.truncate(bytes);
+                    reservation.set_tag(self.framing.tag());
                     reservation.commit();
                     self.totals.messages += 1;
                     self.totals.bytes += bytes as u64;
@@ -505,8 +508,14 @@ fn cut_failure(framing: Framing, number: u64, max: usize, error: CutError) -> Fa
                  or a ring with a larger --capacity"
             )
         }
-        CutError::Truncated { has, wants } => format!(
-            "stdin ended inside message {number}: {has} of {wants} bytes were there, length included"
-        ),
+        CutError::Truncated { has, wants } => {
+            let included = match framing {
+                Framing::LengthPrefixed => ", length included",
+                _ => "",
+            };
+            format!(
+                "stdin ended inside {noun} {number}: {has} of {wants} bytes were there{included}"
+            )
+        }
     })
 }

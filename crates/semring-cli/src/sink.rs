@@ -13,8 +13,8 @@ use semring::{Address, Position, RecvBatch};
 
 use crate::args::ConsumerArgs;
 use crate::consumer::{LOOK_EVERY, Stop, ring_failure};
-use crate::exit::Failure;
-use crate::framing::{Framing, Joiner};
+use crate::exit::{self, Failure};
+use crate::framing::{JoinError, Joiner};
 use crate::output::{Output, Unwritten, WriteError};
 use crate::pace::Pace;
 use crate::report::{Report, Totals};
@@ -47,7 +47,6 @@ pub(crate) struct Sink<'a> {
     report: &'a Report,
     pub(crate) output: Output<'a>,
     joiner: Joiner,
-    raw: bool,
     /// Bytes to gather for one write(2).
     gather: usize,
     /// Output that is not written yet.
@@ -70,7 +69,6 @@ impl<'a> Sink<'a> {
         output: Output<'a>,
         now: Instant,
     ) -> Self {
-        let framing = args.framing.framing();
         let pace = args.manner.rate().map(|rate| Pace::new(rate, now));
         // A quarter of a lane: the producer fills the rest meanwhile.
         let gather = (ring.capacity_bytes() / 4).min(MAX_GATHER) as usize;
@@ -78,8 +76,7 @@ impl<'a> Sink<'a> {
             address: ring.address().clone(),
             report,
             output,
-            joiner: Joiner::new(framing),
-            raw: framing == Framing::Raw,
+            joiner: Joiner::new(args.framing.framing(), args.convert),
             gather: pace
                 .as_ref()
                 .map_or(gather, |pace| gather.min(pace.piece())),
@@ -122,6 +119,7 @@ impl<'a> Sink<'a> {
             WriteError::TimedOut => Stop::TimedOut,
             WriteError::Failed(error) => Stop::Failed(Failure::of("stdout", &error)),
             WriteError::Ring(error) => Stop::Failed(ring_failure(&self.address, error)),
+            WriteError::Framing(error) => Stop::Failed(join_failure(&self.address, error)),
         })
     }
 
@@ -173,13 +171,22 @@ impl<'a> Sink<'a> {
                 // Not before more is known.
                 end: u64::MAX,
             };
+            let sent = message.tag().framing;
+            let framing = match self.joiner.framing_of(sent, len) {
+                Ok(framing) => framing,
+                Err(error) => {
+                    // It stays in the ring; what came before it is written.
+                    self.entries.push(entry);
+                    self.flush()?;
+                    return Err(WriteError::Framing(error));
+                }
+            };
             let before = self.buffer.len();
-            self.joiner.before(len, &mut self.buffer);
-            let direct = self.raw && len >= DIRECT_BYTES && self.buffer.is_empty();
+            self.joiner.before(framing, len, &mut self.buffer);
+            let direct = framing.is_bare() && len >= DIRECT_BYTES && self.buffer.is_empty();
             if direct || len >= HUGE_BYTES {
                 let begin = self.written + before as u64;
-                let around =
-                    self.buffer.len() - before + self.joiner.bytes_after(message.tag().framing);
+                let around = self.buffer.len() - before + Joiner::bytes_after(framing, sent);
                 entry.end = begin + (len + around) as u64;
                 self.entries.push(entry);
                 self.flush()?;
@@ -187,13 +194,13 @@ impl<'a> Sink<'a> {
                     .output
                     .write_message(len, |fd, done| message.write_to(done, fd));
                 self.note(len, written)?;
-                self.joiner.after(message.tag().framing, &mut self.buffer);
+                self.joiner.after(framing, sent, &mut self.buffer);
                 // Released before anything else is written: a kill repeats this message at most.
                 break;
             }
             let appended = message.checked_append_to(&mut self.buffer);
             if appended.is_ok() {
-                self.joiner.after(message.tag().framing, &mut self.buffer);
+                self.joiner.after(framing, sent, &mut self.buffer);
                 entry.end = self.written + self.buffer.len() as u64;
             }
             self.entries.push(entry);
@@ -254,5 +261,26 @@ impl<'a> Sink<'a> {
                 return Err(Stop::ReaderGone);
             }
         }
+    }
+}
+
+/// Why a message was not written, and what to do.
+fn join_failure(address: &Address, error: JoinError) -> Failure {
+    match error {
+        JoinError::Differs { sent, wanted } => Failure::new(
+            exit::USAGE,
+            format!(
+                "{address}: the messages were sent with {sent}, and {wanted} was asked for; leave it out, or add \
+                 --convert"
+            ),
+        ),
+        JoinError::NoRecord { bytes, wanted } => Failure::run_time(format!(
+            "{address}: a message of {} is no record of --fixed {wanted}",
+            count(bytes as u64, "byte")
+        )),
+        JoinError::Unknown => Failure::run_time(format!(
+            "{address}: a message was sent in a framing that this version does not know; use a newer one, or name \
+             the framing to write with --convert"
+        )),
     }
 }

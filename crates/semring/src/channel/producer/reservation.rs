@@ -203,6 +203,15 @@ impl<'a> SendBatch<'a> {
         self.core.push(bytes, tag, Patience::FOREVER)
     }
 
+    /// As [`try_push`](Self::try_push), with a [`Tag`] for the consumer.
+    ///
+    /// # Errors
+    /// As [`try_push`](Self::try_push).
+    #[inline]
+    pub fn try_push_with(&mut self, bytes: &[u8], tag: Tag) -> Result<(), SendError> {
+        self.core.push(bytes, tag, Patience::Try)
+    }
+
     /// Adds a message if there is room; never waits and publishes nothing.
     ///
     /// # Errors
