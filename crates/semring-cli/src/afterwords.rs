@@ -7,7 +7,7 @@ const STATUS: &str = "\
 Exit status:
   0    done, end of stream
   1    failure at run time
-  2    wrong use, or a ring that differs from what was asked for
+  2    wrong use, or a ring or framing that differs from what was asked for
   3    no such ring
   4    permission denied
   5    not a ring, or one of another format version
@@ -59,11 +59,17 @@ Examples:
 
 const PRODUCER: &str = "\
 Framing:
-  Each line is a message without its newline. A last line without one carries
-  flag 1 (bit 0) in its message; the consumer then adds the newline only if
-  another message follows, so that the stream comes out as it was. The same
-  with -0. A message may be a quarter of the capacity; a longer one ends the
-  producer with 1, and what came before it is sent.
+  Each line is a message without its newline, unless another framing is
+  given. Each message carries its framing, so the consumer writes it as it was
+  read: a last line without a newline comes out without one. A message may be
+  a quarter of the capacity; a longer one, or an input that ends inside a
+  record, ends the producer with 1, and what came before it is sent.
+
+Ends:
+  The producer ends with 0 at the end of its input, whether or not a consumer
+  is there; it says how many messages wait in the ring. When its consumer is
+  gone it ends with 141. If it is killed, or ends with anything but 0 or 141,
+  its stream counts as incomplete, and the consumer ends with 6.
 
 Examples:
   seq 1 1000000 | semring-producer numbers &
@@ -76,15 +82,22 @@ Examples:
 
 const CONSUMER: &str = "\
 Framing:
-  Each message is written with a newline behind it. A message with flag 1 (a
-  last line that had none) gets it only if another message follows. Use the
-  option of the producer to get the same stream, another one to convert.
+  Each message is written as the producer read it; plain messages of programs
+  that use the library are written as lines. If a framing is given and a
+  message has another one, the consumer ends with 2; with --convert it
+  writes the message in the given framing.
 
-Each write to stdout is done before its messages are released: a consumer that
-is killed loses nothing; at most what its last write held comes again to the
-next one. After a signal, a time-out or a full disk only a message that was
-written in part comes again; a file does not keep that part. To throw messages
-away, write >/dev/null.
+Ends:
+  The stream ends when the producers are gone and the ring is empty. The
+  consumer ends with 6 if one of them was killed or failed: the stream may be
+  truncated. A consumer that ends earlier leaves the unread messages in the
+  ring, and says so, unless its stdout was closed or --discard-unread was
+  given.
+
+  It writes before it releases: a consumer that is killed loses nothing; at
+  most what its last write held comes again to the next one. After a signal, a
+  time-out or a full disk only a message that was written in part comes again;
+  a file does not keep that part. To throw messages away, write >/dev/null.
 
 Examples:
   semring-consumer numbers | sha256sum

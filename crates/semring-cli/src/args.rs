@@ -415,9 +415,9 @@ mod tests {
         assert!(args.manner.timeout().is_none() && args.manner.rate().is_none());
         let args = producer(&["-0", "-L", "1MB", "--timeout", "250ms", "x"]).unwrap();
         assert_eq!(args.framing.framing(), Some(Framing::Null));
-        let args = producer(&["--fixed", "4K", "x"]).unwrap();
-        assert_eq!(args.framing.framing(), Some(Framing::Fixed(4096)));
         assert_eq!(args.manner.rate(), Some(1_000_000));
         assert_eq!(args.manner.timeout(), Some(Duration::from_millis(250)));
+        let args = producer(&["--fixed", "4K", "x"]).unwrap();
+        assert_eq!(args.framing.framing(), Some(Framing::Fixed(4096)));
     }
 }

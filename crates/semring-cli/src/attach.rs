@@ -136,11 +136,17 @@ pub(crate) enum Left {
     Unread(u64),
 }
 
-/// Says that unread messages stay.
-pub(crate) fn kept(unread: u64, address: &Address) -> String {
+/// Mentions the unread messages of a ring that stays, unless a producer is still in it.
+pub(crate) fn mention_kept(ring: &Ring, unread: u64, report: &Report) {
+    if ring.info().is_ok_and(|info| info.producers() > 0) {
+        return;
+    }
+    let address = ring.address();
     let messages = count(unread, "unread message");
     let them = if unread == 1 { "it" } else { "them" };
-    format!("kept {messages} in {address}; semring rm {address} removes {them}")
+    report.mention(format_args!(
+        "kept {messages} in {address}; semring rm {address} removes {them}"
+    ));
 }
 
 /// Looks at a ring that we have just left; removes it first if `remove` and it is done.

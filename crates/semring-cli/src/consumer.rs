@@ -7,7 +7,7 @@ use semring::any::{Consumer, Ring};
 use semring::{Address, RecvError, RemoveError};
 
 use crate::args::{self, ConsumerArgs};
-use crate::attach::{Left, attach, kept, leave};
+use crate::attach::{Left, attach, leave, mention_kept};
 use crate::exit::{self, Failure};
 use crate::output::Output;
 use crate::report::{self, Producers, Report, Stats};
@@ -137,7 +137,7 @@ fn finish(
     }
     let may_remove = ring.is_auto_removed() && !args.keep;
     if let Left::Unread(unread) = leave(ring, may_remove, report) {
-        report.mention(kept(unread, ring.address()));
+        mention_kept(ring, unread, report);
     }
     match stop {
         Stop::ReaderGone => Err(Failure::broken_pipe()),

@@ -151,7 +151,7 @@ fn sections(text: &str) -> Roff {
             if verbatim {
                 roff.control("fi", []);
             }
-            verbatim = heading != "Framing";
+            verbatim = !["Framing", "Ends"].contains(&heading);
             roff.control("SH", [heading.to_uppercase().as_str()]);
             if verbatim {
                 roff.control("nf", []);

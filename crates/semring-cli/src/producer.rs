@@ -8,7 +8,7 @@ use semring::SendError;
 use semring::any::{Producer, Ring};
 
 use crate::args::{self, ProducerArgs};
-use crate::attach::{Left, attach, kept, leave};
+use crate::attach::{Left, attach, leave, mention_kept};
 use crate::exit::{self, Failure};
 use crate::framing::{CutError, Cutter, Framing};
 use crate::input::{Input, Ready};
@@ -160,7 +160,7 @@ fn finish(
     if let Left::Unread(messages) = left {
         let address = ring.address();
         if fate == Fate::Gone {
-            report.mention(kept(messages, address));
+            mention_kept(ring, messages, report);
         } else {
             let verb = if messages == 1 { "waits" } else { "wait" };
             let messages = count(messages, "message");

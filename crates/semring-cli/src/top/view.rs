@@ -84,7 +84,10 @@ fn show(taken: &mut Taken, rhythm: Rhythm, signals: &Signals) -> io::Result<()> 
                     Wish::Stop => taken.stop_all()?,
                     Wish::Up => screen.selected.select_previous(),
                     Wish::Down => screen.selected.select_next(),
-                    Wish::Help => screen.help = !screen.help,
+                    Wish::Help => {
+                        screen.help = !screen.help;
+                        taken.terminal.clear()?;
+                    }
                 }
             }
             taken.terminal.draw(|frame| screen.draw(frame))?;

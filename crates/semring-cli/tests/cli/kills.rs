@@ -11,7 +11,8 @@ use semring_testkit::step::{CallStop, Stepper, can_trace};
 
 use crate::support::alone::{alone, test_name};
 use crate::support::{
-    CONSUMER, Call, DONE, FAILED, KILLED, NO_RING, PRODUCER, SEMRING, numbers, seq, whole_lines,
+    CONSUMER, Call, DAMAGED, DONE, FAILED, KILLED, NO_RING, PRODUCER, SEMRING, numbers, seq,
+    whole_lines,
 };
 
 /// Lines that go through a ring.
@@ -36,7 +37,7 @@ fn consume(address: &str) -> Vec<u64> {
         .args(&["-q", "--no-create", "--timeout", "20s", address])
         .run();
     assert!(
-        output.exit == DONE || output.exit == NO_RING,
+        [DONE, NO_RING, DAMAGED].contains(&output.exit),
         "the consumer ended with {}: {}",
         output.exit,
         output.stderr

@@ -104,7 +104,7 @@ fn a_reader_can_tell_that_a_producer_died(ring: &Ring) {
     let whole = ring.producer(&["-q"]).input(seq(3)).run();
     whole.quietly(DONE);
     doomed.kill();
-    let output = consumer.finish().ended(DONE);
+    let output = consumer.finish().truncated();
     let died = output.stderr.lines().find(|line| line.contains("died:"));
     assert!(
         died.is_some_and(|line| line.contains("1 producer of")),
@@ -131,7 +131,7 @@ fn late_messages_in_a_closed_ring_are_mentioned(ring: &Ring) {
     let late = ring.producer(&[]).input(seq(3)).run();
     late.said(DONE, &["3 messages wait"]);
     early.kill();
-    ring.consumer(&["-q"]).run().quietly(DONE).wrote(seq(3));
+    ring.consumer(&["-q"]).run().truncated().wrote(seq(3));
     ring.assert_gone();
 }
 
@@ -219,7 +219,7 @@ fn users_in_other_pid_namespaces_are_seen_as_from_here() {
             ring.wait_for_sent(1);
             let pid = nix::unistd::Pid::from_raw(inside as i32);
             nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("it runs");
-            let text = ring.consumer(&["-q"]).run().quietly(DONE).text();
+            let text = ring.consumer(&["-q"]).run().truncated().text();
             assert_eq!(text, "1\n");
             outside.finish_with_stdin_open();
             ring.assert_gone();

@@ -3,10 +3,13 @@
 
 mod admin;
 mod bench;
+mod contract;
 mod coprocess;
 mod descriptors;
+mod deaths;
 mod doctor;
 mod file_size;
+mod framings;
 mod guards;
 mod idle;
 mod interrupts;

@@ -223,7 +223,7 @@ fn a_second_consumer_is_refused_with_the_pid_of_the_first(ring: &Ring) {
     first.wait_for_bytes(100_000);
     ring.consumer(&[]).run().refused(FAILED, &[&pid]);
     producer.kill().quietly(KILLED);
-    first.finish().quietly(DONE);
+    first.finish().truncated();
     ring.assert_gone();
 }
 
@@ -578,7 +578,7 @@ fn a_stdin_that_can_not_be_read_is_an_error(ring: &Ring) {
             .run()
             .refused(FAILED, &["stdin", "directory"]);
         // It was a stream that ended, though an empty one.
-        ring.consumer(&["-q"]).run().quietly(DONE).wrote("");
+        ring.consumer(&["-q"]).run().truncated().wrote("");
         ring.assert_gone();
     }
 }

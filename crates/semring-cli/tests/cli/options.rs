@@ -21,7 +21,7 @@ over_both_backends! {
     a_time_out_of_zero_is_none,
     count_takes_exactly_so_many_and_the_rest_stays_with_keep,
     count_takes_exactly_so_many_and_the_rest_stays_in_a_ring_that_was_created,
-    count_on_a_ring_that_nobody_else_uses_says_what_it_throws_away,
+    count_on_a_ring_that_nobody_else_uses_says_what_it_keeps,
     a_count_that_is_not_reached_ends_with_the_stream,
     follow_stays_for_new_producers_until_a_signal,
     keep_leaves_the_ring,
@@ -128,7 +128,7 @@ fn a_producer_in_a_full_ring_ends_with_124(ring: &Ring) {
         sent > 1000 && stderr.contains(&sent.to_string()),
         "{stderr}"
     );
-    ring.consumer(&["-q"]).run().quietly(DONE).wrote(seq(sent));
+    ring.consumer(&["-q"]).run().truncated().wrote(seq(sent));
     ring.assert_gone();
 }
 
@@ -143,7 +143,7 @@ fn a_producer_to_whom_nothing_is_given_ends_with_124(ring: &Ring) {
     producer
         .finish_with_stdin_open()
         .refused(TIMED_OUT, &["timed out"]);
-    consumer.finish().quietly(DONE).wrote("1\n");
+    consumer.finish().truncated().wrote("1\n");
     ring.assert_gone();
 }
 
@@ -196,27 +196,34 @@ fn count_takes_exactly_so_many_and_the_rest_stays_in_a_ring_that_was_created(rin
     ring.assert_gone();
 }
 
-/// As `head` before the end of a pipe. The messages in an auto-removed ring are removed by its last
-/// user, if that closed the ring; but no loss goes without a message.
-fn count_on_a_ring_that_nobody_else_uses_says_what_it_throws_away(ring: &Ring) {
+fn count_on_a_ring_that_nobody_else_uses_says_what_it_keeps(ring: &Ring) {
     ring.producer(&["-q"]).input(seq(100)).run().quietly(DONE);
     let consumer = ring
         .consumer(&["--count", "30"])
         .run()
         .ended(DONE)
         .wrote(seq(30));
-    if ring.look().is_some() {
-        ring.consumer(&["-q"])
-            .run()
-            .quietly(DONE)
-            .wrote(seq_from(31, 100));
-    } else {
-        let stderr = &consumer.stderr;
-        assert!(
-            stderr.contains("70") && stderr.contains("--keep"),
-            "{stderr}"
-        );
+    let address = ring.address();
+    let kept = format!("kept 70 unread messages in {address}; semring rm {address} removes them");
+    assert!(consumer.stderr.contains(&kept), "{}", consumer.stderr);
+    ring.consumer(&["-q"])
+        .run()
+        .quietly(DONE)
+        .wrote(seq_from(31, 100));
+    ring.assert_gone();
+    // Unless nobody wants them.
+    for created in [false, true] {
+        if created {
+            ring.semring("create", &[]).run().quietly(DONE);
+        }
+        ring.producer(&["-q"]).input(seq(100)).run().quietly(DONE);
+        let consumer = ring.consumer(&["--discard-unread", "--count", "30"]).run();
+        let consumer = consumer.ended(DONE).wrote(seq(30));
+        let discarded = format!("discarded 70 unread messages of {address}");
+        assert!(consumer.stderr.contains(&discarded), "{}", consumer.stderr);
     }
+    assert_eq!(ring.number("unread_messages"), 0);
+    ring.semring("rm", &[]).run().quietly(DONE);
     ring.assert_gone();
 }
 
@@ -385,7 +392,7 @@ fn a_signal_ends_an_idle_producer_and_the_consumer_gets_what_was_sent(ring: &Rin
         producer
             .finish_with_stdin_open()
             .quietly(Exit::Signal(signal as i32));
-        consumer.finish().quietly(DONE).wrote("1\n2\n");
+        consumer.finish().truncated().wrote("1\n2\n");
         ring.assert_gone();
     }
     // Before anything was sent, it leaves no ring.
@@ -417,7 +424,7 @@ fn a_signal_ends_a_blocked_producer_and_what_was_sent_stays(ring: &Ring) {
             "{}",
             producer.stderr
         );
-        ring.consumer(&["-q"]).run().quietly(DONE).wrote(seq(sent));
+        ring.consumer(&["-q"]).run().truncated().wrote(seq(sent));
         ring.assert_gone();
     }
 }

@@ -33,8 +33,9 @@ fn a_full_file_ends_with_a_whole_message(ring: &Ring) {
             .quietly(DONE);
         ring.producer(&["-q"]).input(seq(LINES)).run().quietly(DONE);
         let run = |limit: &str, to: &str| {
-            let script =
-                format!(r#"{limit} exec "$C" -q --no-create {framing} "$RING" {to} "$LOG""#);
+            let script = format!(
+                r#"{limit} exec "$C" -q --no-create {framing} --convert "$RING" {to} "$LOG""#
+            );
             ring.shell(&script)
                 .with(|command| {
                     command.env("LOG", &log);

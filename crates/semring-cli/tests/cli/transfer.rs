@@ -142,17 +142,13 @@ fn framings_are_converted_between_the_sides(ring: &Ring) {
     ];
     for (from, input) in forms {
         for (to, output) in forms {
-            transfer(ring, First::Producer, input, [&[from], &[to]], output);
-            transfer(ring, First::Consumer, input, [&[from], &[to]], output);
+            let options: [&[&str]; 2] = [&[from], &[to, "--convert"]];
+            transfer(ring, First::Producer, input, options, output);
+            transfer(ring, First::Consumer, input, options, output);
         }
         // Nothing stands between the messages of a raw stream.
-        transfer(
-            ring,
-            First::Consumer,
-            input,
-            [&[from], &["--raw"]],
-            &text(""),
-        );
+        let options: [&[&str]; 2] = [&[from], &["--raw", "--convert"]];
+        transfer(ring, First::Consumer, input, options, &text(""));
     }
 }
 
@@ -184,6 +180,6 @@ fn a_truncated_length_prefixed_message_is_an_error_and_what_came_before_it_arriv
         .input(input)
         .run()
         .refused(FAILED, &[]);
-    consumer.finish().quietly(DONE).wrote(b"\x02\0\0\0ab");
+    consumer.finish().truncated().wrote(b"\x02\0\0\0ab");
     ring.assert_gone();
 }

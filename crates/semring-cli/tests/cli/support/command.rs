@@ -14,7 +14,7 @@ use semring_testkit::peer::{Exit, Peer};
 use semring_testkit::process;
 use serde_json::Value;
 
-use super::{PATIENCE, Ring, assert_same, one_object, seq_from, wait_until};
+use super::{DAMAGED, PATIENCE, Ring, assert_same, one_object, seq_from, wait_until};
 
 /// A function that writes to a process's stdin.
 type Feed = Box<dyn FnOnce(&mut ChildStdin) -> io::Result<()> + Send>;
@@ -446,7 +446,21 @@ impl Output {
         output
     }
 
-    /// In all cases: no message shows the internals of the program.
+    /// It ended with 6 and said that producers had died.
+    #[track_caller]
+    pub fn truncated(self) -> Output {
+        let output = self.ended(DAMAGED);
+        let told = "died; the stream may be truncated";
+        assert!(
+            output.stderr.contains(told),
+            "{}: {}",
+            output.what,
+            output.stderr
+        );
+        output
+    }
+
+    /// Whatever happened, nobody is shown the inside of the program.
     #[track_caller]
     fn civil(self) -> Output {
         for word in ["panicked", "backtrace", ".rs:", "Os {", "Error("] {

@@ -30,6 +30,7 @@ pub const USAGE: Exit = Exit::Code(2);
 pub const NO_RING: Exit = Exit::Code(3);
 pub const PERMISSION: Exit = Exit::Code(4);
 pub const NOT_A_RING: Exit = Exit::Code(5);
+pub const DAMAGED: Exit = Exit::Code(6);
 pub const TIMED_OUT: Exit = Exit::Code(124);
 pub const BROKEN_PIPE: Exit = Exit::Code(141);
 pub const KILLED: Exit = Exit::Signal(libc::SIGKILL);
