@@ -310,8 +310,9 @@ fn ended(program: &str, error: &clap::Error) -> Failure {
         kind => {
             let rendered = error.to_string();
             let command = failed_command(program, &rendered);
+            let (missing, _) = rendered.split_once("Usage:").unwrap_or((&rendered, ""));
             let sentence =
-                if kind == ErrorKind::MissingRequiredArgument && rendered.contains("<RING>") {
+                if kind == ErrorKind::MissingRequiredArgument && missing.contains("<RING>") {
                     let list = match program {
                         "semring" => "semring ls lists the rings",
                         _ => "any name will do, such as orders",

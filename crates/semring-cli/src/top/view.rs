@@ -84,10 +84,7 @@ fn show(taken: &mut Taken, rhythm: Rhythm, signals: &Signals) -> io::Result<()> 
                     Wish::Stop => taken.stop_all()?,
                     Wish::Up => screen.selected.select_previous(),
                     Wish::Down => screen.selected.select_next(),
-                    Wish::Help => {
-                        screen.help = !screen.help;
-                        taken.terminal.clear()?;
-                    }
+                    Wish::Help => screen.help = !screen.help,
                 }
             }
             taken.terminal.draw(|frame| screen.draw(frame))?;
@@ -171,7 +168,7 @@ CONSUMER   its process id
 PRODUCERS  attached ones / lanes
 SENT/s     messages sent in a second
 READ/s     messages released in a second
-UNREAD     messages that wait in the ring
+UNREAD     messages waiting in the ring
 FULL       how full the fullest lane is
 ASLEEP     C: the consumer sleeps;
            a number: the producers that

@@ -140,7 +140,7 @@ fn each_pair_of_framings_agrees_converts_or_is_refused_with_both_names(ring: &Ri
     output.refused(USAGE, &["--fixed 3", "--fixed 2"]);
     ring.semring("rm", &[]).run().quietly(DONE);
     let call = ring.consumer(&["--convert"]).run();
-    call.refused(USAGE, &["--convert"]);
+    call.refused(USAGE, &["--lines", "--raw"]);
 }
 
 fn producers_of_two_framings_share_a_ring(ring: &Ring) {
@@ -228,7 +228,10 @@ fn a_refused_framing_leaves_all_messages_to_the_next_consumer(ring: &Ring) {
 }
 
 fn a_record_that_is_too_short_or_too_long_is_an_error(ring: &Ring) {
-    let producer = ring.producer(&["--fixed", "4"]).input("abcdefghij").run();
+    let producer = ring
+        .producer(&["-q", "--fixed", "4"])
+        .input("abcdefghij")
+        .run();
     producer.said(FAILED, &["record 3", "2 of 4 bytes"]);
     ring.consumer(&["-q"]).run().truncated().wrote("abcdefgh");
     ring.assert_gone();

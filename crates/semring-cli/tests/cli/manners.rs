@@ -153,7 +153,7 @@ fn blocked(ring: &Ring, to_consumer: &[&str], producers: usize) -> (Vec<Tool>, T
 fn a_blocked_producer_ends_with_141_when_the_consumer_has_its_count(ring: &Ring) {
     let (producers, mut consumer) = blocked(ring, &["--count", "20000"], 1);
     consumer.capture_now();
-    consumer.finish().quietly(DONE).wrote(seq(20_000));
+    consumer.finish().ended(DONE).wrote(seq(20_000));
     for producer in producers {
         broken_pipe(ring, producer.finish(), Leaving::Count);
     }
@@ -208,7 +208,7 @@ fn a_sending_producer_ends_with_141_when_the_consumer_has_its_count(ring: &Ring)
     let consumer = ring.consumer(&["--count", "100000"]).start();
     ring.wait_for_consumer(&consumer);
     let producer = ring.producer(&[]).feed_endless_seq().start();
-    consumer.finish().quietly(DONE).wrote(seq(100_000));
+    consumer.finish().ended(DONE).wrote(seq(100_000));
     broken_pipe(ring, producer.finish(), Leaving::Count);
 }
 

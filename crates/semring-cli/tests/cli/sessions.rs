@@ -172,7 +172,7 @@ fn a_line_longer_than_the_lane_allows_is_refused_and_what_came_before_arrives(ri
         .input(with_a_long_line(65_537))
         .run()
         .refused(FAILED, &["65536"]);
-    ring.consumer(&["-q"]).run().quietly(DONE).wrote("1\n2\n");
+    ring.consumer(&["-q"]).run().truncated().wrote("1\n2\n");
     ring.assert_gone();
     // A line that never ends is refused as well, before its end.
     let consumer = ring.consumer(&[]).start();
@@ -182,7 +182,7 @@ fn a_line_longer_than_the_lane_allows_is_refused_and_what_came_before_arrives(ri
     producer
         .finish_with_stdin_open()
         .refused(FAILED, &["line 1", "--raw"]);
-    consumer.finish().quietly(DONE).wrote("");
+    consumer.finish().truncated().wrote("");
     ring.assert_gone();
 }
 
@@ -369,7 +369,7 @@ fn a_ring_that_was_created_stays_at_the_end_of_the_stream(ring: &Ring) {
     let consumer = ring.consumer(&["--count", "5"]).start();
     ring.wait_for_consumer(&consumer);
     let producer = ring.producer(&[]).feed_endless_seq().start();
-    consumer.finish().quietly(DONE).wrote(seq(5));
+    consumer.finish().ended(DONE).wrote(seq(5));
     producer.finish().ended(BROKEN_PIPE);
     ring.assert_kept();
     ring.semring("rm", &[]).run().ended(DONE);
