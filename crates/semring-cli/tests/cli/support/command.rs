@@ -460,7 +460,7 @@ impl Output {
         output
     }
 
-    /// Whatever happened, nobody is shown the inside of the program.
+    /// In all cases: no message shows the internals of the program.
     #[track_caller]
     fn civil(self) -> Output {
         for word in ["panicked", "backtrace", ".rs:", "Os {", "Error("] {
