@@ -149,9 +149,9 @@ over_each_backend! {
         drop(ring.attach_producer().unwrap());
         let mut consumer = ring.attach_consumer().unwrap();
         assert_eq!(consumer.recv().err(), Some(RecvError::EndOfStream));
-        let somebody = Visitor::come(&bench.keeper());
+        let visitor = Visitor::come(&bench.keeper());
         assert!(!consumer.remove_at_end().unwrap().is_removed());
-        somebody.go();
+        visitor.go();
         assert_eq!(consumer.recv_deadline(SOON).err(), Some(RecvError::EndOfStream));
         assert!(consumer.remove_at_end().unwrap().is_removed());
     }

@@ -273,7 +273,8 @@ fn a_remover_that_dawdles_at_any_point_takes_no_other_ring(case: Case) {
     case.finish_removed();
 }
 
-/// Stopped while it holds its lock it is waited for, for a second; then what it has made goes. It begins anew.
+/// If it is stopped while it holds its lock, a remover waits for a second; then its objects are removed, and
+/// it begins again.
 fn a_creator_stopped_behind_any_call_makes_its_ring_although_it_is_removed_by_force(case: Case) {
     let address: semring::Address = case.address().parse().unwrap();
     let peers = makers(&case);

@@ -221,7 +221,7 @@ impl Run<'_> {
         Ok(column)
     }
 
-    /// Why it can't be measured here, as far as this can be checked before a round.
+    /// Why it can't be measured here, if that is found before a round.
     fn obstacle(&mut self, way: Way, block: &Block) -> Option<String> {
         let spec = self.spec(way, block);
         if block.workload == Workload::Producers && has_no_time_slice() {

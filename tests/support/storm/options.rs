@@ -7,10 +7,10 @@ use super::crowd::Crowd;
 /// The text of `--help`.
 pub const HELP: &str = "\
 Kills and stops producers and consumers of message rings at random moments, starts them again, and
-accounts for every message. Exit code 0: nothing was lost, torn, reordered, duplicated, unexpected or
-left behind; 1: something was; 2: the arguments are wrong.
+accounts for every message. Exit code 0: nothing was lost, damaged, reordered, duplicated, unexpected or
+left; 1: something was; 2: the arguments are wrong.
 
-  --kills N        so many SIGKILLs altogether (20000)
+  --kills N        SIGKILLs altogether (20000)
   --seed N         repeats the decisions of another run (the time)
   --round N        begins with this round of the seed (0)
   --backend B      posix or sysv (each round another)
@@ -26,7 +26,7 @@ In place of a storm: one short-lived process after the other, every second one e
 
   --crowd ROLE     producer (each leaves a message of 8 bytes) or consumer
   --address RING   of this ring, which is there
-  --visits N       so many (33000)
+  --visits N       number of processes (33000)
 ";
 
 /// The options of a run; each round chooses those that are `None`.

@@ -15,7 +15,8 @@ over_both_backends! {
 /// From too few for the program itself to enough for all; the loader and the shell need some, too.
 const LIMITS: std::ops::Range<u32> = 3..28;
 
-/// What a command said that a limit stopped: the limit, if the program came as far as to say anything.
+/// The message of a command that a limit stopped must name the limit, if the program was started at
+/// all.
 #[track_caller]
 fn says_why(stderr: &str) {
     let is_ours = stderr.starts_with("semring");
@@ -33,7 +34,7 @@ fn rm_at_the_limit_of_descriptors_removes_all_or_nothing(ring: &Ring) {
         for limit in LIMITS {
             create(ring);
             let script = format!("ulimit -n {limit}; exec \"$S\" {verb} \"$RING\"");
-            // Below some limit the loader does not get as far as the program.
+            // Below some limit the loader does not reach the program.
             let _ = ring.shell(&script).run();
             if ring.look().is_some() {
                 refused += 1;

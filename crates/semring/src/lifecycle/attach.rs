@@ -239,8 +239,8 @@ impl ProducerSeat {
             leaving: Leaving::AsDropped,
             mark: UnwindMark::now(),
         };
-        // If a consumer is attached now, this producer knows it; if the ring was removed, the first
-        // call reports that.
+        // A consumer that is attached now is this producer's known consumer; if the ring was
+        // removed, the first call reports that.
         seat.consumer_seen = matches!(ring.guard.consumer_gone(), Ok(false));
         Ok((seat, producer))
     }

@@ -12,10 +12,10 @@
 //! program. A segment without proof always stays.
 //!
 //! Creators and removers remove a segment before its proof, and a creator removes its file only when the segment is a
-//! ring. So a proof that is missing *while the segment stays and is unfinished* is missing for good: [`under`] looks
-//! at the segment, then for the proof, then at the same segment again. If the last look finds it finished or
-//! removed, the three looks are repeated: a creator finished between the first two, or a remover and the next
-//! creator came between them.
+//! ring. So a proof that is missing *while the segment stays and is unfinished* will never come back: [`under`] looks
+//! at the segment, then for the proof, then at the same segment again. If the last look finds it finished or removed,
+//! the three looks are repeated: a creator finished between the first two, or a remover and the next creator came
+//! between them.
 //!
 //! A segment can have both proofs, one of them left by a creator that was killed. Nothing shows which creator made
 //! the segment, so each proof that is there is held while the segment is removed.
@@ -159,8 +159,8 @@ fn look(key: Key) -> Result<(Object, Box<[u8; 4096]>, u64), MemoryError> {
     Ok((object, head, len))
 }
 
-/// True if the segment has its key, and no creator has finished it. (One that is removed while somebody has it mapped
-/// loses its key.)
+/// True if the segment has its key, and no creator has finished it. (One that is removed while a process has it
+/// mapped loses its key.)
 fn is_still_unfinished(object: &Object) -> bool {
     let is_unfinished = object
         .head()

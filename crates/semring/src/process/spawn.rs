@@ -95,8 +95,8 @@ impl Builder {
         let mut stdout = None;
         if self.stdin {
             let ring = self.give(&mut command, STDIN_VARIABLE)?;
-            // Before the child is started: the child then knows that there was a peer, and can tell a
-            // peer that is gone from one that has not come yet.
+            // Before the child is started: the child then sees that there was a peer, and can
+            // distinguish a peer that is gone from one that has not come yet.
             stdin = Some((ring.attach_producer()?, ring));
             command.stdin(Stdio::null());
         } else {

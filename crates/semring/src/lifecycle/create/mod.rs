@@ -304,7 +304,7 @@ fn set_error(name: &str, plan: &Plan, trouble: SetTrouble) -> CreateError {
             what: "the key belongs to a semaphore set of another program".to_owned(),
         },
         SetTrouble::Busy => CreateError::Busy { name },
-        // Taken away from its creator: see `sysv`, which begins anew.
+        // Removed from its creator: see `sysv`, which begins again.
         SetTrouble::Failed(error) if error.is_removed() => CreateError::Busy { name },
         SetTrouble::NoKey => CreateError::SemaphoreLimit {
             name,
