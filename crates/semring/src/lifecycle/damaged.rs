@@ -15,7 +15,7 @@
 //! regardless (see [`force`](super::force)), and a creator that is still at work begins again.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::guards::{mark_of, uuid_of};
 use super::identity::other_ring;
@@ -34,7 +34,9 @@ use crate::layout::superblock::{MAGIC, SetIdentity, Superblock, SuperblockError}
 use crate::memory::{self, Access, Address, MemoryError, Object, Place};
 use crate::os::sysv::{Key, SemSet};
 use crate::os::{clock, process, sandbox};
-use crate::sync::yield_now;
+
+/// The interval at which the locks of creators are tried.
+const NAP: Duration = Duration::from_micros(200);
 
 /// Removes the object, and returns what it was taken for; `None` if it is a ring by now. `why`, the reason why it could
 /// not be opened, is the error if it must not be removed. Creators have time until `end`.
@@ -56,6 +58,16 @@ pub(super) fn remove(
         }
     }
     remove_damaged(address, &place, is_locked, why).map(Some)
+}
+
+/// True if a creator of this user is making a ring under the System V key of this address, or was killed before it was
+/// ready.
+pub(super) fn is_unfinished(address: &Address) -> bool {
+    let place = address.place().ok();
+    let Some(key) = place.as_ref().and_then(memory::sysv_key) else {
+        return false;
+    };
+    matches!(under(key), Under::Unfinished(found) if found.owner() == Some(process::effective_uid()))
 }
 
 /// What came of the attempt to remove what a creator under a System V key left.
@@ -105,7 +117,7 @@ fn remove_unfinished(address: &Address, key: Key, end: Instant) -> Result<Unfini
         if clock::now() >= end {
             return Ok(Unfinished::IsLocked);
         }
-        yield_now();
+        clock::nap(NAP);
     }
 }
 

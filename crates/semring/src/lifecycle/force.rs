@@ -43,9 +43,15 @@ fn remove_what_is_there(address: &Address) -> Result<RemoveOutcome, RemoveError>
     let end = clock::now() + PATIENCE;
     let mut overtaken = false;
     loop {
-        let removed = match open(address, Access::ReadWrite) {
+        // To open it is to wait for its creator, for longer than a removal by force does.
+        let opened = if damaged::is_unfinished(address) {
+            Err(OpenError::Busy { name: name.clone() })
+        } else {
+            open(address, Access::ReadWrite)
+        };
+        let removed = match opened {
             // The ring to be removed is gone; a new one must stay.
-            Ok(_) | Err(OpenError::NotFound { .. }) if overtaken => {
+            Ok(_) | Err(OpenError::NotFound { .. } | OpenError::Busy { .. }) if overtaken => {
                 return Ok(RemoveOutcome::Removed);
             }
             Ok(ring) => remove_open(&ring, end)?,

@@ -22,6 +22,9 @@ use crate::sync::Ordering;
 /// How long another creator or remover may take before we give up on it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How often a creator begins again whose set or segment was removed.
+const MOST_ATTEMPTS: u32 = 10;
+
 /// The interval at which another creator or remover is checked.
 const NAP: Duration = Duration::from_micros(200);
 
@@ -37,22 +40,26 @@ pub(super) fn create_in_place(
     place: &Place,
     plan: &Plan,
 ) -> Result<SharedRing, CreateError> {
-    let attempt = Attempt {
-        address,
-        place,
-        name,
-        key: sysv_key(place).expect("a System V place has a key"),
-        plan,
-        end: clock::now() + PATIENCE,
-    };
-    loop {
-        match attempt.create() {
-            // A removal by force that did not get the lock in time, or ipcrm, took the set or the segment of this
-            // creator.
-            Err(CreateError::Busy { .. }) if !attempt.is_over() => clock::nap(NAP),
+    for _ in 0..MOST_ATTEMPTS {
+        let attempt = Attempt {
+            address,
+            place,
+            name,
+            key: sysv_key(place).expect("a System V place has a key"),
+            plan,
+            end: clock::now() + PATIENCE,
+        };
+        let (lock, fallback) = attempt.lock()?;
+        // With its locks held this creator waits for no other process. So the ring is "busy" only if its set or
+        // segment is gone: by a removal by force that did not get the lock in time, or by ipcrm.
+        match make(address, name, place, plan, lock, fallback) {
+            Err(CreateError::Busy { .. }) => {}
             other => return other,
         }
     }
+    Err(CreateError::Busy {
+        name: name.to_owned(),
+    })
 }
 
 /// A creation under a key.
@@ -66,9 +73,11 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    fn create(&self) -> Result<SharedRing, CreateError> {
+    /// Holds the creation lock, in one or the other form, with nothing under the key; and says why it is not the
+    /// better one.
+    fn lock(&self) -> Result<(Lock, Option<String>), CreateError> {
         let (name, plan) = (self.name, self.plan);
-        // A look before anything is made: what is not ours stays as it is.
+        // Checked before anything is made: an object of another program must stay unchanged.
         self.make_room()?;
         let locked = match plan.guard {
             GuardChoice::Pipe => Err(None),
@@ -78,11 +87,10 @@ impl Attempt<'_> {
                 Err(refused) => Err(Some(why_pipes(&refused).ok_or(refused)?)),
             },
         };
-        let (lock, fallback) = match locked {
+        Ok(match locked {
             Ok(set) => (Lock::Set(set), None),
             Err(fallback) => (Lock::File(self.lock_key()?), fallback),
-        };
-        make(self.address, name, self.place, plan, lock, fallback)
+        })
     }
 
     fn is_over(&self) -> bool {
@@ -172,10 +180,17 @@ impl Attempt<'_> {
                 continue;
             };
             if KeyLock::is_free(raw, us, Duration::ZERO) {
-                if let Some(gid) = self.plan.gid {
-                    set.give_to_group(gid, mode).map_err(trouble)?;
+                let given = match self.plan.gid {
+                    Some(gid) => set.give_to_group(gid, mode),
+                    None => Ok(()),
+                };
+                match given {
+                    // A removal by force took it.
+                    Err(SetTrouble::Failed(error)) if error.is_removed() && !self.is_over() => {
+                        continue;
+                    }
+                    other => return other.map(|()| set).map_err(trouble),
                 }
-                return Ok(set);
             }
         }
     }
