@@ -11,6 +11,7 @@ mod layers;
 mod manifests;
 mod scan;
 mod sources;
+mod words;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -161,4 +162,13 @@ fn links_lead_somewhere() {
 #[test]
 fn the_change_log_is_kept() {
     expect_none(&documents::the_change_log_is_kept(&read("md", &["docs"])));
+}
+
+#[test]
+fn no_dropped_word_is_used() {
+    expect_none(&words::no_dropped_word_is_used(&everything()));
+    expect_none(&words::no_dropped_word_is_used(&read(
+        "md",
+        &["docs", "crates"],
+    )));
 }

@@ -1,5 +1,5 @@
-//! What follows the options in `--help` and in the man pages: sections whose heading ends with a colon
-//! and stands at the margin; what is indented stays as it is.
+//! The text after the options in `--help` and in the man pages: sections whose heading ends with a
+//! colon and is not indented; indented lines are kept as they are.
 
 use crate::bench;
 
@@ -7,7 +7,7 @@ const STATUS: &str = "\
 Exit status:
   0    done, end of stream
   1    failure at run time
-  2    wrong use, or a ring or framing that differs from what was asked for
+  2    wrong use, or a ring or framing other than the requested one
   3    no such ring
   4    permission denied
   5    not a ring, or one of another format version
@@ -32,7 +32,7 @@ Exit status:
 
 const DOCTOR_STATUS: &str = "\
 Exit status:
-  0    rings work here, whatever is warned of
+  0    rings work here, possibly with warnings
   1    there is a problem
   2    wrong use
   141  the reader of the output is gone
@@ -67,9 +67,9 @@ Framing:
 
 Ends:
   The producer ends with 0 at the end of its input, whether or not a consumer
-  is there; it says how many messages wait in the ring. When its consumer is
-  gone it ends with 141. If it is killed, or ends with anything but 0 or 141,
-  its stream counts as incomplete, and the consumer ends with 6.
+  is there; it reports how many messages wait in the ring. When its consumer
+  is gone it ends with 141. If it is killed, or ends with anything but 0 or
+  141, its stream counts as incomplete, and the consumer ends with 6.
 
 Examples:
   seq 1 1000000 | semring-producer numbers &
@@ -216,7 +216,7 @@ Examples:
     }
 }
 
-/// What follows the options of a program, or of a command named as `semring-ls`.
+/// The text after the options of a program, or of a command named as `semring-ls`.
 pub(crate) fn of(page: &str) -> String {
     let own = match page {
         "semring-producer" => PRODUCER,

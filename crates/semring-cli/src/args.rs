@@ -1,4 +1,5 @@
-//! The options, and reading them in the manner of the other errors: one sentence, one code.
+//! The options, and reading them; errors of use have the form of all other errors: one sentence,
+//! one exit code.
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -57,7 +58,7 @@ pub(crate) struct ConsumerArgs {
     pub(crate) ring: RingArgs,
     #[command(flatten)]
     pub(crate) framing: FramingArgs,
-    /// Stay for new producers when all are gone
+    /// Keep running when all producers are gone and wait for new ones
     #[arg(long)]
     pub(crate) follow: bool,
     /// End after N messages; producers then end, too; what is unread stays in the ring
@@ -79,7 +80,7 @@ pub(crate) struct ConsumerArgs {
     pub(crate) manner: MannerArgs,
 }
 
-/// Which ring, and what it is made of.
+/// The ring, and the options for making it.
 #[derive(Args, Debug)]
 pub(crate) struct RingArgs {
     #[arg(value_name = "RING", help = ADDRESS_HELP)]
@@ -92,7 +93,7 @@ pub(crate) struct RingArgs {
     /// Keep the whole ring in memory, never in swap, while this runs
     #[arg(long)]
     pub(crate) lock_memory: bool,
-    /// What to do while waiting
+    /// How to wait
     #[arg(long, value_enum, default_value_t = Wait::Adaptive)]
     pub(crate) wait: Wait,
 }
@@ -107,7 +108,7 @@ impl RingArgs {
     }
 }
 
-/// What a new ring is made of, and an existing one must be.
+/// Options of a new ring, which an existing one must match.
 #[derive(Args, Debug)]
 pub(crate) struct ShapeArgs {
     /// Bytes for each producer, 1 to 4G, rounded up to a power of two of at least 4K [new ring: 256K]
@@ -119,12 +120,12 @@ pub(crate) struct ShapeArgs {
     /// Permission bits, octal [new ring: 0600]
     #[arg(long, value_name = "MODE", value_parser = parse_mode)]
     pub(crate) mode: Option<u32>,
-    /// What tells who is alive and wakes who sleeps
+    /// Mechanism that detects dead peers and wakes sleepers
     #[arg(long, value_enum, default_value_t = Guard::Auto)]
     pub(crate) guard: Guard,
 }
 
-/// What the bytes of stdin or stdout mean.
+/// The framing of stdin or stdout.
 #[derive(Args, Debug)]
 #[group(multiple = false)]
 pub(crate) struct FramingArgs {
@@ -146,7 +147,7 @@ pub(crate) struct FramingArgs {
 }
 
 impl FramingArgs {
-    /// The framing that was asked for.
+    /// The framing given by an option.
     pub(crate) fn framing(&self) -> Option<Framing> {
         let flags = [
             (self.lines, Framing::Lines),
@@ -171,7 +172,7 @@ fn parse_lanes(text: &str) -> Result<usize, String> {
     parse_number(text).map(|lanes| usize::try_from(lanes).unwrap_or(usize::MAX))
 }
 
-/// How a transfer behaves, and what it says.
+/// Behaviour and output of a transfer.
 #[derive(Args, Debug)]
 pub(crate) struct MannerArgs {
     /// End with 124 if nothing moved for this long, such as 250ms, 5s, 2m, or 5 for seconds; 0 is never
@@ -192,10 +193,10 @@ pub(crate) struct MannerArgs {
     /// At the end, figures and sentences as one JSON object on stderr, in place of --stats
     #[arg(long)]
     pub(crate) json: bool,
-    /// Say nothing but errors
+    /// Print nothing but errors
     #[arg(short, long, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
-    /// Say more
+    /// Print more
     #[arg(short, long)]
     pub(crate) verbose: bool,
 }
@@ -217,7 +218,7 @@ impl MannerArgs {
 pub(crate) enum Wait {
     /// Look without pause: lowest latency, uses one CPU
     Spin,
-    /// Look, giving the CPU to others in between; under a real-time policy only to those of its own priority
+    /// Poll, yielding the CPU in between; under a real-time policy only to processes of its own priority
     Yield,
     /// Look for some microseconds, then sleep
     Adaptive,
@@ -326,7 +327,7 @@ fn ended(program: &str, error: &clap::Error) -> Failure {
     }
 }
 
-/// The command whose usage an error shows: `semring info`, say.
+/// The command whose usage an error shows: for example `semring info`.
 fn failed_command(program: &str, rendered: &str) -> String {
     let usage = rendered
         .split_once("Usage: ")
@@ -341,7 +342,7 @@ fn failed_command(program: &str, rendered: &str) -> String {
         .fold(program.to_owned(), |command, word| command + " " + word)
 }
 
-/// Whether stdout is a terminal that shows colours, and nobody objects.
+/// Whether stdout is a terminal with colours, and NO_COLOR does not forbid them.
 fn colours_wanted() -> bool {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     std::io::stdout().is_terminal()

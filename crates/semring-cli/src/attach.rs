@@ -1,4 +1,4 @@
-//! Opening the ring and becoming producer or consumer, while others may just be removing it.
+//! Opening the ring and attaching, while other processes may just be removing it.
 
 use std::ffi::OsStr;
 use std::time::Instant;
@@ -13,7 +13,7 @@ use crate::scheduling::is_real_time;
 use crate::signals::Signals;
 use crate::units::count;
 
-/// A builder that asks for what was said explicitly, and leaves the rest as it is.
+/// A builder with the options that were given; others accept any value.
 pub(crate) fn builder(address: &OsStr, shape: &ShapeArgs) -> Builder {
     let mut builder = Builder::new(address);
     if let Some(capacity) = shape.capacity {
@@ -39,7 +39,7 @@ pub(crate) fn attach<R>(
     let address = Address::try_from(&*args.address)
         .map_err(|error| Failure::new(exit::USAGE, error.to_string()))?;
     if address.backend() == Backend::Anonymous {
-        let why = "nobody else could reach such memory";
+        let why = "no other process could reach such memory";
         return Err(Failure::new(
             exit::USAGE,
             format!("{}: {why}", args.address.display()),
@@ -100,7 +100,7 @@ pub(crate) fn attach<R>(
     }
 }
 
-/// What ring it is, and whether it is ours.
+/// A description of the ring, and whether this process made it.
 pub(crate) fn made(ring: &Ring) -> String {
     let verb = if ring.was_created() { "made" } else { "opened" };
     let size = crate::units::human_bytes(ring.capacity_bytes());
@@ -108,7 +108,7 @@ pub(crate) fn made(ring: &Ring) -> String {
     format!("{verb} {}, {lanes} of {size}", ring.address())
 }
 
-/// Why a ring that was just made has pipes, if nobody asked for them.
+/// The reason why a new ring has pipes, if they were not requested.
 pub(crate) fn guarded_by_pipes_because(ring: &Ring) -> Option<String> {
     let why = ring.guard_fallback()?;
     Some(format!("{} is guarded by pipes: {why}", ring.address()))
@@ -125,14 +125,14 @@ fn found_unread(ring: &Ring) -> u64 {
     }
 }
 
-/// What became of a ring when its user left.
+/// The state of a ring after its user has detached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Left {
-    /// It is gone.
+    /// It was removed.
     Removed,
-    /// Somebody else is in it, or nothing is left in it.
+    /// Another process uses it, or nothing is left in it.
     Kept,
-    /// Nobody is attached, and so many messages are unread.
+    /// No process is attached, and this many messages are unread.
     Unread(u64),
 }
 
@@ -159,13 +159,13 @@ pub(crate) fn leave(ring: &Ring, remove: bool, report: &Report) -> Left {
                 return Left::Removed;
             }
             Ok(_) => others_care = true,
-            // Another user's ring: that one's to remove.
+            // Another user's ring: only that user may remove it.
             Err(error) => report.detail(error),
         }
     }
     match ring.info() {
-        // It would have gone, were others not in it or just removing it themselves. What came after the
-        // consumer had left is another matter: nobody refused that.
+        // It was not removed because other processes use it or are removing it. Messages that came
+        // after the consumer had detached were not refused: they count.
         Ok(info) if others_care && info.unread_refused => Left::Kept,
         Ok(info) if info.consumer_pid.is_none() && info.unread_messages() > 0 => {
             // Our mapping outlives a removal.

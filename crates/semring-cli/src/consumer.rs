@@ -104,18 +104,19 @@ fn transfer(
 
 /// Why a transfer ended.
 pub(crate) enum Stop {
-    /// The producers are gone and the ring is drained (and removed, if that was ours to do).
+    /// The producers are gone and the ring is drained (and removed, if this program may do so).
     EndOfStream,
-    /// As many messages as were asked for.
+    /// The number of messages given by --count.
     Counted,
-    /// Our own reader is gone.
+    /// The reader of stdout is gone.
     ReaderGone,
     Signal,
     TimedOut,
     Failed(Failure),
 }
 
-/// Leaves the ring, removes it if that is ours to do, says what is left in it; gives the exit code.
+/// Detaches, removes the ring if this program may do so, reports unread messages; returns the exit
+/// code.
 fn finish(
     args: &ConsumerArgs,
     report: &Report,
@@ -129,7 +130,7 @@ fn finish(
         Stop::Counted | Stop::Signal | Stop::TimedOut => args.discard_unread,
         Stop::Failed(_) => false,
     };
-    // A producer that is still here learns by its broken pipe that not all was read.
+    // A producer that is still attached gets a broken pipe, so it sees that not all was read.
     if discards {
         discard(args, report, ring, consumer);
     } else {
@@ -147,8 +148,8 @@ fn finish(
     }
 }
 
-/// Leaves for good: producers end, and what is unread is of no use to anybody. With `--discard-unread` it is
-/// taken out also of a ring that stays.
+/// Closes the ring: producers end, and unread messages are discarded. With `--discard-unread` they are taken
+/// out also of a ring that stays.
 fn discard(args: &ConsumerArgs, report: &Report, ring: &Ring, mut consumer: Consumer) {
     if args.discard_unread {
         // No more than are there now: producers may go on sending.
@@ -176,7 +177,7 @@ fn died(ring: &Ring) -> u64 {
     ring.info().map_or(0, |info| info.died_producers())
 }
 
-/// Says what the death of producers means.
+/// The message about producers that died.
 fn deaths_of(died: u64, address: &Address) -> String {
     let producers = count(died, "producer");
     format!("{producers} of {address} died; the stream may be truncated")
@@ -202,7 +203,7 @@ struct Receiving<'a> {
     sink: Sink<'a>,
     /// When something moved last; kept only where it matters.
     moved: Instant,
-    /// The stream has ended, but somebody was in the ring when it was to be removed.
+    /// The stream has ended, but a process was attached when the ring was to be removed.
     ended: bool,
     /// Something was damaged or lost.
     damaged: bool,

@@ -5,7 +5,7 @@ use std::fmt;
 use memchr::memchr;
 use semring::Tag;
 
-/// What the bytes of stdin or stdout mean.
+/// The framing of stdin or stdout.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Framing {
     /// A newline after each message.
@@ -38,7 +38,7 @@ impl Framing {
         matches!(self, Self::Raw | Self::Fixed(_))
     }
 
-    /// What a person calls a message.
+    /// The noun for a message in texts.
     pub(crate) fn noun(self) -> &'static str {
         match self {
             Self::Lines => "line",
@@ -48,7 +48,7 @@ impl Framing {
         }
     }
 
-    /// What a whole message carries.
+    /// The tag of a complete message.
     pub(crate) fn tag(self) -> Tag {
         Tag::default().with_framing(match self {
             Self::Lines => semring::Framing::Line,
@@ -59,7 +59,7 @@ impl Framing {
         })
     }
 
-    /// What the last message of the input carries if no delimiter ended it.
+    /// The tag of the last message of the input if no delimiter ended it.
     pub(crate) fn tag_without_end(self) -> Tag {
         match self {
             Self::Lines => Tag::default().with_framing(semring::Framing::LineWithoutEnd),
@@ -68,7 +68,7 @@ impl Framing {
         }
     }
 
-    /// How a message of this length was sent; nothing if it does not say so.
+    /// The framing in which a message of this length was sent; `None` if that is not stored.
     fn of(framing: semring::Framing, len: usize) -> Option<Self> {
         use semring::Framing as Sent;
         match framing {
@@ -113,7 +113,7 @@ pub(crate) struct Piece {
     pub(crate) next: usize,
 }
 
-/// Cuts lines, NUL-ended or length-prefixed messages, or records out of a buffer that is filled from behind.
+/// Cuts lines, NUL-ended or length-prefixed messages, or records out of a buffer that is filled at its end.
 #[derive(Debug)]
 pub(crate) struct Cutter {
     framing: Framing,
@@ -160,7 +160,7 @@ impl Cutter {
         &mut self.buffer[self.end..]
     }
 
-    /// So many bytes were put into the room.
+    /// Adds this many bytes that were put into the room.
     pub(crate) fn filled(&mut self, bytes: usize) {
         self.end += bytes;
     }
@@ -253,7 +253,7 @@ impl Cutter {
         self.searched = piece.next;
     }
 
-    /// At the end of the input: what is left, a message without its delimiter.
+    /// At the end of the input: the rest, a message without its delimiter.
     pub(crate) fn rest(&self) -> Result<Option<Piece>, CutError> {
         if self.start == self.end {
             return Ok(None);
@@ -289,21 +289,21 @@ impl Cutter {
     }
 }
 
-/// Why a message can't be written as it was asked for.
+/// Why a message can't be written in the requested framing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum JoinError {
     /// It was sent in another framing.
     Differs { sent: Framing, wanted: Framing },
     /// It does not have the length of a record.
     NoRecord { bytes: usize, wanted: usize },
-    /// A newer producer sent it, in a framing of its own.
+    /// A newer producer sent it, in a framing unknown to this version.
     Unknown,
 }
 
-/// What stands around messages in the output.
+/// The bytes around messages in the output.
 #[derive(Debug)]
 pub(crate) struct Joiner {
-    /// The framing that was asked for; without one each message is written as it was sent.
+    /// The framing given by an option; without one each message is written as it was sent.
     wanted: Option<Framing>,
     /// Messages of other framings are written in the wanted one.
     converts: bool,
@@ -321,7 +321,7 @@ impl Joiner {
     }
 
     /// The framing in which a message is to be written. A plain message of a program that uses the library is
-    /// a line, unless something else was asked for.
+    /// a line, unless a framing is given.
     #[inline]
     pub(crate) fn framing_of(
         &self,
@@ -381,7 +381,7 @@ fn is_unterminated(framing: semring::Framing) -> bool {
 mod tests {
     use super::*;
 
-    /// What is left at the end of the input.
+    /// The rest at the end of the input.
     type Rest = Result<Option<Vec<u8>>, CutError>;
 
     /// Feeds a stream in steps of `step` bytes; gives the messages, the unterminated rest and how it

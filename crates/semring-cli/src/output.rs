@@ -32,7 +32,7 @@ pub(crate) enum WriteError {
     Failed(io::Error),
     /// Not an error of stdout: the bytes to be written are gone.
     Ring(RecvError),
-    /// The next message has a framing that was not asked for.
+    /// The next message has a framing other than the requested one.
     Framing(JoinError),
 }
 

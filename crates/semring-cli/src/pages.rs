@@ -96,7 +96,7 @@ pub(crate) fn show(roff: &str) -> Result<(), Failure> {
         return print(roff);
     };
     if let Some(mut stdin) = man.stdin.take() {
-        // A reader that ended early shows what it has.
+        // An early end of the reader is no error.
         let _ = stdin.write_all(roff.as_bytes());
     }
     match man.wait() {

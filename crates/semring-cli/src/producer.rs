@@ -19,7 +19,7 @@ use crate::units::count;
 
 const PROGRAM: &str = "semring-producer";
 
-/// How often a producer that waits for stdin asks what became of the ring.
+/// A producer that waits for stdin checks the ring at this interval.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 
 /// The longest chunk of `--raw`: longer ones are no faster.
@@ -53,7 +53,7 @@ fn transfer(
             pid => format!("producer {pid}"),
         };
         report.mention(format_args!(
-            "{other} reads the same stdin: a message may be torn between the two"
+            "{other} reads the same stdin: a message may be split between the two"
         ));
     }
     let (ring, producer) = attach(
@@ -95,25 +95,26 @@ fn transfer(
 /// Why a transfer ended.
 enum Stop {
     EndOfInput,
-    /// The consumer that was met is gone.
+    /// The consumer that this producer knew is gone.
     ConsumerGone,
     Signal,
     TimedOut,
     Failed(Failure),
 }
 
-/// What the consumer was when the producer left.
+/// The state of the consumer when the producer detached.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
     NotMet,
     Present,
     Gone,
-    /// Not only the consumer: the ring is gone.
+    /// The ring is gone, with or without its consumer.
     Removed,
 }
 
 fn fate(ring: &Ring, producer: &mut Producer) -> Fate {
-    // In this order: one that is here now has been met when the probe looks.
+    // In this order: a consumer that is attached now is the producer's known consumer when the
+    // check follows.
     let present = ring.info().is_ok_and(|info| info.consumer_pid.is_some());
     match producer.check_consumer() {
         Ok(()) if present => Fate::Present,
@@ -123,7 +124,8 @@ fn fate(ring: &Ring, producer: &mut Producer) -> Fate {
     }
 }
 
-/// Leaves the ring, removes it if that is ours to do, says what is left in it; gives the exit code.
+/// Detaches, removes the ring if this program may do so, reports unread messages; returns the exit
+/// code.
 fn finish(
     args: &ProducerArgs,
     report: &Report,
@@ -136,7 +138,7 @@ fn finish(
         _ => fate(ring, &mut producer),
     };
     let unsent_input = matches!(stop, Stop::Signal | Stop::TimedOut);
-    // A stream that was broken off is no finished one: the consumer learns of it.
+    // A stream that was broken off is not finished: the consumer must see that.
     if matches!(stop, Stop::Signal | Stop::TimedOut | Stop::Failed(_)) {
         producer.abort();
     } else {
@@ -152,8 +154,8 @@ fn finish(
             Fate::Present => ring
                 .info()
                 .is_ok_and(|info| info.consumer_closed && info.consumer_pid.is_none()),
-            // A consumer that comes now must find a stream that has ended, be it an empty one. Only what
-            // was broken off before it began leaves nothing.
+            // A consumer that comes now must find a stream that has ended, possibly an empty one. Only a
+            // stream that was broken off before it began leaves nothing.
             Fate::NotMet => unsent_input && ring.was_created() && is_fresh(ring),
         };
     let left = leave(ring, remove, report);
@@ -175,7 +177,7 @@ fn finish(
         Stop::EndOfInput if fate == Fate::Gone && !args.wait_for_consumer => {
             Err(Failure::broken_pipe())
         }
-        // What was not read by then went with it.
+        // Messages that were not read by then are lost with it.
         Stop::EndOfInput if fate == Fate::Removed => Err(Failure::run_time(format!(
             "{}: {}",
             ring.address(),
@@ -246,7 +248,7 @@ impl Sending<'_> {
             let piece = match cutter.next() {
                 Ok(Some(piece)) => piece,
                 Ok(None) => return Ok(()),
-                // What came before is in the batch, and is sent.
+                // Earlier messages are in the batch, and are sent.
                 Err(error) => {
                     batch.commit();
                     return Err(Stop::Failed(self.cut_failure(error)));
@@ -284,7 +286,7 @@ impl Sending<'_> {
         }
     }
 
-    /// Sends what the input ended with, if it ended without a delimiter.
+    /// Sends the end of the input, if it has no delimiter.
     fn send_rest(&mut self, cutter: &mut Cutter) -> Result<(), Stop> {
         let rest = cutter
             .rest()
@@ -316,7 +318,7 @@ impl Sending<'_> {
         }
     }
 
-    /// After a signal: sends what is complete without waiting, and says what is not sent.
+    /// After a signal: sends complete messages without waiting, and reports input that is not sent.
     fn send_what_fits(&mut self, cutter: &mut Cutter) {
         let tag = self.framing.tag();
         let mut batch = self.producer.batch();
@@ -381,8 +383,8 @@ impl Sending<'_> {
         }
     }
 
-    /// Waits until stdin has something or has ended. Looks after the ring before it waits and while it
-    /// does: a slow producer, too, learns that its consumer is gone.
+    /// Waits until stdin is readable or has ended. Checks the ring before it waits and meanwhile, so
+    /// that a slow producer also notices that its consumer is gone.
     fn await_input(&mut self) -> Result<(), Stop> {
         let mut patience = Duration::ZERO;
         loop {
@@ -487,7 +489,7 @@ fn stdin_failure(error: io::Error) -> Stop {
 
 /// Why nothing came from stdin into the ring.
 fn chunk_failure(address: &str, error: io::Error) -> Stop {
-    // It may be the ring that is gone.
+    // The error may come from the ring.
     let ring = error.get_ref().and_then(|inner| inner.downcast_ref());
     match ring {
         Some(ring @ SendError::Removed) => {

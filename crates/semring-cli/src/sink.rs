@@ -175,7 +175,7 @@ impl<'a> Sink<'a> {
             let framing = match self.joiner.framing_of(sent, len) {
                 Ok(framing) => framing,
                 Err(error) => {
-                    // It stays in the ring; what came before it is written.
+                    // It stays in the ring; earlier messages are written.
                     self.entries.push(entry);
                     self.flush()?;
                     return Err(WriteError::Framing(error));
@@ -270,7 +270,7 @@ fn join_failure(address: &Address, error: JoinError) -> Failure {
         JoinError::Differs { sent, wanted } => Failure::new(
             exit::USAGE,
             format!(
-                "{address}: the messages were sent with {sent}, and {wanted} was asked for; leave it out, or add \
+                "{address}: the messages were sent with {sent}, and {wanted} was requested; leave it out, or add \
                  --convert"
             ),
         ),

@@ -1,4 +1,4 @@
-//! docs/cli.md says what the programs do: its tables are compared with their help and their output.
+//! docs/cli.md describes the programs: its tables are compared with their help and their output.
 
 use std::collections::BTreeMap;
 
@@ -43,7 +43,7 @@ fn table(section: &str, heading: &str) -> Vec<[String; 2]> {
         .collect()
 }
 
-/// What stands between backticks.
+/// The texts between backticks.
 fn quoted(text: &str) -> Vec<String> {
     text.split('`')
         .skip(1)
@@ -151,7 +151,7 @@ fn fields(object: &Value) -> Vec<String> {
         .collect()
 }
 
-/// All documented fields are there, no others, whatever the order.
+/// All documented fields are there, no others, in any order.
 #[track_caller]
 fn assert_documented(object: &Value, heading: &str, further: &[&str]) {
     let mut documented = first_cells(table("JSON", heading));

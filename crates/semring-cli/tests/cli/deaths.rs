@@ -1,4 +1,4 @@
-//! What the consumer says and ends with when a producer did not finish its stream.
+//! The consumer's message and exit code when a producer did not finish its stream.
 
 use nix::sys::signal::Signal;
 use semring_testkit::peer::Exit;
@@ -31,7 +31,7 @@ fn a_killed_producer_is_a_line_and_6(ring: &Ring) {
         ring.wait_for_consumer(&consumer);
         ring.producer(&["-q"]).input("whole\n").run().quietly(DONE);
         consumer.wait_for_stdout("whole\n");
-        // That was the end of one stream; the ring is gone, unless somebody came meanwhile.
+        // That was the end of one stream; the ring is gone, unless a process came meanwhile.
         consumer.finish().quietly(DONE);
         let mut consumer = ring.consumer(&["-q"]).start();
         ring.wait_for_consumer(&consumer);
@@ -138,7 +138,7 @@ fn a_follower_tells_of_each_stream(ring: &Ring) {
         follower.wait_for_bytes(2 * round);
         producer.kill().ended(KILLED);
         expected += &line(ring, "1 producer");
-        crate::support::wait_until("it has told", || follower.stderr() == expected);
+        crate::support::wait_until("it has reported it", || follower.stderr() == expected);
     }
     follower.signal(Signal::SIGTERM);
     let output = follower.finish().ended(Exit::Signal(libc::SIGTERM));
@@ -182,7 +182,7 @@ fn other_ends_of_the_consumer_take_precedence(ring: &Ring) {
     ring.assert_gone();
 }
 
-/// What tar x gets is a part of an archive; its own end may be a good one.
+/// The input of tar x is a part of an archive; its own exit code may be 0.
 fn an_archive_that_was_cut_short_is_no_success(ring: &Ring) {
     let scratch = crate::support::Scratch::new();
     std::fs::write(scratch.path("file"), vec![b'x'; 1 << 20]).expect("room");

@@ -1,5 +1,5 @@
-//! Framings of the two sides: each message is written as it was sent, and a framing that was asked for on
-//! the other side is used, refused or converted to, whoever comes first.
+//! Framings of the two sides: each message is written as it was sent, and a framing given on the other
+//! side is used, refused or converted to, in either order of starting.
 
 use std::io::Write;
 
@@ -26,7 +26,7 @@ const OPTIONS: [&[&str]; 5] = [
 /// Three messages of three bytes, some of which are delimiters of other framings.
 const MESSAGES: [&[u8; 3]; 3] = [b"one", b"t\0o", b"\x03\0\0"];
 
-/// What a consumer with this option writes, and a producer with it reads.
+/// The output of a consumer with this option, and the input of a producer with it.
 fn stream(option: &[&str]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for message in MESSAGES {
@@ -206,7 +206,7 @@ fn plain_messages_of_the_library_are_lines_or_what_was_asked_for(ring: &Ring) {
     }
 }
 
-/// What came before it is written and gone; the message itself stays.
+/// Earlier messages are written and gone; the message itself stays.
 fn a_refused_framing_leaves_all_messages_to_the_next_consumer(ring: &Ring) {
     ring.producer(&["-q"]).input("1\n2\n").run().quietly(DONE);
     ring.producer(&["-q", "-0"])

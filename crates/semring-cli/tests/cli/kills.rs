@@ -265,7 +265,7 @@ fn a_killed_rm_by_force(address: &str) {
             nothing_stays(address);
         });
         at_every_call("rm --force, then use", SEMRING, &args, b"", create, |_| {
-            // Whole or gone. What was in it may be there.
+            // Complete or gone. Its messages may be there.
             produce(address);
             let got = consume(address);
             assert!([LINES, 2 * LINES].contains(&(got.len() as u64)), "{got:?}");

@@ -48,7 +48,7 @@ fn the_consumer_gets_all_that_a_killed_producer_committed(ring: &Ring) {
     let sent = ring.number("sent_messages");
     assert!(sent > 1000, "{sent} lines fill the ring");
     producer.kill().quietly(KILLED);
-    // What is found unread is mentioned.
+    // Unread messages are reported.
     let consumed = ring.consumer(&[]).run().truncated();
     assert_same(&consumed.stdout, &seq(sent));
     ring.assert_gone();
@@ -113,8 +113,8 @@ enum Leaving {
     ClosedStdout,
 }
 
-/// The end of a producer whose consumer has gone: without a word, unless it is the last one and leaves
-/// unread messages, which nobody refused.
+/// The end of a producer whose consumer has gone: no message, unless it is the last one and leaves
+/// unread messages that were not refused.
 #[track_caller]
 fn broken_pipe(ring: &Ring, producer: Output, leaving: Leaving) {
     let producer = producer.ended(BROKEN_PIPE);
@@ -275,7 +275,7 @@ fn a_slow_producer_ends_with_141_at_its_next_line(ring: &Ring) {
         if ring.look().is_some() {
             assert!(
                 leaving != Leaving::ClosedStdout,
-                "kept although nobody wants what is unread"
+                "kept although its unread messages were refused"
             );
             ring.semring("rm", &[]).run().ended(DONE);
         } else {

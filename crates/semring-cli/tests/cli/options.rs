@@ -211,7 +211,7 @@ fn count_on_a_ring_that_nobody_else_uses_says_what_it_keeps(ring: &Ring) {
         .quietly(DONE)
         .wrote(seq_from(31, 100));
     ring.assert_gone();
-    // Unless nobody wants them.
+    // Unless they were refused.
     for created in [false, true] {
         if created {
             ring.semring("create", &[]).run().quietly(DONE);

@@ -1,5 +1,5 @@
 //! Every place that wakes a sleeper, one by one: the sleeper has announced itself, and a guard that makes no system calls
-//! notes what is posted. So a wake-up that is missing shows at once, and does not depend on who runs when.
+//! records the posts. So a missing wake-up shows at once, independent of the scheduler.
 
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
@@ -29,7 +29,7 @@ const LANES: usize = 2;
 const PRODUCER: WakeTarget = WakeTarget::Producer { lane: 0 };
 const NOT_AT_ALL: Duration = Duration::ZERO;
 
-/// What the guard knows.
+/// The state of the guard.
 #[derive(Default)]
 struct Notes {
     taken: Vec<Seat>,
@@ -42,7 +42,7 @@ struct Notes {
     before_check: Option<Event>,
 }
 
-/// A guard that makes no system calls: nobody sleeps.
+/// A guard that makes no system calls: no process sleeps.
 #[derive(Clone, Default)]
 struct Recorder(Arc<Mutex<Notes>>);
 
@@ -51,7 +51,7 @@ impl Recorder {
         look(&mut self.0.lock().unwrap())
     }
 
-    /// What happens must be able to use the ring.
+    /// The event must be able to use the ring.
     fn happen(&self, take: impl FnOnce(&mut Notes) -> Option<Event>) {
         if let Some(event) = self.with(take) {
             event();
@@ -76,7 +76,7 @@ impl Roles for Recorder {
     }
 
     fn await_free(&self, _: Seat, _: Duration) -> Result<bool> {
-        unreachable!("no seat is asked for before it is free")
+        unreachable!("no role is requested before it is free")
     }
 
     fn is_taken(&self, seat: Seat) -> Result<bool> {
@@ -218,7 +218,7 @@ impl Fixture {
         (producer, consumer)
     }
 
-    /// The consumer says that it is about to sleep. What was posted before does not count.
+    /// The consumer announces a sleep. Earlier posts don't count.
     fn consumer_sleeps(&self, epoch: u64) {
         arm(&self.view.consumer().wait_word, epoch);
         self.guard.with(|notes| notes.tokens.clear());
@@ -239,7 +239,7 @@ impl Fixture {
     #[track_caller]
     fn is_woken(&self, target: WakeTarget) {
         let tokens = self.guard.with(|notes| notes.tokens.clone());
-        assert!(tokens.contains(&target), "nobody was woken: {tokens:?}");
+        assert!(tokens.contains(&target), "no sleeper was woken: {tokens:?}");
     }
 }
 
@@ -292,7 +292,7 @@ fn batch_wakes_the_consumer_before_it_waits_for_room() {
     fixture.is_woken(WakeTarget::Consumer);
 }
 
-/// What is left up to the end of the lane has room for padding, and the beginning has none for the message.
+/// The rest up to the end of the lane has room for padding, and the beginning has none for the message.
 #[test]
 fn padding_wakes_the_consumer() {
     let fixture = Fixture::new();
@@ -486,7 +486,7 @@ fn death_is_noticed_after_16_messages() {
     notices_a_death(&mut producer, 8, 16);
 }
 
-/// What the consumer released since the last check counts as progress.
+/// A release of the consumer since the last check counts as progress.
 #[test]
 fn death_after_a_release_is_noticed_after_32_messages() {
     let fixture = Fixture::with(1 << 20, false);

@@ -1,4 +1,4 @@
-//! Guards made of pipes: who is woken when a role changes hands.
+//! Guards made of pipes: the wake-ups when a role changes hands.
 
 use std::fs::OpenOptions;
 use std::path::PathBuf;
@@ -31,7 +31,7 @@ impl Fixture {
         Self { path, guard }
     }
 
-    /// What was posted before does not count.
+    /// Earlier posts don't count.
     fn drain(&self) {
         self.guard.drain(WakeTarget::Consumer).expect("pipes");
     }
@@ -42,7 +42,7 @@ impl Fixture {
             .guard
             .wait(WakeTarget::Consumer, Some(Duration::ZERO))
             .expect("pipes");
-        assert_eq!(waited, Waited::Token, "nobody was woken");
+        assert_eq!(waited, Waited::Token, "no sleeper was woken");
     }
 }
 
@@ -52,7 +52,7 @@ impl Drop for Fixture {
     }
 }
 
-/// The successor gets no further than to its first post: the pipe of the liveness lock is gone.
+/// The successor stops at its first post: the pipe of the liveness lock is gone.
 #[test]
 fn a_successor_posts_before_it_opens_its_liveness_lock() {
     let fixture = Fixture::new();

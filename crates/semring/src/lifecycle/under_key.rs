@@ -66,7 +66,7 @@ pub(super) struct Unfinished {
     proof: Proof,
 }
 
-/// What proves it: one of the two at least.
+/// The proof: at least one of the two.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Proof {
     /// The id of the set under the key.

@@ -1,11 +1,11 @@
-//! `membarrier(2)` for the models: a barrier that one participant makes all others go through.
+//! `membarrier(2)` for the models: a barrier that one participant makes all others execute.
 //!
-//! loom has fences of the calling thread only. What the others have to go through is made of two parts:
+//! loom has fences of the calling thread only. The barrier of the others is made of two parts:
 //!
-//! * A participant shows what it has stored after each store, with a release of a word that belongs to no ring.
-//!   The caller of the barrier acquires that word, so it sees whatever was stored before the barrier.
-//! * A participant goes through a full fence before its first operation after the barrier. So it sees whatever
-//!   the caller stored before its own fence.
+//! * A participant publishes its stores after each of them, with a release of a word that belongs to no ring.
+//!   The caller of the barrier acquires that word, so it sees every store before the barrier.
+//! * A participant executes a full fence before its first operation after the barrier. So it sees every store
+//!   of the caller before the caller's own fence.
 //!
 //! That is a barrier between two operations of the participant, as an interrupt of its CPU is. A store that is made, and
 //! not yet shown, counts as made after the barrier, which the real one permits, too.
@@ -20,12 +20,12 @@ use loom::sync::atomic::{AtomicU64, Ordering, fence};
 std::thread_local! {
     // loom runs all threads of a model on one OS thread. Not a word of the model: no schedule depends on it.
     static BARRIERS: Cell<u64> = const { Cell::new(0) };
-    // Whether anybody takes part in this execution: most models have no barriers, and need not look any further.
+    // Whether any thread takes part in this execution: most models have no barriers, and need no further check.
     static IN_USE: Cell<bool> = const { Cell::new(false) };
 }
 
 loom::thread_local! {
-    // How many barriers this participant has gone through; None: it takes no part.
+    // The number of barriers that this participant has executed; None: it takes no part.
     static GONE_THROUGH: Cell<Option<u64>> = Cell::new(None);
 }
 

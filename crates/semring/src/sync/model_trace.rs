@@ -1,4 +1,4 @@
-//! What a function does with shared words, for models that are compared with it.
+//! A trace of a function's operations on shared words, for models that are compared with it.
 
 use std::cell::RefCell;
 

@@ -1,10 +1,10 @@
-//! Mutants: the code that ships, with one precaution left out. Each must be caught by a test.
+//! Mutants: the shipped code with one precaution left out. Each must be detected by a test.
 //!
 //! A mutant is chosen when a process starts, by the environment variable `SEMRING_MUTANT`, in builds for tests and for
 //! models only. In every other build [`is`] is the constant `false`, and nothing of this is left.
 //!
-//! The table below says for each mutant what it leaves out, which test catches it, and what that test prints then.
-//! `mutant_tests` runs all of it, and compares the table in docs/reliability.md with it.
+//! The table below has for each mutant the precaution left out, the test that detects it, and the output of that
+//! test. `mutant_tests` runs all of it, and compares the table in docs/reliability.md with it.
 
 use super::Ordering;
 
@@ -162,7 +162,7 @@ mutants! {
             "guard::model_tests::model_the_successor_of_a_killed_sleeper_is_woken"
             "deadlock"
         EndBeforeLastLook
-            "the end of the stream is asked for before the last look"
+            "the end of the stream is checked before the last look"
             "channel::model_tests::wake_ups::model_the_last_message_comes_before_the_end_of_the_stream"
             "a message: EndOfStream"
         InterruptFlagAfterPost
@@ -202,47 +202,47 @@ mutants! {
         NoWakeAfterSend
             "`send` wakes the consumer"
             "channel::wake_tests::send_wakes_the_consumer"
-            "nobody was woken"
+            "no sleeper was woken"
         NoWakeAfterCommit
             "the commit of a reservation wakes the consumer"
             "channel::wake_tests::commit_wakes_the_consumer"
-            "nobody was woken"
+            "no sleeper was woken"
         NoWakeAfterBatch
             "the end of a batch wakes the consumer"
             "channel::wake_tests::batch_wakes_the_consumer"
-            "nobody was woken"
+            "no sleeper was woken"
         NoWakeBeforeRoomWait
             "a batch that has to wait for room wakes the consumer first"
             "channel::wake_tests::batch_wakes_the_consumer_before_it_waits_for_room"
-            "nobody was woken"
+            "no sleeper was woken"
         NoWakeAfterPadding
             "padding without a message wakes the consumer"
             "channel::wake_tests::padding_wakes_the_consumer"
-            "nobody was woken"
+            "no sleeper was woken"
         MessagePostNotRepeated
             "a producer whose post failed posts with the next message"
             "channel::wake_tests::producer_repeats_a_post_that_failed"
-            "nobody was woken"
+            "no sleeper was woken"
         NoWakeAfterRelease
             "a release wakes the producer"
             "channel::wake_tests::release_wakes_the_producer"
-            "nobody was woken"
+            "no sleeper was woken"
         RoomPostNotRepeated
             "a consumer whose post failed posts with the next release"
             "channel::wake_tests::consumer_repeats_a_post_that_failed"
-            "nobody was woken"
+            "no sleeper was woken"
         NoFlush
             "a consumer releases what it has before it sleeps"
             "channel::wake_tests::consumer_releases_before_it_sleeps"
-            "nobody was woken"
+            "no sleeper was woken"
         NoWakeAtCorruption
             "a corrupt lane wakes its producer"
             "channel::wake_tests::corrupt_lane_wakes_its_producer"
-            "nobody was woken"
+            "no sleeper was woken"
         NoWakeAtClose
             "a consumer that closes wakes the producers"
             "channel::wake_tests::close_wakes_the_producers"
-            "nobody was woken"
+            "no sleeper was woken"
         PolledDrainAfterLastLook
             "a polled handle drains tokens before its last look"
             "channel::wake_tests::polled_handle_finds_what_came_before_its_announcement"
@@ -254,15 +254,15 @@ mutants! {
         PolledNoPostWhenFound
             "a polled handle that found something stays readable"
             "channel::wake_tests::polled_handle_that_found_something_stays_readable"
-            "nobody was woken"
+            "no sleeper was woken"
         NoPostAfterPolledWait
             "a polled handle stays readable after a blocking call"
             "channel::wake_tests::polled_handle_stays_readable_after_a_wait"
-            "nobody was woken"
+            "no sleeper was woken"
         NoPostAtPollable
             "a handle is readable when its descriptor is given out"
             "channel::wake_tests::new_descriptor_is_readable"
-            "nobody was woken"
+            "no sleeper was woken"
         AttachmentsCountedOnce
             "attachments are counted again after the check for producers"
             "channel::wake_tests::producer_that_came_and_went_within_a_check_counts"
@@ -314,10 +314,10 @@ mutants! {
         PipeRingsAfterLife
             "a successor posts before it opens its liveness lock (pipes)"
             "guard::pipe_tests::a_successor_posts_before_it_opens_its_liveness_lock"
-            "nobody was woken"
+            "no sleeper was woken"
         NoTokenAtPipeLeave
             "a producer or consumer that detaches posts (pipes)"
             "guard::pipe_tests::a_holder_that_leaves_posts"
-            "nobody was woken"
+            "no sleeper was woken"
     }
 }

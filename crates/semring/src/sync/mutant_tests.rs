@@ -143,8 +143,8 @@ mod document {
     #[test]
     fn each_precaution_is_described_once() {
         for row in TABLE {
-            let twins = TABLE.iter().filter(|other| other.what == row.what);
-            assert_eq!(twins.count(), 1, "{}", row.what);
+            let same = TABLE.iter().filter(|other| other.what == row.what);
+            assert_eq!(same.count(), 1, "{}", row.what);
         }
     }
 }

@@ -446,7 +446,7 @@ impl Output {
         output
     }
 
-    /// It ended with 6 and said that producers had died.
+    /// It ended with 6 and reported that producers had died.
     #[track_caller]
     pub fn truncated(self) -> Output {
         let output = self.ended(DAMAGED);

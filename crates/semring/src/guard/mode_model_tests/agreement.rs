@@ -18,7 +18,8 @@ enum Step {
     Ask,
 }
 
-/// What the code does after each of the messages, when its looks at the wait word find these values.
+/// The steps of the code after each of the messages, when its looks at the wait word find these
+/// values.
 fn steps_of_the_code(found: &[u8]) -> Vec<Vec<Step>> {
     let lane = LaneView::model(Capacity::model(64));
     let page = lane.ring_consumer();
@@ -51,8 +52,8 @@ fn steps_of_the_code(found: &[u8]) -> Vec<Vec<Step>> {
     found.iter().map(message).collect()
 }
 
-/// What the machine does. (Its checks in asymmetric mode are those of `PeerProgress`, by bytes, and no steps of the
-/// function.)
+/// The steps of the machine. (Its checks in asymmetric mode are those of `PeerProgress`, by bytes, and not steps of
+/// the function.)
 fn steps_of_the_machine(found: &[u8]) -> Vec<Vec<Step>> {
     let machine = Machine {
         memory: Memory::Tso,
@@ -78,7 +79,7 @@ fn steps_of_the_machine(found: &[u8]) -> Vec<Vec<Step>> {
             };
             steps.extend(step);
             if step == Some(Step::Check) {
-                // What it finds does not matter here.
+                // Its result does not matter here.
                 state.producers[0].at = At::Publish;
             } else {
                 state = machine.produce(state.clone(), 0);

@@ -70,9 +70,9 @@ enum At {
     FlagFence,
     Post,
     SwapLook,
-    /// Asks the guard, if the consumer has released nothing since the last check.
+    /// Checks the guard, if the consumer has released nothing since the last check.
     Check,
-    /// Asks the guard.
+    /// Checks the guard.
     Ask,
     Detach,
     Gone,
@@ -86,7 +86,7 @@ struct Producer {
     quiet: u8,
     unchecked: u8,
     asymmetric: bool,
-    /// What the consumer had received at the last check.
+    /// The number of messages received by the consumer at the last check.
     received: u8,
     /// Messages published since the consumer died.
     to_the_dead: u8,
@@ -106,7 +106,7 @@ enum Ear {
     Scan(u8),
     Sleep,
     Ended,
-    /// Killed, and nobody came after it.
+    /// Killed, without a successor.
     Dead,
 }
 
@@ -393,7 +393,7 @@ impl Machine {
         }
     }
 
-    /// What follows a look in fenced mode that found nobody to wake.
+    /// The step after a look in fenced mode that found no sleeper.
     fn after_look(&self, producer: &mut Producer, leaving: bool) -> At {
         if producer.unchecked < MESSAGES_PER_CHECK {
             return if leaving { At::Check } else { At::Publish };
