@@ -1,5 +1,5 @@
-//! The three persistences: memory that goes with the last process that has it, memory that stays until
-//! the machine restarts, memory that a file system keeps.
+//! The three persistences: memory that ends with the last process that has it open, memory that stays
+//! until the machine restarts, memory that a file system keeps.
 
 use std::path::{Path, PathBuf};
 

@@ -54,7 +54,7 @@ fn is_refused(peer: &mut Peer, address: &str, bytes: u64, words: &[&str]) {
     }
 }
 
-/// A folder that goes with the test, with all that is in it.
+/// A folder that is removed with the test, with its contents.
 struct Folder(PathBuf);
 
 impl Folder {

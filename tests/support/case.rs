@@ -206,7 +206,7 @@ impl Case {
         }
     }
 
-    /// The path of a file that goes with the case.
+    /// The path of a file that is removed with the case.
     pub fn file(&mut self, label: &str) -> PathBuf {
         let path = std::env::temp_dir().join(names::unique(label));
         self.files.push(path.clone());

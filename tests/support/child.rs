@@ -130,7 +130,7 @@ pub(super) fn die_with_the_parent() {
 /// Has what this descriptor leads to open under that number, too, also in programs that are started.
 pub(super) fn open_as(number: i32, descriptor: &std::os::fd::OwnedFd) {
     let from = std::os::fd::AsRawFd::as_raw_fd(descriptor);
-    // SAFETY: who calls this gives the number away.
+    // SAFETY: the caller gives the number away.
     let result = unsafe { libc::dup2(from, number) };
     assert_eq!(result, number, "any number can be given");
 }

@@ -106,7 +106,7 @@ Examples:
 
 ";
 
-/// The examples of a command of `semring`, and what else there is to say.
+/// The examples and notes of a command of `semring`.
 fn of_command(command: &str) -> &'static str {
     match command {
         "create" => {

@@ -61,7 +61,7 @@ pub(crate) struct ConsumerArgs {
     /// Keep running when all producers are gone and wait for new ones
     #[arg(long)]
     pub(crate) follow: bool,
-    /// End after N messages; producers then end, too; what is unread stays in the ring
+    /// End after N messages; producers then end, too; unread messages stay in the ring
     #[arg(long, value_name = "N", value_parser = parse_number)]
     pub(crate) count: Option<u64>,
     /// Write messages that were sent in another framing in the one that is given

@@ -27,7 +27,7 @@ const MAX_GATHER: u64 = 256 << 10;
 /// A message from which on a copy costs more than the write(2) that it saves.
 const DIRECT_BYTES: usize = 4 << 10;
 
-/// A message of this size is not copied once more, whatever is written with it.
+/// A message of this size is not copied once more, even with others before it.
 const HUGE_BYTES: usize = 1 << 20;
 
 /// A message of the batch, and its place in the output.

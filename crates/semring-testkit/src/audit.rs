@@ -29,7 +29,7 @@ const PAGE_WORDS: usize = PAGE as usize / 64;
 /// How many findings are kept as sentences; the others are counted only.
 const EXAMPLES: usize = 10;
 
-/// What is known of [`PAGE`] consecutive numbers of a producer.
+/// The record of [`PAGE`] consecutive numbers of a producer.
 struct Page {
     committed: [u64; PAGE_WORDS],
     received: [u64; PAGE_WORDS],

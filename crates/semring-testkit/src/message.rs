@@ -53,7 +53,7 @@ pub enum Damage {
         /// The contents of the header, which may be damaged itself.
         header: Numbered,
         /// The first byte of the fill that does not belong to `header`; none if all of them do, so
-        /// that the header is what is damaged.
+        /// that the header itself is damaged.
         first_wrong: Option<usize>,
     },
 }

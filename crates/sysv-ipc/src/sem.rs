@@ -111,7 +111,7 @@ impl Op {
         self.index
     }
 
-    /// What is added; 0 waits for zero.
+    /// The number to be added; 0 waits for zero.
     pub const fn delta(self) -> i16 {
         self.delta
     }

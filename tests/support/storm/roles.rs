@@ -311,7 +311,7 @@ impl Setting<'_> {
     }
 }
 
-/// The ring goes with its last user, sometimes; otherwise the parent removes it.
+/// Sometimes the ring ends with its last user; otherwise the parent removes it.
 fn remove(mut consumer: any::Consumer, random: &mut Random) -> Done {
     if random.once_in(2) {
         match consumer.remove_at_end() {

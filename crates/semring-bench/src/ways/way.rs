@@ -91,7 +91,7 @@ pub struct Way {
     pub label: &'static str,
     /// What the way does for each message.
     pub about: &'static str,
-    /// What it is.
+    /// The category, which decides whether it is measured by default.
     pub category: Category,
     /// Why it can't run a workload. Other reasons are found when it is made.
     pub obstacle: fn(&Spec) -> Option<String>,
@@ -139,7 +139,7 @@ pub fn one_sender_only(spec: &Spec) -> Option<String> {
 pub struct Spec {
     /// The way.
     pub way: Way,
-    /// What it is used for.
+    /// The workload for which it is used.
     pub workload: Workload,
     /// A name for kernel objects, unique among all processes.
     pub name: String,

@@ -246,7 +246,7 @@ pub(super) fn filter() -> Check {
 mod tests {
     use super::*;
 
-    /// A root with some files, which goes with the test.
+    /// A root with some files, which is removed with the test.
     struct Root(PathBuf);
 
     impl Root {

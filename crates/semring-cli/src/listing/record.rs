@@ -163,7 +163,7 @@ pub(crate) fn down_address(up: &RingInfo) -> Option<String> {
     Some(format!("{pair}.down-{}", up.uuid.get(..16)?))
 }
 
-/// What a pair is called whose first ring is called this.
+/// The name of the pair whose first ring has this name.
 pub(crate) fn pair_of(up: &str) -> &str {
     up.strip_suffix(".up").unwrap_or(up)
 }

@@ -6,7 +6,7 @@
 //! 0 REMOVAL    shared        every holder of a role; alone: a remover, so no role is held
 //! 1 FORCED     alone         a remover of a ring that is in use
 //! 2 CREATION   alone         the creator of the pipes (`site`)
-//! 3 USERS      shared        processes that have a ring open which goes with them
+//! 3 USERS      shared        users of a ring that ends with its users
 //! 4 CONSUMER   alone         the consumer, or a process that is attaching
 //! 8+i LANES    alone         lane i's producer, or a process that is attaching
 //! ```

@@ -25,7 +25,7 @@ const S0: usize = 9;
 
 const FULL: u16 = 32767;
 pub(super) const LONG: Duration = Duration::from_secs(60);
-/// Time after which a test must hang; many times what it needs.
+/// Time after which a test must be hanging; many times what it needs.
 pub(super) const PATIENCE: Duration = Duration::from_secs(600);
 pub(super) const NOT_AT_ALL: Duration = Duration::from_millis(1);
 

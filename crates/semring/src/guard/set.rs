@@ -239,7 +239,7 @@ impl NewSet {
                 Err(error) if error.is_removed() => {}
                 Err(error) => return Err(error.into()),
             }
-            // The lock went with the set.
+            // The lock was removed with the set.
             std::mem::forget(held);
         }
     }

@@ -70,7 +70,7 @@ pub(super) fn is_unfinished(address: &Address) -> bool {
     matches!(under(key), Under::Unfinished(found) if found.owner() == Some(process::effective_uid()))
 }
 
-/// What came of the attempt to remove what a creator under a System V key left.
+/// The result of removing what a killed creator under a System V key left.
 enum Unfinished {
     Removed(String),
     /// Its creator has finished it.
@@ -160,7 +160,7 @@ fn remove_damaged(
     Ok(removed(&what, with_set, &pipes))
 }
 
-/// Says what was removed, and takes its pipes away.
+/// The text about the removed object; removes its pipes.
 fn removed(what: &str, with_set: bool, pipes: &[PathBuf]) -> String {
     let us = process::effective_uid();
     let with_pipes = !pipes.is_empty() && pipes.iter().all(|path| sweep(path, [us, us]).is_ok());

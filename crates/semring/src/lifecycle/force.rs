@@ -3,8 +3,8 @@
 //!
 //! The same steps as in [`remove`](super::remove), with users attached: removal flag, name, guard. If the
 //! remover is killed between name and guard, the users go on in a ring without a name until they detach. The
-//! other order would be worse: the flag goes with the guard, and without it the unlink could hit a new ring of
-//! the same name.
+//! other order would be worse: the flag is removed with the guard, and without it the unlink could hit a new
+//! ring of the same name.
 //!
 //! # Obstacles delay a removal by a second
 //! A process that may write the ring can raise the removal flag, or any other semaphore, without SEM_UNDO, or

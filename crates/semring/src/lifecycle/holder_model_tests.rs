@@ -1,13 +1,14 @@
-//! The handshake of [`holder`](super::holder), by exhaustion: holders of a seat, makers of a guard, and a process that
-//! may only read the file and keeps a shared lock on it, in every interleaving, with their store buffers (TSO).
+//! The handshake of [`holder`](super::holder), checked exhaustively: holders of a role, makers of a guard, and a
+//! process that may only read the file and keeps a shared lock on it, in every interleaving, with their store buffers
+//! (TSO).
 //!
-//! The ring has one seat. Its guard 0 works for one holder, which opened the ring when that guard was the newest, and
-//! can't be found by others (another IPC namespace). Two makers make guards 1 and 2; the other holders open the ring
-//! by the newest record. Any of them may be killed between any two steps: its seat is free, its locks are given back,
-//! its words stay, and the others see that it is dead.
+//! The ring has one role slot. Its guard 0 works for one holder, which opened the ring when that guard was the
+//! newest, and can't be found by others (another IPC namespace). Two makers make guards 1 and 2; the other holders
+//! open the ring by the newest record. Any of them may be killed between any two steps: its slot is free, its locks
+//! are released, its words stay, and the others see that it is dead.
 //!
-//! Wrong is a state in which two holders have the seat by guards that both exist. Each precaution is left out once, and
-//! must then be missed.
+//! A fault is a state in which two processes hold the slot through guards that both exist. Each precaution is left out
+//! once, and the fault must then be found.
 //!
 //! Left out: a reader whose lock also covers the byte of the makers' lock. Then two makers can be at work at once, which
 //! the last look in [`renew`](super::renew) makes unlikely, and does not exclude.
@@ -40,7 +41,7 @@ struct Record {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Store {
     Record(Record),
-    /// The words of the seat: the holder that they name.
+    /// The words of the slot: the holder that they name.
     Words(Option<usize>),
 }
 
@@ -78,13 +79,13 @@ struct State {
     numbers: u8,
     /// The guards that exist.
     guards: [bool; MAKERS + 1],
-    /// The holder of the seat by each guard.
+    /// The holder of the slot through each guard.
     seats: [Option<usize>; MAKERS + 1],
     /// The holders, then the makers.
     actors: Vec<Actor>,
     /// The maker that has the file's lock alone. Holders share it from `Claim` on.
     alone: Option<usize>,
-    /// The makers that have the lock of those beside shared ones.
+    /// The makers that hold the lock used beside shared ones.
     beside: [bool; HOLDERS + MAKERS],
     /// The reader still has its shared lock.
     has_reader: bool,

@@ -16,7 +16,7 @@ const INHERITED: &str = "its address was inherited from a process that took the 
 pub(super) struct OtherRing {
     /// Its description.
     pub(super) what: String,
-    /// What the user can do.
+    /// Advice for the user.
     pub(super) instead: &'static str,
 }
 

@@ -250,7 +250,7 @@ impl KeyLock {
         std::fs::symlink_metadata(key_path(key)).is_ok()
     }
 
-    /// True if a creator that was killed left the file: it may prove what is under the key.
+    /// True if a killed creator left the file: it may be the proof for an object under the key.
     pub(crate) const fn is_taken_over(&self) -> bool {
         self.is_taken_over
     }

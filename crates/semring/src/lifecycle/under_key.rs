@@ -238,7 +238,7 @@ impl Unfinished {
             && !self.object.is_attached()
     }
 
-    /// The user who owns the segment.
+    /// The owner of the segment.
     pub(super) fn owner(&self) -> Option<u32> {
         self.object.ownership().ok().map(|owner| owner.uid)
     }

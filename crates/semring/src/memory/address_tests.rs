@@ -1,4 +1,4 @@
-//! What a user may write as an address, and what it means.
+//! Written forms of addresses, and their meaning.
 
 use super::*;
 

@@ -59,7 +59,8 @@ impl Sort {
 
 pub(crate) struct FileObject {
     file: File,
-    /// The name that goes with the ring; `None` if it has none, or came as a descriptor.
+    /// The name that is removed with the ring; `None` if it has none, or was opened by a
+    /// descriptor.
     path: Option<PathBuf>,
     sort: Sort,
     /// How many roles of this process hold the lock.

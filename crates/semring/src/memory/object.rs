@@ -215,7 +215,7 @@ impl Object {
         matches!(self, Self::File(object) if object.sort() != Sort::Posix)
     }
 
-    /// True if the memory goes with the last process that has it.
+    /// True if the memory ends with the last process that has it open.
     pub(crate) fn goes_with_its_users(&self) -> bool {
         match self {
             Self::File(object) => object.sort() == Sort::Memfd,

@@ -52,11 +52,11 @@ pub(crate) enum Build {
 #[cfg(test)]
 pub(crate) struct Row {
     pub(crate) mutant: Mutant,
-    /// What is left out.
+    /// The precaution that is left out.
     pub(crate) what: &'static str,
     pub(crate) build: Build,
     pub(crate) test: &'static str,
-    /// What the test prints when it catches the mutant.
+    /// The output of the test when it detects the mutant.
     pub(crate) printed: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! Every mutant is caught: by its test, in a process of its own, and as expected.
+//! Every mutant is detected: by its test, in a process of its own, and with the expected output.
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
@@ -13,7 +13,7 @@ const HERE: Build = if cfg!(semring_loom) {
     Build::Tests
 };
 
-/// A test that takes longer hangs: a hundred times what the slowest of them needs.
+/// A test that takes longer is hanging: a hundred times what the slowest of them needs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Between two looks at a child.
@@ -33,7 +33,7 @@ fn hangs(child: &mut Child) -> bool {
     false
 }
 
-/// What is wrong with a row, if anything: the test passes all the same, or fails in another way.
+/// The fault of a row, if there is one: the test passes all the same, or fails in another way.
 fn run(row: &Row) -> Result<(), String> {
     let program = std::env::current_exe().expect("this program");
     let mut child = Command::new(program)

@@ -294,7 +294,7 @@ pub fn one_object(text: &str) -> Value {
     }
 }
 
-/// A directory for one test, which goes with it.
+/// A directory for one test, which is removed with it.
 pub struct Scratch(PathBuf);
 
 impl Scratch {

@@ -27,7 +27,7 @@ const PRODUCERS: usize = 2;
 const MESSAGES_PER_CHECK: u8 = 1;
 /// Messages in asymmetric mode until a check; in the product it is 4 KiB or more.
 const ASYMMETRIC_MESSAGES_PER_CHECK: u8 = 1;
-/// Messages to a dead consumer, at most: one check sees what the consumer released before it died.
+/// The most messages to a dead consumer: one check may count its last release as progress.
 const MOST_TO_THE_DEAD: u8 = 2;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

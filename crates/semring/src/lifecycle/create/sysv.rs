@@ -73,8 +73,8 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// Holds the creation lock, in one or the other form, with nothing under the key; and says why it is not the
-    /// better one.
+    /// Takes the creation lock, in either form, with nothing under the key; also returns the reason if it is not
+    /// the preferred form.
     fn lock(&self) -> Result<(Lock, Option<String>), CreateError> {
         let (name, plan) = (self.name, self.plan);
         // Checked before anything is made: an object of another program must stay unchanged.
@@ -130,7 +130,7 @@ impl Attempt<'_> {
         matches!(under(self.key), Under::Nothing)
     }
 
-    /// Ensures that nothing is under the key, or removes what a killed creator left.
+    /// Ensures that nothing is under the key, or removes the objects of a killed creator.
     fn make_room(&self) -> Result<(), CreateError> {
         loop {
             let unfinished = match under(self.key) {
