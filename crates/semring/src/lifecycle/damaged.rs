@@ -38,7 +38,7 @@ use crate::os::{clock, process, sandbox};
 /// The interval at which the locks of creators are tried.
 const NAP: Duration = Duration::from_micros(200);
 
-/// Removes the object, and returns what it was taken for; `None` if it is a ring by now. `why`, the reason why it could
+/// Removes the object, and returns what it was taken for; `None` if it is a ring by now, or gone. `why`, the reason why it could
 /// not be opened, is the error if it must not be removed. Creators have time until `end`.
 pub(super) fn remove(
     address: &Address,
@@ -57,7 +57,20 @@ pub(super) fn remove(
             Unfinished::Other | Unfinished::IsRing => {}
         }
     }
-    remove_damaged(address, &place, is_locked, why).map(Some)
+    match remove_damaged(address, &place, is_locked, why) {
+        // What could not be opened because it was being made is gone or finished by now. (A ring that another user is
+        // making stays.)
+        Err(RemoveError::Open(OpenError::Busy { .. })) if !is_of_another_user(&place) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// True if another user is making a ring under a System V key, or was killed before it was ready, and for all other
+/// memory.
+fn is_of_another_user(place: &Place) -> bool {
+    let us = Some(process::effective_uid());
+    memory::sysv_key(place)
+        .is_none_or(|key| matches!(under(key), Under::Unfinished(found) if found.owner() != us))
 }
 
 /// True if a creator of this user is making a ring under the System V key of this address, or was killed before it was
