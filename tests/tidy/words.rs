@@ -10,7 +10,7 @@ use crate::scan::Source;
 const HERE: &str = "tests/tidy/words.rs";
 
 /// A word or phrase, and what to write in its place. The first letter may also be a capital.
-const DROPPED: [(&str, &str); 38] = [
+const DROPPED: [(&str, &str); 39] = [
     ("whoever", "a process that …"),
     ("Who", "begin the sentence with a noun: a process that …"),
     ("so many", "this many, or the name of the number"),
@@ -49,6 +49,7 @@ const DROPPED: [(&str, &str); 38] = [
     ("meets with", "gets"),
     ("met with", "got"),
     ("at its heels", "close to it"),
+    ("as far as", "within, up to, or if"),
 ];
 
 /// No source or document uses a dropped word.
