@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 false
             } // the message is dropped: released
             // The producer is gone, by exit or by a signal, and nothing is left.
-            Err(RecvError::EndOfStream) => true,
+            Err(RecvError::EndOfStream { .. }) => true,
             Err(error) => return Err(error.into()),
         };
         // Not removed if another producer came in this very moment: then go on.

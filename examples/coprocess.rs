@@ -29,7 +29,7 @@ fn work() -> Result<(), Box<dyn Error>> {
         let text = match input.recv() {
             Ok(message) => String::from_utf8_lossy(&message.to_vec()).into_owned(),
             // The parent sends nothing more, or is dead.
-            Err(RecvError::EndOfStream) => return Ok(()),
+            Err(RecvError::EndOfStream { .. }) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
         let count = text.split_whitespace().count();

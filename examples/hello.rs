@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     loop {
         match consumer.recv() {
             Ok(message) => println!("{}", String::from_utf8_lossy(&message.to_vec())),
-            Err(RecvError::EndOfStream) => break,
+            Err(RecvError::EndOfStream { .. }) => break,
             Err(error) => return Err(error.into()),
         }
     }

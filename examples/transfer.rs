@@ -157,7 +157,7 @@ fn from_ring(consumer: &mut spsc::Consumer, take: Take) -> Result<()> {
                 drop(message); // the producer may use its bytes again
                 take(&buffer[..got]);
             }
-            Err(RecvError::EndOfStream) => return Ok(()),
+            Err(RecvError::EndOfStream { .. }) => return Ok(()),
             Err(error) => return Err(error.into()),
         }
     }

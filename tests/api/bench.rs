@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
+use crate::rings;
 use semring::{mpsc, spsc};
 use semring_testkit::keeper::Keeper;
 use semring_testkit::names::RingGuard;
@@ -44,7 +45,7 @@ impl Bench {
     }
 
     pub fn spsc(&self) -> spsc::Ring {
-        let ring = spsc::Builder::new(&self.address)
+        let ring = rings::spsc(&self.address)
             .capacity(CAPACITY)
             .create()
             .unwrap();
@@ -53,7 +54,7 @@ impl Bench {
     }
 
     pub fn mpsc(&self, producers: usize) -> mpsc::Ring {
-        let builder = mpsc::Builder::new(&self.address)
+        let builder = rings::mpsc(&self.address)
             .capacity(CAPACITY)
             .producers(producers);
         let ring = builder.create().unwrap();

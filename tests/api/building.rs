@@ -9,6 +9,7 @@ use semring::{
 use sysv_ipc::{Created, Key, shm::Shm};
 
 use crate::bench::Bench;
+use crate::rings;
 
 fn text<T>(result: Result<T, impl std::fmt::Display>) -> String {
     match result {
@@ -19,7 +20,7 @@ fn text<T>(result: Result<T, impl std::fmt::Display>) -> String {
 
 over_each_backend! {
     fn what_is_asked_for_is_what_is_made(bench) {
-        let builder = mpsc::Builder::new(&bench.address).capacity(5000).producers(3).mode(0o640);
+        let builder = rings::mpsc(&bench.address).capacity(5000).producers(3).mode(0o640);
         let ring = builder.clone().guard(GuardKind::Semaphore).auto_remove(true).create().unwrap();
         bench.guard.objects();
         let seen = (ring.capacity_bytes(), ring.lanes(), ring.is_auto_removed(), ring.was_created());
@@ -32,9 +33,9 @@ over_each_backend! {
         // options.
         for builder in [
             builder.guard(GuardKind::Semaphore),
-            mpsc::Builder::new(&bench.address).capacity(8192),
-            mpsc::Builder::new(&bench.address).capacity(4097),
-            mpsc::Builder::new(&bench.address),
+            rings::mpsc(&bench.address).capacity(8192),
+            rings::mpsc(&bench.address).capacity(4097),
+            rings::mpsc(&bench.address),
         ] {
             let opened = builder.open().unwrap();
             assert_eq!((opened.lanes(), opened.was_created()), (3, false));
@@ -44,27 +45,27 @@ over_each_backend! {
     }
 
     fn what_nobody_said_has_a_default(bench) {
-        let ring = mpsc::Builder::new(&bench.address).create().unwrap();
+        let ring = rings::mpsc(&bench.address).create().unwrap();
         bench.guard.objects();
         assert_eq!((ring.capacity_bytes(), ring.lanes(), ring.is_auto_removed()), (256 << 10, 8, false));
         assert_eq!(ring.max_message_bytes(), 64 << 10);
         assert_eq!(ring.info().unwrap().mode, 0o600);
         ring.remove().unwrap();
-        let ring = any::Builder::new(&bench.address).producers(1).open_or_create().unwrap();
+        let ring = rings::any(&bench.address).producers(1).open_or_create().unwrap();
         bench.guard.objects();
         assert_eq!((ring.info().unwrap().kind, ring.was_created()), (RingKind::Spsc, true));
     }
 
     fn what_differs_from_what_was_asked_is_named(bench) {
         let name = &bench.address;
-        let ring = mpsc::Builder::new(name).capacity(8192).producers(3).create().unwrap();
+        let ring = rings::mpsc(name).capacity(8192).producers(3).create().unwrap();
         bench.guard.objects();
         let refusals = [
             (text(spsc::open(name)), "kind mpsc, not spsc"),
-            (text(mpsc::Builder::new(name).capacity(4096).open()), "capacity 8192 bytes, not 4096 bytes"),
-            (text(mpsc::Builder::new(name).capacity(4096).open_or_create()), "capacity 8192 bytes"),
-            (text(mpsc::Builder::new(name).producers(2).open()), "producers 3, not 2"),
-            (text(mpsc::Builder::new(name).mode(0o666).open()), "mode 0600, not 0666"),
+            (text(rings::mpsc(name).capacity(4096).open()), "capacity 8192 bytes, not 4096 bytes"),
+            (text(rings::mpsc(name).capacity(4096).open_or_create()), "capacity 8192 bytes"),
+            (text(rings::mpsc(name).producers(2).open()), "producers 3, not 2"),
+            (text(rings::mpsc(name).mode(0o666).open()), "mode 0600, not 0666"),
         ];
         for (text, expected) in refusals {
             assert!(text.contains(name) && text.contains(expected) && text.contains("remove"), "{text}");
@@ -72,13 +73,13 @@ over_each_backend! {
         let kind = spsc::open(name).unwrap_err();
         assert!(matches!(kind, OpenError::Mismatch { what: "kind", .. }));
         ring.remove().unwrap();
-        spsc::Builder::new(name).create().unwrap();
+        rings::spsc(name).create().unwrap();
         assert!(text(mpsc::open(name)).contains("kind spsc, not mpsc"));
     }
 
     fn options_outside_the_format_are_refused_before_anything_is_made(bench) {
         let name = &bench.address;
-        let new = || mpsc::Builder::new(name);
+        let new = || rings::mpsc(name);
         let builders = [
             (new().capacity(0), "capacity can't be 0"),
             (new().capacity(1 << 60), "capacity can't be 1152921504606846976"),
@@ -113,14 +114,14 @@ over_each_backend! {
         let missing = spsc::open(name).unwrap_err();
         assert!(matches!(&missing, OpenError::NotFound { name: told } if told == name));
         let _ring = bench.spsc();
-        let taken = spsc::Builder::new(name).create().unwrap_err();
+        let taken = rings::spsc(name).create().unwrap_err();
         assert!(matches!(&taken, CreateError::Exists { name: told } if told == name));
         assert!(taken.to_string().contains("open it, or remove it first"), "{taken}");
     }
 
     fn any_number_may_open_or_create_at_once(bench) {
         let created: usize = std::thread::scope(|scope| {
-            let builder = mpsc::Builder::new(&bench.address).capacity(4096);
+            let builder = rings::mpsc(&bench.address).capacity(4096);
             let opening: Vec<_> = (0..8)
                 .map(|_| scope.spawn({
                     let builder = builder.clone();
@@ -150,7 +151,7 @@ fn a_ring_without_memory_for_it_is_refused_with_the_sizes() {
     for backend in ["posix", "sysv"] {
         let bench = Bench::new(backend, "huge");
         // 960 GiB.
-        let error = mpsc::Builder::new(&bench.address)
+        let error = rings::mpsc(&bench.address)
             .capacity(4 << 30)
             .producers(240)
             .create();
@@ -178,10 +179,10 @@ fn what_is_no_ring_is_neither_opened_nor_replaced() {
             "{opened}"
         );
         assert!(matches!(
-            any::Builder::new(&bench.address).create(),
+            rings::any(&bench.address).create(),
             Err(CreateError::Exists { .. })
         ));
-        let either = text(any::Builder::new(&bench.address).open_or_create());
+        let either = text(rings::any(&bench.address).open_or_create());
         assert!(either.contains("not a ring"), "{either}");
     };
     for bytes in [
@@ -214,19 +215,19 @@ fn a_key_of_another_program_is_neither_opened_nor_replaced() {
     let foreign = Created::new(Shm::create(Key::from_raw(key), 20480 + 1, 0o600).unwrap());
     let opened = text(any::open(&address));
     assert!(opened.contains("not a ring"), "{opened}");
-    let made = any::Builder::new(&address).create().unwrap_err();
+    let made = rings::any(&address).create().unwrap_err();
     assert!(matches!(made, CreateError::NotARing { .. }), "{made}");
     assert!(made.to_string().contains("another program"), "{made}");
-    assert!(any::Builder::new(&address).open_or_create().is_err());
+    assert!(rings::any(&address).open_or_create().is_err());
     assert_eq!(foreign.stat().unwrap().bytes, 20481);
     // A ring's size and zeros, but another process has it attached: not an unfinished ring either.
     drop(foreign);
     let foreign = Created::new(Shm::create(Key::from_raw(key), 20480, 0o600).unwrap());
     let attached = foreign.attach().unwrap();
-    assert!(text(any::Builder::new(&address).create()).contains("another program uses"));
+    assert!(text(rings::any(&address).create()).contains("another program uses"));
     drop(attached);
     // Nor without users: zeros prove nothing.
-    assert!(text(any::Builder::new(&address).create()).contains("another program"));
+    assert!(text(rings::any(&address).create()).contains("another program"));
     assert!(text(any::open(&address)).contains("another program"));
     assert_eq!(foreign.stat().unwrap().attached, 0);
 }
@@ -237,10 +238,7 @@ fn a_key_can_be_given_as_a_number_or_as_a_file() {
     let path = std::env::temp_dir().join(bench.guard.name());
     std::fs::write(&path, []).unwrap();
     let address = format!("sysv:{}#7", path.display());
-    let ring = spsc::Builder::new(&address)
-        .capacity(4096)
-        .create()
-        .unwrap();
+    let ring = rings::spsc(&address).capacity(4096).create().unwrap();
     assert_eq!(ring.address().to_string(), address);
     let key = sysv_ipc::ftok(&path, 7).unwrap();
     let numbered = spsc::open(format!("sysv:0x{:08x}", key.bits())).unwrap();
@@ -251,16 +249,13 @@ fn a_key_can_be_given_as_a_number_or_as_a_file() {
         spsc::open(&address),
         Err(OpenError::NotFound { .. })
     ));
-    assert!(text(spsc::Builder::new(&address).create()).contains("ftok"));
+    assert!(text(rings::spsc(&address).create()).contains("ftok"));
 }
 
 #[test]
 fn a_mode_is_given_to_the_file_and_to_its_guard() {
     let bench = Bench::new("posix", "mode");
-    let _ring = spsc::Builder::new(&bench.address)
-        .mode(0o666)
-        .create()
-        .unwrap();
+    let _ring = rings::spsc(&bench.address).mode(0o666).create().unwrap();
     let path = format!("/dev/shm/{}", bench.guard.name());
     assert_eq!(
         std::fs::metadata(path).unwrap().permissions().mode() & 0o7777,
@@ -296,10 +291,10 @@ fn addresses_are_what_they_say() {
     ] {
         assert!(bad.parse::<Address>().is_err());
         assert!(matches!(
-            spsc::Builder::new(bad).create(),
+            rings::spsc(bad).create(),
             Err(CreateError::Address(_))
         ));
         assert!(matches!(spsc::open(bad), Err(OpenError::Address(_))));
-        assert!(spsc::Builder::new(bad).open_or_create().is_err());
+        assert!(rings::spsc(bad).open_or_create().is_err());
     }
 }

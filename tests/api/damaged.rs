@@ -4,12 +4,13 @@
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use semring::{GuardKind, OpenError, RemoveError, RemoveOutcome, force_remove, spsc};
+use semring::{GuardKind, OpenError, RemoveError, RemoveOutcome, force_remove};
 use semring_testkit::names;
 use semring_testkit::objects::Object;
 use sysv_ipc::shm::{Attachment, Shm};
 
 use crate::bench::{Bench, CAPACITY};
+use crate::rings;
 
 /// Bytes of the superblock, according to docs/layout.md, and the description of the ring when they are
 /// damaged.
@@ -70,7 +71,7 @@ over_each_backend! {
         let address = bench.address.parse::<semring::Address>().unwrap();
         for guard in [GuardKind::Semaphore, GuardKind::Pipe] {
             for (at, word) in DAMAGES {
-                let builder = spsc::Builder::new(&bench.address).capacity(CAPACITY).guard(guard);
+                let builder = rings::spsc(&bench.address).capacity(CAPACITY).guard(guard);
                 let mut producer = builder.create().unwrap().attach_producer().unwrap();
                 flip(&bench, at);
                 let refused = semring::remove(&address).unwrap_err();
@@ -91,7 +92,7 @@ over_each_backend! {
         let other = Bench::new("posix", "not-taken");
         let kept = other.spsc();
         for at in NAMES_OF_THE_GUARD {
-            let builder = spsc::Builder::new(&bench.address).capacity(CAPACITY);
+            let builder = rings::spsc(&bench.address).capacity(CAPACITY);
             drop(builder.create().unwrap());
             flip(&bench, at);
             taken_for(force_remove(&bench.address).unwrap());
@@ -141,12 +142,7 @@ fn a_path_is_taken_for_a_ring_by_its_magic_only() {
     let path = std::env::temp_dir().join(names::unique("damaged"));
     let text = format!("file:{}", path.display());
     let address = text.parse::<semring::Address>().unwrap();
-    drop(
-        spsc::Builder::new(&text)
-            .capacity(CAPACITY)
-            .create()
-            .unwrap(),
-    );
+    drop(rings::spsc(&text).capacity(CAPACITY).create().unwrap());
     flip_in_file(&path, 0xff8);
     let what = taken_for(force_remove(&address).unwrap());
     assert!(
@@ -154,12 +150,7 @@ fn a_path_is_taken_for_a_ring_by_its_magic_only() {
         "{what}"
     );
     assert!(!path.exists());
-    drop(
-        spsc::Builder::new(&text)
-            .capacity(CAPACITY)
-            .create()
-            .unwrap(),
-    );
+    drop(rings::spsc(&text).capacity(CAPACITY).create().unwrap());
     flip_in_file(&path, 0);
     let refused = force_remove(&address).unwrap_err();
     assert!(

@@ -4,10 +4,11 @@ use std::io;
 
 use semring::{
     AttachError, CreateError, OpenError, Position, RecvError, RemoveError, SendError, SystemCall,
-    any, mpsc, spsc,
+    any, spsc,
 };
 
 use crate::bench::Bench;
+use crate::rings;
 
 /// One line, begun without a capital or a stop at the end, short enough to be read.
 fn assert_is_a_sentence(text: &str) {
@@ -36,14 +37,14 @@ fn refusals_of_set_up_name_the_ring_and_the_way_out() {
     let producer = ring.attach_producer().unwrap();
     for (text, way_out) in [
         (
-            mpsc::Builder::new(name).create().unwrap_err().to_string(),
+            rings::mpsc(name).create().unwrap_err().to_string(),
             "remove it first",
         ),
         (
             spsc::open(name).unwrap_err().to_string(),
             "remove the ring first",
         ),
-        (ring.remove().unwrap_err().to_string(), "--force"),
+        (ring.remove().unwrap_err().to_string(), "by force"),
         (semring::remove(name).unwrap_err().to_string(), "stop them"),
     ] {
         assert_names_the_ring(&text, name);
@@ -180,7 +181,14 @@ fn every_error_is_a_sentence() {
     }
     for error in [
         RecvError::Empty,
-        RecvError::EndOfStream,
+        RecvError::EndOfStream {
+            finished: 1,
+            died: 0,
+        },
+        RecvError::EndOfStream {
+            finished: 0,
+            died: 2,
+        },
         RecvError::Corrupt { lane: 1, position },
         RecvError::Removed,
         RecvError::TimedOut,

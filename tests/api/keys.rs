@@ -4,7 +4,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use semring::{Address, CreateError, OpenError, OpenOrCreateError, RemoveError, spsc};
+use crate::rings;
+use semring::{Address, CreateError, OpenError, OpenOrCreateError, RemoveError};
 use semring_testkit::{leave_out, names};
 
 /// A folder in shared memory, where numbers of inodes follow each other. Removed with the test, and the ring of
@@ -62,16 +63,14 @@ fn a_file_does_not_get_the_ring_of_another_one() {
             "needs a file system whose inode numbers grow: no two files share a key of ftok"
         );
     };
-    let ring = spsc::Builder::new(address(&first).to_string())
-        .create()
-        .unwrap();
+    let ring = rings::spsc(address(&first).to_string()).create().unwrap();
     ring.attach_producer().unwrap().send(b"kept").unwrap();
     let name = address(&second).to_string();
     let named = |error: &dyn std::fmt::Display| {
         let text = error.to_string();
         assert!(text.contains("first#1") && text.contains("ftok"), "{text}");
     };
-    let builder = spsc::Builder::new(&name);
+    let builder = rings::spsc(&name);
     match builder.open() {
         Err(error @ OpenError::NotARing { .. }) => named(&error),
         other => panic!("{other:?}"),
@@ -105,9 +104,7 @@ fn a_file_has_one_ring_whatever_its_name_is() {
     let first = folder.file("first");
     let linked = folder.0.join("linked");
     fs::hard_link(&first, &linked).unwrap();
-    let ring = spsc::Builder::new(address(&first).to_string())
-        .create()
-        .unwrap();
+    let ring = rings::spsc(address(&first).to_string()).create().unwrap();
     let uuid = ring.info().unwrap().uuid;
     let roundabout = folder.0.join(".").join("linked");
     for path in [&linked, &roundabout] {
@@ -122,7 +119,7 @@ fn a_ring_can_be_made_by_path_and_opened_by_key_and_the_other_way_round() {
     let key = sysv_ipc::ftok(&first, 1).unwrap();
     let (by_path, by_key) = (address(&first).to_string(), format!("sysv:{key}"));
     for (made, opened) in [(&by_path, &by_key), (&by_key, &by_path)] {
-        let ring = spsc::Builder::new(made).create().unwrap();
+        let ring = rings::spsc(made).create().unwrap();
         let found = semring::inspect(opened).unwrap();
         assert_eq!(found.uuid, ring.info().unwrap().uuid);
         ring.remove().unwrap();

@@ -4,12 +4,13 @@ use std::thread;
 
 use semring::{
     Address, CreateError, GuardKind, OpenError, Position, RemoveError, RingInfo, RingKind,
-    RingState, any, mpsc, spsc,
+    RingState, any, spsc,
 };
 use semring_testkit::objects::Object;
 use sysv_ipc::shm::Shm;
 
 use crate::bench::{Bench, CAPACITY, while_asleep};
+use crate::rings;
 
 /// The bytes of the ring's segment and all that can be seen of its guard, as the system has them.
 fn everything(bench: &Bench) -> (Vec<u8>, Vec<String>) {
@@ -140,7 +141,7 @@ over_each_backend! {
     }
 
     fn a_user_who_may_only_read_looks_and_does_nothing_else(bench) {
-        let ring = spsc::Builder::new(&bench.address).mode(0o644).capacity(CAPACITY).create().unwrap();
+        let ring = rings::spsc(&bench.address).mode(0o644).capacity(CAPACITY).create().unwrap();
         let mut producer = ring.attach_producer().unwrap();
         producer.send(b"private").unwrap();
         let before = everything(&bench);
@@ -167,15 +168,15 @@ over_each_backend! {
             let looked = semring::inspect(&address).map(drop).unwrap_err();
             assert!(matches!(looked, OpenError::Permission { .. }), "{looked}");
             assert!(listed(&info).is_none());
-            let made = any::Builder::new(&bench.address).create().map(drop).unwrap_err();
+            let made = rings::any(&bench.address).create().map(drop).unwrap_err();
             assert!(matches!(made, CreateError::Exists { .. } | CreateError::Permission { .. }), "{made}");
-            let either = any::Builder::new(&bench.address).open_or_create().map(drop).unwrap_err();
+            let either = rings::any(&bench.address).open_or_create().map(drop).unwrap_err();
             assert!(either.to_string().contains("permission denied"), "{either}");
         });
     }
 
     fn another_user_takes_part_if_the_mode_allows_it_but_does_not_remove(bench) {
-        let ring = spsc::Builder::new(&bench.address).mode(0o666).capacity(CAPACITY).create().unwrap();
+        let ring = rings::spsc(&bench.address).mode(0o666).capacity(CAPACITY).create().unwrap();
         let mut producer = ring.attach_producer().unwrap();
         producer.send(b"for all").unwrap();
         drop(producer);
@@ -216,7 +217,7 @@ fn kinds_and_guards_have_names() {
     ]
     .map(|(kind, name)| {
         let _ = semring::remove(&bench.address);
-        let builder = mpsc::Builder::new(&bench.address).producers(2).guard(kind);
+        let builder = rings::mpsc(&bench.address).producers(2).guard(kind);
         let ring = builder.create().unwrap();
         assert_eq!(ring.guard_fallback(), None);
         let info = ring.info().unwrap();

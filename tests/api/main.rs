@@ -15,6 +15,8 @@ mod pipes;
 mod polling;
 mod receiving;
 mod removing;
+#[path = "../support/rings.rs"]
+mod rings;
 mod sending;
 mod slices;
 mod unwinding;

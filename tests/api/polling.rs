@@ -8,12 +8,13 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use semring::{GuardChoice, GuardKind, Pollable, RecvError, SendError, mpsc, spsc};
+use semring::{GuardChoice, GuardKind, Pollable, RecvError, SendError, spsc};
 
 use crate::bench::{Bench, CAPACITY, LONG, MAX};
+use crate::rings;
 
 fn spsc_ring(bench: &Bench) -> spsc::Ring {
-    let builder = spsc::Builder::new(&bench.address).capacity(CAPACITY);
+    let builder = rings::spsc(&bench.address).capacity(CAPACITY);
     let ring = builder.guard(GuardChoice::Pipe).create().unwrap();
     bench.guard.objects();
     ring
@@ -54,7 +55,7 @@ over_each_backend! {
         drop(producer);
         assert!(readable(&pollable, PollTimeout::NONE));
         assert!(readable(&pollable, PollTimeout::NONE));
-        assert!(matches!(consumer.try_recv(), Err(RecvError::EndOfStream)));
+        assert!(matches!(consumer.try_recv(), Err(RecvError::EndOfStream { .. })));
     }
 
     fn blocking_and_polling_go_together(bench) {
@@ -135,7 +136,7 @@ over_each_backend! {
     }
 
     fn a_ring_with_semaphores_is_not_polled_and_says_so(bench) {
-        let builder = spsc::Builder::new(&bench.address).guard(GuardKind::Semaphore);
+        let builder = rings::spsc(&bench.address).guard(GuardKind::Semaphore);
         let ring = builder.create().unwrap();
         bench.guard.objects();
         let refused = ring.attach_consumer().unwrap().pollable().unwrap_err();
@@ -153,9 +154,7 @@ fn a_consumer_a_socket_and_a_timer_share_an_event_loop() {
     const EACH: u64 = 2000;
     const PRODUCERS: u64 = 3;
     let bench = Bench::new("posix", "epoll");
-    let builder = mpsc::Builder::new(&bench.address)
-        .capacity(CAPACITY)
-        .producers(3);
+    let builder = rings::mpsc(&bench.address).capacity(CAPACITY).producers(3);
     let ring = builder.guard(GuardChoice::Pipe).create().unwrap();
     bench.guard.objects();
     let mut consumer = ring.attach_consumer().unwrap();
@@ -207,7 +206,7 @@ fn a_consumer_a_socket_and_a_timer_share_an_event_loop() {
                                 sums[message.lane()] += u64::from_le_bytes(value) + 1;
                             }
                             Err(RecvError::Empty) => break,
-                            Err(RecvError::EndOfStream) => {
+                            Err(RecvError::EndOfStream { .. }) => {
                                 ended = true;
                                 break;
                             }

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use semring::{AttachError, Position, RecvError, SendError};
 
-use crate::bench::SOON;
+use crate::bench::{LONG, SOON};
 
 over_each_backend! {
     fn each_form_of_receive_gives_the_next_message(bench) {
@@ -197,12 +197,14 @@ over_each_backend! {
             assert_eq!(consumer.recv().unwrap().to_vec(), b"last");
             assert_eq!(consumer.recv_deadline(SOON).err(), Some(RecvError::TimedOut));
             second.close();
-            assert_eq!(consumer.recv().err(), Some(RecvError::EndOfStream));
+            assert!(matches!(consumer.recv().err(), Some(RecvError::EndOfStream { .. })));
+            consumer.resume();
             assert_eq!(consumer.recv_deadline(SOON).err(), Some(RecvError::TimedOut));
         }
         // A producer that sent nothing ends the stream as well, for each form.
         drop(ring.attach_producer().unwrap());
-        assert_eq!(consumer.recv_batch().err(), Some(RecvError::EndOfStream));
+        assert!(matches!(consumer.recv_batch().err(), Some(RecvError::EndOfStream { .. })));
+        consumer.resume();
         drop(ring.attach_producer().unwrap());
         let end = loop {
             match consumer.try_recv().err() {
@@ -210,7 +212,7 @@ over_each_backend! {
                 other => break other,
             }
         };
-        assert_eq!(end, Some(RecvError::EndOfStream));
+        assert!(matches!(end, Some(RecvError::EndOfStream { .. })));
         // The delivered end is recorded in the ring: a new consumer waits.
         drop(consumer);
         let mut consumer = ring.attach_consumer().unwrap();
@@ -235,23 +237,91 @@ over_each_backend! {
         producer.abort();
         drop(other);
         assert_eq!(consumer.recv().unwrap().to_vec(), b"a part");
-        assert_eq!(consumer.recv().err(), Some(RecvError::EndOfStream));
+        assert!(matches!(consumer.recv().err(), Some(RecvError::EndOfStream { .. })));
         assert_eq!(counts(&consumer), (2, 2));
+        consumer.resume();
         // Each stream counts its own.
         drop(ring.attach_producer().unwrap());
-        assert_eq!(consumer.recv().err(), Some(RecvError::EndOfStream));
+        assert!(matches!(consumer.recv().err(), Some(RecvError::EndOfStream { .. })));
         assert_eq!(counts(&consumer), (1, 0));
+        consumer.resume();
         // An end that was not acted upon comes again to the next consumer, with its numbers.
         ring.attach_producer().unwrap().abort();
-        assert_eq!(consumer.recv().err(), Some(RecvError::EndOfStream));
+        assert!(matches!(consumer.recv().err(), Some(RecvError::EndOfStream { .. })));
         let dropped = catch_unwind(AssertUnwindSafe(move || {
             let _consumer = consumer;
             panic!("before it acts on the end");
         }));
         assert!(dropped.is_err());
         let mut successor = ring.attach_consumer().unwrap();
-        assert_eq!(successor.recv().err(), Some(RecvError::EndOfStream));
+        assert!(matches!(successor.recv().err(), Some(RecvError::EndOfStream { .. })));
         assert_eq!(counts(&successor), (0, 1));
+    }
+
+    fn every_call_returns_the_same_end_until_resume(bench) {
+        let ring = bench.mpsc(2);
+        let mut consumer = ring.attach_consumer().unwrap();
+        consumer.resume(); // nothing has ended
+        ring.attach_producer().unwrap().abort();
+        drop(ring.attach_producer().unwrap());
+        let end = RecvError::EndOfStream { finished: 1, died: 1 };
+        let each_call = |consumer: &mut semring::Consumer| {
+            assert_eq!(consumer.recv().err(), Some(end));
+            assert_eq!(consumer.try_recv().err(), Some(end));
+            assert_eq!(consumer.recv_deadline(LONG).err(), Some(end));
+            assert_eq!(consumer.recv_batch().err(), Some(end));
+            assert_eq!(consumer.try_recv_batch().err(), Some(end));
+            assert_eq!(consumer.recv_batch_deadline(LONG).err(), Some(end));
+            assert_eq!(consumer.messages().next(), None);
+            // What receives nothing is not concerned.
+            assert_eq!(consumer.flush_released(), Ok(()));
+        };
+        each_call(&mut consumer);
+        let mut producer = ring.attach_producer().unwrap();
+        producer.send(b"one").unwrap();
+        producer.send(b"two").unwrap();
+        each_call(&mut consumer);
+        producer.close();
+        each_call(&mut consumer);
+        consumer.resume();
+        assert_eq!(consumer.try_recv().unwrap().to_vec(), b"one");
+        assert_eq!(consumer.recv().unwrap().to_vec(), b"two");
+        let end = RecvError::EndOfStream { finished: 1, died: 0 };
+        assert_eq!(consumer.recv().err(), Some(end));
+        consumer.resume();
+        assert_eq!(consumer.recv_deadline(SOON).err(), Some(RecvError::TimedOut));
+    }
+
+    fn an_end_outlives_the_ring(bench) {
+        let ring = bench.spsc();
+        let mut consumer = ring.attach_consumer().unwrap();
+        drop(ring.attach_producer().unwrap());
+        let end = RecvError::EndOfStream { finished: 1, died: 0 };
+        assert_eq!(consumer.recv().err(), Some(end));
+        assert!(consumer.remove_at_end().unwrap().is_removed());
+        assert_eq!(consumer.recv().err(), Some(end));
+        assert_eq!(consumer.try_recv().err(), Some(end));
+        consumer.resume();
+        assert_eq!(consumer.recv().err(), Some(RecvError::Removed));
+    }
+
+    fn messages_are_an_iterator_up_to_the_end(bench) {
+        let ring = bench.spsc();
+        let mut consumer = ring.attach_consumer().unwrap();
+        for sent in [&["one", "two"][..], &[], &["three"]] {
+            let mut producer = ring.attach_producer().unwrap();
+            sent.iter().for_each(|text| producer.send(text.as_bytes()).unwrap());
+            drop(producer);
+            let received: Vec<Vec<u8>> = consumer.messages().map(Result::unwrap).collect();
+            assert_eq!(received, sent.iter().map(|text| text.as_bytes()).collect::<Vec<_>>());
+            assert_eq!(consumer.messages().next(), None);
+            consumer.resume();
+        }
+        assert_eq!(ring.info().unwrap().unread_messages(), 0);
+        semring::force_remove(&bench.address).unwrap();
+        let mut messages = consumer.messages();
+        assert_eq!(messages.next(), Some(Err(RecvError::Removed)));
+        assert_eq!(messages.next(), None);
     }
 
     fn a_second_consumer_is_refused_with_the_pid_of_the_first(bench) {

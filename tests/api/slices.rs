@@ -3,6 +3,7 @@
 use semring::spsc;
 
 use crate::bench::CAPACITY;
+use crate::rings;
 
 over_each_backend! {
     fn without_trust_there_is_no_slice(bench) {
@@ -21,7 +22,7 @@ over_each_backend! {
 
     fn who_trusts_its_peers_reads_and_writes_in_place(bench) {
         // SAFETY: this process is the only one that has the ring, and uses semring only.
-        let builder = unsafe { spsc::Builder::new(&bench.address).trust_peers() };
+        let builder = unsafe { rings::spsc(&bench.address).trust_peers() };
         let ring = builder.capacity(CAPACITY).create().unwrap();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();

@@ -39,6 +39,8 @@ mod lanes;
 mod objects;
 mod pairs;
 mod producers;
+#[path = "../support/rings.rs"]
+mod rings;
 mod staged;
 mod stopped;
 mod walk;

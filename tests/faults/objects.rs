@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 
 use crate::case::{Backend, Case, answer, ask, prune_guards, say_ok};
+use crate::rings;
 use crate::staged::{at_marker_without_ring, successor_sends};
 use crate::walk::{AROUND, Point, Points, Track, Walk, is_full};
 use semring::{OrphanKind, PruneOutcome, any};
@@ -241,7 +242,7 @@ fn a_remover_that_dawdles_at_any_point_takes_no_other_ring(case: Case) {
         |_, stepper, old| {
             // Waits a second for the other one, then goes on.
             let removed = semring::force_remove(&address).is_ok();
-            let new = any::Builder::new(case.address())
+            let new = rings::any(case.address())
                 .producers(1)
                 .capacity(4096)
                 .open_or_create();

@@ -1,5 +1,6 @@
 //! Limits of the system: which one it is, its value, and how to raise it.
 
+use crate::rings;
 use crate::site::{ask, peer_behind};
 use semring::{CreateError, HugePages, spsc};
 use semring_testkit::names;
@@ -85,7 +86,7 @@ fn huge_pages_are_given_or_refused_with_the_setting() {
         (HugePages::Explicit, "vm.nr_hugepages"),
         (HugePages::Transparent, "shmem_enabled"),
     ] {
-        let builder = spsc::Builder::memfd().capacity(4 << 20).huge_pages(pages);
+        let builder = rings::spsc("memfd:").capacity(4 << 20).huge_pages(pages);
         match builder.create() {
             Ok(ring) => {
                 let mut producer = ring.attach_producer().unwrap();
@@ -107,7 +108,7 @@ fn huge_pages_are_given_or_refused_with_the_setting() {
 
 #[test]
 fn huge_pages_of_the_pool_are_given_to_anonymous_rings_or_refused() {
-    let builder = spsc::Builder::anonymous().capacity(4 << 20);
+    let builder = rings::spsc("anonymous:").capacity(4 << 20);
     match builder.huge_pages(HugePages::Explicit).create() {
         Ok(ring) => {
             let mappings = std::fs::read_to_string("/proc/self/smaps").unwrap();
@@ -133,7 +134,7 @@ fn locked_memory_is_locked_in_whoever_asks() {
         words[1].parse::<u64>().unwrap()
     };
     let before = locked();
-    let builder = spsc::Builder::memfd().capacity(1 << 20).lock_memory(true);
+    let builder = rings::spsc("memfd:").capacity(1 << 20).lock_memory(true);
     match builder.create() {
         Ok(ring) => {
             assert!(locked() >= before + 1024, "{} of {before}", locked());

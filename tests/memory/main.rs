@@ -11,6 +11,8 @@ mod owners;
 mod passing;
 mod persistence;
 mod renewal;
+#[path = "../support/rings.rs"]
+mod rings;
 mod site;
 mod surroundings;
 mod truncation;

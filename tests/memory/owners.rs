@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
+use crate::rings;
 use crate::site::{Kind, NAMED, Site, answer, ask, peer_behind, say_ok};
 use semring::{CreateError, any};
 use semring_testkit::keeper::Keeper;
@@ -43,9 +44,7 @@ fn a_private_ring_is_nobody_elses() {
 fn a_group_ring_works_both_ways() {
     for kind in NAMED {
         let site = Site::new(kind, "group");
-        let builder = any::Builder::new(site.address())
-            .producers(2)
-            .capacity(4096);
+        let builder = rings::any(site.address()).producers(2).capacity(4096);
         let Some(mut other) = peer_of(USER, GROUP) else {
             return;
         };
@@ -178,7 +177,7 @@ fn the_group_of_a_folder_is_the_group_of_the_ring_and_its_guard() {
     std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o2775)).unwrap();
     let path = folder.join("ring");
     let address = format!("file:{}", path.display());
-    let ring = any::Builder::new(&address).mode(0o660).create().unwrap();
+    let ring = rings::any(&address).mode(0o660).create().unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().gid(), GROUP);
     assert_eq!(Keeper::of_ring(&path, &folder).ownership().2, GROUP);
     ring.remove().unwrap();

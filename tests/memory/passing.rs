@@ -6,8 +6,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
 
+use crate::rings;
 use crate::site::{Kind, Site, ask, fresh_path, link_to, say_ok};
-use semring::{AttachError, Builder, OpenError, RecvError, any, mpsc, spsc};
+use semring::{AttachError, Builder, OpenError, RecvError, any};
 use semring_testkit::keeper::Keeper;
 use semring_testkit::names::RingGuard;
 use semring_testkit::objects::POSIX_DIRECTORY;
@@ -38,11 +39,14 @@ fn through_a_socket_to_another_process() {
         .spawn()
         .unwrap();
     let (socket, _) = listener.accept().unwrap();
-    let ring = spsc::Builder::new("memfd:orders").create().unwrap();
+    let ring = rings::spsc("memfd:orders").create().unwrap();
     let mut consumer = ring.attach_consumer().unwrap();
     ring.send_over(&socket).unwrap();
     assert_eq!(consumer.recv().unwrap().to_vec(), b"from afar");
-    assert_eq!(consumer.recv().unwrap_err(), RecvError::EndOfStream);
+    assert!(matches!(
+        consumer.recv().unwrap_err(),
+        RecvError::EndOfStream { .. }
+    ));
     assert!(child.wait().unwrap().success());
     std::fs::remove_file(path).unwrap();
 }
@@ -50,18 +54,18 @@ fn through_a_socket_to_another_process() {
 #[test]
 fn what_comes_through_a_socket_is_looked_at() {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let ring = mpsc::Builder::memfd().create().unwrap();
+    let ring = rings::mpsc("memfd:").create().unwrap();
     ring.send_over(&ours).unwrap();
-    let other = spsc::Builder::memfd().receive_from(&theirs).map(drop);
+    let other = rings::spsc("memfd:").receive_from(&theirs).map(drop);
     assert!(
         matches!(other, Err(OpenError::Mismatch { what: "kind", .. })),
         "{other:?}"
     );
     drop(ours);
-    let ended = spsc::Builder::memfd().receive_from(&theirs).map(drop);
+    let ended = rings::spsc("memfd:").receive_from(&theirs).map(drop);
     assert!(matches!(ended, Err(OpenError::Os { .. })), "{ended:?}");
     let guard = RingGuard::new("no-descriptor");
-    let sysv = spsc::Builder::new(guard.sysv()).create().unwrap();
+    let sysv = rings::spsc(guard.sysv()).create().unwrap();
     let refused = sysv.inheritable().unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::Unsupported);
 }
@@ -91,13 +95,13 @@ fn a_descriptor_of_a_file_is_the_ring_of_that_file() {
 #[test]
 fn a_memfd_on_its_way_survives_that_nobody_has_it_open() {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let ring = spsc::Builder::memfd().create().unwrap();
+    let ring = rings::spsc("memfd:").create().unwrap();
     let known = keeper_behind(&ring.inheritable().unwrap());
     ring.attach_producer().unwrap().send(b"on its way").unwrap();
     ring.send_over(&ours).unwrap();
     drop(ring);
     assert!(!known.exists(), "the last one took the guard away");
-    let arrived = spsc::Builder::memfd().receive_from(&theirs).unwrap();
+    let arrived = rings::spsc("memfd:").receive_from(&theirs).unwrap();
     let mut consumer = arrived.attach_consumer().unwrap();
     assert_eq!(consumer.recv().unwrap().to_vec(), b"on its way");
     let descriptor = arrived.inheritable().unwrap();
@@ -118,9 +122,9 @@ fn what_can_only_be_made_is_not_opened_and_the_other_way_round() {
             any::open(address),
             Err(OpenError::NotFound { .. })
         ));
-        any::Builder::new(address).open_or_create().unwrap();
+        rings::any(address).open_or_create().unwrap();
     }
-    let refused = any::Builder::new("fd:0").create().unwrap_err();
+    let refused = rings::any("fd:0").create().unwrap_err();
     assert!(refused.to_string().contains("can be opened"), "{refused}");
     assert!(matches!(
         any::open("fd:1000000"),
@@ -157,8 +161,8 @@ fn ended(pid: libc::pid_t) -> Exit {
 fn forked_children_attach_through_the_ring_that_they_inherited() {
     let _watchdog = Watchdog::new(Duration::from_secs(600), "anonymous");
     for ring in [
-        mpsc::Builder::anonymous().producers(4).create().unwrap(),
-        mpsc::Builder::memfd().producers(4).create().unwrap(),
+        rings::mpsc("anonymous:").producers(4).create().unwrap(),
+        rings::mpsc("memfd:").producers(4).create().unwrap(),
     ] {
         let mut consumer = ring.attach_consumer().unwrap();
         let mut parents = ring.attach_producer().unwrap();
@@ -186,8 +190,8 @@ fn forked_children_attach_through_the_ring_that_they_inherited() {
             match consumer.recv() {
                 Ok(message) => counts[usize::from(message.to_vec()[0])] += 1,
                 // Some child may not have attached yet.
-                Err(RecvError::EndOfStream) if counts.iter().sum::<usize>() == 301 => break,
-                Err(RecvError::EndOfStream) => {}
+                Err(RecvError::EndOfStream { .. }) if counts.iter().sum::<usize>() == 301 => break,
+                Err(RecvError::EndOfStream { .. }) => {}
                 Err(error) => panic!("{error}"),
             }
         }
@@ -208,7 +212,7 @@ fn a_killed_child_is_an_end_of_stream_and_a_broken_pipe() {
         let this = nix::unistd::Pid::this();
         nix::sys::signal::kill(this, nix::sys::signal::Signal::SIGKILL).unwrap();
     };
-    let ring = spsc::Builder::anonymous().capacity(4096).create().unwrap();
+    let ring = rings::spsc("anonymous:").capacity(4096).create().unwrap();
     let mut consumer = ring.attach_consumer().unwrap();
     let child = in_a_child(|| {
         let mut producer = ring.attach_producer().unwrap();
@@ -217,7 +221,10 @@ fn a_killed_child_is_an_end_of_stream_and_a_broken_pipe() {
         kill();
     });
     assert_eq!(consumer.recv().unwrap().to_vec(), b"last words");
-    assert_eq!(consumer.recv().unwrap_err(), RecvError::EndOfStream);
+    assert!(matches!(
+        consumer.recv().unwrap_err(),
+        RecvError::EndOfStream { .. }
+    ));
     assert_eq!(ended(child), Exit::Signal(libc::SIGKILL));
     drop(consumer);
 
@@ -240,7 +247,7 @@ fn a_killed_child_is_an_end_of_stream_and_a_broken_pipe() {
 #[test]
 fn a_named_ring_is_not_inherited() {
     let guard = RingGuard::new("not-inherited");
-    let ring = spsc::Builder::new(guard.posix()).create().unwrap();
+    let ring = rings::spsc(guard.posix()).create().unwrap();
     let child = in_a_child(|| {
         assert_eq!(ring.attach_producer().map(drop), Err(AttachError::Forked));
     });

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::rings;
 use semring::{Address, GuardChoice, GuardKind, any};
 use semring_testkit::keeper::Keeper;
 use semring_testkit::left_out;
@@ -106,9 +107,9 @@ impl Site {
 
     pub fn builder(&self) -> any::Builder {
         let builder = if self.kind == Kind::Memfd {
-            any::Builder::memfd()
+            rings::any("memfd:")
         } else {
-            any::Builder::new(self.address())
+            rings::any(self.address())
         };
         builder.guard(self.choice)
     }
@@ -137,9 +138,9 @@ impl Site {
     pub fn idle_peer(&self) -> Peer {
         let mut peer = Peer::start(PEER, [""; 0]);
         match self.choice {
-            GuardChoice::Auto => {}
             GuardChoice::Semaphore => say_ok(&mut peer, "guard semaphore"),
             GuardChoice::Pipe => say_ok(&mut peer, "guard pipe"),
+            _ => {}
         }
         peer
     }

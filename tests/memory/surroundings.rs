@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::rings;
 use crate::site::{PEER, ask, fresh_path, peer_behind, say_ok};
 use semring_testkit::left_out;
 use semring_testkit::names::{self, RingGuard};
@@ -138,7 +139,7 @@ fn a_limit_of_file_sizes_is_a_refusal_and_no_signal() {
         4096,
         &["open (lock)", "FileTooLarge"],
     );
-    let ring = semring::any::Builder::new(guard.posix())
+    let ring = rings::any(guard.posix())
         .guard(semring::GuardKind::Pipe)
         .create()
         .unwrap();
@@ -168,7 +169,7 @@ fn a_limit_of_address_space_is_named() {
     }
     folder.assert_empty();
     // The same for a ring that others have made.
-    let ring = semring::any::Builder::new(guard.posix())
+    let ring = rings::any(guard.posix())
         .capacity(32 << 20)
         .create()
         .unwrap();

@@ -6,13 +6,14 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use semring::process::{self, Builder, Child};
+use semring::process::{self, Child};
 use semring::{RecvError, SendError, SpawnError, StdioError};
 use semring_testkit::names::RingGuard;
 use semring_testkit::peer::Peer;
 use semring_testkit::watchdog::Watchdog;
 
 use crate::case::{PEER, SMALL};
+use crate::rings;
 
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -26,7 +27,7 @@ fn start(part: &[&str]) -> (Child, Watchdog) {
     let watchdog = Watchdog::new(PATIENCE, &part.join(" "));
     let mut command = command(part);
     command.stdout(Stdio::null());
-    let child = Builder::new().capacity(SMALL).spawn(command).unwrap();
+    let child = rings::coprocess().capacity(SMALL).spawn(command).unwrap();
     (child, watchdog)
 }
 
@@ -53,7 +54,10 @@ fn a_coprocess_receives_and_sends() {
             let echo = output.recv().unwrap().to_vec();
             assert_eq!(echo, number.to_le_bytes().repeat(50));
         }
-        assert_eq!(output.recv().err(), Some(RecvError::EndOfStream));
+        assert!(matches!(
+            output.recv().err(),
+            Some(RecvError::EndOfStream { .. })
+        ));
     });
     assert!(child.wait().unwrap().success());
     assert!(child.wait().unwrap().success(), "on each call");
@@ -77,10 +81,10 @@ fn waiting_closes_the_childs_input() {
 #[test]
 fn a_child_that_never_opens_its_rings_ends_both_streams() {
     let (mut child, _watchdog) = start(&["exit", "3"]);
-    assert_eq!(
+    assert!(matches!(
         child.stdout.as_mut().unwrap().recv().err(),
-        Some(RecvError::EndOfStream)
-    );
+        Some(RecvError::EndOfStream { .. })
+    ));
     assert_eq!(send_until_refused(&mut child), SendError::ConsumerGone);
     assert_eq!(child.wait().unwrap().code(), Some(3));
     // One whose end wakes both sides of the parent.
@@ -95,7 +99,10 @@ fn a_child_that_never_opens_its_rings_ends_both_streams() {
         let receiving = scope.spawn(move || output.recv().map(drop));
         child.kill().unwrap();
         assert_eq!(sending.join().unwrap(), Err(SendError::ConsumerGone));
-        assert_eq!(receiving.join().unwrap(), Err(RecvError::EndOfStream));
+        assert!(matches!(
+            receiving.join().unwrap(),
+            Err(RecvError::EndOfStream { .. })
+        ));
     });
     assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
     child.kill().expect("no error if it has ended");
@@ -108,15 +115,15 @@ fn a_killed_child_ends_both_streams() {
     // Its real stdout reports when it has its rings.
     let (mut said, says) = std::io::pipe().unwrap();
     command.stdout(says);
-    let mut child = Builder::new().capacity(SMALL).spawn(command).unwrap();
+    let mut child = rings::coprocess().capacity(SMALL).spawn(command).unwrap();
     let mut line = [0; 5];
     std::io::Read::read_exact(&mut said, &mut line).unwrap();
     assert_eq!(&line, b"open\n");
     child.kill().unwrap();
-    assert_eq!(
+    assert!(matches!(
         child.stdout.as_mut().unwrap().recv().err(),
-        Some(RecvError::EndOfStream)
-    );
+        Some(RecvError::EndOfStream { .. })
+    ));
     assert_eq!(send_until_refused(&mut child), SendError::ConsumerGone);
     assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
     drop(watchdog);
@@ -140,7 +147,7 @@ fn after_the_parent(part: &str, before: &[&str]) {
         .map(String::as_str)
         .filter(|line| *line != "open")
         .collect();
-    assert_eq!(last, ["received 1 EndOfStream", "refused ConsumerGone"]);
+    assert_eq!(last, ["received 1 end of stream", "refused ConsumerGone"]);
 }
 
 #[test]
@@ -158,7 +165,7 @@ fn a_child_gets_its_two_descriptors_and_no_more() {
     // Descriptors that must not be inherited. (Those with which the test itself was started are.)
     let path = std::env::temp_dir().join(semring_testkit::names::unique("descriptors"));
     let _file = std::fs::File::create(&path).unwrap();
-    let _ring = semring::spsc::Builder::memfd().create().unwrap();
+    let _ring = rings::spsc("memfd:").create().unwrap();
     let (mut child, _watchdog) = start(&["descriptors"]);
     let mut output = child.stdout.take().unwrap();
     let mut found = Vec::new();
@@ -252,7 +259,7 @@ fn each_ring_can_be_left_out() {
     let (input, mut feed) = std::io::pipe().unwrap();
     let (mut printed, output) = std::io::pipe().unwrap();
     command.stdin(input).stdout(output);
-    let mut child = Builder::new().without_stdin().spawn(command).unwrap();
+    let mut child = rings::coprocess().without_stdin().spawn(command).unwrap();
     assert!(child.stdin.is_none() && child.stdout.is_some());
     std::io::Write::write_all(&mut feed, b"through the pipes").unwrap();
     drop(feed);
@@ -265,7 +272,7 @@ fn each_ring_can_be_left_out() {
         "-c",
         r#"test -n "$SEMRING_STDIN" && test -z "$SEMRING_STDOUT""#,
     ]);
-    let mut child = Builder::new().without_stdout().spawn(command).unwrap();
+    let mut child = rings::coprocess().without_stdout().spawn(command).unwrap();
     assert!(child.stdin.is_some() && child.stdout.is_none());
     assert!(child.wait().unwrap().success());
 }

@@ -17,6 +17,9 @@ over_both_backends! {
     a_kept_ring_has_not_ended_until_somebody_attached
     the_end_is_told_again_to_the_successor_of_a_consumer_killed_before_it_acted
     the_end_that_was_acted_upon_is_not_told_again
+    the_end_is_returned_until_the_consumer_resumes
+    an_end_that_a_call_repeated_is_not_told_to_the_successor
+    a_resumed_consumer_waits_for_the_next_producer
     what_a_dead_producer_left_reaches_a_consumer_that_comes_later
     a_batch_begun_on_a_full_lane_appears_at_once_and_wakes_the_consumer
 }
@@ -104,7 +107,11 @@ fn a_kept_ring_has_not_ended_until_somebody_attached(case: Case) {
     say_ok(&mut producer, "send 1 0 1 64");
     producer.kill();
     assert!(consumer.recv().is_ok());
-    assert_eq!(consumer.recv().unwrap_err(), RecvError::EndOfStream);
+    assert!(matches!(
+        consumer.recv().unwrap_err(),
+        RecvError::EndOfStream { .. }
+    ));
+    consumer.resume();
     // Ended once, and no producer attached since: it has not ended again, neither now nor for a
     // later consumer.
     assert_eq!(
@@ -119,13 +126,21 @@ fn a_kept_ring_has_not_ended_until_somebody_attached(case: Case) {
     );
     // A producer that sends nothing ends the stream, too, by detaching or by dying.
     case.producer().wait();
-    assert_eq!(consumer.recv().unwrap_err(), RecvError::EndOfStream);
+    assert!(matches!(
+        consumer.recv().unwrap_err(),
+        RecvError::EndOfStream { .. }
+    ));
+    consumer.resume();
     assert_eq!(
         consumer.recv_deadline(MOMENT).unwrap_err(),
         RecvError::TimedOut
     );
     case.producer().kill();
-    assert_eq!(consumer.recv().unwrap_err(), RecvError::EndOfStream);
+    assert!(matches!(
+        consumer.recv().unwrap_err(),
+        RecvError::EndOfStream { .. }
+    ));
+    consumer.resume();
     assert_eq!(
         consumer.recv_deadline(MOMENT).unwrap_err(),
         RecvError::TimedOut
@@ -145,7 +160,10 @@ fn the_end_is_told_again_to_the_successor_of_a_consumer_killed_before_it_acted(c
         consumer.kill();
     }
     let mut consumer = ring.attach_consumer().unwrap();
-    assert_eq!(consumer.recv().unwrap_err(), RecvError::EndOfStream);
+    assert!(matches!(
+        consumer.recv().unwrap_err(),
+        RecvError::EndOfStream { .. }
+    ));
     drop(consumer);
     case.finish();
 }
@@ -163,6 +181,69 @@ fn the_end_that_was_acted_upon_is_not_told_again(case: Case) {
         consumer.recv_deadline(MOMENT).unwrap_err(),
         RecvError::TimedOut
     );
+    drop(consumer);
+    case.finish();
+}
+
+fn the_end_is_returned_until_the_consumer_resumes(case: Case) {
+    case.ring(2);
+    let mut consumer = case.consumer();
+    let mut producer = case.producer();
+    say_ok(&mut producer, "send 1 0 2 64");
+    producer.wait();
+    assert_eq!(ask(&mut consumer, "drain"), "drained 2 EndOfStream");
+    assert_eq!(ask(&mut consumer, "recv-again"), "error EndOfStream");
+    // Neither a producer that comes nor what it sends changes that.
+    let mut producer = case.producer();
+    say_ok(&mut producer, "send 1 2 1 64");
+    assert_eq!(ask(&mut consumer, "recv-again"), "error EndOfStream");
+    say_ok(&mut producer, "send 1 3 1 64");
+    producer.kill();
+    assert_eq!(ask(&mut consumer, "recv-again"), "error EndOfStream");
+    // Resumed, nothing was skipped, and the next end comes at once.
+    say_ok(&mut consumer, "resume");
+    assert!(ask(&mut consumer, "recv-again").starts_with("message 1 2 "));
+    assert!(ask(&mut consumer, "recv-again").starts_with("message 1 3 "));
+    assert_eq!(ask(&mut consumer, "recv-again"), "error EndOfStream");
+    // One that came and left without a message, also.
+    case.producer().wait();
+    say_ok(&mut consumer, "resume");
+    assert_eq!(ask(&mut consumer, "recv-again"), "error EndOfStream");
+    say_ok(&mut consumer, "resume");
+    assert_eq!(ask(&mut consumer, "recv-timeout 10"), "error TimedOut");
+    drop(consumer);
+    case.finish();
+}
+
+fn an_end_that_a_call_repeated_is_not_told_to_the_successor(case: Case) {
+    let ring = case.ring(1);
+    case.producer().wait();
+    let mut consumer = case.consumer();
+    assert_eq!(ask(&mut consumer, "drain"), "drained 0 EndOfStream");
+    // The next call records it, also if it only returns the end again.
+    assert_eq!(ask(&mut consumer, "recv-again"), "error EndOfStream");
+    consumer.kill();
+    let mut consumer = ring.attach_consumer().unwrap();
+    assert_eq!(
+        consumer.recv_deadline(MOMENT).unwrap_err(),
+        RecvError::TimedOut
+    );
+    drop(consumer);
+    case.finish();
+}
+
+fn a_resumed_consumer_waits_for_the_next_producer(case: Case) {
+    case.ring(1);
+    let mut consumer = case.consumer();
+    case.producer().wait();
+    assert_eq!(ask(&mut consumer, "drain"), "drained 0 EndOfStream");
+    say_ok(&mut consumer, "resume");
+    consumer.say("drain");
+    consumer.wait_until_asleep_on_a_ring();
+    let mut producer = case.producer();
+    say_ok(&mut producer, "send 1 0 3 64");
+    producer.kill();
+    assert_eq!(answer(&mut consumer), "drained 3 EndOfStream");
     drop(consumer);
     case.finish();
 }

@@ -1,6 +1,7 @@
 //! A waiting process sleeps in the kernel, and uses no CPU time there.
 
 use crate::case::{Case, answer, ask, say_ok, setting};
+use crate::rings;
 use semring::RecvError;
 use semring_testkit::peer::Peer;
 use semring_testkit::process;
@@ -28,7 +29,7 @@ fn does_not_run(case: &Case, peer: &mut Peer) {
     let before = used(peer);
     // Nothing to wait for: time passes.
     let time = setting("SEMRING_IDLE_MS", 300);
-    let clock = semring::any::Builder::new(format!("{}-clock", case.address()))
+    let clock = rings::any(format!("{}-clock", case.address()))
         .create()
         .unwrap();
     let mut nobody = clock.attach_consumer().unwrap();

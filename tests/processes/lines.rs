@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use semring::duplex::Builder;
 use semring::{Address, RingState};
 use semring_testkit::peer::Peer;
 
 use crate::case::{Case, Random, SMALL, answer, ask, say_ok, setting};
+use crate::rings;
 
 over_both_backends! {
     calls_in_flight_between_processes_are_answered
@@ -126,7 +126,7 @@ fn the_end_of_a_stopped_server_is_no_end(case: Case) {
     server.cont();
     assert_eq!(answer(&mut client), "ok");
     drop((server, client));
-    Builder::new(case.address())
+    rings::pair(case.address())
         .create()
         .unwrap()
         .remove()
@@ -139,7 +139,7 @@ fn a_pair_whose_users_were_killed_is_replaced(case: Case) {
     let mut client = client(&case);
     server.kill();
     client.kill();
-    let pair = Builder::new(case.address()).create().unwrap();
+    let pair = rings::pair(case.address()).create().unwrap();
     assert!(pair.up().was_created());
     pair.remove().unwrap();
     case.finish_removed();
@@ -161,7 +161,7 @@ fn pairs_whose_makers_are_killed_at_any_moment_are_whole_or_gone(case: Case) {
         maker.say(&format!("line churn {address} {SMALL} 1000000"));
         random.pass(Duration::from_millis(4));
         maker.kill();
-        let pair = Builder::new(&address).open_or_create().unwrap();
+        let pair = rings::pair(&address).open_or_create().unwrap();
         // A process that was killed while it took an end may have spent it; then the pair is over.
         let pair = match (pair.server_end(), pair.client_end()) {
             (Ok(mut server), Ok(mut client)) => {
@@ -169,7 +169,7 @@ fn pairs_whose_makers_are_killed_at_any_moment_are_whole_or_gone(case: Case) {
                 assert_eq!(server.recv().unwrap().to_vec(), b"whole");
                 continue;
             }
-            _ => Builder::new(&address).create().unwrap(),
+            _ => rings::pair(&address).create().unwrap(),
         };
         let (mut server, mut client) = (pair.server_end().unwrap(), pair.client_end().unwrap());
         client.send(b"new").unwrap();
@@ -207,7 +207,7 @@ fn ends_change_hands_between_processes_that_make_and_remove(case: Case) {
         assert_eq!(up.state, RingState::Idle, "{up:?}");
     }
     // A pair that was made and never used is taken by the next user.
-    let pair = Builder::new(case.address()).open_or_create().unwrap();
+    let pair = rings::pair(case.address()).open_or_create().unwrap();
     drop((pair.server_end(), pair.client_end()));
     drop(pair);
     let (ups, downs) = left(&case);

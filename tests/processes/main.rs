@@ -24,5 +24,7 @@ mod lines;
 mod privileges;
 mod removal;
 mod restarts;
+#[path = "../support/rings.rs"]
+mod rings;
 mod roles;
 mod signals;

@@ -2,6 +2,7 @@
 //! is lost with it unnoticed.
 
 use crate::case::{Case, PEER, Random, answer, ask, run_to_marker, say_ok, setting};
+use crate::rings;
 use nix::fcntl::{FcntlArg, fcntl};
 use semring::{OpenError, RecvError, RemoveError, SendError, any};
 use semring_testkit::keeper::Keeper;
@@ -194,7 +195,7 @@ fn an_end_that_is_seen_while_the_last_producer_leaves_is_one_to_remove_at(case: 
         }
         match consumer.try_recv().map(|_| ()) {
             Err(RecvError::Empty) => assert!(!has_left),
-            Err(RecvError::EndOfStream) => {
+            Err(RecvError::EndOfStream { .. }) => {
                 ends += 1;
                 let removed = consumer.remove_at_end().unwrap().is_removed();
                 assert!(removed, "{calls} stops, has left: {has_left}");
@@ -406,7 +407,7 @@ fn hesitate(random: &mut Random) {
 }
 
 fn new_ring_for(case: &Case, peer: &mut Peer) -> any::Ring {
-    let ring = any::Builder::new(case.address())
+    let ring = rings::any(case.address())
         .producers(2)
         .capacity(4096)
         .create()
@@ -424,7 +425,10 @@ fn a_late_producer_loses_nothing_when_the_consumer_removes(case: Case) {
         let ring = new_ring_for(&case, &mut late);
         drop(ring.attach_producer().unwrap());
         let mut consumer = ring.attach_consumer().unwrap();
-        assert_eq!(consumer.recv().unwrap_err(), RecvError::EndOfStream);
+        assert!(matches!(
+            consumer.recv().unwrap_err(),
+            RecvError::EndOfStream { .. }
+        ));
         late.say(&format!("late 1 {round} 40"));
         hesitate(&mut random);
         let mut received = 0;
@@ -432,7 +436,7 @@ fn a_late_producer_loses_nothing_when_the_consumer_removes(case: Case) {
             // A producer is there, or something came meanwhile.
             match consumer.recv() {
                 Ok(_) => received += 1,
-                Err(RecvError::EndOfStream) => {}
+                Err(RecvError::EndOfStream { .. }) => {}
                 Err(error) => panic!("{error}"),
             }
         }

@@ -16,6 +16,7 @@ use semring::{
 use semring_testkit::names::RingGuard;
 use semring_testkit::watchdog::Watchdog;
 
+use crate::rings;
 use crate::superblock::{
     CONSUMER_PAGE, CONSUMER_WORDS, LANE_WORDS, Memory, STATE_AT, SUPERBLOCK_BYTES, lane_word,
 };
@@ -36,7 +37,7 @@ struct Victim {
 impl Victim {
     fn new(lanes: usize) -> Self {
         let guard = RingGuard::new("victim");
-        let builder = mpsc::Builder::new(guard.posix())
+        let builder = rings::mpsc(guard.posix())
             .capacity(CAPACITY)
             .producers(lanes);
         let ring = builder.create().unwrap();
@@ -104,7 +105,7 @@ fn use_consumer<K: semring::Kind>(ring: &Ring<K>) -> Result<Vec<usize>, AttachEr
     let mut messages = 0;
     let mut note = |error: RecvError| match error {
         RecvError::Corrupt { lane, .. } => corrupt.push(lane),
-        RecvError::Empty | RecvError::EndOfStream | RecvError::TimedOut => {}
+        RecvError::Empty | RecvError::EndOfStream { .. } | RecvError::TimedOut => {}
         other => panic!("{other}"),
     };
     // Some one by one, some put back, the rest as a batch: the batch must end.
@@ -138,7 +139,7 @@ fn use_consumer<K: semring::Kind>(ring: &Ring<K>) -> Result<Vec<usize>, AttachEr
     loop {
         match consumer.try_recv() {
             Ok(message) => drop(message.to_vec()),
-            Err(RecvError::Empty | RecvError::EndOfStream) => break,
+            Err(RecvError::Empty | RecvError::EndOfStream { .. }) => break,
             Err(error) => note(error),
         }
         messages += 1;
@@ -181,7 +182,7 @@ fn use_everything(victim: &Victim) {
         let _ = ring.remove_if_done();
     }
     // An obstacle for this name is an error at once, or a ring.
-    let _ = any::Builder::new(victim.guard.posix())
+    let _ = rings::any(victim.guard.posix())
         .capacity(CAPACITY)
         .producers(2)
         .open_or_create();

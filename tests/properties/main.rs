@@ -3,4 +3,6 @@
 
 mod corruption;
 mod model;
+#[path = "../support/rings.rs"]
+mod rings;
 mod superblock;

@@ -399,10 +399,13 @@ impl<K: Kind> World<K> {
         prop_assert_eq!(unread, 0, "{}", error);
         match error {
             RecvError::Empty | RecvError::TimedOut => {}
-            RecvError::EndOfStream => {
+            RecvError::EndOfStream { .. } => {
                 prop_assert!(self.producers.iter().all(Option::is_none));
                 prop_assert!(!self.ended, "the same end twice");
                 self.ended = true;
+                let consumer = self.consumer.as_mut().expect("there is one");
+                prop_assert_eq!(consumer.try_recv().err(), Some(error));
+                consumer.resume();
             }
             other => prop_assert!(false, "{}", other),
         }
@@ -519,7 +522,11 @@ impl<K: Kind> World<K> {
             self.ended = false;
         }
         if !self.ended {
-            prop_assert_eq!(consumer.recv().err(), Some(RecvError::EndOfStream));
+            let end = consumer.recv().err();
+            let is_end = matches!(end, Some(RecvError::EndOfStream { .. }));
+            prop_assert!(is_end, "{:?}", end);
+            prop_assert_eq!(consumer.recv().err(), end);
+            consumer.resume();
         }
         let after = consumer.recv_deadline(Duration::from_micros(1));
         prop_assert_eq!(after.err(), Some(RecvError::TimedOut));

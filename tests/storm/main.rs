@@ -12,4 +12,6 @@ mod case;
 mod conditions;
 mod deaths;
 mod limits;
+#[path = "../support/rings.rs"]
+mod rings;
 mod storms;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::rings;
 use semring::{GuardChoice, GuardKind, any};
 use semring_testkit::keeper::Keeper;
 use semring_testkit::names::{self, RingGuard};
@@ -113,7 +114,7 @@ impl Case {
     /// Makes the test's ring.
     #[track_caller]
     pub fn ring_of(&self, lanes: usize, capacity: u64) -> any::Ring {
-        let builder = any::Builder::new(self.address())
+        let builder = rings::any(self.address())
             .producers(lanes)
             .capacity(capacity)
             .guard(self.choice);
@@ -128,9 +129,9 @@ impl Case {
     pub fn idle_peer(&self) -> Peer {
         let mut peer = Peer::start(PEER, [""; 0]);
         match self.choice {
-            GuardChoice::Auto => {}
             GuardChoice::Semaphore => say_ok(&mut peer, "guard semaphore"),
             GuardChoice::Pipe => say_ok(&mut peer, "guard pipe"),
+            _ => {}
         }
         peer
     }

@@ -22,6 +22,7 @@ use semring::process::{self, Child};
 use semring::{RecvError, SendError, spsc};
 
 use super::child::{die_with_the_parent, open_as, tell};
+use crate::rings;
 
 /// Does the part in the arguments; returning from it is returning from `main`.
 pub fn run(mut arguments: impl Iterator<Item = String>) {
@@ -103,7 +104,9 @@ fn start(arguments: &[&str]) -> Child {
     let program = std::env::current_exe().expect("this program has a path");
     let mut command = Command::new(program);
     command.arg("coprocess").args(arguments);
-    process::spawn(command).expect("a coprocess starts")
+    rings::coprocess()
+        .spawn(command)
+        .expect("a coprocess starts")
 }
 
 fn rings() -> (spsc::Consumer, spsc::Producer) {
@@ -116,7 +119,7 @@ fn echo() {
     loop {
         let bytes = match input.recv() {
             Ok(message) => message.to_vec(),
-            Err(RecvError::EndOfStream) => return,
+            Err(RecvError::EndOfStream { .. }) => return,
             Err(error) => panic!("{error}"),
         };
         match output.send(&bytes) {
@@ -160,7 +163,7 @@ fn watch() {
             Err(error) => break error,
         }
     };
-    tell(&format!("received {received} {ended:?}"));
+    tell(&format!("received {received} {ended}"));
     let refused = loop {
         if let Err(error) = output.send(&[0; 1000]) {
             break error;
@@ -197,7 +200,9 @@ fn parents() {
         let mut command = Command::new(program);
         command.arg("coprocess").args(arguments);
         command.stdout(Stdio::null());
-        let mut child = process::spawn(command).expect("a coprocess starts");
+        let mut child = rings::coprocess()
+            .spawn(command)
+            .expect("a coprocess starts");
         tell(&format!("child {}", child.id()));
         // It may be gone already.
         let _ = child.stdin.as_mut().expect("a ring").send(b"x");

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use semring::CallError;
-use semring::duplex::{Builder, CallId, Client, Pair, Request, Server};
+use semring::duplex::{CallId, Client, Pair, Request, Server};
 
 use super::{Answer, Words, failed};
+use crate::rings;
 
 /// The peer's ends of a pair.
 #[derive(Default)]
@@ -32,12 +33,12 @@ impl Line {
     pub fn obey(&mut self, words: &mut Words<'_>) -> Answer {
         match words.text() {
             "create" => {
-                let builder = Builder::new(words.text()).capacity(words.number());
+                let builder = rings::pair(words.text()).capacity(words.number());
                 self.pair = Some(builder.create().map_err(failed)?);
             }
-            "open" => self.pair = Some(Builder::new(words.text()).open().map_err(failed)?),
+            "open" => self.pair = Some(rings::pair(words.text()).open().map_err(failed)?),
             "open-or-create" => {
-                let builder = Builder::new(words.text()).capacity(words.number());
+                let builder = rings::pair(words.text()).capacity(words.number());
                 self.pair = Some(builder.open_or_create().map_err(failed)?);
             }
             "serve-end" => {
@@ -104,7 +105,7 @@ impl Line {
 /// Makes or opens a pair, takes an end or both, exchanges messages, and drops all of it, repeatedly, while
 /// other processes do the same.
 fn churn(words: &mut Words<'_>) -> Result<(), String> {
-    let builder = Builder::new(words.text()).capacity(words.number());
+    let builder = rings::pair(words.text()).capacity(words.number());
     for round in 0..words.number() {
         let pair = builder
             .open_or_create()

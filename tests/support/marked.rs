@@ -91,6 +91,7 @@ impl Peer {
                 let mut bytes = Vec::with_capacity(4096);
                 let consumer = self.consumer();
                 marker();
+                consumer.resume();
                 let result = consumer
                     .recv()
                     .map(|received| received.append_to(&mut bytes));
@@ -102,6 +103,7 @@ impl Peer {
                 let mut bytes = Vec::with_capacity(8192);
                 let consumer = self.consumer();
                 marker();
+                consumer.resume();
                 let result = consumer.recv_batch().map(|mut batch| {
                     while let Some(received) = batch.next_message() {
                         received.append_to(&mut bytes);
@@ -114,11 +116,12 @@ impl Peer {
             "recv-end" => {
                 let consumer = self.consumer();
                 marker();
+                consumer.resume();
                 let end = consumer.recv().map(|_| ());
                 let flushed = consumer.flush_released();
                 marker();
                 match end {
-                    Err(RecvError::EndOfStream) => done(flushed),
+                    Err(RecvError::EndOfStream { .. }) => done(flushed),
                     other => Err(format!("no end: {other:?}")),
                 }
             }
@@ -126,6 +129,7 @@ impl Peer {
                 let timeout = words.milliseconds();
                 let consumer = self.consumer();
                 marker();
+                consumer.resume();
                 let result = consumer.recv_deadline(timeout).map(|_| ());
                 marker();
                 done(result)

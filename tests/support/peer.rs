@@ -17,7 +17,9 @@
 //! | `batch P FIRST COUNT LEN` | `ok` or `error … after N` |
 //! | `feed P FIRST COUNT LEN RECORD`: sends, records, continues after consumers that die | `ok` |
 //! | `check_consumer` · `await-next` | `ok` |
-//! | `recv` · `recv-timeout MS` · `try-recv` | `message P NUMBER LANE POSITION` |
+//! | `recv` · `recv-timeout MS` · `try-recv`: after an end they resume first | `message P NUMBER LANE POSITION` |
+//! | `recv-again`: without resuming | the same |
+//! | `resume` | `ok` |
 //! | `recv-deadline MS` · `send-deadline P NUMBER LEN MS`: so far from now | `until then`, then as above, perhaps `… too early` |
 //! | `skip COUNT`: receive and release this many messages | `ok` |
 //! | `drain`: receive to the end | `drained N ERROR` or `damaged …` |
@@ -58,6 +60,7 @@ mod coprocess;
 mod flow;
 mod line;
 mod marked;
+mod rings;
 
 use std::fmt::Debug;
 use std::io::{BufRead, Write};
@@ -85,7 +88,7 @@ struct Peer {
 type Answer = Result<String, String>;
 
 fn failed(error: impl Debug) -> String {
-    format!("error {error:?}")
+    format!("error {}", flow::shown(error))
 }
 
 fn done<T, E: Debug>(result: Result<T, E>) -> Answer {
@@ -119,9 +122,7 @@ impl<'a> Words<'a> {
 
 impl Peer {
     fn builder(&self, address: &str) -> any::Builder {
-        any::Builder::new(address)
-            .wait(self.strategy)
-            .guard(self.guard)
+        rings::any(address).wait(self.strategy).guard(self.guard)
     }
 
     fn ring(&self) -> &any::Ring {
@@ -134,6 +135,13 @@ impl Peer {
 
     fn consumer(&mut self) -> &mut any::Consumer {
         self.consumer.as_mut().expect("a consumer is attached")
+    }
+
+    /// The consumer, for a call that receives: after an end it goes on.
+    fn receiving(&mut self) -> &mut any::Consumer {
+        let consumer = self.consumer();
+        consumer.resume();
+        consumer
     }
 
     fn keep_ring<E: Debug>(&mut self, ring: Result<any::Ring, E>) -> Answer {

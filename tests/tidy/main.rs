@@ -128,6 +128,13 @@ fn nothing_is_a_stub() {
 }
 
 #[test]
+fn the_library_does_not_speak_of_the_programs() {
+    expect_none(&sources::the_library_does_not_speak_of_the_programs(
+        &crates(),
+    ));
+}
+
+#[test]
 fn every_crate_has_the_lints() {
     expect_none(&sources::every_crate_has_the_lints(
         &crates(),

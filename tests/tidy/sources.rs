@@ -48,6 +48,50 @@ pub fn nothing_is_a_stub(sources: &[Source]) -> Vec<Finding> {
     findings
 }
 
+/// Options and commands of the programs: the programs add them to what the library says.
+const WORDS_OF_THE_PROGRAMS: [&str; 16] = [
+    "--force",
+    "--mode",
+    "--producers",
+    "--capacity",
+    "--guard",
+    "--timeout",
+    "--follow",
+    "--keep",
+    "--owner",
+    "--group",
+    "--discard-unread",
+    "semring rm",
+    "semring prune",
+    "semring create",
+    "semring doctor",
+    "SEMRING_GUARD",
+];
+
+/// What the library says, in errors and wherever else, does not name the programs' options and commands.
+pub fn the_library_does_not_speak_of_the_programs(sources: &[Source]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for source in sources
+        .iter()
+        .filter(|source| source.path.starts_with("crates/semring/src/"))
+    {
+        for (index, line) in source.text.lines().enumerate() {
+            let is_comment = line.trim_start().starts_with("//");
+            if let Some(word) = WORDS_OF_THE_PROGRAMS
+                .into_iter()
+                .find(|word| !is_comment && line.contains(word))
+            {
+                findings.push(Finding::new(
+                    source,
+                    index + 1,
+                    format!("{word} is a word of the programs: let semring-cli add it"),
+                ));
+            }
+        }
+    }
+    findings
+}
+
 /// The root of each crate denies `unsafe`, and each manifest takes the workspace's lints.
 pub fn every_crate_has_the_lints(sources: &[Source], manifests: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();

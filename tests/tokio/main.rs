@@ -73,7 +73,7 @@ async fn one_thread_serves_a_hundred_rings() {
                 assert_eq!(got, number * EACH + value);
             }
             let end = consumer.recv().await.map(|_| ());
-            assert_eq!(end, Err(RecvError::EndOfStream));
+            assert!(matches!(end, Err(RecvError::EndOfStream { .. })));
             EACH
         }));
     }
@@ -113,7 +113,7 @@ async fn blocking_peers_need_not_know() {
                 assert_eq!(value, next[message.lane()]);
                 next[message.lane()] += 1;
             }
-            Err(RecvError::EndOfStream) => break,
+            Err(RecvError::EndOfStream { .. }) => break,
             Err(error) => panic!("{error}"),
         }
     }
@@ -217,7 +217,7 @@ async fn the_end_of_the_other_side_is_told() {
     tokio::task::yield_now().await;
     drop(producer);
     let (end, consumer) = waiting.await.unwrap();
-    assert_eq!(end, Err(RecvError::EndOfStream));
+    assert!(matches!(end, Err(RecvError::EndOfStream { .. })));
 
     let mut producer = AsyncProducer::new(ring.attach_producer().unwrap()).unwrap();
     let waiting = tokio::spawn(async move {
@@ -239,9 +239,28 @@ async fn the_end_of_the_other_side_is_told() {
     let end = waiting.await.unwrap();
     // An end of the stream that was due came first.
     assert!(
-        matches!(end, Err(RecvError::Removed | RecvError::EndOfStream)),
+        matches!(end, Err(RecvError::Removed | RecvError::EndOfStream { .. })),
         "{end:?}"
     );
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn the_end_is_given_until_the_consumer_resumes() {
+    let ring = memfd();
+    let mut consumer = AsyncConsumer::new(ring.attach_consumer().unwrap()).unwrap();
+    ring.attach_producer().unwrap().send(b"one").unwrap();
+    assert_eq!(receive_all(&mut consumer).await, [b"one"]);
+    ring.attach_producer().unwrap().send(b"two").unwrap();
+    assert_eq!(receive_all(&mut consumer).await, [b""; 0]);
+    consumer.resume();
+    assert_eq!(receive_all(&mut consumer).await, [b"two"]);
+    // The stream likewise.
+    ring.attach_producer().unwrap().send(b"three").unwrap();
+    assert!(consumer.next().await.is_none());
+    consumer.resume();
+    assert_eq!(consumer.next().await.unwrap().unwrap(), b"three");
+    assert!(consumer.next().await.is_none());
+    assert!(consumer.next().await.is_none());
 }
 
 /// Receives all messages to the end of the stream.
@@ -251,7 +270,7 @@ async fn receive_all(consumer: &mut AsyncConsumer) -> Vec<Vec<u8>> {
         match consumer.recv().await {
             Ok(message) => received.push(message.to_vec()),
             Err(error) => {
-                assert_eq!(error, RecvError::EndOfStream);
+                assert!(matches!(error, RecvError::EndOfStream { .. }));
                 return received;
             }
         }

@@ -209,7 +209,7 @@ fn run() -> Result<u8, Failure> {
                 let address = address.display();
                 return Err(Failure::new(exit::USAGE, format!("{address}: {why}")));
             }
-            let mut builder = builder(&address, &shape);
+            let mut builder = builder(&address, &shape)?;
             if let Some(owner) = owner {
                 builder = builder.owner(owner);
             }

@@ -248,6 +248,23 @@ pub(crate) enum Guard {
     Pipe,
 }
 
+/// What the environment says for new rings where no option chooses their guard.
+pub(crate) fn default_guard() -> Result<GuardChoice, Failure> {
+    let said = std::env::var_os("SEMRING_GUARD").unwrap_or_default();
+    match said.to_str() {
+        Some("" | "auto") => Ok(GuardChoice::Auto),
+        Some("semaphore") => Ok(GuardChoice::Semaphore),
+        Some("pipe") => Ok(GuardChoice::Pipe),
+        _ => Err(Failure::new(
+            exit::USAGE,
+            format!(
+                "SEMRING_GUARD can't be {}: auto, semaphore or pipe",
+                said.display()
+            ),
+        )),
+    }
+}
+
 impl From<Guard> for GuardChoice {
     fn from(guard: Guard) -> Self {
         match guard {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use semring::any::{Builder, Ring};
 use semring::{Address, AttachError, Backend};
 
-use crate::args::{MannerArgs, RingArgs, ShapeArgs, Wait};
+use crate::args::{MannerArgs, RingArgs, ShapeArgs, Wait, default_guard};
 use crate::exit::{self, Failure, attach_failure, open_failure};
 use crate::report::Report;
 use crate::scheduling::is_real_time;
@@ -14,7 +14,7 @@ use crate::signals::Signals;
 use crate::units::count;
 
 /// A builder with the options that were given; others accept any value.
-pub(crate) fn builder(address: &OsStr, shape: &ShapeArgs) -> Builder {
+pub(crate) fn builder(address: &OsStr, shape: &ShapeArgs) -> Result<Builder, Failure> {
     let mut builder = Builder::new(address);
     if let Some(capacity) = shape.capacity {
         builder = builder.capacity(capacity);
@@ -25,7 +25,7 @@ pub(crate) fn builder(address: &OsStr, shape: &ShapeArgs) -> Builder {
     if let Some(mode) = shape.mode {
         builder = builder.mode(mode);
     }
-    builder.guard(shape.guard)
+    Ok(builder.guard(shape.guard).default_guard(default_guard()?))
 }
 
 /// Opens the ring, or makes it, and takes a role in it.
@@ -45,7 +45,7 @@ pub(crate) fn attach<R>(
             format!("{}: {why}", args.address.display()),
         ));
     }
-    let builder = builder(&args.address, &args.shape)
+    let builder = builder(&args.address, &args.shape)?
         .wait(args.wait.into())
         .lock_memory(args.lock_memory)
         .auto_remove(true);

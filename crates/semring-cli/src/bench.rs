@@ -13,7 +13,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
-use crate::args::Wait;
+use crate::args::{Wait, default_guard};
 use crate::exit::{self, Failure};
 use crate::signals::not_ignored;
 use crate::text::print;
@@ -215,7 +215,10 @@ pub(crate) fn run(args: BenchArgs) -> Result<u8, Failure> {
         small_sizes: args.small_sizes,
         sender_counts: args.senders.into_iter().map(usize::from).collect(),
         wait: args.wait.into(),
-        guard: args.guard.into(),
+        guard: match args.guard {
+            Guard::Auto => default_guard()?,
+            chosen => chosen.into(),
+        },
         backend: args.backend.prefix().to_owned(),
         rounds: if args.trial {
             1

@@ -256,9 +256,10 @@ impl Receiving<'_> {
 
     fn no_message(&mut self, error: RecvError) -> Result<(), Stop> {
         match error {
-            RecvError::EndOfStream => {
+            RecvError::EndOfStream { .. } => {
                 self.note_deaths();
                 if self.args.follow {
+                    self.consumer.resume();
                     return Ok(());
                 }
                 self.end()

@@ -95,7 +95,7 @@ impl From<OpenError> for Failure {
             OpenError::Permission { .. } => PERMISSION,
             _ => FAILED,
         };
-        Self::new(code, error.to_string())
+        Self::new(code, error.to_string() + &opening_hint(&error))
     }
 }
 
@@ -107,7 +107,13 @@ impl From<CreateError> for Failure {
             CreateError::Permission { .. } => PERMISSION,
             _ => FAILED,
         };
-        Self::new(code, error.to_string())
+        let hint = match error {
+            CreateError::SemaphoreLimit { .. } => {
+                "; semring prune removes what killed programs left"
+            }
+            _ => "",
+        };
+        Self::new(code, format!("{error}{hint}"))
     }
 }
 
@@ -126,8 +132,20 @@ impl From<RemoveError> for Failure {
         match error {
             RemoveError::Open(error) => error.into(),
             RemoveError::Permission { .. } => Self::new(PERMISSION, error.to_string()),
+            RemoveError::InUse { .. } => Self::run_time(format!("{error} (--force)")),
             _ => Self::run_time(error.to_string()),
         }
+    }
+}
+
+/// What helps at the command line, beside what the library says.
+fn opening_hint(error: &OpenError) -> String {
+    match error {
+        OpenError::Permission { .. } => " (--mode of semring create)".to_owned(),
+        OpenError::GuardMissing { name, why } if why.contains("by force") => {
+            format!(": semring rm --force {name}")
+        }
+        _ => String::new(),
     }
 }
 
@@ -151,7 +169,11 @@ pub(crate) fn attach_failure(address: &str, error: &AttachError) -> Failure {
     } else {
         FAILED
     };
-    Failure::new(code, format!("{address}: {error}"))
+    let hint = match error {
+        AttachError::NoFreeLane { .. } => " (--producers)",
+        _ => "",
+    };
+    Failure::new(code, format!("{address}: {error}{hint}"))
 }
 
 #[cfg(test)]
@@ -207,6 +229,15 @@ mod tests {
         };
         let failure = Failure::from(in_use);
         assert!(failure.code == FAILED && failure.sentence.contains("12"));
+        assert!(failure.sentence.contains("--force"));
+        let lost = Failure::from(OpenError::GuardMissing {
+            name: name(),
+            why: "its semaphores are gone; remove it by force".to_owned(),
+        });
+        assert!(
+            lost.sentence
+                .ends_with("by force: semring rm --force posix:x")
+        );
         assert_eq!(
             attach_failure("posix:x", &AttachError::Permission).code,
             PERMISSION

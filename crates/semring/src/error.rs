@@ -191,7 +191,7 @@ pub enum OpenError {
         name: String,
     },
     /// Not allowed.
-    #[error("{name}: permission denied{}; the owner can give access with --mode", denied_text(.source))]
+    #[error("{name}: permission denied{}; the owner can give access by its mode", denied_text(.source))]
     Permission {
         /// The address.
         name: String,
@@ -234,7 +234,7 @@ pub enum AttachError {
     },
     /// Every lane has a live producer.
     #[error(
-        "all {lanes} lanes have a producer (the first is pid {pid}); make the ring with more --producers"
+        "all {lanes} lanes have a producer (the first is pid {pid}); make the ring with more lanes"
     )]
     NoFreeLane {
         /// How many lanes the ring has.
@@ -455,9 +455,17 @@ pub enum RecvError {
     /// Nothing is there now (only from `try_` calls).
     #[error("the ring is empty")]
     Empty,
-    /// All producers are gone and everything was received. Later calls wait for new producers.
-    #[error("end of stream")]
-    EndOfStream,
+    /// All producers are gone and everything was received. Every further call reports the same, until
+    /// [`Consumer::resume`](crate::Consumer::resume). The producers that are counted attached since the end before
+    /// this one, or since the ring was made.
+    #[error("end of stream{}", died_text(*.died))]
+    EndOfStream {
+        /// How many left on purpose: dropped or [closed](crate::Producer::close).
+        finished: u32,
+        /// How many were killed, crashed, dropped by a panic, or [aborted](crate::Producer::abort): what each of
+        /// them meant to send after its last message is missing.
+        died: u32,
+    },
     /// Impossible bytes: the lane is skipped from now on. Reported once for each lane.
     #[error("lane {lane} is damaged at position {position} and is skipped from now on")]
     Corrupt {
@@ -488,12 +496,20 @@ pub enum RecvError {
     },
 }
 
+fn died_text(died: u32) -> String {
+    match died {
+        0 => String::new(),
+        1 => ": 1 producer died, and the stream may be truncated".to_owned(),
+        _ => format!(": {died} producers died, and the stream may be truncated"),
+    }
+}
+
 /// Why a ring was not removed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RemoveError {
     /// A producer or a consumer is attached.
-    #[error("{name}: in use{}; stop them, or use --force", users_text(.producers, *.consumer))]
+    #[error("{name}: in use{}; stop them, or remove it by force", users_text(.producers, *.consumer))]
     InUse {
         /// The address.
         name: String,

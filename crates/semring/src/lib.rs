@@ -17,7 +17,7 @@
 //! drop(producer);
 //!
 //! assert_eq!(consumer.recv()?.to_vec(), b"hello");
-//! assert!(matches!(consumer.recv(), Err(semring::RecvError::EndOfStream)));
+//! assert!(matches!(consumer.recv(), Err(semring::RecvError::EndOfStream { .. })));
 //! consumer.remove_at_end()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -84,8 +84,8 @@ pub mod tokio;
 
 pub use channel::{
     Any, Builder, Consumer, EndedProducers, HugePages, Interrupter, Kind, Message, MessageRef,
-    Mpsc, Pollable, Producer, RecvBatch, Reservation, Ring, SendBatch, Spsc, WaitStats, any,
-    disable_sigbus_handler, force_remove, inspect, list, mpsc, remove, spsc,
+    Messages, Mpsc, Pollable, Producer, RecvBatch, Reservation, Ring, SendBatch, Spsc, WaitStats,
+    any, disable_sigbus_handler, force_remove, inspect, list, mpsc, remove, spsc,
 };
 pub use error::{
     AttachError, CallError, CreateError, EndError, OpenError, OpenOrCreateError, RecvError,

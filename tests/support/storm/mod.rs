@@ -9,6 +9,8 @@
 mod crowd;
 mod options;
 mod random;
+#[path = "../rings.rs"]
+mod rings;
 mod roles;
 mod round;
 

@@ -8,6 +8,7 @@ use semring_testkit::ledger::{ConsumerBooks, Ledger, ProducerBooks};
 use semring_testkit::shared::SharedWords;
 
 use super::random::Random;
+use super::rings;
 
 /// The exit code of a child that found a fault and has printed it.
 pub const FOUND: u8 = 3;
@@ -116,7 +117,7 @@ fn ended(what: &str, done: Done) -> u8 {
 
 impl Setting<'_> {
     fn open(&self) -> Result<any::Ring, String> {
-        let ring = any::Builder::new(self.address).wait(self.wait).open();
+        let ring = rings::any(self.address).wait(self.wait).open();
         ring.map_err(|error| format!("open: {error}"))
     }
 
@@ -295,7 +296,7 @@ impl Setting<'_> {
                 let got = receive(&mut consumer, &mut books, random, &mut bytes);
                 match got {
                     Ok(()) | Err(RecvError::Empty | RecvError::TimedOut) => {}
-                    Err(RecvError::EndOfStream) => {
+                    Err(RecvError::EndOfStream { .. }) => {
                         self.board.count(ENDS);
                         let herald = self.board.get(HERALD);
                         if herald != 0 && self.ledger.has_arrived(herald as u32 - 1, 0) {

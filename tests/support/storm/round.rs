@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use semring::{WaitStrategy, any};
+use semring::WaitStrategy;
 use semring_testkit::audit::Report;
 use semring_testkit::fork::{self, Forked};
 use semring_testkit::ledger::Ledger;
@@ -14,6 +14,7 @@ use semring_testkit::process;
 
 use super::options::Options;
 use super::random::Random;
+use super::rings;
 use super::roles::{Board, Setting};
 
 /// If nothing moves for this time, a process hangs: it is many thousand times what a step takes.
@@ -179,7 +180,7 @@ impl Round {
             guard.sysv()
         };
         let failed = |what: &str, error: &dyn fmt::Display| format!("{what}: {error}");
-        let ring = any::Builder::new(&address)
+        let ring = rings::any(&address)
             .producers(self.lanes)
             .capacity(self.capacity)
             .create();

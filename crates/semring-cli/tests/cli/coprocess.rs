@@ -29,7 +29,7 @@ fn messages(child: &mut Child) -> Vec<String> {
     loop {
         match output.recv() {
             Ok(message) => messages.push(String::from_utf8(message.to_vec()).unwrap()),
-            Err(RecvError::EndOfStream) => return messages,
+            Err(RecvError::EndOfStream { .. }) => return messages,
             Err(error) => panic!("{error}"),
         }
     }

@@ -1,27 +1,15 @@
-//! The builder: options of a ring, and making or opening it.
+//! Making or opening a ring.
 
 use std::marker::PhantomData;
 use std::os::unix::net::UnixStream;
 
 use super::kind::{Any, Kind, Mpsc, Spsc};
+use super::options::{RingOptions, ring_options};
 use super::ring::Ring;
 use crate::error::{CreateError, OpenError, OpenOrCreateError};
-use crate::guard::strategy::WaitStrategy;
-use crate::layout::{Capacity, Geometry, MAX_LANES};
-use crate::lifecycle::{self, GuardChoice, Plan, SharedRing};
+use crate::lifecycle::{self, SharedRing};
 use crate::memory::address::AddressError;
-use crate::memory::{Access, Address, Pages};
-
-/// The default capacity of a lane, in bytes.
-const DEFAULT_CAPACITY: u64 = 256 << 10;
-
-/// How handles of a ring behave in this process.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct HandleOptions {
-    pub(super) wait: WaitStrategy,
-    pub(super) trusts_peers: bool,
-    pub(super) asymmetric_barrier: bool,
-}
+use crate::memory::{Access, Address};
 
 /// Options of a ring, with which it is made or opened.
 ///
@@ -42,29 +30,8 @@ pub(super) struct HandleOptions {
 #[derive(Clone, Debug)]
 pub struct Builder<K> {
     address: Result<Address, AddressError>,
-    capacity: Option<u64>,
-    producers: Option<usize>,
-    mode: Option<u32>,
-    guard: GuardChoice,
-    auto_remove: bool,
-    owner: Option<u32>,
-    group: Option<u32>,
-    pages: Pages,
-    lock_memory: bool,
-    options: HandleOptions,
+    options: RingOptions,
     kind: PhantomData<K>,
-}
-
-/// Pages larger than the usual 4 KiB, which speed up rings of many megabytes (fewer TLB misses).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum HugePages {
-    /// Transparent huge pages, where the kernel finds free ones: for memfd, System V and anonymous
-    /// rings, if `/sys/kernel/mm/transparent_hugepage/shmem_enabled` allows it.
-    Transparent,
-    /// Pages of 2 MiB out of the pool that the machine has reserved (`vm.nr_hugepages`): for memfd and
-    /// anonymous rings.
-    Explicit,
 }
 
 impl<K: Kind> Builder<K> {
@@ -85,23 +52,17 @@ impl<K: Kind> Builder<K> {
     pub fn new(address: impl TryInto<Address, Error: Into<AddressError>>) -> Self {
         Self {
             address: Address::of(address),
-            capacity: None,
-            producers: None,
-            mode: None,
-            guard: GuardChoice::Auto,
-            auto_remove: false,
-            owner: None,
-            group: None,
-            pages: Pages::Ordinary,
-            lock_memory: false,
-            options: HandleOptions {
-                wait: WaitStrategy::default(),
-                trusts_peers: false,
-                asymmetric_barrier: true,
-            },
+            options: RingOptions::default(),
             kind: PhantomData,
         }
     }
+
+    /// What the ring is to be.
+    pub(crate) fn options(&mut self) -> &mut RingOptions {
+        &mut self.options
+    }
+
+    ring_options!();
 
     /// The address, or why it is not valid.
     pub(crate) fn address(&self) -> &Result<Address, AddressError> {
@@ -150,112 +111,10 @@ impl<K: Kind> Builder<K> {
         Self::new("anonymous:")
     }
 
-    /// Capacity of each lane in bytes: 1 byte to 4 GiB, rounded up to a power of two of at least 4
-    /// KiB. Default 256 KiB. The longest message is a quarter of the capacity.
-    #[must_use]
-    pub fn capacity(mut self, bytes: u64) -> Self {
-        self.capacity = Some(bytes);
-        self
-    }
-
-    /// Permission bits of segment and guard, independent of the umask. Default 0600.
-    #[must_use]
-    pub fn mode(mut self, mode: u32) -> Self {
-        self.mode = Some(mode);
-        self
-    }
-
-    /// User id of a new ring's owner; the default is the caller. Only root can give a file away. The
-    /// semaphores get the same owner. An existing ring must have this owner.
-    ///
-    /// ```no_run
-    /// // A service that runs as root makes a ring for user 1000.
-    /// let ring = semring::spsc::Builder::new("for-alice").owner(1000).create()?;
-    /// # Ok::<(), semring::CreateError>(())
-    /// ```
-    #[must_use]
-    pub fn owner(mut self, uid: u32) -> Self {
-        self.owner = Some(uid);
-        self
-    }
-
-    /// Group id of a new ring. Default: the caller's group, or that of the folder if its set-group-id
-    /// bit is set. With mode 0660 every member of the group can use the ring. An existing ring must have
-    /// this group.
-    #[must_use]
-    pub fn group(mut self, gid: u32) -> Self {
-        self.group = Some(gid);
-        self
-    }
-
-    /// Requests huge pages for a new ring. If there are none, [`create`](Self::create) returns an error.
-    ///
-    /// ```
-    /// use semring::{CreateError, HugePages, spsc};
-    /// match spsc::Builder::memfd().huge_pages(HugePages::Explicit).create() {
-    ///     Ok(ring) => drop(ring),
-    ///     // "the ring needs 1 reserved huge pages of 2 MiB, and 0 are free: …"
-    ///     Err(CreateError::MemoryLimit { limit, .. }) => println!("{limit}"),
-    ///     Err(error) => return Err(error),
-    /// }
-    /// # Ok::<(), CreateError>(())
-    /// ```
-    #[must_use]
-    pub fn huge_pages(mut self, pages: HugePages) -> Self {
-        self.pages = match pages {
-            HugePages::Transparent => Pages::Transparent,
-            HugePages::Explicit => Pages::Reserved,
-        };
-        self
-    }
-
-    /// Keeps the whole ring in memory, never in swap, for as long as this process has it open
-    /// (`mlock(2)`). RLIMIT_MEMLOCK bounds what a process locks. Default: not.
-    #[must_use]
-    pub fn lock_memory(mut self, locked: bool) -> Self {
-        self.lock_memory = locked;
-        self
-    }
-
-    /// The guard of a new ring, for its whole life; an existing ring must have this guard. Default
-    /// [`GuardChoice::Auto`]: semaphores, or pipes where semaphores can't work ([`Ring::guard_fallback`]
-    /// then gives the reason); an existing ring may have either.
-    ///
-    /// ```
-    /// use semring::{GuardChoice, GuardKind, spsc};
-    ///
-    /// let ring = spsc::Builder::memfd().guard(GuardChoice::Pipe).create()?;
-    /// assert_eq!(ring.info()?.guard, GuardKind::Pipe);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[must_use]
-    pub fn guard(mut self, guard: impl Into<GuardChoice>) -> Self {
-        self.guard = guard.into();
-        self
-    }
-
-    /// How the handles of this process wait. Not a property of the ring.
-    #[must_use]
-    pub fn wait(mut self, strategy: WaitStrategy) -> Self {
-        self.options.wait = strategy;
-        self
-    }
-
-    /// Whether producers of this process may omit the memory fence after each message while they send
-    /// many. The consumer then makes the kernel run a barrier on every CPU (`membarrier(2)`, 2 to 7 µs)
-    /// before it sleeps. If the kernel refuses, or either side has switched this off, each message costs
-    /// the producer a full fence. Default: yes. Switch it off to compare, or for a consumer that sleeps
-    /// often while several producers are busy.
-    #[must_use]
-    pub fn asymmetric_barrier(mut self, wanted: bool) -> Self {
-        self.options.asymmetric_barrier = wanted;
-        self
-    }
-
     /// Marks a new ring as auto-removed: tools remove it when its stream has ended. Default: no.
     #[must_use]
     pub fn auto_remove(mut self, auto_remove: bool) -> Self {
-        self.auto_remove = auto_remove;
+        self.options.auto_remove = auto_remove;
         self
     }
 
@@ -270,7 +129,7 @@ impl<K: Kind> Builder<K> {
     #[must_use]
     #[allow(unsafe_code)]
     pub unsafe fn trust_peers(mut self) -> Self {
-        self.options.trusts_peers = true;
+        self.options.handles.trusts_peers = true;
         self
     }
 
@@ -281,7 +140,7 @@ impl<K: Kind> Builder<K> {
     /// requested size if memory is short, and the others of [`CreateError`].
     pub fn create(&self) -> Result<Ring<K>, CreateError> {
         let address = self.address.clone()?;
-        let plan = self.plan()?;
+        let plan = self.options.plan::<K>()?;
         Ok(self.ring(lifecycle::create(&address, &plan)?))
     }
 
@@ -292,8 +151,8 @@ impl<K: Kind> Builder<K> {
     /// of [`OpenError`].
     pub fn open(&self) -> Result<Ring<K>, OpenError> {
         let address = self.address.clone()?;
-        let ring = lifecycle::open_with(&address, Access::ReadWrite, self.lock_memory)?;
-        self.compare(&address, &ring)?;
+        let ring = lifecycle::open_with(&address, Access::ReadWrite, self.options.lock_memory)?;
+        self.options.compare::<K>(&address, &ring)?;
         Ok(self.ring(ring))
     }
 
@@ -317,7 +176,7 @@ impl<K: Kind> Builder<K> {
     /// arrives.
     pub fn receive_from(&self, socket: &UnixStream) -> Result<Ring<K>, OpenError> {
         let received = lifecycle::receive(socket)?;
-        self.compare(&received.address, &received)?;
+        self.options.compare::<K>(&received.address, &received)?;
         Ok(self.ring(received))
     }
 
@@ -328,7 +187,9 @@ impl<K: Kind> Builder<K> {
     /// Those of [`open`](Self::open) and [`create`](Self::create).
     pub fn open_or_create(&self) -> Result<Ring<K>, OpenOrCreateError> {
         // Bad options are bad also where the ring exists.
-        self.plan().map_err(OpenOrCreateError::Create)?;
+        self.options
+            .plan::<K>()
+            .map_err(OpenOrCreateError::Create)?;
         loop {
             match self.open() {
                 Ok(ring) => return Ok(ring),
@@ -346,110 +207,7 @@ impl<K: Kind> Builder<K> {
     }
 
     fn ring(&self, core: SharedRing) -> Ring<K> {
-        Ring::new(core, self.options)
-    }
-
-    fn plan(&self) -> Result<Plan, CreateError> {
-        let bad = |what, value: String, allowed| CreateError::BadOption {
-            what,
-            value,
-            allowed,
-        };
-        let asked = self.capacity.unwrap_or(DEFAULT_CAPACITY);
-        let capacity = Capacity::round_up(asked).ok_or_else(|| {
-            bad(
-                "capacity",
-                format!("{asked} bytes"),
-                "1 byte to 4 GiB for each lane, rounded up to a power of two of at least 4 KiB",
-            )
-        })?;
-        let lanes = self.producers.unwrap_or(K::DEFAULT_LANES);
-        let geometry = Geometry::new(lanes, capacity)
-            .ok_or_else(|| bad("producers", lanes.to_string(), "1 to 240"))?;
-        let mode = self.mode.unwrap_or(0o600);
-        if mode & !0o777 != 0 || mode & 0o600 != 0o600 {
-            return Err(bad(
-                "mode",
-                format!("{mode:04o}"),
-                "octal permission bits such as 0600 or 0660, at least read and write for the owner",
-            ));
-        }
-        debug_assert!(lanes <= MAX_LANES);
-        Ok(Plan {
-            kind: K::of_lanes(lanes),
-            geometry,
-            mode,
-            auto_remove: self.auto_remove,
-            uid: self.owner,
-            gid: self.group,
-            pages: self.pages,
-            locked: self.lock_memory,
-            guard: self.guard,
-        })
-    }
-
-    /// Refuses a ring that differs from an option that was set.
-    fn compare(&self, address: &Address, ring: &SharedRing) -> Result<(), OpenError> {
-        let found = &ring.superblock;
-        let differs = |what, found: String, asked: String| {
-            Err(OpenError::Mismatch {
-                name: address.to_string(),
-                what,
-                found,
-                asked,
-            })
-        };
-        if !K::accepts(found.kind) {
-            return differs("kind", found.kind.to_string(), K::of_lanes(0).to_string());
-        }
-        if let Some(asked) = self.capacity {
-            let has = found.geometry.capacity();
-            let wanted = Capacity::round_up(asked).map_or(asked, Capacity::get);
-            if has.get() != wanted {
-                return differs(
-                    "capacity",
-                    format!("{} bytes", has.get()),
-                    format!("{wanted} bytes"),
-                );
-            }
-        }
-        if let Some(asked) = self.producers
-            && found.geometry.lanes() != asked
-        {
-            return differs(
-                "producers",
-                found.geometry.lanes().to_string(),
-                asked.to_string(),
-            );
-        }
-        if let Some(asked) = self.guard.kind()
-            && found.guard != asked
-        {
-            return differs("guard", found.guard.to_string(), asked.to_string());
-        }
-        let ownership = || {
-            let ownership = ring.object.ownership();
-            ownership.map_err(|error| lifecycle::memory_error(&address.to_string(), error))
-        };
-        if let Some(asked) = self.mode {
-            let has = ownership()?.mode;
-            if has != asked {
-                return differs("mode", format!("{has:04o}"), format!("{asked:04o}"));
-            }
-        }
-        if let Some(asked) = self.owner {
-            let has = ownership()?.uid;
-            if has != asked {
-                return differs("owner", has.to_string(), asked.to_string());
-            }
-        }
-        if let Some(asked) = self.group {
-            let has = ownership()?.gid;
-            if has != asked {
-                return differs("group", has.to_string(), asked.to_string());
-            }
-        }
-        Ok(())
+        Ring::new(core, self.options.handles)
     }
 }
 
@@ -468,7 +226,7 @@ impl Builder<Mpsc> {
     /// the ring's capacity.
     #[must_use]
     pub fn producers(mut self, lanes: usize) -> Self {
-        self.producers = Some(lanes);
+        self.options.producers = Some(lanes);
         self
     }
 }
@@ -478,7 +236,7 @@ impl Builder<Any> {
     /// one is SPSC.
     #[must_use]
     pub fn producers(mut self, lanes: usize) -> Self {
-        self.producers = Some(lanes);
+        self.options.producers = Some(lanes);
         self
     }
 }

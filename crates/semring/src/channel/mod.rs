@@ -10,6 +10,7 @@ mod kind;
 mod model_tests;
 #[cfg(doctest)]
 mod must_use;
+mod options;
 mod parking;
 mod pending;
 mod pollable;
@@ -23,12 +24,14 @@ mod wake_tests;
 /// more. A check takes half a microsecond; transferring this many bytes takes fifty or more.
 const BYTES_PER_CHECK: u64 = 1 << 20;
 
-pub use builder::{Builder, HugePages};
+pub use builder::Builder;
 #[cfg(feature = "tokio")]
 pub(crate) use consumer::FoundMessage;
-pub use consumer::{Consumer, EndedProducers, Message, MessageRef, RecvBatch};
+pub use consumer::{Consumer, EndedProducers, Message, MessageRef, Messages, RecvBatch};
 pub use interrupt::Interrupter;
 pub use kind::{Any, Kind, Mpsc, Spsc};
+pub use options::HugePages;
+pub(crate) use options::{RingOptions, ring_options};
 pub use parking::WaitStats;
 pub use pollable::Pollable;
 #[cfg(feature = "tokio")]

@@ -30,7 +30,7 @@ impl Pollable {
         match ring.guard.poller(seat) {
             Some(poller) => Ok(Self(poller)),
             None => unsupported(
-                "the ring is guarded by semaphores, which can't be polled: make it with pipes (--guard pipe)",
+                "the ring is guarded by semaphores, which can't be polled: make it with pipes",
             ),
         }
     }

@@ -5,9 +5,9 @@ use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-use super::builder::HandleOptions;
 use super::consumer::Consumer;
 use super::kind::Kind;
+use super::options::HandleOptions;
 use super::producer::Producer;
 use crate::error::{AttachError, OpenError, RemoveError};
 use crate::lifecycle::{

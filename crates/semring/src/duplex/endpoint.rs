@@ -33,8 +33,6 @@ pub struct Sender {
 #[derive(Debug)]
 pub struct Receiver {
     consumer: spsc::Consumer,
-    /// The other end's stream has ended, and stays so.
-    ended: bool,
     _taken: Arc<Taken>,
 }
 
@@ -48,7 +46,6 @@ impl Endpoint {
             },
             receiver: Receiver {
                 consumer,
-                ended: false,
                 _taken: taken,
             },
         }
@@ -163,8 +160,8 @@ impl Endpoint {
         &mut self.sender.producer
     }
 
-    /// The consumer, for batches. (After an end of stream its `recv` would wait for ever, because no
-    /// successor is possible.)
+    /// The consumer, for batches. (The end of its stream is for good: there is nothing to
+    /// [resume](crate::Consumer::resume) for, since no successor ever comes.)
     pub fn consumer(&mut self) -> &mut spsc::Consumer {
         &mut self.receiver.consumer
     }
@@ -216,7 +213,7 @@ impl Receiver {
     /// # Errors
     /// As [`Endpoint::recv`].
     pub fn recv(&mut self) -> Result<Message<'_>, RecvError> {
-        self.receive(spsc::Consumer::recv)
+        self.consumer.recv()
     }
 
     /// Receives the next message if there is one now.
@@ -224,7 +221,7 @@ impl Receiver {
     /// # Errors
     /// [`RecvError::Empty`], and those of [`recv`](Self::recv).
     pub fn try_recv(&mut self) -> Result<Message<'_>, RecvError> {
-        self.receive(spsc::Consumer::try_recv)
+        self.consumer.try_recv()
     }
 
     /// As [`recv`](Self::recv), but waits no longer than until a [`Deadline`].
@@ -235,20 +232,7 @@ impl Receiver {
         &mut self,
         deadline: impl Into<Deadline>,
     ) -> Result<Message<'_>, RecvError> {
-        self.receive(|consumer| consumer.recv_deadline(deadline))
-    }
-
-    fn receive<'a>(
-        &'a mut self,
-        receive: impl FnOnce(&'a mut spsc::Consumer) -> Result<Message<'a>, RecvError>,
-    ) -> Result<Message<'a>, RecvError> {
-        // A ring's consumer waits for the next producer then; here there is none.
-        if self.ended {
-            return Err(RecvError::EndOfStream);
-        }
-        let received = receive(&mut self.consumer);
-        self.ended = matches!(received, Err(RecvError::EndOfStream));
-        received
+        self.consumer.recv_deadline(deadline)
     }
 
     /// Closes this direction: the other end's `send` returns [`SendError::Closed`]. (After a drop
@@ -257,8 +241,8 @@ impl Receiver {
         self.consumer.close();
     }
 
-    /// The consumer, for batches. (After an end of stream its `recv` would wait for ever, because no
-    /// successor is possible.)
+    /// The consumer, for batches. (The end of its stream is for good: there is nothing to
+    /// [resume](crate::Consumer::resume) for, since no successor ever comes.)
     pub fn consumer(&mut self) -> &mut spsc::Consumer {
         &mut self.consumer
     }

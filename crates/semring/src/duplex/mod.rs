@@ -19,9 +19,9 @@
 //! assert_eq!(client.recv()?.to_vec(), b"pong");
 //!
 //! let mut receiver = client.close_sending(); // as shutdown(2) with SHUT_WR
-//! assert!(matches!(server.recv(), Err(semring::RecvError::EndOfStream)));
+//! assert!(matches!(server.recv(), Err(semring::RecvError::EndOfStream { .. })));
 //! drop(server);
-//! assert!(matches!(receiver.recv(), Err(semring::RecvError::EndOfStream)));
+//! assert!(matches!(receiver.recv(), Err(semring::RecvError::EndOfStream { .. })));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

@@ -23,9 +23,8 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use super::endpoint::Endpoint;
-use crate::channel::{self, spsc};
+use crate::channel::{self, RingOptions, ring_options, spsc};
 use crate::error::{AttachError, CreateError, EndError, OpenError, OpenOrCreateError, RemoveError};
-use crate::guard::strategy::WaitStrategy;
 use crate::lifecycle::{RingInfo, RingState, pairs};
 use crate::memory::address::{Address, AddressError, Backend};
 
@@ -90,23 +89,12 @@ impl Builder {
         spsc::Builder::anonymous().into()
     }
 
-    /// Capacity of each direction in bytes; as [`Builder::capacity`](crate::Builder::capacity).
-    #[must_use]
-    pub fn capacity(self, bytes: u64) -> Self {
-        self.ring.capacity(bytes).into()
+    /// What both rings are to be.
+    fn options(&mut self) -> &mut RingOptions {
+        self.ring.options()
     }
 
-    /// Permission bits of both rings; as [`Builder::mode`](crate::Builder::mode).
-    #[must_use]
-    pub fn mode(self, mode: u32) -> Self {
-        self.ring.mode(mode).into()
-    }
-
-    /// How this process's ends wait.
-    #[must_use]
-    pub fn wait(self, strategy: WaitStrategy) -> Self {
-        self.ring.wait(strategy).into()
-    }
+    ring_options!();
 
     /// Makes the pair. An old pair of this name is removed first, with its unread messages, if no process
     /// uses it and an end of it was taken before.

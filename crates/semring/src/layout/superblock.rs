@@ -68,6 +68,7 @@ const _: () = assert!(AT_RECORDS + RECORDS_BYTES <= AT_CRC);
 
 /// The number of producers of a ring, and the order that it guarantees.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum RingKind {
     /// One producer, one lane.
     Spsc,
@@ -103,6 +104,7 @@ impl std::fmt::Display for RingKind {
 
 /// The guard of a ring. Fixed at creation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum GuardKind {
     /// A System V semaphore set with SEM_UNDO.
     Semaphore,

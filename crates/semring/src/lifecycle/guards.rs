@@ -19,12 +19,12 @@ use crate::os::{errno, process, sandbox};
 
 /// The guard of a new ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub enum GuardChoice {
     /// Semaphores; pipes where semaphores can't work: no System V IPC, its limits exhausted or too low, a
     /// sandbox that forbids it or does not apply SEM_UNDO.
     ///
-    /// For programs that leave the choice at `Auto`, the environment variable `SEMRING_GUARD`
-    /// (`semaphore`, `pipe` or `auto`) overrides it.
+    /// [`Builder::default_guard`](crate::Builder::default_guard) changes what it means for new rings.
     #[default]
     Auto,
     /// A System V semaphore set, or an error.
@@ -43,22 +43,6 @@ impl From<GuardKind> for GuardChoice {
 }
 
 impl GuardChoice {
-    /// Resolves [`Auto`](Self::Auto) for this process by the environment variable SEMRING_GUARD.
-    pub(super) fn resolve(self) -> Result<Self, String> {
-        let Some(said) = (self == Self::Auto)
-            .then(|| std::env::var_os("SEMRING_GUARD"))
-            .flatten()
-        else {
-            return Ok(self);
-        };
-        match said.to_str() {
-            Some("" | "auto") => Ok(Self::Auto),
-            Some("semaphore") => Ok(Self::Semaphore),
-            Some("pipe") => Ok(Self::Pipe),
-            _ => Err(said.to_string_lossy().into_owned()),
-        }
-    }
-
     /// The guard that an existing ring must have; `None` if it may have either.
     pub(crate) const fn kind(self) -> Option<GuardKind> {
         match self {

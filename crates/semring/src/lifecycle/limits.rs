@@ -37,7 +37,7 @@ pub(super) fn check_limits(name: &str, plan: &Plan) -> Result<(), CreateError> {
 /// The limit that prevents one more set of this many semaphores.
 pub(super) fn no_room_for(count: u64) -> String {
     const RAISE: &str =
-        "raise it (sysctl -w kernel.sem=…), or remove unused sets (ipcs -s, semring prune)";
+        "raise it (sysctl -w kernel.sem=…), or remove unused sets (ipcs -s shows them)";
     let used = sysv::sem::list().unwrap_or_default();
     let Ok(limits) = sysv::limits::sem() else {
         return format!("no room for a set of {count} semaphores in kernel.sem: {RAISE}");
@@ -59,4 +59,4 @@ pub(super) fn no_room_for(count: u64) -> String {
 
 /// The advice where sets can be made, but none for a ring.
 pub(super) const NO_KEY: &str = "every key that the semaphore set of a ring can have (0x5eed0000 to 0x5eedffff) is taken: \
-                                 remove unused sets (ipcs -s, semring prune)";
+                                 remove unused sets (ipcs -s shows them)";

@@ -289,26 +289,28 @@ fn guard_error(
         Mismatch::Missing | Mismatch::Other | Mismatch::Stranger
             if superblock.guard == GuardKind::Pipe =>
         {
-            pipes_lost(name, object, superblock, mismatch)
+            pipes_lost(object, superblock, mismatch)
         }
-        Mismatch::Stranger => format!(
+        Mismatch::Stranger => {
             "the semaphores in the place of its own belong to another user; chown and chmod leave them behind: remove \
-             the ring with semring rm --force {name}"
-        ),
+             the ring by force"
+                .to_owned()
+        }
         Mismatch::Missing | Mismatch::Other if object.outlives_its_guard() => {
             "its semaphores are gone (a restart, ipcrm, or a logout with systemd's RemoveIPC); opened for use, \
              it gets new ones"
                 .to_owned()
         }
-        Mismatch::Missing | Mismatch::Other if superblock.ipc_namespace != 0 => format!(
+        Mismatch::Missing | Mismatch::Other if superblock.ipc_namespace != 0 => {
             "its semaphores were removed from this IPC namespace (ipcrm, or a logout with systemd's RemoveIPC): it can't be \
-             used any more; remove it with: semring rm --force {name}"
-        ),
-        Mismatch::Missing | Mismatch::Other => format!(
-            "its semaphores are not in this IPC namespace: the ring belongs to another one (a container: share it with \
-             --ipc), or they were removed (ipcrm, or a logout with systemd's RemoveIPC); in that case remove it with: \
-             semring rm --force {name}"
-        ),
+             used any more; remove it by force"
+                .to_owned()
+        }
+        Mismatch::Missing | Mismatch::Other => {
+            "its semaphores are not in this IPC namespace: the ring belongs to another one (of a container: share that), \
+             or they were removed (ipcrm, or a logout with systemd's RemoveIPC); in that case remove it by force"
+                .to_owned()
+        }
         Mismatch::Denied(error) => {
             return OpenError::Permission {
                 name: name.to_owned(),
@@ -329,13 +331,13 @@ fn guard_error(
     }
 }
 
-fn pipes_lost(name: &str, object: &Object, superblock: &Superblock, mismatch: Mismatch) -> String {
+fn pipes_lost(object: &Object, superblock: &Superblock, mismatch: Mismatch) -> String {
     let path = pipes_of(object, &superblock.uuid).unwrap_or_default();
     let path = path.display();
     if mismatch == Mismatch::Stranger {
         return format!(
             "the directory of its pipes, {path}, belongs to another user than the ring; chown leaves it behind: \
-             remove the ring with semring rm --force {name}"
+             remove the ring by force"
         );
     }
     if object.outlives_its_guard() {
@@ -345,8 +347,7 @@ fn pipes_lost(name: &str, object: &Object, superblock: &Superblock, mismatch: Mi
     }
     format!(
         "its pipes are not in {path}: they were removed (by hand, or at a logout with systemd's RemoveIPC), or are in \
-         the /dev/shm of another container (share it); if they were removed, remove the ring with: semring rm --force \
-         {name}"
+         the /dev/shm of another container (share it); if they were removed, remove the ring by force"
     )
 }
 

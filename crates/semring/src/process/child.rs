@@ -21,7 +21,7 @@ pub struct Child {
     /// stream.
     pub stdin: Option<spsc::Producer>,
     /// Receives from the child's [`process::stdout`](super::stdout). When it is dropped, the child gets a
-    /// broken pipe. After end of stream nothing more comes; receiving again might wait for ever.
+    /// broken pipe. After end of stream nothing more comes.
     pub stdout: Option<spsc::Consumer>,
     /// The pipe of the child's standard error, if the command requested one.
     pub stderr: Option<ChildStderr>,

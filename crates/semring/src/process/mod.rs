@@ -20,7 +20,7 @@
 //! loop {
 //!     let task = match input.recv() {
 //!         Ok(message) => message.to_vec(),
-//!         Err(semring::RecvError::EndOfStream) => break, // the parent closed it, or is dead
+//!         Err(semring::RecvError::EndOfStream { .. }) => break, // the parent closed it, or is dead
 //!         Err(error) => return Err(error.into()),
 //!     };
 //!     output.send(&task)?;

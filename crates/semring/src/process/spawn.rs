@@ -4,9 +4,8 @@ use std::process::{Command, Stdio};
 
 use super::child::{Child, Watch};
 use super::stdio::{STDIN_VARIABLE, STDOUT_VARIABLE};
-use crate::channel::spsc;
+use crate::channel::{RingOptions, ring_options, spsc};
 use crate::error::SpawnError;
-use crate::guard::strategy::WaitStrategy;
 use crate::os::child::pass_on;
 
 /// Options for starting a coprocess. By default it gets both rings, of 256 KiB each.
@@ -21,7 +20,7 @@ use crate::os::child::pass_on;
 ///     .spawn(Command::new("true"))?;
 /// assert!(child.wait()?.success());
 /// let mut output = child.stdout.take().unwrap();
-/// assert!(matches!(output.recv(), Err(RecvError::EndOfStream)));
+/// assert!(matches!(output.recv(), Err(RecvError::EndOfStream { .. })));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -56,19 +55,12 @@ impl Builder {
         Self::default()
     }
 
-    /// Capacity of each ring in bytes; as [`Builder::capacity`](crate::Builder::capacity).
-    #[must_use]
-    pub fn capacity(mut self, bytes: u64) -> Self {
-        self.ring = self.ring.capacity(bytes);
-        self
+    /// Options of both rings.
+    fn options(&mut self) -> &mut RingOptions {
+        self.ring.options()
     }
 
-    /// How the parent's side waits.
-    #[must_use]
-    pub fn wait(mut self, strategy: WaitStrategy) -> Self {
-        self.ring = self.ring.wait(strategy);
-        self
-    }
+    ring_options!();
 
     /// No ring in place of stdin: the [`Command`] sets stdin.
     #[must_use]

@@ -14,10 +14,9 @@ use crate::error::{RecvError, SystemCall};
 
 /// A [`Consumer`] for asynchronous tasks.
 ///
-/// As a [`Stream`] it yields each message as a vector of its own, and `None` at each end of the ring's
-/// stream. When it is polled again after that, it goes on with the producers that come then, as
-/// [`recv`](Self::recv) does. After a permanent error ([`RecvError::Removed`], [`RecvError::Forked`]) it
-/// yields only `None`.
+/// As a [`Stream`] it yields each message as a vector of its own, and `None` at the end of the ring's stream, also
+/// when it is polled again, until [`resume`](Self::resume). After a permanent error ([`RecvError::Removed`],
+/// [`RecvError::Forked`]) it yields only `None`.
 ///
 /// ```
 /// use futures_core::Stream;
@@ -98,6 +97,11 @@ impl AsyncConsumer {
         self.consumer.try_recv_batch()
     }
 
+    /// Goes on after the end of the stream, as [`Consumer::resume`] does.
+    pub fn resume(&mut self) {
+        self.consumer.resume();
+    }
+
     /// The consumer itself, for calls that don't wait.
     pub fn get_mut(&mut self) -> &mut Consumer {
         &mut self.consumer
@@ -140,7 +144,7 @@ impl Stream for AsyncConsumer {
         loop {
             let answer = match this.consumer.try_find() {
                 Ok(found) => Some(copied(&this.consumer.found(found))),
-                Err(RecvError::EndOfStream) => None,
+                Err(RecvError::EndOfStream { .. }) => None,
                 Err(RecvError::Empty) => {
                     let mut ready = ready!(this.pollable.poll_read_ready(task)).map_err(failed)?;
                     // As in `find`.
@@ -153,7 +157,7 @@ impl Stream for AsyncConsumer {
                             drop(ready);
                             Some(copied(&this.consumer.found(found)))
                         }
-                        Err(RecvError::EndOfStream) => None,
+                        Err(RecvError::EndOfStream { .. }) => None,
                         Err(error) => Some(Err(error)),
                     }
                 }

@@ -16,7 +16,7 @@
 //! let sending = tokio::spawn(async move { producer.send(b"hello").await });
 //! assert_eq!(consumer.recv().await?.to_vec(), b"hello");
 //! sending.await??;
-//! assert!(matches!(consumer.recv().await, Err(RecvError::EndOfStream)));
+//! assert!(matches!(consumer.recv().await, Err(RecvError::EndOfStream { .. })));
 //! # Ok(())
 //! # }
 //! ```

@@ -31,7 +31,7 @@ use crate::error::{SendError, SystemCall};
 /// producer.send(b"the only one").await?;
 /// producer.close().await?;
 /// assert_eq!(consumer.recv().await?.to_vec(), b"the only one");
-/// assert!(matches!(consumer.recv().await, Err(RecvError::EndOfStream)));
+/// assert!(matches!(consumer.recv().await, Err(RecvError::EndOfStream { .. })));
 /// # Ok(())
 /// # }
 /// ```

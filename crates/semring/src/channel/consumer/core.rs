@@ -25,7 +25,7 @@ use super::message_wait::{MessageWait, RoomWakers};
 use super::release::{ConsumerConditions, Releaser};
 use super::spin::spin;
 use crate::channel::BYTES_PER_CHECK;
-use crate::channel::builder::HandleOptions;
+use crate::channel::options::HandleOptions;
 use crate::channel::parking::{Parking, Woken};
 use crate::channel::pending::Pending;
 use crate::error::{RecvError, RemoveError};
@@ -148,7 +148,7 @@ impl ConsumerCore {
 
     #[inline(never)]
     fn next_slow(&mut self, deadline: Deadline) -> Result<Found, RecvError> {
-        self.begin()?;
+        self.begin_to_receive()?;
         loop {
             let found = self.find();
             if let Some(next) = self.recheck_truncation(found)? {
@@ -166,9 +166,28 @@ impl ConsumerCore {
 
     #[inline(never)]
     fn try_next_slow(&mut self) -> Result<Found, RecvError> {
-        self.begin()?;
+        self.begin_to_receive()?;
         let answer = self.look_around();
         self.recheck_truncation(answer)
+    }
+
+    /// As [`begin`](Self::begin). After the end of the stream nothing is received until the program resumes.
+    #[inline]
+    fn begin_to_receive(&mut self) -> Result<(), RecvError> {
+        let begun = self.begin();
+        match self.rest.pending.end.sticky() {
+            Some(end) if begun != Err(RecvError::Forked) => Err(end),
+            _ => begun,
+        }
+    }
+
+    /// Goes on after the end of the stream.
+    pub(super) fn resume(&mut self) {
+        if self.rest.seat.ring().is_forked() {
+            return;
+        }
+        self.record_end();
+        self.rest.pending.change(|pending| pending.end.resume());
     }
 
     /// Handles everything that is pending, except corrupt lanes.
@@ -353,7 +372,7 @@ impl ConsumerCore {
         self.rest
             .pending
             .change(|pending| pending.end.returned(ended, recorded));
-        RecvError::EndOfStream
+        self.rest.pending.end.sticky().expect("just returned")
     }
 
     /// Records the end that was returned last, if that has not been done.
@@ -382,6 +401,7 @@ impl ConsumerCore {
             // of its own.
             if !is_removed {
                 pending.end.open();
+                pending.end.resume();
             }
         });
         Ok(outcome)

@@ -1,13 +1,18 @@
 //! When the end of the stream is due, and when it is recorded in the ring.
 //!
 //! ```text
-//! nothing seen ──message found──→ stream ──returned(n)──→ nothing seen, n to record ──next call──→ nothing seen
+//! nothing seen ──message found──→ stream ──returned(n)──→ over, n to record ──next call──→ over
+//!      ↑                                                                                     │
+//!      └──────────────────────────────────────resume()───────────────────────────────────────┘
 //! ```
+//! *Over*: every call returns the same end, and takes no message, until the program resumes.
+//!
 //! The ring stores the number of attachments up to which an end was delivered. An end is due when all producers are
 //! gone and either a producer attached since the recorded end, or this consumer has found messages since. It is
 //! recorded by the *next* call, or when the consumer is dropped: if a consumer is killed, or dropped by a panic,
 //! before it could act on the end, its successor gets the end again.
 
+use crate::error::RecvError;
 use crate::guard::GuardError;
 use crate::lifecycle::{ConsumerSeat, StreamEnd, UnwindMark};
 use crate::sync::mutant::{self, Mutant};
@@ -17,6 +22,8 @@ use crate::sync::mutant::{self, Mutant};
 pub(super) struct EndOfStream {
     /// Messages were found since the last end, or a removal at the last end did not succeed.
     is_open: bool,
+    /// An end was returned, and the program has not resumed: each further call returns it.
+    is_over: bool,
     /// An end that was returned, and is not recorded yet.
     to_record: Option<(StreamEnd, UnwindMark)>,
     /// How many producers had finished and died at the last end that was returned, since the one before.
@@ -38,7 +45,7 @@ pub struct EndedProducers {
 impl EndOfStream {
     /// Nothing of the stream's end is to be done when the next message is found.
     pub(super) fn is_quiet(&self) -> bool {
-        self.is_open && self.to_record.is_none()
+        self.is_open && self.to_record.is_none() && !self.is_over
     }
 
     /// A message was found, or the last end did not count: another end will be due.
@@ -56,6 +63,18 @@ impl EndOfStream {
         self.last_counts = Some(EndedProducers { finished, died });
         self.to_record = Some((end, UnwindMark::now()));
         self.is_open = false;
+        self.is_over = true;
+    }
+
+    /// The end that was returned, as long as the program has not resumed.
+    pub(super) fn sticky(&self) -> Option<RecvError> {
+        let EndedProducers { finished, died } = self.last_counts.filter(|_| self.is_over)?;
+        Some(RecvError::EndOfStream { finished, died })
+    }
+
+    /// The program goes on after the end.
+    pub(super) fn resume(&mut self) {
+        self.is_over = false;
     }
 
     /// The producers of the stream whose end was returned last.
@@ -171,6 +190,39 @@ mod tests {
     }
 
     #[test]
+    fn an_end_is_returned_until_the_program_resumes() {
+        let mut state = EndOfStream::default();
+        assert_eq!(state.sticky(), None);
+        state.open();
+        state.returned(StreamEnd::new(3, 2), StreamEnd::default());
+        let over = RecvError::EndOfStream {
+            finished: 2,
+            died: 1,
+        };
+        assert_eq!(state.sticky(), Some(over));
+        // Recording it changes nothing.
+        assert!(state.take_to_record().is_some());
+        assert_eq!(state.sticky(), Some(over));
+        state.resume();
+        assert_eq!(state.sticky(), None);
+        assert!(!state.is_due(StreamEnd::new(3, 2), StreamEnd::new(3, 2)));
+        // One attached in between: it is received from, or its end is returned at once.
+        assert!(state.is_due(StreamEnd::new(4, 3), StreamEnd::new(3, 2)));
+    }
+
+    #[test]
+    fn no_fast_path_while_an_end_is_returned() {
+        let mut state = EndOfStream::default();
+        state.returned(end(1), end(0));
+        state.take_to_record();
+        // Not even if something opens the stream meanwhile.
+        state.open();
+        assert!(!state.is_quiet());
+        state.resume();
+        assert!(state.is_quiet());
+    }
+
+    #[test]
     fn is_quiet_only_within_a_stream() {
         let mut state = EndOfStream::default();
         assert!(!state.is_quiet(), "the first message opens it");
@@ -181,6 +233,8 @@ mod tests {
         state.open();
         assert!(!state.is_quiet(), "the end is to be recorded first");
         state.take_to_record();
+        assert!(!state.is_quiet(), "the program has not resumed");
+        state.resume();
         assert!(state.is_quiet());
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::release::Releaser;
-use crate::channel::builder::HandleOptions;
+use crate::channel::options::HandleOptions;
 use crate::channel::trust;
 use crate::error::RecvError;
 use crate::layout::view::LaneView;

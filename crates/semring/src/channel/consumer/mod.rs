@@ -6,6 +6,7 @@ mod core;
 mod end_of_stream;
 mod message;
 mod message_wait;
+mod messages;
 mod release;
 mod spin;
 
@@ -13,8 +14,9 @@ pub use self::batch::RecvBatch;
 use self::core::ConsumerCore;
 pub use self::end_of_stream::EndedProducers;
 pub use self::message::{Message, MessageRef};
-use super::builder::HandleOptions;
+pub use self::messages::Messages;
 use super::interrupt::Interrupter;
+use super::options::HandleOptions;
 use super::parking::WaitStats;
 use super::pollable::Pollable;
 use crate::error::{RecvError, RemoveError};
@@ -42,7 +44,7 @@ use crate::ring::consume::LaneConsumer;
 /// loop {
 ///     match consumer.recv() {
 ///         Ok(message) => println!("{} bytes from lane {}", message.len(), message.lane()),
-///         Err(semring::RecvError::EndOfStream) => break, // all producers are gone
+///         Err(semring::RecvError::EndOfStream { .. }) => break, // all producers are gone
 ///         Err(error) => return Err(error.into()),
 ///     }
 /// }
@@ -72,9 +74,10 @@ impl Consumer {
     /// Receives the next message; waits until there is one.
     ///
     /// # Errors
-    /// [`RecvError::EndOfStream`] when all producers are gone and everything was received (if no
-    /// producer has attached since the last end of stream, the call waits),
-    /// [`Corrupt`](RecvError::Corrupt) once for each damaged lane, [`Removed`](RecvError::Removed).
+    /// [`RecvError::EndOfStream`] when all producers are gone and everything was received; every further call
+    /// returns the same until [`resume`](Self::resume). (If no producer has attached since the last end of stream, of
+    /// this consumer or another one, the call waits.) [`Corrupt`](RecvError::Corrupt) once for each damaged lane,
+    /// [`Removed`](RecvError::Removed).
     #[inline(always)]
     pub fn recv(&mut self) -> Result<Message<'_>, RecvError> {
         self.core.next_message(Deadline::NEVER)
@@ -175,6 +178,25 @@ impl Consumer {
         Ok(RecvBatch::new(&mut self.core))
     }
 
+    /// The messages up to the end of the stream, each copied into a vector of its own and released: an iterator that
+    /// waits for each, in place of the loop over [`recv`](Self::recv), which lends messages and copies nothing.
+    ///
+    /// It ends at the end of the stream, and stays there until [`resume`](Self::resume). An error is one item; after
+    /// one that stays ([`RecvError::Removed`], [`RecvError::Forked`]) it ends.
+    ///
+    /// ```
+    /// # let ring = semring::spsc::Builder::memfd().create()?;
+    /// # let mut producer = ring.attach_producer()?;
+    /// # producer.send(b"one")?; producer.send(b"two")?; drop(producer);
+    /// let mut consumer = ring.attach_consumer()?;
+    /// let messages: Result<Vec<_>, _> = consumer.messages().collect();
+    /// assert_eq!(messages?, [b"one", b"two"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn messages(&mut self) -> Messages<'_> {
+        Messages::new(self)
+    }
+
     /// As [`recv_batch`](Self::recv_batch), but never waits.
     ///
     /// # Errors
@@ -206,8 +228,31 @@ impl Consumer {
         let _ = self.core.rest.seat.close();
     }
 
+    /// Goes on after the end of the stream. Returns at once; the next call waits for a producer that attached after
+    /// the end that was delivered, and returns at once if one already did. No message is skipped: what such a producer
+    /// sent waits in the ring, also if it has left again. Does nothing if the stream has not ended.
+    ///
+    /// ```
+    /// use semring::{RecvError, spsc};
+    /// let ring = spsc::Builder::memfd().create()?;
+    /// let mut consumer = ring.attach_consumer()?;
+    /// ring.attach_producer()?.send(b"one")?;
+    /// assert_eq!(consumer.recv()?.to_vec(), b"one");
+    /// let end = RecvError::EndOfStream { finished: 1, died: 0 };
+    /// assert_eq!(consumer.recv().unwrap_err(), end);
+    ///
+    /// ring.attach_producer()?.send(b"two")?;
+    /// assert_eq!(consumer.recv().unwrap_err(), end);
+    /// consumer.resume();
+    /// assert_eq!(consumer.recv()?.to_vec(), b"two");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn resume(&mut self) {
+        self.core.resume();
+    }
+
     /// Removes the ring if its stream has ended: no producer is attached and nothing is unread. Otherwise
-    /// ([`RemoveOutcome::InUse`], [`RemoveOutcome::Unread`]) go on receiving.
+    /// ([`RemoveOutcome::InUse`], [`RemoveOutcome::Unread`]) the consumer is [resumed](Self::resume): go on receiving.
     ///
     /// # Errors
     /// [`RemoveError::Permission`] if the ring is another user's, and the others.
@@ -238,7 +283,7 @@ impl Consumer {
     /// let mut consumer = ring.attach_consumer()?;
     /// drop(ring.attach_producer()?);
     /// ring.attach_producer()?.abort();
-    /// assert_eq!(consumer.recv().unwrap_err(), semring::RecvError::EndOfStream);
+    /// assert!(matches!(consumer.recv(), Err(semring::RecvError::EndOfStream { died: 1, .. })));
     /// let ended = consumer.ended_producers().unwrap();
     /// assert_eq!((ended.finished, ended.died), (1, 1)); // the stream is incomplete
     /// # consumer.remove_at_end()?;
@@ -297,7 +342,7 @@ impl Consumer {
     ///             let mut set = [PollFd::new(descriptor.as_fd(), PollFlags::POLLIN)];
     ///             poll(&mut set, PollTimeout::NONE)?;
     ///         }
-    ///         Err(RecvError::EndOfStream) => break,
+    ///         Err(RecvError::EndOfStream { .. }) => break,
     ///         Err(error) => return Err(error.into()),
     ///     }
     /// }

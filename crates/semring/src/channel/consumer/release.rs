@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use super::end_of_stream::EndOfStream;
 use super::message_wait::RoomWakers;
-use crate::channel::builder::HandleOptions;
+use crate::channel::options::HandleOptions;
 use crate::channel::pending::{Conditions, Pending};
 use crate::error::RecvError;
 use crate::guard::GuardError;

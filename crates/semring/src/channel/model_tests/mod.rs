@@ -13,8 +13,8 @@ use std::sync::Arc;
 use kernel::{Handle, Kernel};
 
 use super::Message;
-use super::builder::HandleOptions;
 use super::mpsc::{Consumer, Producer, Ring};
+use super::options::HandleOptions;
 use crate::error::SendError;
 use crate::guard::Seat;
 use crate::guard::strategy::WaitStrategy;

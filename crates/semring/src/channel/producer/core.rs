@@ -18,7 +18,7 @@
 use super::gate::Gate;
 use super::liveness::ProducerConditions;
 use super::room_wait::RoomWait;
-use crate::channel::builder::HandleOptions;
+use crate::channel::options::HandleOptions;
 use crate::channel::parking::{Parking, Woken};
 use crate::error::SendError;
 use crate::guard::WakeTarget;

@@ -10,9 +10,9 @@ use std::marker::PhantomData;
 
 use self::core::ProducerCore;
 pub use self::reservation::{Reservation, SendBatch};
-use super::builder::HandleOptions;
 use super::interrupt::Interrupter;
 use super::kind::{Any, Kind, Mpsc};
+use super::options::HandleOptions;
 use super::parking::WaitStats;
 use super::pollable::Pollable;
 use crate::error::{AttachError, SendError};

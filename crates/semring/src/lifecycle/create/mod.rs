@@ -46,18 +46,6 @@ use crate::sync::{Ordering, fence};
 /// Makes a ring; fails if there is one.
 pub(crate) fn create(address: &Address, plan: &Plan) -> Result<SharedRing, CreateError> {
     let name = address.to_string();
-    let guard = plan
-        .guard
-        .resolve()
-        .map_err(|value| CreateError::BadOption {
-            what: "SEMRING_GUARD",
-            value,
-            allowed: "auto, semaphore or pipe",
-        })?;
-    let plan = &Plan {
-        guard,
-        ..plan.clone()
-    };
     let place = address.place().map_err(|source| CreateError::Os {
         name: name.clone(),
         call: "ftok",

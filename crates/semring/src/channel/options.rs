@@ -1,0 +1,317 @@
+//! What a ring is to be, and how its handles behave: one set of options behind every builder.
+
+use super::kind::Kind;
+use crate::error::{CreateError, OpenError};
+use crate::guard::strategy::WaitStrategy;
+use crate::layout::{Capacity, Geometry, MAX_LANES};
+use crate::lifecycle::{self, GuardChoice, Plan, SharedRing};
+use crate::memory::{Address, Pages};
+
+/// The default capacity of a lane, in bytes.
+const DEFAULT_CAPACITY: u64 = 256 << 10;
+
+/// How handles of a ring behave in this process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HandleOptions {
+    pub(crate) wait: WaitStrategy,
+    pub(crate) trusts_peers: bool,
+    pub(crate) asymmetric_barrier: bool,
+}
+
+/// Pages larger than the usual 4 KiB, which speed up rings of many megabytes (fewer TLB misses).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum HugePages {
+    /// Transparent huge pages, where the kernel finds free ones: for memfd, System V and anonymous
+    /// rings, if `/sys/kernel/mm/transparent_hugepage/shmem_enabled` allows it.
+    Transparent,
+    /// Pages of 2 MiB out of the pool that the machine has reserved (`vm.nr_hugepages`): for memfd and
+    /// anonymous rings.
+    Explicit,
+}
+
+impl From<HugePages> for Pages {
+    fn from(pages: HugePages) -> Self {
+        match pages {
+            HugePages::Transparent => Self::Transparent,
+            HugePages::Explicit => Self::Reserved,
+        }
+    }
+}
+
+/// What was asked for. What is `None` is taken as it is in an existing ring.
+#[derive(Clone, Debug)]
+pub(crate) struct RingOptions {
+    pub(crate) capacity: Option<u64>,
+    pub(super) producers: Option<usize>,
+    pub(crate) mode: Option<u32>,
+    pub(crate) guard: GuardChoice,
+    /// What is meant by no choice of a guard, in a new ring.
+    pub(crate) default_guard: GuardChoice,
+    pub(super) auto_remove: bool,
+    pub(crate) owner: Option<u32>,
+    pub(crate) group: Option<u32>,
+    pub(crate) pages: Pages,
+    pub(crate) lock_memory: bool,
+    pub(crate) handles: HandleOptions,
+}
+
+impl Default for RingOptions {
+    fn default() -> Self {
+        Self {
+            capacity: None,
+            producers: None,
+            mode: None,
+            guard: GuardChoice::Auto,
+            default_guard: GuardChoice::Auto,
+            auto_remove: false,
+            owner: None,
+            group: None,
+            pages: Pages::Ordinary,
+            lock_memory: false,
+            handles: HandleOptions {
+                wait: WaitStrategy::default(),
+                trusts_peers: false,
+                asymmetric_barrier: true,
+            },
+        }
+    }
+}
+
+impl RingOptions {
+    /// What a new ring of this kind is to be.
+    pub(super) fn plan<K: Kind>(&self) -> Result<Plan, CreateError> {
+        let bad = |what, value: String, allowed| CreateError::BadOption {
+            what,
+            value,
+            allowed,
+        };
+        let asked = self.capacity.unwrap_or(DEFAULT_CAPACITY);
+        let capacity = Capacity::round_up(asked).ok_or_else(|| {
+            bad(
+                "capacity",
+                format!("{asked} bytes"),
+                "1 byte to 4 GiB for each lane, rounded up to a power of two of at least 4 KiB",
+            )
+        })?;
+        let lanes = self.producers.unwrap_or(K::DEFAULT_LANES);
+        let geometry = Geometry::new(lanes, capacity)
+            .ok_or_else(|| bad("producers", lanes.to_string(), "1 to 240"))?;
+        let mode = self.mode.unwrap_or(0o600);
+        if mode & !0o777 != 0 || mode & 0o600 != 0o600 {
+            return Err(bad(
+                "mode",
+                format!("{mode:04o}"),
+                "octal permission bits such as 0600 or 0660, at least read and write for the owner",
+            ));
+        }
+        debug_assert!(lanes <= MAX_LANES);
+        Ok(Plan {
+            kind: K::of_lanes(lanes),
+            geometry,
+            mode,
+            auto_remove: self.auto_remove,
+            uid: self.owner,
+            gid: self.group,
+            pages: self.pages,
+            locked: self.lock_memory,
+            guard: match self.guard {
+                GuardChoice::Auto => self.default_guard,
+                asked => asked,
+            },
+        })
+    }
+
+    /// Refuses a ring that differs from an option that was set.
+    pub(super) fn compare<K: Kind>(
+        &self,
+        address: &Address,
+        ring: &SharedRing,
+    ) -> Result<(), OpenError> {
+        let found = &ring.superblock;
+        let differs = |what, found: String, asked: String| {
+            Err(OpenError::Mismatch {
+                name: address.to_string(),
+                what,
+                found,
+                asked,
+            })
+        };
+        if !K::accepts(found.kind) {
+            return differs("kind", found.kind.to_string(), K::of_lanes(0).to_string());
+        }
+        if let Some(asked) = self.capacity {
+            let has = found.geometry.capacity();
+            let wanted = Capacity::round_up(asked).map_or(asked, Capacity::get);
+            if has.get() != wanted {
+                return differs(
+                    "capacity",
+                    format!("{} bytes", has.get()),
+                    format!("{wanted} bytes"),
+                );
+            }
+        }
+        if let Some(asked) = self.producers
+            && found.geometry.lanes() != asked
+        {
+            return differs(
+                "producers",
+                found.geometry.lanes().to_string(),
+                asked.to_string(),
+            );
+        }
+        if let Some(asked) = self.guard.kind()
+            && found.guard != asked
+        {
+            return differs("guard", found.guard.to_string(), asked.to_string());
+        }
+        let ownership = || {
+            let ownership = ring.object.ownership();
+            ownership.map_err(|error| lifecycle::memory_error(&address.to_string(), error))
+        };
+        if let Some(asked) = self.mode {
+            let has = ownership()?.mode;
+            if has != asked {
+                return differs("mode", format!("{has:04o}"), format!("{asked:04o}"));
+            }
+        }
+        if let Some(asked) = self.owner {
+            let has = ownership()?.uid;
+            if has != asked {
+                return differs("owner", has.to_string(), asked.to_string());
+            }
+        }
+        if let Some(asked) = self.group {
+            let has = ownership()?.gid;
+            if has != asked {
+                return differs("group", has.to_string(), asked.to_string());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The methods of a builder that set options, for each builder that has a method `options`.
+macro_rules! ring_options {
+    () => {
+        /// Capacity of each lane in bytes: 1 byte to 4 GiB, rounded up to a power of two of at least 4
+        /// KiB. Default 256 KiB. The longest message is a quarter of the capacity.
+        #[must_use]
+        pub fn capacity(mut self, bytes: u64) -> Self {
+            self.options().capacity = Some(bytes);
+            self
+        }
+
+        /// Permission bits of segment and guard, independent of the umask. Default 0600.
+        #[must_use]
+        pub fn mode(mut self, mode: u32) -> Self {
+            self.options().mode = Some(mode);
+            self
+        }
+
+        /// User id of a new ring's owner; the default is the caller. Only root can give a file away. The
+        /// semaphores get the same owner. An existing ring must have this owner.
+        ///
+        /// ```no_run
+        /// // A service that runs as root makes a ring for user 1000.
+        /// let ring = semring::spsc::Builder::new("for-alice").owner(1000).create()?;
+        /// # Ok::<(), semring::CreateError>(())
+        /// ```
+        #[must_use]
+        pub fn owner(mut self, uid: u32) -> Self {
+            self.options().owner = Some(uid);
+            self
+        }
+
+        /// Group id of a new ring. Default: the caller's group, or that of the folder if its set-group-id
+        /// bit is set. With mode 0660 every member of the group can use the ring. An existing ring must have
+        /// this group.
+        #[must_use]
+        pub fn group(mut self, gid: u32) -> Self {
+            self.options().group = Some(gid);
+            self
+        }
+
+        /// Requests huge pages for a new ring. If there are none, making it fails with
+        /// [`CreateError::MemoryLimit`](crate::CreateError::MemoryLimit).
+        ///
+        /// ```
+        /// use semring::{CreateError, HugePages, spsc};
+        /// match spsc::Builder::memfd().huge_pages(HugePages::Explicit).create() {
+        ///     Ok(ring) => drop(ring),
+        ///     // "the ring needs 1 reserved huge pages of 2 MiB, and 0 are free: …"
+        ///     Err(CreateError::MemoryLimit { limit, .. }) => println!("{limit}"),
+        ///     Err(error) => return Err(error),
+        /// }
+        /// # Ok::<(), CreateError>(())
+        /// ```
+        #[must_use]
+        pub fn huge_pages(mut self, pages: $crate::HugePages) -> Self {
+            self.options().pages = pages.into();
+            self
+        }
+
+        /// Keeps the whole ring in memory, never in swap, for as long as this process has it open
+        /// (`mlock(2)`). RLIMIT_MEMLOCK bounds what a process locks. Default: not.
+        #[must_use]
+        pub fn lock_memory(mut self, locked: bool) -> Self {
+            self.options().lock_memory = locked;
+            self
+        }
+
+        /// The guard of a new ring, for its whole life; an existing ring must have this guard. Default
+        /// [`GuardChoice::Auto`](crate::GuardChoice::Auto): semaphores, or pipes where semaphores can't work
+        /// ([`Ring::guard_fallback`](crate::Ring::guard_fallback)
+        /// then gives the reason); an existing ring may have either.
+        ///
+        /// ```
+        /// use semring::{GuardChoice, GuardKind, spsc};
+        ///
+        /// let ring = spsc::Builder::memfd().guard(GuardChoice::Pipe).create()?;
+        /// assert_eq!(ring.info()?.guard, GuardKind::Pipe);
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
+        #[must_use]
+        pub fn guard(mut self, guard: impl Into<$crate::GuardChoice>) -> Self {
+            self.options().guard = guard.into();
+            self
+        }
+
+        /// What [`GuardChoice::Auto`](crate::GuardChoice::Auto) means for a new ring: for programs that let their
+        /// environment or their settings choose. An existing ring may have either guard all the same.
+        ///
+        /// ```
+        /// use semring::{GuardChoice, GuardKind, spsc};
+        ///
+        /// let setting = GuardChoice::Pipe; // read from a file, or the environment
+        /// let ring = spsc::Builder::memfd().default_guard(setting).create()?;
+        /// assert_eq!(ring.info()?.guard, GuardKind::Pipe);
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
+        #[must_use]
+        pub fn default_guard(mut self, guard: impl Into<$crate::GuardChoice>) -> Self {
+            self.options().default_guard = guard.into();
+            self
+        }
+
+        /// How the handles of this process wait. Not a property of the ring.
+        #[must_use]
+        pub fn wait(mut self, strategy: $crate::WaitStrategy) -> Self {
+            self.options().handles.wait = strategy;
+            self
+        }
+
+        /// Whether producers of this process may omit the memory fence after each message while they send
+        /// many. The consumer then makes the kernel run a barrier on every CPU (`membarrier(2)`, 2 to 7 µs)
+        /// before it sleeps. If the kernel refuses, or either side has switched this off, each message costs
+        /// the producer a full fence. Default: yes. Switch it off to compare, or for a consumer that sleeps
+        /// often while several producers are busy.
+        #[must_use]
+        pub fn asymmetric_barrier(mut self, wanted: bool) -> Self {
+            self.options().handles.asymmetric_barrier = wanted;
+            self
+        }
+    };
+}
+
+pub(crate) use ring_options;
