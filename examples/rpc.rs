@@ -35,7 +35,10 @@ fn serve(door: &str) -> Result<(), Box<dyn Error>> {
         let name = match visitors.recv() {
             Ok(message) => String::from_utf8_lossy(&message.to_vec()).into_owned(),
             // No client is attached at the moment.
-            Err(RecvError::EndOfStream { .. }) => continue,
+            Err(RecvError::EndOfStream { .. }) => {
+                visitors.resume();
+                continue;
+            }
             Err(error) => return Err(error.into()),
         };
         // If the client is gone by now, only this thread is wasted.

@@ -172,7 +172,7 @@ over_each_backend! {
         exists(); // a process holds an end
         drop(server);
         let second = pair(&bench.address);
-        assert_ne!(first.up().info().unwrap().uuid, second.up().info().unwrap().uuid);
+        assert_ne!(first.to_server().info().unwrap().uuid, second.to_server().info().unwrap().uuid);
         assert!(matches!(first.client_end(), Err(EndError::Attach(_))), "it was removed");
         let (server, mut client) = ends(&second);
         client.send(b"x").unwrap();
@@ -180,7 +180,7 @@ over_each_backend! {
         names_are_there(&bench, false);
         let third = rings::pair(&bench.address).open_or_create().unwrap();
         let same = rings::pair(&bench.address).open_or_create().unwrap();
-        assert_eq!(third.down().info().unwrap().uuid, same.down().info().unwrap().uuid);
+        assert_eq!(third.to_client().info().unwrap().uuid, same.to_client().info().unwrap().uuid);
         third.remove().unwrap();
         bench.guard.assert_clean();
     }
@@ -195,7 +195,7 @@ over_each_backend! {
             opening.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         bench.guard.objects();
-        let downs: Vec<_> = pairs.iter().map(|pair| pair.down().info().unwrap()).collect();
+        let downs: Vec<_> = pairs.iter().map(|pair| pair.to_client().info().unwrap()).collect();
         for down in &downs {
             assert_eq!((&down.uuid, down.mode), (&downs[0].uuid, 0o640));
             assert_eq!(down.capacity_bytes, CAPACITY);
@@ -245,10 +245,10 @@ over_each_backend! {
                 let found = orphans();
         assert_eq!(found.iter().map(semring::Orphan::name).collect::<Vec<_>>(), [bench.address.as_str()]);
         // One message in the second ring keeps both.
-        pair.down().attach_producer().unwrap().send(b"kept").unwrap();
+        pair.to_client().attach_producer().unwrap().send(b"kept").unwrap();
         assert_eq!(found[0].remove(Unread::Keep).unwrap(), semring::PruneOutcome::Unread { messages: 1 });
         names_are_there(&bench, true);
-        let consumer = pair.down().attach_consumer().unwrap();
+        let consumer = pair.to_client().attach_consumer().unwrap();
         assert!(orphans().is_empty(), "{:?}", orphans());
         assert_eq!(found[0].remove(Unread::Discard).unwrap(), semring::PruneOutcome::InUse);
         drop(consumer);

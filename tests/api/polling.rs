@@ -141,7 +141,7 @@ over_each_backend! {
         bench.guard.objects();
         let refused = ring.attach_consumer().unwrap().pollable().unwrap_err();
         assert_eq!(refused.kind(), std::io::ErrorKind::Unsupported);
-        assert!(refused.to_string().contains("--guard pipe"), "{refused}");
+        assert!(refused.to_string().contains("with pipes"), "{refused}");
         assert!(ring.attach_producer().unwrap().pollable().is_err());
     }
 }

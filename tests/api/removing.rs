@@ -75,7 +75,7 @@ over_each_backend! {
             let error = refused.unwrap_err();
             let text = error.to_string();
             assert!(text.contains(&bench.address) && text.contains(&format!("consumer (pid {pid})")), "{text}");
-            assert!(text.contains(&format!("producers (pid {pid})")) && text.contains("--force"), "{text}");
+            assert!(text.contains(&format!("producers (pid {pid})")) && text.contains("by force"), "{text}");
             assert!(matches!(error, RemoveError::InUse { .. }));
         }
         assert!(!ring.remove_if_done().unwrap().is_removed());
@@ -182,7 +182,7 @@ over_each_backend! {
         assert!(matches!(error, OpenError::GuardMissing { .. }));
         let text = error.to_string();
         assert!(text.contains("semaphores") || text.contains("pipes"), "{text}");
-        assert!(text.contains("semring rm --force"), "{text}");
+        assert!(text.contains("by force"), "{text}");
         let address = bench.address.parse::<semring::Address>().unwrap();
         let info = semring::inspect(&address).unwrap();
         assert_eq!((info.state, info.state.to_string().as_str()), (RingState::GuardMissing, "guard_missing"));

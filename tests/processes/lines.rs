@@ -140,7 +140,7 @@ fn a_pair_whose_users_were_killed_is_replaced(case: Case) {
     server.kill();
     client.kill();
     let pair = rings::pair(case.address()).create().unwrap();
-    assert!(pair.up().was_created());
+    assert!(pair.to_server().was_created());
     pair.remove().unwrap();
     case.finish_removed();
 }

@@ -296,6 +296,7 @@ async fn closing_a_sink_ends_the_stream_while_the_handle_lives() {
     SinkExt::<&[u8]>::close(&mut producer).await.unwrap();
     assert!(producer.get_mut().is_none());
     // The lane is free for another one.
+    consumer.resume();
     let mut next = AsyncProducer::new(ring.attach_producer().unwrap()).unwrap();
     next.send(b"two").await.unwrap();
     next.close().await.unwrap();
@@ -378,5 +379,6 @@ async fn a_stream_goes_on_after_its_end_with_the_next_producer() {
         ring.attach_producer().unwrap().send(b"x").unwrap();
         assert_eq!(consumer.next().await, Some(Ok(b"x".to_vec())));
         assert_eq!(consumer.next().await, None);
+        consumer.resume();
     }
 }

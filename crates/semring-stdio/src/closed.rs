@@ -29,6 +29,7 @@ pub fn is_closed(stream: Stream) -> bool {
 
 // SAFETY: the loader calls the entries of this section as functions of the C ABI; arguments that a
 // function does not declare are ignored there.
+#[allow(clippy::unnecessary_safety_comment)] // it answers for the attribute
 #[unsafe(link_section = ".init_array")]
 #[used]
 static LOOK: extern "C" fn() = look;

@@ -31,6 +31,82 @@
 //! * [`process`]: programs with rings in place of stdin and stdout: a replacement for `popen`.
 //! * [`Address`]: how rings are named. [`list`], [`inspect`], [`remove`]: for administration.
 //!
+//! # The end of a stream
+//! [`RecvError::EndOfStream`] says that all producers are gone and everything was received, and how many of them
+//! finished and died. Every further call returns it again, until [`Consumer::resume`]: then the consumer waits for a
+//! producer that attached after that end, and returns at once if one already did. No message is skipped.
+//!
+//! # "Not now"
+//! Every call that waits has a `try_` form, which never waits, and a `_deadline` form, which takes a [`Deadline`], a
+//! duration or a moment. Both report "not now" as an error:
+//!
+//! | calls | `try_…` | `…_deadline` |
+//! |---|---|---|
+//! | send, reserve, push; [`duplex::Request::reply`] | [`SendError::Full`] | [`SendError::TimedOut`] |
+//! | recv, `recv_batch`; [`duplex::Server::next_request`] | [`RecvError::Empty`] | [`RecvError::TimedOut`] |
+//! | [`duplex::Client::start`] | [`CallError::Full`] | [`CallError::TimedOut`] |
+//! | [`duplex::Client::wait`] | [`CallError::Empty`] | [`CallError::TimedOut`] |
+//! | [`duplex::Client::call`], [`next_reply`](duplex::Client::next_reply) | | [`CallError::TimedOut`] |
+//! | [`process::Child::wait`] | [`WouldBlock`](std::io::ErrorKind::WouldBlock) | [`TimedOut`](std::io::ErrorKind::TimedOut) |
+//!
+//! # Errors by call
+//! | | send, reserve, push | recv | attach | calls of a client |
+//! |---|---|---|---|---|
+//! | the other side is gone | [`ConsumerGone`](SendError::ConsumerGone), [`Closed`](SendError::Closed) | [`EndOfStream`](RecvError::EndOfStream) | | [`PeerGone`](CallError::PeerGone) |
+//! | the message is too long | [`TooLong`](SendError::TooLong) | | | [`TooLong`](CallError::TooLong) |
+//! | the role is taken | | | [`NoFreeLane`](AttachError::NoFreeLane), [`ConsumerPresent`](AttachError::ConsumerPresent) | |
+//! | another thread interrupted the wait | `Interrupted` | `Interrupted` | | `Interrupted` |
+//! | the ring was removed or truncated | `Removed` | `Removed` | `Removed` | `Removed` |
+//! | a process wrote where it must not | `Corrupt` | `Corrupt`, once for each lane | `Corrupt` | `Corrupt` |
+//! | the handle is a parent's | `Forked` | `Forked` | | `Forked` |
+//! | the system refused a call | `Os` | `Os` | `Os`, `Permission` | `Os` |
+//!
+//! # Messages are borrowed
+//! A [`Message`] lies in the ring, and its consumer can't be used again before it is dropped. So this is refused
+//! (E0499), although only one message is in use at a time, because the returned message is borrowed in every round of
+//! the loop:
+//!
+//! ```compile_fail,E0499
+//! use semring::{Consumer, Message, RecvError};
+//! fn next_long(consumer: &mut Consumer) -> Result<Message<'_>, RecvError> {
+//!     loop {
+//!         let message = consumer.recv()?;
+//!         if message.len() > 100 {
+//!             return Ok(message);
+//!         }
+//!     }
+//! }
+//! ```
+//!
+//! Decide first, [put the message back](Message::put_back), and receive it again, which copies nothing:
+//!
+//! ```
+//! use semring::{Consumer, Message, RecvError};
+//! fn next_long(consumer: &mut Consumer) -> Result<Message<'_>, RecvError> {
+//!     loop {
+//!         let message = consumer.recv()?;
+//!         if message.len() > 100 {
+//!             message.put_back();
+//!             return consumer.recv();
+//!         }
+//!     }
+//! }
+//! ```
+//!
+//! To hold several messages at once, copy them: [`Message::to_vec`], [`Consumer::messages`].
+//!
+//! # Threads
+//! Every handle is `Send`: a thread can take it over. One thread at a time uses a role (`&mut self`). [`Ring`],
+//! [`Builder`], [`Address`], [`Interrupter`] and [`Pollable`] are `Send` and `Sync`.
+//!
+//! # Forks
+//! One rule holds for all handles that a forked child inherits. A role stays the parent's: in the child every call on
+//! a [`Producer`], a [`Consumer`], an end of a pair, a [`Client`](duplex::Client) or a [`Server`](duplex::Server) has no
+//! effect and returns the `Forked` error of its error type ([`Unsupported`](std::io::ErrorKind::Unsupported) where that is
+//! an [`io::Error`](std::io::Error)); a count is 0, a slice `None`; and dropping or closing the handle does nothing. A
+//! [`Ring`] or a [`Pair`](duplex::Pair) has no role: the child attaches through it, as any other process, if the ring is
+//! `anonymous:`; other rings it opens itself ([`AttachError::Forked`]).
+//!
 //! # Memory ordering
 //! What a producer did before it committed a message *happens before* what the consumer does after it
 //! received the message, across processes as between threads.
@@ -41,8 +117,8 @@
 //! | dropped by a panic | what happens |
 //! |---|---|
 //! | [`Message`], [`RecvBatch`] | not released: received again, by the next call or the next consumer |
-//! | [`Producer`], [`duplex::Sender`] | the stream ends, and the producer counts as died ([`RingInfo::died_producers`]) |
-//! | [`Consumer`], [`duplex::Receiver`] | a broken pipe, as after any drop; an end of stream that it received last is delivered again to its successor |
+//! | [`Producer`], [`duplex::Producer`] | the stream ends, and the producer counts as died ([`RingInfo::died_producers`]) |
+//! | [`Consumer`], [`duplex::Consumer`] | a broken pipe, as after any drop; an end of stream that it received last is delivered again to its successor |
 //! | [`Reservation`] | discarded |
 //! | [`SendBatch`] | committed: each of its messages is complete |
 //! | [`duplex::Request`] | reported to the client as unanswered |
@@ -79,6 +155,7 @@ mod os;
 pub mod process;
 mod ring;
 mod sync;
+mod threads;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 
@@ -101,7 +178,8 @@ pub use lifecycle::{
 };
 pub use memory::address::{Address, AddressError, Backend};
 
-/// The example of the README, compiled with the other examples.
+/// The examples of the README files, compiled with the other examples.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
+#[doc = include_str!("../../../README.md")]
 struct Readme;

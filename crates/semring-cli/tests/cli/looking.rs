@@ -299,7 +299,7 @@ fn a_pair_is_listed_and_removed_as_one_thing(ring: &Ring) {
         ours.map(crate::support::one_object).collect::<Vec<_>>()
     };
     let pair = make();
-    let mut producer = pair.down().attach_producer().expect("a producer");
+    let mut producer = pair.to_client().attach_producer().expect("a producer");
     producer.send(b"for the client").expect("room");
     let [object] = &listed()[..] else {
         panic!("{:?}", listed())
@@ -311,8 +311,8 @@ fn a_pair_is_listed_and_removed_as_one_thing(ring: &Ring) {
     assert_eq!(counts, [2, 1, 1]);
     for address in [
         ring.address(),
-        &pair.up().address().to_string(),
-        &pair.down().address().to_string(),
+        &pair.to_server().address().to_string(),
+        &pair.to_client().address().to_string(),
     ] {
         let info = |more: &[&str]| {
             let info = Call::new(SEMRING, None)
@@ -337,28 +337,29 @@ fn a_pair_is_listed_and_removed_as_one_thing(ring: &Ring) {
         assert_eq!([0, 1].map(|at| lanes(&object["rings"][at])), [[0], [1]]);
         assert_eq!(
             object["rings"][1]["address"],
-            pair.down().address().to_string()
+            pair.to_client().address().to_string()
         );
         let text = info(&[]);
         assert!(text.starts_with(&format!("{}\n", ring.address())), "{text}");
         assert!(
-            text.contains("kind      pair") && text.contains(&pair.up().address().to_string()),
+            text.contains("kind      pair")
+                && text.contains(&pair.to_server().address().to_string()),
             "{text}"
         );
     }
-    for address in [pair.up().address(), pair.down().address()] {
+    for address in [pair.to_server().address(), pair.to_client().address()] {
         let rm = Call::new(SEMRING, None).args(&["rm", &address.to_string()]);
         rm.run().refused(FAILED, &["in use"]);
     }
     drop(producer);
-    let names = [pair.up().address(), pair.down().address()].map(ToString::to_string);
+    let names = [pair.to_server().address(), pair.to_client().address()].map(ToString::to_string);
     drop(pair);
     Call::new(SEMRING, None)
         .args(&["rm", &names[0]])
         .run()
         .quietly(DONE);
     ring.assert_gone();
-    let second = make().down().address().to_string();
+    let second = make().to_client().address().to_string();
     Call::new(SEMRING, None)
         .args(&["rm", &second])
         .run()

@@ -4,6 +4,8 @@
 mod builder;
 mod consumer;
 mod errors;
+#[cfg(doctest)]
+mod growing;
 mod interrupt;
 mod kind;
 #[cfg(all(test, semring_loom))]

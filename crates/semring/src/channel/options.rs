@@ -246,7 +246,7 @@ macro_rules! ring_options {
         /// # Ok::<(), CreateError>(())
         /// ```
         #[must_use]
-        pub fn huge_pages(mut self, pages: $crate::HugePages) -> Self {
+        pub fn huge_pages(mut self, pages: $crate::channel::HugePages) -> Self {
             self.options().pages = pages.into();
             self
         }
@@ -272,7 +272,7 @@ macro_rules! ring_options {
         /// # Ok::<(), Box<dyn std::error::Error>>(())
         /// ```
         #[must_use]
-        pub fn guard(mut self, guard: impl Into<$crate::GuardChoice>) -> Self {
+        pub fn guard(mut self, guard: impl Into<$crate::lifecycle::GuardChoice>) -> Self {
             self.options().guard = guard.into();
             self
         }
@@ -289,14 +289,14 @@ macro_rules! ring_options {
         /// # Ok::<(), Box<dyn std::error::Error>>(())
         /// ```
         #[must_use]
-        pub fn default_guard(mut self, guard: impl Into<$crate::GuardChoice>) -> Self {
+        pub fn default_guard(mut self, guard: impl Into<$crate::lifecycle::GuardChoice>) -> Self {
             self.options().default_guard = guard.into();
             self
         }
 
         /// How the handles of this process wait. Not a property of the ring.
         #[must_use]
-        pub fn wait(mut self, strategy: $crate::WaitStrategy) -> Self {
+        pub fn wait(mut self, strategy: $crate::guard::strategy::WaitStrategy) -> Self {
             self.options().handles.wait = strategy;
             self
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::endpoint::{Endpoint, Receiver, Sender};
+use super::endpoint::{Consumer, Endpoint, Producer};
 use super::frame::{CallId, Frame, FrameKind, put, take};
 use crate::channel::Interrupter;
 use crate::error::{CallError, RecvError, SendError};
@@ -41,8 +41,8 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(1), Duration::fr
 /// One thread at a time uses a client (`&mut self`).
 #[derive(Debug)]
 pub struct Client {
-    sender: Sender,
-    receiver: Receiver,
+    sender: Producer,
+    receiver: Consumer,
     next: CallId,
     /// The calls in flight.
     calls: BTreeMap<CallId, Call>,

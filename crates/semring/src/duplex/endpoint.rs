@@ -17,13 +17,13 @@ use crate::guard::deadline::Deadline;
 /// Dropping it closes both directions. Messages that were sent can still be received.
 #[derive(Debug)]
 pub struct Endpoint {
-    sender: Sender,
-    receiver: Receiver,
+    sender: Producer,
+    receiver: Consumer,
 }
 
 /// The sending half of an [`Endpoint`]. When it is dropped, the other end gets end of stream.
 #[derive(Debug)]
-pub struct Sender {
+pub struct Producer {
     // In this order: the role first, then the names.
     producer: spsc::Producer,
     _taken: Arc<Taken>,
@@ -31,7 +31,7 @@ pub struct Sender {
 
 /// The receiving half of an [`Endpoint`]. When it is dropped, the other end gets a broken pipe.
 #[derive(Debug)]
-pub struct Receiver {
+pub struct Consumer {
     consumer: spsc::Consumer,
     _taken: Arc<Taken>,
 }
@@ -40,11 +40,11 @@ impl Endpoint {
     pub(super) fn new(producer: spsc::Producer, consumer: spsc::Consumer, taken: Taken) -> Self {
         let taken = Arc::new(taken);
         Self {
-            sender: Sender {
+            sender: Producer {
                 producer,
                 _taken: taken.clone(),
             },
-            receiver: Receiver {
+            receiver: Consumer {
                 consumer,
                 _taken: taken,
             },
@@ -135,14 +135,14 @@ impl Endpoint {
     /// The receiving half keeps at most a quarter lap of dropped messages unreleased; see
     /// [`Consumer::flush_released`](crate::Consumer::flush_released).
     #[must_use]
-    pub fn split(self) -> (Sender, Receiver) {
+    pub fn split(self) -> (Producer, Consumer) {
         (self.sender, self.receiver)
     }
 
     /// Closes the sending half: the other end receives the messages that are left, then end of stream.
     /// As shutdown(2) with SHUT_WR. Receiving goes on.
     #[must_use = "dropped, it closes the other direction as well"]
-    pub fn close_sending(self) -> Receiver {
+    pub fn close_sending(self) -> Consumer {
         self.sender.close();
         self.receiver
     }
@@ -150,7 +150,7 @@ impl Endpoint {
     /// Closes the receiving half: the other end's `send` returns [`SendError::Closed`]. As shutdown(2)
     /// with SHUT_RD. Sending goes on.
     #[must_use = "dropped, it closes the other direction as well"]
-    pub fn close_receiving(self) -> Sender {
+    pub fn close_receiving(self) -> Producer {
         self.receiver.close();
         self.sender
     }
@@ -167,7 +167,7 @@ impl Endpoint {
     }
 }
 
-impl Sender {
+impl Producer {
     /// Sends a copy of these bytes as one message; waits while the ring is full.
     ///
     /// # Errors
@@ -207,7 +207,7 @@ impl Sender {
     }
 }
 
-impl Receiver {
+impl Consumer {
     /// Receives the next message; waits until there is one.
     ///
     /// # Errors

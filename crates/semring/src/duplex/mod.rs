@@ -1,8 +1,8 @@
 //! Two rings as one connection in both directions, and calls over it: a replacement for two pipes or a
 //! Unix socket.
 //!
-//! A [`Pair`] is two SPSC rings, *up* from the client to the server and *down* from the server to the
-//! client. It has two ends; each can be [taken](Pair::server_end) once, and its [`Endpoint`] sends and
+//! A [`Pair`] is two SPSC rings, one [to the server](Pair::to_server) and one [to the
+//! client](Pair::to_client). It has two ends; each can be [taken](Pair::server_end) once, and its [`Endpoint`] sends and
 //! receives messages. Apart from these names the ends are equal.
 //!
 //! ```
@@ -80,7 +80,7 @@ mod pair;
 mod server;
 
 pub use client::{Client, Reply};
-pub use endpoint::{Endpoint, Receiver, Sender};
+pub use endpoint::{Consumer, Endpoint, Producer};
 pub use frame::CallId;
 pub use pair::{Builder, Pair, force_remove, pair_at, remove};
 pub use server::{Request, Server, ServerInterrupter};

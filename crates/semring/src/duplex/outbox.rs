@@ -5,7 +5,7 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::endpoint::Sender;
+use super::endpoint::Producer;
 use super::frame::{CallId, FrameKind, put};
 use crate::channel::Interrupter;
 use crate::error::SendError;
@@ -22,7 +22,7 @@ pub(super) struct Outbox {
 #[derive(Debug)]
 struct State {
     /// `None` while a thread sends.
-    sender: Option<Sender>,
+    sender: Option<Producer>,
     /// Requests that were dropped without a reply while there was no room to report it.
     owed: Vec<CallId>,
     /// The server's wait was ended by a `ServerInterrupter`, not because a report is owed.
@@ -32,7 +32,7 @@ struct State {
 /// The half while it is out. Dropped, also by a panic, it is back.
 struct Out<'a> {
     outbox: &'a Outbox,
-    sender: Option<Sender>,
+    sender: Option<Producer>,
 }
 
 impl Drop for Out<'_> {
@@ -43,7 +43,7 @@ impl Drop for Out<'_> {
 }
 
 impl Outbox {
-    pub(super) fn new(sender: Sender, bell: Interrupter) -> Self {
+    pub(super) fn new(sender: Producer, bell: Interrupter) -> Self {
         Self {
             state: Mutex::new(State {
                 sender: Some(sender),

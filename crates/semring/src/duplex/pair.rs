@@ -42,7 +42,7 @@ const AGAIN: Duration = Duration::from_millis(1);
 /// // Both rings get what one ring can have.
 /// let ring = spsc::Builder::new(&name).capacity(1 << 20).mode(0o660);
 /// let pair = duplex::Builder::from(ring).create()?;
-/// assert_eq!(pair.up().capacity_bytes(), 1 << 20);
+/// assert_eq!(pair.to_server().capacity_bytes(), 1 << 20);
 /// pair.remove()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -397,7 +397,7 @@ fn up_of(address: impl TryInto<Address, Error: Into<AddressError>>) -> Result<Ad
 /// # let name = format!("doc-pair-at-{}", std::process::id());
 /// let pair = duplex::Builder::new(&name).create()?;
 /// let address: Address = name.parse()?;
-/// for address in [&address, pair.up().address(), pair.down().address()] {
+/// for address in [&address, pair.to_server().address(), pair.to_client().address()] {
 ///     assert_eq!(duplex::pair_at(address).unwrap().to_string(), format!("posix:{name}"));
 /// }
 /// pair.remove()?;
@@ -428,11 +428,15 @@ impl Pair {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
-    pub fn of(up: spsc::Ring, down: spsc::Ring) -> Self {
-        Self { up, down }
+    pub fn of(to_server: spsc::Ring, to_client: spsc::Ring) -> Self {
+        Self {
+            up: to_server,
+            down: to_client,
+        }
     }
 
-    /// Takes the server's end, which receives from up and sends into down.
+    /// Takes the server's end, which receives from the ring [to the server](Self::to_server) and sends into the one
+    /// [to the client](Self::to_client).
     ///
     /// # Errors
     /// [`EndError::Taken`] while a live process has it, [`EndError::Spent`] if it was taken before, and
@@ -441,7 +445,8 @@ impl Pair {
         self.take(&self.up, &self.down)
     }
 
-    /// Takes the client's end, which sends into up and receives from down.
+    /// Takes the client's end, which sends into the ring [to the server](Self::to_server) and receives from the one
+    /// [to the client](Self::to_client).
     ///
     /// # Errors
     /// As [`server_end`](Self::server_end).
@@ -506,13 +511,13 @@ impl Pair {
 
     /// The ring from the client to the server.
     #[must_use]
-    pub fn up(&self) -> &spsc::Ring {
+    pub fn to_server(&self) -> &spsc::Ring {
         &self.up
     }
 
     /// The ring from the server to the client.
     #[must_use]
-    pub fn down(&self) -> &spsc::Ring {
+    pub fn to_client(&self) -> &spsc::Ring {
         &self.down
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::endpoint::{Endpoint, Receiver};
+use super::endpoint::{Consumer, Endpoint};
 use super::frame::{CallId, Frame, FrameKind, take};
 use super::outbox::Outbox;
 use crate::error::{RecvError, SendError};
@@ -16,7 +16,7 @@ use crate::guard::deadline::{Deadline, Patience};
 /// Dropping the server stops taking requests; requests taken before can still be answered.
 #[derive(Debug)]
 pub struct Server {
-    receiver: Receiver,
+    receiver: Consumer,
     outbox: Arc<Outbox>,
     malformed: u64,
 }

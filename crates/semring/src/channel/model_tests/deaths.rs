@@ -147,7 +147,10 @@ fn model_the_successor_of_a_killed_producer_is_woken() {
                 let number = match consumer.recv() {
                     Ok(message) => number_of(&message),
                     // No producer was attached in between.
-                    Err(RecvError::EndOfStream { .. }) => continue,
+                    Err(RecvError::EndOfStream { .. }) => {
+                        consumer.resume();
+                        continue;
+                    }
                     Err(error) => panic!("{error}"),
                 };
                 if (3..10).contains(&expected) && number == 10 {

@@ -1,0 +1,53 @@
+//! Which public types can go to, or be used by, another thread: what the crate guide says, checked by the compiler.
+
+use crate::channel::{
+    Any, Builder, Consumer, Interrupter, Message, MessageRef, Messages, Pollable, Producer,
+    RecvBatch, Reservation, Ring, SendBatch,
+};
+use crate::duplex;
+use crate::error::{CallError, CreateError, OpenError, RecvError, RemoveError, SendError};
+use crate::guard::deadline::Deadline;
+use crate::lifecycle::{Orphan, RingInfo};
+use crate::memory::Address;
+use crate::process;
+
+const fn send<T: Send>() {}
+const fn send_and_sync<T: Send + Sync>() {}
+
+const _: () = {
+    send_and_sync::<Address>();
+    send_and_sync::<Builder<Any>>();
+    send_and_sync::<Ring<Any>>();
+    send_and_sync::<Interrupter>();
+    send_and_sync::<Pollable>();
+    send_and_sync::<Deadline>();
+    send_and_sync::<RingInfo>();
+    send_and_sync::<Orphan>();
+    send_and_sync::<duplex::Builder>();
+    send_and_sync::<duplex::Pair>();
+    send_and_sync::<duplex::ServerInterrupter>();
+    send_and_sync::<process::Builder>();
+
+    send::<Producer<Any>>();
+    send::<Consumer>();
+    send::<Message<'_>>();
+    send::<MessageRef<'_>>();
+    send::<Messages<'_>>();
+    send::<RecvBatch<'_>>();
+    send::<Reservation<'_>>();
+    send::<SendBatch<'_>>();
+    send::<duplex::Endpoint>();
+    send::<duplex::Producer>();
+    send::<duplex::Consumer>();
+    send::<duplex::Client>();
+    send::<duplex::Server>();
+    send::<duplex::Request>();
+    send::<process::Child>();
+
+    send_and_sync::<SendError>();
+    send_and_sync::<RecvError>();
+    send_and_sync::<CallError>();
+    send_and_sync::<OpenError>();
+    send_and_sync::<CreateError>();
+    send_and_sync::<RemoveError>();
+};
