@@ -19,6 +19,7 @@ use std::path::Path;
 use scan::Source;
 
 /// A breach of a rule, and what to do about it.
+#[derive(Debug)]
 pub struct Finding {
     path: String,
     line: usize,

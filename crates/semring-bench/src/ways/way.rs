@@ -220,3 +220,17 @@ pub struct ThreadEnds {
     /// Set when the round is over: an end that waits then returns an error.
     pub stop: Arc<AtomicBool>,
 }
+
+impl std::fmt::Debug for Setup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Setup").finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for ThreadEnds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ThreadEnds")
+            .field("ends", &self.ends.len())
+            .finish_non_exhaustive()
+    }
+}
