@@ -32,8 +32,9 @@ fn serve(door: &str) -> Result<(), Box<dyn Error>> {
         .open_or_create()?
         .attach_consumer()?;
     loop {
-        let name = match visitors.recv() {
-            Ok(message) => String::from_utf8_lossy(&message.to_vec()).into_owned(),
+        let received = visitors.recv().map(|message| message.to_vec());
+        let name = match received {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             // No client is attached at the moment.
             Err(RecvError::EndOfStream { .. }) => {
                 visitors.resume();

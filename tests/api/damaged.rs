@@ -171,9 +171,7 @@ fn what_another_user_owns_is_refused_to_root() {
     const OTHER: u32 = 65534;
     for backend in ["posix", "sysv"] {
         let bench = Bench::new(backend, "not-owned");
-        let builder = spsc::Builder::new(&bench.address)
-            .capacity(CAPACITY)
-            .owner(OTHER);
+        let builder = rings::spsc(&bench.address).capacity(CAPACITY).owner(OTHER);
         drop(builder.create().unwrap());
         flip(&bench, DAMAGES[0].0);
         let address: semring::Address = bench.address.parse().unwrap();

@@ -93,6 +93,22 @@
 //! }
 //! ```
 //!
+//! A `match` on the call itself borrows until its end, in the arms for errors, too. To use the consumer in an arm, take
+//! what is needed out of the message first:
+//!
+//! ```
+//! use semring::{Consumer, RecvError};
+//! fn follow(consumer: &mut Consumer) -> Result<Vec<u8>, RecvError> {
+//!     loop {
+//!         let received = consumer.recv().map(|message| message.to_vec());
+//!         match received {
+//!             Err(RecvError::EndOfStream { .. }) => consumer.resume(),
+//!             other => return other,
+//!         }
+//!     }
+//! }
+//! ```
+//!
 //! To hold several messages at once, copy them: [`Message::to_vec`], [`Consumer::messages`].
 //!
 //! # Threads

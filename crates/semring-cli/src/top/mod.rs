@@ -340,10 +340,15 @@ mod tests {
     fn a_pair_is_one_thing_with_the_rates_of_both_rings() {
         let name = format!("cli-top-pair-{}", std::process::id());
         let pair = semring::duplex::Builder::new(&name).create().unwrap();
-        let mut up = pair.up().attach_producer().unwrap();
-        let mut down = pair.down().attach_producer().unwrap();
+        let mut up = pair.to_server().attach_producer().unwrap();
+        let mut down = pair.to_client().attach_producer().unwrap();
         // The rest of a list, in any order.
-        let look = || vec![pair.down().info().unwrap(), pair.up().info().unwrap()];
+        let look = || {
+            vec![
+                pair.to_client().info().unwrap(),
+                pair.to_server().info().unwrap(),
+            ]
+        };
         let mut sampler = Sampler::default();
         let then = Instant::now();
         sampler.compare(look(), then);

@@ -144,8 +144,9 @@ fn model_the_successor_of_a_killed_producer_is_woken() {
             });
             let mut expected = 0;
             while expected < 12 {
-                let number = match consumer.recv() {
-                    Ok(message) => number_of(&message),
+                let received = consumer.recv().map(|message| number_of(&message));
+                let number = match received {
+                    Ok(number) => number,
                     // No producer was attached in between.
                     Err(RecvError::EndOfStream { .. }) => {
                         consumer.resume();
