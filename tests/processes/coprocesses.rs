@@ -147,7 +147,7 @@ fn after_the_parent(part: &str, before: &[&str]) {
         .map(String::as_str)
         .filter(|line| *line != "open")
         .collect();
-    assert_eq!(last, ["received 1 end of stream", "refused ConsumerGone"]);
+    assert_eq!(last, ["received 1 EndOfStream", "refused ConsumerGone"]);
 }
 
 #[test]

@@ -163,7 +163,7 @@ fn watch() {
             Err(error) => break error,
         }
     };
-    tell(&format!("received {received} {ended}"));
+    tell(&format!("received {received} {}", super::flow::shown(ended)));
     let refused = loop {
         if let Err(error) = output.send(&[0; 1000]) {
             break error;
