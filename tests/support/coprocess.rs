@@ -163,7 +163,10 @@ fn watch() {
             Err(error) => break error,
         }
     };
-    tell(&format!("received {received} {}", super::flow::shown(ended)));
+    tell(&format!(
+        "received {received} {}",
+        super::flow::shown(ended)
+    ));
     let refused = loop {
         if let Err(error) = output.send(&[0; 1000]) {
             break error;

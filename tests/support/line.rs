@@ -81,7 +81,7 @@ impl Line {
                 }
                 Err(error) => error,
             };
-            return format!("served {served} {error:?}");
+            return format!("served {served} {}", super::flow::shown(error));
         }
     }
 

@@ -171,7 +171,6 @@ mod os;
 pub mod process;
 mod ring;
 mod sync;
-mod threads;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 

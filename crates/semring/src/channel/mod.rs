@@ -18,6 +18,8 @@ mod pending;
 mod pollable;
 mod producer;
 mod ring;
+#[cfg(not(semring_loom))] // loom has types of its own
+pub(crate) mod threads;
 mod trust;
 #[cfg(all(test, not(semring_loom)))]
 mod wake_tests;

@@ -39,7 +39,7 @@ impl From<HugePages> for Pages {
     }
 }
 
-/// What was asked for. What is `None` is taken as it is in an existing ring.
+/// The options that were set. A `None` accepts any value of an existing ring.
 #[derive(Clone, Debug)]
 pub(crate) struct RingOptions {
     pub(crate) capacity: Option<u64>,

@@ -160,8 +160,8 @@ impl Endpoint {
         &mut self.sender.producer
     }
 
-    /// The consumer, for batches. (The end of its stream is for good: there is nothing to
-    /// [resume](crate::Consumer::resume) for, since no successor ever comes.)
+    /// The consumer, for batches. (The end of its stream is permanent: it is of no use to
+    /// [resume](crate::Consumer::resume), since no successor is possible.)
     pub fn consumer(&mut self) -> &mut spsc::Consumer {
         &mut self.receiver.consumer
     }
@@ -241,8 +241,8 @@ impl Consumer {
         self.consumer.close();
     }
 
-    /// The consumer, for batches. (The end of its stream is for good: there is nothing to
-    /// [resume](crate::Consumer::resume) for, since no successor ever comes.)
+    /// The consumer, for batches. (The end of its stream is permanent: it is of no use to
+    /// [resume](crate::Consumer::resume), since no successor is possible.)
     pub fn consumer(&mut self) -> &mut spsc::Consumer {
         &mut self.consumer
     }

@@ -84,3 +84,18 @@ pub use endpoint::{Consumer, Endpoint, Producer};
 pub use frame::CallId;
 pub use pair::{Builder, Pair, force_remove, pair_at, remove};
 pub use server::{Request, Server, ServerInterrupter};
+
+#[cfg(not(semring_loom))]
+const _: () = {
+    use crate::channel::threads::{send, send_and_sync};
+
+    send_and_sync::<Builder>();
+    send_and_sync::<Pair>();
+    send_and_sync::<ServerInterrupter>();
+    send::<Endpoint>();
+    send::<Producer>();
+    send::<Consumer>();
+    send::<Client>();
+    send::<Server>();
+    send::<Request>();
+};

@@ -82,3 +82,11 @@ mod stdio;
 pub use child::Child;
 pub use spawn::{Builder, spawn};
 pub use stdio::{STDIN_VARIABLE, STDOUT_VARIABLE, stdin, stdout};
+
+#[cfg(not(semring_loom))]
+const _: () = {
+    use crate::channel::threads::{send, send_and_sync};
+
+    send_and_sync::<Builder>();
+    send::<Child>();
+};
