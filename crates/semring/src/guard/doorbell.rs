@@ -127,10 +127,13 @@ pub(crate) enum Due {
 pub(crate) struct ConsumerWaker {
     /// The epoch that was posted last.
     last: u64,
-    /// Commits in a row that found the consumer awake.
+    /// Commits in a row that found the consumer awake, up to the last check.
     quiet: u32,
     /// Messages published with a fence since the last check.
     unchecked: u32,
+    /// Of these, the number that adds nothing to the quiet commits: messages after the first of a batch, and all up to
+    /// a commit that found the consumer asleep. (It wraps: a commit of padding has no message.)
+    not_quiet: u32,
     in_burst: bool,
     /// This process takes part in the barrier.
     may_burst: bool,
@@ -181,19 +184,38 @@ impl ConsumerWaker {
             return if is_asleep { Due::Post } else { Due::Nothing };
         }
         let epoch = word.load(Ordering::Relaxed);
-        if epoch != 0 && epoch != self.last {
-            self.last = epoch;
-            self.quiet = 0;
-            // Posting includes a check.
-            self.unchecked = 0;
-            return Due::Post;
+        if epoch != 0 {
+            return self.found_asleep(lane, epoch, messages);
         }
-        self.quiet = if epoch == 0 { self.quiet + 1 } else { 0 };
+        // One counter for each message; what it can't tell is counted where it is rare.
+        if messages != 1 {
+            self.not_quiet = self.not_quiet.wrapping_add(messages).wrapping_sub(1);
+        }
+        self.count_unchecked(lane, messages)
+    }
+
+    #[inline(always)]
+    fn count_unchecked(&mut self, lane: &LaneView, messages: u32) -> Due {
         self.unchecked += messages;
         if self.unchecked < self.messages_per_check() {
             return Due::Nothing;
         }
         self.after_unchecked(lane)
+    }
+
+    /// The consumer has announced the sleep of this epoch.
+    #[cold]
+    fn found_asleep(&mut self, lane: &LaneView, epoch: u64, messages: u32) -> Due {
+        self.quiet = 0;
+        if epoch == self.last {
+            self.not_quiet = self.unchecked + messages;
+            return self.count_unchecked(lane, messages);
+        }
+        self.last = epoch;
+        // Posting includes a check.
+        self.unchecked = 0;
+        self.not_quiet = 0;
+        Due::Post
     }
 
     /// In models of the two modes one message is enough.
@@ -213,7 +235,9 @@ impl ConsumerWaker {
     /// Enough messages for a check, and perhaps for asymmetric mode.
     #[cold]
     fn after_unchecked(&mut self, lane: &LaneView) -> Due {
+        self.quiet += self.unchecked.wrapping_sub(self.not_quiet);
         self.unchecked = 0;
+        self.not_quiet = 0;
         if self.quiet >= self.quiet_commits() {
             self.begin_burst(lane);
         }

@@ -3,7 +3,8 @@
 //! loom has fences of the calling thread only. The barrier of the others is made of two parts:
 //!
 //! * A participant publishes its stores after each of them, with a release of a word that belongs to no ring.
-//!   The caller of the barrier acquires that word, so it sees every store before the barrier.
+//!   The caller of the barrier acquires that word, so it sees every store before the barrier. (Both swap the word: loom
+//!   may take the caller's own last store for the newest one if the participant only stores.)
 //! * A participant executes a full fence before its first operation after the barrier. So it sees every store
 //!   of the caller before the caller's own fence.
 //!
@@ -42,7 +43,7 @@ pub(crate) fn forget_barriers() {
 /// From here on the calling thread is reached by barriers: it is a process that is registered for them.
 pub(crate) fn take_part() {
     IN_USE.set(true);
-    SHOWN.store(0, Ordering::Release);
+    SHOWN.swap(0, Ordering::AcqRel);
     GONE_THROUGH.with(|gone| gone.set(Some(BARRIERS.get())));
 }
 
@@ -67,6 +68,6 @@ pub(super) fn before_operation() {
 
 pub(super) fn after_store() {
     if IN_USE.get() && GONE_THROUGH.with(|gone| gone.get().is_some()) {
-        SHOWN.store(0, Ordering::Release);
+        SHOWN.swap(0, Ordering::AcqRel);
     }
 }
