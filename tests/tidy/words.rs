@@ -103,8 +103,7 @@ fn words(text: &str) -> Vec<Word<'_>> {
 }
 
 fn begins_with(words: &[Word<'_>], phrase: &str) -> bool {
-    let mut at = 0;
-    for wanted in phrase.split(' ') {
+    for (at, wanted) in phrase.split(' ').enumerate() {
         let Some(word) = words.get(at) else {
             return false;
         };
@@ -116,7 +115,6 @@ fn begins_with(words: &[Word<'_>], phrase: &str) -> bool {
         if !is_same {
             return false;
         }
-        at += 1;
     }
     true
 }

@@ -38,10 +38,14 @@ mod imp {
 
     pub(crate) use loom::sync::atomic::Ordering;
 
+    pub(crate) use super::model_barrier::barrier_everywhere;
     use super::model_barrier::{after_store, before_operation};
-    pub(crate) use super::model_barrier::{barrier_everywhere, forget_barriers, take_part};
+    #[cfg(test)]
+    pub(crate) use super::model_barrier::{forget_barriers, take_part};
+    pub(crate) use super::model_trace::Traced;
     use super::model_trace::trace;
-    pub(crate) use super::model_trace::{Traced, traced};
+    #[cfg(test)]
+    pub(crate) use super::model_trace::traced;
 
     // loom's atomics, with a check before each operation whether the participant is killed there.
     macro_rules! mortal_atomic {
