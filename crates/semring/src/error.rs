@@ -146,7 +146,7 @@ pub enum OpenError {
     },
     /// The ring needs a feature that this build does not have.
     #[error(
-        "{name}: the ring needs features that this build does not have (bits {bits:#x}); use a newer one"
+        "{name}: the ring needs what this build does not have: {}; use a newer one", crate::layout::superblock::feature_names(*.bits)
     )]
     UnknownFeatures {
         /// The address.
@@ -405,7 +405,8 @@ pub enum CallError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// There is no room now (only from `try_` calls).
+    /// There is no room now: from `try_` calls, and on rings whose producers do
+    /// [not wait](crate::Builder::when_full).
     #[error("the lane is full")]
     Full,
     /// The message is longer than a lane of this capacity takes.
@@ -458,6 +459,10 @@ pub enum RecvError {
     /// All producers are gone and everything was received. Later calls wait for new producers.
     #[error("end of stream")]
     EndOfStream,
+    /// The producer of which [`recv_from`](crate::Consumer::recv_from) awaited a message is gone, and everything that it sent was
+    /// received.
+    #[error("the producer on this lane is gone, and everything that it sent was received")]
+    LaneEnded,
     /// Impossible bytes: the lane is skipped from now on. Reported once for each lane.
     #[error("lane {lane} is damaged at position {position} and is skipped from now on")]
     Corrupt {

@@ -85,7 +85,7 @@ pub mod tokio;
 pub use channel::{
     Any, Builder, Consumer, EndedProducers, HugePages, Interrupter, Kind, Message, MessageRef,
     Mpsc, Pollable, Producer, RecvBatch, Reservation, Ring, SendBatch, Spsc, WaitStats, any,
-    disable_sigbus_handler, force_remove, inspect, list, mpsc, remove, spsc,
+    disable_sigbus_handler, force_remove, inspect, list, mpsc, remove, reset_counts, spsc,
 };
 pub use error::{
     AttachError, CallError, CreateError, EndError, OpenError, OpenOrCreateError, RecvError,
@@ -93,7 +93,7 @@ pub use error::{
 };
 pub use guard::deadline::Deadline;
 pub use guard::strategy::WaitStrategy;
-pub use layout::superblock::{GuardKind, RingKind};
+pub use layout::superblock::{GuardKind, RingKind, WhenFull};
 pub use layout::{Framing, Position, Tag};
 pub use lifecycle::{
     GuardChoice, LaneInfo, Orphan, OrphanKind, PruneOutcome, RemoveOutcome, RingInfo, RingState,

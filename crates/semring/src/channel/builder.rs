@@ -2,11 +2,13 @@
 
 use std::marker::PhantomData;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use super::kind::{Any, Kind, Mpsc, Spsc};
 use super::ring::Ring;
 use crate::error::{CreateError, OpenError, OpenOrCreateError};
 use crate::guard::strategy::WaitStrategy;
+use crate::layout::superblock::WhenFull;
 use crate::layout::{Capacity, Geometry, MAX_LANES};
 use crate::lifecycle::{self, GuardChoice, Plan, SharedRing};
 use crate::memory::address::AddressError;
@@ -21,6 +23,8 @@ pub(super) struct HandleOptions {
     pub(super) wait: WaitStrategy,
     pub(super) trusts_peers: bool,
     pub(super) asymmetric_barrier: bool,
+    /// How long no producer must have been attached before the end of the stream is delivered.
+    pub(super) linger: Duration,
 }
 
 /// Options of a ring, with which it is made or opened.
@@ -47,6 +51,7 @@ pub struct Builder<K> {
     mode: Option<u32>,
     guard: GuardChoice,
     auto_remove: bool,
+    when_full: Option<WhenFull>,
     owner: Option<u32>,
     group: Option<u32>,
     pages: Pages,
@@ -90,6 +95,7 @@ impl<K: Kind> Builder<K> {
             mode: None,
             guard: GuardChoice::Auto,
             auto_remove: false,
+            when_full: None,
             owner: None,
             group: None,
             pages: Pages::Ordinary,
@@ -98,6 +104,7 @@ impl<K: Kind> Builder<K> {
                 wait: WaitStrategy::default(),
                 trusts_peers: false,
                 asymmetric_barrier: true,
+                linger: Duration::ZERO,
             },
             kind: PhantomData,
         }
@@ -259,6 +266,55 @@ impl<K: Kind> Builder<K> {
         self
     }
 
+    /// What a producer of a new ring does when its lane is full, for as long as the ring lives. Default
+    /// [`WhenFull::Wait`]. An existing ring must have the policy that is asked for.
+    ///
+    /// | | `Wait` | `Fail` | `Drop` |
+    /// |---|---|---|---|
+    /// | `send`, `push`, `send_with` on a full lane | wait | `Full` | `Ok`, dropped and counted |
+    /// | `*_timeout`, `*_deadline` | `TimedOut` after the time | `Full` at once | `Ok` at once, dropped and counted |
+    /// | `try_send`, `try_push` | `Full` | `Full` | `Ok`, dropped and counted |
+    /// | `reserve*` | as `send*` | `Full` | `Full`: there is no message yet that could be dropped |
+    /// | the consumer that was met is gone | `ConsumerGone` | `ConsumerGone` | `ConsumerGone` |
+    /// | no consumer has come yet | as above | as above | as above |
+    ///
+    /// What a batch holds back is published before a `push` fails or drops; `try_push` publishes nothing. A message that is
+    /// too long is [`TooLong`](crate::SendError::TooLong) with every policy. Dropped messages are counted for each lane
+    /// ([`LaneInfo::lost_messages`](crate::LaneInfo::lost_messages)), for the producer
+    /// ([`Producer::dropped_messages`](crate::Producer::dropped_messages)) and the consumer
+    /// ([`Consumer::dropped_messages`](crate::Consumer::dropped_messages)).
+    ///
+    /// ```
+    /// use semring::{WhenFull, spsc};
+    /// # let name = format!("doc-full-{}", std::process::id());
+    /// let ring = spsc::Builder::new(&name).when_full(WhenFull::Drop).create()?;
+    /// let mut producer = ring.attach_producer()?;
+    /// while producer.dropped_messages() == 0 {
+    ///     producer.send(&[0; 10_000])?; // never waits
+    /// }
+    /// # drop(producer); ring.remove()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn when_full(mut self, policy: WhenFull) -> Self {
+        self.when_full = Some(policy);
+        self
+    }
+
+    /// For a group of producers that come and go: consumers of this process deliver the end of the stream only when no
+    /// producer has been attached for this long, counted from when the consumer, with everything received, finds that the
+    /// last one has left. A producer that comes meanwhile goes on with the stream, and the time begins anew when the last
+    /// one leaves again. A ring to which nobody has attached does not end. Default zero.
+    ///
+    /// The end is recorded in the ring only when it is delivered, so the successor of a consumer that was killed in
+    /// between waits for it as long again. Not a property of the ring. A handle with a time can't be
+    /// [polled](crate::Consumer::pollable).
+    #[must_use]
+    pub fn linger(mut self, time: Duration) -> Self {
+        self.options.linger = time;
+        self
+    }
+
     /// Lets messages and reservations of this process be slices
     /// ([`Message::as_slice`](crate::Message::as_slice),
     /// [`Reservation::as_mut_slice`](crate::Reservation::as_mut_slice)).
@@ -380,6 +436,7 @@ impl<K: Kind> Builder<K> {
             geometry,
             mode,
             auto_remove: self.auto_remove,
+            when_full: self.when_full.unwrap_or_default(),
             uid: self.owner,
             gid: self.group,
             pages: self.pages,
@@ -427,6 +484,15 @@ impl<K: Kind> Builder<K> {
         {
             return differs("guard", found.guard.to_string(), asked.to_string());
         }
+        if let Some(asked) = self.when_full
+            && found.when_full != asked
+        {
+            return differs(
+                "the policy when full",
+                found.when_full.to_string(),
+                asked.to_string(),
+            );
+        }
         let ownership = || {
             let ownership = ring.object.ownership();
             ownership.map_err(|error| lifecycle::memory_error(&address.to_string(), error))
@@ -454,12 +520,14 @@ impl<K: Kind> Builder<K> {
 }
 
 impl Builder<Spsc> {
-    /// The same for a ring at another address.
+    /// The same for one ring of a pair, at another address. A conversation loses nothing and has one end, so its rings wait
+    /// when they are full and do not linger.
     pub(crate) fn at(&self, address: Address) -> Self {
-        Self {
-            address: Ok(address),
-            ..self.clone()
-        }
+        let mut ring = self.clone();
+        ring.address = Ok(address);
+        ring.when_full = None;
+        ring.options.linger = Duration::ZERO;
+        ring
     }
 }
 

@@ -34,7 +34,7 @@ pub use pollable::Pollable;
 #[cfg(feature = "tokio")]
 pub(crate) use producer::Free;
 pub use producer::{Producer, Reservation, SendBatch};
-pub use ring::{Ring, disable_sigbus_handler, force_remove, inspect, list, remove};
+pub use ring::{Ring, disable_sigbus_handler, force_remove, inspect, list, remove, reset_counts};
 
 /// Rings of one producer.
 pub mod spsc {

@@ -306,6 +306,30 @@ pub fn inspect(
     lifecycle::inspect(&Address::of(address)?)
 }
 
+/// Sets the counts of finished and died producers of the ring at an address to zero
+/// ([`RingInfo::finished_producers`], [`RingInfo::died_producers`]): for supervisors that have seen a death and have
+/// restarted the producer. Messages, and what a consumer is told at the end of its stream, do not change. Needs write
+/// permission; whoever is attached goes on.
+///
+/// # Errors
+/// As [`Builder::open`](crate::Builder::open).
+///
+/// ```
+/// # let name = format!("doc-reset-{}", std::process::id());
+/// let ring = semring::spsc::Builder::new(&name).create()?;
+/// ring.attach_producer()?.abort();
+/// assert_eq!(ring.info()?.died_producers(), 1);
+/// semring::reset_counts(ring.address())?;
+/// assert_eq!(ring.info()?.died_producers(), 0);
+/// # ring.remove()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn reset_counts(
+    address: impl TryInto<Address, Error: Into<AddressError>>,
+) -> Result<(), OpenError> {
+    lifecycle::reset_counts(&Address::of(address)?)
+}
+
 /// All rings that this user may inspect, in this IPC namespace and `/dev/shm`.
 #[must_use]
 pub fn list() -> Vec<RingInfo> {

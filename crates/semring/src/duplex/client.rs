@@ -100,7 +100,7 @@ fn sending(error: SendError) -> CallError {
 
 fn receiving(error: RecvError) -> CallError {
     match error {
-        RecvError::EndOfStream => CallError::PeerGone,
+        RecvError::EndOfStream | RecvError::LaneEnded => CallError::PeerGone,
         RecvError::Corrupt { .. } => CallError::Corrupt,
         RecvError::Removed => CallError::Removed,
         RecvError::Empty | RecvError::TimedOut => CallError::TimedOut,

@@ -31,6 +31,36 @@ pub(crate) const MAX_NAME_BYTES: usize = 200;
 /// Set when the ring was made because it was missing: the last user removes it.
 const ORIGIN_IMPLICIT: u32 = 1;
 
+/// Features that a user of the ring must know: a bit of [`AT_REQUIRED`] each, with the name that a refusal gives. This
+/// version builds none of them; `docs/layout.md` has what they mean.
+const MUST_KNOW: [(u64, &str); 8] = [
+    (ARRAYS, "arrays"),
+    (BOOKMARKS, "bookmarks"),
+    (1 << 2, "types"),
+    (1 << 3, "selective receive"),
+    (1 << 4, "broadcast"),
+    (1 << 5, "overwrite"),
+    (1 << 6, "eviction"),
+    (SELDOM_HINTS, "seldom hints"),
+];
+/// Records of many messages of one size.
+pub(crate) const ARRAYS: u64 = 1 << 0;
+/// A killed producer's successor knows where to go on.
+pub(crate) const BOOKMARKS: u64 = 1 << 1;
+/// `committed` and `sent` are stored seldom.
+pub(crate) const SELDOM_HINTS: u64 = 1 << 7;
+
+/// The names of features, of which others are only numbers.
+pub(crate) fn feature_names(bits: u64) -> String {
+    let known = MUST_KNOW.iter().filter(|(bit, _)| bits & bit != 0);
+    let mut names: Vec<String> = known.map(|(_, name)| (*name).to_owned()).collect();
+    let named = MUST_KNOW.iter().fold(0, |all, (bit, _)| all | bit);
+    if bits & !named != 0 {
+        names.push(format!("bits {:#x}", bits & !named));
+    }
+    names.join(", ")
+}
+
 // Offsets in the superblock. `docs/layout.md` has the same table in words.
 pub(crate) const AT_MAGIC: usize = 0x000;
 const AT_MAJOR: usize = 0x008;
@@ -58,12 +88,15 @@ const AT_NAME_BYTES: usize = 0x084;
 const AT_NAME: usize = 0x088;
 const AT_KEY_DEVICE: usize = 0x150;
 const AT_KEY_INODE: usize = 0x158;
+const AT_WHEN_FULL: usize = 0x160;
+// 0x164 to 0x177 are of broadcast rings, 0x180 to 0x1d7 the schema's.
 const AT_CRC: usize = 0xff8;
 /// The state word: outside the checksum, because it changes.
 pub(crate) const AT_STATE: usize = 0xffc;
 
 const _: () = assert!(AT_NAME + MAX_NAME_BYTES <= AT_KEY_DEVICE);
-const _: () = assert!(AT_KEY_INODE + 8 <= AT_RECORDS);
+const _: () = assert!(AT_KEY_INODE + 8 <= AT_WHEN_FULL);
+const _: () = assert!(0x1d8 <= AT_RECORDS);
 const _: () = assert!(AT_RECORDS + RECORDS_BYTES <= AT_CRC);
 
 /// The number of producers of a ring, and the order that it guarantees.
@@ -97,6 +130,48 @@ impl std::fmt::Display for RingKind {
         f.write_str(match self {
             Self::Spsc => "spsc",
             Self::Mpsc => "mpsc",
+        })
+    }
+}
+
+/// What a producer does when its lane is full. Fixed at creation, the same for all producers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// It waits for room, as a pipe does.
+    #[default]
+    Wait,
+    /// It does not wait: the call fails with [`SendError::Full`](crate::SendError::Full).
+    Fail,
+    /// It does not wait: the message is dropped and counted, and the call succeeds.
+    Drop,
+}
+
+impl WhenFull {
+    const fn code(self) -> u32 {
+        match self {
+            Self::Wait => 0,
+            Self::Fail => 1,
+            Self::Drop => 2,
+        }
+    }
+
+    const fn from_code(code: u32) -> Option<Self> {
+        match code {
+            0 => Some(Self::Wait),
+            1 => Some(Self::Fail),
+            2 => Some(Self::Drop),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for WhenFull {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Wait => "wait",
+            Self::Fail => "fail",
+            Self::Drop => "drop",
         })
     }
 }
@@ -168,6 +243,7 @@ pub(crate) struct Superblock {
     pub(crate) uuid: [u8; 16],
     pub(crate) set: SetIdentity,
     pub(crate) auto_remove: bool,
+    pub(crate) when_full: WhenFull,
     /// Nanoseconds since 1970.
     pub(crate) created_ns: u64,
     pub(crate) creator_pid: u32,
@@ -240,6 +316,7 @@ impl Superblock {
             put(AT_KEY_DEVICE, &device.to_le_bytes());
             put(AT_KEY_INODE, &inode.to_le_bytes());
         }
+        put(AT_WHEN_FULL, &self.when_full.code().to_le_bytes());
         let crc = checksum(&bytes);
         bytes[AT_CRC..AT_CRC + 4].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -313,6 +390,9 @@ impl Superblock {
         if guard == GuardKind::Semaphore && !(1..=32767).contains(&check) {
             return Err(damaged("semaphore check value"));
         }
+        // Another policy comes with a feature that must be known.
+        let when_full =
+            WhenFull::from_code(u32_at(AT_WHEN_FULL)).ok_or(damaged("policy when full"))?;
         let record = SetRecord::newest(bytes);
         // No file has inode number 0.
         let key_file = Some(KeyFile {
@@ -327,6 +407,7 @@ impl Superblock {
             uuid: array(bytes, AT_UUID),
             set: SetIdentity::in_bytes(bytes),
             auto_remove: u32_at(AT_ORIGIN) & ORIGIN_IMPLICIT != 0,
+            when_full,
             created_ns: u64_at(AT_CREATED),
             creator_pid: u32_at(AT_CREATOR_PID),
             creator_uid: u32_at(AT_CREATOR_UID),
@@ -396,6 +477,7 @@ mod tests {
                 check: 99,
             },
             auto_remove: true,
+            when_full: WhenFull::Drop,
             created_ns: 1_700_000_000_000_000_000,
             creator_pid: 4242,
             creator_uid: 1000,
@@ -495,6 +577,54 @@ mod tests {
             Superblock::decode(&bytes),
             Err(SuperblockError::UnknownFeatures { bits: 4 })
         );
+    }
+
+    fn with_field(at: usize, field: &[u8]) -> Box<[u8; SUPERBLOCK_BYTES]> {
+        let mut bytes = ready();
+        bytes[at..at + field.len()].copy_from_slice(field);
+        let crc = checksum(&bytes);
+        bytes[AT_CRC..AT_CRC + 4].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn each_feature_that_must_be_known_is_refused_by_its_name() {
+        for (bit, name) in MUST_KNOW {
+            let bytes = with_field(AT_REQUIRED, &bit.to_le_bytes());
+            let refused = SuperblockError::UnknownFeatures { bits: bit };
+            assert_eq!(Superblock::decode(&bytes), Err(refused));
+            assert_eq!(feature_names(bit), name);
+        }
+        assert_eq!(feature_names(ARRAYS | BOOKMARKS), "arrays, bookmarks");
+        assert_eq!(
+            feature_names(ARRAYS | 1 << 40),
+            "arrays, bits 0x10000000000"
+        );
+    }
+
+    #[test]
+    fn a_feature_that_may_be_ignored_is_ignored_with_its_fields() {
+        let mut bytes = with_field(AT_OPTIONAL, &u64::MAX.to_le_bytes());
+        bytes[0x180..0x1d8].fill(0xff);
+        let crc = checksum(&bytes);
+        bytes[AT_CRC..AT_CRC + 4].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(Superblock::decode(&bytes), Ok(sample()));
+    }
+
+    #[test]
+    fn an_unknown_policy_when_full_is_refused() {
+        for code in [3, 4, u32::MAX] {
+            let bytes = with_field(AT_WHEN_FULL, &code.to_le_bytes());
+            let what = "policy when full";
+            assert_eq!(
+                Superblock::decode(&bytes),
+                Err(SuperblockError::Damaged { what })
+            );
+        }
+        for policy in [WhenFull::Wait, WhenFull::Fail, WhenFull::Drop] {
+            let bytes = with_field(AT_WHEN_FULL, &policy.code().to_le_bytes());
+            assert_eq!(Superblock::decode(&bytes).unwrap().when_full, policy);
+        }
     }
 
     proptest! {

@@ -33,7 +33,7 @@ pub use force::RemoveOutcome;
 pub(crate) use force::force_remove;
 pub use guards::GuardChoice;
 pub use inspect::{LaneInfo, RingInfo, RingState, has_membarrier};
-pub(crate) use inspect::{inspect, list, observe, uuid_text};
+pub(crate) use inspect::{inspect, list, observe, reset_counts, uuid_text};
 use open::open_received;
 pub(crate) use open::{memory_error, open, open_with};
 pub use orphans::{Orphan, OrphanKind, PruneOutcome, Unread, orphans};
@@ -46,7 +46,7 @@ pub(crate) use unwinding::UnwindMark;
 use crate::error::AttachError;
 use crate::guard::semaphore::SemaphoreGuard;
 use crate::guard::{Guard, GuardError};
-use crate::layout::superblock::Superblock;
+use crate::layout::superblock::{Superblock, WhenFull};
 use crate::layout::view::RingView;
 use crate::memory::{Address, Object, Pages};
 
@@ -138,6 +138,7 @@ pub(crate) struct Plan {
     pub(crate) mode: u32,
     /// Auto-removed: made because it was missing.
     pub(crate) auto_remove: bool,
+    pub(crate) when_full: WhenFull,
     /// The owner, if not the caller.
     pub(crate) uid: Option<u32>,
     /// The group, if not the usual one.

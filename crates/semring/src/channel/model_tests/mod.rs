@@ -18,7 +18,7 @@ use super::mpsc::{Consumer, Producer, Ring};
 use crate::error::SendError;
 use crate::guard::Seat;
 use crate::guard::strategy::WaitStrategy;
-use crate::layout::superblock::{GuardKind, RingKind, SetIdentity, Superblock};
+use crate::layout::superblock::{GuardKind, RingKind, SetIdentity, Superblock, WhenFull};
 use crate::layout::view::RingView;
 use crate::layout::{Capacity, Geometry};
 use crate::lifecycle::RingCore;
@@ -62,6 +62,7 @@ impl Model {
                 check: 1,
             },
             auto_remove: false,
+            when_full: WhenFull::Wait,
             created_ns: 0,
             creator_pid: 0,
             creator_uid: 0,
@@ -85,6 +86,7 @@ impl Model {
             wait: WaitStrategy::Block,
             trusts_peers: false,
             asymmetric_barrier,
+            linger: std::time::Duration::ZERO,
         };
         Self {
             ring: Ring::new(Arc::new(core), options),
