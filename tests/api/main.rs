@@ -19,5 +19,6 @@ mod receiving;
 mod removing;
 mod sending;
 mod slices;
+mod unused;
 mod unwinding;
 mod waiting;

@@ -245,6 +245,9 @@ pub enum AttachError {
     /// The ring was or is being removed, or its memory was taken away: open it again.
     #[error("the ring was removed or truncated")]
     Removed,
+    /// Another process named other settings and has replaced the ring, which nobody had used: open it again.
+    #[error("the ring was replaced by one with other settings: open it again")]
+    Replaced,
     /// The control words of the lane are impossible.
     #[error(
         "lane {lane} is damaged at position {position}: a process wrote where it must not; remove the ring and make it again"
@@ -474,6 +477,12 @@ pub enum RecvError {
     /// The ring was removed, or its memory was taken away: the file that it lies in was truncated.
     #[error("the ring was removed or truncated")]
     Removed,
+    /// Another process named other settings and has replaced the ring, in which no producer had ever been: nothing is lost.
+    /// Open the ring again.
+    #[error(
+        "the ring was replaced by one with other settings before anybody had sent something: open it again"
+    )]
+    Replaced,
     /// The time is over.
     #[error("timed out")]
     TimedOut,

@@ -84,8 +84,8 @@ pub mod tokio;
 
 pub use channel::{
     Any, Builder, Consumer, EndedProducers, HugePages, Interrupter, Kind, Message, MessageRef,
-    Mpsc, Pollable, Producer, RecvBatch, Reservation, Ring, SendBatch, Spsc, WaitStats, any,
-    disable_sigbus_handler, force_remove, inspect, list, mpsc, remove, reset_counts, spsc,
+    Mpsc, Pollable, Producer, RecvBatch, Reservation, Ring, SendBatch, Spsc, UnusedRing, WaitStats,
+    any, disable_sigbus_handler, force_remove, inspect, list, mpsc, remove, reset_counts, spsc,
 };
 pub use error::{
     AttachError, CallError, CreateError, EndError, OpenError, OpenOrCreateError, RecvError,

@@ -23,7 +23,7 @@ mod wake_tests;
 /// more. A check takes half a microsecond; transferring this many bytes takes fifty or more.
 const BYTES_PER_CHECK: u64 = 1 << 20;
 
-pub use builder::{Builder, HugePages};
+pub use builder::{Builder, HugePages, UnusedRing};
 #[cfg(feature = "tokio")]
 pub(crate) use consumer::FoundMessage;
 pub use consumer::{Consumer, EndedProducers, Message, MessageRef, RecvBatch};

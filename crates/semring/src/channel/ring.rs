@@ -75,7 +75,8 @@ impl<K: Kind> Ring<K> {
     /// [`AttachError::NoFreeLane`] while live producers have every lane, [`AttachError::Removed`],
     /// [`AttachError::Corrupt`], and the others.
     pub fn attach_producer(&self) -> Result<Producer<K>, AttachError> {
-        let (seat, lane) = ProducerSeat::take(&self.core)?;
+        let taken = ProducerSeat::take(&self.core);
+        let (seat, lane) = taken.map_err(|error| self.why_removed(error))?;
         Ok(Producer::new(seat, lane, self.options))
     }
 
@@ -86,8 +87,18 @@ impl<K: Kind> Ring<K> {
     /// [`AttachError::ConsumerPresent`] while a live process is the consumer. If the consumer was just
     /// killed, this waits up to a second for the kernel to free the role.
     pub fn attach_consumer(&self) -> Result<Consumer, AttachError> {
-        let (seat, lanes, damaged) = ConsumerSeat::take(&self.core)?;
+        let taken = ConsumerSeat::take(&self.core);
+        let (seat, lanes, damaged) = taken.map_err(|error| self.why_removed(error))?;
         Ok(Consumer::new(seat, lanes, damaged, self.options))
+    }
+
+    /// The error of an attach, or what it means in a ring that was replaced.
+    fn why_removed(&self, error: AttachError) -> AttachError {
+        if error == AttachError::Removed && lifecycle::is_replaced(&self.core) {
+            AttachError::Replaced
+        } else {
+            error
+        }
     }
 
     /// True in a child forked since: the ring is its parent's.

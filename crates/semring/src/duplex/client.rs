@@ -102,7 +102,7 @@ fn receiving(error: RecvError) -> CallError {
     match error {
         RecvError::EndOfStream | RecvError::LaneEnded => CallError::PeerGone,
         RecvError::Corrupt { .. } => CallError::Corrupt,
-        RecvError::Removed => CallError::Removed,
+        RecvError::Removed | RecvError::Replaced => CallError::Removed,
         RecvError::Empty | RecvError::TimedOut => CallError::TimedOut,
         RecvError::Interrupted => CallError::Interrupted,
         RecvError::Forked => CallError::Forked,

@@ -24,6 +24,8 @@ pub(crate) const STATE_INIT: u32 = 1;
 pub(crate) const STATE_READY: u32 = 2;
 /// The ring was removed, and had no name that could be deleted.
 pub(crate) const STATE_REMOVED: u32 = 3;
+/// READY, and about to be replaced: a process with other settings takes away a ring that no producer has ever used.
+pub(crate) const STATE_REPLACED: u32 = 4;
 
 /// Longest name stored, in bytes.
 pub(crate) const MAX_NAME_BYTES: usize = 200;
@@ -354,7 +356,8 @@ impl Superblock {
             });
         }
         match u32_at(AT_STATE) {
-            STATE_READY => {}
+            // Found under its name: its replacement was not finished.
+            STATE_READY | STATE_REPLACED => {}
             STATE_REMOVED => return Err(SuperblockError::Removed),
             _ => return Err(damaged("state word")),
         }
@@ -533,6 +536,13 @@ mod tests {
             Superblock::decode(&[b'x'; SUPERBLOCK_BYTES]),
             Err(SuperblockError::NotARing)
         );
+    }
+
+    #[test]
+    fn a_ring_whose_replacement_ended_half_way_is_ready() {
+        let mut bytes = ready();
+        bytes[AT_STATE..].copy_from_slice(&STATE_REPLACED.to_le_bytes());
+        assert_eq!(Superblock::decode(&bytes), Ok(sample()));
     }
 
     #[test]

@@ -519,6 +519,15 @@ impl ConsumerSeat {
         self.page().barrier.store(0, Ordering::Release);
     }
 
+    /// To be asked before a sleep: a process that replaces the ring and is killed on the way wakes its consumer, and removes
+    /// nothing more.
+    pub(crate) fn check_replaced(&self) -> Result<(), GuardError> {
+        if super::is_replaced(&self.ring) {
+            return Err(GuardError::Removed);
+        }
+        Ok(())
+    }
+
     /// Sum of the lanes' generations: the number of producers that ever attached. Grows with each
     /// of them.
     pub(crate) fn attachments(&self) -> u64 {

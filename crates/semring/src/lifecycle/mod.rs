@@ -19,6 +19,9 @@ pub(crate) mod pairs;
 mod pass;
 mod remove;
 mod renew;
+mod replace;
+#[cfg(all(test, not(semring_loom)))]
+mod replace_model_tests;
 mod torn;
 mod under_key;
 mod unwinding;
@@ -41,6 +44,7 @@ pub(crate) use pass::{descriptor, inheritable, receive, send};
 pub(crate) use remove::{
     consumer_left_on_purpose, has_unread, remove_idle, remove_open, remove_unless_used,
 };
+pub(crate) use replace::{Replacement, is_replaced, replace_unused};
 pub(crate) use unwinding::UnwindMark;
 
 use crate::error::AttachError;

@@ -184,7 +184,7 @@ impl ConsumerCore {
             return Err(self.why_not_intact());
         }
         if self.rest.pending.removed {
-            return Err(RecvError::Removed);
+            return Err(self.rest.removed());
         }
         self.record_end();
         self.put_leaked_batch_back()
@@ -320,7 +320,8 @@ impl ConsumerCore {
         self.last_poll_check = Some(now);
         let (seat, linger) = (&self.rest.seat, &mut self.linger);
         let ended = self.rest.pending.end.ended_attachments(seat, linger);
-        let ended = ended.map_err(|error| self.failed(error))?;
+        let replaced = self.rest.seat.check_replaced();
+        let ended = replaced.and(ended).map_err(|error| self.failed(error))?;
         // Producers that are gone by now published before they went: look again, and only then
         // report the end.
         match (self.find()?, ended) {

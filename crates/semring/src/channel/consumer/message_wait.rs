@@ -174,6 +174,7 @@ impl Waiting for MessageWait<'_> {
     fn is_over(&mut self) -> Result<bool, GuardError> {
         self.ended = self.end.ended_attachments(self.seat, self.linger)?;
         self.seat.ring().check()?;
+        self.seat.check_replaced()?;
         Ok(self.ended.is_some())
     }
 
