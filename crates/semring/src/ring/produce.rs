@@ -350,7 +350,9 @@ impl LaneProducer {
     /// the end of the lane as it is now is left: killed before the part is published, it still does.
     fn note_open_part(&mut self, slot: Slot) {
         let words = &self.lane.producer().open_part;
-        let now = self.tail.get().wrapping_add(1);
+        // Within a batch the lane still ends where that begins.
+        let end = self.first.map_or(self.tail, |first| first.position);
+        let now = end.get().wrapping_add(1);
         let word = usize::from(words[0].load(Ordering::Relaxed) == now);
         let end = slot.position.advance(slot.bytes());
         words[word].store(end.get().wrapping_add(1), Ordering::Relaxed);
