@@ -146,7 +146,7 @@ pub enum OpenError {
     },
     /// The ring needs a feature that this build does not have.
     #[error(
-        "{name}: the ring needs what this build does not have: {}; use a newer one", crate::layout::superblock::feature_names(*.bits)
+        "{name}: the ring needs what this build does not have: {}; use a newer one", crate::layout::features::feature_names(*.bits)
     )]
     UnknownFeatures {
         /// The address.

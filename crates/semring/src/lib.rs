@@ -93,7 +93,8 @@ pub use error::{
 };
 pub use guard::deadline::Deadline;
 pub use guard::strategy::WaitStrategy;
-pub use layout::superblock::{GuardKind, RingKind, WhenFull};
+pub use layout::features::WhenFull;
+pub use layout::superblock::{GuardKind, RingKind};
 pub use layout::{Framing, Position, Tag};
 pub use lifecycle::{
     GuardChoice, LaneInfo, Orphan, OrphanKind, PruneOutcome, RemoveOutcome, RingInfo, RingState,

@@ -69,10 +69,10 @@ pub(crate) struct ProducerPage {
     pub(crate) sent: AtomicU64,
     /// 0, [`LANE_BURST`] or, at the end, [`LANE_NO_MORE`]; set to 0 by each new producer.
     pub(crate) flags: AtomicU64,
-    /// For producers that store `committed` and `sent` seldom ([`SELDOM_HINTS`](super::superblock::SELDOM_HINTS)): two pairs
+    /// For producers that store `committed` and `sent` seldom ([`SELDOM_HINTS`](super::features::SELDOM_HINTS)): two pairs
     /// {sent, position}. This version neither reads nor writes them.
     _sent_slots: [AtomicU64; 4],
-    /// Two bookmarks {number, position + 1} ([`BOOKMARKS`](super::superblock::BOOKMARKS)). As above.
+    /// Two bookmarks {number, position + 1} ([`BOOKMARKS`](super::features::BOOKMARKS)). As above.
     _bookmarks: [AtomicU64; 4],
     /// If one of them is the lane's end plus one, the last message is part of something that the next one was to go on
     /// with.
@@ -116,7 +116,7 @@ pub(crate) struct LaneConsumerPage {
     pub(crate) released: AtomicU64,
     /// Messages released on this lane, over all consumers.
     pub(crate) received: AtomicU64,
-    /// Elements released of an array at `released` ([`ARRAYS`](super::superblock::ARRAYS)): this version neither reads nor
+    /// Elements released of an array at `released` ([`ARRAYS`](super::features::ARRAYS)): this version neither reads nor
     /// writes it.
     _partial: AtomicU64,
     /// The most bytes that a consumer found published and not released, when it released some.

@@ -50,7 +50,8 @@ pub(crate) use unwinding::UnwindMark;
 use crate::error::AttachError;
 use crate::guard::semaphore::SemaphoreGuard;
 use crate::guard::{Guard, GuardError};
-use crate::layout::superblock::{Superblock, WhenFull};
+use crate::layout::features::WhenFull;
+use crate::layout::superblock::Superblock;
 use crate::layout::view::RingView;
 use crate::memory::{Address, Object, Pages};
 

@@ -26,7 +26,7 @@ use crate::guard::deadline::{Deadline, Patience};
 use crate::guard::doorbell::{ConsumerWaker, Due};
 use crate::guard::wait::Outcome;
 use crate::layout::Tag;
-use crate::layout::superblock::WhenFull;
+use crate::layout::features::WhenFull;
 use crate::lifecycle::{ProducerSeat, note_count};
 use crate::os::barrier;
 use crate::ring::produce::{ALIGNED_FROM, LaneProducer, Mode, NoSlot, Slot};

@@ -19,7 +19,7 @@ use crate::error::{AttachError, SendError};
 use crate::guard::Seat;
 use crate::guard::deadline::{Deadline, Patience};
 #[cfg(feature = "tokio")]
-use crate::layout::superblock::WhenFull;
+use crate::layout::features::WhenFull;
 use crate::layout::{Position, Tag};
 use crate::lifecycle::ProducerSeat;
 use crate::ring::produce::LaneProducer;
