@@ -65,7 +65,7 @@ over_each_backend! {
             assert!(is_mismatch(builder(&bench).producers(3).open_or_create()));
             assert!(is_mismatch(builder(&bench).mode(0o666).open_or_create()));
             assert!(is_mismatch(builder(&bench).when_full(WhenFull::Drop).open_or_create()));
-            // As much as asked for, or more.
+            // As much as requested, or more.
             for enough in [builder(&bench).capacity(1), builder(&bench).producers(1)] {
                 assert_eq!(opened(&bench, &enough).info().unwrap().uuid, ring.info().unwrap().uuid);
             }
@@ -95,7 +95,7 @@ over_each_backend! {
         second.remove().unwrap();
     }
 
-    /// Whoever removes a ring by force means it.
+    /// A forced removal is meant for good.
     fn a_forced_removal_is_no_replacement(bench) {
         let ring = opened(&bench, &builder(&bench));
         let mut consumer = ring.attach_consumer().unwrap();

@@ -480,7 +480,7 @@ pub enum RecvError {
     /// Another process named other settings and has replaced the ring, in which no producer had ever been: nothing is lost.
     /// Open the ring again.
     #[error(
-        "the ring was replaced by one with other settings before anybody had sent something: open it again"
+        "the ring was replaced by one with other settings before a producer had attached: open it again"
     )]
     Replaced,
     /// The time is over.

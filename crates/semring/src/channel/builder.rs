@@ -272,7 +272,7 @@ impl<K: Kind> Builder<K> {
     }
 
     /// What a producer of a new ring does when its lane is full, for as long as the ring lives. Default
-    /// [`WhenFull::Wait`]. An existing ring must have the policy that is asked for.
+    /// [`WhenFull::Wait`]. An existing ring must have the requested policy.
     ///
     /// | | `Wait` | `Fail` | `Drop` |
     /// |---|---|---|---|
@@ -308,7 +308,7 @@ impl<K: Kind> Builder<K> {
 
     /// For a group of producers that come and go: consumers of this process deliver the end of the stream only when no
     /// producer has been attached for this long, counted from when the consumer, with everything received, finds that the
-    /// last one has left. A producer that comes meanwhile goes on with the stream, and the time begins anew when the last
+    /// last one has left. A producer that comes meanwhile goes on with the stream, and the time begins again when the last
     /// one leaves again. A ring to which nobody has attached does not end. Default zero.
     ///
     /// The end is recorded in the ring only when it is delivered, so the successor of a consumer that was killed in

@@ -319,8 +319,8 @@ pub fn inspect(
 
 /// Sets the counts of finished and died producers of the ring at an address to zero
 /// ([`RingInfo::finished_producers`], [`RingInfo::died_producers`]): for supervisors that have seen a death and have
-/// restarted the producer. Messages, and what a consumer is told at the end of its stream, do not change. Needs write
-/// permission; whoever is attached goes on.
+/// restarted the producer. Messages, and what a consumer receives at the end of its stream, do not change. Needs write
+/// permission; attached processes go on.
 ///
 /// # Errors
 /// As [`Builder::open`](crate::Builder::open).

@@ -173,7 +173,7 @@ pub(crate) trait RemovalLock: Roles {
     /// Begins a removal: succeeds if no process is attached (except the caller, if it is the
     /// consumer), and prevents attaching until it ends. False: a process is attached.
     fn begin_removal(&self, as_consumer: bool) -> Result<bool>;
-    /// Begins to replace the ring: succeeds if no producer is attached (the consumer may be) and keeps everybody from
+    /// Begins to replace the ring: succeeds if no producer is attached (the consumer may be) and keeps all processes from
     /// attaching until it ends. If the caller is killed then, the consumer is woken. False: a producer is there, or another
     /// remover.
     fn begin_replacing(&self) -> Result<bool>;

@@ -129,7 +129,7 @@ pub(crate) struct LaneConsumerPage {
     pub(crate) corrupt_at: AtomicU64,
     _pad1: [u8; LINE - 8],
     /// How many producers of this lane had finished when the counts were set to zero last. These two are written by
-    /// whoever does that, not by the consumer.
+    /// the process that does that, not by the consumer.
     pub(crate) finished_at_reset: AtomicU64,
     /// How many had died then.
     pub(crate) died_at_reset: AtomicU64,

@@ -14,7 +14,7 @@ pub(super) const MUST_KNOW: [(u64, &str); 8] = [
 ];
 /// Records of many messages of one size.
 pub(crate) const ARRAYS: u64 = 1 << 0;
-/// A killed producer's successor knows where to go on.
+/// The position from which a killed producer's successor goes on is stored.
 pub(crate) const BOOKMARKS: u64 = 1 << 1;
 /// `committed` and `sent` are stored seldom.
 pub(crate) const SELDOM_HINTS: u64 = 1 << 7;

@@ -5,7 +5,7 @@
 //! 2 is it unused, auto-removed, the caller's?
 //! 3 state REPLACED                            killed: likewise; the ring goes on, READY to all who open it
 //! 4 the name goes                             killed: the consumer is woken, finds REPLACED and no name, and leaves
-//! 5 the guard goes: everybody gets `Removed`
+//! 5 the guard goes: all users get `Removed`
 //! ```
 //! The consumer may be attached: it learns that the ring was replaced, and opens the name again. No message is lost, because
 //! none can be there: with T up nobody attaches, and nobody had attached before.

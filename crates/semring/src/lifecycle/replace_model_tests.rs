@@ -17,7 +17,7 @@ enum Mutant {
     NoLookWhenWoken,
     /// With the flag up it is not looked again whether the ring was used.
     NoSecondLook,
-    /// Who has attached does not look whether the ring has its name.
+    /// A process that has attached does not look whether the ring has its name.
     NoLookForTheName,
     /// An attach takes no notice of the flag.
     NoFlag,
@@ -27,9 +27,9 @@ enum Mutant {
 struct Memory {
     settings: u8,
     has_guard: bool,
-    /// Who has the removal flag up.
+    /// The process that has the removal flag up.
     flag: Option<usize>,
-    /// Who has a producer's role.
+    /// The processes that have a producer's role.
     producers: u8,
     has_consumer: bool,
     /// Producers that ever counted themselves.

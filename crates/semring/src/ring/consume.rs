@@ -387,7 +387,7 @@ impl LaneConsumer {
         }
     }
 
-    /// Takes a message of which the next one of this lane is the continuation, and releases it so that a successor knows:
+    /// Takes a message of which the next one of this lane is the continuation, and releases it so that a successor finds that:
     /// see [`is_continued`](Self::is_continued). Of the two words that which does not hold now is overwritten, so killed
     /// before the release, the older one still does.
     pub(crate) fn take_part(&mut self, found: &Found) {

@@ -233,7 +233,7 @@ impl Merge {
         }
     }
 
-    /// The next message of this lane, whoever's turn it is.
+    /// The next message of this lane, whatever lane has its turn.
     pub(crate) fn find_on(&mut self, lane: usize) -> Result<Option<Next>, LaneDamage> {
         if lane != self.current {
             return self.turn_to(lane);

@@ -33,7 +33,7 @@ pub enum UnusedRing {
 
 impl<K: Kind> Builder<K> {
     /// Lets programs name their settings on either side, in any order: see [`UnusedRing`]. With another value than
-    /// [`UnusedRing::Keep`], a ring of at least the capacity and as many producers as asked for is accepted, used or not; all
+    /// [`UnusedRing::Keep`], a ring of at least the capacity and as many producers as requested is accepted, used or not; all
     /// other settings must be as named. A ring that is replaced leaves its successor all settings that are not named here.
     ///
     /// Two programs with settings that contradict each other replace each other's ring until a producer attaches; the

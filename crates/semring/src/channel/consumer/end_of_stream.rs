@@ -33,7 +33,7 @@ impl Linger {
     }
 
     /// What the check found, or nothing while it is too early. An end after other attachments than the last time, or none,
-    /// begins the time anew.
+    /// begins the time again.
     fn held_back(
         &mut self,
         end: Option<StreamEnd>,
@@ -241,7 +241,7 @@ mod tests {
         let mut linger = Linger::new(Duration::from_secs(10));
         assert_eq!(linger.held_back(Some(end(1)), at(100)), None);
         assert_eq!(linger.held_back(Some(end(1)), at(109)), None);
-        // Another one came, and left: the time begins anew, also where it was not seen attached.
+        // Another one came, and left: the time begins again, also where it was not seen attached.
         assert_eq!(linger.held_back(Some(end(2)), at(110)), None);
         assert_eq!(linger.held_back(Some(end(2)), at(119)), None);
         // One is attached.

@@ -11,7 +11,7 @@
 //! there is room when it attaches: at once), a record of 8 bytes, [`CUT`](crate::layout::record::CUT). So no message of a
 //! successor is ever taken for the continuation of a predecessor's, however many have come and gone.
 //!
-//! Who waits here sleeps as a consumer does, on the same word. What ends the wait: a message on the lane; the producer's
+//! A consumer that waits here sleeps as always, on the same word. What ends the wait: a message on the lane; the producer's
 //! death or leaving, for which the guard posts; a successor that has begun behind a part, which looks at the consumer's
 //! wait word then and posts ([`ProducerSeat`](crate::lifecycle::ProducerSeat)), or is killed before, for which the guard
 //! posts.
@@ -106,7 +106,7 @@ impl ConsumerCore {
                 Some(deadline) => self.wait_for_lane(lane, deadline)?,
                 None => self.try_lane(lane)?,
             };
-            // Who is gone by now published before: look once more.
+            // A producer that is gone by now published before: look once more.
             if is_over {
                 return self.find_part(lane)?.ok_or(RecvError::LaneEnded);
             }
