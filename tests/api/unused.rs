@@ -95,7 +95,7 @@ over_each_backend! {
         second.remove().unwrap();
     }
 
-    /// A forced removal is meant for good.
+    /// A forced removal is final.
     fn a_forced_removal_is_no_replacement(bench) {
         let ring = opened(&bench, &builder(&bench));
         let mut consumer = ring.attach_consumer().unwrap();

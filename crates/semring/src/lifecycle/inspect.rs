@@ -60,7 +60,7 @@ pub struct LaneInfo {
     pub unread_messages: u64,
     /// Bytes published and not released, including headers and padding.
     pub used_bytes: u64,
-    /// The most bytes that were published and not released, as far as the consumer saw when it released some: exact but for
+    /// The most bytes that were published and not released, as the consumer found when it released some: exact but for
     /// less than a quarter of the capacity. Compare it with [`RingInfo::capacity_bytes`].
     pub high_water_bytes: u64,
     /// Producers that attached so far.
