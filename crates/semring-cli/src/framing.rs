@@ -5,6 +5,8 @@ use std::fmt;
 use memchr::memchr;
 use semring::Tag;
 
+use crate::args::LongLines;
+
 /// The framing of stdin or stdout.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Framing {
@@ -59,6 +61,15 @@ impl Framing {
         })
     }
 
+    /// What a part carries that the next message of the lane goes on with.
+    pub(crate) fn tag_of_part(self) -> Tag {
+        match self {
+            Self::Lines => Tag::default().with_framing(semring::Framing::LinePart),
+            Self::Null => Tag::default().with_framing(semring::Framing::NulPart),
+            _ => self.tag(),
+        }
+    }
+
     /// The tag of the last message of the input if no delimiter ended it.
     pub(crate) fn tag_without_end(self) -> Tag {
         match self {
@@ -111,6 +122,10 @@ pub(crate) struct Piece {
     pub(crate) end: usize,
     /// Where the next one begins.
     pub(crate) next: usize,
+    /// The next piece goes on with the same line.
+    pub(crate) is_part: bool,
+    /// The rest of the line is left out, and whether its end is there.
+    truncated: Option<bool>,
 }
 
 /// Cuts lines, NUL-ended or length-prefixed messages, or records out of a buffer that is filled at its end.
@@ -123,13 +138,18 @@ pub(crate) struct Cutter {
     end: usize,
     /// No delimiter before this.
     searched: usize,
+    long_lines: LongLines,
+    /// What follows up to the delimiter is left out.
+    skips: bool,
+    /// Lines of which the end is left out.
+    pub(crate) truncated: u64,
 }
 
 impl Cutter {
     /// Reads are at least this long when the buffer has been used up.
     const READ_BYTES: usize = 256 << 10;
 
-    pub(crate) fn new(framing: Framing, max_message: usize) -> Self {
+    pub(crate) fn new(framing: Framing, max_message: usize, long_lines: LongLines) -> Self {
         let buffer = vec![0; Self::READ_BYTES];
         Self {
             framing,
@@ -138,6 +158,9 @@ impl Cutter {
             start: 0,
             end: 0,
             searched: 0,
+            long_lines,
+            skips: false,
+            truncated: 0,
         }
     }
 
@@ -175,22 +198,59 @@ impl Cutter {
         let Some(delimiter) = self.framing.delimiter() else {
             return self.next_prefixed();
         };
-        match memchr(delimiter, &self.buffer[self.searched..self.end]) {
-            Some(at) => {
-                let end = self.searched + at;
-                self.check(end - start, true)?;
-                Ok(Some(Piece {
-                    start,
-                    end,
-                    next: end + 1,
-                }))
-            }
-            None => {
-                self.searched = self.end;
-                self.check(self.end - start, false)?;
-                Ok(None)
-            }
+        let found = memchr(delimiter, &self.buffer[self.searched..self.end]);
+        if self.skips {
+            return self.skip(found);
         }
+        let end = found.map_or(self.end, |at| self.searched + at);
+        if end - start > self.max_message {
+            self.searched = end;
+            return self.next_of_long_line(found.is_some().then_some(end));
+        }
+        if found.is_none() {
+            self.searched = self.end;
+            return Ok(None);
+        }
+        Ok(Some(Piece {
+            start,
+            end,
+            next: end + 1,
+            is_part: false,
+            truncated: None,
+        }))
+    }
+
+    /// A piece of a line that is longer than a message. Its end, if that is there. The last piece is never empty.
+    #[cold]
+    fn next_of_long_line(&mut self, end: Option<usize>) -> Result<Option<Piece>, CutError> {
+        let cut = self.start + self.max_message;
+        let piece = Piece {
+            start: self.start,
+            end: cut,
+            next: cut,
+            is_part: true,
+            truncated: None,
+        };
+        match self.long_lines {
+            LongLines::Fail => Err(CutError::TooLong {
+                bytes: end.map(|end| (end - self.start) as u64),
+            }),
+            LongLines::Split => Ok(Some(piece)),
+            LongLines::Truncate => Ok(Some(Piece {
+                next: end.map_or(self.end, |end| end + 1),
+                is_part: false,
+                truncated: Some(end.is_some()),
+                ..piece
+            })),
+        }
+    }
+
+    /// Leaves out what is there of a truncated line.
+    fn skip(&mut self, found: Option<usize>) -> Result<Option<Piece>, CutError> {
+        self.start = found.map_or(self.end, |at| self.searched + at + 1);
+        self.searched = self.start;
+        self.skips = found.is_none();
+        if self.skips { Ok(None) } else { self.next() }
     }
 
     fn next_record(&self, bytes: usize) -> Result<Option<Piece>, CutError> {
@@ -200,6 +260,8 @@ impl Cutter {
             start: self.start,
             end,
             next: end,
+            is_part: false,
+            truncated: None,
         }))
     }
 
@@ -213,6 +275,8 @@ impl Cutter {
             start,
             end,
             next: end,
+            is_part: false,
+            truncated: None,
         }))
     }
 
@@ -249,8 +313,12 @@ impl Cutter {
     /// Done with this piece.
     #[inline]
     pub(crate) fn step_over(&mut self, piece: Piece) {
+        if let Some(has_end) = piece.truncated {
+            self.truncated += 1;
+            self.skips = !has_end;
+        }
         self.start = piece.next;
-        self.searched = piece.next;
+        self.searched = self.searched.max(piece.next);
     }
 
     /// At the end of the input: the rest, a message without its delimiter.
@@ -263,6 +331,8 @@ impl Cutter {
                 start: self.start,
                 end: self.end,
                 next: self.end,
+                is_part: false,
+                truncated: None,
             }));
         }
         let has = (self.end - self.start) as u64;
@@ -298,6 +368,8 @@ pub(crate) enum JoinError {
     NoRecord { bytes: usize, wanted: usize },
     /// A newer producer sent it, in a framing unknown to this version.
     Unknown,
+    /// The length of a line in parts is not known before its end.
+    Parts { wanted: Framing },
 }
 
 /// The bytes around messages in the output.
@@ -318,6 +390,11 @@ impl Joiner {
             converts,
             owed: None,
         }
+    }
+
+    /// The framing that was asked for.
+    pub(crate) fn wanted(&self) -> Option<Framing> {
+        self.wanted
     }
 
     /// The framing in which a message is to be written. A plain message of a program that uses the library is
@@ -387,7 +464,7 @@ mod tests {
     /// Feeds a stream in steps of `step` bytes; gives the messages, the unterminated rest and how it
     /// ended.
     fn cut(framing: Framing, max: usize, stream: &[u8], step: usize) -> (Vec<Vec<u8>>, Rest) {
-        let mut cutter = Cutter::new(framing, max);
+        let mut cutter = Cutter::new(framing, max, LongLines::Fail);
         let mut messages = Vec::new();
         for chunk in stream.chunks(step) {
             let mut rest = chunk;
@@ -452,7 +529,7 @@ mod tests {
 
     #[test]
     fn an_endless_line_is_refused_before_it_fills_the_memory() {
-        let mut cutter = Cutter::new(Framing::Lines, 1000);
+        let mut cutter = Cutter::new(Framing::Lines, 1000, LongLines::Fail);
         let room = cutter.room().len();
         cutter.filled(room);
         assert_eq!(cutter.next(), Err(CutError::TooLong { bytes: None }));
@@ -490,7 +567,7 @@ mod tests {
             (Framing::Lines, &b"\n\na\n\n"[..]),
             (Framing::LengthPrefixed, &[0, 0, 0, 0, 1, 0, 0, 0, 9]),
         ] {
-            let mut cutter = Cutter::new(framing, 100);
+            let mut cutter = Cutter::new(framing, 100, LongLines::Fail);
             cutter.room()[..stream.len()].copy_from_slice(stream);
             cutter.filled(stream.len());
             let mut bytes = 0;
@@ -499,6 +576,40 @@ mod tests {
                 cutter.step_over(piece);
             }
             assert_eq!(bytes, stream.len());
+        }
+    }
+
+    /// The pieces of a stream that is fed in steps: P for a part, and the last one without an end.
+    fn long(long_lines: LongLines, stream: &[u8], step: usize) -> (String, u64) {
+        let mut cutter = Cutter::new(Framing::Lines, 3, long_lines);
+        let mut pieces = String::new();
+        for chunk in stream.chunks(step) {
+            cutter.room()[..chunk.len()].copy_from_slice(chunk);
+            cutter.filled(chunk.len());
+            while let Some(piece) = cutter.next().unwrap() {
+                pieces += str::from_utf8(cutter.bytes(piece)).unwrap();
+                pieces += if piece.is_part { "P " } else { " " };
+                cutter.step_over(piece);
+            }
+        }
+        if let Some(piece) = cutter.rest().unwrap() {
+            pieces += str::from_utf8(cutter.bytes(piece)).unwrap();
+        }
+        (pieces, cutter.truncated)
+    }
+
+    #[test]
+    fn a_long_line_is_cut_in_parts_or_truncated() {
+        for step in 1..=20 {
+            let stream = b"abc\nabcdefg\nabcdef\n\nabcdefgh";
+            let (pieces, truncated) = long(LongLines::Split, stream, step);
+            assert_eq!(
+                (&pieces[..], truncated),
+                ("abc abcP defP g abcP def  abcP defP gh", 0),
+                "{step}"
+            );
+            let (pieces, truncated) = long(LongLines::Truncate, stream, step);
+            assert_eq!((&pieces[..], truncated), ("abc abc abc  abc ", 3), "{step}");
         }
     }
 
