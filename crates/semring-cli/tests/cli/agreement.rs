@@ -92,12 +92,14 @@ fn long_line() -> Vec<u8> {
 fn a_line_of_ten_megabytes_passes_among_short_ones(ring: &Ring) {
     let consumer = ring.consumer(&["-q"]).start();
     ring.wait_for_consumer(&consumer);
-    let short = ring.producer(&["-q"]).input(seq(50_000)).start();
+    // It keeps the stream open until the others are there.
+    let mut short = ring.producer(&["-q"]).stdin_open().start();
+    ring.wait_for_producers(1);
     let more = ring.producer(&["-q"]).input(seq(50_000)).start();
-    let long = ring
-        .producer(&["-q"])
-        .input([b"first\n".to_vec(), long_line()].concat());
-    long.run().quietly(DONE);
+    let long = [b"first\n".to_vec(), long_line()].concat();
+    let long = ring.producer(&["-q"]).input(long).start();
+    short.write(seq(50_000));
+    long.finish().quietly(DONE);
     short.finish().quietly(DONE);
     more.finish().quietly(DONE);
     let output = consumer.finish().quietly(DONE);
