@@ -17,7 +17,7 @@
 use super::Damage;
 use super::fast_path::FastPath;
 use crate::layout::Position;
-use crate::layout::record::{LINE, MessageHeader, Record, decode};
+use crate::layout::record::{CUT, CUT_BYTES, LINE, MessageHeader, Record, decode};
 use crate::layout::view::LaneView;
 use crate::sync::Ordering;
 use crate::sync::mutant::{self, Mutant};
@@ -229,6 +229,8 @@ impl LaneConsumer {
                 // No message holds the padding: if everything before it was taken, so is the
                 // padding.
                 Ok(Record::Pad { bytes }) => self.jump(self.read.advance(bytes)),
+                // Only who waits for the rest wants to know: see `take_cut`.
+                Ok(Record::Cut) => self.jump(self.read.advance(CUT_BYTES)),
                 Ok(Record::Unpublished) => return Ok(None),
                 Err(_) => return Err(self.mark_corrupt()),
             }
@@ -354,12 +356,83 @@ impl LaneConsumer {
         }
         let page = self.lane.consumer();
         page.received.store(self.taken_messages, Ordering::Relaxed);
+        self.note_used(taken.distance_from(self.released));
         // E2: all reads of these bytes are done. Killed before this line: the messages are
         // delivered again.
         let order = mutant::order(Mutant::RelaxedRelease, Ordering::Release);
         page.released.store(taken.get(), order);
         self.released = taken;
         true
+    }
+}
+
+impl LaneConsumer {
+    /// Keeps the high-water mark: how full the lane was before this many bytes of it are released. What the producer has
+    /// published beyond them is looked up only where a stream is at work, once in a quarter lap: the load costs a cache
+    /// line of the producer's.
+    #[inline]
+    fn note_used(&self, releasing: u64) {
+        let mut used = releasing;
+        if releasing >= self.lane.capacity().quarter() {
+            let committed = self.lane.producer().committed.load(Ordering::Relaxed);
+            let published = Position::new(committed).distance_from(self.released);
+            // Behind what is released, or forged: what is released counts.
+            if published <= self.lane.capacity().get() {
+                used = used.max(published);
+            }
+        }
+        let mark = &self.lane.consumer().high_water;
+        if used > mark.load(Ordering::Relaxed) {
+            mark.store(used, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes a message of which the next one of this lane is the continuation, and releases it so that a successor finds that:
+    /// see [`is_continued`](Self::is_continued). Of the two words that which does not hold now is overwritten, so killed
+    /// before the release, the older one still does.
+    pub(crate) fn take_part(&mut self, found: &Found) {
+        self.take_one(found);
+        let slots = &self.lane.consumer().continued;
+        let now = self.released.get().wrapping_add(1);
+        let slot = usize::from(slots[0].load(Ordering::Relaxed) == now);
+        let next = self.read.get().wrapping_add(1);
+        // The store of `released` behind it is a Release.
+        slots[slot].store(next, Ordering::Relaxed);
+    }
+
+    /// True if the next message continues one that this consumer's predecessor had released: to be asked before anything
+    /// was released.
+    pub(crate) fn is_continued(&self) -> bool {
+        let now = self.released.get().wrapping_add(1);
+        let slots = &self.lane.consumer().continued;
+        self.corrupt_at.is_none() && slots.iter().any(|slot| slot.load(Ordering::Relaxed) == now)
+    }
+
+    /// Steps over the record that ends what the part before it began. False if something else is next, or nothing.
+    pub(crate) fn take_cut(&mut self) -> bool {
+        let is_cut = self.lane.header(self.read).load(Ordering::Acquire) == CUT;
+        if is_cut && !self.is_at_corruption() {
+            self.jump(self.read.advance(CUT_BYTES));
+        }
+        is_cut
+    }
+
+    /// With nothing more on the lane: true if its present producer began right here, behind a part of its predecessor's. It
+    /// says so itself with its next message, or when it had room for that.
+    pub(crate) fn is_cut_here(&self) -> bool {
+        let page = self.lane.producer();
+        let now = self.read.get().wrapping_add(1);
+        // Stored before the generation: who has seen the successor at work, or was posted by it, sees it.
+        page.generation_start.load(Ordering::Acquire) == self.read.get()
+            && page
+                .open_part
+                .iter()
+                .any(|word| word.load(Ordering::Relaxed) == now)
+    }
+
+    /// Messages that producers of this lane dropped because it was full.
+    pub(crate) fn dropped_messages(&self) -> u64 {
+        self.lane.producer().dropped.load(Ordering::Relaxed)
     }
 }
 

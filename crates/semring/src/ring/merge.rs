@@ -233,6 +233,17 @@ impl Merge {
         }
     }
 
+    /// The next message of this lane, whatever lane has its turn.
+    pub(crate) fn find_on(&mut self, lane: usize) -> Result<Option<Next>, LaneDamage> {
+        if lane != self.current {
+            return self.turn_to(lane);
+        }
+        match self.lanes[lane].find() {
+            Ok(found) => Ok(found.map(|found| self.found(found, None))),
+            Err(Damage { position }) => Err(LaneDamage { lane, position }),
+        }
+    }
+
     /// True if any lane has a message: a complete look that changes nothing.
     pub(crate) fn is_ready(&self) -> bool {
         self.lanes.iter().any(LaneConsumer::is_ready)
