@@ -209,6 +209,18 @@ impl LaneConsumer {
     /// and the lane is empty from then on.
     #[inline]
     pub(crate) fn find(&mut self) -> Result<Option<Found>, Damage> {
+        self.find_in::<true>()
+    }
+
+    /// As [`find`](Self::find), but stops at a record that ends what the part before it began. With a look at that record
+    /// first and `find` afterwards, a record published in between would be skipped unseen, and the consumer would wait for
+    /// a part that never comes.
+    pub(crate) fn find_before_cut(&mut self) -> Result<Option<Found>, Damage> {
+        self.find_in::<false>()
+    }
+
+    #[inline]
+    fn find_in<const SKIPS_CUTS: bool>(&mut self) -> Result<Option<Found>, Damage> {
         loop {
             // E1: if the header is published, its payload is there.
             let order = mutant::order(Mutant::RelaxedLoad, Ordering::Acquire);
@@ -229,7 +241,7 @@ impl LaneConsumer {
                 // No message holds the padding: if everything before it was taken, so is the
                 // padding.
                 Ok(Record::Pad { bytes }) => self.jump(self.read.advance(bytes)),
-                // Only who waits for the rest wants to know: see `take_cut`.
+                Ok(Record::Cut) if !SKIPS_CUTS => return Ok(None),
                 Ok(Record::Cut) => self.jump(self.read.advance(CUT_BYTES)),
                 Ok(Record::Unpublished) => return Ok(None),
                 Err(_) => return Err(self.mark_corrupt()),
