@@ -121,6 +121,8 @@ pub fn sound(
     promise: Promise,
 ) -> u64 {
     let Promise { point, sure, doubt } = promise;
+    // The caller may have received an end of the stream already.
+    consumer.resume();
     successor_sends(ring, 0);
     let arrived = drained(&mut consumer);
     let from_first = arrived.iter().filter(|(from, _)| *from == 1).count() as u64;
