@@ -73,12 +73,11 @@ pub struct Promise {
 pub fn drained(consumer: &mut any::Consumer) -> Vec<(u32, u64)> {
     let mut arrived = Vec::new();
     loop {
-        match consumer.recv() {
-            Ok(received) => {
-                arrived.push(whole(&received.to_vec()));
-            }
+        match consumer.recv().map(|received| whole(&received.to_vec())) {
+            Ok(message) => arrived.push(message),
             Err(error) => {
                 assert!(matches!(error, RecvError::EndOfStream { .. }));
+                consumer.resume();
                 return arrived;
             }
         }

@@ -187,11 +187,12 @@ fn forked_children_attach_through_the_ring_that_they_inherited() {
         drop(parents);
         let mut counts = [0; 4];
         loop {
-            match consumer.recv() {
-                Ok(message) => counts[usize::from(message.to_vec()[0])] += 1,
-                // Some child may not have attached yet.
+            let received = consumer.recv().map(|message| message.to_vec()[0]);
+            match received {
+                Ok(number) => counts[usize::from(number)] += 1,
                 Err(RecvError::EndOfStream { .. }) if counts.iter().sum::<usize>() == 301 => break,
-                Err(RecvError::EndOfStream { .. }) => {}
+                // Some child may not have attached yet.
+                Err(RecvError::EndOfStream { .. }) => consumer.resume(),
                 Err(error) => panic!("{error}"),
             }
         }

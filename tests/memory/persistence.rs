@@ -106,7 +106,7 @@ fn kernel_persistence_ends_with_the_guard() {
     site.keeper().remove();
     assert!(matches!(
         semring::any::open(site.address()),
-        Err(OpenError::GuardMissing { why, .. }) if why.contains("RemoveIPC") && why.contains("--force")
+        Err(OpenError::GuardMissing { why, .. }) if why.contains("RemoveIPC") && why.contains("by force")
     ));
     let info = semring::inspect(site.parsed()).unwrap();
     assert_eq!(
