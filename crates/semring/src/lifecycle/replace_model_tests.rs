@@ -10,17 +10,17 @@ type Ring = usize;
 
 /// Which precaution is left out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Mutant {
-    /// The death of a process that replaces a ring does not wake the consumer.
-    NoTokenAtDeath,
-    /// A consumer that is woken does not look whether its ring was replaced.
-    NoLookWhenWoken,
-    /// With the flag up it is not looked again whether the ring was used.
-    NoSecondLook,
-    /// A process that has attached does not look whether the ring has its name.
-    NoLookForTheName,
-    /// An attach takes no notice of the flag.
-    NoFlag,
+enum LeftOut {
+    /// The death of a process that replaces a ring wakes the consumer.
+    TokenAtDeath,
+    /// A woken consumer checks whether its ring was replaced.
+    LookWhenWoken,
+    /// With the flag raised the remover checks again that the ring is unused.
+    SecondLook,
+    /// A process that has attached checks that the ring still has its name.
+    LookForTheName,
+    /// An attach fails while the flag is raised.
+    Flag,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -87,14 +87,14 @@ impl State {
         }
     }
 
-    fn kill(&self, who: usize, mutant: Option<Mutant>) -> Self {
+    fn kill(&self, who: usize, mutant: Option<LeftOut>) -> Self {
         let mut next = self.clone();
         next.kills -= 1;
         next.at[who] = At::Dead;
         for ring in &mut next.rings {
             if ring.flag == Some(who) {
                 ring.flag = None;
-                ring.token |= mutant != Some(Mutant::NoTokenAtDeath);
+                ring.token |= mutant != Some(LeftOut::TokenAtDeath);
             }
             if ring.producers & 1 << who != 0 {
                 ring.producers &= !(1 << who);
@@ -108,7 +108,7 @@ impl State {
     }
 
     /// The next step of a process, if it is not blocked or at its end.
-    fn step(&self, who: usize, mutant: Option<Mutant>) -> Option<Self> {
+    fn step(&self, who: usize, mutant: Option<LeftOut>) -> Option<Self> {
         let without = |what| mutant == Some(what);
         let mut next = self.clone();
         let is_consumer = who == CONSUMER;
@@ -146,7 +146,7 @@ impl State {
             }
             At::SecondLook(ring) => {
                 let is_unused = self.rings[ring].attached == 0 && self.name == Some(ring);
-                if is_unused || without(Mutant::NoSecondLook) {
+                if is_unused || without(LeftOut::SecondLook) {
                     At::Mark(ring)
                 } else {
                     next.rings[ring].flag = None;
@@ -173,7 +173,7 @@ impl State {
                 let memory = &mut next.rings[ring];
                 if !memory.has_guard {
                     At::Look
-                } else if memory.flag.is_some() && !without(Mutant::NoFlag) {
+                } else if memory.flag.is_some() && !without(LeftOut::Flag) {
                     return None; // it waits until the removal ends
                 } else {
                     if is_consumer {
@@ -185,7 +185,7 @@ impl State {
                 }
             }
             At::LookForTheName(ring) => {
-                let has_name = self.name == Some(ring) || without(Mutant::NoLookForTheName);
+                let has_name = self.name == Some(ring) || without(LeftOut::LookForTheName);
                 match (has_name, is_consumer) {
                     (true, false) => At::Count(ring),
                     (true, true) => At::Wait(ring),
@@ -215,12 +215,10 @@ impl State {
                 let memory = &mut next.rings[ring];
                 if memory.messages > 0 {
                     At::Done
-                } else if !memory.has_guard {
-                    memory.has_consumer = false;
-                    At::Look
-                } else if memory.is_replaced
-                    && self.name != Some(ring)
-                    && !without(Mutant::NoLookWhenWoken)
+                } else if !memory.has_guard
+                    || memory.is_replaced
+                        && self.name != Some(ring)
+                        && !without(LeftOut::LookWhenWoken)
                 {
                     memory.has_consumer = false;
                     At::Look
@@ -273,7 +271,7 @@ impl State {
 }
 
 /// Visits all states; gives their number, or what is wrong with one of them.
-fn visit(mutant: Option<Mutant>) -> Result<usize, String> {
+fn visit(mutant: Option<LeftOut>) -> Result<usize, String> {
     let mut seen = HashSet::new();
     let mut open = vec![State::new()];
     while let Some(state) = open.pop() {
@@ -304,11 +302,11 @@ fn an_unused_ring_is_replaced_without_loss() {
 #[test]
 fn each_precaution_is_needed() {
     for (mutant, expected) in [
-        (Mutant::NoTokenAtDeath, "without a name"),
-        (Mutant::NoLookWhenWoken, "without a name"),
-        (Mutant::NoSecondLook, "lost"),
-        (Mutant::NoLookForTheName, "lost"),
-        (Mutant::NoFlag, "lost"),
+        (LeftOut::TokenAtDeath, "without a name"),
+        (LeftOut::LookWhenWoken, "without a name"),
+        (LeftOut::SecondLook, "lost"),
+        (LeftOut::LookForTheName, "lost"),
+        (LeftOut::Flag, "lost"),
     ] {
         let failure = visit(Some(mutant)).expect_err(&format!("{mutant:?}"));
         assert!(failure.contains(expected), "{mutant:?}: {failure}");
