@@ -153,6 +153,31 @@ over_each_backend! {
         assert_eq!(taken(consumer.recv().unwrap()), b"mine");
     }
 
+    /// The producer publishes padding after a part, and nothing after it.
+    fn padding_is_no_end_of_a_line(bench) {
+        let ring = bench.mpsc(1);
+        let capacity = ring.capacity_bytes();
+        let mut consumer = ring.attach_consumer().unwrap();
+        let mut long = ring.attach_producer().unwrap();
+        while capacity - long.position().get() % capacity > MAX as u64 {
+            long.send_with(&[0; MAX / 2], part()).unwrap();
+            taken(consumer.recv_from(0).unwrap());
+        }
+        drop(long.try_reserve(MAX).unwrap());
+        assert_eq!(long.position().get(), capacity, "padding was published");
+        // A consumer that has stepped over it leaves the line to its successor.
+        assert_eq!(consumer.try_recv_from(0).err(), Some(RecvError::Empty));
+        consumer.flush_released().unwrap();
+        drop(consumer);
+        let mut consumer = ring.attach_consumer().unwrap();
+        assert_eq!(consumer.continued_lane(), Some(0));
+        assert_eq!(consumer.try_recv_from(0).err(), Some(RecvError::Empty));
+        // The next producer does not go on with it.
+        long.abort();
+        let _idle = ring.attach_producer().unwrap();
+        assert_eq!(consumer.try_recv_from(0).err(), Some(RecvError::LaneEnded));
+    }
+
     fn the_successor_of_a_consumer_knows_where_a_line_goes_on(bench) {
         let ring = bench.mpsc(2);
         let mut short = ring.attach_producer().unwrap();

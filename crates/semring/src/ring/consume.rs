@@ -184,6 +184,32 @@ impl LaneConsumer {
         self.fast_path.open(self.read, self.lane.capacity(), free);
     }
 
+    /// Padding after a part moves the place where the line goes on.
+    fn skip_padding(&mut self, bytes: u64) {
+        let (at, to) = (self.read.get(), self.read.advance(bytes));
+        let slots = &self.lane.consumer().continued;
+        let holds = |position: u64| {
+            let word = position.wrapping_add(1);
+            slots
+                .iter()
+                .any(|slot| slot.load(Ordering::Relaxed) == word)
+        };
+        if holds(at) {
+            self.note_continued(to);
+        }
+        self.jump(to);
+    }
+
+    /// Notes that the message at this position continues one that is released: before `released` is stored, which is a
+    /// Release. Of the two words the one that does not hold now is overwritten, so after a kill in between the older one
+    /// still holds.
+    fn note_continued(&self, next: Position) {
+        let slots = &self.lane.consumer().continued;
+        let now = self.released.get().wrapping_add(1);
+        let slot = usize::from(slots[0].load(Ordering::Relaxed) == now);
+        slots[slot].store(next.get().wrapping_add(1), Ordering::Relaxed);
+    }
+
     /// Moves to a header other than the one after a message that was just found.
     fn jump(&mut self, to: Position) {
         self.read = to;
@@ -243,7 +269,7 @@ impl LaneConsumer {
                 }
                 // No message holds the padding: if everything before it was taken, so is the
                 // padding.
-                Ok(Record::Pad { bytes }) => self.jump(self.read.advance(bytes)),
+                Ok(Record::Pad { bytes }) => self.skip_padding(bytes),
                 Ok(Record::Cut) if !SKIPS_CUTS => return Ok(None),
                 Ok(Record::Cut) => self.jump(self.read.advance(CUT_BYTES)),
                 Ok(Record::Unpublished) => return Ok(None),
@@ -407,12 +433,7 @@ impl LaneConsumer {
     /// before the release, the older one still does.
     pub(crate) fn take_part(&mut self, found: &Found) {
         self.take_one(found);
-        let slots = &self.lane.consumer().continued;
-        let now = self.released.get().wrapping_add(1);
-        let slot = usize::from(slots[0].load(Ordering::Relaxed) == now);
-        let next = self.read.get().wrapping_add(1);
-        // The store of `released` behind it is a Release.
-        slots[slot].store(next, Ordering::Relaxed);
+        self.note_continued(self.read);
     }
 
     /// True if the next message continues one that this consumer's predecessor had released: to be asked before anything

@@ -266,6 +266,10 @@ impl LaneProducer {
             if !self.has_room(rest).map_err(NoSlot::Damaged)? {
                 return Err(NoSlot::Full { padded });
             }
+            if ends_with_a_part(&self.lane, self.tail) {
+                // Killed after the padding, before the next part: the lane still ends inside the line.
+                self.note_open_part(self.tail.advance(rest));
+            }
             self.publish(self.tail, pad_header(rest), rest, mode);
             padded |= mode == Mode::Single;
             slot = Slot::new(self.tail, payload);
@@ -328,7 +332,7 @@ impl LaneProducer {
         // Wrapping: it began with a word of the segment.
         self.sent = self.sent.wrapping_add(1);
         if tag.framing.continues() {
-            self.note_open_part(slot);
+            self.note_open_part(slot.position.advance(slot.bytes()));
         }
         self.publish(slot.position, slot.header(tag), slot.bytes(), mode);
     }
@@ -346,15 +350,15 @@ impl LaneProducer {
         self.lane.producer().dropped.load(Ordering::Relaxed)
     }
 
-    /// Notes, before a part is published, that the next message is to go on with it. Of the two words that which holds for
+    /// Notes, before a part (or padding after one) is published that ends here, that the next message continues the
+    /// line. Of the two words that which holds for
     /// the end of the lane as it is now is left: killed before the part is published, it still does.
-    fn note_open_part(&mut self, slot: Slot) {
+    fn note_open_part(&mut self, end: Position) {
         let words = &self.lane.producer().open_part;
         // Within a batch the lane still ends where that begins.
-        let end = self.first.map_or(self.tail, |first| first.position);
-        let now = end.get().wrapping_add(1);
+        let now = self.first.map_or(self.tail, |first| first.position);
+        let now = now.get().wrapping_add(1);
         let word = usize::from(words[0].load(Ordering::Relaxed) == now);
-        let end = slot.position.advance(slot.bytes());
         words[word].store(end.get().wrapping_add(1), Ordering::Relaxed);
         // The header's store behind it is a Release; in a batch that of the first one, and until then the lane ends
         // before all of it.
