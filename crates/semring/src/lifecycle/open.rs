@@ -26,6 +26,21 @@ pub(crate) fn open(address: &Address, access: Access) -> Result<SharedRing, Open
     open_with(address, access, false)
 }
 
+/// Whether the guard that was found is the one that the superblock names, which was read before. Pipes that were made
+/// later have the same name as the old ones: only the record shows the difference.
+pub(super) fn found_newest(
+    name: &str,
+    object: &Object,
+    superblock: &Superblock,
+) -> Result<bool, OpenError> {
+    if superblock.guard != GuardKind::Pipe || !object.outlives_its_guard() {
+        return Ok(true);
+    }
+    let made = |superblock: &Superblock| superblock.record.map(|record| record.sequence);
+    let now = read_superblock(name, object)?;
+    Ok(now.is_some_and(|now| made(&now) == made(superblock)))
+}
+
 /// Opens the ring at an address; with `locked` every page stays in memory while it is open.
 pub(crate) fn open_with(
     address: &Address,
@@ -107,14 +122,8 @@ fn open_object(
         return Err(OpenError::NotARing { name, what });
     }
     let found = find_guard(&object, &superblock);
-    // Pipes that were made later have the same name as the old ones: only the record shows the
-    // difference.
-    if found.is_ok() && superblock.guard == GuardKind::Pipe && object.outlives_its_guard() {
-        let made = |superblock: &Superblock| superblock.record.map(|record| record.sequence);
-        match read_superblock(&name, &object)? {
-            Some(now) if made(&now) == made(&superblock) => {}
-            _ => return Ok(None),
-        }
+    if found.is_ok() && !found_newest(&name, &object, &superblock)? {
+        return Ok(None);
     }
     if let (Err(Mismatch::Missing | Mismatch::Other), Some(place)) = (&found, place) {
         // A remover removes the name first and the set last: check whether the name is still there.

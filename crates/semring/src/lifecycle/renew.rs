@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use super::guards::{find_guard, renew_pipes};
 use super::holder;
-use super::open::{memory_error, read_superblock};
+use super::open::{found_newest, memory_error, read_superblock};
 use crate::error::OpenError;
 use crate::guard::semaphore::count_for;
 use crate::guard::set::{NewSet, SetTrouble};
@@ -79,7 +79,16 @@ pub(super) fn renew(
             return Ok(Renewal::Gone);
         }
         match find_guard(object, &superblock) {
-            Ok(guard) => return Ok(Renewal::Done(Box::new(superblock), guard)),
+            Ok(guard) if found_newest(name, object, &superblock)? => {
+                return Ok(Renewal::Done(Box::new(superblock), guard));
+            }
+            // Another maker was at work between the two looks.
+            Ok(_) if is_over(end) => return Ok(Renewal::InUse),
+            Ok(_) => {
+                drop(held);
+                yield_now();
+                continue;
+            }
             Err(Mismatch::Denied(error)) => {
                 return Err(OpenError::Permission {
                     name: name.to_owned(),
@@ -102,8 +111,7 @@ pub(super) fn renew(
             {
                 let _lock = Locked(object);
                 // A maker beside readers may have had it until now.
-                if read_superblock(name, object)?.is_some_and(|now| now.record == superblock.record)
-                {
+                if is_still_missing(name, object, &superblock)? {
                     return make(name, object, view, superblock);
                 }
             }
@@ -162,7 +170,7 @@ fn make_beside_readers(
     }
     let _lock = Locked(object);
     // Another process may have held it until now.
-    if read_superblock(name, object)?.is_none_or(|now| now.record != superblock.record) {
+    if !is_still_missing(name, object, &superblock)? {
         return Ok(None);
     }
     announce(name, object, view, &mut superblock)?;
@@ -180,6 +188,17 @@ fn make_beside_readers(
         return Ok(None);
     }
     Ok(Some(Renewal::Done(superblock, guard)))
+}
+
+/// Whether the guard is still missing, now that the makers' lock is held. The record alone does not tell: that of new
+/// pipes is written before they are made, so another maker may have finished with the record that was read here.
+fn is_still_missing(
+    name: &str,
+    object: &Object,
+    superblock: &Superblock,
+) -> Result<bool, OpenError> {
+    let now = read_superblock(name, object)?;
+    Ok(now.is_some_and(|now| now.record == superblock.record && find_guard(object, &now).is_err()))
 }
 
 /// Writes a record that names no set: from now on no process takes a role through an older one.
