@@ -38,6 +38,7 @@ mod consumers;
 mod lanes;
 mod objects;
 mod pairs;
+mod parts;
 mod producers;
 #[path = "../support/rings.rs"]
 mod rings;

@@ -13,6 +13,9 @@ use semring::{
 use semring_testkit::names::RingGuard;
 use semring_testkit::watchdog::Watchdog;
 
+/// Bytes of the record that ends a line.
+const CUT: u64 = 8;
+
 const FRAMINGS: [Framing; 4] = [
     Framing::Plain,
     Framing::LinePart,
@@ -118,6 +121,10 @@ struct Lane {
     unread: VecDeque<Sent>,
     tail: u64,
     committed: u64,
+    /// The lane ends inside a line: a new producer ends it with a record of [`CUT`] bytes.
+    open_line: bool,
+    /// There was no room for that record yet: it comes before the next message.
+    cut_due: bool,
 }
 
 impl Lane {
@@ -136,11 +143,12 @@ impl Lane {
     /// The position of a message of this length: after padding if it would cross the end of the
     /// lane.
     fn place(&self, len: usize) -> u64 {
-        let rest = CAPACITY - self.tail % CAPACITY;
-        if Self::record(Self::lead(self.tail, len), len) > rest {
-            self.tail + rest
+        let begin = self.tail + if self.cut_due { CUT } else { 0 };
+        let rest = CAPACITY - begin % CAPACITY;
+        if Self::record(Self::lead(begin, len), len) > rest {
+            begin + rest
         } else {
-            self.tail
+            begin
         }
     }
 
@@ -150,6 +158,8 @@ impl Lane {
         // The payload stays where it was reserved if it became shorter.
         self.tail = position + Self::record(Self::lead(position, len), bytes.len());
         self.committed += 1;
+        self.open_line = tag.framing.continues();
+        self.cut_due = false;
         self.unread.push_back(Sent {
             position: Position::new(position),
             tag,
@@ -203,10 +213,14 @@ impl<K: Kind> World<K> {
         assert_eq!(producer.lane(), lane, "the lowest free lane");
         // Padding that a predecessor published without a message after it is found as well.
         let model = &mut self.lanes[lane];
-        let pad = producer.position().get() - model.tail;
-        assert!(pad == 0 || producer.position().get().is_multiple_of(CAPACITY));
+        let moved = producer.position().get() - model.tail;
+        let at_end = |bytes: u64| (model.tail + bytes).is_multiple_of(CAPACITY);
+        let has_cut = model.open_line && moved >= CUT && (moved == CUT || at_end(moved - CUT));
+        assert!(moved == 0 || has_cut || at_end(moved), "{moved} bytes");
+        model.cut_due = model.open_line && !has_cut;
+        model.open_line = model.cut_due;
         assert_eq!(producer.sent_messages(), model.committed);
-        model.tail += pad;
+        model.tail += moved;
         self.producers[lane] = Some(producer);
         self.attached += 1;
         self.ended = false;
@@ -231,7 +245,11 @@ impl<K: Kind> World<K> {
         // Padding may have been published on the way.
         let producer = self.producers[lane].as_mut().expect("it was used");
         let model = &mut self.lanes[lane];
-        model.tail = producer.position().get();
+        let tail = producer.position().get();
+        if tail > model.tail && model.cut_due {
+            (model.cut_due, model.open_line) = (false, false);
+        }
+        model.tail = tail;
         if model.unread.is_empty() {
             prop_assert!(
                 producer.try_reserve(MAX).is_ok(),

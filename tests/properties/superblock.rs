@@ -24,12 +24,14 @@ pub const CONSUMER_WORDS: [(&str, u64); 9] = [
 ];
 
 /// Words of a lane's two pages.
-pub const LANE_WORDS: [(&str, u64); 16] = [
+pub const LANE_WORDS: [(&str, u64); 24] = [
     ("committed", 0x000),
     ("generation", 0x008),
     ("generation start", 0x010),
     ("sent", 0x018),
     ("flags", 0x020),
+    ("open part", 0x068),
+    ("open part, second", 0x070),
     ("wait word", 0x080),
     ("pid", 0x100),
     ("sleeps", 0x108),
@@ -37,10 +39,16 @@ pub const LANE_WORDS: [(&str, u64); 16] = [
     ("finished", 0x118),
     ("start", 0x120),
     ("namespace", 0x128),
+    ("dropped", 0x138),
     ("released", 0x1000),
     ("received", 0x1008),
-    ("dropped", 0x1010),
+    ("partial", 0x1010),
+    ("high water", 0x1018),
+    ("continued", 0x1020),
+    ("continued, second", 0x1028),
     ("corrupt", 0x1080),
+    ("finished at reset", 0x1100),
+    ("died at reset", 0x1108),
 ];
 
 /// The word of a lane that has this name.

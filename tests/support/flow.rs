@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::time::Instant;
 
-use semring::{RecvError, SendError, any};
+use semring::{Framing, RecvError, SendError, Tag, any};
 use semring_testkit::message;
 use semring_testkit::record::Recorder;
 
@@ -50,6 +50,9 @@ impl Peer {
     pub(super) fn transfer(&mut self, command: &str, words: &mut Words<'_>) -> Answer {
         match command {
             "send" => self.send(words, |producer, bytes| producer.send(bytes)),
+            "send-parts" => self.send(words, |producer, bytes| {
+                producer.send_with(bytes, Tag::default().with_framing(Framing::LinePart))
+            }),
             "try-send" => self.send(words, |producer, bytes| producer.try_send(bytes)),
             "send-timeout" => {
                 let mut bytes = Vec::new();
@@ -74,6 +77,11 @@ impl Peer {
                 Ok("ok".to_owned())
             }
             "try-recv" => Self::received(self.receiving().try_recv()),
+            "recv-part" => {
+                let received = self.receiving().recv_from(0).map_err(failed)?;
+                received.release_part();
+                Ok("ok".to_owned())
+            }
             "recv-timeout" => Self::received(self.receiving().recv_deadline(words.milliseconds())),
             "recv-deadline" => {
                 let deadline = begin_until(words);

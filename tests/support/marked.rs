@@ -4,6 +4,8 @@
 //! | command | operation |
 //! |---|---|
 //! | `send P NUMBER LEN` | one `send` |
+//! | `send-part P NUMBER LEN` | one `send_with` of a part of a line |
+//! | `recv-part` | `recv_from` of lane 0 and `release_part` |
 //! | `send-timeout P NUMBER LEN MS` | the same, with a time-out |
 //! | `reserve P NUMBER LEN` | reserve more than needed, fill in two parts, shorten, commit |
 //! | `discard LEN` | reserve, fill, discard |
@@ -18,7 +20,7 @@
 //! | `remove A` · `force-remove A` | |
 //! | `remove-at-end` | the consumer's |
 
-use semring::RecvError;
+use semring::{Framing, RecvError, Tag};
 use semring_testkit::message;
 use semring_testkit::step::marker;
 
@@ -34,6 +36,27 @@ impl Peer {
                 let producer = self.producer();
                 marker();
                 let result = producer.send(&bytes);
+                marker();
+                done(result)
+            }
+            "send-part" => {
+                let mut bytes = Vec::new();
+                message::encode(words.producer(), words.number(), words.size(), &mut bytes);
+                let tag = Tag::default().with_framing(Framing::LinePart);
+                let producer = self.producer();
+                marker();
+                let result = producer.send_with(&bytes, tag);
+                marker();
+                done(result)
+            }
+            "recv-part" => {
+                let mut bytes = Vec::with_capacity(4096);
+                let consumer = self.consumer();
+                marker();
+                let result = consumer.recv_from(0).map(|received| {
+                    received.append_to(&mut bytes);
+                    received.release_part();
+                });
                 marker();
                 done(result)
             }

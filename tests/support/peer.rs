@@ -11,6 +11,7 @@
 //! | `open A` · `create A LANES CAPACITY` · `open-or-create A LANES CAPACITY` | `ok UUID` |
 //! | `producer` · `consumer`: attach | `ok LANE` · `ok` |
 //! | `drop-producer` · `drop-consumer` · `close-producer` · `close-consumer` | `ok` |
+//! | `send-parts P FIRST COUNT LEN`: the same, as parts of a line; `recv-part`: one of lane 0 | `ok` or `error …` |
 //! | `send P FIRST COUNT LEN`: numbered messages | `ok` or `error … after N` |
 //! | `try-send P FIRST COUNT LEN` · `send-timeout P NUMBER LEN MS` | likewise |
 //! | `fill P FIRST LEN`: until there is no room | `ok N` |

@@ -92,6 +92,11 @@ enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Set the counts of finished and died producers to zero
+    ResetCounts {
+        #[arg(value_name = "RING", help = args::ADDRESS_HELP)]
+        address: OsString,
+    },
     /// Remove what killed programs left behind
     #[command(
         long_about = "Removes what killed programs left behind, of all users for root: rings that a \
@@ -164,7 +169,10 @@ enum Command {
 impl Command {
     /// Whether it is of no use without a stdout.
     fn prints(&self) -> bool {
-        !matches!(self, Self::Create { .. } | Self::Rm { .. })
+        !matches!(
+            self,
+            Self::Create { .. } | Self::Rm { .. } | Self::ResetCounts { .. }
+        )
     }
 }
 
@@ -269,6 +277,10 @@ fn run() -> Result<u8, Failure> {
                 }
                 None => semring::remove(&address)?,
             }
+        }
+        Command::ResetCounts { address } => {
+            let address = parse(&address)?;
+            semring::reset_counts(&address).map_err(|error| open_failure(&address, error))?;
         }
         Command::Prune {
             dry_run,

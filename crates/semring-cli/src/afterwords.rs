@@ -144,6 +144,17 @@ Examples:
 
 "
         }
+        "reset-counts" => {
+            "\
+For supervisors that have seen that a producer died, and have restarted it.
+Messages do not change, and a consumer still learns at the end of its stream
+that a producer of it died.
+
+Examples:
+  semring reset-counts orders
+
+"
+        }
         "prune" => {
             "\
 Examples:

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, ValueEnum};
-use semring::{Address, GuardChoice, WaitStrategy};
+use semring::{Address, GuardChoice, WaitStrategy, WhenFull};
 
 use crate::afterwords;
 use crate::exit::{self, Failure};
@@ -34,9 +34,15 @@ pub(crate) struct ProducerArgs {
     pub(crate) ring: RingArgs,
     #[command(flatten)]
     pub(crate) framing: FramingArgs,
+    /// What to do with a line that is longer than a message can be
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(crate) long_lines: Option<LongLines>,
     /// Keep running when the consumer exits and wait for the next one (default: exit 141)
     #[arg(long)]
     pub(crate) wait_for_consumer: bool,
+    /// End with 6 if messages were dropped or lines truncated
+    #[arg(long)]
+    pub(crate) strict: bool,
     #[command(flatten)]
     pub(crate) manner: MannerArgs,
 }
@@ -67,6 +73,12 @@ pub(crate) struct ConsumerArgs {
     /// Write messages that were sent in another framing in the one that is given
     #[arg(long, requires = "FramingArgs")]
     pub(crate) convert: bool,
+    /// End of stream only when no producer was attached for this long
+    #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "follow")]
+    pub(crate) linger: Option<Duration>,
+    /// End with 6 if messages were dropped because the ring was full
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// End with 0 also if a producer died, and don't mention it
     #[arg(long)]
     pub(crate) ignore_deaths: bool,
@@ -123,6 +135,41 @@ pub(crate) struct ShapeArgs {
     /// Mechanism that detects dead peers and wakes sleepers
     #[arg(long, value_enum, default_value_t = Guard::Auto)]
     pub(crate) guard: Guard,
+    /// What a producer does when its lane is full [new ring: wait]
+    #[arg(long, value_enum, value_name = "POLICY")]
+    pub(crate) full: Option<Full>,
+}
+
+/// What becomes of a message for which there is no room.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Full {
+    /// The producer waits for room
+    Wait,
+    /// The producer ends with 1
+    Fail,
+    /// The message is dropped and counted
+    Drop,
+}
+
+impl From<Full> for WhenFull {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::Wait => Self::Wait,
+            Full::Fail => Self::Fail,
+            Full::Drop => Self::Drop,
+        }
+    }
+}
+
+/// What becomes of a line or NUL-ended message that is longer than a message of the ring.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LongLines {
+    /// It is sent in parts, which the consumer joins (default)
+    Split,
+    /// Its beginning is sent, the rest is left out
+    Truncate,
+    /// The producer ends with 1
+    Fail,
 }
 
 /// The framing of stdin or stdout.

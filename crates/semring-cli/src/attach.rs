@@ -1,10 +1,10 @@
 //! Opening the ring and attaching, while other processes may just be removing it.
 
 use std::ffi::OsStr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use semring::any::{Builder, Ring};
-use semring::{Address, AttachError, Backend};
+use semring::{Address, AttachError, Backend, OpenError};
 
 use crate::args::{MannerArgs, RingArgs, ShapeArgs, Wait, default_guard};
 use crate::exit::{self, Failure, attach_failure, open_failure};
@@ -12,6 +12,9 @@ use crate::report::Report;
 use crate::scheduling::is_real_time;
 use crate::signals::Signals;
 use crate::units::count;
+
+/// How long the process that has replaced a ring may take to make the new one.
+const MADE_WITHIN: Duration = Duration::from_secs(1);
 
 /// A builder with the options that were given; others accept any value.
 pub(crate) fn builder(address: &OsStr, shape: &ShapeArgs) -> Result<Builder, Failure> {
@@ -25,15 +28,22 @@ pub(crate) fn builder(address: &OsStr, shape: &ShapeArgs) -> Result<Builder, Fai
     if let Some(mode) = shape.mode {
         builder = builder.mode(mode);
     }
+    if let Some(full) = shape.full {
+        builder = builder.when_full(full.into());
+    }
     Ok(builder.guard(shape.guard).default_guard(default_guard()?))
 }
 
 /// Opens the ring, or makes it, and takes a role in it.
+///
+/// A ring that nobody has used takes the settings of the command that names them.
 pub(crate) fn attach<R>(
     args: &RingArgs,
+    adapt: impl FnOnce(Builder) -> Builder,
     manner: &MannerArgs,
     report: &Report,
     signals: &Signals,
+    was_replaced: bool,
     take_role: impl Fn(&Ring) -> Result<R, AttachError>,
 ) -> Result<(Ring, R), Failure> {
     let address = Address::try_from(&*args.address)
@@ -49,6 +59,7 @@ pub(crate) fn attach<R>(
         .wait(args.wait.into())
         .lock_memory(args.lock_memory)
         .auto_remove(true);
+    let builder = adapt(builder);
     if args.wait == Wait::Yield && is_real_time() {
         report.mention(
             "--wait yield under a real-time policy gives the CPU to no process of lower priority; \
@@ -56,13 +67,16 @@ pub(crate) fn attach<R>(
         );
     }
     let began = Instant::now();
+    if was_replaced {
+        await_replacement(&builder, signals);
+    }
     loop {
         let ring = if args.no_create || address.to_string().starts_with("fd:") {
             builder
                 .open()
-                .map_err(|error| open_failure(&address, error))?
+                .map_err(|error| differs(open_failure(&address, error)))?
         } else {
-            builder.open_or_create()?
+            builder.open_or_create().map_err(differs)?
         };
         // Before the role: afterwards a producer's consumer may already be reading.
         let found = found_unread(&ring);
@@ -98,6 +112,25 @@ pub(crate) fn attach<R>(
             Err(error) => return Err(attach_failure(&ring.address().to_string(), &error)),
         }
     }
+}
+
+/// Waits until the process that has replaced a ring has made the new one. Made here first, it would be replaced as well.
+fn await_replacement(builder: &Builder, signals: &Signals) {
+    let began = Instant::now();
+    while began.elapsed() < MADE_WITHIN
+        && matches!(builder.open(), Err(OpenError::NotFound { .. }))
+        && !signals.wait(Duration::from_millis(1))
+    {}
+}
+
+/// A ring that is in use has the settings of the command that made it.
+fn differs(failure: impl Into<Failure>) -> Failure {
+    let mut failure = failure.into();
+    if failure.code == exit::USAGE && failure.sentence.contains("the ring has ") {
+        failure.sentence +=
+            " (semring rm), and give the option to the command that starts first, or to both";
+    }
+    failure
 }
 
 /// A description of the ring, and whether this process made it.

@@ -17,7 +17,7 @@ pub(crate) const ASK: &str = "__complete-rings";
 const CALL: &str = "semring __complete-rings 2>/dev/null";
 
 /// The commands of `semring` that take a ring which exists.
-const TAKE_A_RING: &str = "info rm";
+const TAKE_A_RING: &str = "info rm reset-counts";
 
 /// The names of all rings, one a line, as short as they can be.
 pub(crate) fn rings() -> String {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use semring::any::{Consumer, Ring};
-use semring::{Address, RecvError, RemoveError};
+use semring::{Address, RecvError, RemoveError, UnusedRing};
 
 use crate::args::{self, ConsumerArgs};
 use crate::attach::{Left, attach, leave, mention_kept};
@@ -30,23 +30,47 @@ fn run() -> Result<u8, Failure> {
     let args: ConsumerArgs = args::parse(std::env::args_os())?;
     let mut report = Report::new(PROGRAM, &args.manner);
     let mut stats = None;
-    let result = transfer(&args, &mut report, &mut stats);
+    let signals = match Signals::catch() {
+        Ok(signals) => signals,
+        Err(error) => return Err(Failure::of("signals", &error)),
+    };
+    let mut was_replaced = false;
+    let result = loop {
+        match transfer(&args, &mut report, &signals, was_replaced, &mut stats) {
+            Ok(Ended::Replaced) => was_replaced = true,
+            Ok(Ended::Done(code)) => break Ok(code),
+            Err(failure) => break Err(failure),
+        }
+    };
     report.finish(&args.ring.shown_address(), stats.as_ref(), result)
+}
+
+/// How a transfer ended.
+enum Ended {
+    Done(u8),
+    /// Before it began: the ring was replaced.
+    Replaced,
 }
 
 /// From the ring to stdout; `stats` has the figures if it came to a transfer.
 fn transfer(
     args: &ConsumerArgs,
     report: &mut Report,
+    signals: &Signals,
+    was_replaced: bool,
     stats: &mut Option<Stats>,
-) -> Result<u8, Failure> {
-    let signals = Signals::catch().map_err(|error| Failure::of("signals", &error))?;
-    let output = Output::new(&signals, args.manner.timeout())?;
+) -> Result<Ended, Failure> {
+    let output = Output::new(signals, args.manner.timeout())?;
     let (ring, consumer) = attach(
         &args.ring,
+        |builder| {
+            let builder = builder.unused_ring(UnusedRing::ReplaceIdle);
+            builder.linger(args.linger.unwrap_or_default())
+        },
         &args.manner,
         report,
-        &signals,
+        signals,
+        was_replaced,
         Ring::attach_consumer,
     )?;
     signals.interrupts(consumer.interrupter());
@@ -56,9 +80,14 @@ fn transfer(
         sink: Sink::new(args, report, &ring, output, began),
         args,
         report,
-        signals: &signals,
+        signals,
         ring: &ring,
-        lost_before: lost(&ring),
+        // Of a ring from which nobody has read, all drops are in this stream.
+        lost_before: if consumer.received_messages() == 0 {
+            0
+        } else {
+            lost(&ring)
+        },
         died: 0,
         consumer,
         moved: began,
@@ -66,6 +95,9 @@ fn transfer(
         damaged: false,
     };
     let stop = receiving.receive();
+    if matches!(stop, Stop::Replaced) {
+        return Ok(Ended::Replaced);
+    }
     let Receiving {
         sink,
         consumer,
@@ -93,19 +125,22 @@ fn transfer(
         died_producers: info.died_producers(),
     });
     *stats = Some(figures.with_producers(producers));
-    match signals.caught() {
+    let code = match signals.caught() {
         Some(signal) if interrupted => Err(Failure::by_signal(signal)),
         _ if (damaged || (deaths > 0 && !args.ignore_deaths)) && result == Ok(exit::DONE) => {
             Ok(exit::DAMAGED)
         }
         _ => result,
-    }
+    };
+    code.map(Ended::Done)
 }
 
 /// Why a transfer ended.
 pub(crate) enum Stop {
     /// The producers are gone and the ring is drained (and removed, if this program may do so).
     EndOfStream,
+    /// Another process named other settings for the ring, which nobody had used: it is to be opened again.
+    Replaced,
     /// The number of messages given by --count.
     Counted,
     /// The reader of stdout is gone.
@@ -128,7 +163,7 @@ fn finish(
         Stop::EndOfStream => return Ok(exit::DONE),
         Stop::ReaderGone => true,
         Stop::Counted | Stop::Signal | Stop::TimedOut => args.discard_unread,
-        Stop::Failed(_) => false,
+        Stop::Failed(_) | Stop::Replaced => false,
     };
     // A producer that is still attached gets a broken pipe, so it sees that not all was read.
     if discards {
@@ -144,7 +179,7 @@ fn finish(
         Stop::ReaderGone => Err(Failure::broken_pipe()),
         Stop::TimedOut => Err(Failure::new(exit::TIMED_OUT, "timed out: nothing moved")),
         Stop::Failed(failure) => Err(failure),
-        Stop::EndOfStream | Stop::Counted | Stop::Signal => Ok(exit::DONE),
+        Stop::EndOfStream | Stop::Counted | Stop::Signal | Stop::Replaced => Ok(exit::DONE),
     }
 }
 
@@ -228,6 +263,13 @@ impl Receiving<'_> {
             if let Err(stop) = self.sink.keep_pace(self.signals) {
                 return stop;
             }
+            if let Some(lane) = self.consumer.continued_lane() {
+                // The predecessor was killed inside a line.
+                if let Err(stop) = self.long_line(lane) {
+                    return stop;
+                }
+                continue;
+            }
             let received = match self.longest_wait() {
                 None => self.consumer.recv_batch(),
                 Some(time) => self.consumer.recv_batch_deadline(time),
@@ -237,10 +279,70 @@ impl Receiving<'_> {
                 Ok(result) => result,
                 Err(error) => self.no_message(error),
             };
-            if let Err(stop) = result.and_then(|()| self.note_movement()) {
+            let result = result.and_then(|()| self.note_movement());
+            let result = match (result, self.sink.part_in.take()) {
+                (Ok(()), Some(lane)) => self.long_line(lane),
+                (result, _) => result,
+            };
+            if let Err(stop) = result {
                 return stop;
             }
         }
+    }
+
+    /// Writes a line that comes in parts: until it ends, nothing of other lanes.
+    fn long_line(&mut self, lane: usize) -> Result<(), Stop> {
+        loop {
+            if self.signals.caught().is_some() {
+                return Err(Stop::Signal);
+            }
+            self.sink.keep_pace(self.signals)?;
+            let wait = self.longest_wait();
+            let continues = match self.pass_on_part(lane, wait) {
+                Ok(continues) => continues?,
+                Err(RecvError::LaneEnded) => {
+                    self.damaged = true;
+                    self.sink.end_line()?;
+                    let address = self.ring.address();
+                    self.report.error(format_args!(
+                        "a line of {address} was cut short: its producer is gone"
+                    ));
+                    false
+                }
+                Err(error) => {
+                    self.no_message(error)?;
+                    true
+                }
+            };
+            self.note_movement()?;
+            if !continues {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes the next part of a line; true if it goes on.
+    fn pass_on_part(
+        &mut self,
+        lane: usize,
+        wait: Option<Duration>,
+    ) -> Result<Result<bool, Stop>, RecvError> {
+        let part = match wait {
+            None => self.consumer.recv_from(lane)?,
+            Some(time) => self.consumer.recv_from_deadline(lane, time)?,
+        };
+        if let Err(stop) = self.sink.write_part(&part) {
+            part.put_back();
+            return Ok(Err(stop));
+        }
+        let continues = part.tag().framing.continues();
+        // Now, so that a kill makes this part come again at most.
+        if continues {
+            part.release_part();
+        } else {
+            part.release();
+        }
+        Ok(Ok(continues))
     }
 
     /// How long to wait for messages before looking around.
@@ -266,6 +368,10 @@ impl Receiving<'_> {
             }
             RecvError::TimedOut if self.sink.output.reader_is_gone() => Err(Stop::ReaderGone),
             RecvError::TimedOut if self.ended => self.end(),
+            RecvError::TimedOut if self.lingers() => {
+                self.moved = Instant::now();
+                Ok(())
+            }
             RecvError::TimedOut => match self.args.manner.timeout() {
                 Some(time) if self.moved.elapsed() >= time => Err(Stop::TimedOut),
                 _ => Ok(()),
@@ -278,8 +384,16 @@ impl Receiving<'_> {
                     .error(format_args!("{}: {error}", self.ring.address()));
                 Ok(())
             }
+            RecvError::Replaced => Err(Stop::Replaced),
             error => Err(self.failure(error)),
         }
+    }
+
+    /// True while the consumer awaits new producers in place of those that have left.
+    fn lingers(&self) -> bool {
+        self.args.linger.is_some()
+            && self.consumer.attached_producers() > 0
+            && self.ring.info().is_ok_and(|info| info.producers() == 0)
     }
 
     /// At the end of a stream: mentions the producers that did not finish theirs.
@@ -312,11 +426,11 @@ impl Receiving<'_> {
             }
         }
         if lost > 0 {
-            self.damaged = true;
+            self.damaged |= self.args.strict;
+            let address = self.ring.address();
+            let messages = count(lost, "message");
             self.report.error(format_args!(
-                "{}: {} lost",
-                self.ring.address(),
-                count(lost, "message")
+                "producers dropped {messages} of {address}: the ring was full"
             ));
         }
         Err(Stop::EndOfStream)

@@ -5,6 +5,8 @@ use std::fmt;
 use memchr::memchr;
 use semring::Tag;
 
+use crate::args::LongLines;
+
 /// The framing of stdin or stdout.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Framing {
@@ -59,6 +61,15 @@ impl Framing {
         })
     }
 
+    /// What a part carries that the next message of the lane goes on with.
+    pub(crate) fn tag_of_part(self) -> Tag {
+        match self {
+            Self::Lines => Tag::default().with_framing(semring::Framing::LinePart),
+            Self::Null => Tag::default().with_framing(semring::Framing::NulPart),
+            _ => self.tag(),
+        }
+    }
+
     /// The tag of the last message of the input if no delimiter ended it.
     pub(crate) fn tag_without_end(self) -> Tag {
         match self {
@@ -69,7 +80,7 @@ impl Framing {
     }
 
     /// The framing in which a message of this length was sent; `None` if that is not stored.
-    fn of(framing: semring::Framing, len: usize) -> Option<Self> {
+    pub(crate) fn of(framing: semring::Framing, len: usize) -> Option<Self> {
         use semring::Framing as Sent;
         match framing {
             Sent::Line | Sent::LineWithoutEnd | Sent::LinePart => Some(Self::Lines),
@@ -111,6 +122,10 @@ pub(crate) struct Piece {
     pub(crate) end: usize,
     /// Where the next one begins.
     pub(crate) next: usize,
+    /// The next piece goes on with the same line.
+    pub(crate) is_part: bool,
+    /// The rest of the line is left out, and whether its end is there.
+    truncated: Option<bool>,
 }
 
 /// Cuts lines, NUL-ended or length-prefixed messages, or records out of a buffer that is filled at its end.
@@ -123,13 +138,18 @@ pub(crate) struct Cutter {
     end: usize,
     /// No delimiter before this.
     searched: usize,
+    long_lines: LongLines,
+    /// What follows up to the delimiter is left out.
+    skips: bool,
+    /// Lines of which the end is left out.
+    pub(crate) truncated: u64,
 }
 
 impl Cutter {
     /// Reads are at least this long when the buffer has been used up.
     const READ_BYTES: usize = 256 << 10;
 
-    pub(crate) fn new(framing: Framing, max_message: usize) -> Self {
+    pub(crate) fn new(framing: Framing, max_message: usize, long_lines: LongLines) -> Self {
         let buffer = vec![0; Self::READ_BYTES];
         Self {
             framing,
@@ -138,6 +158,9 @@ impl Cutter {
             start: 0,
             end: 0,
             searched: 0,
+            long_lines,
+            skips: false,
+            truncated: 0,
         }
     }
 
@@ -175,22 +198,59 @@ impl Cutter {
         let Some(delimiter) = self.framing.delimiter() else {
             return self.next_prefixed();
         };
-        match memchr(delimiter, &self.buffer[self.searched..self.end]) {
-            Some(at) => {
-                let end = self.searched + at;
-                self.check(end - start, true)?;
-                Ok(Some(Piece {
-                    start,
-                    end,
-                    next: end + 1,
-                }))
-            }
-            None => {
-                self.searched = self.end;
-                self.check(self.end - start, false)?;
-                Ok(None)
-            }
+        let found = memchr(delimiter, &self.buffer[self.searched..self.end]);
+        if self.skips {
+            return self.skip(found);
         }
+        let end = found.map_or(self.end, |at| self.searched + at);
+        if end - start > self.max_message {
+            self.searched = end;
+            return self.next_of_long_line(found.is_some().then_some(end));
+        }
+        if found.is_none() {
+            self.searched = self.end;
+            return Ok(None);
+        }
+        Ok(Some(Piece {
+            start,
+            end,
+            next: end + 1,
+            is_part: false,
+            truncated: None,
+        }))
+    }
+
+    /// A piece of a line that is longer than a message. Its end, if that is there. The last piece is never empty.
+    #[cold]
+    fn next_of_long_line(&mut self, end: Option<usize>) -> Result<Option<Piece>, CutError> {
+        let cut = self.start + self.max_message;
+        let piece = Piece {
+            start: self.start,
+            end: cut,
+            next: cut,
+            is_part: true,
+            truncated: None,
+        };
+        match self.long_lines {
+            LongLines::Fail => Err(CutError::TooLong {
+                bytes: end.map(|end| (end - self.start) as u64),
+            }),
+            LongLines::Split => Ok(Some(piece)),
+            LongLines::Truncate => Ok(Some(Piece {
+                next: end.map_or(self.end, |end| end + 1),
+                is_part: false,
+                truncated: Some(end.is_some()),
+                ..piece
+            })),
+        }
+    }
+
+    /// Leaves out what is there of a truncated line.
+    fn skip(&mut self, found: Option<usize>) -> Result<Option<Piece>, CutError> {
+        self.start = found.map_or(self.end, |at| self.searched + at + 1);
+        self.searched = self.start;
+        self.skips = found.is_none();
+        if self.skips { Ok(None) } else { self.next() }
     }
 
     fn next_record(&self, bytes: usize) -> Result<Option<Piece>, CutError> {
@@ -200,6 +260,8 @@ impl Cutter {
             start: self.start,
             end,
             next: end,
+            is_part: false,
+            truncated: None,
         }))
     }
 
@@ -213,6 +275,8 @@ impl Cutter {
             start,
             end,
             next: end,
+            is_part: false,
+            truncated: None,
         }))
     }
 
@@ -249,8 +313,12 @@ impl Cutter {
     /// Done with this piece.
     #[inline]
     pub(crate) fn step_over(&mut self, piece: Piece) {
+        if let Some(has_end) = piece.truncated {
+            self.truncated += 1;
+            self.skips = !has_end;
+        }
         self.start = piece.next;
-        self.searched = piece.next;
+        self.searched = self.searched.max(piece.next);
     }
 
     /// At the end of the input: the rest, a message without its delimiter.
@@ -263,6 +331,8 @@ impl Cutter {
                 start: self.start,
                 end: self.end,
                 next: self.end,
+                is_part: false,
+                truncated: None,
             }));
         }
         let has = (self.end - self.start) as u64;
@@ -289,97 +359,10 @@ impl Cutter {
     }
 }
 
-/// Why a message can't be written in the requested framing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum JoinError {
-    /// It was sent in another framing.
-    Differs { sent: Framing, wanted: Framing },
-    /// It does not have the length of a record.
-    NoRecord { bytes: usize, wanted: usize },
-    /// A newer producer sent it, in a framing unknown to this version.
-    Unknown,
-}
-
-/// The bytes around messages in the output.
-#[derive(Debug)]
-pub(crate) struct Joiner {
-    /// The framing given by an option; without one each message is written as it was sent.
-    wanted: Option<Framing>,
-    /// Messages of other framings are written in the wanted one.
-    converts: bool,
-    /// The last message had no delimiter: this one is due if another message follows.
-    owed: Option<u8>,
-}
-
-impl Joiner {
-    pub(crate) fn new(wanted: Option<Framing>, converts: bool) -> Self {
-        Self {
-            wanted,
-            converts,
-            owed: None,
-        }
-    }
-
-    /// The framing in which a message is to be written. A plain message of a program that uses the library is
-    /// a line, unless a framing is given.
-    #[inline]
-    pub(crate) fn framing_of(
-        &self,
-        sent: semring::Framing,
-        len: usize,
-    ) -> Result<Framing, JoinError> {
-        let is_plain = sent == semring::Framing::Plain;
-        let sent = Framing::of(sent, len);
-        match (self.wanted, sent) {
-            (None, Some(sent)) => Ok(sent),
-            (None, None) if is_plain => Ok(Framing::Lines),
-            (Some(wanted), Some(sent)) if wanted == sent => Ok(wanted),
-            (Some(Framing::Fixed(wanted)), _) if (is_plain || self.converts) && wanted != len => {
-                Err(JoinError::NoRecord { bytes: len, wanted })
-            }
-            (Some(wanted), _) if is_plain || self.converts => Ok(wanted),
-            (Some(wanted), Some(sent)) => Err(JoinError::Differs { sent, wanted }),
-            (_, None) => Err(JoinError::Unknown),
-        }
-    }
-
-    /// Puts down what goes before a message of this length.
-    #[inline]
-    pub(crate) fn before(&mut self, framing: Framing, len: usize, output: &mut Vec<u8>) {
-        output.extend(self.owed.take());
-        if framing == Framing::LengthPrefixed {
-            // A message is at most 1 GiB.
-            output.extend_from_slice(&(len as u32).to_le_bytes());
-        }
-    }
-
-    /// Puts down what goes after a message that was sent in this way.
-    #[inline]
-    pub(crate) fn after(&mut self, framing: Framing, sent: semring::Framing, output: &mut Vec<u8>) {
-        let delimiter = framing.delimiter();
-        if is_unterminated(sent) {
-            self.owed = delimiter;
-        } else {
-            output.extend(delimiter);
-        }
-    }
-
-    /// How many bytes [`after`](Self::after) puts down.
-    pub(crate) fn bytes_after(framing: Framing, sent: semring::Framing) -> usize {
-        usize::from(!is_unterminated(sent) && framing.delimiter().is_some())
-    }
-}
-
-/// True for a message that was the last of its input and had no delimiter after it. The consumer adds
-/// the delimiter only if another message follows.
-fn is_unterminated(framing: semring::Framing) -> bool {
-    use semring::Framing::{LineWithoutEnd, NulWithoutEnd};
-    matches!(framing, LineWithoutEnd | NulWithoutEnd)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::joining::Joiner;
 
     /// The rest at the end of the input.
     type Rest = Result<Option<Vec<u8>>, CutError>;
@@ -387,7 +370,7 @@ mod tests {
     /// Feeds a stream in steps of `step` bytes; gives the messages, the unterminated rest and how it
     /// ended.
     fn cut(framing: Framing, max: usize, stream: &[u8], step: usize) -> (Vec<Vec<u8>>, Rest) {
-        let mut cutter = Cutter::new(framing, max);
+        let mut cutter = Cutter::new(framing, max, LongLines::Fail);
         let mut messages = Vec::new();
         for chunk in stream.chunks(step) {
             let mut rest = chunk;
@@ -452,7 +435,7 @@ mod tests {
 
     #[test]
     fn an_endless_line_is_refused_before_it_fills_the_memory() {
-        let mut cutter = Cutter::new(Framing::Lines, 1000);
+        let mut cutter = Cutter::new(Framing::Lines, 1000, LongLines::Fail);
         let room = cutter.room().len();
         cutter.filled(room);
         assert_eq!(cutter.next(), Err(CutError::TooLong { bytes: None }));
@@ -490,7 +473,7 @@ mod tests {
             (Framing::Lines, &b"\n\na\n\n"[..]),
             (Framing::LengthPrefixed, &[0, 0, 0, 0, 1, 0, 0, 0, 9]),
         ] {
-            let mut cutter = Cutter::new(framing, 100);
+            let mut cutter = Cutter::new(framing, 100, LongLines::Fail);
             cutter.room()[..stream.len()].copy_from_slice(stream);
             cutter.filled(stream.len());
             let mut bytes = 0;
@@ -499,6 +482,40 @@ mod tests {
                 cutter.step_over(piece);
             }
             assert_eq!(bytes, stream.len());
+        }
+    }
+
+    /// The pieces of a stream that is fed in steps: P for a part, and the last one without an end.
+    fn long(long_lines: LongLines, stream: &[u8], step: usize) -> (String, u64) {
+        let mut cutter = Cutter::new(Framing::Lines, 3, long_lines);
+        let mut pieces = String::new();
+        for chunk in stream.chunks(step) {
+            cutter.room()[..chunk.len()].copy_from_slice(chunk);
+            cutter.filled(chunk.len());
+            while let Some(piece) = cutter.next().unwrap() {
+                pieces += str::from_utf8(cutter.bytes(piece)).unwrap();
+                pieces += if piece.is_part { "P " } else { " " };
+                cutter.step_over(piece);
+            }
+        }
+        if let Some(piece) = cutter.rest().unwrap() {
+            pieces += str::from_utf8(cutter.bytes(piece)).unwrap();
+        }
+        (pieces, cutter.truncated)
+    }
+
+    #[test]
+    fn a_long_line_is_cut_in_parts_or_truncated() {
+        for step in 1..=20 {
+            let stream = b"abc\nabcdefg\nabcdef\n\nabcdefgh";
+            let (pieces, truncated) = long(LongLines::Split, stream, step);
+            assert_eq!(
+                (&pieces[..], truncated),
+                ("abc abcP defP g abcP def  abcP defP gh", 0),
+                "{step}"
+            );
+            let (pieces, truncated) = long(LongLines::Truncate, stream, step);
+            assert_eq!((&pieces[..], truncated), ("abc abc abc  abc ", 3), "{step}");
         }
     }
 
@@ -552,63 +569,5 @@ mod tests {
                 .map(|bytes| (&bytes[..], framing.tag_without_end().framing));
             assert_eq!(join(&whole.chain(rest).collect::<Vec<_>>()), stream);
         }
-    }
-
-    #[test]
-    fn a_message_after_an_unterminated_one_begins_a_line_of_its_own() {
-        use semring::Framing::{Line, LineWithoutEnd, NulWithoutEnd, Plain, Raw};
-        let lines: [(&[u8], _); 3] = [(b"x", LineWithoutEnd), (b"y", LineWithoutEnd), (b"z", Line)];
-        assert_eq!(join(&lines), b"x\ny\nz\n");
-        let mixed: [(&[u8], _); 4] = [
-            (b"x", LineWithoutEnd),
-            (b"y", Raw),
-            (b"z", NulWithoutEnd),
-            (b"p", Plain),
-        ];
-        assert_eq!(join(&mixed), b"x\nyz\0p\n");
-    }
-
-    #[test]
-    fn a_framing_that_was_asked_for_must_be_that_of_the_messages() {
-        use semring::Framing as Sent;
-        let asked =
-            |wanted, converts, sent| Joiner::new(Some(wanted), converts).framing_of(sent, 3);
-        for (wanted, same) in [
-            (Framing::Lines, Sent::Line),
-            (Framing::Lines, Sent::LineWithoutEnd),
-            (Framing::Null, Sent::NulPart),
-            (Framing::Raw, Sent::Raw),
-            (Framing::Fixed(3), Sent::Fixed),
-            (Framing::Raw, Sent::Plain),
-        ] {
-            assert_eq!(asked(wanted, false, same), Ok(wanted));
-        }
-        let (sent, wanted) = (Framing::Raw, Framing::Lines);
-        assert_eq!(
-            asked(wanted, false, Sent::Raw),
-            Err(JoinError::Differs { sent, wanted })
-        );
-        assert_eq!(asked(wanted, true, Sent::Raw), Ok(wanted));
-        let (sent, wanted) = (Framing::Fixed(3), Framing::Fixed(4));
-        assert_eq!(
-            asked(wanted, false, Sent::Fixed),
-            Err(JoinError::Differs { sent, wanted })
-        );
-        let no_record = JoinError::NoRecord {
-            bytes: 3,
-            wanted: 4,
-        };
-        assert_eq!(asked(wanted, true, Sent::Line), Err(no_record));
-        assert_eq!(asked(wanted, false, Sent::Plain), Err(no_record));
-        assert_eq!(asked(wanted, true, Sent::Unknown), Err(no_record));
-        assert_eq!(
-            asked(Framing::Raw, false, Sent::Unknown),
-            Err(JoinError::Unknown)
-        );
-        assert_eq!(asked(Framing::Raw, true, Sent::Unknown), Ok(Framing::Raw));
-        assert_eq!(
-            Joiner::new(None, false).framing_of(Sent::Unknown, 1),
-            Err(JoinError::Unknown)
-        );
     }
 }

@@ -18,6 +18,7 @@ mod doctor;
 mod exit;
 mod framing;
 mod input;
+mod joining;
 mod listing;
 mod output;
 mod pace;

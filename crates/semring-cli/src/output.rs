@@ -11,8 +11,8 @@ use semring::RecvError;
 use semring_stdio::Stream;
 
 use crate::exit::Failure;
-use crate::framing::JoinError;
 use crate::input::{Ready, access_mode, wait_for};
+use crate::joining::JoinError;
 use crate::signals::Signals;
 use crate::transfers::{Kind, Transfers};
 

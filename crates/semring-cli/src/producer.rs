@@ -4,10 +4,10 @@ use std::io;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use semring::SendError;
 use semring::any::{Producer, Ring};
+use semring::{SendError, UnusedRing, WhenFull};
 
-use crate::args::{self, ProducerArgs};
+use crate::args::{self, LongLines, ProducerArgs};
 use crate::attach::{Left, attach, leave, mention_kept};
 use crate::exit::{self, Failure};
 use crate::framing::{CutError, Cutter, Framing};
@@ -58,14 +58,21 @@ fn transfer(
     }
     let (ring, producer) = attach(
         &args.ring,
+        |builder| builder.unused_ring(UnusedRing::Replace),
         &args.manner,
         report,
         &signals,
+        false,
         Ring::attach_producer,
     )?;
     signals.interrupts(producer.interrupter());
     let began = Instant::now();
+    let when_full = ring.info().map_or(WhenFull::Wait, |info| info.when_full);
+    let dropped_before = producer.dropped_messages();
     let mut sending = Sending {
+        long_lines: long_lines(args, when_full)?,
+        when_full,
+        truncated: 0,
         framing: args.framing.framing().unwrap_or(Framing::Lines),
         pace: args.manner.rate().map(|rate| Pace::new(rate, began)),
         input,
@@ -79,15 +86,31 @@ fn transfer(
     };
     let stop = sending.transfer().err().unwrap_or(Stop::EndOfInput);
     let Sending {
-        producer, totals, ..
+        producer,
+        mut totals,
+        truncated,
+        ..
     } = sending;
+    let dropped = producer.dropped_messages().wrapping_sub(dropped_before);
+    totals.messages = totals.messages.saturating_sub(dropped);
+    if dropped > 0 {
+        let messages = count(dropped, "message");
+        report.mention(format_args!("dropped {messages}: the ring was full"));
+    }
+    if truncated > 0 {
+        let lines = count(truncated, "line");
+        let max = producer.max_message_bytes();
+        report.mention(format_args!("truncated {lines} to {max} bytes"));
+    }
+    let has_losses = args.strict && dropped + truncated > 0;
     *stats = Some(Stats::new(totals, began, producer.wait_stats()));
     report.moved(&totals);
     report.end_progress();
     let interrupted = matches!(stop, Stop::Signal);
-    let result = finish(args, report, &ring, producer, stop);
+    let result = finish(args, report, &ring, producer, stop, has_losses);
     match signals.caught() {
         Some(signal) if interrupted => Err(Failure::by_signal(signal)),
+        _ if has_losses && result == Ok(exit::DONE) => Ok(exit::DAMAGED),
         _ => result,
     }
 }
@@ -132,14 +155,15 @@ fn finish(
     ring: &Ring,
     mut producer: Producer,
     stop: Stop,
+    has_losses: bool,
 ) -> Result<u8, Failure> {
     let fate = match stop {
         Stop::ConsumerGone => Fate::Gone,
         _ => fate(ring, &mut producer),
     };
     let unsent_input = matches!(stop, Stop::Signal | Stop::TimedOut);
-    // A stream that was broken off is not finished: the consumer must see that.
-    if matches!(stop, Stop::Signal | Stop::TimedOut | Stop::Failed(_)) {
+    // A stream that was broken off is no finished one: the consumer learns of it.
+    if has_losses || matches!(stop, Stop::Signal | Stop::TimedOut | Stop::Failed(_)) {
         producer.abort();
     } else {
         producer.close();
@@ -193,8 +217,24 @@ fn is_fresh(ring: &Ring) -> bool {
         .is_ok_and(|info| info.lanes.iter().all(|lane| lane.sent_messages == 0))
 }
 
+/// What becomes of long lines: where messages may be dropped, none is sent in parts, of which some could be missing.
+fn long_lines(args: &ProducerArgs, when_full: WhenFull) -> Result<LongLines, Failure> {
+    match (args.long_lines, when_full) {
+        (Some(LongLines::Split), WhenFull::Drop) => Err(Failure::new(
+            exit::USAGE,
+            "--long-lines split and a ring that drops messages: a line could lose a part",
+        )),
+        (None, WhenFull::Drop) => Ok(LongLines::Fail),
+        (chosen, _) => Ok(chosen.unwrap_or(LongLines::Split)),
+    }
+}
+
 /// A transfer under way.
 struct Sending<'a> {
+    long_lines: LongLines,
+    when_full: WhenFull,
+    /// Lines of which the end was left out.
+    truncated: u64,
     args: &'a ProducerArgs,
     report: &'a Report,
     signals: &'a Signals,
@@ -219,7 +259,11 @@ impl Sending<'_> {
 
     /// Cuts stdin into messages; sends those of each read(2) together, as soon as they are there.
     fn send_messages(&mut self) -> Result<(), Stop> {
-        let mut cutter = Cutter::new(self.framing, self.producer.max_message_bytes());
+        let mut cutter = Cutter::new(
+            self.framing,
+            self.producer.max_message_bytes(),
+            self.long_lines,
+        );
         let result = loop {
             if let Err(stop) = self.await_input() {
                 break Err(stop);
@@ -237,12 +281,13 @@ impl Sending<'_> {
         if matches!(result, Err(Stop::Signal)) {
             self.send_what_fits(&mut cutter);
         }
+        self.truncated = cutter.truncated;
         result
     }
 
     /// Sends the complete messages of the cutter as a batch.
     fn send_complete(&mut self, cutter: &mut Cutter) -> Result<(), Stop> {
-        let tag = self.framing.tag();
+        let [whole, part] = [self.framing.tag(), self.framing.tag_of_part()];
         let mut batch = self.producer.batch();
         loop {
             let piece = match cutter.next() {
@@ -265,6 +310,7 @@ impl Sending<'_> {
                 pace.spend(cutter.input_bytes(piece));
             }
             let bytes = cutter.bytes(piece);
+            let tag = if piece.is_part { part } else { whole };
             let pushed = match self.args.manner.timeout() {
                 None => batch.push_with(bytes, tag),
                 Some(_) => batch.try_push_with(bytes, tag),
@@ -280,7 +326,7 @@ impl Sending<'_> {
                 }
                 batch = self.producer.batch();
             }
-            self.totals.messages += 1;
+            self.totals.messages += u64::from(!piece.is_part);
             self.totals.bytes += (piece.end - piece.start) as u64;
             cutter.step_over(piece);
         }
@@ -302,6 +348,14 @@ impl Sending<'_> {
     /// Sends one message, waiting for room as long as `--timeout` allows.
     fn send_patiently(&mut self, bytes: &[u8], tag: semring::Tag) -> Result<(), Stop> {
         loop {
+            // Only a message that is there can be dropped; and nothing waits.
+            if self.when_full != WhenFull::Wait {
+                match self.producer.send_with(bytes, tag) {
+                    Ok(()) => return Ok(()),
+                    Err(error) => self.recover(error)?,
+                }
+                continue;
+            }
             let reserved = match self.args.manner.timeout() {
                 None => self.producer.reserve(bytes.len()),
                 Some(timeout) => self.producer.reserve_deadline(bytes.len(), timeout),
@@ -320,13 +374,14 @@ impl Sending<'_> {
 
     /// After a signal: sends complete messages without waiting, and reports input that is not sent.
     fn send_what_fits(&mut self, cutter: &mut Cutter) {
-        let tag = self.framing.tag();
+        let [whole, part] = [self.framing.tag(), self.framing.tag_of_part()];
         let mut batch = self.producer.batch();
         while let Ok(Some(piece)) = cutter.next() {
+            let tag = if piece.is_part { part } else { whole };
             if batch.try_push_with(cutter.bytes(piece), tag).is_err() {
                 break;
             }
-            self.totals.messages += 1;
+            self.totals.messages += u64::from(!piece.is_part);
             self.totals.bytes += (piece.end - piece.start) as u64;
             cutter.step_over(piece);
         }
@@ -348,6 +403,9 @@ impl Sending<'_> {
 
     /// Reads stdin straight into the ring.
     fn send_chunks(&mut self) -> Result<(), Stop> {
+        if self.when_full != WhenFull::Wait {
+            return self.send_copied_chunks();
+        }
         let chunk = self.producer.max_message_bytes().min(MAX_CHUNK);
         let chunk = self
             .pace
@@ -374,6 +432,26 @@ impl Sending<'_> {
                     reservation.truncate(bytes);
                     reservation.set_tag(self.framing.tag());
                     reservation.commit();
+                    self.totals.messages += 1;
+                    self.totals.bytes += bytes as u64;
+                    self.note_movement();
+                    self.keep_pace(bytes)?;
+                }
+            }
+        }
+    }
+
+    /// The same where nothing waits for room: a chunk that was read is there to be dropped.
+    fn send_copied_chunks(&mut self) -> Result<(), Stop> {
+        let chunk = self.producer.max_message_bytes().min(MAX_CHUNK);
+        let mut buffer = vec![0; chunk];
+        loop {
+            self.await_input()?;
+            match self.input.read(&mut buffer).map_err(stdin_failure)? {
+                None => {}
+                Some(0) => return Ok(()),
+                Some(bytes) => {
+                    self.send_patiently(&buffer[..bytes], self.framing.tag())?;
                     self.totals.messages += 1;
                     self.totals.bytes += bytes as u64;
                     self.note_movement();
@@ -458,6 +536,11 @@ impl Sending<'_> {
                 return self.signals.caught().map_or(Ok(()), |_| Err(Stop::Signal));
             }
             SendError::TimedOut => return Err(Stop::TimedOut),
+            SendError::Full => {
+                let address = &self.address;
+                let why = format!("{address}: the ring is full, and its policy is --full fail");
+                return Err(Stop::Failed(Failure::run_time(why)));
+            }
             error => error,
         };
         Err(Stop::Failed(Failure::run_time(format!(

@@ -9,12 +9,13 @@
 use std::time::Instant;
 
 use semring::any::Ring;
-use semring::{Address, Position, RecvBatch};
+use semring::{Address, Message, Position, RecvBatch};
 
 use crate::args::ConsumerArgs;
 use crate::consumer::{LOOK_EVERY, Stop, ring_failure};
 use crate::exit::{self, Failure};
-use crate::framing::{JoinError, Joiner};
+use crate::framing::Framing;
+use crate::joining::{JoinError, Joiner};
 use crate::output::{Output, Unwritten, WriteError};
 use crate::pace::Pace;
 use crate::report::{Report, Totals};
@@ -57,6 +58,12 @@ pub(crate) struct Sink<'a> {
     written: u64,
     pace: Option<Pace>,
     pub(crate) totals: Totals,
+    /// The lane whose next message is a part of a line.
+    pub(crate) part_in: Option<usize>,
+    /// Where that part is in the batch.
+    part: Option<(usize, Position)>,
+    /// The framing in which a line is written of which parts are written.
+    line: Option<Framing>,
     /// Something was written since this was looked at last.
     pub(crate) wrote: bool,
 }
@@ -86,6 +93,91 @@ impl<'a> Sink<'a> {
             pace,
             totals: Totals::default(),
             wrote: false,
+            part_in: None,
+            part: None,
+            line: None,
+        }
+    }
+
+    /// Writes a part of a line, or its end.
+    pub(crate) fn write_part(&mut self, part: &Message<'_>) -> Result<(), Stop> {
+        let sent = part.tag().framing;
+        let result = self.append_part(part).and_then(|()| self.write_line());
+        result.map_err(|error| self.stop(error))?;
+        self.totals.bytes += part.len() as u64;
+        if !sent.continues() {
+            self.line = None;
+            self.totals.messages += 1;
+        }
+        Ok(())
+    }
+
+    fn append_part(&mut self, part: &Message<'_>) -> Result<(), WriteError> {
+        let (sent, len) = (part.tag().framing, part.len());
+        let framing = self.joiner.framing_of(sent, len);
+        let framing = framing.map_err(WriteError::Framing)?;
+        if matches!(framing, Framing::LengthPrefixed | Framing::Fixed(_)) {
+            return Err(WriteError::Framing(JoinError::Parts { wanted: framing }));
+        }
+        self.line = Some(framing);
+        self.buffer.clear();
+        self.joiner.before(framing, len, &mut self.buffer);
+        part.checked_append_to(&mut self.buffer)
+            .map_err(WriteError::Ring)?;
+        if !sent.continues() {
+            self.joiner.after(framing, sent, &mut self.buffer);
+        }
+        Ok(())
+    }
+
+    /// Ends a line whose producer is gone.
+    pub(crate) fn end_line(&mut self) -> Result<(), Stop> {
+        self.buffer.clear();
+        let framing = self.line.take().or(self.joiner.wanted());
+        self.buffer
+            .extend(framing.unwrap_or(Framing::Lines).delimiter());
+        self.totals.messages += 1;
+        self.write_line().map_err(|error| self.stop(error))
+    }
+
+    /// Writes a piece of a line, as one message.
+    fn write_line(&mut self) -> Result<(), WriteError> {
+        let len = self.buffer.len();
+        let result = self.output.write(&self.buffer, |_| len);
+        self.buffer.clear();
+        match result {
+            Ok(()) => {
+                self.wrote = true;
+                if let Some(pace) = &mut self.pace {
+                    pace.spend(len);
+                }
+                Ok(())
+            }
+            Err(Unwritten { error, written }) => {
+                self.mention_part(written as u64);
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes or reports what was written of an unfinished message.
+    fn mention_part(&self, part: u64) {
+        if part > 0 && !self.output.take_back(part as usize) {
+            self.report.mention(format_args!(
+                "{} of an unfinished message were written; all of it comes again",
+                count(part, "byte")
+            ));
+        }
+    }
+
+    fn stop(&self, error: WriteError) -> Stop {
+        match error {
+            WriteError::Closed => Stop::ReaderGone,
+            WriteError::Signal => Stop::Signal,
+            WriteError::TimedOut => Stop::TimedOut,
+            WriteError::Failed(error) => Stop::Failed(Failure::of("stdout", &error)),
+            WriteError::Ring(error) => Stop::Failed(ring_failure(&self.address, error)),
+            WriteError::Framing(error) => Stop::Failed(join_failure(&self.address, error)),
         }
     }
 
@@ -100,6 +192,10 @@ impl<'a> Sink<'a> {
             batch.put_back();
             return Err(Stop::ReaderGone);
         }
+        if let Some((lane, position)) = self.part.take() {
+            batch.put_back_from(lane, position);
+            self.part_in = Some(lane);
+        }
         let whole = self.settle(result.is_err());
         self.put_back_from(&mut batch, whole);
         self.wrote |= whole > 0;
@@ -113,14 +209,7 @@ impl<'a> Sink<'a> {
         if let Some(pace) = &mut self.pace {
             pace.spend(self.written as usize);
         }
-        result.map_err(|error| match error {
-            WriteError::Closed => Stop::ReaderGone,
-            WriteError::Signal => Stop::Signal,
-            WriteError::TimedOut => Stop::TimedOut,
-            WriteError::Failed(error) => Stop::Failed(Failure::of("stdout", &error)),
-            WriteError::Ring(error) => Stop::Failed(ring_failure(&self.address, error)),
-            WriteError::Framing(error) => Stop::Failed(join_failure(&self.address, error)),
-        })
+        result.map_err(|error| self.stop(error))
     }
 
     /// The number of messages that were written completely; removes or reports the written part of
@@ -135,13 +224,7 @@ impl<'a> Sink<'a> {
         let end = whole
             .checked_sub(1)
             .map_or(0, |last| self.entries[last].end);
-        let part = self.written - end;
-        if part > 0 && !self.output.take_back(part as usize) {
-            self.report.mention(format_args!(
-                "{} of an unfinished message were written; all of it comes again",
-                count(part, "byte")
-            ));
-        }
+        self.mention_part(self.written - end);
         whole
     }
 
@@ -172,6 +255,11 @@ impl<'a> Sink<'a> {
                 end: u64::MAX,
             };
             let sent = message.tag().framing;
+            if sent.continues() {
+                // The rest of the line comes from this lane alone.
+                self.part = Some((entry.lane, entry.position));
+                break;
+            }
             let framing = match self.joiner.framing_of(sent, len) {
                 Ok(framing) => framing,
                 Err(error) => {
@@ -277,6 +365,9 @@ fn join_failure(address: &Address, error: JoinError) -> Failure {
         JoinError::NoRecord { bytes, wanted } => Failure::run_time(format!(
             "{address}: a message of {} is no record of --fixed {wanted}",
             count(bytes as u64, "byte")
+        )),
+        JoinError::Parts { wanted } => Failure::run_time(format!(
+            "{address}: a line in parts can't be converted to {wanted}: its length is not known before its end"
         )),
         JoinError::Unknown => Failure::run_time(format!(
             "{address}: a message was sent in a framing that this version does not know; use a newer one, or name \

@@ -146,7 +146,7 @@ pub enum OpenError {
     },
     /// The ring needs a feature that this build does not have.
     #[error(
-        "{name}: the ring needs features that this build does not have (bits {bits:#x}); use a newer one"
+        "{name}: the ring needs what this build does not have: {}; use a newer one", crate::layout::features::feature_names(*.bits)
     )]
     UnknownFeatures {
         /// The address.
@@ -245,6 +245,9 @@ pub enum AttachError {
     /// The ring was or is being removed, or its memory was taken away: open it again.
     #[error("the ring was removed or truncated")]
     Removed,
+    /// Another process named other settings and has replaced the ring, which nobody had used: open it again.
+    #[error("the ring was replaced by one with other settings: open it again")]
+    Replaced,
     /// The control words of the lane are impossible.
     #[error(
         "lane {lane} is damaged at position {position}: a process wrote where it must not; remove the ring and make it again"
@@ -405,7 +408,8 @@ pub enum CallError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// There is no room now (only from `try_` calls).
+    /// There is no room now: from `try_` calls, and on rings whose producers do
+    /// [not wait](crate::Builder::when_full).
     #[error("the lane is full")]
     Full,
     /// The message is longer than a lane of this capacity takes.
@@ -466,6 +470,10 @@ pub enum RecvError {
         /// them meant to send after its last message is missing.
         died: u32,
     },
+    /// The producer of which [`recv_from`](crate::Consumer::recv_from) awaited a message is gone, and everything that it sent was
+    /// received.
+    #[error("the producer on this lane is gone, and everything that it sent was received")]
+    LaneEnded,
     /// Impossible bytes: the lane is skipped from now on. Reported once for each lane.
     #[error("lane {lane} is damaged at position {position} and is skipped from now on")]
     Corrupt {
@@ -477,6 +485,12 @@ pub enum RecvError {
     /// The ring was removed, or its memory was taken away: the file that it lies in was truncated.
     #[error("the ring was removed or truncated")]
     Removed,
+    /// Another process named other settings and has replaced the ring, in which no producer had ever been: nothing is lost.
+    /// Open the ring again.
+    #[error(
+        "the ring was replaced by one with other settings before a producer had attached: open it again"
+    )]
+    Replaced,
     /// The time is over.
     #[error("timed out")]
     TimedOut,

@@ -176,8 +176,9 @@ pub mod tokio;
 
 pub use channel::{
     Any, Builder, Consumer, EndedProducers, HugePages, Interrupter, Kind, Message, MessageRef,
-    Messages, Mpsc, Pollable, Producer, RecvBatch, Reservation, Ring, SendBatch, Spsc, WaitStats,
-    any, disable_sigbus_handler, force_remove, inspect, list, mpsc, remove, spsc,
+    Messages, Mpsc, Pollable, Producer, RecvBatch, Reservation, Ring, SendBatch, Spsc, UnusedRing,
+    WaitStats, any, disable_sigbus_handler, force_remove, inspect, list, mpsc, remove,
+    reset_counts, spsc,
 };
 pub use error::{
     AttachError, CallError, CreateError, EndError, OpenError, OpenOrCreateError, RecvError,
@@ -185,6 +186,7 @@ pub use error::{
 };
 pub use guard::deadline::Deadline;
 pub use guard::strategy::WaitStrategy;
+pub use layout::features::WhenFull;
 pub use layout::superblock::{GuardKind, RingKind};
 pub use layout::{Framing, Position, Tag};
 pub use lifecycle::{

@@ -38,6 +38,8 @@ pub(crate) struct Record {
     pub(super) fullest_lane: Option<usize>,
     pub(super) fullest_lane_percent: u64,
     pub(super) waiting_producers: usize,
+    pub(super) high_water_bytes: u64,
+    pub(super) when_full: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) each_lane: Vec<LaneRecord>,
     /// The two rings of a pair.
@@ -60,6 +62,7 @@ pub(crate) struct LaneRecord {
     died_producers: u64,
     corrupt_at: Option<u64>,
     producer_waits: bool,
+    high_water_bytes: u64,
 }
 
 impl Record {
@@ -101,6 +104,8 @@ impl Record {
             fullest_lane: fullest.map(|(lane, _)| lane),
             fullest_lane_percent: fullest.map_or(0, |(_, share)| (share * 100.0).round() as u64),
             waiting_producers: waiting_producers(info),
+            high_water_bytes: high_water(info),
+            when_full: info.when_full.to_string(),
             each_lane: Vec::new(),
             rings: Vec::new(),
         }
@@ -144,6 +149,12 @@ pub(crate) fn seconds(rings: &[&RingInfo]) -> HashMap<usize, usize> {
     pairs
         .filter_map(|(at, up)| Some((at, second_of(up)?)))
         .collect()
+}
+
+/// The most bytes that any lane ever held.
+fn high_water(info: &RingInfo) -> u64 {
+    let lanes = info.lanes.iter().map(|lane| lane.high_water_bytes);
+    lanes.max().unwrap_or(0)
 }
 
 /// The rings of a list, the two of a pair as one record.
@@ -200,6 +211,7 @@ impl Record {
             *sum = sum.wrapping_add(more);
         }
         self.waiting_producers += second.waiting_producers;
+        self.high_water_bytes = self.high_water_bytes.max(second.high_water_bytes);
         if second.fullest_lane_percent > self.fullest_lane_percent {
             // Lanes of the second ring are numbered after those of the first one.
             self.fullest_lane = second.fullest_lane.map(|lane| up.lanes.len() + lane);
@@ -232,6 +244,7 @@ impl LaneRecord {
             died_producers: lane.died_producers,
             corrupt_at: lane.corrupt_at.map(|position| position.get()),
             producer_waits: lane.producer_sleeps,
+            high_water_bytes: lane.high_water_bytes,
         }
     }
 }

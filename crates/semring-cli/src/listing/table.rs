@@ -62,7 +62,7 @@ const fn percent(field: &'static str, heading: &'static str) -> Column {
     }
 }
 
-pub(super) const COLUMNS: [Column; 28] = [
+pub(super) const COLUMNS: [Column; 30] = [
     text("name", "NAME"),
     text("address", "RING"),
     text("backend", "BACKEND"),
@@ -91,6 +91,8 @@ pub(super) const COLUMNS: [Column; 28] = [
     number("fullest_lane", "FULLEST"),
     percent("fullest_lane_percent", "FULL"),
     number("waiting_producers", "WAITING"),
+    bytes("high_water_bytes", "HIGH_WATER"),
+    text("when_full", "WHEN_FULL"),
 ];
 
 /// The columns that fit a terminal.

@@ -86,6 +86,8 @@ pub(crate) fn describe(info: &RingInfo) -> String {
          \x20 consumer  {consumer}\n\
          \x20 unread    {}, {}\n\
          \x20 fullest   {fullest}\n\
+         \x20 at most   {} in a lane\n\
+         \x20 full      {}\n\
          \x20 sent      {}\n\
          \x20 received  {}\n\
          \x20 lost      {}\n",
@@ -103,6 +105,12 @@ pub(crate) fn describe(info: &RingInfo) -> String {
         record.creator_pid,
         count(record.unread_messages, "message"),
         human_bytes(record.used_bytes),
+        human_bytes(record.high_water_bytes),
+        match &record.when_full[..] {
+            "drop" => "producers drop messages",
+            "fail" => "producers fail",
+            _ => "producers wait",
+        },
         count(record.sent_messages, "message"),
         count(record.received_messages, "message"),
         count(record.lost_messages, "message"),

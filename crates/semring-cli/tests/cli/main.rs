@@ -2,6 +2,7 @@
 //! written once and run over POSIX and over System V shared memory.
 
 mod admin;
+mod agreement;
 mod bench;
 mod contract;
 mod coprocess;

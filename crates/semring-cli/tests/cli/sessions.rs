@@ -162,13 +162,16 @@ fn a_line_longer_than_the_lane_allows_is_refused_and_what_came_before_arrives(ri
     for len in [65_537, 1_000_000] {
         let consumer = ring.consumer(&[]).start();
         ring.wait_for_consumer(&consumer);
-        let producer = ring.producer(&[]).input(with_a_long_line(len)).run();
+        let producer = ring
+            .producer(&["--long-lines", "fail"])
+            .input(with_a_long_line(len))
+            .run();
         producer.refused(FAILED, &["line 3", "65536", "--raw", "--capacity"]);
         consumer.finish().truncated().wrote("1\n2\n");
         ring.assert_gone();
     }
     // The same without a consumer: earlier messages wait.
-    ring.producer(&["-q"])
+    ring.producer(&["-q", "--long-lines", "fail"])
         .input(with_a_long_line(65_537))
         .run()
         .refused(FAILED, &["65536"]);
@@ -177,7 +180,10 @@ fn a_line_longer_than_the_lane_allows_is_refused_and_what_came_before_arrives(ri
     // A line that never ends is refused as well, before its end.
     let consumer = ring.consumer(&[]).start();
     ring.wait_for_consumer(&consumer);
-    let mut producer = ring.producer(&[]).stdin_open().start();
+    let mut producer = ring
+        .producer(&["--long-lines", "fail"])
+        .stdin_open()
+        .start();
     producer.try_write(vec![b'x'; 1_000_000]);
     producer
         .finish_with_stdin_open()

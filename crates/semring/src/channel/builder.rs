@@ -1,12 +1,17 @@
 //! Making or opening a ring.
 
+mod unused;
+
 use std::marker::PhantomData;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
+pub use self::unused::UnusedRing;
 use super::kind::{Any, Kind, Mpsc, Spsc};
 use super::options::{RingOptions, ring_options};
 use super::ring::Ring;
-use crate::error::{CreateError, OpenError, OpenOrCreateError};
+use crate::error::{CreateError, OpenError};
+use crate::layout::features::WhenFull;
 use crate::lifecycle::{self, SharedRing};
 use crate::memory::address::AddressError;
 use crate::memory::{Access, Address};
@@ -118,6 +123,55 @@ impl<K: Kind> Builder<K> {
         self
     }
 
+    /// What a producer of a new ring does when its lane is full, for as long as the ring lives. Default
+    /// [`WhenFull::Wait`]. An existing ring must have the requested policy.
+    ///
+    /// | | `Wait` | `Fail` | `Drop` |
+    /// |---|---|---|---|
+    /// | `send`, `push`, `send_with` on a full lane | wait | `Full` | `Ok`, dropped and counted |
+    /// | `*_timeout`, `*_deadline` | `TimedOut` after the time | `Full` at once | `Ok` at once, dropped and counted |
+    /// | `try_send`, `try_push` | `Full` | `Full` | `Ok`, dropped and counted |
+    /// | `reserve*` | as `send*` | `Full` | `Full`: there is no message yet that could be dropped |
+    /// | the consumer that was met is gone | `ConsumerGone` | `ConsumerGone` | `ConsumerGone` |
+    /// | no consumer has come yet | as above | as above | as above |
+    ///
+    /// What a batch holds back is published before a `push` fails or drops; `try_push` publishes nothing. A message that is
+    /// too long is [`TooLong`](crate::SendError::TooLong) with every policy. Dropped messages are counted for each lane
+    /// ([`LaneInfo::lost_messages`](crate::LaneInfo::lost_messages)), for the producer
+    /// ([`Producer::dropped_messages`](crate::Producer::dropped_messages)) and the consumer
+    /// ([`Consumer::dropped_messages`](crate::Consumer::dropped_messages)).
+    ///
+    /// ```
+    /// use semring::{WhenFull, spsc};
+    /// # let name = format!("doc-full-{}", std::process::id());
+    /// let ring = spsc::Builder::new(&name).when_full(WhenFull::Drop).create()?;
+    /// let mut producer = ring.attach_producer()?;
+    /// while producer.dropped_messages() == 0 {
+    ///     producer.send(&[0; 10_000])?; // never waits
+    /// }
+    /// # drop(producer); ring.remove()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn when_full(mut self, policy: WhenFull) -> Self {
+        self.options.when_full = Some(policy);
+        self
+    }
+
+    /// For a group of producers that come and go: consumers of this process deliver the end of the stream only when no
+    /// producer has been attached for this long, counted from when the consumer, with everything received, finds that the
+    /// last one has left. A producer that comes meanwhile goes on with the stream, and the time begins again when the last
+    /// one leaves again. A ring to which nobody has attached does not end. Default zero.
+    ///
+    /// The end is recorded in the ring only when it is delivered, so the successor of a consumer that was killed in
+    /// between waits for it as long again. Not a property of the ring. A handle with a time can't be
+    /// [polled](crate::Consumer::pollable).
+    #[must_use]
+    pub fn linger(mut self, time: Duration) -> Self {
+        self.options.handles.linger = time;
+        self
+    }
+
     /// Lets messages and reservations of this process be slices
     /// ([`Message::as_slice`](crate::Message::as_slice),
     /// [`Reservation::as_mut_slice`](crate::Reservation::as_mut_slice)).
@@ -180,44 +234,20 @@ impl<K: Kind> Builder<K> {
         Ok(self.ring(received))
     }
 
-    /// Opens the ring, or makes it if there is none. Any number of processes may do so at once: all
-    /// get the same ring.
-    ///
-    /// # Errors
-    /// Those of [`open`](Self::open) and [`create`](Self::create).
-    pub fn open_or_create(&self) -> Result<Ring<K>, OpenOrCreateError> {
-        // Bad options are bad also where the ring exists.
-        self.options
-            .plan::<K>()
-            .map_err(OpenOrCreateError::Create)?;
-        loop {
-            match self.open() {
-                Ok(ring) => return Ok(ring),
-                Err(OpenError::NotFound { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-            match self.create() {
-                Ok(ring) => return Ok(ring),
-                // Another process was faster: open its ring. (Or the object is not a ring: then
-                // opening fails.)
-                Err(CreateError::Exists { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
     fn ring(&self, core: SharedRing) -> Ring<K> {
         Ring::new(core, self.options.handles)
     }
 }
 
 impl Builder<Spsc> {
-    /// The same for a ring at another address.
+    /// The same for one ring of a pair, at another address. A conversation loses nothing and has one end, so its rings wait
+    /// when they are full and do not linger.
     pub(crate) fn at(&self, address: Address) -> Self {
-        Self {
-            address: Ok(address),
-            ..self.clone()
-        }
+        let mut ring = self.clone();
+        ring.address = Ok(address);
+        ring.options.when_full = None;
+        ring.options.handles.linger = Duration::ZERO;
+        ring
     }
 }
 

@@ -28,7 +28,7 @@ mod wake_tests;
 /// more. A check takes half a microsecond; transferring this many bytes takes fifty or more.
 const BYTES_PER_CHECK: u64 = 1 << 20;
 
-pub use builder::Builder;
+pub use builder::{Builder, UnusedRing};
 #[cfg(feature = "tokio")]
 pub(crate) use consumer::FoundMessage;
 pub use consumer::{Consumer, EndedProducers, Message, MessageRef, Messages, RecvBatch};
@@ -41,7 +41,7 @@ pub use pollable::Pollable;
 #[cfg(feature = "tokio")]
 pub(crate) use producer::Free;
 pub use producer::{Producer, Reservation, SendBatch};
-pub use ring::{Ring, disable_sigbus_handler, force_remove, inspect, list, remove};
+pub use ring::{Ring, disable_sigbus_handler, force_remove, inspect, list, remove, reset_counts};
 
 /// Rings of one producer.
 pub mod spsc {

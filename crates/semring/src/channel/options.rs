@@ -1,8 +1,12 @@
 //! What a ring is to be, and how its handles behave: one set of options behind every builder.
 
+use std::time::Duration;
+
+use super::builder::UnusedRing;
 use super::kind::Kind;
 use crate::error::{CreateError, OpenError};
 use crate::guard::strategy::WaitStrategy;
+use crate::layout::features::WhenFull;
 use crate::layout::{Capacity, Geometry, MAX_LANES};
 use crate::lifecycle::{self, GuardChoice, Plan, SharedRing};
 use crate::memory::{Address, Pages};
@@ -16,6 +20,8 @@ pub(crate) struct HandleOptions {
     pub(crate) wait: WaitStrategy,
     pub(crate) trusts_peers: bool,
     pub(crate) asymmetric_barrier: bool,
+    /// How long no producer must have been attached before the end of the stream is delivered.
+    pub(crate) linger: Duration,
 }
 
 /// Pages larger than the usual 4 KiB, which speed up rings of many megabytes (fewer TLB misses).
@@ -49,6 +55,8 @@ pub(crate) struct RingOptions {
     /// What is meant by no choice of a guard, in a new ring.
     pub(crate) default_guard: GuardChoice,
     pub(super) auto_remove: bool,
+    pub(super) when_full: Option<WhenFull>,
+    pub(super) unused_ring: UnusedRing,
     pub(crate) owner: Option<u32>,
     pub(crate) group: Option<u32>,
     pub(crate) pages: Pages,
@@ -65,6 +73,8 @@ impl Default for RingOptions {
             guard: GuardChoice::Auto,
             default_guard: GuardChoice::Auto,
             auto_remove: false,
+            when_full: None,
+            unused_ring: UnusedRing::Keep,
             owner: None,
             group: None,
             pages: Pages::Ordinary,
@@ -73,6 +83,7 @@ impl Default for RingOptions {
                 wait: WaitStrategy::default(),
                 trusts_peers: false,
                 asymmetric_barrier: true,
+                linger: Duration::ZERO,
             },
         }
     }
@@ -111,6 +122,7 @@ impl RingOptions {
             geometry,
             mode,
             auto_remove: self.auto_remove,
+            when_full: self.when_full.unwrap_or_default(),
             uid: self.owner,
             gid: self.group,
             pages: self.pages,
@@ -143,7 +155,8 @@ impl RingOptions {
         if let Some(asked) = self.capacity {
             let has = found.geometry.capacity();
             let wanted = Capacity::round_up(asked).map_or(asked, Capacity::get);
-            if has.get() != wanted {
+            let is_enough = self.unused_ring != UnusedRing::Keep && has.get() > wanted;
+            if has.get() != wanted && !is_enough {
                 return differs(
                     "capacity",
                     format!("{} bytes", has.get()),
@@ -153,6 +166,7 @@ impl RingOptions {
         }
         if let Some(asked) = self.producers
             && found.geometry.lanes() != asked
+            && (self.unused_ring == UnusedRing::Keep || found.geometry.lanes() < asked)
         {
             return differs(
                 "producers",
@@ -164,6 +178,15 @@ impl RingOptions {
             && found.guard != asked
         {
             return differs("guard", found.guard.to_string(), asked.to_string());
+        }
+        if let Some(asked) = self.when_full
+            && found.when_full != asked
+        {
+            return differs(
+                "the policy when full",
+                found.when_full.to_string(),
+                asked.to_string(),
+            );
         }
         let ownership = || {
             let ownership = ring.object.ownership();

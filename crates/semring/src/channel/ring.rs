@@ -75,7 +75,8 @@ impl<K: Kind> Ring<K> {
     /// [`AttachError::NoFreeLane`] while live producers have every lane, [`AttachError::Removed`],
     /// [`AttachError::Corrupt`], and the others.
     pub fn attach_producer(&self) -> Result<Producer<K>, AttachError> {
-        let (seat, lane) = ProducerSeat::take(&self.core)?;
+        let taken = ProducerSeat::take(&self.core);
+        let (seat, lane) = taken.map_err(|error| self.why_removed(error))?;
         Ok(Producer::new(seat, lane, self.options))
     }
 
@@ -86,8 +87,18 @@ impl<K: Kind> Ring<K> {
     /// [`AttachError::ConsumerPresent`] while a live process is the consumer. If the consumer was just
     /// killed, this waits up to a second for the kernel to free the role.
     pub fn attach_consumer(&self) -> Result<Consumer, AttachError> {
-        let (seat, lanes, damaged) = ConsumerSeat::take(&self.core)?;
+        let taken = ConsumerSeat::take(&self.core);
+        let (seat, lanes, damaged) = taken.map_err(|error| self.why_removed(error))?;
         Ok(Consumer::new(seat, lanes, damaged, self.options))
+    }
+
+    /// The error of an attach, or what it means in a ring that was replaced.
+    fn why_removed(&self, error: AttachError) -> AttachError {
+        if error == AttachError::Removed && lifecycle::is_replaced(&self.core) {
+            AttachError::Replaced
+        } else {
+            error
+        }
     }
 
     /// True in a child forked since: the ring is its parent's.
@@ -304,6 +315,30 @@ pub fn inspect(
     address: impl TryInto<Address, Error: Into<AddressError>>,
 ) -> Result<RingInfo, OpenError> {
     lifecycle::inspect(&Address::of(address)?)
+}
+
+/// Sets the counts of finished and died producers of the ring at an address to zero
+/// ([`RingInfo::finished_producers`], [`RingInfo::died_producers`]): for supervisors that have seen a death and have
+/// restarted the producer. Messages, and what a consumer receives at the end of its stream, do not change. Needs write
+/// permission; attached processes go on.
+///
+/// # Errors
+/// As [`Builder::open`](crate::Builder::open).
+///
+/// ```
+/// # let name = format!("doc-reset-{}", std::process::id());
+/// let ring = semring::spsc::Builder::new(&name).create()?;
+/// ring.attach_producer()?.abort();
+/// assert_eq!(ring.info()?.died_producers(), 1);
+/// semring::reset_counts(ring.address())?;
+/// assert_eq!(ring.info()?.died_producers(), 0);
+/// # ring.remove()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn reset_counts(
+    address: impl TryInto<Address, Error: Into<AddressError>>,
+) -> Result<(), OpenError> {
+    lifecycle::reset_counts(&Address::of(address)?)
 }
 
 /// All rings that this user may inspect, in this IPC namespace and `/dev/shm`.

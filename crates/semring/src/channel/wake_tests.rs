@@ -13,6 +13,7 @@ use crate::guard::strategy::WaitStrategy;
 use crate::guard::{
     Claim, Guard, GuardError, RemovalLock, Roles, Seat, Waited, WakeTarget, Wakeups,
 };
+use crate::layout::features::WhenFull;
 use crate::layout::superblock::{GuardKind, RingKind, SetIdentity, Superblock};
 use crate::layout::view::RingView;
 use crate::layout::{Capacity, Geometry, Position};
@@ -128,6 +129,14 @@ impl Wakeups for Recorder {
 }
 
 impl RemovalLock for Recorder {
+    fn begin_replacing(&self) -> Result<bool> {
+        unreachable!("no ring is replaced here")
+    }
+
+    fn abort_replacing(&self) -> Result<()> {
+        unreachable!("no ring is replaced here")
+    }
+
     fn await_no_removal(&self, _: Duration) -> Result<bool> {
         unreachable!("no ring is removed here")
     }
@@ -186,6 +195,7 @@ impl Fixture {
                     check: 1,
                 },
                 auto_remove: false,
+                when_full: WhenFull::Wait,
                 created_ns: 0,
                 creator_pid: 0,
                 creator_uid: 0,
@@ -204,6 +214,7 @@ impl Fixture {
             wait: WaitStrategy::Block,
             trusts_peers: false,
             asymmetric_barrier,
+            linger: Duration::ZERO,
         };
         Self {
             ring: Ring::new(Arc::new(core), options),

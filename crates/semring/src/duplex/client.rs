@@ -100,9 +100,9 @@ fn sending(error: SendError) -> CallError {
 
 fn receiving(error: RecvError) -> CallError {
     match error {
-        RecvError::EndOfStream { .. } => CallError::PeerGone,
+        RecvError::EndOfStream { .. } | RecvError::LaneEnded => CallError::PeerGone,
         RecvError::Corrupt { .. } => CallError::Corrupt,
-        RecvError::Removed => CallError::Removed,
+        RecvError::Removed | RecvError::Replaced => CallError::Removed,
         RecvError::Empty | RecvError::TimedOut => CallError::TimedOut,
         RecvError::Interrupted => CallError::Interrupted,
         RecvError::Forked => CallError::Forked,

@@ -173,6 +173,12 @@ pub(crate) trait RemovalLock: Roles {
     /// Begins a removal: succeeds if no process is attached (except the caller, if it is the
     /// consumer), and prevents attaching until it ends. False: a process is attached.
     fn begin_removal(&self, as_consumer: bool) -> Result<bool>;
+    /// Begins to replace the ring: succeeds if no producer is attached (the consumer may be) and keeps all processes from
+    /// attaching until it ends. If the caller is killed then, the consumer is woken. False: a producer is there, or another
+    /// remover.
+    fn begin_replacing(&self) -> Result<bool>;
+    /// Ends it without replacing.
+    fn abort_replacing(&self) -> Result<()>;
     /// As [`begin_removal`](Self::begin_removal) by a process without a role, and only if no
     /// creator is at work.
     fn begin_pruning(&self) -> Result<bool> {

@@ -502,6 +502,25 @@ impl RemovalLock for PipeGuard {
         self.begin_removal_as(as_consumer)
     }
 
+    fn begin_replacing(&self) -> Result<bool> {
+        // FORCED alone: from now on nobody attaches. A producer that was faster is alive already, and is seen.
+        if !self.begin_by_force(Duration::ZERO)? {
+            return Ok(false);
+        }
+        match self.producers_gone() {
+            Ok(true) => Ok(true),
+            Ok(false) => self.end_removal().map(|()| false),
+            Err(error) => {
+                self.end_removal()?;
+                Err(error)
+            }
+        }
+    }
+
+    fn abort_replacing(&self) -> Result<()> {
+        self.end_removal()
+    }
+
     fn begin_pruning(&self) -> Result<bool> {
         Ok(!self.is_locked(CREATION, Hold::Alone)? && self.begin_removal_as(false)?)
     }

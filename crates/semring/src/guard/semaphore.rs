@@ -462,6 +462,39 @@ impl RemovalLock for SemaphoreGuard {
         }
     }
 
+    fn begin_replacing(&self) -> Result<bool> {
+        let head = [zero(N).no_wait(), zero(T).no_wait(), add(T).undo()];
+        let [n, t, up] = head;
+        loop {
+            // The last two leave W as it is and the kernel owing it a token, as at the attach of a producer.
+            match self.op(&[n, t, up, add(W), sub(W).undo()]) {
+                Ok(()) => return Ok(true),
+                Err(error) if error.is_would_block() => return Ok(false),
+                Err(error) if error.is_overflow() => {}
+                Err(error) => return Err(guard_error(error)),
+            }
+            match self.op(&[n, t, up, sub(W).undo().no_wait(), add(W)]) {
+                Ok(()) => return Ok(true),
+                Err(error) if error.is_would_block() => {}
+                Err(error) => return Err(guard_error(error)),
+            }
+        }
+    }
+
+    fn abort_replacing(&self) -> Result<()> {
+        loop {
+            let down = sub(T).undo().no_wait();
+            match self.op(&[down, add(W).undo()]) {
+                Err(error) if error.is_overflow() => {}
+                other => return other.map_err(guard_error),
+            }
+            match self.op(&[down, sub(W).no_wait(), add(W).undo()]) {
+                Err(error) if error.is_would_block() => {}
+                other => return other.map_err(guard_error),
+            }
+        }
+    }
+
     fn begin_pruning(&self) -> Result<bool> {
         let nobody = [N, C, T, I].map(|index| zero(index).no_wait());
         let [n, c, t, i] = nobody;

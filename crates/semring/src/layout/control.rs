@@ -36,7 +36,9 @@ pub(crate) struct ConsumerPage {
     pub(crate) holder_started: AtomicU64,
     /// Inode number of the pid namespace in which the consumer has its pid.
     pub(crate) holder_namespace: AtomicU64,
-    _pad1: [u8; LINE - 56],
+    /// When a consumer released something last, nanoseconds since 1970; coarse, 0 if it is not known. A diagnostic.
+    pub(crate) last_received: AtomicU64,
+    _pad1: [u8; LINE - 64],
     /// The last end-of-stream that was delivered: in the lower half the sum of all lane generations then, in the upper one
     /// how many of those producers had not finished, both modulo 2^32.
     pub(crate) end_of_stream: AtomicU64,
@@ -67,7 +69,15 @@ pub(crate) struct ProducerPage {
     pub(crate) sent: AtomicU64,
     /// 0, [`LANE_BURST`] or, at the end, [`LANE_NO_MORE`]; set to 0 by each new producer.
     pub(crate) flags: AtomicU64,
-    _pad0: [u8; LINE - 40],
+    /// For producers that store `committed` and `sent` seldom ([`SELDOM_HINTS`](super::features::SELDOM_HINTS)): two pairs
+    /// {sent, position}. This version neither reads nor writes them.
+    _sent_slots: [AtomicU64; 4],
+    /// Two bookmarks {number, position + 1} ([`BOOKMARKS`](super::features::BOOKMARKS)). As above.
+    _bookmarks: [AtomicU64; 4],
+    /// If one of them is the lane's end plus one, the last message is part of something that the next one was to go on
+    /// with.
+    pub(crate) open_part: [AtomicU64; 2],
+    _pad0: [u8; LINE - 120],
     /// The epoch in which the producer sleeps for room or is about to, 0 while it is awake.
     pub(crate) wait_word: AtomicU64,
     _pad1: [u8; LINE - 8],
@@ -84,7 +94,14 @@ pub(crate) struct ProducerPage {
     pub(crate) holder_started: AtomicU64,
     /// Inode number of the pid namespace in which the producer has its pid.
     pub(crate) holder_namespace: AtomicU64,
-    _pad2: [u8; PAGE - 2 * LINE - 48],
+    /// When this lane's producer sent something last, nanoseconds since 1970; coarse, 0 if it is not known. A diagnostic.
+    pub(crate) last_sent: AtomicU64,
+    /// Messages that producers of this lane dropped because it was full.
+    pub(crate) dropped: AtomicU64,
+    _pad2: [u8; LINE - 64],
+    /// Of broadcast rings: a line for `front`, then 16 anchors of 16 bytes, then 64 words of 4 bytes.
+    _broadcast: [u8; 5 * LINE],
+    _pad3: [u8; PAGE - 0x400],
 }
 
 /// The producer of this generation has finished its stream.
@@ -99,12 +116,24 @@ pub(crate) struct LaneConsumerPage {
     pub(crate) released: AtomicU64,
     /// Messages released on this lane, over all consumers.
     pub(crate) received: AtomicU64,
-    /// Messages dropped by policy. Always 0 in this version: no message is dropped.
-    pub(crate) dropped: AtomicU64,
-    _pad0: [u8; LINE - 24],
-    /// Position of impossible bytes plus one, 0 while the lane is not corrupt.
+    /// Elements released of an array at `released` ([`ARRAYS`](super::features::ARRAYS)): this version neither reads nor
+    /// writes it.
+    _partial: AtomicU64,
+    /// The most bytes that a consumer found published and not released, when it released some.
+    pub(crate) high_water: AtomicU64,
+    /// If one of them is `released` plus one, the message there continues the one before it, which was released: see
+    /// [`LaneConsumer::release_part`](crate::ring::consume::LaneConsumer::release_part).
+    pub(crate) continued: [AtomicU64; 2],
+    _pad0: [u8; LINE - 48],
+    /// Position of impossible bytes plus one, 0 while the lane is sound.
     pub(crate) corrupt_at: AtomicU64,
-    _pad1: [u8; PAGE - LINE - 8],
+    _pad1: [u8; LINE - 8],
+    /// How many producers of this lane had finished when the counts were set to zero last. These two are written by
+    /// the process that does that, not by the consumer.
+    pub(crate) finished_at_reset: AtomicU64,
+    /// How many had died then.
+    pub(crate) died_at_reset: AtomicU64,
+    _pad2: [u8; PAGE - 2 * LINE - 16],
 }
 
 #[cfg(not(semring_loom))]
@@ -122,6 +151,7 @@ mod offsets {
         assert!(offset_of!(ConsumerPage, barrier) == 0x0a0);
         assert!(offset_of!(ConsumerPage, holder_started) == 0x0a8);
         assert!(offset_of!(ConsumerPage, holder_namespace) == 0x0b0);
+        assert!(offset_of!(ConsumerPage, last_received) == 0x0b8);
         assert!(offset_of!(ConsumerPage, end_of_stream) == 0x100);
         assert!(offset_of!(ConsumerPage, sleeps) == 0x180);
         assert!(offset_of!(ConsumerPage, posts) == 0x188);
@@ -132,6 +162,8 @@ mod offsets {
         assert!(offset_of!(ProducerPage, generation_start) == 0x010);
         assert!(offset_of!(ProducerPage, sent) == 0x018);
         assert!(offset_of!(ProducerPage, flags) == 0x020);
+        assert!(offset_of!(ProducerPage, _sent_slots) == 0x028);
+        assert!(offset_of!(ProducerPage, _bookmarks) == 0x048);
         assert!(offset_of!(ProducerPage, wait_word) == 0x080);
         assert!(offset_of!(ProducerPage, pid) == 0x100);
         assert!(offset_of!(ProducerPage, sleeps) == 0x108);
@@ -139,12 +171,20 @@ mod offsets {
         assert!(offset_of!(ProducerPage, finished) == 0x118);
         assert!(offset_of!(ProducerPage, holder_started) == 0x120);
         assert!(offset_of!(ProducerPage, holder_namespace) == 0x128);
+        assert!(offset_of!(ProducerPage, last_sent) == 0x130);
+        assert!(offset_of!(ProducerPage, dropped) == 0x138);
+        assert!(offset_of!(ProducerPage, _broadcast) == 0x180);
+        assert!(offset_of!(ProducerPage, open_part) == 0x068);
 
         assert!(size_of::<LaneConsumerPage>() == PAGE);
         assert!(offset_of!(LaneConsumerPage, released) == 0x000);
         assert!(offset_of!(LaneConsumerPage, received) == 0x008);
-        assert!(offset_of!(LaneConsumerPage, dropped) == 0x010);
+        assert!(offset_of!(LaneConsumerPage, _partial) == 0x010);
+        assert!(offset_of!(LaneConsumerPage, high_water) == 0x018);
+        assert!(offset_of!(LaneConsumerPage, continued) == 0x020);
         assert!(offset_of!(LaneConsumerPage, corrupt_at) == 0x080);
+        assert!(offset_of!(LaneConsumerPage, finished_at_reset) == 0x100);
+        assert!(offset_of!(LaneConsumerPage, died_at_reset) == 0x108);
     };
 }
 
@@ -164,7 +204,8 @@ mod models {
                 barrier: AtomicU64::new(0),
                 holder_started: AtomicU64::new(0),
                 holder_namespace: AtomicU64::new(0),
-                _pad1: [0; LINE - 56],
+                last_received: AtomicU64::new(0),
+                _pad1: [0; LINE - 64],
                 end_of_stream: AtomicU64::new(0),
                 _pad2: [0; LINE - 8],
                 sleeps: AtomicU64::new(0),
@@ -182,7 +223,10 @@ mod models {
                 generation_start: AtomicU64::new(0),
                 sent: AtomicU64::new(0),
                 flags: AtomicU64::new(0),
-                _pad0: [0; LINE - 40],
+                _sent_slots: [0; 4].map(AtomicU64::new),
+                _bookmarks: [0; 4].map(AtomicU64::new),
+                open_part: [0; 2].map(AtomicU64::new),
+                _pad0: [0; LINE - 120],
                 wait_word: AtomicU64::new(0),
                 _pad1: [0; LINE - 8],
                 pid: AtomicU64::new(0),
@@ -191,7 +235,11 @@ mod models {
                 finished: AtomicU64::new(0),
                 holder_started: AtomicU64::new(0),
                 holder_namespace: AtomicU64::new(0),
-                _pad2: [0; PAGE - 2 * LINE - 48],
+                last_sent: AtomicU64::new(0),
+                dropped: AtomicU64::new(0),
+                _pad2: [0; LINE - 64],
+                _broadcast: [0; 5 * LINE],
+                _pad3: [0; PAGE - 0x400],
             }
         }
     }
@@ -201,10 +249,15 @@ mod models {
             Self {
                 released: AtomicU64::new(0),
                 received: AtomicU64::new(0),
-                dropped: AtomicU64::new(0),
-                _pad0: [0; LINE - 24],
+                _partial: AtomicU64::new(0),
+                high_water: AtomicU64::new(0),
+                continued: [0; 2].map(AtomicU64::new),
+                _pad0: [0; LINE - 48],
                 corrupt_at: AtomicU64::new(0),
-                _pad1: [0; PAGE - LINE - 8],
+                _pad1: [0; LINE - 8],
+                finished_at_reset: AtomicU64::new(0),
+                died_at_reset: AtomicU64::new(0),
+                _pad2: [0; PAGE - 2 * LINE - 16],
             }
         }
     }

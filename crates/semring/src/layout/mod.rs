@@ -10,6 +10,7 @@
 //! `docs/layout.md` is the normative text; the const asserts here and in [`control`] check it.
 
 pub(crate) mod control;
+pub(crate) mod features;
 pub(crate) mod position;
 pub(crate) mod record;
 pub(crate) mod set_record;

@@ -225,6 +225,11 @@ pub(crate) const fn pad_header(bytes: u64) -> u64 {
     MARKER << MARKER_SHIFT | PAD_BIT | (bytes - HEADER_BYTES)
 }
 
+/// The word that ends what a part began, if the part's producer is gone: a record of 8 bytes.
+pub(crate) const CUT: u64 = 0xA8 << MARKER_SHIFT;
+/// Bytes that it takes.
+pub(crate) const CUT_BYTES: u64 = HEADER_BYTES;
+
 /// Whether a header word made by this process is that of padding.
 #[inline(always)]
 pub(crate) const fn is_pad(header: u64) -> bool {
@@ -289,6 +294,8 @@ pub(crate) enum Record {
     Pad {
         bytes: u64,
     },
+    /// The part before it is not continued.
+    Cut,
 }
 
 /// A header word that no producer of this format writes.
@@ -305,6 +312,9 @@ pub(crate) fn decode(
 ) -> Result<Record, BadHeader> {
     if word == UNPUBLISHED {
         return Ok(Record::Unpublished);
+    }
+    if word == CUT {
+        return Ok(Record::Cut);
     }
     let payload = word & LENGTH_MASK;
     if word >> MARKER_SHIFT != MARKER || payload > capacity.max_message() {
@@ -366,6 +376,25 @@ mod tests {
         }
         assert!(Framing::LinePart.continues() && Framing::NulPart.continues());
         assert!(!Framing::LineWithoutEnd.continues() && !Framing::Unknown.continues());
+    }
+
+    #[test]
+    fn other_markers_are_refused_unless_they_are_a_cut() {
+        let position = Position::new(8);
+        assert_eq!(decode(CUT, position, CAPACITY), Ok(Record::Cut));
+        assert_eq!(MessageHeader::decode_short(CUT, 1024), None);
+        for bit in 0..56 {
+            assert_eq!(decode(CUT | 1 << bit, position, CAPACITY), Err(BadHeader));
+        }
+        let plain = message_header(8, 64, Tag::default());
+        for marker in (0..=0xff).filter(|&marker| marker != MARKER) {
+            let word = plain & !(0xff << MARKER_SHIFT) | marker << MARKER_SHIFT;
+            assert_eq!(
+                decode(word, position, CAPACITY),
+                Err(BadHeader),
+                "{marker:#x}"
+            );
+        }
     }
 
     #[test]
@@ -456,6 +485,7 @@ mod tests {
                 }
                 Ok(Record::Pad { bytes }) => prop_assert_eq!(slot * 8 + bytes, 4096),
                 Ok(Record::Unpublished) => prop_assert_eq!(word, 0),
+                Ok(Record::Cut) => prop_assert_eq!(word, CUT),
                 Err(BadHeader) => {}
             }
         }

@@ -4,6 +4,7 @@
 //! bytes as input: any 4096 bytes give a [`Superblock`] that is consistent in itself, or an error with the reason. Whether it is consistent
 //! with the *segment* (its size, its semaphore set) is checked when the ring is opened.
 
+use super::features::WhenFull;
 use super::position::Capacity;
 use super::set_record::{AT_RECORDS, RECORDS_BYTES, SetRecord};
 use super::{Geometry, SUPERBLOCK_BYTES};
@@ -24,6 +25,8 @@ pub(crate) const STATE_INIT: u32 = 1;
 pub(crate) const STATE_READY: u32 = 2;
 /// The ring was removed, and had no name that could be deleted.
 pub(crate) const STATE_REMOVED: u32 = 3;
+/// READY, and about to be replaced: a process with other settings takes away a ring that no producer has ever used.
+pub(crate) const STATE_REPLACED: u32 = 4;
 
 /// Longest name stored, in bytes.
 pub(crate) const MAX_NAME_BYTES: usize = 200;
@@ -58,12 +61,15 @@ const AT_NAME_BYTES: usize = 0x084;
 const AT_NAME: usize = 0x088;
 const AT_KEY_DEVICE: usize = 0x150;
 const AT_KEY_INODE: usize = 0x158;
+const AT_WHEN_FULL: usize = 0x160;
+// 0x164 to 0x177 are of broadcast rings, 0x180 to 0x1d7 the schema's.
 const AT_CRC: usize = 0xff8;
 /// The state word: outside the checksum, because it changes.
 pub(crate) const AT_STATE: usize = 0xffc;
 
 const _: () = assert!(AT_NAME + MAX_NAME_BYTES <= AT_KEY_DEVICE);
-const _: () = assert!(AT_KEY_INODE + 8 <= AT_RECORDS);
+const _: () = assert!(AT_KEY_INODE + 8 <= AT_WHEN_FULL);
+const _: () = assert!(0x1d8 <= AT_RECORDS);
 const _: () = assert!(AT_RECORDS + RECORDS_BYTES <= AT_CRC);
 
 /// The number of producers of a ring, and the order that it guarantees.
@@ -170,6 +176,7 @@ pub(crate) struct Superblock {
     pub(crate) uuid: [u8; 16],
     pub(crate) set: SetIdentity,
     pub(crate) auto_remove: bool,
+    pub(crate) when_full: WhenFull,
     /// Nanoseconds since 1970.
     pub(crate) created_ns: u64,
     pub(crate) creator_pid: u32,
@@ -242,6 +249,7 @@ impl Superblock {
             put(AT_KEY_DEVICE, &device.to_le_bytes());
             put(AT_KEY_INODE, &inode.to_le_bytes());
         }
+        put(AT_WHEN_FULL, &self.when_full.code().to_le_bytes());
         let crc = checksum(&bytes);
         bytes[AT_CRC..AT_CRC + 4].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -279,7 +287,8 @@ impl Superblock {
             });
         }
         match u32_at(AT_STATE) {
-            STATE_READY => {}
+            // Found under its name: its replacement was not finished.
+            STATE_READY | STATE_REPLACED => {}
             STATE_REMOVED => return Err(SuperblockError::Removed),
             _ => return Err(damaged("state word")),
         }
@@ -315,6 +324,9 @@ impl Superblock {
         if guard == GuardKind::Semaphore && !(1..=32767).contains(&check) {
             return Err(damaged("semaphore check value"));
         }
+        // Another policy comes with a feature that must be known.
+        let when_full =
+            WhenFull::from_code(u32_at(AT_WHEN_FULL)).ok_or(damaged("policy when full"))?;
         let record = SetRecord::newest(bytes);
         // No file has inode number 0.
         let key_file = Some(KeyFile {
@@ -329,6 +341,7 @@ impl Superblock {
             uuid: array(bytes, AT_UUID),
             set: SetIdentity::in_bytes(bytes),
             auto_remove: u32_at(AT_ORIGIN) & ORIGIN_IMPLICIT != 0,
+            when_full,
             created_ns: u64_at(AT_CREATED),
             creator_pid: u32_at(AT_CREATOR_PID),
             creator_uid: u32_at(AT_CREATOR_UID),
@@ -382,6 +395,7 @@ pub(super) const CRC_32C: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCS
 
 #[cfg(test)]
 mod tests {
+    use super::super::features::{ARRAYS, BOOKMARKS, MUST_KNOW, feature_names};
     use super::*;
     use proptest::prelude::*;
 
@@ -398,6 +412,7 @@ mod tests {
                 check: 99,
             },
             auto_remove: true,
+            when_full: WhenFull::Drop,
             created_ns: 1_700_000_000_000_000_000,
             creator_pid: 4242,
             creator_uid: 1000,
@@ -456,6 +471,13 @@ mod tests {
     }
 
     #[test]
+    fn a_ring_whose_replacement_ended_half_way_is_ready() {
+        let mut bytes = ready();
+        bytes[AT_STATE..].copy_from_slice(&STATE_REPLACED.to_le_bytes());
+        assert_eq!(Superblock::decode(&bytes), Ok(sample()));
+    }
+
+    #[test]
     fn a_removed_ring_says_so() {
         let mut bytes = ready();
         bytes[AT_STATE..].copy_from_slice(&STATE_REMOVED.to_le_bytes());
@@ -497,6 +519,54 @@ mod tests {
             Superblock::decode(&bytes),
             Err(SuperblockError::UnknownFeatures { bits: 4 })
         );
+    }
+
+    fn with_field(at: usize, field: &[u8]) -> Box<[u8; SUPERBLOCK_BYTES]> {
+        let mut bytes = ready();
+        bytes[at..at + field.len()].copy_from_slice(field);
+        let crc = checksum(&bytes);
+        bytes[AT_CRC..AT_CRC + 4].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn each_feature_that_must_be_known_is_refused_by_its_name() {
+        for (bit, name) in MUST_KNOW {
+            let bytes = with_field(AT_REQUIRED, &bit.to_le_bytes());
+            let refused = SuperblockError::UnknownFeatures { bits: bit };
+            assert_eq!(Superblock::decode(&bytes), Err(refused));
+            assert_eq!(feature_names(bit), name);
+        }
+        assert_eq!(feature_names(ARRAYS | BOOKMARKS), "arrays, bookmarks");
+        assert_eq!(
+            feature_names(ARRAYS | 1 << 40),
+            "arrays, bits 0x10000000000"
+        );
+    }
+
+    #[test]
+    fn a_feature_that_may_be_ignored_is_ignored_with_its_fields() {
+        let mut bytes = with_field(AT_OPTIONAL, &u64::MAX.to_le_bytes());
+        bytes[0x180..0x1d8].fill(0xff);
+        let crc = checksum(&bytes);
+        bytes[AT_CRC..AT_CRC + 4].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(Superblock::decode(&bytes), Ok(sample()));
+    }
+
+    #[test]
+    fn an_unknown_policy_when_full_is_refused() {
+        for code in [3, 4, u32::MAX] {
+            let bytes = with_field(AT_WHEN_FULL, &code.to_le_bytes());
+            let what = "policy when full";
+            assert_eq!(
+                Superblock::decode(&bytes),
+                Err(SuperblockError::Damaged { what })
+            );
+        }
+        for policy in [WhenFull::Wait, WhenFull::Fail, WhenFull::Drop] {
+            let bytes = with_field(AT_WHEN_FULL, &policy.code().to_le_bytes());
+            assert_eq!(Superblock::decode(&bytes).unwrap().when_full, policy);
+        }
     }
 
     proptest! {

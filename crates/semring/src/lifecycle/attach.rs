@@ -27,7 +27,7 @@ use crate::ring::Damage;
 use crate::ring::consume::LaneConsumer;
 use crate::ring::produce::LaneProducer;
 use crate::sync::mutant::{self, Mutant};
-use crate::sync::{AtomicU64, Ordering, yield_now};
+use crate::sync::{AtomicU64, Ordering, fence, yield_now};
 
 /// How long to wait for the kernel to free the slot of a process that was just killed. The kernel
 /// takes about 50 ms to end a process of 1 GiB.
@@ -217,14 +217,17 @@ impl ProducerSeat {
 
     fn settle(ring: &SharedRing, lane: usize) -> Result<(Self, LaneProducer), Damage> {
         let view = ring.view.lane(lane);
-        let producer = LaneProducer::take_over(view.clone())?;
+        let mut producer = LaneProducer::take_over(view.clone())?;
+        let start = producer.tail();
+        // Before anything else of ours is published: what the predecessor began ends here.
+        let has_cut = producer.is_cut_due();
+        producer.publish_cut()?;
         let page = view.producer();
         let generation = page.generation.load(Ordering::Relaxed).wrapping_add(1);
         if mutant::is(Mutant::GenerationBeforeStart) {
             page.generation.store(generation, Ordering::SeqCst);
         }
-        page.generation_start
-            .store(producer.tail().get(), Ordering::Relaxed);
+        page.generation_start.store(start.get(), Ordering::Relaxed);
         page.flags.store(0, Ordering::Relaxed);
         page.wait_word.store(0, Ordering::Relaxed);
         page.pid.store(u64::from(process::id()), Ordering::Relaxed);
@@ -239,6 +242,14 @@ impl ProducerSeat {
             leaving: Leaving::AsDropped,
             mark: UnwindMark::now(),
         };
+        // A consumer that waits for the rest of what was cut finds out now (`consumer::parts`). Killed before the post: the
+        // kernel posts.
+        if has_cut && !mutant::is(Mutant::NoPostAfterCut) {
+            fence(Ordering::SeqCst);
+            if ring.view.consumer().wait_word.load(Ordering::Relaxed) != 0 {
+                let _ = ring.guard.post(WakeTarget::Consumer);
+            }
+        }
         // A consumer that is attached now is this producer's known consumer; if the ring was
         // removed, the first call reports that.
         seat.consumer_seen = matches!(ring.guard.consumer_gone(), Ok(false));
@@ -506,6 +517,15 @@ impl ConsumerSeat {
     /// Stores for the producers that this consumer makes no more barriers.
     pub(crate) fn cannot_barrier(&self) {
         self.page().barrier.store(0, Ordering::Release);
+    }
+
+    /// To be asked before a sleep: a process that replaces the ring and is killed on the way wakes its consumer, and removes
+    /// nothing more.
+    pub(crate) fn check_replaced(&self) -> Result<(), GuardError> {
+        if super::is_replaced(&self.ring) {
+            return Err(GuardError::Removed);
+        }
+        Ok(())
     }
 
     /// Sum of the lanes' generations: the number of producers that ever attached. Grows with each

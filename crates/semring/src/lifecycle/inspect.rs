@@ -7,13 +7,14 @@ use super::open::{open, read_superblock};
 use crate::error::OpenError;
 use crate::guard::Seat;
 use crate::layout::control::PAGE;
-use crate::layout::record::{Record, decode};
+use crate::layout::features::WhenFull;
+use crate::layout::record::{CUT_BYTES, Record, decode};
 use crate::layout::superblock::{GuardKind, RingKind, Superblock};
 use crate::layout::view::RingView;
 use crate::layout::{Geometry, Position};
 use crate::memory::address::Backend;
 use crate::memory::{self, Access, Address, MemoryError, Object};
-use crate::sync::Ordering;
+use crate::sync::{AtomicU64, Ordering};
 
 /// Whether a ring is in use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,19 +53,23 @@ pub struct LaneInfo {
     pub sent_messages: u64,
     /// Messages released since the ring was made.
     pub received_messages: u64,
-    /// Messages dropped by policy.
+    /// Messages that its producers dropped because the lane was full: see
+    /// [`Builder::when_full`](crate::Builder::when_full).
     pub lost_messages: u64,
     /// Messages published and not released.
     pub unread_messages: u64,
     /// Bytes published and not released, including headers and padding.
     pub used_bytes: u64,
+    /// The most bytes that were published and not released, as the consumer found when it released some: exact but for
+    /// less than a quarter of the capacity. Compare it with [`RingInfo::capacity_bytes`].
+    pub high_water_bytes: u64,
     /// Producers that attached so far.
     pub attached_producers: u64,
-    /// Producers that finished their stream.
+    /// Producers that left on purpose, since the ring was made or its counts were
+    /// [reset](crate::reset_counts).
     pub finished_producers: u64,
-    /// Producers that ended without finishing: killed, crashed, or in a panic. Messages that they
-    /// would have sent later are missing. 0 for a ring without its semaphores, where this is
-    /// unknown.
+    /// Producers that ended without leaving: killed, crashed, in a panic, or aborted. What they meant to send
+    /// after their last message is missing. Counted as the finished ones. 0 for a ring whose semaphores are gone: nobody can tell.
     pub died_producers: u64,
     /// The producer sleeps until there is room.
     pub producer_sleeps: bool,
@@ -112,6 +117,8 @@ pub struct RingInfo {
     pub unread_refused: bool,
     /// Whether it is in use.
     pub state: RingState,
+    /// What its producers do when their lane is full.
+    pub when_full: WhenFull,
     /// Auto-removed: made by a program because it was missing, and removed by its last user.
     pub auto_remove: bool,
     /// When it was made, nanoseconds since 1970.
@@ -168,6 +175,19 @@ impl RingInfo {
     #[must_use]
     pub fn unread_messages(&self) -> u64 {
         self.lanes.iter().map(|lane| lane.unread_messages).sum()
+    }
+
+    /// The [highest mark](LaneInfo::high_water_bytes) of any lane: with one producer in eight lanes, only its own counts.
+    #[must_use]
+    pub fn high_water_bytes(&self) -> u64 {
+        let lanes = self.lanes.iter();
+        lanes.map(|lane| lane.high_water_bytes).max().unwrap_or(0)
+    }
+
+    /// Messages that producers of all lanes dropped because their lane was full.
+    #[must_use]
+    pub fn lost_messages(&self) -> u64 {
+        self.sum(|lane| lane.lost_messages)
     }
 
     /// Bytes published and not released, over all lanes.
@@ -233,6 +253,7 @@ pub(crate) fn unread(object: &Object, view: &RingView, geometry: Geometry, lane:
                 unread.bytes += header.bytes();
             }
             Ok(Record::Pad { bytes }) => unread.bytes += bytes,
+            Ok(Record::Cut) => unread.bytes += CUT_BYTES,
             Ok(Record::Unpublished) => break,
             Err(_) => {
                 unread.damaged = true;
@@ -349,13 +370,19 @@ fn lane_info(
     let died = taken.map_or(0, |taken| {
         let left = attached.saturating_sub(finished);
         left.saturating_sub(u64::from(taken))
+            .saturating_sub(consumer.died_at_reset.load(Ordering::Relaxed))
     });
+    let finished = finished.saturating_sub(consumer.finished_at_reset.load(Ordering::Relaxed));
     let taken = taken.unwrap_or(false);
     LaneInfo {
         producer_pid: taken.then(|| producer.pid.load(Ordering::Relaxed) as u32),
         sent_messages: producer.sent.load(Ordering::Relaxed),
         received_messages: consumer.received.load(Ordering::Relaxed),
-        lost_messages: consumer.dropped.load(Ordering::Relaxed),
+        lost_messages: producer.dropped.load(Ordering::Relaxed),
+        high_water_bytes: consumer
+            .high_water
+            .load(Ordering::Relaxed)
+            .min(geometry.capacity().get()),
         unread_messages: unread.messages,
         used_bytes: unread.bytes,
         attached_producers: attached,
@@ -368,6 +395,25 @@ fn lane_info(
             .checked_sub(1)
             .map(Position::new),
     }
+}
+
+/// Sets the counts of finished and died producers of a ring to zero.
+pub(crate) fn reset_counts(address: &Address) -> Result<(), OpenError> {
+    let ring = open(address, Access::ReadWrite)?;
+    let info = observe(&ring)?;
+    for (number, lane) in info.lanes.iter().enumerate() {
+        let view = ring.view.lane(number);
+        let page = view.consumer();
+        // Two at once both add what they saw to what they found: a count can come out too low until the next
+        // attachment, and nothing else depends on it. Killed between two lanes: some are reset.
+        let add = |word: &AtomicU64, count: u64| {
+            let reset = word.load(Ordering::Relaxed).wrapping_add(count);
+            word.store(reset, Ordering::Relaxed);
+        };
+        add(&page.finished_at_reset, lane.finished_producers);
+        add(&page.died_at_reset, lane.died_producers);
+    }
+    Ok(())
 }
 
 /// A ring without its guard. The attached processes are unknown; the unread messages can be counted.
@@ -413,6 +459,7 @@ fn outline(address: &Address, superblock: &Superblock, ownership: memory::Owners
         consumer_closed: false,
         unread_refused: false,
         state: RingState::GuardMissing,
+        when_full: superblock.when_full,
         auto_remove: superblock.auto_remove,
         created_ns: superblock.created_ns,
         creator_pid: superblock.creator_pid,

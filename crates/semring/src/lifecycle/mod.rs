@@ -19,6 +19,9 @@ pub(crate) mod pairs;
 mod pass;
 mod remove;
 mod renew;
+mod replace;
+#[cfg(all(test, not(semring_loom)))]
+mod replace_model_tests;
 mod torn;
 mod under_key;
 mod unwinding;
@@ -33,7 +36,7 @@ pub use force::RemoveOutcome;
 pub(crate) use force::force_remove;
 pub use guards::GuardChoice;
 pub use inspect::{LaneInfo, RingInfo, RingState, has_membarrier};
-pub(crate) use inspect::{inspect, list, observe, uuid_text};
+pub(crate) use inspect::{inspect, list, observe, reset_counts, uuid_text};
 use open::open_received;
 pub(crate) use open::{memory_error, open, open_with};
 pub use orphans::{Orphan, OrphanKind, PruneOutcome, Unread, orphans};
@@ -41,11 +44,13 @@ pub(crate) use pass::{descriptor, inheritable, receive, send};
 pub(crate) use remove::{
     consumer_left_on_purpose, has_unread, remove_idle, remove_open, remove_unless_used,
 };
+pub(crate) use replace::{Replacement, is_replaced, replace_unused};
 pub(crate) use unwinding::UnwindMark;
 
 use crate::error::AttachError;
 use crate::guard::semaphore::SemaphoreGuard;
 use crate::guard::{Guard, GuardError};
+use crate::layout::features::WhenFull;
 use crate::layout::superblock::Superblock;
 use crate::layout::view::RingView;
 use crate::memory::{Address, Object, Pages};
@@ -138,6 +143,7 @@ pub(crate) struct Plan {
     pub(crate) mode: u32,
     /// Auto-removed: made because it was missing.
     pub(crate) auto_remove: bool,
+    pub(crate) when_full: WhenFull,
     /// The owner, if not the caller.
     pub(crate) uid: Option<u32>,
     /// The group, if not the usual one.

@@ -17,7 +17,7 @@
 use super::Damage;
 use super::fast_path::FastPath;
 use crate::layout::Position;
-use crate::layout::record::{LINE, MessageHeader, Record, decode};
+use crate::layout::record::{CUT, CUT_BYTES, LINE, MessageHeader, Record, decode};
 use crate::layout::view::LaneView;
 use crate::sync::Ordering;
 use crate::sync::mutant::{self, Mutant};
@@ -184,6 +184,32 @@ impl LaneConsumer {
         self.fast_path.open(self.read, self.lane.capacity(), free);
     }
 
+    /// Padding after a part moves the place where the line goes on.
+    fn skip_padding(&mut self, bytes: u64) {
+        let (at, to) = (self.read.get(), self.read.advance(bytes));
+        let slots = &self.lane.consumer().continued;
+        let holds = |position: u64| {
+            let word = position.wrapping_add(1);
+            slots
+                .iter()
+                .any(|slot| slot.load(Ordering::Relaxed) == word)
+        };
+        if holds(at) {
+            self.note_continued(to);
+        }
+        self.jump(to);
+    }
+
+    /// Notes that the message at this position continues one that is released: before `released` is stored, which is a
+    /// Release. Of the two words the one that does not hold now is overwritten, so after a kill in between the older one
+    /// still holds.
+    fn note_continued(&self, next: Position) {
+        let slots = &self.lane.consumer().continued;
+        let now = self.released.get().wrapping_add(1);
+        let slot = usize::from(slots[0].load(Ordering::Relaxed) == now);
+        slots[slot].store(next.get().wrapping_add(1), Ordering::Relaxed);
+    }
+
     /// Moves to a header other than the one after a message that was just found.
     fn jump(&mut self, to: Position) {
         self.read = to;
@@ -209,6 +235,21 @@ impl LaneConsumer {
     /// and the lane is empty from then on.
     #[inline]
     pub(crate) fn find(&mut self) -> Result<Option<Found>, Damage> {
+        self.find_in::<true>()
+    }
+
+    /// As [`find`](Self::find), but stops at a record that ends what the part before it began. With a look at that record
+    /// first and `find` afterwards, a record published in between would be skipped unseen, and the consumer would wait for
+    /// a part that never comes.
+    pub(crate) fn find_before_cut(&mut self) -> Result<Option<Found>, Damage> {
+        if mutant::is(Mutant::CutSkipped) {
+            return self.find();
+        }
+        self.find_in::<false>()
+    }
+
+    #[inline]
+    fn find_in<const SKIPS_CUTS: bool>(&mut self) -> Result<Option<Found>, Damage> {
         loop {
             // E1: if the header is published, its payload is there.
             let order = mutant::order(Mutant::RelaxedLoad, Ordering::Acquire);
@@ -228,7 +269,9 @@ impl LaneConsumer {
                 }
                 // No message holds the padding: if everything before it was taken, so is the
                 // padding.
-                Ok(Record::Pad { bytes }) => self.jump(self.read.advance(bytes)),
+                Ok(Record::Pad { bytes }) => self.skip_padding(bytes),
+                Ok(Record::Cut) if !SKIPS_CUTS => return Ok(None),
+                Ok(Record::Cut) => self.jump(self.read.advance(CUT_BYTES)),
                 Ok(Record::Unpublished) => return Ok(None),
                 Err(_) => return Err(self.mark_corrupt()),
             }
@@ -354,12 +397,78 @@ impl LaneConsumer {
         }
         let page = self.lane.consumer();
         page.received.store(self.taken_messages, Ordering::Relaxed);
+        self.note_used(taken.distance_from(self.released));
         // E2: all reads of these bytes are done. Killed before this line: the messages are
         // delivered again.
         let order = mutant::order(Mutant::RelaxedRelease, Ordering::Release);
         page.released.store(taken.get(), order);
         self.released = taken;
         true
+    }
+}
+
+impl LaneConsumer {
+    /// Keeps the high-water mark: how full the lane was before this many bytes of it are released. What the producer has
+    /// published beyond them is looked up only where a stream is at work, once in a quarter lap: the load costs a cache
+    /// line of the producer's.
+    #[inline]
+    fn note_used(&self, releasing: u64) {
+        let mut used = releasing;
+        if releasing >= self.lane.capacity().quarter() {
+            let committed = self.lane.producer().committed.load(Ordering::Relaxed);
+            let published = Position::new(committed).distance_from(self.released);
+            // Behind what is released, or forged: what is released counts.
+            if published <= self.lane.capacity().get() {
+                used = used.max(published);
+            }
+        }
+        let mark = &self.lane.consumer().high_water;
+        if used > mark.load(Ordering::Relaxed) {
+            mark.store(used, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes a message of which the next one of this lane is the continuation, and releases it so that a successor finds that:
+    /// see [`is_continued`](Self::is_continued). Of the two words that which does not hold now is overwritten, so killed
+    /// before the release, the older one still does.
+    pub(crate) fn take_part(&mut self, found: &Found) {
+        self.take_one(found);
+        self.note_continued(self.read);
+    }
+
+    /// True if the next message continues one that this consumer's predecessor had released: to be asked before anything
+    /// was released.
+    pub(crate) fn is_continued(&self) -> bool {
+        let now = self.released.get().wrapping_add(1);
+        let slots = &self.lane.consumer().continued;
+        self.corrupt_at.is_none() && slots.iter().any(|slot| slot.load(Ordering::Relaxed) == now)
+    }
+
+    /// Steps over the record that ends what the part before it began. False if something else is next, or nothing.
+    pub(crate) fn take_cut(&mut self) -> bool {
+        let is_cut = self.lane.header(self.read).load(Ordering::Acquire) == CUT;
+        if is_cut && !self.is_at_corruption() {
+            self.jump(self.read.advance(CUT_BYTES));
+        }
+        is_cut
+    }
+
+    /// With nothing more on the lane: true if its present producer began right here, behind a part of its predecessor's. It
+    /// says so itself with its next message, or when it had room for that.
+    pub(crate) fn is_cut_here(&self) -> bool {
+        let page = self.lane.producer();
+        let now = self.read.get().wrapping_add(1);
+        // Stored before the generation: who has seen the successor at work, or was posted by it, sees it.
+        page.generation_start.load(Ordering::Acquire) == self.read.get()
+            && page
+                .open_part
+                .iter()
+                .any(|word| word.load(Ordering::Relaxed) == now)
+    }
+
+    /// Messages that producers of this lane dropped because it was full.
+    pub(crate) fn dropped_messages(&self) -> u64 {
+        self.lane.producer().dropped.load(Ordering::Relaxed)
     }
 }
 

@@ -220,7 +220,16 @@ impl Merge {
 
     /// The next message of this lane; if there is one, the lane's turn begins.
     fn turn_to(&mut self, lane: usize) -> Result<Option<Next>, LaneDamage> {
-        match self.lanes[lane].find() {
+        let found = self.lanes[lane].find();
+        self.turn_with(lane, found)
+    }
+
+    fn turn_with(
+        &mut self,
+        lane: usize,
+        found: Result<Option<Found>, Damage>,
+    ) -> Result<Option<Next>, LaneDamage> {
+        match found {
             Ok(Some(found)) => {
                 let left = (self.current != lane).then_some(self.current);
                 self.current = lane;
@@ -229,6 +238,19 @@ impl Merge {
                 Ok(Some(self.found(found, left)))
             }
             Ok(None) => Ok(None),
+            Err(Damage { position }) => Err(LaneDamage { lane, position }),
+        }
+    }
+
+    /// The next message of this lane, whichever lane has its turn; none where the producer of the last one can't go on
+    /// with it.
+    pub(crate) fn find_on(&mut self, lane: usize) -> Result<Option<Next>, LaneDamage> {
+        let found = self.lanes[lane].find_before_cut();
+        if lane != self.current {
+            return self.turn_with(lane, found);
+        }
+        match found {
+            Ok(found) => Ok(found.map(|found| self.found(found, None))),
             Err(Damage { position }) => Err(LaneDamage { lane, position }),
         }
     }

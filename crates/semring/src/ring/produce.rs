@@ -17,8 +17,8 @@ use super::Damage;
 use super::fast_path::FastPath;
 use crate::layout::control::LANE_NO_MORE;
 use crate::layout::record::{
-    HEADER_BYTES, Record, Tag, UNPUBLISHED, decode, is_pad, lead_to_line, message_header,
-    pad_header, record_bytes,
+    CUT, CUT_BYTES, HEADER_BYTES, Record, Tag, UNPUBLISHED, decode, is_pad, lead_to_line,
+    message_header, pad_header, record_bytes,
 };
 use crate::layout::view::LaneView;
 use crate::layout::{Capacity, Position};
@@ -93,9 +93,8 @@ impl Slot {
 /// Why there is no slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum NoSlot {
-    /// Not enough room now. If `padded`, padding was published in this call, and a sleeping
-    /// consumer must be woken all the same: taking the padding may be the only thing that makes
-    /// room.
+    /// Not enough room now. If `padded`, a pad (or a cut) was published on the way, and a sleeping consumer
+    /// must be woken all the same: it may be what it has to take before there is room.
     Full { padded: bool },
     /// `released` is impossible: a process wrote it against the protocol.
     Damaged(Damage),
@@ -119,6 +118,13 @@ struct First {
     sent_before: u64,
 }
 
+/// Whether a lane that ends here ends with a part that its producer did not go on with.
+fn ends_with_a_part(lane: &LaneView, end: Position) -> bool {
+    let now = end.get().wrapping_add(1);
+    let words = &lane.producer().open_part;
+    words.iter().any(|word| word.load(Ordering::Relaxed) == now)
+}
+
 /// The producer's half of a lane. There is at most one for each lane: the guard ensures that.
 pub(crate) struct LaneProducer {
     lane: LaneView,
@@ -132,6 +138,8 @@ pub(crate) struct LaneProducer {
     sent: u64,
     /// The first record of the open batch, if it has one.
     first: Option<First>,
+    /// The lane ends with a part of something that the predecessor did not end: [`CUT`] is to be published first.
+    cut_due: bool,
 }
 
 impl LaneProducer {
@@ -158,6 +166,7 @@ impl LaneProducer {
                     recovered += 1;
                 }
                 Record::Pad { bytes } => tail = tail.advance(bytes),
+                Record::Cut => tail = tail.advance(CUT_BYTES),
             }
             if tail.distance_from(committed) > capacity.get() {
                 return Err(Damage { position: tail });
@@ -178,6 +187,7 @@ impl LaneProducer {
         lane.producer()
             .committed
             .store(tail.get(), Ordering::Release);
+        let cut_due = ends_with_a_part(&lane, tail);
         Ok(Self {
             lane,
             capacity,
@@ -186,6 +196,7 @@ impl LaneProducer {
             fast_path: FastPath::closed_at(tail),
             sent,
             first: None,
+            cut_due,
         })
     }
 
@@ -241,15 +252,26 @@ impl LaneProducer {
     #[inline]
     pub(crate) fn try_reserve(&mut self, payload: usize, mode: Mode) -> Result<Slot, NoSlot> {
         debug_assert!(payload as u64 <= self.capacity.max_message());
+        let mut padded = false;
+        if self.cut_due {
+            self.publish_cut().map_err(NoSlot::Damaged)?;
+            if self.cut_due {
+                return Err(NoSlot::Full { padded });
+            }
+            padded = true;
+        }
         let mut slot = Slot::new(self.tail, payload);
         let rest = self.capacity.bytes_to_end(self.tail);
-        let mut padded = false;
         if slot.bytes() > rest {
             if !self.has_room(rest).map_err(NoSlot::Damaged)? {
                 return Err(NoSlot::Full { padded });
             }
+            if ends_with_a_part(&self.lane, self.tail) {
+                // Killed after the padding, before the next part: the lane still ends inside the line.
+                self.note_open_part(self.tail.advance(rest));
+            }
             self.publish(self.tail, pad_header(rest), rest, mode);
-            padded = mode == Mode::Single;
+            padded |= mode == Mode::Single;
             slot = Slot::new(self.tail, payload);
         }
         if !self.has_room(slot.bytes()).map_err(NoSlot::Damaged)? {
@@ -309,7 +331,51 @@ impl LaneProducer {
     pub(crate) fn commit(&mut self, slot: Slot, tag: Tag, mode: Mode) {
         // Wrapping: it began with a word of the segment.
         self.sent = self.sent.wrapping_add(1);
+        if tag.framing.continues() {
+            self.note_open_part(slot.position.advance(slot.bytes()));
+        }
         self.publish(slot.position, slot.header(tag), slot.bytes(), mode);
+    }
+
+    /// Counts a message that was not sent because the lane is full.
+    pub(crate) fn count_dropped(&self) {
+        let dropped = &self.lane.producer().dropped;
+        // Only the lane's producer writes it.
+        let count = dropped.load(Ordering::Relaxed).wrapping_add(1);
+        dropped.store(count, Ordering::Relaxed);
+    }
+
+    /// Messages that were so counted on this lane.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.lane.producer().dropped.load(Ordering::Relaxed)
+    }
+
+    /// Notes, before a part (or padding after one) is published that ends here, that the next message continues the
+    /// line. Of the two words that which holds for
+    /// the end of the lane as it is now is left: killed before the part is published, it still does.
+    fn note_open_part(&mut self, end: Position) {
+        let words = &self.lane.producer().open_part;
+        // Within a batch the lane still ends where that begins.
+        let now = self.first.map_or(self.tail, |first| first.position);
+        let now = now.get().wrapping_add(1);
+        let word = usize::from(words[0].load(Ordering::Relaxed) == now);
+        words[word].store(end.get().wrapping_add(1), Ordering::Relaxed);
+        // The header's store behind it is a Release; in a batch that of the first one, and until then the lane ends
+        // before all of it.
+    }
+
+    /// Whether a record is to be published first that ends what the predecessor began.
+    pub(crate) fn is_cut_due(&self) -> bool {
+        self.cut_due
+    }
+
+    /// Publishes that record, if it is due and has room. A batch has nothing in it before.
+    pub(crate) fn publish_cut(&mut self) -> Result<(), Damage> {
+        if self.cut_due && self.has_room(CUT_BYTES)? {
+            self.cut_due = false;
+            self.publish(self.tail, CUT, CUT_BYTES, Mode::Single);
+        }
+        Ok(())
     }
 
     /// Whether the batch holds no record.

@@ -153,6 +153,14 @@ mutants! {
             "tokens are drained before the last look, not after it"
             "channel::model_tests::wake_ups::model_a_token_for_an_announcement_is_kept"
             "deadlock"
+        NoPostAfterCut
+            "a producer that begins after a part of its predecessor's posts a consumer that waits for the rest"
+            "channel::model_tests::deaths::model_a_line_ends_when_another_producer_has_the_lane"
+            "deadlock"
+        CutSkipped
+            "a consumer that waits for a part stops at the record that ends the line, in the look that would skip it"
+            "channel::model_tests::deaths::model_a_line_ends_when_another_producer_has_the_lane"
+            "deadlock"
         WakerClearsWord
             "only the sleeper clears its wait word"
             "channel::model_tests::deaths::model_a_stopped_producer_delays_its_own_message_only"

@@ -65,6 +65,11 @@ impl<K: Kind> AsyncProducer<K> {
         })
     }
 
+    fn waits_when_full(&self) -> bool {
+        let open = self.open.as_ref();
+        open.is_some_and(|open| open.producer.waits_when_full())
+    }
+
     fn open(&mut self) -> Result<&mut Open<K>, SendError> {
         self.open.as_mut().ok_or(SendError::Closed)
     }
@@ -74,7 +79,14 @@ impl<K: Kind> AsyncProducer<K> {
     /// # Errors
     /// Those of [`Producer::send`]; the message was then not sent.
     pub async fn send(&mut self, bytes: &[u8]) -> Result<(), SendError> {
-        let mut reservation = self.reserve(bytes.len()).await?;
+        let reservation = match self.reserve(bytes.len()).await {
+            Err(SendError::Full) => {
+                let open = self.open()?;
+                return open.producer.drop_or_fail();
+            }
+            reserved => reserved,
+        };
+        let mut reservation = reservation?;
         reservation.write_at(0, bytes);
         reservation.commit();
         Ok(())
@@ -125,7 +137,7 @@ impl<K: Kind> AsyncProducer<K> {
         let turn = ready!(::tokio::task::coop::poll_proceed(task));
         while let Some(bytes) = &self.kept {
             match open.producer.try_send(bytes) {
-                Err(SendError::Full) => {
+                Err(SendError::Full) if open.producer.waits_when_full() => {
                     let mut ready = ready!(open.pollable.poll_read_ready(task)).map_err(failed)?;
                     match open.producer.try_send(bytes) {
                         Err(SendError::Full) => {
@@ -161,7 +173,7 @@ impl<K: Kind> Open<K> {
         consume_budget().await;
         loop {
             match self.producer.try_find_room(len) {
-                Err(SendError::Full) => {}
+                Err(SendError::Full) if self.producer.waits_when_full() => {}
                 found => return found,
             }
             let mut ready = self.pollable.readable().await.map_err(failed)?;
@@ -194,7 +206,7 @@ impl<K: Kind + Unpin, B: AsRef<[u8]>> Sink<B> for AsyncProducer<K> {
         let this = self.get_mut();
         debug_assert!(this.kept.is_none(), "poll_ready comes first");
         match this.open()?.producer.try_send(item.as_ref()) {
-            Err(SendError::Full) => {
+            Err(SendError::Full) if this.waits_when_full() => {
                 this.kept = Some(item.as_ref().to_vec());
                 Ok(())
             }

@@ -20,6 +20,7 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
+use super::end_of_stream::Linger;
 use super::message::{Message, MessageRef};
 use super::message_wait::{MessageWait, RoomWakers};
 use super::release::{ConsumerConditions, Releaser};
@@ -50,6 +51,9 @@ pub(super) struct ConsumerCore {
     backoff: Backoff,
     /// The time of the last check of the guard by `try_recv`.
     last_poll_check: Option<Instant>,
+    linger: Linger,
+    /// The lane whose next message continues what the predecessor had released.
+    pub(super) continued: Option<usize>,
 }
 
 impl ConsumerCore {
@@ -72,9 +76,11 @@ impl ConsumerCore {
                 seat,
                 options,
             },
-            merge: Merge::new(lanes, capacity),
             backoff: Backoff::default(),
             last_poll_check: None,
+            linger: Linger::new(options.linger),
+            continued: lanes.iter().position(LaneConsumer::is_continued),
+            merge: Merge::new(lanes, capacity),
         };
         for (lane, Damage { position }) in damaged {
             core.note_damage(LaneDamage { lane, position });
@@ -197,7 +203,7 @@ impl ConsumerCore {
             return Err(self.why_not_intact());
         }
         if self.rest.pending.removed {
-            return Err(RecvError::Removed);
+            return Err(self.rest.removed());
         }
         self.record_end();
         self.put_leaked_batch_back()
@@ -216,7 +222,10 @@ impl ConsumerCore {
 
     /// Called for every answer other than a message: it may be due to zeros in place of the ring's
     /// bytes.
-    fn recheck_truncation<T>(&mut self, answer: Result<T, RecvError>) -> Result<T, RecvError> {
+    pub(super) fn recheck_truncation<T>(
+        &mut self,
+        answer: Result<T, RecvError>,
+    ) -> Result<T, RecvError> {
         if answer.is_err() {
             let check = self.rest.seat.ring().check();
             check.map_err(|error| self.failed(error))?;
@@ -230,7 +239,22 @@ impl ConsumerCore {
         if let Some(error) = self.next_corrupt_lane() {
             return Err(error);
         }
-        match self.merge.find() {
+        let next = self.merge.find();
+        self.sort(next)
+    }
+
+    /// The next message of one lane, if it has one.
+    pub(super) fn find_on(&mut self, lane: usize) -> Result<Option<Found>, RecvError> {
+        if let Some(error) = self.next_corrupt_lane() {
+            return Err(error);
+        }
+        let next = self.merge.find_on(lane);
+        self.sort(next)
+    }
+
+    #[inline]
+    fn sort(&mut self, next: Result<Option<Next>, LaneDamage>) -> Result<Option<Found>, RecvError> {
+        match next {
             Ok(Some(next)) => {
                 if let Some(left) = next.left {
                     self.release(left)?;
@@ -313,8 +337,10 @@ impl ConsumerCore {
             return Err(RecvError::Empty);
         }
         self.last_poll_check = Some(now);
-        let ended = self.rest.pending.end.ended_attachments(&self.rest.seat);
-        let ended = ended.map_err(|error| self.failed(error))?;
+        let (seat, linger) = (&self.rest.seat, &mut self.linger);
+        let ended = self.rest.pending.end.ended_attachments(seat, linger);
+        let replaced = self.rest.seat.check_replaced();
+        let ended = replaced.and(ended).map_err(|error| self.failed(error))?;
         // Producers that are gone by now published before they went: look again, and only then
         // report the end.
         match (self.find()?, ended) {
@@ -324,7 +350,7 @@ impl ConsumerCore {
         }
     }
 
-    fn message_wait(&mut self) -> (&mut Parking, MessageWait<'_>) {
+    pub(super) fn message_wait(&mut self) -> (&mut Parking, MessageWait<'_>) {
         let Releaser {
             room_wakers,
             seat,
@@ -332,7 +358,14 @@ impl ConsumerCore {
             ..
         } = &mut self.rest;
         let interrupt = self.parking.interrupt_flag();
-        let side = MessageWait::new(&mut self.merge, room_wakers, seat, &pending.end, interrupt);
+        let side = MessageWait::new(
+            &mut self.merge,
+            room_wakers,
+            seat,
+            &pending.end,
+            &mut self.linger,
+            interrupt,
+        );
         (&mut self.parking, side)
     }
 
@@ -358,13 +391,17 @@ impl ConsumerCore {
         let (parking, mut side) = self.message_wait();
         let woken = parking.wait(&mut side, deadline);
         let ended = side.ended();
-        note_count(&self.rest.seat.page().sleeps, self.parking.sleeps());
+        self.record_sleeps();
         match woken.map_err(|error| self.failed(error))? {
             Woken::Ready => Ok(()),
             Woken::Interrupted => Err(RecvError::Interrupted),
             Woken::TimedOut => self.recheck_truncation(Err(RecvError::TimedOut)),
             Woken::Over => Err(self.end(ended.expect("over means ended"))),
         }
+    }
+
+    pub(super) fn record_sleeps(&self) {
+        note_count(&self.rest.seat.page().sleeps, self.parking.sleeps());
     }
 
     fn end(&mut self, ended: StreamEnd) -> RecvError {

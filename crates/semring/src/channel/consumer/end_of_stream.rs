@@ -12,10 +12,67 @@
 //! recorded by the *next* call, or when the consumer is dropped: if a consumer is killed, or dropped by a panic,
 //! before it could act on the end, its successor gets the end again.
 
+use std::time::{Duration, Instant};
+
 use crate::error::RecvError;
 use crate::guard::GuardError;
 use crate::lifecycle::{ConsumerSeat, StreamEnd, UnwindMark};
+use crate::os::clock;
 use crate::sync::mutant::{self, Mutant};
+
+/// How long an end must have been due before it is delivered: [`Builder::linger`](crate::Builder::linger).
+#[derive(Debug)]
+pub(super) struct Linger {
+    time: Duration,
+    /// After how many attachments all were gone, and when that was found first.
+    since: Option<(u32, Instant)>,
+}
+
+impl Linger {
+    pub(super) fn new(time: Duration) -> Self {
+        Self { time, since: None }
+    }
+
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.time.is_zero()
+    }
+
+    /// What the check found, or nothing while it is too early. An end after other attachments than the last time, or none,
+    /// begins the time again.
+    fn held_back(
+        &mut self,
+        end: Option<StreamEnd>,
+        now: impl FnOnce() -> Instant,
+    ) -> Option<StreamEnd> {
+        if !self.is_wanted() {
+            return end;
+        }
+        let Some(due) = end else {
+            self.since = None;
+            return None;
+        };
+        let now = now();
+        let since = match self.since {
+            Some((attachments, since)) if attachments == due.attachments => since,
+            _ => {
+                self.since = Some((due.attachments, now));
+                now
+            }
+        };
+        let is_over = now.saturating_duration_since(since) >= self.time;
+        is_over.then_some(due)
+    }
+
+    /// How long a consumer may sleep before it looks again, if it would sleep for this long otherwise.
+    pub(super) fn nap(&self, timeout: Option<Duration>) -> Option<Duration> {
+        let Some((_, since)) = self.since else {
+            return timeout;
+        };
+        let gone = clock::now().saturating_duration_since(since);
+        let left = self.time.saturating_sub(gone);
+        Some(timeout.map_or(left, |timeout| timeout.min(left)))
+    }
+}
 
 /// The state of a consumer's end of stream.
 #[derive(Debug, Default)]
@@ -101,11 +158,18 @@ impl EndOfStream {
         self.is_open || end.attachments != recorded.attachments
     }
 
-    /// The end of all attachments, if all have ended and no end of stream was delivered for them.
+    /// The end of all attachments, if all have ended, no end of stream was delivered for them, and they have been gone for
+    /// as long as the consumer lingers.
     pub(super) fn ended_attachments(
         &self,
         seat: &ConsumerSeat,
+        linger: &mut Linger,
     ) -> Result<Option<StreamEnd>, GuardError> {
+        let end = self.due_end(seat)?;
+        Ok(linger.held_back(end, clock::now))
+    }
+
+    fn due_end(&self, seat: &ConsumerSeat) -> Result<Option<StreamEnd>, GuardError> {
         // While producers attach all the time there is no end yet.
         for _ in 0..64 {
             // The sum before and after the check: if no producer attached in between, it is the sum of
@@ -220,6 +284,26 @@ mod tests {
         assert!(!state.is_quiet());
         state.resume();
         assert!(state.is_quiet());
+    }
+
+    #[test]
+    fn an_end_is_held_back_while_the_consumer_lingers() {
+        let begin = clock::now();
+        let at = |seconds| move || begin + Duration::from_secs(seconds);
+        let mut linger = Linger::new(Duration::from_secs(10));
+        assert_eq!(linger.held_back(Some(end(1)), at(100)), None);
+        assert_eq!(linger.held_back(Some(end(1)), at(109)), None);
+        // Another one came, and left: the time begins again, also where it was not seen attached.
+        assert_eq!(linger.held_back(Some(end(2)), at(110)), None);
+        assert_eq!(linger.held_back(Some(end(2)), at(119)), None);
+        // One is attached.
+        assert_eq!(linger.held_back(None, at(130)), None);
+        assert_eq!(linger.nap(None), None);
+        assert_eq!(linger.held_back(Some(end(3)), at(131)), None);
+        assert_eq!(linger.held_back(Some(end(3)), at(141)), Some(end(3)));
+        let mut none = Linger::new(Duration::ZERO);
+        assert_eq!(none.held_back(Some(end(1)), at(0)), Some(end(1)));
+        assert_eq!(none.nap(None), None);
     }
 
     #[test]

@@ -427,6 +427,16 @@ impl<'a> Message<'a> {
         std::mem::forget(self);
     }
 
+    /// Releases the message now, with a note that the lane's next message continues it: if this consumer is killed, its
+    /// successor learns so from [`Consumer::continued_lane`](crate::Consumer::continued_lane). For all parts but the last of
+    /// what belongs together; the last one is released as any message.
+    pub fn release_part(self) {
+        self.lane.take_part(&self.found);
+        self.rest.release_quietly(self.lane);
+        // Released already.
+        std::mem::forget(self);
+    }
+
     #[inline(always)]
     fn give_back(&mut self) {
         self.lane.take_one(&self.found);

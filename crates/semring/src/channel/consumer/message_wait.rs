@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::end_of_stream::EndOfStream;
+use super::end_of_stream::{EndOfStream, Linger};
 use crate::guard::doorbell::{Waker, is_in_burst};
 use crate::guard::interrupt::InterruptFlag;
 use crate::guard::wait::{PeerCheck, Waiting, Wakeup};
@@ -91,6 +91,7 @@ pub(super) struct MessageWait<'a> {
     room_wakers: &'a mut RoomWakers,
     seat: &'a ConsumerSeat,
     end: &'a EndOfStream,
+    linger: &'a mut Linger,
     interrupt: Arc<InterruptFlag>,
     /// The attachments whose stream has ended, if the last check found that out.
     ended: Option<StreamEnd>,
@@ -104,6 +105,7 @@ impl<'a> MessageWait<'a> {
         room_wakers: &'a mut RoomWakers,
         seat: &'a ConsumerSeat,
         end: &'a EndOfStream,
+        linger: &'a mut Linger,
         interrupt: Arc<InterruptFlag>,
     ) -> Self {
         Self {
@@ -111,6 +113,7 @@ impl<'a> MessageWait<'a> {
             room_wakers,
             seat,
             end,
+            linger,
             interrupt,
             ended: None,
             woken: false,
@@ -120,6 +123,32 @@ impl<'a> MessageWait<'a> {
     /// The attachments whose stream has ended, if the last check found that out.
     pub(super) fn ended(&self) -> Option<StreamEnd> {
         self.ended
+    }
+}
+
+/// For a consumer that waits for messages of one lane only.
+impl MessageWait<'_> {
+    pub(super) fn merge(&self) -> &Merge {
+        self.merge
+    }
+
+    pub(super) fn seat(&self) -> &ConsumerSeat {
+        self.seat
+    }
+
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.interrupt.is_raised()
+    }
+
+    /// A sleep of one who does not linger.
+    pub(super) fn sleep_for_lane(
+        &mut self,
+        timeout: Option<Duration>,
+    ) -> Result<Waited, GuardError> {
+        self.seat.ring().check()?;
+        let waited = self.wakeup().wait(timeout)?;
+        self.woken = waited == Waited::Token;
+        Ok(waited)
     }
 }
 
@@ -143,8 +172,9 @@ impl Waiting for MessageWait<'_> {
     }
 
     fn is_over(&mut self) -> Result<bool, GuardError> {
-        self.ended = self.end.ended_attachments(self.seat)?;
+        self.ended = self.end.ended_attachments(self.seat, self.linger)?;
         self.seat.ring().check()?;
+        self.seat.check_replaced()?;
         Ok(self.ended.is_some())
     }
 
@@ -184,7 +214,8 @@ impl Waiting for MessageWait<'_> {
         self.seat.ring().check()?;
         let waited = match check {
             PeerCheck::WhileAsleep => self.seat.ring().guard.wait_for_producers(timeout)?,
-            PeerCheck::Done => self.wakeup().wait(timeout)?,
+            // Nobody is there who would wake it at the end of the time that it lingers.
+            PeerCheck::Done => self.wakeup().wait(self.linger.nap(timeout))?,
         };
         self.woken = waited == Waited::Token;
         Ok(waited)

@@ -7,6 +7,7 @@ mod end_of_stream;
 mod message;
 mod message_wait;
 mod messages;
+mod parts;
 mod release;
 mod spin;
 
@@ -136,6 +137,90 @@ impl Consumer {
         deadline: impl Into<Deadline>,
     ) -> Result<Message<'_>, RecvError> {
         self.core.next_message(deadline.into())
+    }
+
+    /// The next message of one lane, from 0: for messages that belong together, such as
+    /// [parts of a line](crate::Framing::LinePart). Waits for it, whatever the other lanes have: their messages stay
+    /// where they are, and their producers wait when their lanes are full. A producer that is stopped holds them all
+    /// back for as long. After a [part](crate::Framing::continues), a message of another producer than the part's is never given:
+    /// there `LaneEnded` comes first.
+    ///
+    /// What was received is released as always. Released with [`Message::release_part`], a message leaves a note that the
+    /// lane's next one continues it; see [`continued_lane`](Self::continued_lane).
+    ///
+    /// ```
+    /// use semring::{Framing, RecvError, Tag};
+    /// # let name = format!("doc-recv-from-{}", std::process::id());
+    /// # let ring = semring::mpsc::Builder::new(&name).create()?;
+    /// let mut long = ring.attach_producer()?;
+    /// let mut short = ring.attach_producer()?;
+    /// long.send_with(b"a line in ", Tag::default().with_framing(Framing::LinePart))?;
+    /// short.send(b"another line")?;
+    /// long.send_with(b"two parts", Tag::default().with_framing(Framing::Line))?;
+    /// let mut consumer = ring.attach_consumer()?;
+    /// let mut line = Vec::new();
+    /// let part = consumer.recv()?;
+    /// let (mut lane, mut continues) = (part.lane(), part.tag().framing.continues());
+    /// part.append_to(&mut line);
+    /// part.release_part();
+    /// while continues {
+    ///     let part = match consumer.recv_from(lane) {
+    ///         Err(RecvError::LaneEnded) => break, // the producer is gone: the line is cut
+    ///         part => part?,
+    ///     };
+    ///     continues = part.tag().framing.continues();
+    ///     part.append_to(&mut line);
+    ///     if continues { part.release_part() } else { part.release() }
+    /// }
+    /// assert_eq!(line, b"a line in two parts");
+    /// # drop((long, short, consumer)); ring.remove()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`RecvError::LaneEnded`] when the lane's producer is gone and everything that it sent was received, when another one
+    /// has taken its place inside what it had begun, and when the lane is corrupt (which is reported first); those of
+    /// [`recv`](Self::recv) but for the end of the stream, which `recv` gives next.
+    ///
+    /// # Panics
+    /// If the ring has no such lane.
+    pub fn recv_from(&mut self, lane: usize) -> Result<Message<'_>, RecvError> {
+        self.core.next_from(lane, Some(Deadline::NEVER))
+    }
+
+    /// As [`recv_from`](Self::recv_from), but never waits.
+    ///
+    /// # Errors
+    /// [`RecvError::Empty`], and those of [`recv_from`](Self::recv_from).
+    ///
+    /// # Panics
+    /// If the ring has no such lane.
+    pub fn try_recv_from(&mut self, lane: usize) -> Result<Message<'_>, RecvError> {
+        self.core.next_from(lane, None)
+    }
+
+    /// As [`recv_from`](Self::recv_from), but waits only until the deadline: a [`Duration`](std::time::Duration) from
+    /// now on, or a moment.
+    ///
+    /// # Errors
+    /// [`RecvError::TimedOut`], and those of [`recv_from`](Self::recv_from).
+    ///
+    /// # Panics
+    /// If the ring has no such lane.
+    pub fn recv_from_deadline(
+        &mut self,
+        lane: usize,
+        deadline: impl Into<Deadline>,
+    ) -> Result<Message<'_>, RecvError> {
+        self.core.next_from(lane, Some(deadline.into()))
+    }
+
+    /// The lane on which this consumer's predecessor had released a [part](Message::release_part) and not what belongs to
+    /// it: the next message of this lane continues it, and [`recv_from`](Self::recv_from) gives it. `None` if there is no
+    /// such lane, and once it was received from.
+    #[must_use]
+    pub fn continued_lane(&self) -> Option<usize> {
+        self.core.continued
     }
 
     /// Waits until there is at least one message, then returns all that are available as a batch,
@@ -305,6 +390,19 @@ impl Consumer {
             .fold(0, u64::wrapping_add)
     }
 
+    /// Messages that producers of all lanes dropped, since the ring was made, because their lane was full: only on rings
+    /// made with [`WhenFull::Drop`](crate::WhenFull::Drop). 0 in a forked child.
+    #[must_use]
+    pub fn dropped_messages(&self) -> u64 {
+        if self.core.rest.seat.ring().is_forked() {
+            return 0;
+        }
+        let lanes = self.core.merge.lanes().iter();
+        lanes
+            .map(LaneConsumer::dropped_messages)
+            .fold(0, u64::wrapping_add)
+    }
+
     /// The number of lanes that are skipped because they are corrupt.
     #[must_use]
     pub fn corrupt_lanes(&self) -> usize {
@@ -352,9 +450,16 @@ impl Consumer {
     ///
     /// # Errors
     /// [`Unsupported`](std::io::ErrorKind::Unsupported) if the ring is guarded by semaphores, which can't
-    /// be polled (make it with [`GuardChoice::Pipe`](crate::GuardChoice::Pipe)), or in a forked child.
+    /// be polled (make it with [`GuardChoice::Pipe`](crate::GuardChoice::Pipe)), in a forked child, or if the consumer
+    /// [lingers](crate::Builder::linger).
     pub fn pollable(&mut self) -> std::io::Result<Pollable> {
         let core = &mut self.core;
+        if !core.rest.options.linger.is_zero() {
+            return Err(std::io::Error::new(
+                std::io::ErrorKind::Unsupported,
+                "a consumer that lingers can't be polled: nothing makes its descriptor readable when the time is over",
+            ));
+        }
         core.parking.pollable(core.rest.seat.ring(), Seat::Consumer)
     }
 

@@ -9,7 +9,7 @@ use crate::channel::options::HandleOptions;
 use crate::channel::pending::{Conditions, Pending};
 use crate::error::RecvError;
 use crate::guard::GuardError;
-use crate::lifecycle::ConsumerSeat;
+use crate::lifecycle::{ConsumerSeat, is_replaced};
 use crate::ring::consume::LaneConsumer;
 use crate::ring::merge::LaneDamage;
 
@@ -57,7 +57,17 @@ impl Releaser {
     pub(super) fn failed(&mut self, error: GuardError) -> RecvError {
         if error == GuardError::Removed {
             self.pending.change(|pending| pending.removed = true);
+            return self.removed();
         }
         RecvError::from(error)
+    }
+
+    /// What became of a ring that is gone.
+    pub(super) fn removed(&self) -> RecvError {
+        if is_replaced(self.seat.ring()) {
+            RecvError::Replaced
+        } else {
+            RecvError::Removed
+        }
     }
 }

@@ -5,7 +5,7 @@ use loom::thread;
 use super::{Model, ROOMY, TIGHT, number_of, receive, send};
 use crate::error::{RecvError, SendError};
 use crate::guard::Seat;
-use crate::layout::Position;
+use crate::layout::{Framing, Position, Tag};
 use crate::model::{explore, fails, for_each_death, victim};
 use crate::sync::Ordering;
 
@@ -81,6 +81,43 @@ fn model_a_stopped_producer_delays_its_own_message_only() {
             });
             while receive(&mut consumer) != 0 {}
             drop((first.join().unwrap(), second.join().unwrap()));
+        });
+    });
+}
+
+/// A producer is killed inside a line, and another one takes its lane and says nothing. The consumer, which waits for the
+/// rest of the line, is not left waiting: for the first one it is woken by the death, for the second one by its post.
+#[test]
+fn model_a_line_ends_when_another_producer_has_the_lane() {
+    for_each_death(|| {
+        explore(Some(2), || {
+            let model = Model::new(1, ROOMY);
+            let mut consumer = model.consumer();
+            let mut producer = model.producer();
+            let part = Tag::default().with_framing(Framing::LinePart);
+            producer.send_with(&[1], part).expect("there is room");
+            consumer.recv().expect("the first part").release_part();
+            let successors = thread::spawn(move || {
+                let killed = victim(|| {
+                    producer.send_with(&[2], part).expect("there is room");
+                    std::mem::forget(producer);
+                });
+                model.bury(LANE_0);
+                (killed, model.producer())
+            });
+            loop {
+                match consumer.recv_from(0) {
+                    Ok(message) => {
+                        assert_eq!(message.to_vec(), [2]);
+                        message.release_part();
+                    }
+                    Err(error) => {
+                        assert_eq!(error, RecvError::LaneEnded);
+                        break;
+                    }
+                }
+            }
+            drop(successors.join().unwrap());
         });
     });
 }

@@ -207,6 +207,14 @@ impl RemovalLock for Handle {
         unreachable!("no model removes its ring")
     }
 
+    fn begin_replacing(&self) -> Result<bool> {
+        unreachable!("no model removes its ring")
+    }
+
+    fn abort_replacing(&self) -> Result<()> {
+        unreachable!("no model removes its ring")
+    }
+
     fn begin_forced_removal(&self, _: Duration) -> Result<bool> {
         unreachable!("no model removes its ring")
     }

@@ -18,6 +18,7 @@ use super::options::HandleOptions;
 use crate::error::SendError;
 use crate::guard::Seat;
 use crate::guard::strategy::WaitStrategy;
+use crate::layout::features::WhenFull;
 use crate::layout::superblock::{GuardKind, RingKind, SetIdentity, Superblock};
 use crate::layout::view::RingView;
 use crate::layout::{Capacity, Geometry};
@@ -62,6 +63,7 @@ impl Model {
                 check: 1,
             },
             auto_remove: false,
+            when_full: WhenFull::Wait,
             created_ns: 0,
             creator_pid: 0,
             creator_uid: 0,
@@ -85,6 +87,7 @@ impl Model {
             wait: WaitStrategy::Block,
             trusts_peers: false,
             asymmetric_barrier,
+            linger: std::time::Duration::ZERO,
         };
         Self {
             ring: Ring::new(Arc::new(core), options),

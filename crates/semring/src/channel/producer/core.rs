@@ -26,6 +26,7 @@ use crate::guard::deadline::{Deadline, Patience};
 use crate::guard::doorbell::{ConsumerWaker, Due};
 use crate::guard::wait::Outcome;
 use crate::layout::Tag;
+use crate::layout::features::WhenFull;
 use crate::lifecycle::{ProducerSeat, note_count};
 use crate::os::barrier;
 use crate::ring::produce::{ALIGNED_FROM, LaneProducer, Mode, NoSlot, Slot};
@@ -39,6 +40,8 @@ pub(super) struct ProducerCore {
     pub(super) options: HandleOptions,
     /// How often the consumer was woken. Statistics.
     pub(super) posts: u64,
+    /// What becomes of a message for which there is no room.
+    pub(super) when_full: WhenFull,
 }
 
 impl ProducerCore {
@@ -48,6 +51,7 @@ impl ProducerCore {
             gate: Gate::new(lane),
             waker: ConsumerWaker::new(options.asymmetric_barrier && barrier::register()),
             parking: Parking::new(options.wait, seat.generation(), target),
+            when_full: seat.ring().superblock.when_full,
             seat,
             options,
             posts: 0,
@@ -74,8 +78,24 @@ impl ProducerCore {
 
     #[inline(never)]
     fn send_slow(&mut self, bytes: &[u8], tag: Tag, patience: Patience) -> Result<(), SendError> {
-        let slot = self.reserve(bytes.len(), patience)?;
-        self.publish_single(slot, bytes, tag);
+        match self.reserve(bytes.len(), patience) {
+            Ok(slot) => {
+                self.publish_single(slot, bytes, tag);
+                Ok(())
+            }
+            Err(SendError::Full) => self.drop_or_fail(),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the ring's policy makes of a message for which there is no room. Killed before it is counted, a producer has
+    /// not come to send it: it is not lost by the policy.
+    #[cold]
+    pub(super) fn drop_or_fail(&mut self) -> Result<(), SendError> {
+        if self.when_full != WhenFull::Drop {
+            return Err(SendError::Full);
+        }
+        self.gate.lane.count_dropped();
         Ok(())
     }
 
@@ -119,9 +139,14 @@ impl ProducerCore {
 
     #[inline(never)]
     fn push_slow(&mut self, bytes: &[u8], tag: Tag, patience: Patience) -> Result<(), SendError> {
-        let slot = self.reserve_slow(bytes.len(), patience, Mode::Batch)?;
-        self.append(slot, bytes, tag);
-        Ok(())
+        match self.reserve_slow(bytes.len(), patience, Mode::Batch) {
+            Ok(slot) => {
+                self.append(slot, bytes, tag);
+                Ok(())
+            }
+            Err(SendError::Full) => self.drop_or_fail(),
+            Err(error) => Err(error),
+        }
     }
 
     /// K1 and K2; K3 to K5 come at the end of the batch.
@@ -226,6 +251,10 @@ impl ProducerCore {
                 && !mutant::is(Mutant::NoWakeBeforeRoomWait)
             {
                 self.wake_consumer(messages);
+            }
+            if self.when_full != WhenFull::Wait {
+                self.check_consumer()?;
+                return Err(SendError::Full);
             }
             self.wait_for_room(len, deadline)?;
             match self.gate.lane.try_reserve(len, mode) {

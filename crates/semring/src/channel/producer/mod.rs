@@ -18,6 +18,8 @@ use super::pollable::Pollable;
 use crate::error::{AttachError, SendError};
 use crate::guard::Seat;
 use crate::guard::deadline::{Deadline, Patience};
+#[cfg(feature = "tokio")]
+use crate::layout::features::WhenFull;
 use crate::layout::{Position, Tag};
 use crate::lifecycle::ProducerSeat;
 use crate::ring::produce::LaneProducer;
@@ -66,7 +68,8 @@ impl<K: Kind> Producer<K> {
         }
     }
 
-    /// Sends a copy of these bytes; waits while the lane is full.
+    /// Sends a copy of these bytes; waits while the lane is full, unless the ring was made with
+    /// [another policy](crate::Builder::when_full).
     ///
     /// # When a death is noticed
     /// A call that waits for room, or that wakes a sleeping consumer, reports at once that the consumer is gone. A
@@ -320,6 +323,28 @@ impl<K: Kind> Producer<K> {
             sleeps: self.core.parking.sleeps(),
             wakeups: self.core.posts,
         }
+    }
+
+    /// Messages that this producer, and its predecessors on the lane, dropped because the lane was full: only on rings made
+    /// with [`WhenFull::Drop`](crate::WhenFull::Drop).
+    #[must_use]
+    pub fn dropped_messages(&self) -> u64 {
+        if self.core.seat.ring().is_forked() {
+            return 0;
+        }
+        self.core.gate.lane.dropped()
+    }
+
+    /// Whether a call that finds its lane full may wait.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn waits_when_full(&self) -> bool {
+        self.core.when_full == WhenFull::Wait
+    }
+
+    /// What the policy makes of a message for which there is no room.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn drop_or_fail(&mut self) -> Result<(), SendError> {
+        self.core.drop_or_fail()
     }
 
     fn another(&self) -> Result<Self, AttachError> {

@@ -213,6 +213,7 @@ fn fill(
         uuid: new.uuid,
         set,
         auto_remove: plan.auto_remove,
+        when_full: plan.when_full,
         created_ns: clock::realtime_ns(),
         creator_pid: process::id(),
         creator_uid: process::effective_uid(),
