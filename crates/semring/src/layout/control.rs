@@ -11,13 +11,18 @@ pub(crate) const LINE: usize = 128;
 /// Bytes of each control page.
 pub(crate) const PAGE: usize = 4096;
 
+/// Bytes of a gap between fields. Models have none: they make pages on the stacks of loom's threads, which have 32 KiB.
+const fn padding(bytes: usize) -> usize {
+    if cfg!(semring_loom) { 0 } else { bytes }
+}
+
 /// The page of the ring's consumer, at [`super::CONSUMER_PAGE_OFFSET`]. Only the consumer writes it.
 #[repr(C)]
 pub(crate) struct ConsumerPage {
     /// CW: the epoch in which the consumer sleeps or is about to, 0 while it is awake. Producers
     /// read it after each commit; its cache line stays shared while the word does not change.
     pub(crate) wait_word: AtomicU64,
-    _pad0: [u8; LINE - 8],
+    _pad0: [u8; padding(LINE - 8)],
     /// Raised by one by each consumer right after it has taken the role.
     pub(crate) generation: AtomicU64,
     /// 0, [`CONSUMER_CLOSED`] or [`CONSUMER_LEFT`]; set to 0 by each new consumer.
@@ -38,16 +43,16 @@ pub(crate) struct ConsumerPage {
     pub(crate) holder_namespace: AtomicU64,
     /// When a consumer released something last, nanoseconds since 1970; coarse, 0 if it is not known. A diagnostic.
     pub(crate) last_received: AtomicU64,
-    _pad1: [u8; LINE - 64],
+    _pad1: [u8; padding(LINE - 64)],
     /// The last end-of-stream that was delivered: in the lower half the sum of all lane generations then, in the upper one
     /// how many of those producers had not finished, both modulo 2^32.
     pub(crate) end_of_stream: AtomicU64,
-    _pad2: [u8; LINE - 8],
+    _pad2: [u8; padding(LINE - 8)],
     /// How often the current (or last) consumer slept in the kernel. Statistics.
     pub(crate) sleeps: AtomicU64,
     /// How often the current (or last) consumer posted a producer's semaphore. Statistics.
     pub(crate) posts: AtomicU64,
-    _pad3: [u8; PAGE - 3 * LINE - 16],
+    _pad3: [u8; padding(PAGE - 3 * LINE - 16)],
 }
 
 /// The consumer has closed the ring and is still attached (or was killed before it detached).
@@ -77,10 +82,10 @@ pub(crate) struct ProducerPage {
     /// If one of them is the lane's end plus one, the last message is part of something that the next one was to go on
     /// with.
     pub(crate) open_part: [AtomicU64; 2],
-    _pad0: [u8; LINE - 120],
+    _pad0: [u8; padding(LINE - 120)],
     /// The epoch in which the producer sleeps for room or is about to, 0 while it is awake.
     pub(crate) wait_word: AtomicU64,
-    _pad1: [u8; LINE - 8],
+    _pad1: [u8; padding(LINE - 8)],
     /// The producer's process id in its own pid namespace: a diagnostic, never used for a decision.
     pub(crate) pid: AtomicU64,
     /// How often the current (or last) producer slept in the kernel. Statistics.
@@ -98,10 +103,10 @@ pub(crate) struct ProducerPage {
     pub(crate) last_sent: AtomicU64,
     /// Messages that producers of this lane dropped because it was full.
     pub(crate) dropped: AtomicU64,
-    _pad2: [u8; LINE - 64],
+    _pad2: [u8; padding(LINE - 64)],
     /// Of broadcast rings: a line for `front`, then 16 anchors of 16 bytes, then 64 words of 4 bytes.
-    _broadcast: [u8; 5 * LINE],
-    _pad3: [u8; PAGE - 0x400],
+    _broadcast: [u8; padding(5 * LINE)],
+    _pad3: [u8; padding(PAGE - 0x400)],
 }
 
 /// The producer of this generation has finished its stream.
@@ -124,16 +129,16 @@ pub(crate) struct LaneConsumerPage {
     /// If one of them is `released` plus one, the message there continues the one before it, which was released: see
     /// [`LaneConsumer::release_part`](crate::ring::consume::LaneConsumer::release_part).
     pub(crate) continued: [AtomicU64; 2],
-    _pad0: [u8; LINE - 48],
+    _pad0: [u8; padding(LINE - 48)],
     /// Position of impossible bytes plus one, 0 while the lane is sound.
     pub(crate) corrupt_at: AtomicU64,
-    _pad1: [u8; LINE - 8],
+    _pad1: [u8; padding(LINE - 8)],
     /// How many producers of this lane had finished when the counts were set to zero last. These two are written by
     /// the process that does that, not by the consumer.
     pub(crate) finished_at_reset: AtomicU64,
     /// How many had died then.
     pub(crate) died_at_reset: AtomicU64,
-    _pad2: [u8; PAGE - 2 * LINE - 16],
+    _pad2: [u8; padding(PAGE - 2 * LINE - 16)],
 }
 
 #[cfg(not(semring_loom))]
@@ -196,7 +201,7 @@ mod models {
         pub(crate) fn new() -> Self {
             Self {
                 wait_word: AtomicU64::new(0),
-                _pad0: [0; LINE - 8],
+                _pad0: [],
                 generation: AtomicU64::new(0),
                 flags: AtomicU64::new(0),
                 pid: AtomicU64::new(0),
@@ -205,12 +210,12 @@ mod models {
                 holder_started: AtomicU64::new(0),
                 holder_namespace: AtomicU64::new(0),
                 last_received: AtomicU64::new(0),
-                _pad1: [0; LINE - 64],
+                _pad1: [],
                 end_of_stream: AtomicU64::new(0),
-                _pad2: [0; LINE - 8],
+                _pad2: [],
                 sleeps: AtomicU64::new(0),
                 posts: AtomicU64::new(0),
-                _pad3: [0; PAGE - 3 * LINE - 16],
+                _pad3: [],
             }
         }
     }
@@ -226,9 +231,9 @@ mod models {
                 _sent_slots: [0; 4].map(AtomicU64::new),
                 _bookmarks: [0; 4].map(AtomicU64::new),
                 open_part: [0; 2].map(AtomicU64::new),
-                _pad0: [0; LINE - 120],
+                _pad0: [],
                 wait_word: AtomicU64::new(0),
-                _pad1: [0; LINE - 8],
+                _pad1: [],
                 pid: AtomicU64::new(0),
                 sleeps: AtomicU64::new(0),
                 posts: AtomicU64::new(0),
@@ -237,9 +242,9 @@ mod models {
                 holder_namespace: AtomicU64::new(0),
                 last_sent: AtomicU64::new(0),
                 dropped: AtomicU64::new(0),
-                _pad2: [0; LINE - 64],
-                _broadcast: [0; 5 * LINE],
-                _pad3: [0; PAGE - 0x400],
+                _pad2: [],
+                _broadcast: [],
+                _pad3: [],
             }
         }
     }
@@ -252,12 +257,12 @@ mod models {
                 _partial: AtomicU64::new(0),
                 high_water: AtomicU64::new(0),
                 continued: [0; 2].map(AtomicU64::new),
-                _pad0: [0; LINE - 48],
+                _pad0: [],
                 corrupt_at: AtomicU64::new(0),
-                _pad1: [0; LINE - 8],
+                _pad1: [],
                 finished_at_reset: AtomicU64::new(0),
                 died_at_reset: AtomicU64::new(0),
-                _pad2: [0; PAGE - 2 * LINE - 16],
+                _pad2: [],
             }
         }
     }
