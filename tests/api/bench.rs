@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::rings;
 use semring::{mpsc, spsc};
-use semring_testkit::keeper::Keeper;
+use semring_testkit::cleanup::CleanupGuard;
 use semring_testkit::names::RingGuard;
 use semring_testkit::watchdog::Watchdog;
 
@@ -19,7 +19,7 @@ pub const SOON: Duration = Duration::from_millis(2);
 pub const LONG: Duration = Duration::from_secs(60);
 /// Time after which a test must be hanging: many times what it needs, also where two spinning threads share
 /// a processor.
-pub const PATIENCE: Duration = Duration::from_secs(600);
+pub const HANG_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A ring's address, its clean-up, its watchdog.
 pub struct Bench {
@@ -35,13 +35,13 @@ impl Bench {
         Self {
             guard,
             address,
-            _watchdog: Watchdog::new(PATIENCE, label),
+            _watchdog: Watchdog::new(HANG_TIMEOUT, label),
         }
     }
 
     /// The guard of the ring.
-    pub fn keeper(&self) -> Keeper {
-        Keeper::among(&self.guard.objects()).expect("the ring has semaphores or pipes")
+    pub fn cleanup(&self) -> CleanupGuard {
+        CleanupGuard::among(&self.guard.objects()).expect("the ring has semaphores or pipes")
     }
 
     pub fn spsc(&self) -> spsc::Ring {

@@ -261,7 +261,7 @@ fn a_mode_is_given_to_the_file_and_to_its_guard() {
         std::fs::metadata(path).unwrap().permissions().mode() & 0o7777,
         0o666
     );
-    assert_eq!(bench.keeper().ownership().0, 0o666);
+    assert_eq!(bench.cleanup().ownership().0, 0o666);
 }
 
 #[test]

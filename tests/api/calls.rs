@@ -7,12 +7,12 @@ use semring::duplex::{CallId, Client, Endpoint, Server};
 use semring::{CallError, RecvError, SendError, Tag};
 use semring_testkit::watchdog::Watchdog;
 
-use crate::bench::{CAPACITY, PATIENCE, SOON, while_asleep};
+use crate::bench::{CAPACITY, HANG_TIMEOUT, SOON, while_asleep};
 use crate::rings;
 
 fn ends() -> (Endpoint, Endpoint, Watchdog) {
     let pair = rings::pair("memfd:").capacity(CAPACITY).create().unwrap();
-    let watchdog = Watchdog::new(PATIENCE, "calls");
+    let watchdog = Watchdog::new(HANG_TIMEOUT, "calls");
     (
         pair.server_end().unwrap(),
         pair.client_end().unwrap(),

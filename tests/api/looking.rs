@@ -15,7 +15,7 @@ use crate::rings;
 /// The bytes of the ring's segment and all that can be seen of its guard, as the system has them.
 fn everything(bench: &Bench) -> (Vec<u8>, Vec<String>) {
     let mut bytes = Vec::new();
-    let values = bench.keeper().everything();
+    let values = bench.cleanup().everything();
     for object in bench.guard.objects() {
         match object {
             Object::Posix { name } if name.starts_with('.') => {} // a directory of pipes

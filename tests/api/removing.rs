@@ -3,7 +3,7 @@
 use semring::{AttachError, OpenError, RecvError, RemoveError, RingState, SendError, any};
 
 use nix::fcntl::{FcntlArg, fcntl};
-use semring_testkit::keeper::Keeper;
+use semring_testkit::cleanup::CleanupGuard;
 use std::fs::File;
 use sysv_ipc::sem::{Op, SemSet};
 
@@ -20,13 +20,13 @@ enum Visitor {
 }
 
 impl Visitor {
-    fn come(keeper: &Keeper) -> Self {
-        match keeper {
-            Keeper::Semaphores(set) => {
+    fn come(cleanup: &CleanupGuard) -> Self {
+        match cleanup {
+            CleanupGuard::Semaphores(set) => {
                 set.op(&[Op::new(PRODUCERS, 1)]).unwrap();
                 Self::Set(*set)
             }
-            Keeper::Pipes(path) => {
+            CleanupGuard::Pipes(path) => {
                 let life = path.join("producer.0");
                 let life = File::options().read(true).write(true).open(life).unwrap();
                 let lock = libc::flock {
@@ -149,7 +149,7 @@ over_each_backend! {
         drop(ring.attach_producer().unwrap());
         let mut consumer = ring.attach_consumer().unwrap();
         assert!(matches!(consumer.recv().err(), Some(RecvError::EndOfStream { .. })));
-        let visitor = Visitor::come(&bench.keeper());
+        let visitor = Visitor::come(&bench.cleanup());
         assert!(!consumer.remove_at_end().unwrap().is_removed());
         visitor.go();
         assert!(matches!(consumer.recv_deadline(SOON).err(), Some(RecvError::EndOfStream { .. })));
@@ -175,7 +175,7 @@ over_each_backend! {
     fn a_ring_whose_guard_is_gone_is_described_and_can_be_removed(bench) {
         let ring = bench.spsc();
         let mut consumer = ring.attach_consumer().unwrap();
-        bench.keeper().remove();
+        bench.cleanup().remove();
         assert_eq!(consumer.recv_deadline(SOON).err(), Some(RecvError::Removed));
         drop(consumer);
         let error = any::open(&bench.address).map(drop).unwrap_err();

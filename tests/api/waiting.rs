@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use semring::{RecvError, SendError, WaitStrategy, spsc};
-use semring_testkit::keeper::{MESSAGES, ROOM};
+use semring_testkit::cleanup::{MESSAGES, ROOM};
 
 use crate::bench::{Bench, CAPACITY, LONG, SOON, while_asleep};
 use crate::rings;
@@ -26,8 +26,8 @@ fn open(address: &str, strategy: WaitStrategy) -> spsc::Ring {
 
 /// Runs a wait that must end with its deadline, while tokens are posted on one of the ring's wake-up
 /// semaphores.
-fn under_tokens(bench: &Bench, bell: usize, wait: impl FnOnce(Instant) + Send) {
-    let bells = bench.keeper().bells();
+fn under_tokens(bench: &Bench, wakeup: usize, wait: impl FnOnce(Instant) + Send) {
+    let wakeups = bench.cleanup().wakeups();
     let deadline = Instant::now() + 10 * SOON;
     thread::scope(|scope| {
         let waiting = scope.spawn(|| {
@@ -35,7 +35,7 @@ fn under_tokens(bench: &Bench, bell: usize, wait: impl FnOnce(Instant) + Send) {
             assert!(Instant::now() >= deadline, "not before its time");
         });
         while !waiting.is_finished() {
-            bells.post(bell);
+            wakeups.post(wakeup);
             thread::yield_now();
         }
         waiting.join().unwrap();

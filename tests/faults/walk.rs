@@ -20,7 +20,7 @@ use semring_testkit::step::{CallStop, Stepper};
 use semring_testkit::watchdog::Watchdog;
 
 /// Time after which a survivor must be hanging; many times what one point needs.
-const PATIENCE: Duration = Duration::from_secs(120);
+const HANG_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Which points are taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -406,7 +406,7 @@ impl<'a> Walk<'a> {
             case.backend,
             case.test(),
         ));
-        let _watchdog = Watchdog::new(PATIENCE, &sign.0);
+        let _watchdog = Watchdog::new(HANG_TIMEOUT, &sign.0);
         run();
     }
 }

@@ -47,12 +47,12 @@ fn a_ring_is_made_by_all_at_once(kind: Kind) {
         drop(makers.drain(..KILLED + 2));
         assert_eq!(ask(&mut makers[1], "drain"), "drained 6 EndOfStream");
         drop(makers);
-        let keeper = site.known_keeper();
+        let cleanup = site.known_cleanup();
         semring::remove(site.parsed()).unwrap();
         // Objects left without a name by the killed processes.
         site.guard.clean();
         site.guard.forget_adopted();
-        site.assert_gone(keeper);
+        site.assert_gone(cleanup);
     }
 }
 

@@ -80,7 +80,7 @@ fn force_ends_both_sides(mut site: Site) {
     consumer.wait_until_asleep_on_a_ring();
     let mut producer = site.producer();
     assert_eq!(ask(&mut producer, "probe"), "ok");
-    let keeper = site.known_keeper();
+    let cleanup = site.known_cleanup();
     semring::force_remove(site.parsed()).unwrap();
     assert_eq!(answer(&mut consumer), "error Removed");
     assert_eq!(ask(&mut producer, "probe"), "error Removed");
@@ -89,7 +89,7 @@ fn force_ends_both_sides(mut site: Site) {
     let again = ask(&mut site.idle_peer(), &format!("open {}", site.address()));
     assert!(again.contains("NotFound"), "{again}");
     drop((consumer, producer, ring));
-    site.assert_gone(keeper);
+    site.assert_gone(cleanup);
 }
 
 fn who_looks_changes_nothing(mut site: Site) {

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use crate::rings;
 use crate::site::{Kind, NAMED, Site, answer, ask, peer_behind, say_ok};
 use semring::{CreateError, any};
-use semring_testkit::keeper::Keeper;
+use semring_testkit::cleanup::CleanupGuard;
 use semring_testkit::peer::Peer;
 use semring_testkit::{leave_out, needs_root};
 
@@ -127,10 +127,10 @@ fn the_semaphores_that_a_member_of_the_group_makes_anew_are_the_owners() {
     };
     let builder = site.builder().capacity(4096).mode(0o660).group(GROUP);
     drop(builder.create().unwrap());
-    site.keeper().remove();
+    site.cleanup().remove();
     assert!(open(&mut other, &site).starts_with("ok "));
-    assert_eq!(site.keeper().ownership(), (0o660, 0, GROUP));
-    let Keeper::Semaphores(set) = site.keeper() else {
+    assert_eq!(site.cleanup().ownership(), (0o660, 0, GROUP));
+    let CleanupGuard::Semaphores(set) = site.cleanup() else {
         panic!("it has semaphores");
     };
     assert_eq!(set.stat().unwrap().cuid, USER);
@@ -152,13 +152,13 @@ fn the_pipes_of_a_ring_are_made_anew_by_its_owner_only() {
     };
     let builder = site.builder().capacity(4096).mode(0o660).group(GROUP);
     drop(builder.create().unwrap());
-    assert_eq!(site.keeper().ownership(), (0o660, 0, GROUP));
-    site.keeper().remove();
+    assert_eq!(site.cleanup().ownership(), (0o660, 0, GROUP));
+    site.cleanup().remove();
     let refused = open(&mut other, &site);
     assert!(refused.contains("Permission"), "{refused}");
-    assert!(!site.keeper().exists(), "nothing half made");
+    assert!(!site.cleanup().exists(), "nothing half made");
     let ring = any::open(site.address()).unwrap();
-    assert_eq!(site.keeper().ownership(), (0o660, 0, GROUP));
+    assert_eq!(site.cleanup().ownership(), (0o660, 0, GROUP));
     // And with these they work together.
     assert!(open(&mut other, &site).starts_with("ok "));
     let mut producer = ring.attach_producer().unwrap();
@@ -179,7 +179,7 @@ fn the_group_of_a_folder_is_the_group_of_the_ring_and_its_guard() {
     let address = format!("file:{}", path.display());
     let ring = rings::any(&address).mode(0o660).create().unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().gid(), GROUP);
-    assert_eq!(Keeper::of_ring(&path, &folder).ownership().2, GROUP);
+    assert_eq!(CleanupGuard::of_ring(&path, &folder).ownership().2, GROUP);
     ring.remove().unwrap();
     std::fs::remove_dir(folder).unwrap();
 }

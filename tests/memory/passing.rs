@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::rings;
 use crate::site::{Kind, Site, ask, fresh_path, link_to, say_ok};
 use semring::{AttachError, Builder, OpenError, RecvError, any};
-use semring_testkit::keeper::Keeper;
+use semring_testkit::cleanup::CleanupGuard;
 use semring_testkit::names::RingGuard;
 use semring_testkit::objects::POSIX_DIRECTORY;
 use semring_testkit::peer::Exit;
@@ -96,7 +96,7 @@ fn a_descriptor_of_a_file_is_the_ring_of_that_file() {
 fn a_memfd_on_its_way_survives_that_nobody_has_it_open() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let ring = rings::spsc("memfd:").create().unwrap();
-    let known = keeper_behind(&ring.inheritable().unwrap());
+    let known = cleanup_behind(&ring.inheritable().unwrap());
     ring.attach_producer().unwrap().send(b"on its way").unwrap();
     ring.send_over(&ours).unwrap();
     drop(ring);
@@ -105,14 +105,14 @@ fn a_memfd_on_its_way_survives_that_nobody_has_it_open() {
     let mut consumer = arrived.attach_consumer().unwrap();
     assert_eq!(consumer.recv().unwrap().to_vec(), b"on its way");
     let descriptor = arrived.inheritable().unwrap();
-    let known = keeper_behind(&descriptor);
+    let known = cleanup_behind(&descriptor);
     drop((consumer, arrived));
     assert!(!known.exists());
 }
 
 /// The guard of the memfd ring of a descriptor.
-fn keeper_behind(descriptor: &OwnedFd) -> Keeper {
-    Keeper::of_ring(&link_to(descriptor), Path::new(POSIX_DIRECTORY))
+fn cleanup_behind(descriptor: &OwnedFd) -> CleanupGuard {
+    CleanupGuard::of_ring(&link_to(descriptor), Path::new(POSIX_DIRECTORY))
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::site::{Kind, Site, ask, peer_behind, say_ok};
 use semring::{OpenError, OrphanKind, RingState};
-use semring_testkit::keeper::Keeper;
+use semring_testkit::cleanup::CleanupGuard;
 use semring_testkit::objects::POSIX_DIRECTORY;
 use semring_testkit::peer::Peer;
 
@@ -44,8 +44,8 @@ fn process_persistence_memory_without_a_name_goes_with_the_last_who_has_it() {
     assert!(ask(&mut user, &format!("open {address}")).starts_with("ok "));
     assert_eq!(ask(&mut user, "producer"), "ok 0");
     say_ok(&mut user, "send 1 0 3 100");
-    let keeper = Keeper::of_ring(&link, Path::new(POSIX_DIRECTORY));
-    assert!(keeper.exists());
+    let cleanup = CleanupGuard::of_ring(&link, Path::new(POSIX_DIRECTORY));
+    assert!(cleanup.exists());
     maker.wait();
     assert!(
         semring::inspect(&address).is_err(),
@@ -53,9 +53,9 @@ fn process_persistence_memory_without_a_name_goes_with_the_last_who_has_it() {
     );
     // The user still has all of it, and as the last one takes the guard away.
     say_ok(&mut user, "send 1 3 3 100");
-    assert!(keeper.exists());
+    assert!(cleanup.exists());
     user.wait();
-    assert!(!keeper.exists());
+    assert!(!cleanup.exists());
     site.guard.assert_clean();
 }
 
@@ -65,13 +65,13 @@ fn process_persistence_is_told_of_by_leftovers_when_everybody_was_killed() {
     let mut maker = site.idle_peer();
     site.guard.adopt(maker.pid());
     assert!(ask(&mut maker, "create memfd: 1 4096").starts_with("ok "));
-    let keeper = Keeper::of_ring(&memfd_of(&maker), Path::new(POSIX_DIRECTORY));
-    let (kind, name) = match &keeper {
-        Keeper::Semaphores(set) => {
+    let cleanup = CleanupGuard::of_ring(&memfd_of(&maker), Path::new(POSIX_DIRECTORY));
+    let (kind, name) = match &cleanup {
+        CleanupGuard::Semaphores(set) => {
             let key = set.stat().unwrap().key.bits();
             (OrphanKind::Semaphores, format!("semaphores 0x{key:08x}"))
         }
-        Keeper::Pipes(path) => (OrphanKind::Pipes, format!("pipes {}", path.display())),
+        CleanupGuard::Pipes(path) => (OrphanKind::Pipes, format!("pipes {}", path.display())),
     };
     let told = || {
         let mut all = semring::orphans().into_iter();
@@ -83,7 +83,7 @@ fn process_persistence_is_told_of_by_leftovers_when_everybody_was_killed() {
         .expect("no process has it")
         .remove(semring::Unread::Keep)
         .unwrap();
-    assert!(!keeper.exists() && told().is_none());
+    assert!(!cleanup.exists() && told().is_none());
     site.guard.assert_clean();
 }
 
@@ -103,7 +103,7 @@ fn kernel_persistence_posix_and_system_v_rings_outlive_all_processes() {
 fn kernel_persistence_ends_with_the_guard() {
     // Objects that a restart removes together; if only one is gone, opening the ring reports that.
     let site = left_by_all(Kind::Posix);
-    site.keeper().remove();
+    site.cleanup().remove();
     assert!(matches!(
         semring::any::open(site.address()),
         Err(OpenError::GuardMissing { why, .. }) if why.contains("RemoveIPC") && why.contains("by force")
@@ -120,7 +120,7 @@ fn kernel_persistence_ends_with_the_guard() {
 #[test]
 fn file_system_persistence_a_file_outlives_its_guard() {
     let site = left_by_all(Kind::File);
-    let old = site.keeper();
+    let old = site.cleanup();
     old.remove();
     let info = semring::inspect(site.parsed()).unwrap();
     assert_eq!(
@@ -129,8 +129,8 @@ fn file_system_persistence_a_file_outlives_its_guard() {
     );
     assert_eq!(ask(&mut site.consumer(), "drain"), "drained 3 EndOfStream");
     // A set has another number; pipes are where they were.
-    assert!(site.keeper().exists());
-    assert_eq!(site.keeper() == old, matches!(old, Keeper::Pipes(_)));
+    assert!(site.cleanup().exists());
+    assert_eq!(site.cleanup() == old, matches!(old, CleanupGuard::Pipes(_)));
     site.finish();
 }
 
@@ -139,7 +139,7 @@ fn file_system_persistence_a_file_outlives_its_guard() {
 #[test]
 fn file_system_persistence_a_restart_is_seen_by_the_boot_id() {
     let site = left_in(Site::new(Kind::File, "restart").with_semaphores());
-    let before = site.keeper();
+    let before = site.cleanup();
     let boot = crate::site::fresh_path("boot-id");
     std::fs::write(&boot, "00000000-1111-2222-3333-444444444444\n").unwrap();
     let script = format!(
@@ -150,7 +150,7 @@ fn file_system_persistence_a_restart_is_seen_by_the_boot_id() {
     if let Some(mut restarted) = restarted {
         let answer = ask(&mut restarted, &format!("open {}", site.address()));
         assert!(answer.starts_with("ok "), "{answer}");
-        let after = site.keeper();
+        let after = site.cleanup();
         assert_ne!(after, before);
         say_ok(&mut restarted, "consumer");
         assert_eq!(ask(&mut restarted, "drain"), "drained 3 EndOfStream");

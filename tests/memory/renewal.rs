@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::site::{Kind, PEER, Site, answer, ask, fresh_path, say_ok};
 use semring::{AttachError, OpenError, RingState, any};
-use semring_testkit::keeper::Keeper;
+use semring_testkit::cleanup::CleanupGuard;
 use semring_testkit::needs_root;
 use semring_testkit::peer::{Exit, Peer};
 use semring_testkit::step::{CallStop, Stepper};
@@ -27,7 +27,7 @@ fn of_many_openers_one_makes_the_guard_and_all_use_it() {
     let mut site = Site::new(Kind::File, "openers");
     drop(ring_with_messages(&mut site, 12));
     for _ in 0..10 {
-        site.keeper().remove();
+        site.cleanup().remove();
         let mut peers: Vec<Peer> = (0..12).map(|_| site.idle_peer()).collect();
         for peer in &mut peers {
             peer.say(&format!("open {}", site.address()));
@@ -56,7 +56,7 @@ fn a_pair_whose_guard_is_removed_ends_and_can_go_on_where_it_was() {
     while ring.info().unwrap().lanes[0].received_messages < 10_000 {
         std::thread::yield_now();
     }
-    site.keeper().remove();
+    site.cleanup().remove();
     let sent = answer(&mut producer);
     assert!(sent.starts_with("error Removed after "), "{sent}");
     assert!(answer(&mut consumer).ends_with(" Removed"));
@@ -85,7 +85,7 @@ fn a_pair_whose_guard_is_removed_ends_and_can_go_on_where_it_was() {
 fn a_handle_from_before_neither_attaches_nor_removes() {
     let mut site = Site::new(Kind::File, "before").with_semaphores();
     let old = ring_with_messages(&mut site, 1);
-    let first = site.keeper();
+    let first = site.cleanup();
     let moved = move_to_another_namespace(&site);
     let Some(mut elsewhere) = moved else { return };
     // The first set is still there, and belongs to no ring any more.
@@ -139,7 +139,7 @@ fn an_opener_killed_at_any_system_call_leaves_the_next_one_a_whole_ring() {
     let mut stops = 0;
     let mut orphans = Vec::new();
     loop {
-        site.keeper().remove();
+        site.cleanup().remove();
         let mut stepper = Stepper::spawn(Command::new(PEER)).expect("a peer can be traced");
         site.guard.adopt(stepper.peer().pid());
         stepper
@@ -177,9 +177,9 @@ fn an_opener_killed_at_any_system_call_leaves_the_next_one_a_whole_ring() {
     println!("{stops} points");
     assert!(stops > 20);
     // Sets of the killed that no record names.
-    let named = site.keeper();
+    let named = site.cleanup();
     let orphans = orphans.into_iter().map(SemSet::from_id);
-    for orphan in orphans.filter(|orphan| Keeper::Semaphores(*orphan) != named) {
+    for orphan in orphans.filter(|orphan| CleanupGuard::Semaphores(*orphan) != named) {
         let _ = orphan.remove();
     }
     site.finish();
@@ -218,10 +218,12 @@ fn a_guard_that_a_stranger_put_in_the_place_of_the_rings_is_not_used() {
     let mut site = Site::new(Kind::Posix, "stranger");
     drop(site.ring(1, 4096));
     // As if another user had made one with the same key, id and check value; or the directory.
-    let keeper = site.keeper();
-    let give_to = |user: u32, mode| match &keeper {
-        Keeper::Semaphores(set) => set.set_permissions(user, user, mode).unwrap(),
-        Keeper::Pipes(path) => std::os::unix::fs::chown(path, Some(user), Some(user)).unwrap(),
+    let cleanup = site.cleanup();
+    let give_to = |user: u32, mode| match &cleanup {
+        CleanupGuard::Semaphores(set) => set.set_permissions(user, user, mode).unwrap(),
+        CleanupGuard::Pipes(path) => {
+            std::os::unix::fs::chown(path, Some(user), Some(user)).unwrap()
+        }
     };
     give_to(65534, 0o666);
     let refused = any::open(site.address()).unwrap_err();
@@ -243,8 +245,8 @@ fn a_role_is_not_lost_by_the_time_that_others_take() {
     let mut site = Site::new(Kind::File, "patience");
     let ring = ring_with_messages(&mut site, 1);
     let producer = ring.attach_producer().unwrap();
-    let known = site.keeper();
-    site.keeper().remove();
+    let known = site.cleanup();
+    site.cleanup().remove();
     let mut opener = Stepper::spawn(Command::new(PEER)).expect("a peer can be traced");
     site.guard.adopt(opener.peer().pid());
     opener
@@ -266,8 +268,8 @@ fn a_role_is_not_lost_by_the_time_that_others_take() {
     let mut opener = opener.resume().expect("it goes on");
     assert!(answer(&mut opener).starts_with("ok "));
     // Sets have numbers; pipes are where they were.
-    assert!(site.keeper().exists());
-    assert_eq!(known.exists(), matches!(known, Keeper::Pipes(_)));
+    assert!(site.cleanup().exists());
+    assert_eq!(known.exists(), matches!(known, CleanupGuard::Pipes(_)));
     drop((opener, ring));
     site.finish();
 }
@@ -293,17 +295,17 @@ fn a_readers_lock_keeps_no_ring_unusable() {
         let mut site = Site::new(Kind::File, "reader");
         drop(ring_with_messages(&mut site, 1));
         let reader = readers_lock(&site, bytes);
-        site.keeper().remove();
+        site.cleanup().remove();
         // No process had a role. Then: a process has one, detaches, is killed with it.
         let mut consumer = site.consumer();
         assert!(ask(&mut consumer, "recv").starts_with("message 1 0 "));
-        site.keeper().remove();
+        site.cleanup().remove();
         let refused = any::open(site.address()).unwrap_err().to_string();
         assert!(refused.contains("still has its role"), "{refused}");
         say_ok(&mut consumer, "drop-consumer");
         assert!(ask(&mut consumer, &format!("open {}", site.address())).starts_with("ok "));
         say_ok(&mut consumer, "consumer");
-        site.keeper().remove();
+        site.cleanup().remove();
         consumer.kill();
         let ring = any::open(site.address()).unwrap();
         assert!(ring.info().unwrap().unread_messages() >= 4);
@@ -318,7 +320,7 @@ fn of_many_openers_beside_a_reader_one_makes_the_guard() {
     drop(ring_with_messages(&mut site, 12));
     let reader = readers_lock(&site, 1);
     for _ in 0..10 {
-        site.keeper().remove();
+        site.cleanup().remove();
         let mut peers: Vec<Peer> = (0..12).map(|_| site.idle_peer()).collect();
         for peer in &mut peers {
             peer.say(&format!("open {}", site.address()));

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::rings;
 use semring::{Address, GuardChoice, GuardKind, any};
-use semring_testkit::keeper::Keeper;
+use semring_testkit::cleanup::CleanupGuard;
 use semring_testkit::left_out;
 use semring_testkit::names::{self, RingGuard};
 use semring_testkit::objects::POSIX_DIRECTORY;
@@ -23,7 +23,7 @@ use semring_testkit::watchdog::Watchdog;
 pub const PEER: &str = env!("CARGO_BIN_EXE_peer");
 
 /// Time after which a test must be hanging; many times what it needs.
-const PATIENCE: Duration = Duration::from_secs(600);
+const HANG_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A kind of memory that other programs find.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,7 +60,7 @@ impl Site {
             guard,
             choice: GuardChoice::Auto,
             passed: None,
-            _watchdog: Watchdog::new(PATIENCE, &format!("{label} ({kind:?})")),
+            _watchdog: Watchdog::new(HANG_TIMEOUT, &format!("{label} ({kind:?})")),
         }
     }
 
@@ -129,8 +129,8 @@ impl Site {
 
     /// The guard of the ring, according to the newest record in the file.
     #[track_caller]
-    pub fn keeper(&self) -> Keeper {
-        self.known_keeper().expect("its bytes can be read")
+    pub fn cleanup(&self) -> CleanupGuard {
+        self.known_cleanup().expect("its bytes can be read")
     }
 
     /// A peer that has nothing open.
@@ -172,27 +172,27 @@ impl Site {
     /// Removes the ring, which must be unused, and checks that nothing of it is left.
     #[track_caller]
     pub fn finish(mut self) {
-        let keeper = self.known_keeper();
+        let cleanup = self.known_cleanup();
         match self.passed.take() {
             Some((ring, _descriptor)) => ring.remove(),
             None => semring::remove(self.parsed()),
         }
         .unwrap_or_else(|error| panic!("{error}"));
-        self.assert_gone(keeper);
+        self.assert_gone(cleanup);
     }
 
     /// Holds that nothing of the ring is left, and neither is its guard.
     #[track_caller]
-    pub fn assert_gone(&self, keeper: Option<Keeper>) {
+    pub fn assert_gone(&self, cleanup: Option<CleanupGuard>) {
         self.guard.assert_clean();
         assert!(!self.path.exists(), "{}", self.path.display());
-        if let Some(keeper) = keeper {
-            assert!(!keeper.exists(), "{keeper:?} is left");
+        if let Some(cleanup) = cleanup {
+            assert!(!cleanup.exists(), "{cleanup:?} is left");
         }
     }
 
     /// The guard of the ring, if the bytes can be read.
-    pub fn known_keeper(&self) -> Option<Keeper> {
+    pub fn known_cleanup(&self) -> Option<CleanupGuard> {
         let memory = Path::new(POSIX_DIRECTORY);
         let (path, folder) = match self.kind {
             Kind::Posix => (self.path(), memory),
@@ -203,7 +203,7 @@ impl Site {
             }
             Kind::Sysv => return None,
         };
-        path.exists().then(|| Keeper::of_ring(&path, folder))
+        path.exists().then(|| CleanupGuard::of_ring(&path, folder))
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use semring::{AttachError, GuardChoice, OpenError, RecvError, RemoveError, SendError, any};
-use semring_testkit::keeper::Keeper;
+use semring_testkit::cleanup::CleanupGuard;
 use semring_testkit::peer::{Exit, Peer};
 
 use crate::site::{Kind, Site, answer, ask, say_ok};
@@ -54,7 +54,10 @@ fn who_looks_at_or_opens_a_truncated_file_is_told() {
         let mut producer = site.producer();
         say_ok(&mut producer, "send 1 0 100 500");
         drop(producer);
-        let (keeper, whole) = (site.keeper(), std::fs::metadata(site.path()).unwrap().len());
+        let (cleanup, whole) = (
+            site.cleanup(),
+            std::fs::metadata(site.path()).unwrap().len(),
+        );
         let file = File::options().write(true).open(site.path()).unwrap();
         for len in [whole - 1, whole / 2, 0x3000, 4096, 100, 0] {
             file.set_len(len).unwrap();
@@ -69,7 +72,7 @@ fn who_looks_at_or_opens_a_truncated_file_is_told() {
             }
         }
         std::fs::remove_file(site.path()).unwrap();
-        keeper.remove();
+        cleanup.remove();
     }
 }
 
@@ -135,9 +138,9 @@ fn len(path: &Path) -> u64 {
 
 /// The ring is gone except for its name, which only the user may remove.
 #[track_caller]
-fn finish_truncated(site: Site, keeper: Keeper) {
+fn finish_truncated(site: Site, cleanup: CleanupGuard) {
     std::fs::remove_file(site.path()).unwrap();
-    site.assert_gone(Some(keeper));
+    site.assert_gone(Some(cleanup));
 }
 
 #[test]
@@ -146,7 +149,7 @@ fn a_stream_ends_on_both_sides_when_its_file_is_truncated() {
         for share in [0, 1, 2, 3] {
             let mut site = Site::new(kind, "under-a-stream");
             drop(site.ring(1, 1 << 16));
-            let keeper = site.keeper();
+            let cleanup = site.cleanup();
             let (mut consumer, mut producer) = (site.consumer(), site.producer());
             consumer.say("drain");
             producer.say("send 1 0 1000000000 3000");
@@ -173,7 +176,7 @@ fn a_stream_ends_on_both_sides_when_its_file_is_truncated() {
             // They leave as they came.
             assert_eq!(producer.finish().0, Exit::Code(0));
             assert_eq!(consumer.finish().0, Exit::Code(0));
-            finish_truncated(site, keeper);
+            finish_truncated(site, cleanup);
         }
     }
 }
@@ -183,7 +186,7 @@ fn a_sleeping_consumer_is_woken_by_the_first_producer_that_finds_the_file_trunca
     for kind in TRUNCATABLE {
         let mut site = Site::new(kind, "asleep");
         drop(site.ring(2, 1 << 16));
-        let keeper = site.keeper();
+        let cleanup = site.cleanup();
         let (mut consumer, mut producer) = (site.consumer(), site.producer());
         consumer.say("recv");
         consumer.wait_until_asleep_on_a_ring();
@@ -193,7 +196,7 @@ fn a_sleeping_consumer_is_woken_by_the_first_producer_that_finds_the_file_trunca
         assert_eq!(sent, "error Removed after 1");
         assert_eq!(answer(&mut consumer), "error Removed");
         drop((producer, consumer));
-        finish_truncated(site, keeper);
+        finish_truncated(site, cleanup);
     }
 }
 
@@ -202,7 +205,7 @@ fn a_producer_that_waits_for_room_is_woken_by_a_consumer_that_finds_the_file_tru
     for kind in TRUNCATABLE {
         let mut site = Site::new(kind, "blocked");
         drop(site.ring(1, 1 << 16));
-        let keeper = site.keeper();
+        let cleanup = site.cleanup();
         let (mut consumer, mut producer) = (site.consumer(), site.producer());
         let filled = ask(&mut producer, "fill 1 0 1000");
         assert!(filled.starts_with("ok "), "{filled}");
@@ -212,7 +215,7 @@ fn a_producer_that_waits_for_room_is_woken_by_a_consumer_that_finds_the_file_tru
         assert_eq!(ask(&mut consumer, "recv"), "error Removed");
         assert_eq!(answer(&mut producer), "error Removed after 0");
         drop((producer, consumer));
-        finish_truncated(site, keeper);
+        finish_truncated(site, cleanup);
     }
 }
 
@@ -240,7 +243,7 @@ fn who_sleeps_on_pipes_is_woken_as_well() {
 fn a_ring_behind_a_descriptor_is_no_different() {
     let mut site = Site::new(Kind::Posix, "descriptor");
     let ring = site.ring(1, 1 << 16);
-    let keeper = site.keeper();
+    let cleanup = site.cleanup();
     let descriptor = ring.inheritable().unwrap();
     let mut producer = site.idle_peer();
     let number = std::os::fd::AsRawFd::as_raw_fd(&descriptor);
@@ -250,7 +253,7 @@ fn a_ring_behind_a_descriptor_is_no_different() {
     truncate(&site.path(), 0);
     assert_eq!(ask(&mut producer, "send 1 0 2 8"), "error Removed after 1");
     drop((producer, ring, descriptor));
-    finish_truncated(site, keeper);
+    finish_truncated(site, cleanup);
 }
 
 #[test]
@@ -258,7 +261,7 @@ fn every_operation_on_a_truncated_ring_says_that_it_is_gone() {
     for kind in TRUNCATABLE {
         let mut site = Site::new(kind, "every");
         let ring = site.ring(3, 1 << 16);
-        let keeper = site.keeper();
+        let cleanup = site.cleanup();
         let moment = Duration::from_millis(1);
         let mut producers: Vec<_> = (0..2).map(|_| ring.attach_producer().unwrap()).collect();
         let mut consumer = ring.attach_consumer().unwrap();
@@ -300,7 +303,7 @@ fn every_operation_on_a_truncated_ring_says_that_it_is_gone() {
         ));
         producers.pop().unwrap().close();
         drop((producers, consumer, ring));
-        finish_truncated(site, keeper);
+        finish_truncated(site, cleanup);
     }
 }
 
@@ -325,7 +328,7 @@ fn a_consumer_does_not_take_a_missing_lane_for_an_empty_one() {
         for producers in [true, false] {
             let mut site = Site::new(Kind::Posix, "lanes");
             let ring = site.ring(2, 1 << 16);
-            let keeper = site.keeper();
+            let cleanup = site.cleanup();
             let attached = (
                 ring.attach_producer().unwrap(),
                 ring.attach_producer().unwrap(),
@@ -339,7 +342,7 @@ fn a_consumer_does_not_take_a_missing_lane_for_an_empty_one() {
                 "with producers: {producers}"
             );
             drop((attached, consumer, ring));
-            finish_truncated(site, keeper);
+            finish_truncated(site, cleanup);
         }
     }
 }
@@ -359,7 +362,7 @@ fn a_producer_does_not_take_missing_words_for_no_room() {
         for consumed in [0, 10] {
             let mut site = Site::new(Kind::Posix, "room");
             let ring = site.ring(1, 1 << 16);
-            let keeper = site.keeper();
+            let cleanup = site.cleanup();
             let (mut consumer, mut producer) = (
                 ring.attach_consumer().unwrap(),
                 ring.attach_producer().unwrap(),
@@ -374,7 +377,7 @@ fn a_producer_does_not_take_missing_words_for_no_room() {
             truncate(&site.path(), 0);
             assert_eq!(call(&mut producer), "Removed", "{consumed}");
             drop((consumer, producer, ring));
-            finish_truncated(site, keeper);
+            finish_truncated(site, cleanup);
         }
     }
 }
@@ -386,7 +389,7 @@ fn nobody_attaches_to_a_ring_that_was_truncated_since_it_was_opened() {
         for (len, as_consumer) in [(0, false), (0, true), (4096, false), (4096, true)] {
             let mut site = Site::new(kind, "attach");
             let ring = site.ring(2, 1 << 16);
-            let keeper = site.keeper();
+            let cleanup = site.cleanup();
             truncate(&site.path(), len);
             let attached = if as_consumer {
                 ring.attach_consumer().map(drop)
@@ -398,11 +401,11 @@ fn nobody_attaches_to_a_ring_that_was_truncated_since_it_was_opened() {
                 "{kind:?} {len} {as_consumer}: {attached:?}"
             );
             drop(ring);
-            if keeper.exists() {
+            if cleanup.exists() {
                 // It noticed before it touched the pages, and did not remove the guard.
-                keeper.remove();
+                cleanup.remove();
             }
-            finish_truncated(site, keeper);
+            finish_truncated(site, cleanup);
         }
     }
 }
@@ -413,7 +416,7 @@ fn a_message_of_zeros_is_never_given_out_as_good() {
     for kind in TRUNCATABLE {
         let mut site = Site::new(kind, "held");
         let ring = site.ring(1, 1 << 16);
-        let keeper = site.keeper();
+        let cleanup = site.cleanup();
         let mut producer = ring.attach_producer().unwrap();
         producer.send(&[7; 10_000]).unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
@@ -438,7 +441,7 @@ fn a_message_of_zeros_is_never_given_out_as_good() {
         drop(message);
         assert_eq!(consumer.recv().unwrap_err(), RecvError::Removed);
         drop((producer, consumer, ring));
-        finish_truncated(site, keeper);
+        finish_truncated(site, cleanup);
     }
 }
 
@@ -449,7 +452,7 @@ fn the_kernel_finds_a_missing_page_in_a_message_and_in_a_reservation() {
         for reserve in [true, false] {
             let mut site = Site::new(kind, "kernel");
             let ring = site.ring(1, 1 << 16);
-            let keeper = site.keeper();
+            let cleanup = site.cleanup();
             let mut producer = ring.attach_producer().unwrap();
             producer.send(&[7; 10_000]).unwrap();
             let mut consumer = ring.attach_consumer().unwrap();
@@ -473,7 +476,7 @@ fn the_kernel_finds_a_missing_page_in_a_message_and_in_a_reservation() {
             assert_eq!(producer.send(b"x"), Err(SendError::Removed));
             assert_eq!(consumer.recv().unwrap_err(), RecvError::Removed);
             drop((producer, consumer, ring));
-            finish_truncated(site, keeper);
+            finish_truncated(site, cleanup);
         }
     }
 }
@@ -482,7 +485,7 @@ fn the_kernel_finds_a_missing_page_in_a_message_and_in_a_reservation() {
 fn any_number_of_mappings_is_caught() {
     let mut site = Site::new(Kind::Posix, "many");
     let ring = site.ring(1, 4096);
-    let keeper = site.keeper();
+    let cleanup = site.cleanup();
     let more: Vec<_> = (0..150)
         .map(|_| any::open(site.address()).unwrap())
         .collect();
@@ -492,7 +495,7 @@ fn any_number_of_mappings_is_caught() {
     }
     assert!(matches!(ring.attach_consumer(), Err(AttachError::Removed)));
     drop((ring, more));
-    finish_truncated(site, keeper);
+    finish_truncated(site, cleanup);
 }
 
 /// A page can be missing for other reasons, and then only the processes that touch it are affected.
@@ -521,7 +524,7 @@ fn the_others_go_on_in_a_file_that_is_as_long_as_ever() {
 fn a_process_keeps_its_own_handler_of_sigbus() {
     let mut site = Site::new(Kind::Posix, "handler");
     drop(site.ring(1, 1 << 16));
-    let keeper = site.keeper();
+    let cleanup = site.cleanup();
     let mut peer = site.idle_peer();
     say_ok(&mut peer, "handle-sigbus");
     assert_eq!(ask(&mut peer, "fault"), "ok 1");
@@ -535,7 +538,7 @@ fn a_process_keeps_its_own_handler_of_sigbus() {
     // That one was not in a mapping of its own.
     assert_eq!(ask(&mut peer, "fault"), "ok 4");
     drop(peer);
-    finish_truncated(site, keeper);
+    finish_truncated(site, cleanup);
 }
 
 #[test]
@@ -565,7 +568,7 @@ fn a_fault_elsewhere_or_a_sigbus_that_was_sent_kills_as_ever() {
 fn who_ignores_sigbus_ignores_what_is_sent_and_dies_of_a_fault_elsewhere() {
     let mut site = Site::new(Kind::Posix, "ignored");
     drop(site.ring(1, 1 << 16));
-    let keeper = site.keeper();
+    let cleanup = site.cleanup();
     let mut peer = site.idle_peer();
     say_ok(&mut peer, "ignore-sigbus");
     let opened = ask(&mut peer, &format!("open {}", site.address()));
@@ -576,14 +579,14 @@ fn who_ignores_sigbus_ignores_what_is_sent_and_dies_of_a_fault_elsewhere() {
     assert_eq!(ask(&mut peer, "send 1 0 2 8"), "error Removed after 1");
     peer.say("fault");
     assert_eq!(peer.wait(), Exit::Signal(libc::SIGBUS));
-    finish_truncated(site, keeper);
+    finish_truncated(site, cleanup);
 }
 
 #[test]
 fn who_wants_no_handler_gets_none_and_dies() {
     let mut site = Site::new(Kind::Posix, "no-handler");
     drop(site.ring(1, 1 << 16));
-    let keeper = site.keeper();
+    let cleanup = site.cleanup();
     let mut peer = site.idle_peer();
     assert_eq!(ask(&mut peer, "leave-sigbus"), "ok true");
     let opened = ask(&mut peer, &format!("open {}", site.address()));
@@ -597,5 +600,5 @@ fn who_wants_no_handler_gets_none_and_dies() {
     // The other one does not.
     assert_eq!(ask(&mut other, "consumer"), "error Removed");
     drop(other);
-    finish_truncated(site, keeper);
+    finish_truncated(site, cleanup);
 }

@@ -15,7 +15,7 @@ use semring_testkit::watchdog::Watchdog;
 use crate::case::{PEER, SMALL};
 use crate::rings;
 
-const PATIENCE: Duration = Duration::from_secs(600);
+const HANG_TIMEOUT: Duration = Duration::from_secs(600);
 
 fn command(part: &[&str]) -> Command {
     let mut command = Command::new(PEER);
@@ -24,7 +24,7 @@ fn command(part: &[&str]) -> Command {
 }
 
 fn start(part: &[&str]) -> (Child, Watchdog) {
-    let watchdog = Watchdog::new(PATIENCE, &part.join(" "));
+    let watchdog = Watchdog::new(HANG_TIMEOUT, &part.join(" "));
     let mut command = command(part);
     command.stdout(Stdio::null());
     let child = rings::coprocess().capacity(SMALL).spawn(command).unwrap();
@@ -73,7 +73,7 @@ fn waiting_closes_the_childs_input() {
         child.stdout.as_mut().unwrap().recv().unwrap().to_vec(),
         b"x"
     );
-    assert!(child.wait_deadline(PATIENCE).unwrap().success());
+    assert!(child.wait_deadline(HANG_TIMEOUT).unwrap().success());
     assert!(child.stdin.is_none());
     assert!(child.try_wait().unwrap().success());
 }
@@ -110,7 +110,7 @@ fn a_child_that_never_opens_its_rings_ends_both_streams() {
 
 #[test]
 fn a_killed_child_ends_both_streams() {
-    let watchdog = Watchdog::new(PATIENCE, "park");
+    let watchdog = Watchdog::new(HANG_TIMEOUT, "park");
     let mut command = command(&["park"]);
     // Its real stdout reports when it has its rings.
     let (mut said, says) = std::io::pipe().unwrap();
@@ -132,7 +132,7 @@ fn a_killed_child_ends_both_streams() {
 /// A parent that is killed after these reports, its own or its child's, and the child's reports after
 /// that.
 fn after_the_parent(part: &str, before: &[&str]) {
-    let _watchdog = Watchdog::new(PATIENCE, part);
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, part);
     let mut parent = Peer::start(PEER, ["coprocess", "parent", part]);
     let mut awaited = before.to_vec();
     while !awaited.is_empty() {
@@ -250,7 +250,7 @@ fn a_child_whose_handle_was_dropped_is_reaped() {
 
 #[test]
 fn each_ring_can_be_left_out() {
-    let _watchdog = Watchdog::new(PATIENCE, "one ring");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "one ring");
     let mut command = Command::new("sh");
     command.args([
         "-c",
@@ -296,7 +296,7 @@ fn a_program_that_is_missing_and_a_ring_that_was_not_given_are_named() {
 
 #[test]
 fn coprocesses_leave_nothing_behind() {
-    let _watchdog = Watchdog::new(PATIENCE, "coprocesses");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "coprocesses");
     let guard = RingGuard::new("coprocesses");
     let mut parent = Peer::start(PEER, ["coprocess", "parents"]);
     guard.adopt(parent.pid());
@@ -314,7 +314,7 @@ fn coprocesses_leave_nothing_behind() {
 
 #[test]
 fn a_parent_that_does_not_wait_leaves_nothing() {
-    let _watchdog = Watchdog::new(PATIENCE, "parents that return");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "parents that return");
     for guard_kind in ["semaphore", "pipe"] {
         for way in ["return", "exit-attached"] {
             for part in ["echo", "watch"] {

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::case::Case;
 use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
 use semring::RemoveError;
-use semring_testkit::keeper::Keeper;
+use semring_testkit::cleanup::CleanupGuard;
 use semring_testkit::objects::Object;
 use sysv_ipc::sem::{MAX_VALUE, Op};
 
@@ -43,7 +43,7 @@ fn raised_semaphores(case: Case, value: i16) {
     let case = case.with_semaphores();
     for index in 0..SEMAPHORES {
         case.ring(1);
-        let Keeper::Semaphores(set) = case.keeper() else {
+        let CleanupGuard::Semaphores(set) = case.cleanup() else {
             panic!("the ring has semaphores")
         };
         let already = set.value(index).unwrap();
@@ -75,7 +75,7 @@ fn a_lock_on_the_pipes_stops_no_forced_removal(case: Case) {
     let case = case.with_pipes();
     for (writes, kind) in [(true, libc::F_WRLCK), (false, libc::F_RDLCK)] {
         case.ring(1);
-        let Keeper::Pipes(pipes) = case.keeper() else {
+        let CleanupGuard::Pipes(pipes) = case.cleanup() else {
             panic!("the ring has pipes")
         };
         let lock = File::options()
@@ -94,7 +94,7 @@ fn a_lock_on_the_pipes_stops_no_forced_removal(case: Case) {
 
 fn a_readers_lock_on_a_ring_without_guard_stops_no_forced_removal(case: Case) {
     case.ring(1);
-    case.keeper().remove();
+    case.cleanup().remove();
     let name = case
         .guard
         .objects()

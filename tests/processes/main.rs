@@ -17,7 +17,7 @@ mod creation;
 mod end_of_stream;
 mod force;
 mod fork;
-mod full_bells;
+mod full_wakeups;
 mod hand_over;
 mod idle;
 mod lines;

@@ -5,7 +5,7 @@ use crate::case::{Case, PEER, Random, answer, ask, run_to_marker, say_ok, settin
 use crate::rings;
 use nix::fcntl::{FcntlArg, fcntl};
 use semring::{OpenError, RecvError, RemoveError, SendError, any};
-use semring_testkit::keeper::Keeper;
+use semring_testkit::cleanup::CleanupGuard;
 use semring_testkit::peer::Peer;
 use semring_testkit::process::SLEEPING_ON_A_RING;
 use semring_testkit::step::{CallStop, Stepper};
@@ -119,7 +119,7 @@ fn force_ends_a_blocked_consumer_a_blocked_producer_and_a_running_pair(case: Cas
 }
 
 fn a_guard_removed_from_outside_ends_everybody(case: Case) {
-    everybody_learns_of(&case, |case| case.keeper().remove());
+    everybody_learns_of(&case, |case| case.cleanup().remove());
     // The name is still there: the next test covers that.
     semring::force_remove(case.address()).unwrap();
     case.finish_removed();
@@ -158,7 +158,7 @@ fn a_guard_removed_on_the_way_to_a_first_sleep_is_not_slept_on(case: Case) {
                 other => panic!("{other:?} after {calls} calls, and it does not sleep"),
             }
         }
-        case.keeper().remove();
+        case.cleanup().remove();
         let mut sleeper = sleeper.resume().expect("it goes on");
         assert_eq!(answer(&mut sleeper), "ok");
         assert!(answer(&mut sleeper).starts_with("ok "), "open");
@@ -223,7 +223,7 @@ fn a_process_of_which_only_the_lock_is_left_is_waited_for_by_who_removes(case: C
     let case = case.with_pipes();
     case.ring(1);
     case.producer().kill();
-    let Keeper::Pipes(pipes) = case.keeper() else {
+    let CleanupGuard::Pipes(pipes) = case.cleanup() else {
         panic!("the ring has pipes")
     };
     let of_the_dead = File::open(pipes.join("lock")).unwrap();
@@ -329,7 +329,7 @@ fn nobody_watches_a_directory_before_the_first_sleep(case: Case) {
 
 fn a_ring_whose_guard_was_removed_goes_by_force_only(case: Case) {
     case.ring(1);
-    case.keeper().remove();
+    case.cleanup().remove();
     let address = case.address().parse::<semring::Address>().unwrap();
     assert!(matches!(
         any::open(case.address()),

@@ -24,7 +24,7 @@ use crate::superblock::{
 mod chosen;
 
 const CAPACITY: u64 = 4096;
-const PATIENCE: Duration = Duration::from_secs(600);
+const HANG_TIMEOUT: Duration = Duration::from_secs(600);
 const MOMENT: Duration = Duration::from_micros(200);
 
 /// A ring with something in each lane, and another way to its bytes.
@@ -245,7 +245,7 @@ fn config(cases: u32) -> ProptestConfig {
 
 #[test]
 fn any_bytes_anywhere_are_survived() {
-    let _watchdog = Watchdog::new(PATIENCE, "any bytes anywhere");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "any bytes anywhere");
     let writes = vec((place(), word()), 1..12);
     proptest!(config(300), |(writes in writes, sign: bool, before: bool)| {
         let victim = Victim::filled(2);
@@ -274,7 +274,7 @@ fn any_bytes_anywhere_are_survived() {
 
 #[test]
 fn a_superblock_of_any_fields_and_a_right_checksum_is_survived() {
-    let _watchdog = Watchdog::new(PATIENCE, "signed superblocks");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "signed superblocks");
     let fields = vec((0u64..0x90, prop_oneof![any::<u8>(), 0u8..4]), 1..6);
     proptest!(config(500), |(fields in fields)| {
         let victim = Victim::filled(2);
@@ -288,7 +288,7 @@ fn a_superblock_of_any_fields_and_a_right_checksum_is_survived() {
 
 #[test]
 fn bytes_that_change_under_the_hands_are_survived() {
-    let _watchdog = Watchdog::new(PATIENCE, "a live vandal");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "a live vandal");
     for seed in 0..8u64 {
         let victim = Victim::new(2);
         let done = AtomicBool::new(false);

@@ -573,13 +573,13 @@ fn config() -> ProptestConfig {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(600);
+const HANG_TIMEOUT: Duration = Duration::from_secs(600);
 
 macro_rules! against_a_queue {
     ($test:ident, $kind:ident, $backend:ident $(, $producers:literal)?) => {
         #[test]
         fn $test() {
-            let _watchdog = Watchdog::new(PATIENCE, stringify!($test));
+            let _watchdog = Watchdog::new(HANG_TIMEOUT, stringify!($test));
             proptest!(config(), |(ops in vec(op(), 1..120))| {
                 let guard = RingGuard::new(stringify!($test));
                 let builder = $kind::Builder::new(guard.$backend()).capacity(CAPACITY);

@@ -1,6 +1,6 @@
 //! More processes attach and detach than a wake-up semaphore has tokens, each a process of its own or not,
 //! some by exit, some by SIGKILL, and no process takes the tokens meanwhile. (Within one process:
-//! tests/processes/full_bells.rs.)
+//! tests/processes/full_wakeups.rs.)
 
 use crate::case::{Case, MESSAGES, PEER, ROOM, answer, ask, run_to_marker, say_ok};
 use semring_testkit::peer::{Exit, Peer};
@@ -11,7 +11,7 @@ use std::time::Duration;
 over_both_backends! {
     as_many_producers_as_lanes_come_and_go_and_none_is_refused
     a_lane_that_comes_free_behind_the_look_is_found
-    more_consumers_come_and_go_than_a_bell_has_tokens
+    more_consumers_come_and_go_than_a_wakeup_has_tokens
 }
 
 /// More than a semaphore or a pipe can hold.
@@ -34,37 +34,37 @@ fn long_case(backend: crate::case::Backend, label: &'static str) -> Case {
 
 /// Each process leaves one message, and a token, whether it detaches or dies.
 #[test]
-fn short_lived_producers_fill_the_bell_of_a_consumer_that_never_came() {
+fn short_lived_producers_fill_the_wakeup_of_a_consumer_that_never_came() {
     let case = long_case(
         crate::case::Backend::Posix,
-        "short_lived_producers_fill_the_bell",
+        "short_lived_producers_fill_the_wakeup",
     );
     // Room for a record of 16 bytes from each of them.
     let ring = case.ring_of(2, 1 << 20);
-    let bells = case.keeper().bells();
+    let wakeups = case.cleanup().wakeups();
     crowd(&case, "producer");
-    assert!(bells.is_full(MESSAGES));
+    assert!(wakeups.is_full(MESSAGES));
     let info = ring.info().unwrap();
     assert_eq!((info.producers(), info.unread_messages()), (0, VISITS));
     let mut consumer = case.consumer();
     let said = ask(&mut consumer, "drain");
     assert_eq!(said, format!("drained {VISITS} EndOfStream"));
-    assert!(bells.is_empty(MESSAGES));
+    assert!(wakeups.is_empty(MESSAGES));
     drop(consumer);
     case.finish();
 }
 
 #[test]
-fn short_lived_consumers_fill_the_bells_of_producers_that_never_came() {
+fn short_lived_consumers_fill_the_wakeups_of_producers_that_never_came() {
     let case = long_case(
         crate::case::Backend::Sysv,
-        "short_lived_consumers_fill_the_bells",
+        "short_lived_consumers_fill_the_wakeups",
     );
     let ring = case.ring(2);
-    let bells = case.keeper().bells();
+    let wakeups = case.cleanup().wakeups();
     crowd(&case, "consumer");
-    for bell in [ROOM, ROOM + 1] {
-        assert!(bells.is_full(bell));
+    for wakeup in [ROOM, ROOM + 1] {
+        assert!(wakeups.is_full(wakeup));
     }
     assert_eq!(ring.info().unwrap().consumer_pid, None);
     // Both sides work as ever.
@@ -77,15 +77,15 @@ fn short_lived_consumers_fill_the_bells_of_producers_that_never_came() {
     case.finish();
 }
 
-fn more_consumers_come_and_go_than_a_bell_has_tokens(case: Case) {
+fn more_consumers_come_and_go_than_a_wakeup_has_tokens(case: Case) {
     let ring = case.ring(1);
-    let bells = case.keeper().bells();
+    let wakeups = case.cleanup().wakeups();
     let mut peer = case.peer();
     say_ok(&mut peer, &format!("churn-consumer {VISITS}"));
-    assert!(bells.is_full(ROOM));
+    assert!(wakeups.is_full(ROOM));
     say_ok(&mut peer, "consumer");
     peer.kill();
-    assert!(bells.is_full(ROOM));
+    assert!(wakeups.is_full(ROOM));
     assert_eq!(ring.info().unwrap().consumer_pid, None);
     let mut consumer = case.consumer();
     let mut producer = case.producer();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::rings;
 use semring::{GuardChoice, GuardKind, any};
-use semring_testkit::keeper::Keeper;
+use semring_testkit::cleanup::CleanupGuard;
 use semring_testkit::names::{self, RingGuard};
 use semring_testkit::objects::{Object, POSIX_DIRECTORY};
 use semring_testkit::peer::Peer;
@@ -16,7 +16,7 @@ use semring_testkit::watchdog::Watchdog;
 mod talk;
 
 #[allow(unused_imports)] // each of the test programs uses a part
-pub use semring_testkit::keeper::{MESSAGES, ROOM};
+pub use semring_testkit::cleanup::{MESSAGES, ROOM};
 #[allow(unused_imports)] // likewise
 pub use talk::{answer, ask, say_ok};
 
@@ -27,7 +27,7 @@ pub const PEER: &str = env!("CARGO_BIN_EXE_peer");
 pub const SMALL: u64 = 4096;
 
 /// Time after which a test must be hanging; many times what it needs.
-const PATIENCE: Duration = Duration::from_secs(900);
+const HANG_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// The same with `SEMRING_FULL=1`: the k-th kill point costs k steps, and there are thousands.
 const FULL_PATIENCE: Duration = Duration::from_secs(4 * 3600);
@@ -57,7 +57,11 @@ impl Case {
     /// A fixture with a name of its own, for the test of this name.
     pub fn new(backend: Backend, label: &'static str) -> Case {
         let full = setting("SEMRING_FULL", 0) != 0;
-        Case::with_patience(backend, label, if full { FULL_PATIENCE } else { PATIENCE })
+        Case::with_patience(
+            backend,
+            label,
+            if full { FULL_PATIENCE } else { HANG_TIMEOUT },
+        )
     }
 
     /// A case that may take longer.
@@ -171,8 +175,8 @@ impl Case {
 
     /// The guard of the ring.
     #[track_caller]
-    pub fn keeper(&self) -> Keeper {
-        Keeper::among(&self.guard.objects()).expect("the ring has semaphores or pipes")
+    pub fn cleanup(&self) -> CleanupGuard {
+        CleanupGuard::among(&self.guard.objects()).expect("the ring has semaphores or pipes")
     }
 
     /// Removes the directories of pipes that killed makers and removers left, each of which must be

@@ -40,7 +40,7 @@ struct SampleLink {
     /// With several senders there is no receiver here.
     input: Option<Subscriber<Service, [u64], ()>>,
     /// Where the receiver sleeps.
-    bell: Option<(Notifier<Service>, Listener<Service>)>,
+    wakeup: Option<(Notifier<Service>, Listener<Service>)>,
     _node: Node<Service>,
     _cleanup: Option<CleanupGuard>,
 }
@@ -100,7 +100,7 @@ fn end(spec: &Spec, sends: &str, receives: &str, cleanup: Option<CleanupGuard>) 
         .initial_max_slice_len(spec.size / 8)
         .backpressure_strategy(BackpressureStrategy::RetryUntilDelivered)
         .create()?;
-    let bell = if spec.workload == Workload::WakeUp {
+    let wakeup = if spec.workload == Workload::WakeUp {
         let event = |direction: &str| {
             let name: ServiceName = direction.try_into()?;
             let service = node.service_builder(&name).event().open_or_create()?;
@@ -114,7 +114,7 @@ fn end(spec: &Spec, sends: &str, receives: &str, cleanup: Option<CleanupGuard>) 
     Ok(SampleLink {
         output,
         input,
-        bell,
+        wakeup,
         _node: node,
         _cleanup: cleanup,
     })
@@ -144,7 +144,7 @@ impl SampleLink {
             }
             std::thread::yield_now();
         }
-        if let Some((notifier, _)) = &self.bell {
+        if let Some((notifier, _)) = &self.wakeup {
             notifier.notify()?;
         }
         Ok(())
@@ -153,7 +153,7 @@ impl SampleLink {
     #[inline]
     fn read(&mut self) -> Result<Sample<Service, [u64], ()>> {
         let input = self.input.as_ref().ok_or("only one sender can receive")?;
-        let Some((_, listener)) = &self.bell else {
+        let Some((_, listener)) = &self.wakeup else {
             return Ok(until(|| input.receive().transpose())?);
         };
         loop {

@@ -12,7 +12,7 @@ use crate::attach::{Left, attach, leave, mention_kept};
 use crate::exit::{self, Failure};
 use crate::framing::{CutError, Cutter, Framing};
 use crate::input::{Input, Ready};
-use crate::pace::Pace;
+use crate::rate_limiter::RateLimiter;
 use crate::report::{self, Report, Stats, Totals};
 use crate::signals::{self, Signals};
 use crate::units::count;
@@ -74,7 +74,7 @@ fn transfer(
         when_full,
         truncated: 0,
         framing: args.framing.framing().unwrap_or(Framing::Lines),
-        pace: args.manner.rate().map(|rate| Pace::new(rate, began)),
+        pace: args.manner.rate().map(|rate| RateLimiter::new(rate, began)),
         input,
         address: ring.address().to_string(),
         args,
@@ -127,7 +127,7 @@ enum Stop {
 
 /// The state of the consumer when the producer detached.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum ConsumerState {
     NotMet,
     Present,
     Gone,
@@ -135,15 +135,15 @@ enum Fate {
     Removed,
 }
 
-fn fate(ring: &Ring, producer: &mut Producer) -> Fate {
+fn consumer_state(ring: &Ring, producer: &mut Producer) -> ConsumerState {
     // In this order: a consumer that is attached now is the producer's known consumer when the
     // check follows.
     let present = ring.info().is_ok_and(|info| info.consumer_pid.is_some());
     match producer.check_consumer() {
-        Ok(()) if present => Fate::Present,
-        Ok(()) => Fate::NotMet,
-        Err(SendError::Removed) => Fate::Removed,
-        Err(_) => Fate::Gone,
+        Ok(()) if present => ConsumerState::Present,
+        Ok(()) => ConsumerState::NotMet,
+        Err(SendError::Removed) => ConsumerState::Removed,
+        Err(_) => ConsumerState::Gone,
     }
 }
 
@@ -157,9 +157,9 @@ fn finish(
     stop: Stop,
     has_losses: bool,
 ) -> Result<u8, Failure> {
-    let fate = match stop {
-        Stop::ConsumerGone => Fate::Gone,
-        _ => fate(ring, &mut producer),
+    let consumer_state = match stop {
+        Stop::ConsumerGone => ConsumerState::Gone,
+        _ => consumer_state(ring, &mut producer),
     };
     let unsent_input = matches!(stop, Stop::Signal | Stop::TimedOut);
     // A stream that was broken off is no finished one: the consumer learns of it.
@@ -170,22 +170,22 @@ fn finish(
     }
     let remove = ring.is_auto_removed()
         && !args.wait_for_consumer
-        && match fate {
-            Fate::Gone => true,
-            Fate::Removed => false,
+        && match consumer_state {
+            ConsumerState::Gone => true,
+            ConsumerState::Removed => false,
             // It may have closed the ring in the last moment, finding us still in it. A consumer that ends
             // at the end of the stream has not closed, and decides by itself.
-            Fate::Present => ring
+            ConsumerState::Present => ring
                 .info()
                 .is_ok_and(|info| info.consumer_closed && info.consumer_pid.is_none()),
             // A consumer that comes now must find a stream that has ended, possibly an empty one. Only a
             // stream that was broken off before it began leaves nothing.
-            Fate::NotMet => unsent_input && ring.was_created() && is_fresh(ring),
+            ConsumerState::NotMet => unsent_input && ring.was_created() && is_fresh(ring),
         };
     let left = leave(ring, remove, report);
     if let Left::Unread(messages) = left {
         let address = ring.address();
-        if fate == Fate::Gone {
+        if consumer_state == ConsumerState::Gone {
             mention_kept(ring, messages, report);
         } else {
             let verb = if messages == 1 { "waits" } else { "wait" };
@@ -198,15 +198,13 @@ fn finish(
         Stop::Signal => Ok(exit::DONE),
         Stop::TimedOut => Err(Failure::new(exit::TIMED_OUT, "timed out: nothing moved")),
         Stop::ConsumerGone => Err(Failure::broken_pipe()),
-        Stop::EndOfInput if fate == Fate::Gone && !args.wait_for_consumer => {
+        Stop::EndOfInput if consumer_state == ConsumerState::Gone && !args.wait_for_consumer => {
             Err(Failure::broken_pipe())
         }
         // Messages that were not read by then are lost with it.
-        Stop::EndOfInput if fate == Fate::Removed => Err(Failure::run_time(format!(
-            "{}: {}",
-            ring.address(),
-            SendError::Removed
-        ))),
+        Stop::EndOfInput if consumer_state == ConsumerState::Removed => Err(Failure::run_time(
+            format!("{}: {}", ring.address(), SendError::Removed),
+        )),
         Stop::EndOfInput => Ok(exit::DONE),
     }
 }
@@ -242,7 +240,7 @@ struct Sending<'a> {
     address: String,
     framing: Framing,
     producer: Producer,
-    pace: Option<Pace>,
+    pace: Option<RateLimiter>,
     /// When something moved last; kept only where it matters.
     moved: Instant,
     totals: Totals,

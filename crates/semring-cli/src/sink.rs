@@ -17,7 +17,7 @@ use crate::exit::{self, Failure};
 use crate::framing::Framing;
 use crate::joining::{JoinError, Joiner};
 use crate::output::{Output, Unwritten, WriteError};
-use crate::pace::Pace;
+use crate::rate_limiter::RateLimiter;
 use crate::report::{Report, Totals};
 use crate::signals::Signals;
 use crate::units::count;
@@ -56,7 +56,7 @@ pub(crate) struct Sink<'a> {
     entries: Vec<Entry>,
     /// Output of this batch that is written.
     written: u64,
-    pace: Option<Pace>,
+    pace: Option<RateLimiter>,
     pub(crate) totals: Totals,
     /// The lane whose next message is a part of a line.
     pub(crate) part_in: Option<usize>,
@@ -76,7 +76,7 @@ impl<'a> Sink<'a> {
         output: Output<'a>,
         now: Instant,
     ) -> Self {
-        let pace = args.manner.rate().map(|rate| Pace::new(rate, now));
+        let pace = args.manner.rate().map(|rate| RateLimiter::new(rate, now));
         // A quarter of a lane: the producer fills the rest meanwhile.
         let gather = (ring.capacity_bytes() / 4).min(MAX_GATHER) as usize;
         Self {

@@ -7,7 +7,7 @@
 //! * [`names`]: a name of its own for each test, and a cleanup guard that removes its objects, also
 //!   when the test panics.
 //! * [`objects`]: shared-memory objects, semaphore sets and queues of the system; before and after.
-//! * [`keeper`]: the semaphores or pipes of a ring.
+//! * [`cleanup`]: the semaphores or pipes of a ring.
 //! * [`watchdog`]: turns a hang into a failure with a report of what hung.
 //! * [`peer`]: second processes: started, talked to, stopped, killed, never left behind.
 //! * [`left_out`]: tests that need root, a tool or a kernel feature, and are reported where they
@@ -36,8 +36,8 @@
 #![deny(unsafe_code)]
 
 pub mod audit;
+pub mod cleanup;
 pub mod fork;
-pub mod keeper;
 pub mod ledger;
 pub mod message;
 pub mod names;

@@ -7,7 +7,7 @@ use semring::{RecvError, SendError, any, mpsc, spsc};
 use semring_testkit::names::RingGuard;
 use semring_testkit::watchdog::Watchdog;
 
-const PATIENCE: Duration = Duration::from_secs(600);
+const HANG_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Runs `child` in a forked copy of this process; true if it ended with true.
 fn in_child(child: impl FnOnce() -> bool) -> bool {
@@ -28,7 +28,7 @@ fn in_child(child: impl FnOnce() -> bool) -> bool {
 
 #[test]
 fn a_forgotten_send_batch_is_published_by_the_next_call() {
-    let _watchdog = Watchdog::new(PATIENCE, "a forgotten batch of messages to send");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "a forgotten batch of messages to send");
     let guard = RingGuard::new("review-forget-send");
     let ring = spsc::Builder::new(guard.posix()).create().unwrap();
     let mut producer = ring.attach_producer().unwrap();
@@ -45,7 +45,7 @@ fn a_forgotten_send_batch_is_published_by_the_next_call() {
 
 #[test]
 fn a_forgotten_send_batch_is_published_by_the_next_batch() {
-    let _watchdog = Watchdog::new(PATIENCE, "a forgotten batch before another one");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "a forgotten batch before another one");
     let guard = RingGuard::new("review-forget-batch");
     let ring = spsc::Builder::new(guard.posix()).create().unwrap();
     let mut producer = ring.attach_producer().unwrap();
@@ -63,7 +63,7 @@ fn a_forgotten_send_batch_is_published_by_the_next_batch() {
 
 #[test]
 fn a_forgotten_send_batch_is_published_when_the_producer_leaves() {
-    let _watchdog = Watchdog::new(PATIENCE, "a forgotten batch of a producer that leaves");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "a forgotten batch of a producer that leaves");
     let guard = RingGuard::new("review-forget-leave");
     let ring = spsc::Builder::new(guard.posix()).create().unwrap();
     let mut consumer = ring.attach_consumer().unwrap();
@@ -88,7 +88,7 @@ fn a_forgotten_send_batch_is_published_when_the_producer_leaves() {
 
 #[test]
 fn a_forgotten_receive_batch_is_delivered_again() {
-    let _watchdog = Watchdog::new(PATIENCE, "a forgotten batch of received messages");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "a forgotten batch of received messages");
     let guard = RingGuard::new("review-forget-recv");
     let ring = mpsc::Builder::new(guard.posix())
         .capacity(4096)
@@ -240,7 +240,7 @@ fn a_creation_without_a_descriptor_left_leaves_nothing() {
 fn headers_that_lead_over_the_last_position_do_not_give_messages_for_ever() {
     use std::os::unix::fs::FileExt;
 
-    let _watchdog = Watchdog::new(PATIENCE, "positions at the end of their numbers");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "positions at the end of their numbers");
     let guard = RingGuard::new("review-wrap");
     let ring = spsc::Builder::new(guard.posix())
         .capacity(4096)
@@ -376,7 +376,7 @@ fn a_lane_goes_into_burst_only_for_a_consumer_that_is_there_and_makes_barriers()
 
 #[test]
 fn a_producer_that_sleeps_for_room_learns_that_its_lane_is_corrupt() {
-    let _watchdog = Watchdog::new(PATIENCE, "a producer asleep on a lane that is corrupt");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "a producer asleep on a lane that is corrupt");
     for at_takeover in [false, true] {
         let guard = RingGuard::new("review-corrupt");
         let ring = spsc::Builder::new(guard.posix())
@@ -496,7 +496,7 @@ fn a_message_in_a_forked_child_does_not_know_its_sender() {
 #[test]
 fn a_handle_from_before_does_not_attach_to_a_ring_that_lost_its_name() {
     let _watchdog = Watchdog::new(
-        PATIENCE,
+        HANG_TIMEOUT,
         "a remover killed between the name and the semaphores",
     );
     // The state that a remover leaves when it is killed after it removed the name.
@@ -544,7 +544,10 @@ fn another_ring_can_be_made(address: &str) {
 #[test]
 fn a_named_ring_that_says_that_it_is_removed_is_damaged() {
     use std::os::unix::fs::FileExt;
-    let _watchdog = Watchdog::new(PATIENCE, "a ring whose state word is that of a removed one");
+    let _watchdog = Watchdog::new(
+        HANG_TIMEOUT,
+        "a ring whose state word is that of a removed one",
+    );
     let guard = RingGuard::new("review-removed-state");
     let ring = spsc::Builder::new(guard.posix()).create().unwrap();
     let path = format!("/dev/shm/{}", guard.name());

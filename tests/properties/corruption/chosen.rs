@@ -11,7 +11,7 @@ fn control_words(memory: &Memory) -> Vec<(&'static str, u64)> {
 
 #[test]
 fn no_control_word_can_hold_what_breaks_an_opener() {
-    let _watchdog = Watchdog::new(PATIENCE, "control words before attaching");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "control words before attaching");
     let words = control_words(&Victim::new(1).memory);
     for (name, at) in words {
         for word in WORDS {
@@ -25,7 +25,7 @@ fn no_control_word_can_hold_what_breaks_an_opener() {
 
 #[test]
 fn no_control_word_can_hold_what_breaks_those_who_are_attached() {
-    let _watchdog = Watchdog::new(PATIENCE, "control words while attached");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "control words while attached");
     let words = control_words(&Victim::new(1).memory);
     for (name, at) in words {
         for word in WORDS {
@@ -64,7 +64,7 @@ fn send_until_refused(producer: &mut mpsc::Producer) -> SendError {
 
 #[test]
 fn a_lie_about_what_was_released_marks_the_producers_lane_corrupt() {
-    let _watchdog = Watchdog::new(PATIENCE, "released");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "released");
     for lie in [u64::MAX, 1 << 40, 4097, 1, 1 << 63] {
         let victim = Victim::new(2);
         let mut producer = victim.ring.attach_producer().unwrap();
@@ -98,7 +98,7 @@ fn a_lie_about_what_was_released_marks_the_producers_lane_corrupt() {
 
 #[test]
 fn a_lie_about_what_was_committed_is_told_to_a_successor() {
-    let _watchdog = Watchdog::new(PATIENCE, "committed");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "committed");
     for lie in [1, 4, 4095, u64::MAX, 1 << 62] {
         let victim = Victim::new(1);
         victim
@@ -121,7 +121,7 @@ fn a_lie_about_what_was_committed_is_told_to_a_successor() {
 
 #[test]
 fn headers_that_lead_from_one_to_the_next_for_ever_have_an_end() {
-    let _watchdog = Watchdog::new(PATIENCE, "header loops");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "header loops");
     let message = |len: u64| 0xA5 << 56 | len;
     for (step, header) in [
         (8, message(0)),
@@ -144,7 +144,7 @@ fn headers_that_lead_from_one_to_the_next_for_ever_have_an_end() {
 
 #[test]
 fn a_message_across_the_end_of_the_lane_is_damage() {
-    let _watchdog = Watchdog::new(PATIENCE, "across the end");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "across the end");
     for (rest, len) in [(8, 1), (16, 100), (512, 505), (1024, 1017)] {
         let victim = Victim::new(1);
         let start = CAPACITY - rest;
@@ -164,7 +164,7 @@ fn a_message_across_the_end_of_the_lane_is_damage() {
 
 #[test]
 fn pads_everywhere_are_damage() {
-    let _watchdog = Watchdog::new(PATIENCE, "pads");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "pads");
     let pad = |bytes: u64| 0xA5 << 56 | 1 << 31 | (bytes - 8);
     // Padding that reaches to the end, as it should, and padding that reaches round the whole lane.
     let victim = Victim::new(1);
@@ -187,7 +187,7 @@ fn pads_everywhere_are_damage() {
 
 #[test]
 fn garbage_in_the_wait_words_costs_a_wake_up_and_no_more() {
-    let _watchdog = Watchdog::new(PATIENCE, "wait words");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "wait words");
     let victim = Victim::new(1);
     let mut producer = victim.ring.attach_producer().unwrap();
     let mut consumer = victim.ring.attach_consumer().unwrap();
@@ -212,7 +212,7 @@ fn garbage_in_the_wait_words_costs_a_wake_up_and_no_more() {
 
 #[test]
 fn generations_at_their_end_begin_again() {
-    let _watchdog = Watchdog::new(PATIENCE, "generations");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "generations");
     let victim = Victim::new(1);
     victim.memory.write_word(CONSUMER_PAGE + 0x80, u64::MAX);
     victim.memory.write_word(
@@ -238,7 +238,7 @@ fn generations_at_their_end_begin_again() {
 
 #[test]
 fn garbage_about_the_last_end_of_stream_spoils_no_message() {
-    let _watchdog = Watchdog::new(PATIENCE, "end of stream");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "end of stream");
     for word in WORDS {
         let victim = Victim::new(1);
         victim.memory.write_word(CONSUMER_PAGE + 0x100, word);
@@ -257,7 +257,7 @@ fn garbage_about_the_last_end_of_stream_spoils_no_message() {
 
 #[test]
 fn a_corrupt_lane_is_reported_once_and_the_others_go_on() {
-    let _watchdog = Watchdog::new(PATIENCE, "a corrupt lane");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "a corrupt lane");
     let victim = Victim::new(3);
     let mut producers: Vec<_> = (0..3)
         .map(|_| victim.ring.attach_producer().unwrap())
@@ -325,7 +325,7 @@ fn a_lane_that_a_batch_finds_damaged_is_reported_by_the_next_call() {
 
 #[test]
 fn a_superblock_that_was_never_finished_is_no_ring_and_says_so() {
-    let _watchdog = Watchdog::new(PATIENCE, "an unfinished superblock");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "an unfinished superblock");
     for state in [0u32, 1] {
         for zeros in [false, true] {
             let victim = Victim::new(2);

@@ -20,13 +20,13 @@ use std::time::{Duration, Instant};
 use semring_testkit::audit::Report;
 
 use options::Options;
-use round::{Round, Weather};
+use round::{Disturbances, Round};
 
 /// The sums over all rounds.
 #[derive(Default)]
 struct Sums {
     rounds: u64,
-    weather: Weather,
+    disturbances: Disturbances,
     audit: Report,
     problems: Vec<String>,
 }
@@ -53,23 +53,26 @@ pub fn main() -> ExitCode {
     let mut sums = Sums::default();
     let mut told = begin;
     let mut number = options.first_round;
-    while sums.weather.kills < options.kills && sums.problems.is_empty() && !round::is_stopped() {
-        let round = Round::new(&options, number, options.kills - sums.weather.kills);
+    while sums.disturbances.kills < options.kills
+        && sums.problems.is_empty()
+        && !round::is_stopped()
+    {
+        let round = Round::new(&options, number, options.kills - sums.disturbances.kills);
         let variant = round.variant();
-        let outcome = round.run(|weather, arrivals| {
+        let outcome = round.run(|disturbances, arrivals| {
             if told.elapsed() >= Duration::from_secs(options.progress) {
                 told = Instant::now();
-                let kills = sums.weather.kills + weather.kills;
+                let kills = sums.disturbances.kills + disturbances.kills;
                 eprintln!(
                     "{:5} s, round {number}: {kills} kills, {} stops, {} messages",
                     begin.elapsed().as_secs(),
-                    sums.weather.stops + weather.stops,
+                    sums.disturbances.stops + disturbances.stops,
                     sums.audit.received + arrivals,
                 );
             }
         });
         sums.rounds += 1;
-        sums.weather.add(&outcome.weather);
+        sums.disturbances.add(&outcome.disturbances);
         sums.audit.add(&outcome.audit);
         let unclean = !outcome.audit.is_clean(true);
         if unclean {
@@ -99,23 +102,23 @@ pub fn main() -> ExitCode {
 fn table(sums: &Sums, time: Duration) {
     let Sums {
         rounds,
-        weather,
+        disturbances,
         audit,
         ..
     } = sums;
     let rows: [(&str, u64); 23] = [
         ("seconds", time.as_secs()),
         ("rounds", *rounds),
-        ("kills", weather.kills),
-        ("  of consumers", weather.consumer_kills),
-        ("  of stopped processes", weather.stopped_kills),
-        ("  all at once", weather.massacres),
-        ("  missed by all", weather.bereavements),
-        ("stops", weather.stops),
-        ("calms", weather.calms),
-        ("attachments refused", weather.refused),
-        ("broken pipes", weather.broken_pipes),
-        ("ends of stream", weather.ends),
+        ("kills", disturbances.kills),
+        ("  of consumers", disturbances.consumer_kills),
+        ("  of stopped processes", disturbances.stopped_kills),
+        ("  all at once", disturbances.mass_kills),
+        ("  missed by all", disturbances.lone_deaths),
+        ("stops", disturbances.stops),
+        ("calms", disturbances.calms),
+        ("attachments refused", disturbances.refused),
+        ("broken pipes", disturbances.broken_pipes),
+        ("ends of stream", disturbances.ends),
         ("committed", audit.committed),
         ("received", audit.received),
         ("redelivered", audit.redelivered),

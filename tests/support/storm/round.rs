@@ -18,7 +18,7 @@ use super::rings;
 use super::roles::{Board, Setting};
 
 /// If nothing moves for this time, a process hangs: it is many thousand times what a step takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const HANG_TIMEOUT: Duration = Duration::from_secs(60);
 /// One kill in this many hits a consumer that is replaced only after all producers have noticed.
 const KILLS_A_BEREAVEMENT: u64 = 25;
 /// The progress of every process before such a kill: more messages than there were kills since the last one, so
@@ -40,12 +40,12 @@ pub fn is_stopped() -> bool {
 
 /// Counts of the actions of the storm.
 #[derive(Clone, Copy, Default, Debug)]
-pub struct Weather {
+pub struct Disturbances {
     pub kills: u64,
     pub consumer_kills: u64,
     pub stopped_kills: u64,
-    pub massacres: u64,
-    pub bereavements: u64,
+    pub mass_kills: u64,
+    pub lone_deaths: u64,
     pub stops: u64,
     pub calms: u64,
     pub refused: u64,
@@ -53,13 +53,13 @@ pub struct Weather {
     pub ends: u64,
 }
 
-impl Weather {
-    pub fn add(&mut self, other: &Weather) {
+impl Disturbances {
+    pub fn add(&mut self, other: &Disturbances) {
         self.kills += other.kills;
         self.consumer_kills += other.consumer_kills;
         self.stopped_kills += other.stopped_kills;
-        self.massacres += other.massacres;
-        self.bereavements += other.bereavements;
+        self.mass_kills += other.mass_kills;
+        self.lone_deaths += other.lone_deaths;
         self.stops += other.stops;
         self.calms += other.calms;
         self.refused += other.refused;
@@ -70,7 +70,7 @@ impl Weather {
 
 /// The result of a round.
 pub struct Outcome {
-    pub weather: Weather,
+    pub disturbances: Disturbances,
     pub audit: Report,
     pub problems: Vec<String>,
 }
@@ -104,7 +104,7 @@ struct Storm<'a> {
     places: Vec<Place>,
     /// Killed, and not yet reaped.
     dying: Vec<Forked>,
-    weather: Weather,
+    disturbances: Disturbances,
 }
 
 impl Round {
@@ -156,9 +156,9 @@ impl Round {
     }
 
     /// Runs it. The caller gets the number of messages arrived so far now and then.
-    pub fn run(&self, mut tell: impl FnMut(&Weather, u64)) -> Outcome {
+    pub fn run(&self, mut tell: impl FnMut(&Disturbances, u64)) -> Outcome {
         let mut outcome = Outcome {
-            weather: Weather::default(),
+            disturbances: Disturbances::default(),
             audit: Report::default(),
             problems: Vec::new(),
         };
@@ -171,7 +171,7 @@ impl Round {
     fn go(
         &self,
         outcome: &mut Outcome,
-        tell: &mut impl FnMut(&Weather, u64),
+        tell: &mut impl FnMut(&Disturbances, u64),
     ) -> Result<(), String> {
         let guard = RingGuard::new("storm");
         let address = if self.posix {
@@ -204,16 +204,16 @@ impl Round {
             children: 0,
             places: Vec::new(),
             dying: Vec::new(),
-            weather: Weather::default(),
+            disturbances: Disturbances::default(),
         };
         let result = storm.run(tell);
-        let mut weather = storm.weather;
+        let mut disturbances = storm.disturbances;
         // Kills and reaps all children that are left.
         drop(storm);
-        weather.refused = board.refused();
-        weather.broken_pipes = board.broken_pipes();
-        weather.ends = board.ends();
-        outcome.weather = weather;
+        disturbances.refused = board.refused();
+        disturbances.broken_pipes = board.broken_pipes();
+        disturbances.ends = board.ends();
+        outcome.disturbances = disturbances;
         outcome.audit = ledger.report();
         if result.is_err() && !ledger.has_findings() {
             // The ring was not drained: the messages in it are not lost.
@@ -239,7 +239,7 @@ impl Round {
 }
 
 impl Storm<'_> {
-    fn run(&mut self, tell: &mut impl FnMut(&Weather, u64)) -> Result<(), String> {
+    fn run(&mut self, tell: &mut impl FnMut(&Disturbances, u64)) -> Result<(), String> {
         for place in 0..=self.round.producers {
             let child = self.start(place)?;
             self.places.push(Place {
@@ -248,17 +248,17 @@ impl Storm<'_> {
             });
         }
         let mut next_calm = 100;
-        while self.weather.kills < self.round.kills && !is_stopped() {
+        while self.disturbances.kills < self.round.kills && !is_stopped() {
             self.act()?;
-            tell(&self.weather, self.setting.ledger.arrivals());
+            tell(&self.disturbances, self.setting.ledger.arrivals());
             if self.setting.ledger.has_findings() {
                 return Err("the audit found something".to_owned());
             }
-            if self.weather.kills >= next_calm {
-                next_calm = self.weather.kills + 100 + self.random.below(300);
+            if self.disturbances.kills >= next_calm {
+                next_calm = self.disturbances.kills + 100 + self.random.below(300);
                 self.calm(20)?;
                 if self.random.once_in(3) {
-                    self.massacre()?;
+                    self.mass_kill()?;
                 }
             }
         }
@@ -302,7 +302,7 @@ impl Storm<'_> {
         };
         if self.random.once_in(5) {
             if self.places[victim].stopped.is_none() {
-                self.weather.stops += 1;
+                self.disturbances.stops += 1;
                 self.places[victim].child.stop();
                 let time = Duration::from_micros(self.random.below(10_000));
                 self.places[victim].stopped = Some(now + time);
@@ -311,7 +311,9 @@ impl Storm<'_> {
         }
         // A process that is killed at a random moment is usually replaced before its peers notice: so the
         // number of broken pipes must not be left to chance.
-        if victim == 0 && self.weather.bereavements * KILLS_A_BEREAVEMENT <= self.weather.kills {
+        if victim == 0
+            && self.disturbances.lone_deaths * KILLS_A_BEREAVEMENT <= self.disturbances.kills
+        {
             return self.bereave();
         }
         self.kill(victim)
@@ -337,9 +339,9 @@ impl Storm<'_> {
     }
 
     fn strike(&mut self, victim: usize) {
-        self.weather.kills += 1;
-        self.weather.consumer_kills += u64::from(victim == 0);
-        self.weather.stopped_kills += u64::from(self.places[victim].stopped.is_some());
+        self.disturbances.kills += 1;
+        self.disturbances.consumer_kills += u64::from(victim == 0);
+        self.disturbances.stopped_kills += u64::from(self.places[victim].stopped.is_some());
         self.places[victim].child.strike();
     }
 
@@ -352,8 +354,8 @@ impl Storm<'_> {
     }
 
     /// Kills all processes at once, and starts all of them again.
-    fn massacre(&mut self) -> Result<(), String> {
-        self.weather.massacres += 1;
+    fn mass_kill(&mut self) -> Result<(), String> {
+        self.disturbances.mass_kills += 1;
         for place in 0..self.places.len() {
             self.strike(place);
         }
@@ -370,7 +372,7 @@ impl Storm<'_> {
     /// Kills the consumer that all producers know, and starts another one only when every producer
     /// has noticed: those that send, and those that wait for room.
     fn bereave(&mut self) -> Result<(), String> {
-        self.weather.bereavements += 1;
+        self.disturbances.lone_deaths += 1;
         self.calm(STEPS_A_BEREAVEMENT)?;
         let board = self.setting.board;
         let producers = self.round.producers;
@@ -399,7 +401,7 @@ impl Storm<'_> {
     /// No process dies for a while: then no undo token hides a lost wake-up, and every process has to
     /// make this many steps.
     fn calm(&mut self, steps: u64) -> Result<(), String> {
-        self.weather.calms += 1;
+        self.disturbances.calms += 1;
         self.wake_all();
         self.bury(0)?;
         let board = self.setting.board;
@@ -438,7 +440,7 @@ impl Storm<'_> {
                     Some(exit) => return Err(format!("{what}: {} ended: {exit}", name(place))),
                 }
             }
-            if last.1.elapsed() > PATIENCE {
+            if last.1.elapsed() > HANG_TIMEOUT {
                 return Err(self.hang(what));
             }
             // There is no sign of it but the words that are looked at.
@@ -449,7 +451,7 @@ impl Storm<'_> {
 
     /// The state of all processes while nothing moves.
     fn hang(&self, what: &str) -> String {
-        let mut text = format!("{what}: nothing moved for {PATIENCE:?}");
+        let mut text = format!("{what}: nothing moved for {HANG_TIMEOUT:?}");
         for (place, of) in self.places.iter().enumerate() {
             let describe = process::describe(of.child.pid());
             text += &format!("\n{}: {}", name(place), describe.trim_end());
@@ -520,7 +522,7 @@ impl Storm<'_> {
             if arrivals != last.0 {
                 last = (arrivals, Instant::now());
             }
-            if last.1.elapsed() > PATIENCE {
+            if last.1.elapsed() > HANG_TIMEOUT {
                 return Err(self.hang(what));
             }
             // There is no signal for it that would not disturb the children.

@@ -8,7 +8,7 @@ use semring::process::{self, Child};
 use semring_testkit::watchdog::Watchdog;
 
 /// Time after which a test must hang.
-const PATIENCE: Duration = Duration::from_secs(300);
+const HANG_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Starts a filter between the two programs.
 fn start(consumer: &str, filter: &str, producer: &str) -> Child {
@@ -37,7 +37,7 @@ fn messages(child: &mut Child) -> Vec<String> {
 
 #[test]
 fn a_filter_gets_messages_as_lines_and_its_lines_come_as_messages() {
-    let _watchdog = Watchdog::new(PATIENCE, "sort");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "sort");
     let mut child = start("", "sort -r", "");
     let mut input = child.stdin.take().unwrap();
     for word in ["b", "c", "a"] {
@@ -50,7 +50,7 @@ fn a_filter_gets_messages_as_lines_and_its_lines_come_as_messages() {
 
 #[test]
 fn bytes_go_through_a_filter_unchanged() {
-    let _watchdog = Watchdog::new(PATIENCE, "cat");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "cat");
     let mut child = start("--raw", "cat", "--raw");
     let mut input = child.stdin.take().unwrap();
     let bytes: Vec<u8> = (0..1_000_000u32)
@@ -76,7 +76,7 @@ fn bytes_go_through_a_filter_unchanged() {
 
 #[test]
 fn a_filter_that_takes_its_first_line_only_is_a_broken_pipe_for_its_parent() {
-    let _watchdog = Watchdog::new(PATIENCE, "head");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "head");
     let mut child = start("", "head -n 1", "");
     let mut input = child.stdin.take().unwrap();
     // Until the ring is full and is not emptied any more.
@@ -98,7 +98,7 @@ fn a_filter_that_takes_its_first_line_only_is_a_broken_pipe_for_its_parent() {
 
 #[test]
 fn a_killed_filter_is_the_end_of_both_streams() {
-    let _watchdog = Watchdog::new(PATIENCE, "a killed filter");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "a killed filter");
     let mut child = start("", "sh -c 'read line; kill -9 $$'", "");
     child.stdin.as_mut().unwrap().send(b"go").unwrap();
     assert!(messages(&mut child).is_empty());

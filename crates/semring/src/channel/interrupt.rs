@@ -24,18 +24,18 @@ use crate::lifecycle::SharedRing;
 pub struct Interrupter {
     ring: SharedRing,
     flag: Arc<InterruptFlag>,
-    bell: WakeTarget,
+    wakeup: WakeTarget,
 }
 
 impl Interrupter {
-    pub(super) fn new(ring: SharedRing, flag: Arc<InterruptFlag>, bell: WakeTarget) -> Self {
-        Self { ring, flag, bell }
+    pub(super) fn new(ring: SharedRing, flag: Arc<InterruptFlag>, wakeup: WakeTarget) -> Self {
+        Self { ring, flag, wakeup }
     }
 
     /// Ends the wait. May be called any number of times, from any thread (not from a signal handler).
     pub fn interrupt(&self) {
         if !self.ring.is_forked() {
-            self.flag.raise(&*self.ring.guard, self.bell);
+            self.flag.raise(&*self.ring.guard, self.wakeup);
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::guard::deadline::Deadline;
 use crate::guard::interrupt::InterruptFlag;
 use crate::guard::strategy::{WaitStrategy, cpus};
 use crate::guard::wait::{Outcome, Waiter, Waiting};
-use crate::guard::{GuardError, Seat, WakeTarget};
+use crate::guard::{GuardError, Role, WakeTarget};
 use crate::lifecycle::SharedRing;
 use crate::sync::mutant::{self, Mutant};
 
@@ -119,8 +119,8 @@ impl Parking {
     }
 
     /// The descriptor of the handle in this role. From now on the handle is polled.
-    pub(super) fn pollable(&mut self, ring: &SharedRing, seat: Seat) -> io::Result<Pollable> {
-        let pollable = Pollable::of(ring, seat)?;
+    pub(super) fn pollable(&mut self, ring: &SharedRing, role: Role) -> io::Result<Pollable> {
+        let pollable = Pollable::of(ring, role)?;
         self.polled = true;
         if !mutant::is(Mutant::NoPostAtPollable) {
             ring.guard.post(self.target).map_err(pollable_error)?;

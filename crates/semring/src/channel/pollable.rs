@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 
-use crate::guard::{GuardError, Seat};
+use crate::guard::{GuardError, Role};
 use crate::lifecycle::SharedRing;
 use crate::os::poll::Poller;
 
@@ -22,12 +22,12 @@ use crate::os::poll::Poller;
 pub struct Pollable(Arc<Poller>);
 
 impl Pollable {
-    pub(super) fn of(ring: &SharedRing, seat: Seat) -> io::Result<Self> {
+    pub(super) fn of(ring: &SharedRing, role: Role) -> io::Result<Self> {
         let unsupported = |why| Err(io::Error::new(io::ErrorKind::Unsupported, why));
         if ring.is_forked() {
             return unsupported("this handle belongs to the process that forked this one");
         }
-        match ring.guard.poller(seat) {
+        match ring.guard.poller(role) {
             Some(poller) => Ok(Self(poller)),
             None => unsupported(
                 "the ring is guarded by semaphores, which can't be polled: make it with pipes",

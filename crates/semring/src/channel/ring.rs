@@ -11,7 +11,7 @@ use super::options::HandleOptions;
 use super::producer::Producer;
 use crate::error::{AttachError, OpenError, RemoveError};
 use crate::lifecycle::{
-    self, ConsumerSeat, ProducerSeat, RemoveOutcome, RingInfo, SharedRing,
+    self, ConsumerRole, ProducerRole, RemoveOutcome, RingInfo, SharedRing,
     consumer_left_on_purpose, has_unread, remove_idle,
 };
 use crate::memory::address::AddressError;
@@ -75,9 +75,9 @@ impl<K: Kind> Ring<K> {
     /// [`AttachError::NoFreeLane`] while live producers have every lane, [`AttachError::Removed`],
     /// [`AttachError::Corrupt`], and the others.
     pub fn attach_producer(&self) -> Result<Producer<K>, AttachError> {
-        let taken = ProducerSeat::take(&self.core);
-        let (seat, lane) = taken.map_err(|error| self.why_removed(error))?;
-        Ok(Producer::new(seat, lane, self.options))
+        let taken = ProducerRole::take(&self.core);
+        let (role, lane) = taken.map_err(|error| self.why_removed(error))?;
+        Ok(Producer::new(role, lane, self.options))
     }
 
     /// Attaches the consumer. It starts at the position that its predecessor released last; messages
@@ -87,9 +87,9 @@ impl<K: Kind> Ring<K> {
     /// [`AttachError::ConsumerPresent`] while a live process is the consumer. If the consumer was just
     /// killed, this waits up to a second for the kernel to free the role.
     pub fn attach_consumer(&self) -> Result<Consumer, AttachError> {
-        let taken = ConsumerSeat::take(&self.core);
-        let (seat, lanes, damaged) = taken.map_err(|error| self.why_removed(error))?;
-        Ok(Consumer::new(seat, lanes, damaged, self.options))
+        let taken = ConsumerRole::take(&self.core);
+        let (role, lanes, damaged) = taken.map_err(|error| self.why_removed(error))?;
+        Ok(Consumer::new(role, lanes, damaged, self.options))
     }
 
     /// The error of an attach, or what it means in a ring that was replaced.

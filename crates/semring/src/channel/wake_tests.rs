@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::mpsc::{Consumer, Producer, Ring};
 use super::options::HandleOptions;
 use crate::error::{RecvError, SendError};
-use crate::guard::doorbell::{arm, is_in_burst};
 use crate::guard::strategy::WaitStrategy;
+use crate::guard::wakeup::{arm, is_in_burst};
 use crate::guard::{
-    Claim, Guard, GuardError, RemovalLock, Roles, Seat, Waited, WakeTarget, Wakeups,
+    Claim, Guard, GuardError, RemovalLock, Role, Roles, Waited, WakeTarget, Wakeups,
 };
 use crate::layout::features::WhenFull;
 use crate::layout::superblock::{GuardKind, RingKind, SetIdentity, Superblock};
@@ -33,7 +33,7 @@ const NOT_AT_ALL: Duration = Duration::ZERO;
 /// The state of the guard.
 #[derive(Default)]
 struct Notes {
-    taken: Vec<Seat>,
+    taken: Vec<Role>,
     tokens: Vec<WakeTarget>,
     /// The next post fails.
     refuses: bool,
@@ -61,27 +61,27 @@ impl Recorder {
 }
 
 impl Roles for Recorder {
-    fn claim(&self, seat: Seat) -> Result<Claim> {
+    fn claim(&self, role: Role) -> Result<Claim> {
         self.with(|notes| {
-            if notes.taken.contains(&seat) {
+            if notes.taken.contains(&role) {
                 return Ok(Claim::Taken);
             }
-            notes.taken.push(seat);
+            notes.taken.push(role);
             Ok(Claim::Granted)
         })
     }
 
-    fn leave(&self, seat: Seat) -> Result<()> {
-        self.with(|notes| notes.taken.retain(|taken| *taken != seat));
+    fn leave(&self, role: Role) -> Result<()> {
+        self.with(|notes| notes.taken.retain(|taken| *taken != role));
         Ok(())
     }
 
-    fn await_free(&self, _: Seat, _: Duration) -> Result<bool> {
+    fn await_free(&self, _: Role, _: Duration) -> Result<bool> {
         unreachable!("no role is requested before it is free")
     }
 
-    fn is_taken(&self, seat: Seat) -> Result<bool> {
-        Ok(self.with(|notes| notes.taken.contains(&seat)))
+    fn is_taken(&self, role: Role) -> Result<bool> {
+        Ok(self.with(|notes| notes.taken.contains(&role)))
     }
 
     fn producers_gone(&self) -> Result<bool> {
@@ -90,7 +90,7 @@ impl Roles for Recorder {
     }
 
     fn producers(&self) -> Result<usize> {
-        let is_producer = |seat: &&Seat| **seat != Seat::Consumer;
+        let is_producer = |role: &&Role| **role != Role::Consumer;
         Ok(self.with(|notes| notes.taken.iter().filter(is_producer).count()))
     }
 }
@@ -123,7 +123,7 @@ impl Wakeups for Recorder {
         Ok(())
     }
 
-    fn poller(&self, _: Seat) -> Option<Arc<Poller>> {
+    fn poller(&self, _: Role) -> Option<Arc<Poller>> {
         Poller::new().ok().map(Arc::new)
     }
 }
@@ -244,7 +244,7 @@ impl Fixture {
     /// The consumer is killed while it is awake.
     fn kill(&self, consumer: Consumer) {
         std::mem::forget(consumer);
-        self.guard.leave(Seat::Consumer).expect("no system call");
+        self.guard.leave(Role::Consumer).expect("no system call");
     }
 
     #[track_caller]

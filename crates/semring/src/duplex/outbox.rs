@@ -16,7 +16,7 @@ pub(super) struct Outbox {
     state: Mutex<State>,
     came_back: Condvar,
     /// Ends the server's wait for requests.
-    bell: Interrupter,
+    wakeup: Interrupter,
 }
 
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Drop for Out<'_> {
 }
 
 impl Outbox {
-    pub(super) fn new(sender: Producer, bell: Interrupter) -> Self {
+    pub(super) fn new(sender: Producer, wakeup: Interrupter) -> Self {
         Self {
             state: Mutex::new(State {
                 sender: Some(sender),
@@ -51,7 +51,7 @@ impl Outbox {
                 interrupted: false,
             }),
             came_back: Condvar::new(),
-            bell,
+            wakeup,
         }
     }
 
@@ -109,14 +109,14 @@ impl Outbox {
         self.lock().owed.push(id);
         // Any other result: the report was sent, or the client is gone.
         if self.settle(Patience::Try) == Err(SendError::Full) {
-            self.bell.interrupt();
+            self.wakeup.interrupt();
         }
     }
 
     /// Ends the server's wait, or its next one.
     pub(super) fn interrupt(&self) {
         self.lock().interrupted = true;
-        self.bell.interrupt();
+        self.wakeup.interrupt();
     }
 
     /// After the wait was ended: true once for each interruption, false if a report is owed.

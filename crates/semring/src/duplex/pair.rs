@@ -32,7 +32,7 @@ use crate::memory::address::{Address, AddressError, Backend};
 const MAKER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long to wait before looking at half a pair again.
-const AGAIN: Duration = Duration::from_millis(1);
+const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Options of a pair of rings, with which it is made or opened.
 ///
@@ -135,7 +135,7 @@ impl Builder {
                         Ok(halves) if halves.are_half_made() => {
                             let since = half_since.get_or_insert_with(Instant::now);
                             if since.elapsed() < MAKER_PATIENCE {
-                                std::thread::sleep(AGAIN);
+                                std::thread::sleep(RETRY_INTERVAL);
                             } else if halves.remove().is_err() && halves.up.has_its_address() {
                                 return Err(CreateError::Exists { name });
                             }

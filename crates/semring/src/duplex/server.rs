@@ -52,10 +52,10 @@ impl Server {
     #[must_use]
     pub fn new(endpoint: Endpoint) -> Self {
         let (sender, mut receiver) = endpoint.split();
-        let bell = receiver.consumer().interrupter();
+        let wakeup = receiver.consumer().interrupter();
         Self {
             receiver,
-            outbox: Arc::new(Outbox::new(sender, bell)),
+            outbox: Arc::new(Outbox::new(sender, wakeup)),
             malformed: 0,
         }
     }

@@ -1,8 +1,8 @@
 //! Semaphore sets that no process uses any more: how they are recognised, and how they are held
 //! during the decision.
 
-use super::semaphore::{C, CHECK, HOME, I, LANES, N, T, add, count_for, sub, taken, zero};
-use super::set::Home;
+use super::semaphore::{C, CHECK, I, LANES, LOCATION, N, T, add, count_for, sub, taken, zero};
+use super::set::NameLocation;
 use crate::os::sysv::{self, Op, SemSet};
 
 /// What the values of a set show at one moment.
@@ -39,8 +39,8 @@ impl SetFacts {
     }
 
     /// The place of its ring's name; `None` if the set is not semring's.
-    pub(crate) fn home(&self) -> Option<Home> {
-        Home::of(&self.values)
+    pub(crate) fn location(&self) -> Option<NameLocation> {
+        NameLocation::of(&self.values)
     }
 
     /// As it was made: no creator has marked it yet.
@@ -87,13 +87,13 @@ impl SeizedSet {
         let set = SemSet::from_id(id);
         let mut operations: Vec<Op> = [N, C, T, I].map(|index| zero(index).no_wait()).into();
         if SetFacts::of(id).is_some_and(|facts| facts.is_blank()) {
-            let [first, second] = Home::Key.values();
+            let [first, second] = NameLocation::Key.values();
             operations.extend([
                 zero(CHECK).no_wait(),
-                zero(HOME).no_wait(),
-                zero(HOME + 1).no_wait(),
-                Op::new(HOME, first),
-                Op::new(HOME + 1, second),
+                zero(LOCATION).no_wait(),
+                zero(LOCATION + 1).no_wait(),
+                Op::new(LOCATION, first),
+                Op::new(LOCATION + 1, second),
             ]);
         }
         operations.extend([add(T).undo(), add(I).undo()]);

@@ -1,5 +1,5 @@
 //! Directories of pipes that no process uses any more: how they are recognised, and how they are held
-//! during the decision. Their contents are described in [`site`](super::site).
+//! during the decision. Their contents are described in [`pipe_files`](super::pipe_files).
 
 use std::ffi::CString;
 use std::fs::File;
@@ -7,8 +7,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::site::{
-    CREATION, FORCED, HOME_AT, LOCK, REMOVAL, REMOVED_AT, USERS, is_complete, is_marked,
+use super::pipe_files::{
+    CREATION, FORCED, LOCATION_AT, LOCK, REMOVAL, REMOVED_AT, USERS, is_complete, is_marked,
     mark_removed, open_lock, unless_gone,
 };
 use crate::os::fifo;
@@ -25,7 +25,7 @@ pub(crate) enum Found {
     Unfinished,
     /// Complete and idle; this text tells where its ring would be.
     Idle {
-        home: String,
+        location: String,
         /// The owner of the directory.
         uid: u32,
     },
@@ -58,13 +58,13 @@ fn look_at(path: &Path, directory: &File, lock: Option<&File>) -> Option<Found> 
         return Some(Found::Unfinished);
     };
     let complete = is_complete(lock).ok()? && !is_marked(lock, REMOVED_AT);
-    let mut home = vec![0; 4096 + 512];
-    let got = lock.read_at(&mut home, HOME_AT).ok()?;
-    home.truncate(got);
-    let home = String::from_utf8(home).ok()?;
+    let mut location = vec![0; 4096 + 512];
+    let got = lock.read_at(&mut location, LOCATION_AT).ok()?;
+    location.truncate(got);
+    let location = String::from_utf8(location).ok()?;
     let uid = directory.metadata().ok()?.uid();
-    Some(if complete && !home.is_empty() {
-        Found::Idle { home, uid }
+    Some(if complete && !location.is_empty() {
+        Found::Idle { location, uid }
     } else {
         Found::Unfinished
     })

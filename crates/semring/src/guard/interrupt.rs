@@ -16,14 +16,14 @@ impl InterruptFlag {
     }
 
     /// Sets the flag, then posts: a sleeper that misses the flag finds the token.
-    pub(crate) fn raise(&self, guard: &dyn Wakeups, bell: WakeTarget) {
+    pub(crate) fn raise(&self, guard: &dyn Wakeups, wakeup: WakeTarget) {
         if mutant::is(Mutant::InterruptFlagAfterPost) {
-            let _ = guard.post(bell);
+            let _ = guard.post(wakeup);
         }
         self.0.store(true, Ordering::SeqCst);
         if !mutant::is(Mutant::InterruptFlagAfterPost) && !mutant::is(Mutant::NoPostAtInterrupt) {
             // In a removed ring the sleepers are woken anyway.
-            let _ = guard.post(bell);
+            let _ = guard.post(wakeup);
         }
     }
 

@@ -17,7 +17,7 @@
 //! * **Awake peers.** The two fences order each side's store before its load, so one of them sees the
 //!   other's store: the sleeper finds the publication, or the waker finds `e` and posts (edge E4). A
 //!   producer in asymmetric mode omits its fence, and the sleeper makes its CPU execute one
-//!   (`doorbell`).
+//!   (`wakeup`).
 //! * **A waker that is killed** between publishing and posting: the kernel posts for it when it
 //!   applies the undo token that the waker left at attach. There is one undo token for each attached
 //!   producer, and one for each lane for the consumer.
@@ -39,13 +39,13 @@ pub(crate) mod abandoned;
 pub(crate) mod abandoned_pipes;
 mod at_exit;
 pub(crate) mod deadline;
-pub(crate) mod doorbell;
 pub(crate) mod interrupt;
 #[cfg(test)]
 mod mode_model_tests;
 #[cfg(all(test, semring_loom))]
 mod model_tests;
 pub(crate) mod pipe;
+pub(crate) mod pipe_files;
 #[cfg(all(test, not(semring_loom)))]
 mod pipe_model_tests;
 #[cfg(all(test, not(semring_loom)))]
@@ -56,9 +56,9 @@ mod semaphore_tests;
 pub(crate) mod set;
 #[cfg(all(test, not(semring_loom)))]
 mod set_tests;
-pub(crate) mod site;
 pub(crate) mod strategy;
 pub(crate) mod wait;
+pub(crate) mod wakeup;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,7 +76,7 @@ pub(crate) enum GuardError {
 
 /// A role slot, which one process at a time can hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Seat {
+pub(crate) enum Role {
     Consumer,
     Producer { lane: usize },
 }
@@ -120,17 +120,17 @@ type Result<T> = std::result::Result<T, GuardError>;
 /// semaphores on which peers of the dead process may sleep, before any process can see the slot free.
 pub(crate) trait Roles: Send + Sync {
     /// Tries to take a slot; never waits.
-    fn claim(&self, seat: Seat) -> Result<Claim>;
+    fn claim(&self, role: Role) -> Result<Claim>;
     /// Gives a slot up and posts the wake-up semaphores on which peers may sleep.
-    fn leave(&self, seat: Seat) -> Result<()>;
+    fn leave(&self, role: Role) -> Result<()>;
     /// Waits until no process holds the slot; false when the timeout has passed. Another process may
     /// take it first.
-    fn await_free(&self, seat: Seat, timeout: Duration) -> Result<bool>;
+    fn await_free(&self, role: Role, timeout: Duration) -> Result<bool>;
     /// True if a process holds the slot.
-    fn is_taken(&self, seat: Seat) -> Result<bool>;
+    fn is_taken(&self, role: Role) -> Result<bool>;
     /// The process that took the slot last, if that is known: while the slot is taken that is its
     /// holder, even if the holder was killed before it stored its pid in the ring.
-    fn last_holder(&self, _seat: Seat) -> Result<Option<u32>> {
+    fn last_holder(&self, _role: Role) -> Result<Option<u32>> {
         Ok(None)
     }
     /// True if no producer is attached at this moment.
@@ -139,16 +139,16 @@ pub(crate) trait Roles: Send + Sync {
     fn producers(&self) -> Result<usize>;
     /// True if no consumer is attached at this moment.
     fn consumer_gone(&self) -> Result<bool> {
-        self.is_taken(Seat::Consumer).map(|taken| !taken)
+        self.is_taken(Role::Consumer).map(|taken| !taken)
     }
 }
 
 /// The wake-ups of one ring: one for the consumer, one for each producer.
 pub(crate) trait Wakeups: Roles {
     /// Posts one token.
-    fn post(&self, bell: WakeTarget) -> Result<()>;
+    fn post(&self, wakeup: WakeTarget) -> Result<()>;
     /// Takes one token, or waits for it.
-    fn wait(&self, bell: WakeTarget, timeout: Option<Duration>) -> Result<Waited>;
+    fn wait(&self, wakeup: WakeTarget, timeout: Option<Duration>) -> Result<Waited>;
     /// The same on the consumer's wake-up semaphore while producers are attached: [`Waited::Alone`] instead of
     /// a sleep if none is. After the timeout it may be either.
     fn wait_for_producers(&self, timeout: Option<Duration>) -> Result<Waited> {
@@ -159,9 +159,9 @@ pub(crate) trait Wakeups: Roles {
         self.wait(WakeTarget::Consumer, timeout)
     }
     /// Takes all tokens, without waiting.
-    fn drain(&self, bell: WakeTarget) -> Result<()>;
+    fn drain(&self, wakeup: WakeTarget) -> Result<()>;
     /// The descriptor on which the holder of a slot sleeps, if the guard can be polled.
-    fn poller(&self, _seat: Seat) -> Option<Arc<Poller>> {
+    fn poller(&self, _role: Role) -> Option<Arc<Poller>> {
         None
     }
 }

@@ -9,9 +9,9 @@ use loom::sync::{Condvar, Mutex};
 use loom::thread;
 
 use super::deadline::Deadline;
-use super::doorbell::{Epochs, Waker, arm, disarm};
 use super::strategy::WaitStrategy;
 use super::wait::{Outcome, PeerCheck, Waiter, Waiting, Wakeup};
+use super::wakeup::{Epochs, Waker, arm, disarm};
 use super::{GuardError, Waited};
 use crate::model::explore;
 use crate::sync::{AtomicU64, Ordering};

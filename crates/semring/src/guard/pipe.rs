@@ -5,7 +5,7 @@
 //! bytes of `lock`            held by
 //! 0 REMOVAL    shared        every holder of a role; alone: a remover, so no role is held
 //! 1 FORCED     alone         a remover of a ring that is in use
-//! 2 CREATION   alone         the creator of the pipes (`site`)
+//! 2 CREATION   alone         the creator of the pipes (`pipe_files`)
 //! 3 USERS      shared        users of a ring that ends with its users
 //! 4 CONSUMER   alone         the consumer, or a process that is attaching
 //! 8+i LANES    alone         lane i's producer, or a process that is attaching
@@ -49,11 +49,12 @@ use std::time::Duration;
 
 use self::removal::{Remover, Removing};
 use super::at_exit::AtExit;
-use super::site::{
-    self, CREATION, FORCED, NewSite, NoSite, Owner, Pipe, REMOVAL, Site, Trouble, USERS,
+use super::pipe_files::{
+    self, CREATION, FORCED, Failure, NewPipeFiles, NoPipeFiles, Owner, Pipe, PipeFiles, REMOVAL,
+    USERS,
 };
 use super::{
-    Claim, Guard, GuardError, RemovalLock, Result, Roles, Seat, Waited, WakeTarget, Wakeups,
+    Claim, Guard, GuardError, RemovalLock, Result, Role, Roles, Waited, WakeTarget, Wakeups,
 };
 use crate::os::fifo::{self, End};
 use crate::os::fork::Private;
@@ -68,7 +69,7 @@ const CONSUMER: u64 = 4;
 const LANES: u64 = 8;
 
 /// Locks can't be waited for with a timeout: they are tried again at this interval.
-const AGAIN: Duration = Duration::from_micros(200);
+const RETRY_INTERVAL: Duration = Duration::from_micros(200);
 
 fn os(call: &'static str) -> impl FnOnce(io::Error) -> GuardError {
     move |error| GuardError::Os {
@@ -80,12 +81,12 @@ fn os(call: &'static str) -> impl FnOnce(io::Error) -> GuardError {
 /// The pipes of one ring.
 #[derive(Debug)]
 pub(crate) struct PipeGuard {
-    site: Arc<Site>,
+    pipe_files: Arc<PipeFiles>,
     lanes: usize,
     /// The slots held by this process: the lanes', then the consumer's.
-    seats: Mutex<Vec<Option<Arc<Taken>>>>,
+    roles: Mutex<Vec<Option<Arc<Taken>>>>,
     /// Wake-up FIFOs, open for posting: the consumer's, then the lanes'.
-    bells: Vec<OnceLock<File>>,
+    wakeups: Vec<OnceLock<File>>,
     /// Liveness FIFOs, open for listening: the remover's, the consumer's, then the producers'.
     lives: Vec<OnceLock<File>>,
     /// Reports that the directory was removed by other means than a hang-up.
@@ -104,19 +105,19 @@ struct Taken {
     /// Dropped first.
     life: Mutex<Option<Private>>,
     /// The poller listens to it, until the slot is given up.
-    _bell: File,
+    _wakeup: File,
     poller: Arc<Poller>,
     /// From its first sleep on the poller listens to the directory, too.
     watching: Once,
 }
 
 impl PipeGuard {
-    fn new(site: Site, lanes: usize) -> Self {
+    fn new(pipe_files: PipeFiles, lanes: usize) -> Self {
         Self {
-            site: Arc::new(site),
+            pipe_files: Arc::new(pipe_files),
             lanes,
-            seats: Mutex::new((0..=lanes).map(|_| None).collect()),
-            bells: (0..=lanes).map(|_| OnceLock::new()).collect(),
+            roles: Mutex::new((0..=lanes).map(|_| None).collect()),
+            wakeups: (0..=lanes).map(|_| OnceLock::new()).collect(),
             lives: (0..lanes + 2).map(|_| OnceLock::new()).collect(),
             watch: OnceLock::new(),
             removal: Mutex::new(None),
@@ -126,12 +127,16 @@ impl PipeGuard {
     }
 
     /// Opens the pipes in a directory, which must belong to this user.
-    pub(crate) fn open(path: &Path, lanes: usize, owner: u32) -> std::result::Result<Self, NoSite> {
-        Site::open(path, lanes, owner).map(|site| Self::new(site, lanes))
+    pub(crate) fn open(
+        path: &Path,
+        lanes: usize,
+        owner: u32,
+    ) -> std::result::Result<Self, NoPipeFiles> {
+        PipeFiles::open(path, lanes, owner).map(|pipe_files| Self::new(pipe_files, lanes))
     }
 
     fn check(&self) -> Result<()> {
-        if self.site.is_removed() {
+        if self.pipe_files.is_removed() {
             Err(GuardError::Removed)
         } else {
             Ok(())
@@ -142,7 +147,7 @@ impl PipeGuard {
     fn failed(&self, call: &'static str) -> impl FnOnce(io::Error) -> GuardError {
         move |error| {
             // Half of it is gone: another process is just removing it, file by file.
-            if error.kind() == io::ErrorKind::NotFound || self.site.is_removed() {
+            if error.kind() == io::ErrorKind::NotFound || self.pipe_files.is_removed() {
                 GuardError::Removed
             } else {
                 os(call)(error)
@@ -151,7 +156,7 @@ impl PipeGuard {
     }
 
     fn own_lock(&self) -> Result<Private> {
-        self.site.own_lock().map_err(self.failed("openat"))
+        self.pipe_files.own_lock().map_err(self.failed("openat"))
     }
 
     /// The file in a cell, opened when it is needed first.
@@ -159,23 +164,26 @@ impl PipeGuard {
         if let Some(file) = cell.get() {
             return Ok(file);
         }
-        let file = self.site.pipe(pipe, end).map_err(self.failed("openat"))?;
+        let file = self
+            .pipe_files
+            .pipe(pipe, end)
+            .map_err(self.failed("openat"))?;
         Ok(cell.get_or_init(|| file))
     }
 
-    fn bell(&self, bell: WakeTarget) -> Result<&File> {
-        match bell {
-            WakeTarget::Consumer => self.opened(&self.bells[0], Pipe::Messages, End::Both),
+    fn wakeup(&self, wakeup: WakeTarget) -> Result<&File> {
+        match wakeup {
+            WakeTarget::Consumer => self.opened(&self.wakeups[0], Pipe::Messages, End::Both),
             WakeTarget::Producer { lane } => {
-                self.opened(&self.bells[1 + lane], Pipe::Room(lane), End::Both)
+                self.opened(&self.wakeups[1 + lane], Pipe::Room(lane), End::Both)
             }
         }
     }
 
-    fn life(&self, seat: Seat) -> Result<&File> {
-        match seat {
-            Seat::Consumer => self.opened(&self.lives[1], Pipe::Consumer, End::Read),
-            Seat::Producer { lane } => {
+    fn life(&self, role: Role) -> Result<&File> {
+        match role {
+            Role::Consumer => self.opened(&self.lives[1], Pipe::Consumer, End::Read),
+            Role::Producer { lane } => {
                 self.opened(&self.lives[2 + lane], Pipe::Producer(lane), End::Read)
             }
         }
@@ -192,7 +200,7 @@ impl PipeGuard {
             return Ok(());
         }
         taken.watching.call_once(|| {
-            let watch = self.watch.get_or_init(|| self.site.watch());
+            let watch = self.watch.get_or_init(|| self.pipe_files.watch());
             if let Some(watch) = watch {
                 // If it fails (as where there is no watch at all), a removal by other means is seen
                 // when another event wakes the sleeper.
@@ -203,43 +211,43 @@ impl PipeGuard {
         self.check()
     }
 
-    fn ring(&self, bell: WakeTarget) -> Result<()> {
-        fifo::put_token(self.bell(bell)?).map_err(os("write"))
+    fn ring(&self, wakeup: WakeTarget) -> Result<()> {
+        fifo::put_token(self.wakeup(wakeup)?).map_err(os("write"))
     }
 
-    const fn index(&self, seat: Seat) -> usize {
-        match seat {
-            Seat::Consumer => self.lanes,
-            Seat::Producer { lane } => lane,
+    const fn index(&self, role: Role) -> usize {
+        match role {
+            Role::Consumer => self.lanes,
+            Role::Producer { lane } => lane,
         }
     }
 
-    const fn byte(seat: Seat) -> u64 {
-        match seat {
-            Seat::Consumer => CONSUMER,
-            Seat::Producer { lane } => LANES + lane as u64,
+    const fn byte(role: Role) -> u64 {
+        match role {
+            Role::Consumer => CONSUMER,
+            Role::Producer { lane } => LANES + lane as u64,
         }
     }
 
-    fn seats(&self) -> MutexGuard<'_, Vec<Option<Arc<Taken>>>> {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    fn roles(&self) -> MutexGuard<'_, Vec<Option<Arc<Taken>>>> {
+        self.roles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn seated(&self, seat: Seat) -> Result<Arc<Taken>> {
-        self.seats()[self.index(seat)]
+    fn seated(&self, role: Role) -> Result<Arc<Taken>> {
+        self.roles()[self.index(role)]
             .clone()
             .ok_or(GuardError::Removed)
     }
 
     /// True if another process's lock is in the way.
     fn is_locked(&self, byte: u64, against: Hold) -> Result<bool> {
-        would_be_refused(self.site.lock(), byte, against).map_err(os("fcntl(F_OFD_GETLK)"))
+        would_be_refused(self.pipe_files.lock(), byte, against).map_err(os("fcntl(F_OFD_GETLK)"))
     }
 
     /// True if the holder of a slot is alive, and has completed its attach.
-    fn lives(&self, seat: Seat) -> Result<bool> {
+    fn lives(&self, role: Role) -> Result<bool> {
         // Shared: the lock of a process that may only read must not count.
-        would_be_refused(self.life(seat)?, 0, Hold::Shared).map_err(os("fcntl(F_OFD_GETLK)"))
+        would_be_refused(self.life(role)?, 0, Hold::Shared).map_err(os("fcntl(F_OFD_GETLK)"))
     }
 
     fn is_being_removed(&self) -> Result<bool> {
@@ -251,10 +259,10 @@ impl PipeGuard {
     }
 
     /// Wakes all processes that may wait for the holder of a slot.
-    fn ring_others(&self, seat: Seat) -> Result<()> {
-        match seat {
-            Seat::Producer { .. } => self.ring(WakeTarget::Consumer),
-            Seat::Consumer => {
+    fn ring_others(&self, role: Role) -> Result<()> {
+        match role {
+            Role::Producer { .. } => self.ring(WakeTarget::Consumer),
+            Role::Consumer => {
                 (0..self.lanes).try_for_each(|lane| self.ring(WakeTarget::Producer { lane }))
             }
         }
@@ -262,34 +270,34 @@ impl PipeGuard {
 
     /// The descriptors on which the holder of a slot sleeps: its wake-up FIFO, and the liveness
     /// FIFOs of its peers.
-    fn listen(&self, seat: Seat) -> Result<(Poller, File)> {
+    fn listen(&self, role: Role) -> Result<(Poller, File)> {
         let poller = Poller::new().map_err(os("epoll_create1"))?;
         let add =
             |file: &dyn AsFd, interest| poller.add(file.as_fd(), interest).map_err(os("epoll_ctl"));
-        let pipe = match own_bell(seat) {
+        let pipe = match own_wakeup(role) {
             WakeTarget::Consumer => Pipe::Messages,
             WakeTarget::Producer { lane } => Pipe::Room(lane),
         };
-        let bell = self
-            .site
+        let wakeup = self
+            .pipe_files
             .pipe(pipe, End::Both)
             .map_err(self.failed("openat"))?;
-        add(&bell, Interest::Tokens)?;
+        add(&wakeup, Interest::Tokens)?;
         add(self.remover()?, Interest::HangUp)?;
-        match seat {
-            Seat::Producer { .. } => add(self.life(Seat::Consumer)?, Interest::HangUp)?,
-            Seat::Consumer => {
+        match role {
+            Role::Producer { .. } => add(self.life(Role::Consumer)?, Interest::HangUp)?,
+            Role::Consumer => {
                 for lane in 0..self.lanes {
-                    add(self.life(Seat::Producer { lane })?, Interest::HangUp)?;
+                    add(self.life(Role::Producer { lane })?, Interest::HangUp)?;
                 }
             }
         }
-        Ok((poller, bell))
+        Ok((poller, wakeup))
     }
 
     /// Whether another process is attached or attaching, with REMOVAL held alone.
     fn is_anybody_here(&self, as_consumer: bool) -> Result<bool> {
-        Ok(!self.producers_gone()? || (!as_consumer && self.lives(Seat::Consumer)?))
+        Ok(!self.producers_gone()? || (!as_consumer && self.lives(Role::Consumer)?))
     }
 
     /// Repeats a check until it is true; false when the timeout has passed.
@@ -303,75 +311,75 @@ impl PipeGuard {
             if left.is_zero() {
                 return Ok(false);
             }
-            clock::nap(left.min(AGAIN));
+            clock::nap(left.min(RETRY_INTERVAL));
         }
     }
 }
 
 /// The wake-up FIFO on which the holder of a slot sleeps.
-const fn own_bell(seat: Seat) -> WakeTarget {
-    match seat {
-        Seat::Consumer => WakeTarget::Consumer,
-        Seat::Producer { lane } => WakeTarget::Producer { lane },
+const fn own_wakeup(role: Role) -> WakeTarget {
+    match role {
+        Role::Consumer => WakeTarget::Consumer,
+        Role::Producer { lane } => WakeTarget::Producer { lane },
     }
 }
 
 impl Roles for PipeGuard {
     // Each refusal closes what was opened before it. If this process is killed at any line, the
     // kernel does.
-    fn claim(&self, seat: Seat) -> Result<Claim> {
+    fn claim(&self, role: Role) -> Result<Claim> {
         self.check()?;
         if self.is_being_removed()? {
             return Ok(Claim::BeingRemoved);
         }
         // Before the liveness FIFO, because of the numbers of descriptors: when a process ends, the kernel
         // closes the last ones first, and inotify, once there is a watch, takes it milliseconds.
-        self.site.prepare_watch();
+        self.pipe_files.prepare_watch();
         let lock = self.own_lock()?;
-        if !Self::hold(&lock, Self::byte(seat), Hold::Alone)? {
+        if !Self::hold(&lock, Self::byte(role), Hold::Alone)? {
             return Ok(Claim::Taken);
         }
         // On behalf of the predecessor, whose hang-up will be hidden by the next step.
         if !mutant::is(Mutant::PipeRingsAfterLife) {
-            self.ring_others(seat)?;
+            self.ring_others(role)?;
         }
-        let pipe = match seat {
-            Seat::Consumer => Pipe::Consumer,
-            Seat::Producer { lane } => Pipe::Producer(lane),
+        let pipe = match role {
+            Role::Consumer => Pipe::Consumer,
+            Role::Producer { lane } => Pipe::Producer(lane),
         };
-        let life =
-            Private::open(|| self.site.pipe(pipe, End::Both)).map_err(self.failed("openat"))?;
+        let life = Private::open(|| self.pipe_files.pipe(pipe, End::Both))
+            .map_err(self.failed("openat"))?;
         if mutant::is(Mutant::PipeRingsAfterLife) {
-            self.ring_others(seat)?;
+            self.ring_others(role)?;
         }
         if !Self::hold(&life, 0, Hold::Alone)? {
             return Ok(Claim::Taken);
         }
         // A process that finds the slot taken checks whether its holder is dying.
-        let _ = site::note_holder(&lock, self.index(seat), process::id());
-        let (poller, bell) = self.listen(seat)?;
+        let _ = pipe_files::note_holder(&lock, self.index(role), process::id());
+        let (poller, wakeup) = self.listen(role)?;
         // With this, all files that the role may need are open: a change of the user id does not
         // matter any more.
-        self.bell(own_bell(seat))?;
+        self.wakeup(own_wakeup(role))?;
         if !Self::hold(&lock, REMOVAL, Hold::Shared)? || self.is_locked(FORCED, Hold::Shared)? {
             return Ok(Claim::BeingRemoved);
         }
         self.check()?;
-        self.seats()[self.index(seat)] = Some(Arc::new(Taken {
+        self.roles()[self.index(role)] = Some(Arc::new(Taken {
             lock,
             life: Mutex::new(Some(life)),
-            _bell: bell,
+            _wakeup: wakeup,
             poller: Arc::new(poller),
             watching: Once::new(),
         }));
         Ok(Claim::Granted)
     }
 
-    fn leave(&self, seat: Seat) -> Result<()> {
-        let Some(taken) = self.seats()[self.index(seat)].take() else {
+    fn leave(&self, role: Role) -> Result<()> {
+        let Some(taken) = self.roles()[self.index(role)].take() else {
             return Ok(());
         };
-        let _ = site::note_holder(&taken.lock, self.index(seat), 0);
+        let _ = pipe_files::note_holder(&taken.lock, self.index(role), 0);
         // A process that sees this one gone may remove the ring at once.
         let _ = Self::hold(&taken.lock, REMOVAL, Hold::Not);
         // The liveness lock before the byte: a process that takes the byte next must find the lock
@@ -386,7 +394,7 @@ impl Roles for PipeGuard {
             // The hang-up wakes the waiting peers, unless a copy of the descriptor exists: a program that
             // another thread is just starting has one until its exec.
             if !mutant::is(Mutant::NoTokenAtPipeLeave) {
-                let _ = self.ring_others(seat);
+                let _ = self.ring_others(role);
             }
         }
         taken.lock.release();
@@ -399,17 +407,17 @@ impl Roles for PipeGuard {
         Ok(())
     }
 
-    fn await_free(&self, seat: Seat, timeout: Duration) -> Result<bool> {
-        Self::until(timeout, || self.is_taken(seat).map(|taken| !taken))
+    fn await_free(&self, role: Role, timeout: Duration) -> Result<bool> {
+        Self::until(timeout, || self.is_taken(role).map(|taken| !taken))
     }
 
-    fn is_taken(&self, seat: Seat) -> Result<bool> {
+    fn is_taken(&self, role: Role) -> Result<bool> {
         self.check()?;
-        Ok(self.is_locked(Self::byte(seat), Hold::Shared)? || self.lives(seat)?)
+        Ok(self.is_locked(Self::byte(role), Hold::Shared)? || self.lives(role)?)
     }
 
-    fn last_holder(&self, seat: Seat) -> Result<Option<u32>> {
-        let noted = self.site.noted_holder(self.index(seat));
+    fn last_holder(&self, role: Role) -> Result<Option<u32>> {
+        let noted = self.pipe_files.noted_holder(self.index(role));
         // 0: the holder has not recorded itself yet, or has just detached.
         noted.map(Some).map_err(os("pread"))
     }
@@ -419,7 +427,7 @@ impl Roles for PipeGuard {
         let first = self.alive.load(Ordering::Relaxed) as usize;
         for step in 0..self.lanes {
             let lane = (first + step) % self.lanes;
-            if self.lives(Seat::Producer { lane })? {
+            if self.lives(Role::Producer { lane })? {
                 self.alive.store(lane as u64, Ordering::Relaxed);
                 return Ok(false);
             }
@@ -430,36 +438,36 @@ impl Roles for PipeGuard {
     fn producers(&self) -> Result<usize> {
         let mut count = 0;
         for lane in 0..self.lanes {
-            count += usize::from(self.is_taken(Seat::Producer { lane })?);
+            count += usize::from(self.is_taken(Role::Producer { lane })?);
         }
         Ok(count)
     }
 
     fn consumer_gone(&self) -> Result<bool> {
         self.check()?;
-        self.lives(Seat::Consumer).map(|lives| !lives)
+        self.lives(Role::Consumer).map(|lives| !lives)
     }
 }
 
 impl Wakeups for PipeGuard {
-    fn post(&self, bell: WakeTarget) -> Result<()> {
+    fn post(&self, wakeup: WakeTarget) -> Result<()> {
         // Also in a ring that is gone: a process that polls must get the error.
         let there = self.check();
-        self.ring(bell).and(there)
+        self.ring(wakeup).and(there)
     }
 
-    fn wait(&self, bell: WakeTarget, timeout: Option<Duration>) -> Result<Waited> {
-        let seat = match bell {
-            WakeTarget::Consumer => Seat::Consumer,
-            WakeTarget::Producer { lane } => Seat::Producer { lane },
+    fn wait(&self, wakeup: WakeTarget, timeout: Option<Duration>) -> Result<Waited> {
+        let role = match wakeup {
+            WakeTarget::Consumer => Role::Consumer,
+            WakeTarget::Producer { lane } => Role::Producer { lane },
         };
-        let taken = self.seated(seat)?;
+        let taken = self.seated(role)?;
         self.watch(&taken)?;
         match taken.poller.wait(timeout) {
             Ok(true) => {
                 // Perhaps the ring was removed: then the next check reports it, which comes before the next
                 // sleep; or a message comes first, and is received first.
-                fifo::take_tokens(self.bell(bell)?).map_err(os("read"))?;
+                fifo::take_tokens(self.wakeup(wakeup)?).map_err(os("read"))?;
                 Ok(Waited::Token)
             }
             Ok(false) => Ok(Waited::TimedOut),
@@ -468,13 +476,13 @@ impl Wakeups for PipeGuard {
         }
     }
 
-    fn drain(&self, bell: WakeTarget) -> Result<()> {
-        let seat = match bell {
-            WakeTarget::Consumer => Seat::Consumer,
-            WakeTarget::Producer { lane } => Seat::Producer { lane },
+    fn drain(&self, wakeup: WakeTarget) -> Result<()> {
+        let role = match wakeup {
+            WakeTarget::Consumer => Role::Consumer,
+            WakeTarget::Producer { lane } => Role::Producer { lane },
         };
-        fifo::take_tokens(self.bell(bell)?).map_err(os("read"))?;
-        match self.seated(seat)?.poller.wait(Some(Duration::ZERO)) {
+        fifo::take_tokens(self.wakeup(wakeup)?).map_err(os("read"))?;
+        match self.seated(role)?.poller.wait(Some(Duration::ZERO)) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                 Err(os("epoll_wait")(error))
             }
@@ -482,8 +490,8 @@ impl Wakeups for PipeGuard {
         }
     }
 
-    fn poller(&self, seat: Seat) -> Option<Arc<Poller>> {
-        let taken = self.seated(seat).ok()?;
+    fn poller(&self, role: Role) -> Option<Arc<Poller>> {
+        let taken = self.seated(role).ok()?;
         // A process that will sleep on it must first check whether the ring is still there.
         let _ = self.watch(&taken);
         Some(taken.poller.clone())
@@ -550,7 +558,7 @@ impl RemovalLock for PipeGuard {
 
     fn may_destroy(&self) -> Result<()> {
         let us = process::effective_uid();
-        match self.site.owner() {
+        match self.pipe_files.owner() {
             Some(owner) if us != 0 && us != owner => Err(GuardError::Os {
                 call: "rmdir",
                 errno: errno::EPERM,
@@ -569,18 +577,20 @@ impl Guard for PipeGuard {
         let lock = self.own_lock()?;
         // A process that removes the guard holds it alone.
         if !Self::hold(&lock, USERS, Hold::Shared)? {
-            clock::nap(AGAIN);
+            clock::nap(RETRY_INTERVAL);
             return Err(GuardError::Removed);
         }
         self.check()?;
-        let (site, lanes) = (self.site.clone(), self.lanes);
-        self.user = Some(AtExit::register(move || leave_users(&site, lanes, &lock)));
+        let (pipe_files, lanes) = (self.pipe_files.clone(), self.lanes);
+        self.user = Some(AtExit::register(move || {
+            leave_users(&pipe_files, lanes, &lock)
+        }));
         Ok(())
     }
 
     fn reopen(&self) -> Option<Box<dyn Guard>> {
-        let site = self.site.reopen().ok()?;
-        Some(Box::new(Self::new(site, self.lanes)))
+        let pipe_files = self.pipe_files.reopen().ok()?;
+        Some(Box::new(Self::new(pipe_files, self.lanes)))
     }
 }
 
@@ -594,19 +604,19 @@ impl Drop for PipeGuard {
 
 /// Gives up the shared lock on USERS. The last user removes the pipes: no other process has the
 /// ring open.
-fn leave_users(site: &Site, lanes: usize, lock: &Private) {
+fn leave_users(pipe_files: &PipeFiles, lanes: usize, lock: &Private) {
     // If two leave at the same time while both share the lock, neither would get it alone.
     if PipeGuard::hold(lock, USERS, Hold::Not).is_ok()
         && matches!(PipeGuard::hold(lock, USERS, Hold::Alone), Ok(true))
-        && site::mark_removed(lock.file()).is_ok()
+        && pipe_files::mark_removed(lock.file()).is_ok()
     {
-        let _ = site.clear(lanes);
+        let _ = pipe_files.clear(lanes);
     }
 }
 
 /// The pipes of a ring that is being made.
 pub(crate) struct NewPipes {
-    new: NewSite,
+    new: NewPipeFiles,
     lanes: usize,
 }
 
@@ -616,25 +626,25 @@ impl NewPipes {
         path: Option<&Path>,
         lanes: usize,
         owner: Owner,
-        home: &str,
-    ) -> std::result::Result<Self, Trouble> {
+        location: &str,
+    ) -> std::result::Result<Self, Failure> {
         let new = match path {
-            Some(path) => NewSite::create(path, lanes, owner, home)?,
-            None => NewSite::inherited(lanes)?,
+            Some(path) => NewPipeFiles::create(path, lanes, owner, location)?,
+            None => NewPipeFiles::inherited(lanes)?,
         };
         Ok(Self { new, lanes })
     }
 
     /// The ring has its name. If it ends with its users, this process is the first.
     pub(crate) fn finish(self, goes_with_its_users: bool) -> Result<PipeGuard> {
-        let (site, creation) = self.new.finish();
-        let mut guard = PipeGuard::new(site, self.lanes);
+        let (pipe_files, creation) = self.new.finish();
+        let mut guard = PipeGuard::new(pipe_files, self.lanes);
         if goes_with_its_users && let Err(error) = guard.hold() {
             // No other process has the ring yet.
             if let Some(lock) = &creation {
-                let _ = site::mark_removed(lock.file());
+                let _ = pipe_files::mark_removed(lock.file());
             }
-            let _ = guard.site.clear(self.lanes);
+            let _ = guard.pipe_files.clear(self.lanes);
             return Err(error);
         }
         // Until here it kept `prune` from removing the directory as unused.

@@ -12,7 +12,7 @@ use std::collections::HashSet;
 
 /// Which rule is broken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Twin {
+enum Mutant {
     None,
     /// The successor opens the liveness FIFO first, then posts.
     RingsLate,
@@ -111,7 +111,7 @@ impl State {
     }
 
     /// Each file that the kernel may close next for a process that has ended.
-    fn closings(&self, whose: usize, twin: Twin) -> Vec<Self> {
+    fn closings(&self, whose: usize, mutant: Mutant) -> Vec<Self> {
         let mut next = Vec::new();
         let files = self.files[whose];
         if files.byte {
@@ -120,7 +120,7 @@ impl State {
             next.push(state);
         }
         let mut state = self.clone();
-        if twin == Twin::UnlocksLate {
+        if mutant == Mutant::UnlocksLate {
             if files.life_open {
                 state.hang_up(whose);
                 next.push(state);
@@ -138,7 +138,7 @@ impl State {
         next
     }
 
-    fn first_steps(&self, twin: Twin) -> Vec<Self> {
+    fn first_steps(&self, mutant: Mutant) -> Vec<Self> {
         let mut next = Vec::new();
         let mut state = self.clone();
         match self.first {
@@ -161,7 +161,7 @@ impl State {
                 next.push(state);
             }
             Producer::Leaves => {}
-            Producer::Closing => return self.closings(0, twin),
+            Producer::Closing => return self.closings(0, mutant),
         }
         // Killed, or leaving.
         let mut ended = self.clone();
@@ -170,10 +170,10 @@ impl State {
         next
     }
 
-    fn second_steps(&self, twin: Twin) -> Vec<Self> {
+    fn second_steps(&self, mutant: Mutant) -> Vec<Self> {
         let mut next = Vec::new();
         let mut state = self.clone();
-        let opens_first = twin == Twin::RingsLate;
+        let opens_first = mutant == Mutant::RingsLate;
         match self.second {
             Successor::TakesTheByte => {
                 // Refused: it tries again.
@@ -188,7 +188,7 @@ impl State {
                 };
             }
             Successor::Rings => {
-                state.tokens |= twin != Twin::DoesNotRing;
+                state.tokens |= mutant != Mutant::DoesNotRing;
                 state.second = if opens_first {
                     Successor::Locks
                 } else {
@@ -213,7 +213,7 @@ impl State {
                 }
             }
             Successor::Attached => {}
-            Successor::Closing => return self.closings(1, twin),
+            Successor::Closing => return self.closings(1, mutant),
             Successor::Stopped => return next,
         }
         if self.second != Successor::Attached {
@@ -227,7 +227,7 @@ impl State {
         next
     }
 
-    fn consumer_steps(&self, twin: Twin) -> Vec<Self> {
+    fn consumer_steps(&self, mutant: Mutant) -> Vec<Self> {
         let mut state = self.clone();
         state.consumer = match self.consumer {
             Consumer::TakesTokens => {
@@ -240,8 +240,8 @@ impl State {
                 Consumer::AsksWhoIsGone
             }
             Consumer::AsksWhoIsGone => {
-                let here = |files: &Files| match twin {
-                    Twin::AsksTheByte => files.byte,
+                let here = |files: &Files| match mutant {
+                    Mutant::AsksTheByte => files.byte,
                     _ => files.life_locked,
                 };
                 Consumer::Looks {
@@ -273,7 +273,7 @@ impl State {
     }
 
     /// The fault in a final state, if there is one.
-    fn trouble(&self) -> Option<&'static str> {
+    fn failure(&self) -> Option<&'static str> {
         if self.published && !self.received {
             return Some("a message lies there, and the consumer sleeps");
         }
@@ -286,21 +286,21 @@ impl State {
 }
 
 /// Visits everything that can happen; returns the first fault, and the number of states.
-fn explore(twin: Twin) -> (Option<&'static str>, usize) {
+fn explore(mutant: Mutant) -> (Option<&'static str>, usize) {
     let mut seen = HashSet::from([State::begin()]);
     let mut open = vec![State::begin()];
     while let Some(state) = open.pop() {
         let steps = [
-            state.first_steps(twin),
-            state.second_steps(twin),
-            state.consumer_steps(twin),
+            state.first_steps(mutant),
+            state.second_steps(mutant),
+            state.consumer_steps(mutant),
         ];
         let moves: Vec<State> = steps.into_iter().flatten().collect();
         // A successor that could still be stopped, or go on, can make a step: only final states count.
         if moves.is_empty()
-            && let Some(trouble) = state.trouble()
+            && let Some(failure) = state.failure()
         {
-            return (Some(trouble), seen.len());
+            return (Some(failure), seen.len());
         }
         for next in moves {
             if seen.insert(next.clone()) {
@@ -313,20 +313,20 @@ fn explore(twin: Twin) -> (Option<&'static str>, usize) {
 
 #[test]
 fn no_order_of_closing_and_no_successor_leaves_a_sleeper_behind() {
-    let (trouble, states) = explore(Twin::None);
-    assert_eq!(trouble, None);
+    let (failure, states) = explore(Mutant::None);
+    assert_eq!(failure, None);
     assert!(states > 1000, "{states}");
 }
 
 #[test]
 fn without_any_one_of_the_rules_a_wake_up_is_lost() {
-    for twin in [
-        Twin::RingsLate,
-        Twin::DoesNotRing,
-        Twin::AsksTheByte,
-        Twin::UnlocksLate,
+    for mutant in [
+        Mutant::RingsLate,
+        Mutant::DoesNotRing,
+        Mutant::AsksTheByte,
+        Mutant::UnlocksLate,
     ] {
-        let (trouble, _) = explore(twin);
-        assert!(trouble.is_some(), "{twin:?} was not detected");
+        let (failure, _) = explore(mutant);
+        assert!(failure.is_some(), "{mutant:?} was not detected");
     }
 }

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::pipe::{NewPipes, PipeGuard};
-use super::site::Owner;
-use super::{Claim, GuardError, Roles, Seat, Waited, WakeTarget, Wakeups};
+use super::pipe_files::Owner;
+use super::{Claim, GuardError, Role, Roles, Waited, WakeTarget, Wakeups};
 use crate::os::process;
 
-const PRODUCER: Seat = Seat::Producer { lane: 0 };
+const PRODUCER: Role = Role::Producer { lane: 0 };
 
 /// Pipes in a directory of their own, removed with them.
 struct Fixture {
@@ -56,7 +56,7 @@ impl Drop for Fixture {
 #[test]
 fn a_successor_posts_before_it_opens_its_liveness_lock() {
     let fixture = Fixture::new();
-    let claim = fixture.guard.claim(Seat::Consumer);
+    let claim = fixture.guard.claim(Role::Consumer);
     assert_eq!(claim, Ok(Claim::Granted));
     fixture.drain();
     std::fs::remove_file(fixture.path.join("producer.0")).expect("a pipe");
@@ -69,8 +69,8 @@ fn a_successor_posts_before_it_opens_its_liveness_lock() {
 #[test]
 fn a_holder_that_leaves_posts() {
     let fixture = Fixture::new();
-    for seat in [Seat::Consumer, PRODUCER] {
-        assert_eq!(fixture.guard.claim(seat), Ok(Claim::Granted));
+    for role in [Role::Consumer, PRODUCER] {
+        assert_eq!(fixture.guard.claim(role), Ok(Claim::Granted));
     }
     let pipe = fixture.path.join("producer.0");
     let _copy = OpenOptions::new().write(true).open(pipe).expect("a pipe");

@@ -21,7 +21,7 @@ use super::abandoned::SetFacts;
 use super::at_exit::AtExit;
 use super::set;
 use super::{
-    Claim, Guard, GuardError, Mismatch, RemovalLock, Result, Roles, Seat, Waited, WakeTarget,
+    Claim, Guard, GuardError, Mismatch, RemovalLock, Result, Role, Roles, Waited, WakeTarget,
     Wakeups,
 };
 use crate::layout::superblock::SetIdentity;
@@ -36,8 +36,8 @@ pub(super) const C: u16 = 2;
 pub(super) const T: u16 = 3;
 pub(super) const I: u16 = 4;
 pub(super) const CHECK: u16 = 5;
-/// The place of the ring's name, in two numbers: see [`Home`](super::set::Home).
-pub(super) const HOME: u16 = 6;
+/// The place of the ring's name, in two numbers: see [`NameLocation`](super::set::NameLocation).
+pub(super) const LOCATION: u16 = 6;
 pub(super) const LANES: u16 = 8;
 
 /// The upper half of the random keys of semaphore sets.
@@ -245,7 +245,7 @@ impl SemaphoreGuard {
 
     /// Operations that leave each producer's wake-up semaphore unchanged and leave an undo token on
     /// it. Those in `full` have no room for one more.
-    fn rattles(&self, full: &[bool]) -> Vec<Op> {
+    fn undo_tokens(&self, full: &[bool]) -> Vec<Op> {
         let mut operations = Vec::with_capacity(operations_for(self.lanes));
         for (lane, &full) in full.iter().enumerate() {
             let s = room(lane);
@@ -259,7 +259,7 @@ impl SemaphoreGuard {
     }
 
     /// The wake-up semaphores that have tokens.
-    fn bells_with_tokens(&self) -> Result<Vec<bool>> {
+    fn wakeups_with_tokens(&self) -> Result<Vec<bool>> {
         let values = self.set.values().map_err(guard_error)?;
         Ok((0..self.lanes)
             .map(|lane| {
@@ -273,7 +273,7 @@ impl SemaphoreGuard {
     fn claim_consumer(&self) -> Result<Claim> {
         let mut full = vec![false; self.lanes];
         loop {
-            let mut operations = self.rattles(&full);
+            let mut operations = self.undo_tokens(&full);
             operations.extend([
                 zero(T).no_wait(),
                 zero(C).no_wait(),
@@ -294,7 +294,7 @@ impl SemaphoreGuard {
                 Err(error) if error.is_overflow() => {}
                 Err(error) => return Err(guard_error(error)),
             }
-            full = self.bells_with_tokens()?;
+            full = self.wakeups_with_tokens()?;
         }
     }
 
@@ -316,7 +316,7 @@ impl SemaphoreGuard {
                 Err(error) if error.is_overflow() || error.is_would_block() => {}
                 Err(error) => return Err(guard_error(error)),
             }
-            full = self.bells_with_tokens()?;
+            full = self.wakeups_with_tokens()?;
         }
         Err(GuardError::Os {
             call: "semop",
@@ -324,15 +324,15 @@ impl SemaphoreGuard {
         })
     }
 
-    const fn seat_index(seat: Seat) -> u16 {
-        match seat {
-            Seat::Consumer => C,
-            Seat::Producer { lane } => taken(lane),
+    const fn role_index(role: Role) -> u16 {
+        match role {
+            Role::Consumer => C,
+            Role::Producer { lane } => taken(lane),
         }
     }
 
-    const fn bell_index(bell: WakeTarget) -> u16 {
-        match bell {
+    const fn wakeup_index(wakeup: WakeTarget) -> u16 {
+        match wakeup {
             WakeTarget::Consumer => W,
             WakeTarget::Producer { lane } => room(lane),
         }
@@ -345,10 +345,10 @@ const fn libc_erange() -> i32 {
 }
 
 impl Roles for SemaphoreGuard {
-    fn claim(&self, seat: Seat) -> Result<Claim> {
-        let claim = match seat {
-            Seat::Consumer => self.claim_consumer(),
-            Seat::Producer { lane } => self.claim_lane(lane),
+    fn claim(&self, role: Role) -> Result<Claim> {
+        let claim = match role {
+            Role::Consumer => self.claim_consumer(),
+            Role::Producer { lane } => self.claim_lane(lane),
         };
         if let Ok(Claim::Granted) = claim {
             undo::taken();
@@ -356,10 +356,10 @@ impl Roles for SemaphoreGuard {
         claim
     }
 
-    fn leave(&self, seat: Seat) -> Result<()> {
-        let left = match seat {
-            Seat::Consumer => self.leave_consumer(),
-            Seat::Producer { lane } => self.leave_lane(lane),
+    fn leave(&self, role: Role) -> Result<()> {
+        let left = match role {
+            Role::Consumer => self.leave_consumer(),
+            Role::Producer { lane } => self.leave_lane(lane),
         };
         match left {
             // This process may not do it any more. The kernel's undo may.
@@ -370,18 +370,18 @@ impl Roles for SemaphoreGuard {
         left
     }
 
-    fn await_free(&self, seat: Seat, timeout: Duration) -> Result<bool> {
-        self.await_zero(Self::seat_index(seat), timeout)
+    fn await_free(&self, role: Role, timeout: Duration) -> Result<bool> {
+        self.await_zero(Self::role_index(role), timeout)
     }
 
-    fn is_taken(&self, seat: Seat) -> Result<bool> {
-        self.is_zero(Self::seat_index(seat)).map(|zero| !zero)
+    fn is_taken(&self, role: Role) -> Result<bool> {
+        self.is_zero(Self::role_index(role)).map(|zero| !zero)
     }
 
-    fn last_holder(&self, seat: Seat) -> Result<Option<u32>> {
+    fn last_holder(&self, role: Role) -> Result<Option<u32>> {
         // While the slot is taken, no other process's operation on it succeeds. 0: of another pid
         // namespace.
-        let pid = self.set.last_pid(Self::seat_index(seat));
+        let pid = self.set.last_pid(Self::role_index(role));
         let pid = pid.map_err(guard_error)?;
         Ok(u32::try_from(pid).ok().filter(|pid| *pid != 0))
     }
@@ -396,16 +396,19 @@ impl Roles for SemaphoreGuard {
 }
 
 impl Wakeups for SemaphoreGuard {
-    fn post(&self, bell: WakeTarget) -> Result<()> {
-        match self.op(&[add(Self::bell_index(bell)).no_wait()]) {
+    fn post(&self, wakeup: WakeTarget) -> Result<()> {
+        match self.op(&[add(Self::wakeup_index(wakeup)).no_wait()]) {
             // The semaphore is at its maximum: one more token makes no difference.
             Err(error) if error.is_overflow() => Ok(()),
             other => other.map_err(guard_error),
         }
     }
 
-    fn wait(&self, bell: WakeTarget, timeout: Option<Duration>) -> Result<Waited> {
-        match self.set.op_timeout(&[sub(Self::bell_index(bell))], timeout) {
+    fn wait(&self, wakeup: WakeTarget, timeout: Option<Duration>) -> Result<Waited> {
+        match self
+            .set
+            .op_timeout(&[sub(Self::wakeup_index(wakeup))], timeout)
+        {
             Ok(()) => Ok(Waited::Token),
             Err(error) if error.is_interrupted() => Ok(Waited::Signal),
             Err(error) if error.is_would_block() => Ok(Waited::TimedOut),
@@ -428,9 +431,9 @@ impl Wakeups for SemaphoreGuard {
         }
     }
 
-    fn drain(&self, bell: WakeTarget) -> Result<()> {
+    fn drain(&self, wakeup: WakeTarget) -> Result<()> {
         // Half of the remaining tokens at a time: GETVAL would take the lock of the whole set.
-        let index = Self::bell_index(bell);
+        let index = Self::wakeup_index(wakeup);
         let mut step: i16 = 16384;
         while step > 0 {
             match self.op(&[Op::new(index, -step).no_wait()]) {
@@ -566,7 +569,7 @@ impl RemovalLock for SemaphoreGuard {
 
 impl Guard for SemaphoreGuard {
     fn hold(&mut self) -> Result<()> {
-        match self.op(&[add(HOME).undo()]) {
+        match self.op(&[add(LOCATION).undo()]) {
             Ok(()) => {
                 undo::taken();
                 let set = self.set;
@@ -599,8 +602,8 @@ fn leave_users(set: SemSet) {
             }
         }
     };
-    let leave = sub(HOME).undo().no_wait();
-    let left = match operate(&[leave, zero(HOME).no_wait(), zero(T).no_wait()]) {
+    let leave = sub(LOCATION).undo().no_wait();
+    let left = match operate(&[leave, zero(LOCATION).no_wait(), zero(T).no_wait()]) {
         Ok(()) => set.remove(),
         Err(_) => operate(&[leave]),
     };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use semring_testkit::watchdog::Watchdog;
 
 use super::semaphore::{SemaphoreGuard, count_for};
-use super::{Claim, GuardError, RemovalLock, Roles, Seat, Waited, WakeTarget, Wakeups};
+use super::{Claim, GuardError, RemovalLock, Role, Roles, Waited, WakeTarget, Wakeups};
 use crate::layout::MAX_LANES;
 use crate::os::process;
 use crate::os::sysv::{Key, Op, SemSet};
@@ -26,7 +26,7 @@ const S0: usize = 9;
 const FULL: u16 = 32767;
 pub(super) const LONG: Duration = Duration::from_secs(60);
 /// Time after which a test must be hanging; many times what it needs.
-pub(super) const PATIENCE: Duration = Duration::from_secs(600);
+pub(super) const HANG_TIMEOUT: Duration = Duration::from_secs(600);
 pub(super) const NOT_AT_ALL: Duration = Duration::from_millis(1);
 
 /// A set under a key of its own, removed with it.
@@ -38,7 +38,7 @@ struct Fixture {
 
 impl Fixture {
     fn new(lanes: usize) -> Self {
-        let watchdog = Watchdog::new(PATIENCE, "a test of the semaphore guard");
+        let watchdog = Watchdog::new(HANG_TIMEOUT, "a test of the semaphore guard");
         let set = SemSet::create(free_key(), count_for(lanes), 0o600).unwrap();
         Self {
             set,
@@ -82,46 +82,46 @@ pub(super) fn set_of(key: Key) -> SemSet {
     SemSet::open(key).unwrap()
 }
 
-const PRODUCER: Seat = Seat::Producer { lane: 0 };
-const SEATS: [Seat; 3] = [Seat::Consumer, PRODUCER, Seat::Producer { lane: 2 }];
+const PRODUCER: Role = Role::Producer { lane: 0 };
+const ROLES: [Role; 3] = [Role::Consumer, PRODUCER, Role::Producer { lane: 2 }];
 
 #[test]
-fn a_seat_is_had_by_one_at_a_time() {
-    for seat in SEATS {
+fn a_role_is_had_by_one_at_a_time() {
+    for role in ROLES {
         let fixture = Fixture::new(3);
         let (first, second) = (fixture.guard(), fixture.guard());
-        assert_eq!(first.is_taken(seat), Ok(false));
-        assert_eq!(first.claim(seat), Ok(Claim::Granted));
-        assert_eq!(second.is_taken(seat), Ok(true));
+        assert_eq!(first.is_taken(role), Ok(false));
+        assert_eq!(first.claim(role), Ok(Claim::Granted));
+        assert_eq!(second.is_taken(role), Ok(true));
         let before = fixture.values();
-        assert_eq!(second.claim(seat), Ok(Claim::Taken));
+        assert_eq!(second.claim(role), Ok(Claim::Taken));
         assert_eq!(fixture.values(), before, "a refusal leaves nothing behind");
-        for other in SEATS.into_iter().filter(|other| *other != seat) {
+        for other in ROLES.into_iter().filter(|other| *other != role) {
             assert_eq!(second.is_taken(other), Ok(false));
         }
-        first.leave(seat).unwrap();
-        assert_eq!(second.claim(seat), Ok(Claim::Granted));
+        first.leave(role).unwrap();
+        assert_eq!(second.claim(role), Ok(Claim::Granted));
     }
 }
 
 #[test]
-fn a_producer_counts_and_rings_the_bell_when_it_leaves() {
+fn a_producer_counts_and_rings_the_wakeup_when_it_leaves() {
     let fixture = Fixture::new(3);
     let guard = fixture.guard();
     assert_eq!(guard.producers_gone(), Ok(true));
-    guard.claim(Seat::Producer { lane: 1 }).unwrap();
+    guard.claim(Role::Producer { lane: 1 }).unwrap();
     let mut expected = vec![0; count_for(3)];
     expected[N] = 1;
     expected[P0 + 2] = 1;
     assert_eq!(fixture.values(), expected);
     assert_eq!(guard.producers_gone(), Ok(false));
-    guard.claim(Seat::Producer { lane: 2 }).unwrap();
-    guard.leave(Seat::Producer { lane: 1 }).unwrap();
+    guard.claim(Role::Producer { lane: 2 }).unwrap();
+    guard.leave(Role::Producer { lane: 1 }).unwrap();
     expected[P0 + 2] = 0;
     expected[P0 + 4] = 1;
     expected[W] = 1;
     assert_eq!(fixture.values(), expected);
-    guard.leave(Seat::Producer { lane: 2 }).unwrap();
+    guard.leave(Role::Producer { lane: 2 }).unwrap();
     expected[P0 + 4] = 0;
     expected[N] = 0;
     expected[W] = 2;
@@ -129,32 +129,32 @@ fn a_producer_counts_and_rings_the_bell_when_it_leaves() {
 }
 
 #[test]
-fn a_consumer_rings_every_producers_bell_when_it_leaves() {
+fn a_consumer_rings_every_producers_wakeup_when_it_leaves() {
     for lanes in [1, 3, MAX_LANES] {
         let fixture = Fixture::new(lanes);
         let guard = fixture.guard();
         assert_eq!(guard.consumer_gone(), Ok(true));
-        assert_eq!(guard.claim(Seat::Consumer), Ok(Claim::Granted));
+        assert_eq!(guard.claim(Role::Consumer), Ok(Claim::Granted));
         let mut expected = vec![0; count_for(lanes)];
         expected[C] = 1;
         assert_eq!(fixture.values(), expected);
-        guard.leave(Seat::Consumer).unwrap();
+        guard.leave(Role::Consumer).unwrap();
         expected[C] = 0;
         expected[S0..]
             .iter_mut()
             .step_by(2)
-            .for_each(|bell| *bell = 1);
+            .for_each(|wakeup| *wakeup = 1);
         assert_eq!(fixture.values(), expected);
     }
 }
 
 #[test]
-fn the_kernel_gives_a_dead_holders_seats_back_and_rings() {
+fn the_kernel_gives_a_dead_holders_roles_back_and_rings() {
     let fixture = Fixture::new(2);
     let guard = fixture.guard();
     let ended = in_child(|| {
         let claims =
-            [PRODUCER, Seat::Producer { lane: 1 }, Seat::Consumer].map(|seat| guard.claim(seat));
+            [PRODUCER, Role::Producer { lane: 1 }, Role::Consumer].map(|role| guard.claim(role));
         u8::from(claims != [Ok(Claim::Granted); 3])
     });
     assert_eq!(ended, Ended::Code(0));
@@ -169,10 +169,10 @@ fn the_kernel_gives_a_dead_holders_seats_back_and_rings() {
 fn a_refused_consumer_leaves_no_token_and_no_debt() {
     let fixture = Fixture::new(3);
     let guard = fixture.guard();
-    guard.claim(Seat::Consumer).unwrap();
+    guard.claim(Role::Consumer).unwrap();
     fixture.fill(S0 + 2, 1);
     let before = fixture.values();
-    let ended = in_child(|| u8::from(guard.claim(Seat::Consumer) != Ok(Claim::Taken)));
+    let ended = in_child(|| u8::from(guard.claim(Role::Consumer) != Ok(Claim::Taken)));
     assert_eq!(ended, Ended::Code(0));
     assert_eq!(
         fixture.values(),
@@ -182,14 +182,14 @@ fn a_refused_consumer_leaves_no_token_and_no_debt() {
 }
 
 #[test]
-fn a_tombstone_refuses_everybody_and_is_told_from_a_taken_seat() {
+fn a_tombstone_refuses_everybody_and_is_told_from_a_taken_role() {
     let fixture = Fixture::new(3);
     let guard = fixture.guard();
     assert_eq!(guard.begin_removal(false), Ok(true));
     let before = fixture.values();
     assert_eq!(before[T], 1);
-    for seat in SEATS {
-        assert_eq!(guard.claim(seat), Ok(Claim::BeingRemoved));
+    for role in ROLES {
+        assert_eq!(guard.claim(role), Ok(Claim::BeingRemoved));
     }
     assert_eq!(fixture.values(), before);
     assert_eq!(
@@ -200,18 +200,18 @@ fn a_tombstone_refuses_everybody_and_is_told_from_a_taken_seat() {
     assert_eq!(guard.await_no_removal(NOT_AT_ALL), Ok(false));
     guard.abort_removal().unwrap();
     assert_eq!(guard.await_no_removal(NOT_AT_ALL), Ok(true));
-    assert_eq!(guard.claim(Seat::Consumer), Ok(Claim::Granted));
+    assert_eq!(guard.claim(Role::Consumer), Ok(Claim::Granted));
 }
 
 #[test]
 fn a_ring_in_use_is_not_removed() {
     let fixture = Fixture::new(3);
     let guard = fixture.guard();
-    guard.claim(Seat::Producer { lane: 1 }).unwrap();
+    guard.claim(Role::Producer { lane: 1 }).unwrap();
     assert_eq!(guard.begin_removal(false), Ok(false));
     assert_eq!(guard.begin_removal(true), Ok(false));
-    guard.leave(Seat::Producer { lane: 1 }).unwrap();
-    guard.claim(Seat::Consumer).unwrap();
+    guard.leave(Role::Producer { lane: 1 }).unwrap();
+    guard.claim(Role::Consumer).unwrap();
     assert_eq!(guard.begin_removal(false), Ok(false));
     // The consumer itself may.
     assert_eq!(guard.begin_removal(true), Ok(true));
@@ -229,27 +229,27 @@ fn a_remover_that_dies_leaves_the_ring_usable() {
 }
 
 #[test]
-fn a_bell_full_of_tokens_stops_nobody() {
+fn a_wakeup_full_of_tokens_stops_nobody() {
     let fixture = Fixture::new(2);
     let guard = fixture.guard();
-    let full = |fixture: &Fixture| [W, S0, S0 + 2].map(|bell| fixture.values()[bell]);
-    for bell in [W, S0] {
-        fixture.fill(bell, FULL as i16);
+    let full = |fixture: &Fixture| [W, S0, S0 + 2].map(|wakeup| fixture.values()[wakeup]);
+    for wakeup in [W, S0] {
+        fixture.fill(wakeup, FULL as i16);
     }
-    for bell in [WakeTarget::Consumer, WakeTarget::Producer { lane: 0 }] {
-        guard.post(bell).unwrap();
+    for wakeup in [WakeTarget::Consumer, WakeTarget::Producer { lane: 0 }] {
+        guard.post(wakeup).unwrap();
     }
     // Once attached, the tokens are as before, plus one undo token.
     assert_eq!(guard.claim(PRODUCER), Ok(Claim::Granted));
-    assert_eq!(guard.claim(Seat::Consumer), Ok(Claim::Granted));
+    assert_eq!(guard.claim(Role::Consumer), Ok(Claim::Granted));
     assert_eq!(full(&fixture), [FULL, FULL, 0]);
     guard.leave(PRODUCER).unwrap();
-    guard.leave(Seat::Consumer).unwrap();
+    guard.leave(Role::Consumer).unwrap();
     assert_eq!(full(&fixture), [FULL, FULL, 1]);
     assert_eq!([N, C, P0].map(|index| fixture.values()[index]), [0; 3]);
     // The same when the kernel detaches a dead process.
     let ended = in_child(|| {
-        let claims = [guard.claim(PRODUCER), guard.claim(Seat::Consumer)];
+        let claims = [guard.claim(PRODUCER), guard.claim(Role::Consumer)];
         u8::from(claims != [Ok(Claim::Granted); 2])
     });
     assert_eq!(ended, Ended::Code(0));
@@ -279,7 +279,7 @@ fn draining_takes_all_tokens_whatever_their_number() {
 }
 
 #[test]
-fn more_producers_than_a_bell_holds_tokens_come_and_go() {
+fn more_producers_than_a_wakeup_holds_tokens_come_and_go() {
     let fixture = Fixture::new(1);
     let guard = fixture.guard();
     fixture.fill(W, FULL as i16 - 3);
@@ -291,20 +291,23 @@ fn more_producers_than_a_bell_holds_tokens_come_and_go() {
     assert_eq!((values[W], values[N], values[P0]), (FULL, 0, 0));
 }
 
-const BELLS: [WakeTarget; 2] = [WakeTarget::Consumer, WakeTarget::Producer { lane: 1 }];
+const WAKEUPS: [WakeTarget; 2] = [WakeTarget::Consumer, WakeTarget::Producer { lane: 1 }];
 
 #[test]
 fn a_wait_takes_one_token_or_ends_with_the_time() {
     let fixture = Fixture::new(2);
     let guard = fixture.guard();
-    for bell in BELLS {
-        assert_eq!(guard.wait(bell, Some(Duration::ZERO)), Ok(Waited::TimedOut));
-        assert_eq!(guard.wait(bell, Some(NOT_AT_ALL)), Ok(Waited::TimedOut));
-        guard.post(bell).unwrap();
-        guard.post(bell).unwrap();
-        assert_eq!(guard.wait(bell, None), Ok(Waited::Token));
-        assert_eq!(guard.wait(bell, Some(LONG)), Ok(Waited::Token));
-        assert_eq!(guard.wait(bell, Some(NOT_AT_ALL)), Ok(Waited::TimedOut));
+    for wakeup in WAKEUPS {
+        assert_eq!(
+            guard.wait(wakeup, Some(Duration::ZERO)),
+            Ok(Waited::TimedOut)
+        );
+        assert_eq!(guard.wait(wakeup, Some(NOT_AT_ALL)), Ok(Waited::TimedOut));
+        guard.post(wakeup).unwrap();
+        guard.post(wakeup).unwrap();
+        assert_eq!(guard.wait(wakeup, None), Ok(Waited::Token));
+        assert_eq!(guard.wait(wakeup, Some(LONG)), Ok(Waited::Token));
+        assert_eq!(guard.wait(wakeup, Some(NOT_AT_ALL)), Ok(Waited::TimedOut));
     }
 }
 
@@ -331,9 +334,12 @@ pub(super) fn while_asleep<R: Send>(
 fn a_post_wakes_the_sleeper() {
     let fixture = Fixture::new(2);
     let guard = fixture.guard();
-    for bell in BELLS {
+    for wakeup in WAKEUPS {
         for timeout in [None, Some(LONG)] {
-            let waited = while_asleep(|| guard.wait(bell, timeout), |_| guard.post(bell).unwrap());
+            let waited = while_asleep(
+                || guard.wait(wakeup, timeout),
+                |_| guard.post(wakeup).unwrap(),
+            );
             assert_eq!(waited, Ok(Waited::Token));
         }
     }
@@ -344,11 +350,11 @@ fn a_post_wakes_the_sleeper() {
 fn the_end_of_a_peer_wakes_the_sleeper() {
     let fixture = Fixture::new(1);
     let guard = fixture.guard();
-    let die = |seat| {
+    let die = |role| {
         move |_: Thread| {
             let guard = SemaphoreGuard::new(fixture.set, 1);
             assert_eq!(
-                in_child(|| u8::from(guard.claim(seat) != Ok(Claim::Granted))),
+                in_child(|| u8::from(guard.claim(role) != Ok(Claim::Granted))),
                 Ended::Code(0)
             );
         }
@@ -357,7 +363,7 @@ fn the_end_of_a_peer_wakes_the_sleeper() {
     assert_eq!(consumer, Ok(Waited::Token));
     let producer = while_asleep(
         || guard.wait(WakeTarget::Producer { lane: 0 }, None),
-        die(Seat::Consumer),
+        die(Role::Consumer),
     );
     assert_eq!(producer, Ok(Waited::Token));
 }
@@ -430,19 +436,19 @@ fn a_signal_ends_a_wait_and_takes_no_token() {
 }
 
 #[test]
-fn waiting_for_a_seat_goes_on_after_a_signal() {
+fn waiting_for_a_role_goes_on_after_a_signal() {
     let fixture = Fixture::new(1);
     let guard = fixture.guard();
-    for seat in [Seat::Consumer, PRODUCER] {
-        assert_eq!(guard.await_free(seat, NOT_AT_ALL), Ok(true));
-        guard.claim(seat).unwrap();
-        assert_eq!(guard.await_free(seat, NOT_AT_ALL), Ok(false));
+    for role in [Role::Consumer, PRODUCER] {
+        assert_eq!(guard.await_free(role, NOT_AT_ALL), Ok(true));
+        guard.claim(role).unwrap();
+        assert_eq!(guard.await_free(role, NOT_AT_ALL), Ok(false));
         let free = while_asleep(
-            || guard.await_free(seat, LONG),
+            || guard.await_free(role, LONG),
             |thread| {
                 thread.interrupt();
                 thread.await_asleep_on_a_semaphore();
-                guard.leave(seat).unwrap();
+                guard.leave(role).unwrap();
             },
         );
         assert_eq!(free, Ok(true));
@@ -463,20 +469,20 @@ fn waiting_for_a_seat_goes_on_after_a_signal() {
 fn every_call_on_a_removed_set_says_so() {
     let fixture = Fixture::new(2);
     let guard = fixture.guard();
-    guard.claim(Seat::Producer { lane: 1 }).unwrap();
+    guard.claim(Role::Producer { lane: 1 }).unwrap();
     guard.destroy().unwrap();
     let removed = GuardError::Removed;
-    for seat in SEATS.into_iter().take(2) {
-        assert_eq!(guard.claim(seat), Err(removed));
-        assert_eq!(guard.leave(seat), Err(removed));
-        assert_eq!(guard.is_taken(seat), Err(removed));
-        assert_eq!(guard.await_free(seat, LONG), Err(removed));
+    for role in ROLES.into_iter().take(2) {
+        assert_eq!(guard.claim(role), Err(removed));
+        assert_eq!(guard.leave(role), Err(removed));
+        assert_eq!(guard.is_taken(role), Err(removed));
+        assert_eq!(guard.await_free(role, LONG), Err(removed));
     }
-    for bell in BELLS {
-        assert_eq!(guard.post(bell), Err(removed));
-        assert_eq!(guard.wait(bell, None), Err(removed));
-        assert_eq!(guard.wait(bell, Some(LONG)), Err(removed));
-        assert_eq!(guard.drain(bell), Err(removed));
+    for wakeup in WAKEUPS {
+        assert_eq!(guard.post(wakeup), Err(removed));
+        assert_eq!(guard.wait(wakeup, None), Err(removed));
+        assert_eq!(guard.wait(wakeup, Some(LONG)), Err(removed));
+        assert_eq!(guard.drain(wakeup), Err(removed));
     }
     assert_eq!(guard.producers_gone(), Err(removed));
     assert_eq!(guard.consumer_gone(), Err(removed));
@@ -494,17 +500,17 @@ fn every_sleeper_is_told_when_the_set_is_removed() {
     let remove_under = |sleep: &(dyn Fn(&SemaphoreGuard) -> Option<GuardError> + Sync)| {
         let fixture = Fixture::new(2);
         let guard = fixture.guard();
-        guard.claim(Seat::Consumer).unwrap();
+        guard.claim(Role::Consumer).unwrap();
         guard.claim(PRODUCER).unwrap();
         let told = while_asleep(|| sleep(&guard), |_| fixture.guard().destroy().unwrap());
         assert_eq!(told, Some(removed));
     };
-    for bell in BELLS {
-        remove_under(&|guard| guard.wait(bell, None).err());
-        remove_under(&|guard| guard.wait(bell, Some(LONG)).err());
+    for wakeup in WAKEUPS {
+        remove_under(&|guard| guard.wait(wakeup, None).err());
+        remove_under(&|guard| guard.wait(wakeup, Some(LONG)).err());
     }
-    for seat in [Seat::Consumer, PRODUCER] {
-        remove_under(&|guard| guard.await_free(seat, LONG).err());
+    for role in [Role::Consumer, PRODUCER] {
+        remove_under(&|guard| guard.await_free(role, LONG).err());
     }
     let fixture = Fixture::new(2);
     let guard = fixture.guard();
@@ -517,13 +523,13 @@ fn every_sleeper_is_told_when_the_set_is_removed() {
 }
 
 #[test]
-fn leaving_a_seat_that_one_does_not_have_changes_nothing() {
+fn leaving_a_role_that_one_does_not_have_changes_nothing() {
     let fixture = Fixture::new(2);
     let guard = fixture.guard();
-    for seat in [Seat::Consumer, PRODUCER] {
+    for role in [Role::Consumer, PRODUCER] {
         assert!(
-            matches!(guard.leave(seat), Err(GuardError::Os { .. })),
-            "{seat:?}"
+            matches!(guard.leave(role), Err(GuardError::Os { .. })),
+            "{role:?}"
         );
         assert_eq!(fixture.values(), vec![0; count_for(2)]);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::abandoned::SetFacts;
 use super::semaphore::{
-    C, CHECK, HOME, I, KEY_PREFIX, LANES, N, SemaphoreGuard, T, add, count_for, sub, zero,
+    C, CHECK, I, KEY_PREFIX, LANES, LOCATION, N, SemaphoreGuard, T, add, count_for, sub, zero,
 };
 use super::{Guard, GuardError};
 use crate::layout::superblock::SetIdentity;
@@ -17,7 +17,7 @@ use crate::os::sysv::{self, Key, Op, SemSet};
 /// The place of the ring's name, stored in semaphores 6 and 7 of the set: if no ring names a set, this
 /// shows whether the search covered the place where its ring would be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Home {
+pub(crate) enum NameLocation {
     /// Unknown: such a set is never taken for an orphan.
     Unknown,
     /// In the directory with these two numbers, both from 1 to 32766.
@@ -33,7 +33,7 @@ pub(crate) enum Home {
     Users { count: u16 },
 }
 
-impl Home {
+impl NameLocation {
     /// Two values that no directory has.
     const KEY: [i16; 2] = [32767, 0x5eed];
     /// The second value after a number of users; no inode is so high here.
@@ -68,8 +68,8 @@ impl Home {
 
     /// Decodes a set's values; `None` if they are not those of a ring's set.
     pub(super) fn of(values: &[u16]) -> Option<Self> {
-        let marks = values.get(usize::from(HOME)..usize::from(LANES))?;
-        let home = match *marks {
+        let marks = values.get(usize::from(LOCATION)..usize::from(LANES))?;
+        let location = match *marks {
             [0, 0] => Self::Unknown,
             _ if marks == Self::KEY.map(|value| value as u16) => Self::Key,
             [count, second] if second == Self::USERS as u16 => Self::Users { count },
@@ -79,8 +79,8 @@ impl Home {
             [device, inode] => Self::directory(device.into(), inode.into()),
             _ => return None,
         };
-        let back = home.values().map(|value| value as u16);
-        (marks == back).then_some(home)
+        let back = location.values().map(|value| value as u16);
+        (marks == back).then_some(location)
     }
 }
 
@@ -96,7 +96,7 @@ pub(crate) struct NewSet {
 
 /// Why a set under a given key can't be made.
 #[derive(Debug)]
-pub(crate) enum SetTrouble {
+pub(crate) enum SetFailure {
     /// The key belongs to a set that is not semring's.
     Foreign,
     /// The process that makes or removes the ring has not finished in time.
@@ -107,7 +107,7 @@ pub(crate) enum SetTrouble {
     Failed(sysv::Error),
 }
 
-impl From<sysv::Error> for SetTrouble {
+impl From<sysv::Error> for SetFailure {
     fn from(error: sysv::Error) -> Self {
         Self::Failed(error)
     }
@@ -115,10 +115,10 @@ impl From<sysv::Error> for SetTrouble {
 
 impl NewSet {
     /// A new set under a random unused key.
-    pub(crate) fn create(lanes: usize, mode: u32) -> std::result::Result<Self, SetTrouble> {
+    pub(crate) fn create(lanes: usize, mode: u32) -> std::result::Result<Self, SetFailure> {
         // Of 65536 keys half are free even where as many sets are made as the kernel allows by default.
         for _ in 0..1 << 16 {
-            let random = u16::from_le_bytes(process::random().map_err(|_| SetTrouble::Busy)?);
+            let random = u16::from_le_bytes(process::random().map_err(|_| SetFailure::Busy)?);
             let key = Key::from_raw(KEY_PREFIX | u32::from(random));
             let set = match SemSet::create(key, count_for(lanes), mode) {
                 Ok(set) => set,
@@ -141,7 +141,7 @@ impl NewSet {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(SetTrouble::NoKey)
+        Err(SetFailure::NoKey)
     }
 
     /// The set under a given key, made or taken over, with the creation lock held. A set left behind by a
@@ -154,12 +154,12 @@ impl NewSet {
         mode: u32,
         patience: Duration,
         is_vacant: impl Fn() -> bool,
-    ) -> std::result::Result<Option<Self>, SetTrouble> {
+    ) -> std::result::Result<Option<Self>, SetFailure> {
         let end = crate::os::clock::now() + patience;
         loop {
             let left = end.saturating_duration_since(crate::os::clock::now());
             if left.is_zero() {
-                return Err(SetTrouble::Busy);
+                return Err(SetFailure::Busy);
             }
             let (set, made) = match SemSet::create(key, count_for(lanes), mode) {
                 Ok(set) => (set, true),
@@ -172,7 +172,7 @@ impl NewSet {
             };
             let mut marked_here = false;
             let taken = match origin(set) {
-                Ok(Origin::Foreign) => return Err(SetTrouble::Foreign),
+                Ok(Origin::Foreign) => return Err(SetFailure::Foreign),
                 Ok(Origin::Marked) => set
                     .op_timeout(&[zero(I), add(I).undo()], Some(left))
                     .map(|()| true),
@@ -186,7 +186,7 @@ impl NewSet {
                 Ok(true) => {}
                 // Another process marked it in the meantime.
                 Ok(false) => continue,
-                Err(error) if error.is_would_block() => return Err(SetTrouble::Busy),
+                Err(error) if error.is_would_block() => return Err(SetFailure::Busy),
                 Err(error) if error.is_interrupted() || error.is_removed() => continue,
                 Err(error) => return Err(error.into()),
             }
@@ -223,14 +223,14 @@ impl NewSet {
                 drop(held);
                 match set.op_timeout(&[zero(T)], Some(left)) {
                     Ok(()) => {}
-                    Err(error) if error.is_would_block() => return Err(SetTrouble::Busy),
+                    Err(error) if error.is_would_block() => return Err(SetFailure::Busy),
                     Err(error) if error.is_interrupted() || error.is_removed() => {}
                     Err(error) => return Err(error.into()),
                 }
                 continue;
             }
             if !looks_abandoned(&values) {
-                return Err(SetTrouble::Foreign);
+                return Err(SetFailure::Foreign);
             }
             // Left behind by a creator or remover that died: it has no segment, and no slot is
             // taken. Processes that wait for its lock get EIDRM and try again.
@@ -250,7 +250,7 @@ impl NewSet {
         uid: u32,
         gid: u32,
         mode: u32,
-    ) -> std::result::Result<(), SetTrouble> {
+    ) -> std::result::Result<(), SetFailure> {
         let stat = self.set.stat()?;
         if (stat.uid, stat.gid, stat.mode & 0o777) != (uid, gid, mode) {
             self.set.set_permissions(uid, gid, mode)?;
@@ -260,26 +260,29 @@ impl NewSet {
 
     /// The same for the group alone, before there is any memory: the set's time of the last change shows
     /// whether set or segment was first.
-    pub(crate) fn give_to_group(&self, gid: u32, mode: u32) -> std::result::Result<(), SetTrouble> {
+    pub(crate) fn give_to_group(&self, gid: u32, mode: u32) -> std::result::Result<(), SetFailure> {
         let stat = self.set.stat()?;
         self.give_to(stat.uid, gid, mode)
     }
 
     /// Assigns the set to one ring, whose name is at this place; returns what the superblock stores. (A
     /// set under a given key has its place from the beginning.)
-    pub(crate) fn identify(&self, home: Home) -> std::result::Result<SetIdentity, SetTrouble> {
-        let random = u16::from_le_bytes(process::random().map_err(|_| SetTrouble::Busy)?);
+    pub(crate) fn identify(
+        &self,
+        location: NameLocation,
+    ) -> std::result::Result<SetIdentity, SetFailure> {
+        let random = u16::from_le_bytes(process::random().map_err(|_| SetFailure::Busy)?);
         let check = (random % 32767) as i16 + 1;
         let stat = self.set.stat()?;
-        let [first, second] = home.values();
+        let [first, second] = location.values();
         let mark = [
             zero(CHECK).no_wait(),
             Op::new(CHECK, check),
-            Op::new(HOME, first),
-            Op::new(HOME + 1, second),
+            Op::new(LOCATION, first),
+            Op::new(LOCATION + 1, second),
         ];
         // An operation of 0 would mean "wait for 0".
-        let known = if self.is_marked || home == Home::Unknown {
+        let known = if self.is_marked || location == NameLocation::Unknown {
             2
         } else {
             4
@@ -315,27 +318,33 @@ impl NewSet {
 /// If this is the set of a file recorded as having no name: records that it has one. Nothing changes in
 /// other sets. (If it fails, the set may be removed when no process uses it, and will be made again.)
 pub(super) fn note_name(set: SemSet) {
-    let first = set.value(HOME).map(i32::from);
-    let second = set.value(HOME + 1).map(i32::from);
-    let expected = (i32::from(Home::FILE), i32::from(Home::WITHOUT_NAME));
+    let first = set.value(LOCATION).map(i32::from);
+    let second = set.value(LOCATION + 1).map(i32::from);
+    let expected = (
+        i32::from(NameLocation::FILE),
+        i32::from(NameLocation::WITHOUT_NAME),
+    );
     if first.ok().zip(second.ok()) == Some(expected) {
         // Succeeds only if the value is exactly one, and no remover is at work.
         let _ = set.op(&[
             zero(T).no_wait(),
-            sub(HOME + 1).no_wait(),
-            zero(HOME + 1).no_wait(),
-            Op::new(HOME + 1, Home::WITH_NAME),
+            sub(LOCATION + 1).no_wait(),
+            zero(LOCATION + 1).no_wait(),
+            Op::new(LOCATION + 1, NameLocation::WITH_NAME),
         ]);
     }
 }
 
 /// The opposite, before the name is removed. With the removal flag held.
 pub(super) fn note_no_name(set: SemSet) {
-    let first = set.value(HOME).map(i32::from);
-    let second = set.value(HOME + 1).map(i32::from);
-    let expected = (i32::from(Home::FILE), i32::from(Home::WITH_NAME));
+    let first = set.value(LOCATION).map(i32::from);
+    let second = set.value(LOCATION + 1).map(i32::from);
+    let expected = (
+        i32::from(NameLocation::FILE),
+        i32::from(NameLocation::WITH_NAME),
+    );
     if first.ok().zip(second.ok()) == Some(expected) {
-        let _ = set.op(&[sub(HOME + 1).no_wait()]);
+        let _ = set.op(&[sub(LOCATION + 1).no_wait()]);
     }
 }
 
@@ -355,7 +364,7 @@ fn origin(set: SemSet) -> std::result::Result<Origin, sysv::Error> {
     if facts.lanes().is_none() {
         return Ok(Origin::Foreign);
     }
-    if facts.home() == Some(Home::Key) {
+    if facts.location() == Some(NameLocation::Key) {
         return Ok(Origin::Marked);
     }
     if !facts.is_blank() || stat.otime != 0 {
@@ -364,7 +373,7 @@ fn origin(set: SemSet) -> std::result::Result<Origin, sysv::Error> {
     for index in 0..stat.count as u16 {
         if set.waiting_for_increase(index)? != 0 || set.waiting_for_zero(index)? != 0 {
             // If it was marked after the values were read, creators of ours wait for its lock.
-            let marked = SetFacts::new(set.values()?).home() == Some(Home::Key);
+            let marked = SetFacts::new(set.values()?).location() == Some(NameLocation::Key);
             return Ok(if marked {
                 Origin::Marked
             } else {
@@ -378,13 +387,13 @@ fn origin(set: SemSet) -> std::result::Result<Origin, sysv::Error> {
 /// Marks an untouched set as semring's and takes the creation lock, both at once; false if another
 /// process was faster.
 fn mark_and_lock(set: SemSet) -> std::result::Result<bool, sysv::Error> {
-    let [first, second] = Home::KEY;
+    let [first, second] = NameLocation::KEY;
     let operations = [
-        zero(HOME).no_wait(),
-        zero(HOME + 1).no_wait(),
+        zero(LOCATION).no_wait(),
+        zero(LOCATION + 1).no_wait(),
         zero(I).no_wait(),
-        Op::new(HOME, first),
-        Op::new(HOME + 1, second),
+        Op::new(LOCATION, first),
+        Op::new(LOCATION + 1, second),
         add(I).undo(),
     ];
     match set.op(&operations) {
@@ -399,8 +408,8 @@ fn is_fresh(values: &[u16]) -> bool {
     values.iter().enumerate().all(|(index, &value)| {
         let expected = match index as u16 {
             I => 1,
-            HOME => Home::KEY[0] as u16,
-            index if index == HOME + 1 => Home::KEY[1] as u16,
+            LOCATION => NameLocation::KEY[0] as u16,
+            index if index == LOCATION + 1 => NameLocation::KEY[1] as u16,
             _ => 0,
         };
         value == expected
@@ -416,11 +425,11 @@ fn looks_abandoned(values: &[u16]) -> bool {
         && [N, C, T]
             .iter()
             .all(|&index| values[usize::from(index)] == 0)
-        && Home::of(values) == Some(Home::Key)
+        && NameLocation::of(values) == Some(NameLocation::Key)
         && values[usize::from(LANES)..]
             .iter()
             .step_by(2)
-            .all(|&seat| seat == 0)
+            .all(|&role| role == 0)
 }
 
 impl Drop for NewSet {

@@ -8,9 +8,9 @@ use semring_testkit::watchdog::Watchdog;
 use super::abandoned::{SeizedSet, SetFacts};
 use super::semaphore::{SemaphoreGuard, count_for};
 use super::semaphore_tests::{
-    CHECK, I, LONG, NOT_AT_ALL, PATIENCE, free_key, set_of, while_asleep,
+    CHECK, HANG_TIMEOUT, I, LONG, NOT_AT_ALL, free_key, set_of, while_asleep,
 };
-use super::set::{Home, NewSet, SetTrouble, creation_ended};
+use super::set::{NameLocation, NewSet, SetFailure, creation_ended};
 use super::{Mismatch, RemovalLock};
 use crate::layout::superblock::SetIdentity;
 use crate::os::sysv::{Key, Op, SemSet};
@@ -30,11 +30,11 @@ impl KeyGuard {
     fn of(key: Key) -> Self {
         Self {
             key,
-            _watchdog: Watchdog::new(PATIENCE, "a test of the creation lock"),
+            _watchdog: Watchdog::new(HANG_TIMEOUT, "a test of the creation lock"),
         }
     }
 
-    fn lock(&self, lanes: usize, is_ring: bool) -> Result<Option<NewSet>, SetTrouble> {
+    fn lock(&self, lanes: usize, is_ring: bool) -> Result<Option<NewSet>, SetFailure> {
         NewSet::lock(self.key, lanes, 0o600, LONG, || !is_ring)
     }
 
@@ -63,9 +63,9 @@ fn a_set_under_a_free_key_is_made_and_its_lock_held_to_the_end() {
     let new = key.lock(2, false).unwrap().expect("no ring is there");
     assert_eq!(key.values(), locked(2));
     let waiting = NewSet::lock(key.key, 2, 0o600, NOT_AT_ALL, || true);
-    assert!(matches!(waiting, Err(SetTrouble::Busy)));
+    assert!(matches!(waiting, Err(SetFailure::Busy)));
     assert!(!creation_ended(key.key, NOT_AT_ALL));
-    let identity = new.identify(Home::Unknown).unwrap();
+    let identity = new.identify(NameLocation::Unknown).unwrap();
     assert_eq!(key.values()[CHECK], identity.check as u16);
     let _guard = new.finish();
     assert!(SemaphoreGuard::open(&identity, 2).is_ok());
@@ -106,34 +106,36 @@ fn a_set_made_for_a_key_that_is_taken_goes_again() {
 
 #[test]
 fn the_set_of_a_file_says_whether_the_file_has_its_name() {
-    let says = |set: SemSet| SetFacts::of(set.id()).unwrap().home();
+    let says = |set: SemSet| SetFacts::of(set.id()).unwrap().location();
     let new = NewSet::create(1, 0o600).unwrap();
-    let identity = new.identify(Home::File { has_name: false }).unwrap();
+    let identity = new
+        .identify(NameLocation::File { has_name: false })
+        .unwrap();
     let set = SemSet::from_id(identity.id);
-    assert_eq!(says(set), Some(Home::File { has_name: false }));
+    assert_eq!(says(set), Some(NameLocation::File { has_name: false }));
     let guard = new.finish();
-    assert_eq!(says(set), Some(Home::File { has_name: true }));
+    assert_eq!(says(set), Some(NameLocation::File { has_name: true }));
     // Recording it twice has the same effect as once, in both directions.
     for has_name in [true, false, false, true] {
         guard.note_name(has_name);
-        assert_eq!(says(set), Some(Home::File { has_name }));
+        assert_eq!(says(set), Some(NameLocation::File { has_name }));
     }
     // While a remover is at work, the name can't be recorded again.
     assert!(guard.begin_removal(false).unwrap());
     guard.note_name(false);
     guard.note_name(true);
-    assert_eq!(says(set), Some(Home::File { has_name: false }));
+    assert_eq!(says(set), Some(NameLocation::File { has_name: false }));
     guard.destroy().unwrap();
     // Another set keeps its values.
     let new = NewSet::create(1, 0o600).unwrap();
-    let home = Home::Directory {
+    let location = NameLocation::Directory {
         device: 1,
         inode: 1,
     };
-    let identity = new.identify(home).unwrap();
+    let identity = new.identify(location).unwrap();
     let guard = new.finish();
     guard.note_name(false);
-    assert_eq!(says(SemSet::from_id(identity.id)), Some(home));
+    assert_eq!(says(SemSet::from_id(identity.id)), Some(location));
     guard.destroy().unwrap();
 }
 
@@ -152,7 +154,7 @@ fn a_set_with_a_check_value_left_behind_is_replaced() {
     let key = KeyGuard::new();
     let ended = in_child(|| {
         let new = key.lock(2, false).unwrap().unwrap();
-        new.identify(Home::Unknown).unwrap();
+        new.identify(NameLocation::Unknown).unwrap();
         std::mem::forget(new);
         0
     });
@@ -194,7 +196,7 @@ fn a_foreign_set_is_refused_and_left_as_it_was() {
         set.set_values(&values).unwrap();
         let refused = key.lock(2, false).map(drop);
         assert!(
-            matches!(refused, Err(SetTrouble::Foreign)),
+            matches!(refused, Err(SetFailure::Foreign)),
             "{values:?}: {refused:?}"
         );
         assert_eq!(set_of(key.key).id(), set.id());
@@ -206,7 +208,7 @@ fn a_foreign_set_is_refused_and_left_as_it_was() {
 fn a_set_that_somebody_has_used_or_waits_for_is_not_taken_over_though_all_its_values_are_zero() {
     let key = KeyGuard::new();
     let set = SemSet::create(key.key, count_for(2), 0o600).unwrap();
-    let refused = || matches!(key.lock(2, false).map(drop), Err(SetTrouble::Foreign));
+    let refused = || matches!(key.lock(2, false).map(drop), Err(SetFailure::Foreign));
     // A process sleeps on it, and no operation was ever done.
     let slept = while_asleep(
         || set.op(&[Op::new(1, -1)]),
@@ -227,7 +229,7 @@ fn a_set_that_somebody_has_used_or_waits_for_is_not_taken_over_though_all_its_va
 fn under_a_ring_the_lock_is_only_looked_through() {
     let key = KeyGuard::new();
     let new = key.lock(2, false).unwrap().unwrap();
-    let identity = new.identify(Home::Unknown).unwrap();
+    let identity = new.identify(NameLocation::Unknown).unwrap();
     let _guard = new.finish();
     let before = key.values();
     assert!(key.lock(2, true).unwrap().is_none());
@@ -239,12 +241,12 @@ fn under_a_ring_the_lock_is_only_looked_through() {
 fn a_creator_waits_for_a_remover_and_then_begins_anew() {
     let key = KeyGuard::new();
     let new = key.lock(2, false).unwrap().unwrap();
-    new.identify(Home::Unknown).unwrap();
+    new.identify(NameLocation::Unknown).unwrap();
     let guard = new.finish();
     let left = set_of(key.key).id();
     assert_eq!(guard.begin_removal(false), Ok(true));
     let impatient = NewSet::lock(key.key, 2, 0o600, Duration::from_millis(20), || true);
-    assert!(matches!(impatient, Err(SetTrouble::Busy)));
+    assert!(matches!(impatient, Err(SetFailure::Busy)));
     let made = while_asleep(
         || key.lock(2, false).unwrap().map(|new| (new, key.values())),
         |_| guard.destroy().unwrap(),
@@ -259,7 +261,7 @@ fn a_creator_waits_for_a_remover_and_then_begins_anew() {
 fn a_creator_waits_for_another_and_takes_what_it_left() {
     let key = KeyGuard::new();
     let first = key.lock(2, false).unwrap().unwrap();
-    first.identify(Home::Unknown).unwrap();
+    first.identify(NameLocation::Unknown).unwrap();
     // The first gives up and removes its set, which wakes the second.
     let made = while_asleep(
         || key.lock(2, false).unwrap().map(|new| (new, key.values())),
@@ -273,7 +275,7 @@ fn a_creator_survives_that_its_set_is_taken_for_left_behind() {
     use crate::sync::{AtomicU32, Ordering};
     // A number of lanes that no other test uses.
     const LANES: usize = 177;
-    let _watchdog = Watchdog::new(PATIENCE, "creators and pruners");
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "creators and pruners");
     let over = AtomicU32::new(0);
     let taken = thread::scope(|scope| {
         let clearing = scope.spawn(|| {
@@ -307,7 +309,7 @@ fn a_creator_survives_that_its_set_is_taken_for_left_behind() {
 #[test]
 fn a_set_is_known_by_key_id_size_and_check_value() {
     let new = NewSet::create(3, 0o640).map_err(|_| "no set").unwrap();
-    let identity = new.identify(Home::Unknown).unwrap();
+    let identity = new.identify(NameLocation::Unknown).unwrap();
     let _clean_up = KeyGuard::of(Key::new(identity.key));
     let set = set_of(Key::new(identity.key));
     let guard = new.finish();
@@ -363,7 +365,7 @@ fn a_set_that_is_too_small_for_a_check_value_is_somebody_elses() {
 #[test]
 fn a_set_that_is_dropped_unfinished_is_removed() {
     let new = NewSet::create(1, 0o600).map_err(|_| "no set").unwrap();
-    let key = Key::new(new.identify(Home::Unknown).unwrap().key);
+    let key = Key::new(new.identify(NameLocation::Unknown).unwrap().key);
     assert_eq!(
         set_of(key).value(I as u16).unwrap(),
         1,

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::deadline::Deadline;
-use super::doorbell::{Epochs, arm, disarm};
 use super::strategy::{RateLimiter, SpinHistory, Step, WaitStrategy};
+use super::wakeup::{Epochs, arm, disarm};
 use super::{GuardError, Waited, WakeTarget, Wakeups};
 use crate::sync::mutant::{self, Mutant};
 use crate::sync::{AtomicU64, Ordering, fence};

@@ -119,9 +119,9 @@ mod real {
         ring: NonNull<ConsumerPage>,
         data: NonNull<u8>,
         capacity: Capacity,
-        /// The word of the segment's sentinel, reached with one load.
+        /// The word of the segment's mapping state, reached with one load.
         fate: NonNull<SignalWord>,
-        // Keeps the mapping that the pointers point into, and the sentinel.
+        // Keeps the mapping that the pointers point into, and the mapping state.
         segment: Arc<Segment>,
     }
 
@@ -152,7 +152,7 @@ mod real {
 
         #[inline(always)]
         fn fate(&self) -> &SignalWord {
-            // SAFETY: the sentinel's page is mapped for as long as the segment exists, which is kept.
+            // SAFETY: the mapping state's page is mapped for as long as the segment exists, which is kept.
             unsafe { self.fate.as_ref() }
         }
 
@@ -172,8 +172,8 @@ mod real {
         /// True if the ring's memory was truncated: bytes that were just read may have been zeros in
         /// place of the ring's.
         #[inline(always)]
-        pub(crate) fn is_torn(&self) -> bool {
-            self.fate().says_torn()
+        pub(crate) fn is_truncated(&self) -> bool {
+            self.fate().says_truncated()
         }
 
         /// The page of the ring's consumer.
@@ -391,7 +391,7 @@ mod model {
             false
         }
 
-        pub(crate) fn is_torn(&self) -> bool {
+        pub(crate) fn is_truncated(&self) -> bool {
             false
         }
 

@@ -17,12 +17,12 @@ use std::time::{Duration, Instant};
 
 use super::{RingCore, SharedRing, UnwindMark, holder};
 use crate::error::AttachError;
-use crate::guard::{Claim, GuardError, Seat, WakeTarget};
+use crate::guard::{Claim, GuardError, Role, WakeTarget};
 use crate::layout::Position;
 use crate::layout::control::{CONSUMER_CLOSED, CONSUMER_LEFT, ConsumerPage, ProducerPage};
 use crate::layout::view::LaneView;
 use crate::os::clock;
-use crate::os::process::{self, Fate};
+use crate::os::process::{self, Liveness};
 use crate::ring::Damage;
 use crate::ring::consume::LaneConsumer;
 use crate::ring::produce::LaneProducer;
@@ -105,7 +105,7 @@ fn is_nameless(ring: &RingCore) -> bool {
 }
 
 /// A producer's role on one lane. Dropping it detaches regularly, unless a panic drops it.
-pub(crate) struct ProducerSeat {
+pub(crate) struct ProducerRole {
     ring: SharedRing,
     lane: usize,
     generation: u64,
@@ -117,7 +117,7 @@ pub(crate) struct ProducerSeat {
     mark: UnwindMark,
 }
 
-impl ProducerSeat {
+impl ProducerRole {
     /// Takes the lowest free lane and finds its end.
     pub(crate) fn take(ring: &SharedRing) -> Result<(Self, LaneProducer), AttachError> {
         let ring = &super::adopt(ring)?;
@@ -129,7 +129,7 @@ impl ProducerSeat {
             for lane in 0..ring.lanes() {
                 match ring
                     .guard
-                    .claim(Seat::Producer { lane })
+                    .claim(Role::Producer { lane })
                     .map_err(attach_error)?
                 {
                     Claim::Taken => {}
@@ -138,23 +138,23 @@ impl ProducerSeat {
                         break;
                     }
                     Claim::Granted if is_nameless(ring) => {
-                        let _ = ring.guard.leave(Seat::Producer { lane });
+                        let _ = ring.guard.leave(Role::Producer { lane });
                         return Err(AttachError::Removed);
                     }
-                    Claim::Granted if !holder::register(ring, Seat::Producer { lane }) => {
-                        let _ = ring.guard.leave(Seat::Producer { lane });
+                    Claim::Granted if !holder::register(ring, Role::Producer { lane }) => {
+                        let _ = ring.guard.leave(Role::Producer { lane });
                         return Err(AttachError::Removed);
                     }
                     Claim::Granted => match Self::settle(ring, lane) {
-                        Ok((seat, producer)) => {
+                        Ok((role, producer)) => {
                             member.keep();
-                            // On an error, dropping `seat` gives the slot up.
+                            // On an error, dropping `role` gives the slot up.
                             ring.check().map_err(attach_error)?;
-                            return Ok((seat, producer));
+                            return Ok((role, producer));
                         }
                         Err(Damage { position }) => {
-                            holder::unregister(ring, Seat::Producer { lane });
-                            let left = ring.guard.leave(Seat::Producer { lane });
+                            holder::unregister(ring, Role::Producer { lane });
+                            let left = ring.guard.leave(Role::Producer { lane });
                             ring.check().and(left).map_err(attach_error)?;
                             damaged.get_or_insert(AttachError::Corrupt { lane, position });
                         }
@@ -180,11 +180,11 @@ impl ProducerSeat {
             // process.
             let dying = holders
                 .iter()
-                .position(|&pid| process::fate(pid) == Fate::Dying);
+                .position(|&pid| process::fate(pid) == Liveness::Dying);
             match dying {
                 Some(lane) if in_time => {
                     ring.guard
-                        .await_free(Seat::Producer { lane }, left(end).min(GLANCE))
+                        .await_free(Role::Producer { lane }, left(end).min(GLANCE))
                         .map_err(attach_error)?;
                 }
                 _ => return Err(Self::no_free_lane(ring)),
@@ -197,7 +197,7 @@ impl ProducerSeat {
         let look = || -> Result<Vec<u32>, GuardError> {
             (0..ring.lanes())
                 .map(|lane| {
-                    let known = ring.guard.last_holder(Seat::Producer { lane })?;
+                    let known = ring.guard.last_holder(Role::Producer { lane })?;
                     Ok(known.unwrap_or_else(|| said_holder(ring, lane)))
                 })
                 .collect()
@@ -233,7 +233,7 @@ impl ProducerSeat {
         page.pid.store(u64::from(process::id()), Ordering::Relaxed);
         // From here on this producer has attached, and an end-of-stream is due after it.
         page.generation.store(generation, Ordering::SeqCst);
-        let mut seat = Self {
+        let mut role = Self {
             ring: ring.clone(),
             lane,
             generation,
@@ -252,8 +252,8 @@ impl ProducerSeat {
         }
         // A consumer that is attached now is this producer's known consumer; if the ring was
         // removed, the first call reports that.
-        seat.consumer_seen = matches!(ring.guard.consumer_gone(), Ok(false));
-        Ok((seat, producer))
+        role.consumer_seen = matches!(ring.guard.consumer_gone(), Ok(false));
+        Ok((role, producer))
     }
 
     pub(crate) fn ring(&self) -> &SharedRing {
@@ -339,7 +339,7 @@ pub(crate) enum ConsumerFate {
     Closed,
 }
 
-impl Drop for ProducerSeat {
+impl Drop for ProducerRole {
     fn drop(&mut self) {
         if self.ring.is_forked() {
             return; // the slot is the parent's
@@ -361,9 +361,9 @@ impl Drop for ProducerSeat {
         };
         self.with_page(page_done);
         let _ = self.ring.check();
-        holder::unregister(&self.ring, Seat::Producer { lane: self.lane });
+        holder::unregister(&self.ring, Role::Producer { lane: self.lane });
         // In a removed ring there is no slot to give up, and no peer to wake.
-        let _ = self.ring.guard.leave(Seat::Producer { lane: self.lane });
+        let _ = self.ring.guard.leave(Role::Producer { lane: self.lane });
         self.ring.object.leave();
     }
 }
@@ -408,12 +408,12 @@ impl StreamEnd {
 }
 
 /// The consumer's role. Dropping it detaches without closing the ring; producers get a broken pipe.
-pub(crate) struct ConsumerSeat {
+pub(crate) struct ConsumerRole {
     ring: SharedRing,
     generation: u64,
 }
 
-impl ConsumerSeat {
+impl ConsumerRole {
     /// Takes the role and loads the released position of each lane. Lanes whose control words are
     /// impossible are reported and skipped.
     #[allow(clippy::type_complexity)] // three things that belong to this moment only
@@ -424,13 +424,13 @@ impl ConsumerSeat {
         let end = clock::now() + CERTIFICATE;
         let member = Membership::enter(ring, end)?;
         loop {
-            match ring.guard.claim(Seat::Consumer).map_err(attach_error)? {
+            match ring.guard.claim(Role::Consumer).map_err(attach_error)? {
                 Claim::Granted if is_nameless(ring) => {
-                    let _ = ring.guard.leave(Seat::Consumer);
+                    let _ = ring.guard.leave(Role::Consumer);
                     return Err(AttachError::Removed);
                 }
-                Claim::Granted if !holder::register(ring, Seat::Consumer) => {
-                    let _ = ring.guard.leave(Seat::Consumer);
+                Claim::Granted if !holder::register(ring, Role::Consumer) => {
+                    let _ = ring.guard.leave(Role::Consumer);
                     return Err(AttachError::Removed);
                 }
                 Claim::Granted => break,
@@ -439,11 +439,11 @@ impl ConsumerSeat {
                     let Some(pid) = Self::holder(ring)? else {
                         continue;
                     };
-                    if process::fate(pid) == Fate::Alive || left(end).is_zero() {
+                    if process::fate(pid) == Liveness::Alive || left(end).is_zero() {
                         return Err(AttachError::ConsumerPresent { pid });
                     }
                     ring.guard
-                        .await_free(Seat::Consumer, left(end))
+                        .await_free(Role::Consumer, left(end))
                         .map_err(attach_error)?;
                 }
             }
@@ -454,7 +454,7 @@ impl ConsumerSeat {
         page.wait_word.store(0, Ordering::Relaxed);
         page.pid.store(u64::from(process::id()), Ordering::Relaxed);
         page.generation.store(generation, Ordering::SeqCst);
-        let seat = Self {
+        let role = Self {
             ring: ring.clone(),
             generation,
         };
@@ -478,7 +478,7 @@ impl ConsumerSeat {
         ring.guard
             .drain(WakeTarget::Consumer)
             .map_err(attach_error)?;
-        Ok((seat, lanes, damaged))
+        Ok((role, lanes, damaged))
     }
 
     /// The holder of the slot; `None` if it became free or changed hands during the check. (A process that
@@ -486,11 +486,11 @@ impl ConsumerSeat {
     /// holder.)
     fn holder(ring: &SharedRing) -> Result<Option<u32>, AttachError> {
         let look = || -> Result<u32, GuardError> {
-            let known = ring.guard.last_holder(Seat::Consumer)?;
+            let known = ring.guard.last_holder(Role::Consumer)?;
             Ok(known.unwrap_or_else(|| ring.view.consumer().pid.load(Ordering::Relaxed) as u32))
         };
         let before = look().map_err(attach_error)?;
-        let taken = ring.guard.is_taken(Seat::Consumer).map_err(attach_error)?;
+        let taken = ring.guard.is_taken(Role::Consumer).map_err(attach_error)?;
         let after = look().map_err(attach_error)?;
         Ok((taken && before == after).then_some(after))
     }
@@ -575,7 +575,7 @@ impl ConsumerSeat {
     }
 }
 
-impl Drop for ConsumerSeat {
+impl Drop for ConsumerRole {
     fn drop(&mut self) {
         if self.ring.is_forked() {
             return; // the slot is the parent's
@@ -587,8 +587,8 @@ impl Drop for ConsumerSeat {
         // Before the slot is given up: if the ring is gone, the producers must see that, not a
         // broken pipe.
         let _ = self.ring.check();
-        holder::unregister(&self.ring, Seat::Consumer);
-        let _ = self.ring.guard.leave(Seat::Consumer);
+        holder::unregister(&self.ring, Role::Consumer);
+        let _ = self.ring.guard.leave(Role::Consumer);
         self.ring.object.leave();
     }
 }
@@ -620,7 +620,7 @@ pub(crate) fn generation_at(lane: &LaneView, position: Position) -> Option<u64> 
         let generation = page.generation.load(Ordering::Acquire);
         let start = Position::new(page.generation_start.load(Ordering::Acquire));
         if page.generation.load(Ordering::Relaxed) == generation {
-            let is_known = position.has_reached(start) && !lane.is_torn();
+            let is_known = position.has_reached(start) && !lane.is_truncated();
             return is_known.then_some(generation);
         }
     }

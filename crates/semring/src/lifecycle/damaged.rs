@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use super::guards::{mark_of, uuid_of};
 use super::identity::other_ring;
 use super::open::plausible_length;
-use super::orphans::{home, no_ring_names};
+use super::orphans::{location, no_ring_names};
 use super::remove::{sysv_error, unlink_error};
 use super::under_key::{ClearError, Cleared, Under, under};
 use crate::error::{OpenError, RemoveError};
@@ -28,7 +28,7 @@ use crate::guard::RemovalLock;
 use crate::guard::abandoned::{SeizedSet, SetFacts};
 use crate::guard::abandoned_pipes::sweep;
 use crate::guard::semaphore::{KEY_PREFIX, SemaphoreGuard};
-use crate::guard::set::Home;
+use crate::guard::set::NameLocation;
 use crate::layout::SUPERBLOCK_BYTES;
 use crate::layout::superblock::{MAGIC, SetIdentity, Superblock, SuperblockError};
 use crate::memory::{self, Access, Address, MemoryError, Object, Place};
@@ -240,12 +240,12 @@ fn set_of(
     let key = Key::new(named.key);
     let set = SemSet::open(key).ok().filter(|set| set.id() == named.id)?;
     let facts = SetFacts::of(set.id())?;
-    let home = home(place);
-    let is_at_home = home != Home::Unknown && facts.home() == Some(home);
+    let location = location(place);
+    let is_at_location = location != NameLocation::Unknown && facts.location() == Some(location);
     let fits = key.bits() & 0xffff_0000 == KEY_PREFIX
         && facts.check() == named.check
         && facts.is_identified()
-        && (is_at_home || matches!(place, Place::File(_)));
+        && (is_at_location || matches!(place, Place::File(_)));
     let lanes = facts.lanes().filter(|_| fits)?;
     let named = matches!(place, Place::Posix(_)).then_some((named, lanes));
     Some((owned(set, lanes)?, named))
@@ -258,7 +258,8 @@ fn set_under(key: Key) -> Option<(SemaphoreGuard, i32)> {
     }
     let set = SemSet::open(key).ok()?;
     let facts = SetFacts::of(set.id())?;
-    let guard = owned(set, facts.lanes()?).filter(|_| facts.home() == Some(Home::Key))?;
+    let guard =
+        owned(set, facts.lanes()?).filter(|_| facts.location() == Some(NameLocation::Key))?;
     Some((guard, set.id()))
 }
 

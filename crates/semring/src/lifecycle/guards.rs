@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use super::orphans;
 use crate::guard::abandoned_pipes;
 use crate::guard::pipe::{NewPipes, PipeGuard};
+use crate::guard::pipe_files::{Failure, NoPipeFiles, Owner, PREFIX};
 use crate::guard::semaphore::{KEY_PREFIX, SemaphoreGuard};
-use crate::guard::set::{NewSet, SetTrouble};
-use crate::guard::site::{NoSite, Owner, PREFIX, Trouble};
+use crate::guard::set::{NewSet, SetFailure};
 use crate::guard::{Guard, GuardError, Mismatch, Refusal};
 use crate::layout::superblock::{GuardKind, SetIdentity, Superblock};
 use crate::memory::{Address, NewObject, Object, Ownership, POSIX_DIRECTORY, Place};
@@ -86,8 +86,8 @@ pub(super) fn inode_of(directory: &Path) -> Option<u64> {
 
 /// The text in the pipes' directory: the place of its ring, in a second line its name (for people), in a third the process
 /// that made it.
-fn home_text(place: &Place, name: &str) -> String {
-    let home = match place {
+fn location_text(place: &Place, name: &str) -> String {
+    let location = match place {
         Place::Posix(path) => format!("posix {}", path.display()),
         Place::Sysv(key) => {
             let namespace = process::ipc_namespace().unwrap_or(0);
@@ -97,13 +97,13 @@ fn home_text(place: &Place, name: &str) -> String {
         Place::File(_) | Place::Descriptor(_) => "file".to_owned(),
     };
     let maker = process::id();
-    format!("{home}\n{name}\n{maker}\n")
+    format!("{location}\n{name}\n{maker}\n")
 }
 
 /// The place in such a text; `None` if the ring has no place that could be checked from here. Any process can
 /// have written the text.
-pub(super) fn place_of(home: &str) -> Option<Place> {
-    match home.lines().next()?.split_once(' ')? {
+pub(super) fn place_of(location: &str) -> Option<Place> {
+    match location.lines().next()?.split_once(' ')? {
         ("posix", path) => {
             let name = Path::new(path).strip_prefix(POSIX_DIRECTORY).ok()?;
             let address: Address = format!("posix:{}", name.to_str()?).parse().ok()?;
@@ -136,8 +136,8 @@ impl NewGuard {
         mode: u32,
         lanes: usize,
         uuid: &[u8; 16],
-    ) -> Result<Self, Trouble> {
-        let mark = object.mark().map_err(|_| Trouble {
+    ) -> Result<Self, Failure> {
+        let mark = object.mark().map_err(|_| Failure {
             call: "fstat",
             source: std::io::Error::last_os_error(),
         })?;
@@ -148,7 +148,7 @@ impl NewGuard {
             gid: owner.gid,
             mode,
         };
-        NewPipes::create(path, lanes, owner, &home_text(place, name)).map(Self::Pipes)
+        NewPipes::create(path, lanes, owner, &location_text(place, name)).map(Self::Pipes)
     }
 
     pub(super) const fn kind(&self) -> GuardKind {
@@ -164,11 +164,11 @@ impl NewGuard {
         place: &Place,
         owner: Ownership,
         mode: u32,
-    ) -> Result<SetIdentity, SetTrouble> {
+    ) -> Result<SetIdentity, SetFailure> {
         match self {
             Self::Set(set) => {
                 set.give_to(owner.uid, owner.gid, mode)?;
-                set.identify(orphans::home(place))
+                set.identify(orphans::location(place))
             }
             Self::Pipes(_) => Ok(SetIdentity::NONE),
         }
@@ -221,9 +221,9 @@ fn find_pipes(object: &Object, superblock: &Superblock) -> Result<PipeGuard, Mis
     let path = pipes_of(object, &superblock.uuid)?;
     let owner = object.ownership().map_err(failed)?.uid;
     PipeGuard::open(&path, superblock.geometry.lanes(), owner).map_err(|none| match none {
-        NoSite::Missing => Mismatch::Missing,
-        NoSite::Stranger => Mismatch::Stranger,
-        NoSite::Failed(Trouble { call, source }) => {
+        NoPipeFiles::Missing => Mismatch::Missing,
+        NoPipeFiles::Stranger => Mismatch::Stranger,
+        NoPipeFiles::Failed(Failure { call, source }) => {
             let errno = source.raw_os_error().unwrap_or_default();
             let refusal = Refusal { call, errno };
             if errno == EACCES {
@@ -242,15 +242,15 @@ pub(super) fn renew_pipes(
     superblock: &Superblock,
     owner: Ownership,
     name: &str,
-) -> Result<Box<dyn Guard>, Trouble> {
-    let io = |_| Trouble {
+) -> Result<Box<dyn Guard>, Failure> {
+    let io = |_| Failure {
         call: "fstat",
         source: std::io::Error::last_os_error(),
     };
     let path = pipes_of(object, &superblock.uuid).map_err(io)?;
     match abandoned_pipes::sweep(&path, [owner.uid, process::effective_uid()]) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            return Err(Trouble {
+            return Err(Failure {
                 call: "rmdir",
                 source,
             });
@@ -268,10 +268,10 @@ pub(super) fn renew_pipes(
         "file"
     };
     let maker = process::id();
-    let home = format!("{kind}\n{name}\n{maker}\n");
-    let new = NewPipes::create(Some(&path), superblock.geometry.lanes(), owner, &home)?;
+    let location = format!("{kind}\n{name}\n{maker}\n");
+    let new = NewPipes::create(Some(&path), superblock.geometry.lanes(), owner, &location)?;
     // The file's lock excludes all others until its opener counts as a user.
-    let guard = new.finish(false).map_err(|_| Trouble {
+    let guard = new.finish(false).map_err(|_| Failure {
         call: "openat",
         source: std::io::ErrorKind::NotFound.into(),
     })?;

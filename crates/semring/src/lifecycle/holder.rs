@@ -18,7 +18,7 @@
 
 use super::RingCore;
 use super::open::read_superblock;
-use crate::guard::Seat;
+use crate::guard::Role;
 use crate::layout::view::RingView;
 use crate::os::process::{self, Identity};
 use crate::sync::{AtomicU64, Ordering, fence};
@@ -30,9 +30,9 @@ struct Words<'a> {
     started: &'a AtomicU64,
 }
 
-fn words(view: &RingView, seat: Seat, use_words: impl FnOnce(Words<'_>)) {
-    match seat {
-        Seat::Consumer => {
+fn words(view: &RingView, role: Role, use_words: impl FnOnce(Words<'_>)) {
+    match role {
+        Role::Consumer => {
             let page = view.consumer();
             use_words(Words {
                 pid: &page.pid,
@@ -40,7 +40,7 @@ fn words(view: &RingView, seat: Seat, use_words: impl FnOnce(Words<'_>)) {
                 started: &page.holder_started,
             });
         }
-        Seat::Producer { lane } => {
+        Role::Producer { lane } => {
             let lane = view.lane(lane);
             let page = lane.producer();
             use_words(Words {
@@ -54,12 +54,12 @@ fn words(view: &RingView, seat: Seat, use_words: impl FnOnce(Words<'_>)) {
 
 /// Records this process as the holder of a role that it has just taken; false if the ring has a newer guard than
 /// the one that was opened. Then the role must be given up before anything else is written.
-pub(super) fn register(ring: &RingCore, seat: Seat) -> bool {
+pub(super) fn register(ring: &RingCore, role: Role) -> bool {
     if !ring.object.outlives_its_guard() {
         return true;
     }
     let us = process::identity();
-    words(&ring.view, seat, |words| {
+    words(&ring.view, role, |words| {
         words.started.store(0, Ordering::Relaxed);
         words.pid.store(u64::from(us.pid), Ordering::Release);
         words.namespace.store(us.namespace, Ordering::Release);
@@ -68,15 +68,15 @@ pub(super) fn register(ring: &RingCore, seat: Seat) -> bool {
     fence(Ordering::SeqCst);
     let is_newest = has_newest_guard(ring);
     if !is_newest {
-        unregister(ring, seat);
+        unregister(ring, role);
     }
     is_newest
 }
 
 /// Removes the record, while this process still holds the role.
-pub(super) fn unregister(ring: &RingCore, seat: Seat) {
+pub(super) fn unregister(ring: &RingCore, role: Role) {
     if ring.object.outlives_its_guard() {
-        words(&ring.view, seat, |words| {
+        words(&ring.view, role, |words| {
             words.started.store(0, Ordering::Release);
         });
     }
@@ -93,15 +93,15 @@ pub(super) fn has_newest_guard(ring: &RingCore) -> bool {
 
 /// True unless all recorded holders are certainly gone.
 pub(super) fn is_any_alive(view: &RingView, lanes: usize) -> bool {
-    let seats = (0..lanes).map(|lane| Seat::Producer { lane });
-    std::iter::once(Seat::Consumer)
-        .chain(seats)
-        .any(|seat| is_alive(view, seat))
+    let roles = (0..lanes).map(|lane| Role::Producer { lane });
+    std::iter::once(Role::Consumer)
+        .chain(roles)
+        .any(|role| is_alive(view, role))
 }
 
-fn is_alive(view: &RingView, seat: Seat) -> bool {
+fn is_alive(view: &RingView, role: Role) -> bool {
     let mut alive = true;
-    words(view, seat, |words| {
+    words(view, role, |words| {
         let started = words.started.load(Ordering::Acquire);
         let identity = Identity {
             pid: words.pid.load(Ordering::Acquire) as u32,

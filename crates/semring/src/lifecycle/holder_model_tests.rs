@@ -80,7 +80,7 @@ struct State {
     /// The guards that exist.
     guards: [bool; MAKERS + 1],
     /// The holder of the slot through each guard.
-    seats: [Option<usize>; MAKERS + 1],
+    roles: [Option<usize>; MAKERS + 1],
     /// The holders, then the makers.
     actors: Vec<Actor>,
     /// The maker that has the file's lock alone. Holders share it from `Claim` on.
@@ -118,7 +118,7 @@ impl State {
             words: None,
             numbers: 0,
             guards: std::array::from_fn(|guard| guard == 0),
-            seats: [None; MAKERS + 1],
+            roles: [None; MAKERS + 1],
             actors,
             alone: None,
             beside: [false; HOLDERS + MAKERS],
@@ -182,15 +182,15 @@ impl State {
 
     fn end(&mut self, who: usize) {
         self.fence(who);
-        self.seats = self.seats.map(|seat| seat.filter(|holder| *holder != who));
+        self.roles = self.roles.map(|role| role.filter(|holder| *holder != who));
         self.alone = self.alone.filter(|maker| *maker != who);
         self.beside[who] = false;
         self.actors[who].at = At::Ended;
     }
 
     fn is_wrong(&self) -> bool {
-        let in_role = self.seats.iter().enumerate().filter(|(guard, seat)| {
-            self.guards[*guard] && seat.is_some_and(|holder| self.actors[holder].at == At::InRole)
+        let in_role = self.roles.iter().enumerate().filter(|(guard, role)| {
+            self.guards[*guard] && role.is_some_and(|holder| self.actors[holder].at == At::InRole)
         });
         in_role.count() > 1
     }
@@ -247,11 +247,11 @@ impl Machine {
             At::Enter => At::Claim,
             At::Claim => {
                 state.fence(who);
-                if !state.guards[guard] || state.seats[guard].is_some() {
+                if !state.guards[guard] || state.roles[guard].is_some() {
                     state.end(who);
                     return true;
                 }
-                state.seats[guard] = Some(who);
+                state.roles[guard] = Some(who);
                 At::Register
             }
             At::Register => {
@@ -373,7 +373,7 @@ impl Machine {
 }
 
 #[test]
-fn the_seat_has_one_holder_by_whatever_guard() {
+fn the_role_has_one_holder_by_whatever_guard() {
     let machine = |mutant| Machine { mutant, kills: 1 };
     assert!(!machine(Mutant::None).goes_wrong());
     for mutant in [

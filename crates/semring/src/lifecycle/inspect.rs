@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::RingCore;
 use super::open::{open, read_superblock};
 use crate::error::OpenError;
-use crate::guard::Seat;
+use crate::guard::Role;
 use crate::layout::control::PAGE;
 use crate::layout::features::WhenFull;
 use crate::layout::record::{CUT_BYTES, Record, decode};
@@ -266,14 +266,14 @@ pub(crate) fn unread(object: &Object, view: &RingView, geometry: Geometry, lane:
 
 /// The holder of a role: its pid as seen by this process, or in its own pid namespace if that can't be
 /// seen from here.
-pub(super) fn pid_of(ring: &RingCore, seat: Seat) -> u32 {
-    let said = || match seat {
-        Seat::Consumer => ring.view.consumer().pid.load(Ordering::Relaxed) as u32,
-        Seat::Producer { lane } => {
+pub(super) fn pid_of(ring: &RingCore, role: Role) -> u32 {
+    let said = || match role {
+        Role::Consumer => ring.view.consumer().pid.load(Ordering::Relaxed) as u32,
+        Role::Producer { lane } => {
             ring.view.lane(lane).producer().pid.load(Ordering::Relaxed) as u32
         }
     };
-    let seen = ring.guard.last_holder(seat).ok().flatten();
+    let seen = ring.guard.last_holder(role).ok().flatten();
     seen.filter(|&pid| pid != 0).unwrap_or_else(said)
 }
 
@@ -294,18 +294,18 @@ pub(crate) fn observe(ring: &RingCore) -> Result<RingInfo, OpenError> {
         .object
         .ownership()
         .map_err(|error| super::open::memory_error(&name, error))?;
-    let taken = |seat| matches!(ring.guard.is_taken(seat), Ok(true));
+    let taken = |role| matches!(ring.guard.is_taken(role), Ok(true));
     let (object, view) = (&ring.object, &ring.view);
     let page = view.consumer();
     // Before the lanes: if a consumer detaches in the meantime, messages that it had not read by
     // then must not look as if they were left behind.
-    let consumer_pid = taken(Seat::Consumer).then(|| pid_of(ring, Seat::Consumer));
+    let consumer_pid = taken(Role::Consumer).then(|| pid_of(ring, Role::Consumer));
     let lanes: Vec<LaneInfo> = (0..ring.lanes())
         .map(|lane| {
-            let seat = Seat::Producer { lane };
-            let is_taken = || Some(taken(seat));
+            let role = Role::Producer { lane };
+            let is_taken = || Some(taken(role));
             let info = lane_info(object, view, ring.superblock.geometry, lane, is_taken);
-            let producer_pid = info.producer_pid.map(|_| pid_of(ring, seat));
+            let producer_pid = info.producer_pid.map(|_| pid_of(ring, role));
             LaneInfo {
                 producer_pid,
                 ..info
@@ -326,8 +326,8 @@ pub(crate) fn observe(ring: &RingCore) -> Result<RingInfo, OpenError> {
         },
         ..outline(&ring.address, &ring.superblock, ownership)
     };
-    if view.segment().is_torn() {
-        return Err(super::torn::error(&name));
+    if view.segment().is_truncated() {
+        return Err(super::truncated::error(&name));
     }
     Ok(info)
 }
@@ -346,8 +346,8 @@ fn lane_info(
     let lane_view = view.lane(lane);
     let producer = lane_view.producer();
     let consumer = lane_view.consumer();
-    // Attaching is: seat, generation; leaving is: finished, seat. With both counts the same before and
-    // after the look at the seat, a free slot means that exactly `finished` of them finished their
+    // Attaching is: role slot, generation; leaving is: finished, role slot. With both counts the same before and
+    // after the look at the role slot, a free slot means that exactly `finished` of them finished their
     // stream.
     let counts = || {
         // If a copy can't be updated, its old bytes are used.

@@ -23,7 +23,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::guard::site::Trouble;
+use crate::guard::pipe_files::Failure;
 use crate::memory::POSIX_DIRECTORY;
 use crate::os::fork::Private;
 use crate::os::lock::{Hold, hold_byte, would_be_refused};
@@ -113,7 +113,7 @@ fn in_the_way(path: &Path) -> io::Error {
 
 impl KeyLock {
     /// Waits for other creators; `None` when the timeout has passed.
-    pub(crate) fn take(key: i32, patience: Duration) -> Result<Option<Self>, Trouble> {
+    pub(crate) fn take(key: i32, patience: Duration) -> Result<Option<Self>, Failure> {
         let path = key_path(key);
         let end = clock::now() + patience;
         loop {
@@ -126,7 +126,7 @@ impl KeyLock {
                 Ok(None) => clock::nap(Duration::from_micros(200)),
                 Err(source) => {
                     let call = "open (lock)";
-                    return Err(Trouble { call, source });
+                    return Err(Failure { call, source });
                 }
             }
         }

@@ -22,14 +22,14 @@ mod renew;
 mod replace;
 #[cfg(all(test, not(semring_loom)))]
 mod replace_model_tests;
-mod torn;
+mod truncated;
 mod under_key;
 mod unwinding;
 
 use std::sync::Arc;
 
 pub(crate) use attach::{
-    ConsumerFate, ConsumerSeat, ProducerSeat, StreamEnd, generation_at, note_count,
+    ConsumerFate, ConsumerRole, ProducerRole, StreamEnd, generation_at, note_count,
 };
 pub(crate) use create::create;
 pub use force::RemoveOutcome;
@@ -82,11 +82,11 @@ impl RingCore {
         self.view.segment().is_intact()
     }
 
-    /// To be called before using any result that may come from [truncated](self::torn) pages: that there
+    /// To be called before using any result that may come from [truncated](self::truncated) pages: that there
     /// is no message, that no process is attached, that bytes are impossible.
     pub(crate) fn check(&self) -> Result<(), GuardError> {
-        if self.view.segment().is_torn() {
-            torn::tell(self);
+        if self.view.segment().is_truncated() {
+            truncated::tell(self);
             return Err(GuardError::Removed);
         }
         Ok(())

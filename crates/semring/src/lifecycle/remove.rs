@@ -18,11 +18,11 @@ use super::RingCore;
 use super::attach::Membership;
 use crate::error::OpenError;
 use crate::error::RemoveError;
-use crate::guard::{GuardError, Seat};
+use crate::guard::{GuardError, Role};
 use crate::layout::superblock::STATE_REMOVED;
 use crate::lifecycle::open::{memory_error, open};
 use crate::lifecycle::orphans::sweep_beside;
-use crate::lifecycle::{RemoveOutcome, attach, inspect, torn};
+use crate::lifecycle::{RemoveOutcome, attach, inspect, truncated};
 use crate::memory::{Access, Address, MemoryError, Place};
 use crate::os::clock;
 use crate::sync::Ordering;
@@ -47,14 +47,16 @@ pub(crate) fn remove_idle(
         Err(error) => return Err(guard_error(ring, error)),
     }
     let may_go = may_go();
-    let torn = ring.view.segment().is_torn();
-    if torn || !may_go {
+    let truncated = ring.view.segment().is_truncated();
+    if truncated || !may_go {
         ring.guard
             .abort_removal()
             .map_err(|error| guard_error(ring, error))?;
         // No unread message was found because the memory is gone.
-        return if torn {
-            Err(RemoveError::Open(torn::error(&ring.address.to_string())))
+        return if truncated {
+            Err(RemoveError::Open(truncated::error(
+                &ring.address.to_string(),
+            )))
         } else {
             Ok(RemoveOutcome::Unread)
         };
@@ -123,12 +125,12 @@ pub(crate) fn remove_open(ring: &RingCore) -> Result<(), RemoveError> {
 /// ended by now.
 fn users(ring: &RingCore, end: Instant) -> Option<RemoveError> {
     let left = end.saturating_duration_since(clock::now());
-    let taken = |seat| matches!(ring.guard.is_taken(seat), Ok(true));
+    let taken = |role| matches!(ring.guard.is_taken(role), Ok(true));
     let producers: Vec<u32> = (0..ring.lanes())
-        .filter(|&lane| taken(Seat::Producer { lane }))
-        .map(|lane| inspect::pid_of(ring, Seat::Producer { lane }))
+        .filter(|&lane| taken(Role::Producer { lane }))
+        .map(|lane| inspect::pid_of(ring, Role::Producer { lane }))
         .collect();
-    let consumer = taken(Seat::Consumer).then(|| inspect::pid_of(ring, Seat::Consumer));
+    let consumer = taken(Role::Consumer).then(|| inspect::pid_of(ring, Role::Consumer));
     if !producers.is_empty() || consumer.is_some() || left.is_zero() {
         return Some(RemoveError::InUse {
             name: ring.address.to_string(),

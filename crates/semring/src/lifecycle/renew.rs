@@ -29,9 +29,9 @@ use super::guards::{find_guard, renew_pipes};
 use super::holder;
 use super::open::{found_newest, memory_error, read_superblock};
 use crate::error::OpenError;
+use crate::guard::pipe_files::Failure;
 use crate::guard::semaphore::count_for;
-use crate::guard::set::{NewSet, SetTrouble};
-use crate::guard::site::Trouble;
+use crate::guard::set::{NewSet, SetFailure};
 use crate::guard::{Guard, Mismatch};
 use crate::layout::set_record::SetRecord;
 use crate::layout::superblock::{GuardKind, SetIdentity, Superblock};
@@ -223,7 +223,7 @@ fn make(
     mut superblock: Superblock,
 ) -> Result<Renewal, OpenError> {
     let lanes = superblock.geometry.lanes();
-    let of_set = |trouble| set_error(name, lanes, trouble);
+    let of_set = |failure| set_error(name, lanes, failure);
     let owner = object
         .ownership()
         .map_err(|error| memory_error(name, error))?;
@@ -232,7 +232,7 @@ fn make(
         // the record that there are new ones.
         announce(name, object, view, &mut superblock)?;
         let guard = renew_pipes(object, &superblock, owner, name)
-            .map_err(|Trouble { call, source }| pipe_error(name, call, source))?;
+            .map_err(|Failure { call, source }| pipe_error(name, call, source))?;
         return Ok(Renewal::Done(Box::new(superblock), guard));
     }
     let inode = object.inode().map_err(|error| memory_error(name, error))?;
@@ -240,7 +240,7 @@ fn make(
     let set = NewSet::create(lanes, mode).map_err(of_set)?;
     set.give_to(owner.uid, owner.gid, mode).map_err(of_set)?;
     let identity = set
-        .identify(super::orphans::home_of(object))
+        .identify(super::orphans::location_of(object))
         .map_err(of_set)?;
     let before = superblock.record.map_or(0, |record| record.sequence);
     let record = SetRecord::of(before.wrapping_add(1).max(1), identity, inode);
@@ -260,26 +260,26 @@ fn pipe_error(name: &str, call: &'static str, source: std::io::Error) -> OpenErr
     OpenError::Os { name, call, source }
 }
 
-fn set_error(name: &str, lanes: usize, trouble: SetTrouble) -> OpenError {
+fn set_error(name: &str, lanes: usize, failure: SetFailure) -> OpenError {
     let name = name.to_owned();
-    match trouble {
-        SetTrouble::Failed(error) if error.no_space() => OpenError::MemoryLimit {
+    match failure {
+        SetFailure::Failed(error) if error.no_space() => OpenError::MemoryLimit {
             name,
             limit: super::limits::no_room_for(count_for(lanes) as u64),
         },
-        SetTrouble::Failed(error) if error.permission_denied() => OpenError::Permission {
+        SetFailure::Failed(error) if error.permission_denied() => OpenError::Permission {
             name,
             source: error.into(),
         },
-        SetTrouble::Failed(error) => OpenError::Os {
+        SetFailure::Failed(error) => OpenError::Os {
             name,
             call: error.call(),
             source: error.into(),
         },
-        SetTrouble::NoKey => OpenError::MemoryLimit {
+        SetFailure::NoKey => OpenError::MemoryLimit {
             name,
             limit: super::limits::NO_KEY.to_owned(),
         },
-        SetTrouble::Foreign | SetTrouble::Busy => OpenError::Busy { name },
+        SetFailure::Foreign | SetFailure::Busy => OpenError::Busy { name },
     }
 }

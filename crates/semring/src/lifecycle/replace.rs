@@ -73,7 +73,7 @@ fn may_be_replaced(ring: &RingCore) -> bool {
     ring.superblock.auto_remove
         && !ring.object.goes_with_its_users()
         && attach::attachments(ring) == 0
-        && !ring.view.segment().is_torn()
+        && !ring.view.segment().is_truncated()
         && ring
             .object
             .ownership()

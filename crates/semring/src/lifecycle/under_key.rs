@@ -25,7 +25,7 @@ use std::time::Duration;
 use super::key_lock::KeyLock;
 use super::open::plausible_length;
 use crate::guard::abandoned::{SeizedSet, SetFacts};
-use crate::guard::set::{Home, creation_ended};
+use crate::guard::set::{NameLocation, creation_ended};
 use crate::layout::possible_lanes;
 use crate::layout::superblock::{MAGIC, Superblock, SuperblockError};
 use crate::memory::{Access, MemoryError, Object, Place};
@@ -188,7 +188,7 @@ fn set_of(key: Key, segment: &shm::Stat) -> Option<i32> {
     }
     let set = SemSet::open(key).ok()?;
     let (stat, facts) = (set.stat().ok()?, SetFacts::of(set.id())?);
-    let marked = facts.home() == Some(Home::Key);
+    let marked = facts.location() == Some(NameLocation::Key);
     let lanes = facts.lanes()?;
     let fits = possible_lanes(segment.bytes as u64).any(|possible| possible == lanes);
     (marked && fits && made_it(&stat, segment)).then_some(set.id())

@@ -19,7 +19,7 @@
 //! System V segments, sealed memfds and anonymous memory have a fixed size. The file of a `posix:` or
 //! `file:` ring can be truncated by every process that may write it, and there is no seal against that. If
 //! a user of the ring then touches a missing page, the whole segment is replaced by zeros and marked as
-//! [truncated](Segment::is_torn). Code that only inspects a ring copies its bytes, with `pread` or through
+//! [truncated](Segment::is_truncated). Code that only inspects a ring copies its bytes, with `pread` or through
 //! a pipe, which never faults.
 #![allow(unsafe_code)]
 

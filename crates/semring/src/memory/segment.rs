@@ -12,7 +12,7 @@ use super::{MemoryError, Result};
 use crate::os::errno;
 use crate::os::fault::Watch;
 use crate::os::mapping::{self, Mapping};
-use crate::os::sentinel::Sentinel;
+use crate::os::mapping_state::MappingState;
 use crate::os::sysv::Attachment;
 use crate::sync::signals::SignalWord;
 
@@ -36,7 +36,7 @@ pub(crate) struct Segment {
     len: usize,
     /// The process outlives the loss of the pages.
     watch: Option<Watch>,
-    sentinel: Sentinel,
+    mapping_state: MappingState,
 }
 
 // SAFETY: the bytes are shared between processes anyway; all that is done with them goes through the
@@ -57,13 +57,13 @@ impl Segment {
             #[cfg(test)]
             Backing::Heap(pages) => (pages.base(), pages.len()),
         };
-        let sentinel = Sentinel::new().map_err(|error| MemoryError::of("mmap", error))?;
+        let mapping_state = MappingState::new().map_err(|error| MemoryError::of("mmap", error))?;
         let is_inherited = matches!(
             backing,
             Backing::Mapping(_) | Backing::Truncatable(_) | Backing::Attached(_)
         );
         if is_inherited && mapping::dont_fork(base, len).is_err() {
-            sentinel.keep_from_children(base, len);
+            mapping_state.keep_from_children(base, len);
         }
         // Messages do not belong into the core dump of this process. A kernel without this advice follows
         // /proc/PID/coredump_filter.
@@ -73,19 +73,19 @@ impl Segment {
             base,
             len,
             watch: None,
-            sentinel,
+            mapping_state,
         })
     }
 
     /// A mapping of a file. If the file is `sealed` it can't be truncated; otherwise truncation
-    /// makes the segment [truncated](Self::is_torn).
+    /// makes the segment [truncated](Self::is_truncated).
     pub(super) fn of_file(mapping: Mapping, sealed: bool) -> Result<Self> {
         if sealed {
             return Self::new(Backing::Mapping(mapping));
         }
         let mut segment = Self::new(Backing::Truncatable(mapping))?;
-        // SAFETY: `drop` ends the watch before it unmaps the pages; the sentinel goes after them.
-        let watch = unsafe { Watch::new(segment.base, segment.len, &segment.sentinel) };
+        // SAFETY: `drop` ends the watch before it unmaps the pages; the mapping state goes after them.
+        let watch = unsafe { Watch::new(segment.base, segment.len, &segment.mapping_state) };
         // Where the program or the system wants no handler, the ring works all the same.
         segment.watch = watch.ok();
         Ok(segment)
@@ -94,7 +94,7 @@ impl Segment {
     /// Private zeroed memory of this process, for models and tests of the upper layers.
     #[cfg(test)]
     pub(crate) fn heap(len: usize) -> Self {
-        Self::new(Backing::Heap(heap::HeapPages::new(len))).expect("a page for the sentinel")
+        Self::new(Backing::Heap(heap::HeapPages::new(len))).expect("a page for the mapping state")
     }
 
     /// Zeroed memory of this process alone; real where it is touched.
@@ -139,33 +139,33 @@ impl Segment {
 
     /// The word that shows whether the pages are there, for code that checks it with each message.
     pub(crate) fn fate(&self) -> &SignalWord {
-        self.sentinel.word()
+        self.mapping_state.word()
     }
 
     /// True while the pages are those of the ring: not in a forked child, and not after a truncation.
     #[inline(always)]
     pub(crate) fn is_intact(&self) -> bool {
-        self.sentinel.is_intact()
+        self.mapping_state.is_intact()
     }
 
     /// True if what this thread read of the segment last may have been zeros in place of the ring's bytes,
     /// because they were taken away.
     #[inline(always)]
-    pub(crate) fn is_torn(&self) -> bool {
-        self.sentinel.is_torn()
+    pub(crate) fn is_truncated(&self) -> bool {
+        self.mapping_state.is_truncated()
     }
 
     /// The kernel found no page there.
     pub(super) fn note_fault(&self) {
         if matches!(*self.backing, Backing::Truncatable(_)) {
-            self.sentinel.tear();
+            self.mapping_state.tear();
         }
     }
 
     /// True in a process forked since the segment was mapped: it does not have the pages.
     #[inline(always)]
     pub(crate) fn is_forked(&self) -> bool {
-        self.sentinel.is_child()
+        self.mapping_state.is_child()
     }
 
     /// Makes every page real now.
@@ -200,7 +200,7 @@ impl Drop for Segment {
             // anonymous memory it has; they go with it.)
             return;
         }
-        self.sentinel.end_of_pages();
+        self.mapping_state.end_of_pages();
         // SAFETY: dropped once, here.
         unsafe { ManuallyDrop::drop(&mut self.backing) };
     }

@@ -1,5 +1,5 @@
 //! Surviving the truncation of a mapped file: a handler of SIGBUS that replaces the whole mapping by zeros,
-//! records that in the mapping's [`Sentinel`], and lets the instruction continue.
+//! records that in the mapping's [`MappingState`], and lets the instruction continue.
 //!
 //! A signal's action belongs to the whole process, so this handler does as little as possible: a fault
 //! outside of the mappings registered here, or a SIGBUS that was sent by `kill`, is passed to the
@@ -12,7 +12,7 @@ use std::io;
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 
-use super::sentinel::{Sentinel, is_forked_at, tear_at};
+use super::mapping_state::{MappingState, is_forked_at, tear_at};
 use crate::sync::signals::{Entry, Range, Ranges};
 
 /// The mappings that may lose their pages.
@@ -38,12 +38,12 @@ impl Watch {
     /// Begins to watch a private or shared mapping that is readable and writable.
     ///
     /// # Safety
-    /// Mapping and sentinel must outlive the watch, and nothing else may be mapped there meanwhile (except
-    /// in a forked child, whose sentinel is marked).
+    /// Mapping and mapping state must outlive the watch, and nothing else may be mapped there meanwhile (except
+    /// in a forked child, whose mapping state is marked).
     pub(crate) unsafe fn new(
         base: NonNull<u8>,
         len: usize,
-        sentinel: &Sentinel,
+        mapping_state: &MappingState,
     ) -> io::Result<Self> {
         let errno = |error: io::Error| error.raw_os_error().unwrap_or(libc::EINVAL);
         INSTALLED
@@ -52,7 +52,7 @@ impl Watch {
         let range = Range {
             start: base.addr().get(),
             len,
-            word: sentinel.address(),
+            word: mapping_state.address(),
         };
         // The handler makes pointers of both.
         let _ = base.expose_provenance();
@@ -117,7 +117,7 @@ fn mend(info: *mut libc::siginfo_t) -> bool {
     let address = unsafe { info.si_addr() }.addr();
     // In a forked child the parent's mappings are not there: something else may be.
     let is_ours = |range: &Range| {
-        // SAFETY: a watch's sentinel exists for as long as its range is entered.
+        // SAFETY: a watch's mapping state exists for as long as its range is entered.
         !unsafe { is_forked_at(range.word) }
     };
     let Some(range) = MAPPINGS.find(address, is_ours) else {

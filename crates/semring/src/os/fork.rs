@@ -8,7 +8,7 @@
 //! call is not covered, and neither is one that is about to exec (`posix_spawn`): until then it keeps pipes
 //! from hanging up, and locks held unless they are [released](Private::release).
 //!
-//! The same handler marks each [sentinel](super::sentinel) as a child's, and unmaps the ring's pages where
+//! The same handler marks each [mapping state](super::mapping state) as a child's, and unmaps the ring's pages where
 //! the kernel does not do it. The kernel is used for both first (that also covers children of a bare
 //! `clone`), but gVisor and user-mode emulators refuse it, or only pretend to do it.
 
@@ -40,7 +40,7 @@ struct Registry {
     null: UnsafeCell<Option<OwnedFd>>,
 }
 
-/// A sentinel, and the pages that a child does not keep.
+/// A mapping state, and the pages that a child does not keep.
 struct Marked {
     /// The address of its word. The page is never unmapped while it stands here.
     word: usize,
@@ -86,11 +86,11 @@ extern "C" fn in_child() {
     let sentinels = unsafe { &mut *REGISTRY.sentinels.get() };
     for Marked { word, pages } in sentinels.iter() {
         let word = std::ptr::with_exposed_provenance::<SignalWord>(*word);
-        // SAFETY: a sentinel's page is mapped for as long as it is in the list.
+        // SAFETY: a mapping state's page is mapped for as long as it is in the list.
         unsafe { (*word).set_forked() };
         if let Some((start, len)) = *pages {
             let start = std::ptr::with_exposed_provenance_mut(start);
-            // SAFETY: a mapping of the parent's, of which this child has a copy that is not used: the sentinel
+            // SAFETY: a mapping of the parent's, of which this child has a copy that is not used: the mapping state
             // is marked.
             unsafe { libc::munmap(start, len) };
         }
@@ -138,12 +138,12 @@ pub(super) fn with_owed<R>(action: impl FnOnce(&mut Owed) -> R) -> R {
     result
 }
 
-/// Has a forked child find its copy of a sentinel's word changed.
+/// Has a forked child find its copy of a mapping state's word changed.
 pub(super) fn mark_in_children(word: usize) {
     with_sentinels(|sentinels| sentinels.push(Marked { word, pages: None }));
 }
 
-/// Has a forked child not keep these pages (start and length), which go with a sentinel that was given to
+/// Has a forked child not keep these pages (start and length), which go with a mapping state that was given to
 /// [`mark_in_children`]; with `None`, no longer so.
 pub(super) fn unmap_in_children(word: usize, pages: Option<(usize, usize)>) {
     with_sentinels(|sentinels| {
@@ -153,7 +153,7 @@ pub(super) fn unmap_in_children(word: usize, pages: Option<(usize, usize)>) {
     });
 }
 
-/// Takes a sentinel out of the list.
+/// Takes a mapping state out of the list.
 pub(super) fn forget(word: usize) {
     with_sentinels(|sentinels| {
         if let Some(at) = sentinels.iter().position(|entry| entry.word == word) {

@@ -17,12 +17,12 @@ pub(crate) mod fork;
 pub(crate) mod limits;
 pub(crate) mod lock;
 pub(crate) mod mapping;
+pub(crate) mod mapping_state;
 pub(crate) mod memfd;
 pub(crate) mod peek;
 pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod sandbox;
-pub(crate) mod sentinel;
 pub(crate) mod socket;
 #[cfg(all(test, not(semring_loom)))]
 pub(crate) mod testing;

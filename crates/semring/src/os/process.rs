@@ -57,7 +57,7 @@ pub(crate) fn random<const N: usize>() -> io::Result<[u8; N]> {
 
 /// The state of a pid in the kernel's process table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Fate {
+pub(crate) enum Liveness {
     /// It runs (or is stopped), and no kill is on its way.
     Alive,
     /// It is gone, a zombie, exiting, or has a SIGKILL pending.
@@ -115,7 +115,7 @@ fn start_time(pid: &str) -> Option<u64> {
 
 /// Looks up a pid. A diagnostic to choose between waiting and refusing; never proof of death: that is
 /// the semaphore's undo.
-pub(crate) fn fate(pid: u32) -> Fate {
+pub(crate) fn fate(pid: u32) -> Liveness {
     const PF_EXITING: u64 = 0x4;
     const KILL_BIT: u64 = 1 << (libc::SIGKILL - 1);
     // The pending signals come first: a zombie has none any more. In the other order, a process that
@@ -132,7 +132,7 @@ pub(crate) fn fate(pid: u32) -> Fate {
         .filter_map(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .fold(0, |all, mask| all | mask);
     if pending & KILL_BIT != 0 {
-        return Fate::Dying;
+        return Liveness::Dying;
     }
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
         return fate_without_proc(pid);
@@ -151,16 +151,16 @@ pub(crate) fn fate(pid: u32) -> Fate {
         .and_then(|flags| flags.parse().ok())
         .unwrap_or(0);
     if matches!(state, "Z" | "X" | "x") || flags & PF_EXITING != 0 {
-        Fate::Dying
+        Liveness::Dying
     } else {
-        Fate::Alive
+        Liveness::Alive
     }
 }
 
 /// The same where /proc is missing or hides the process (`hidepid`): a kill that is on its way does not show.
-fn fate_without_proc(pid: u32) -> Fate {
+fn fate_without_proc(pid: u32) -> Liveness {
     let Ok(pid) = libc::pid_t::try_from(pid) else {
-        return Fate::Dying;
+        return Liveness::Dying;
     };
     // SAFETY: takes numbers only.
     let number = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
@@ -168,7 +168,11 @@ fn fate_without_proc(pid: u32) -> Fate {
         // Before Linux 5.3, or under a seccomp filter without this call: a process that can't be shown
         // to be dead counts as alive.
         let gone = io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
-        return if gone { Fate::Dying } else { Fate::Alive };
+        return if gone {
+            Liveness::Dying
+        } else {
+            Liveness::Alive
+        };
     };
     // SAFETY: a new descriptor, owned here.
     let process = unsafe { OwnedFd::from_raw_fd(number) };
@@ -179,7 +183,11 @@ fn fate_without_proc(pid: u32) -> Fate {
     };
     // SAFETY: one structure of ours.
     let ended = unsafe { libc::poll(&raw mut asked, 1, 0) } == 1;
-    if ended { Fate::Dying } else { Fate::Alive }
+    if ended {
+        Liveness::Dying
+    } else {
+        Liveness::Alive
+    }
 }
 
 /// The number of CPUs that were online at the first call in this process, including those that the
@@ -269,10 +277,10 @@ mod tests {
 
     #[test]
     fn a_running_process_is_alive_and_a_reaped_one_is_not() {
-        assert_eq!(fate(id()), Fate::Alive);
+        assert_eq!(fate(id()), Liveness::Alive);
         let mut child = std::process::Command::new("true").spawn().unwrap();
         child.wait().unwrap();
-        assert_eq!(fate(child.id()), Fate::Dying);
+        assert_eq!(fate(child.id()), Liveness::Dying);
     }
 
     #[test]
@@ -321,21 +329,25 @@ mod tests {
             .arg("100")
             .spawn()
             .unwrap();
-        assert_eq!(fate(child.id()), Fate::Alive);
+        assert_eq!(fate(child.id()), Liveness::Alive);
         child.kill().unwrap();
-        assert_eq!(fate(child.id()), Fate::Dying);
+        assert_eq!(fate(child.id()), Liveness::Dying);
         child.wait().unwrap();
     }
 
     #[test]
     fn fate_is_known_without_proc() {
-        assert_eq!(fate_without_proc(id()), Fate::Alive);
-        assert_eq!(fate_without_proc(1), Fate::Alive);
+        assert_eq!(fate_without_proc(id()), Liveness::Alive);
+        assert_eq!(fate_without_proc(1), Liveness::Alive);
         let mut child = std::process::Command::new("true").spawn().unwrap();
         super::super::child::await_end(child.id()).unwrap();
-        assert_eq!(fate_without_proc(child.id()), Fate::Dying, "not reaped yet");
+        assert_eq!(
+            fate_without_proc(child.id()),
+            Liveness::Dying,
+            "not reaped yet"
+        );
         child.wait().unwrap();
-        assert_eq!(fate_without_proc(child.id()), Fate::Dying);
+        assert_eq!(fate_without_proc(child.id()), Liveness::Dying);
     }
 
     #[test]

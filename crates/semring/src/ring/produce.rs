@@ -11,7 +11,7 @@
 //! [`open_fast_path`](LaneProducer::open_fast_path) is the only function that opens the fast path.
 //!
 //! The steps of publishing are numbered K1–K4 in all files (K5, the load of the consumer's wait word, is
-//! in `guard::doorbell`).
+//! in `guard::wakeup`).
 
 use super::Damage;
 use super::fast_path::FastPath;

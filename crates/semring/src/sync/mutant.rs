@@ -293,31 +293,31 @@ mutants! {
             "the lane is in asymmetric mode"
         NoUndoTokenOfProducer
             "the undo token of a producer"
-            "guard::semaphore_tests::the_kernel_gives_a_dead_holders_seats_back_and_rings"
+            "guard::semaphore_tests::the_kernel_gives_a_dead_holders_roles_back_and_rings"
             "left == right"
         NoUndoTokensOfConsumer
             "the undo tokens of the consumer"
-            "guard::semaphore_tests::the_kernel_gives_a_dead_holders_seats_back_and_rings"
+            "guard::semaphore_tests::the_kernel_gives_a_dead_holders_roles_back_and_rings"
             "left == right"
         LaneWithoutUndo
             "undo of a producer's role slot"
-            "guard::semaphore_tests::the_kernel_gives_a_dead_holders_seats_back_and_rings"
+            "guard::semaphore_tests::the_kernel_gives_a_dead_holders_roles_back_and_rings"
             "left == right"
         ProducersWithoutUndo
             "undo of the number of producers"
-            "guard::semaphore_tests::the_kernel_gives_a_dead_holders_seats_back_and_rings"
+            "guard::semaphore_tests::the_kernel_gives_a_dead_holders_roles_back_and_rings"
             "left == right"
         ConsumerWithoutUndo
             "undo of the consumer's role slot"
-            "guard::semaphore_tests::the_kernel_gives_a_dead_holders_seats_back_and_rings"
+            "guard::semaphore_tests::the_kernel_gives_a_dead_holders_roles_back_and_rings"
             "left == right"
         NoTokenAtProducerLeave
             "a producer that detaches posts (semaphores)"
-            "guard::semaphore_tests::a_producer_counts_and_rings_the_bell_when_it_leaves"
+            "guard::semaphore_tests::a_producer_counts_and_rings_the_wakeup_when_it_leaves"
             "left == right"
         NoTokenAtConsumerLeave
             "a consumer that detaches posts (semaphores)"
-            "guard::semaphore_tests::a_consumer_rings_every_producers_bell_when_it_leaves"
+            "guard::semaphore_tests::a_consumer_rings_every_producers_wakeup_when_it_leaves"
             "left == right"
         PipeRingsAfterLife
             "a successor posts before it opens its liveness lock (pipes)"

@@ -14,14 +14,14 @@ const HERE: Build = if cfg!(semring_loom) {
 };
 
 /// A test that takes longer is hanging: a hundred times what the slowest of them needs.
-const PATIENCE: Duration = Duration::from_secs(120);
+const HANG_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Between two looks at a child.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Ends the child if it hangs. True if it did.
 fn hangs(child: &mut Child) -> bool {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + HANG_TIMEOUT;
     while child.try_wait().expect("our own child").is_none() {
         if Instant::now() > end {
             child.kill().expect("our own child");

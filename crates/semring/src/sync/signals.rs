@@ -29,7 +29,7 @@ impl SignalWord {
 
     /// The memory was truncated before this thread read the last byte of it.
     #[inline(always)]
-    pub(crate) fn says_torn(&self) -> bool {
+    pub(crate) fn says_truncated(&self) -> bool {
         self.get_after_reads() == TORN
     }
 

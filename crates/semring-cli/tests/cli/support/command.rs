@@ -14,7 +14,7 @@ use semring_testkit::peer::{Exit, Peer};
 use semring_testkit::process;
 use serde_json::Value;
 
-use super::{DAMAGED, PATIENCE, Ring, assert_same, one_object, seq_from, wait_until};
+use super::{DAMAGED, HANG_TIMEOUT, Ring, assert_same, one_object, seq_from, wait_until};
 
 /// A function that writes to a process's stdin.
 type Feed = Box<dyn FnOnce(&mut ChildStdin) -> io::Result<()> + Send>;
@@ -356,7 +356,7 @@ impl Tool {
     pub fn finish_with_stdin_open(mut self) -> Output {
         let begin = Instant::now();
         while self.peer.is_alive() {
-            if begin.elapsed() > PATIENCE {
+            if begin.elapsed() > HANG_TIMEOUT {
                 let doing = process::describe(self.pid());
                 panic!("{} does not end: {doing}{}", self.what, self.stderr());
             }

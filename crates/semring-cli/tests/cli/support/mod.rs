@@ -21,7 +21,7 @@ pub use command::{Call, Output, Tool};
 pub use endless::Endless;
 
 /// After this a wait counts as a hang. Many times what anything here takes.
-const PATIENCE: Duration = Duration::from_secs(300);
+const HANG_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The codes of the contract.
 pub const DONE: Exit = Exit::Code(0);
@@ -61,7 +61,7 @@ pub(crate) use over_both_backends;
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !condition() {
-        assert!(begin.elapsed() < PATIENCE, "never happened: {what}");
+        assert!(begin.elapsed() < HANG_TIMEOUT, "never happened: {what}");
         thread::sleep(Duration::from_millis(1));
     }
 }

@@ -33,7 +33,7 @@ use crate::error::{RecvError, RemoveError};
 use crate::guard::deadline::Deadline;
 use crate::guard::wait::Outcome;
 use crate::guard::{GuardError, WakeTarget};
-use crate::lifecycle::{ConsumerSeat, RemoveOutcome, StreamEnd, note_count, remove_idle};
+use crate::lifecycle::{ConsumerRole, RemoveOutcome, StreamEnd, note_count, remove_idle};
 use crate::os::{barrier, clock};
 use crate::ring::Damage;
 use crate::ring::consume::{Found, LaneConsumer};
@@ -58,22 +58,22 @@ pub(super) struct ConsumerCore {
 
 impl ConsumerCore {
     pub(super) fn new(
-        seat: ConsumerSeat,
+        role: ConsumerRole,
         lanes: Vec<LaneConsumer>,
         damaged: Vec<(usize, Damage)>,
         options: HandleOptions,
     ) -> Self {
-        let capacity = seat.ring().superblock.geometry.capacity();
+        let capacity = role.ring().superblock.geometry.capacity();
         if options.asymmetric_barrier && barrier::is_available() {
-            seat.can_barrier();
+            role.can_barrier();
         }
         let bytes_per_check = capacity.quarter().max(BYTES_PER_CHECK);
         let mut core = Self {
-            parking: Parking::new(options.wait, seat.generation(), WakeTarget::Consumer),
+            parking: Parking::new(options.wait, role.generation(), WakeTarget::Consumer),
             rest: Releaser {
                 room_wakers: RoomWakers::new(lanes.len(), bytes_per_check),
                 pending: Pending::new(ConsumerConditions::default()),
-                seat,
+                role,
                 options,
             },
             backoff: Backoff::default(),
@@ -189,7 +189,7 @@ impl ConsumerCore {
 
     /// Goes on after the end of the stream.
     pub(super) fn resume(&mut self) {
-        if self.rest.seat.ring().is_forked() {
+        if self.rest.role.ring().is_forked() {
             return;
         }
         self.record_end();
@@ -199,7 +199,7 @@ impl ConsumerCore {
     /// Handles everything that is pending, except corrupt lanes.
     #[inline]
     pub(super) fn begin(&mut self) -> Result<(), RecvError> {
-        if !self.rest.seat.ring().is_intact() {
+        if !self.rest.role.ring().is_intact() {
             return Err(self.why_not_intact());
         }
         if self.rest.pending.removed {
@@ -212,11 +212,11 @@ impl ConsumerCore {
     /// Why the ring's pages are not there.
     #[cold]
     fn why_not_intact(&mut self) -> RecvError {
-        if self.rest.seat.ring().is_forked() {
+        if self.rest.role.ring().is_forked() {
             return RecvError::Forked;
         }
         // Takes the guard away if the ring is truncated: this wakes the other users.
-        let _ = self.rest.seat.ring().check();
+        let _ = self.rest.role.ring().check();
         self.failed(GuardError::Removed)
     }
 
@@ -227,7 +227,7 @@ impl ConsumerCore {
         answer: Result<T, RecvError>,
     ) -> Result<T, RecvError> {
         if answer.is_err() {
-            let check = self.rest.seat.ring().check();
+            let check = self.rest.role.ring().check();
             check.map_err(|error| self.failed(error))?;
         }
         answer
@@ -285,10 +285,10 @@ impl ConsumerCore {
         self.rest
             .pending
             .change(|pending| pending.corrupt.push_back(damage));
-        let bell = WakeTarget::Producer { lane: damage.lane };
+        let wakeup = WakeTarget::Producer { lane: damage.lane };
         if !mutant::is(Mutant::NoWakeAtCorruption) {
             // A failure is found again by the next call.
-            let _ = self.rest.seat.ring().guard.post(bell);
+            let _ = self.rest.role.ring().guard.post(wakeup);
         }
     }
 
@@ -308,9 +308,9 @@ impl ConsumerCore {
 
     pub(super) fn release_all(&mut self) -> Result<(), RecvError> {
         let Releaser {
-            room_wakers, seat, ..
+            room_wakers, role, ..
         } = &mut self.rest;
-        let result = room_wakers.release_all(&mut self.merge, seat);
+        let result = room_wakers.release_all(&mut self.merge, role);
         result.map_err(|error| self.failed(error))
     }
 
@@ -337,9 +337,9 @@ impl ConsumerCore {
             return Err(RecvError::Empty);
         }
         self.last_poll_check = Some(now);
-        let (seat, linger) = (&self.rest.seat, &mut self.linger);
-        let ended = self.rest.pending.end.ended_attachments(seat, linger);
-        let replaced = self.rest.seat.check_replaced();
+        let (role, linger) = (&self.rest.role, &mut self.linger);
+        let ended = self.rest.pending.end.ended_attachments(role, linger);
+        let replaced = self.rest.role.check_replaced();
         let ended = replaced.and(ended).map_err(|error| self.failed(error))?;
         // Producers that are gone by now published before they went: look again, and only then
         // report the end.
@@ -353,7 +353,7 @@ impl ConsumerCore {
     pub(super) fn message_wait(&mut self) -> (&mut Parking, MessageWait<'_>) {
         let Releaser {
             room_wakers,
-            seat,
+            role,
             pending,
             ..
         } = &mut self.rest;
@@ -361,7 +361,7 @@ impl ConsumerCore {
         let side = MessageWait::new(
             &mut self.merge,
             room_wakers,
-            seat,
+            role,
             &pending.end,
             &mut self.linger,
             interrupt,
@@ -401,11 +401,11 @@ impl ConsumerCore {
     }
 
     pub(super) fn record_sleeps(&self) {
-        note_count(&self.rest.seat.page().sleeps, self.parking.sleeps());
+        note_count(&self.rest.role.page().sleeps, self.parking.sleeps());
     }
 
     fn end(&mut self, ended: StreamEnd) -> RecvError {
-        let recorded = self.rest.seat.delivered_end();
+        let recorded = self.rest.role.delivered_end();
         self.rest
             .pending
             .change(|pending| pending.end.returned(ended, recorded));
@@ -420,7 +420,7 @@ impl ConsumerCore {
                 .pending
                 .change(|pending| pending.end.take_to_record())
         {
-            self.rest.seat.note_end(end);
+            self.rest.role.note_end(end);
         }
     }
 
@@ -428,7 +428,7 @@ impl ConsumerCore {
     pub(super) fn remove_at_end(&mut self) -> Result<RemoveOutcome, RemoveError> {
         let _ = self.put_leaked_batch_back();
         let _ = self.release_all();
-        let ring = self.rest.seat.ring().clone();
+        let ring = self.rest.role.ring().clone();
         let outcome = remove_idle(&ring, true, || !self.merge.is_ready())?;
         let is_removed = outcome.is_removed();
         self.rest.pending.change(|pending| {
@@ -493,7 +493,7 @@ impl ConsumerCore {
 
     /// The next message for a batch. Lanes that the merge leaves are released when the batch ends.
     pub(super) fn find_for_batch(&mut self) -> Option<Next> {
-        if self.rest.seat.ring().is_forked() {
+        if self.rest.role.ring().is_forked() {
             return None;
         }
         match self.merge.find() {

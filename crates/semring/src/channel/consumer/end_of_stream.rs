@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::RecvError;
 use crate::guard::GuardError;
-use crate::lifecycle::{ConsumerSeat, StreamEnd, UnwindMark};
+use crate::lifecycle::{ConsumerRole, StreamEnd, UnwindMark};
 use crate::os::clock;
 use crate::sync::mutant::{self, Mutant};
 
@@ -162,27 +162,27 @@ impl EndOfStream {
     /// as long as the consumer lingers.
     pub(super) fn ended_attachments(
         &self,
-        seat: &ConsumerSeat,
+        role: &ConsumerRole,
         linger: &mut Linger,
     ) -> Result<Option<StreamEnd>, GuardError> {
-        let end = self.due_end(seat)?;
+        let end = self.due_end(role)?;
         Ok(linger.held_back(end, clock::now))
     }
 
-    fn due_end(&self, seat: &ConsumerSeat) -> Result<Option<StreamEnd>, GuardError> {
+    fn due_end(&self, role: &ConsumerRole) -> Result<Option<StreamEnd>, GuardError> {
         // While producers attach all the time there is no end yet.
         for _ in 0..64 {
             // The sum before and after the check: if no producer attached in between, it is the sum of
             // exactly the producers that are gone now.
-            let before = seat.attachments();
-            if !seat.ring().guard.producers_gone()? {
+            let before = role.attachments();
+            if !role.ring().guard.producers_gone()? {
                 return Ok(None);
             }
             // A producer counts itself as finished before it gives its role up.
-            let finished = seat.finished();
-            if seat.attachments() == before || mutant::is(Mutant::AttachmentsCountedOnce) {
+            let finished = role.finished();
+            if role.attachments() == before || mutant::is(Mutant::AttachmentsCountedOnce) {
                 let end = StreamEnd::new(before, finished);
-                let due = self.is_due(end, seat.delivered_end());
+                let due = self.is_due(end, role.delivered_end());
                 return Ok(due.then_some(end));
             }
         }

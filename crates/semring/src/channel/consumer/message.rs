@@ -87,7 +87,7 @@ impl<'a> MessageRef<'a> {
     #[must_use]
     #[inline]
     pub fn is_intact(&self) -> bool {
-        !self.lane.is_torn()
+        !self.lane.is_truncated()
     }
 
     /// Copies bytes from an offset to a buffer.

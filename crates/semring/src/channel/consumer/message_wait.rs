@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::end_of_stream::{EndOfStream, Linger};
-use crate::guard::doorbell::{Waker, is_in_burst};
 use crate::guard::interrupt::InterruptFlag;
 use crate::guard::wait::{PeerCheck, Waiting, Wakeup};
-use crate::guard::{GuardError, Seat, Waited, WakeTarget};
-use crate::lifecycle::{ConsumerSeat, StreamEnd, note_count};
+use crate::guard::wakeup::{Waker, is_in_burst};
+use crate::guard::{GuardError, Role, Waited, WakeTarget};
+use crate::lifecycle::{ConsumerRole, StreamEnd, note_count};
 use crate::os::barrier;
 use crate::ring::consume::LaneConsumer;
 use crate::ring::merge::Merge;
@@ -46,10 +46,10 @@ impl RoomWakers {
     pub(super) fn release(
         &mut self,
         lane: &mut LaneConsumer,
-        seat: &ConsumerSeat,
+        role: &ConsumerRole,
     ) -> Result<(), GuardError> {
         // A message that is dropped in a forked child: its pages are not there.
-        if seat.ring().is_forked() {
+        if role.ring().is_forked() {
             return Ok(());
         }
         let bytes = lane.unreleased();
@@ -61,8 +61,8 @@ impl RoomWakers {
         let word = &lane.view().producer().wait_word;
         if !mutant::is(Mutant::NoWakeAfterRelease) && self.wakers[number].is_due(word) {
             self.posts += 1;
-            note_count(&seat.page().posts, self.posts);
-            let posted = seat
+            note_count(&role.page().posts, self.posts);
+            let posted = role
                 .ring()
                 .guard
                 .post(WakeTarget::Producer { lane: number });
@@ -71,7 +71,7 @@ impl RoomWakers {
         // How a busy consumer notices that the ring was removed.
         if self.since_check >= self.bytes_per_check {
             self.since_check = 0;
-            seat.ring().guard.producers_gone()?;
+            role.ring().guard.producers_gone()?;
         }
         Ok(())
     }
@@ -79,9 +79,9 @@ impl RoomWakers {
     pub(super) fn release_all(
         &mut self,
         merge: &mut Merge,
-        seat: &ConsumerSeat,
+        role: &ConsumerRole,
     ) -> Result<(), GuardError> {
-        (0..self.wakers.len()).try_for_each(|number| self.release(merge.lane_mut(number), seat))
+        (0..self.wakers.len()).try_for_each(|number| self.release(merge.lane_mut(number), role))
     }
 }
 
@@ -89,7 +89,7 @@ impl RoomWakers {
 pub(super) struct MessageWait<'a> {
     merge: &'a mut Merge,
     room_wakers: &'a mut RoomWakers,
-    seat: &'a ConsumerSeat,
+    role: &'a ConsumerRole,
     end: &'a EndOfStream,
     linger: &'a mut Linger,
     interrupt: Arc<InterruptFlag>,
@@ -103,7 +103,7 @@ impl<'a> MessageWait<'a> {
     pub(super) fn new(
         merge: &'a mut Merge,
         room_wakers: &'a mut RoomWakers,
-        seat: &'a ConsumerSeat,
+        role: &'a ConsumerRole,
         end: &'a EndOfStream,
         linger: &'a mut Linger,
         interrupt: Arc<InterruptFlag>,
@@ -111,7 +111,7 @@ impl<'a> MessageWait<'a> {
         Self {
             merge,
             room_wakers,
-            seat,
+            role,
             end,
             linger,
             interrupt,
@@ -132,8 +132,8 @@ impl MessageWait<'_> {
         self.merge
     }
 
-    pub(super) fn seat(&self) -> &ConsumerSeat {
-        self.seat
+    pub(super) fn role(&self) -> &ConsumerRole {
+        self.role
     }
 
     pub(super) fn is_interrupted(&self) -> bool {
@@ -145,7 +145,7 @@ impl MessageWait<'_> {
         &mut self,
         timeout: Option<Duration>,
     ) -> Result<Waited, GuardError> {
-        self.seat.ring().check()?;
+        self.role.ring().check()?;
         let waited = self.wakeup().wait(timeout)?;
         self.woken = waited == Waited::Token;
         Ok(waited)
@@ -156,11 +156,11 @@ impl Waiting for MessageWait<'_> {
     const CHECKS_ASLEEP: bool = true;
 
     fn word(&self) -> &AtomicU64 {
-        &self.seat.page().wait_word
+        &self.role.page().wait_word
     }
 
     fn wakeup(&self) -> Wakeup<'_> {
-        Wakeup::new(&*self.seat.ring().guard, WakeTarget::Consumer)
+        Wakeup::new(&*self.role.ring().guard, WakeTarget::Consumer)
     }
 
     fn is_ready(&mut self) -> bool {
@@ -172,9 +172,9 @@ impl Waiting for MessageWait<'_> {
     }
 
     fn is_over(&mut self) -> Result<bool, GuardError> {
-        self.ended = self.end.ended_attachments(self.seat, self.linger)?;
-        self.seat.ring().check()?;
-        self.seat.check_replaced()?;
+        self.ended = self.end.ended_attachments(self.role, self.linger)?;
+        self.role.ring().check()?;
+        self.role.check_replaced()?;
         Ok(self.ended.is_some())
     }
 
@@ -192,8 +192,8 @@ impl Waiting for MessageWait<'_> {
         // Refused, now or (by a filter of calls) since this consumer attached. No lane enters asymmetric
         // mode any more; lanes in it leave with their next commit, which sees the announcement sooner or
         // later.
-        self.seat.cannot_barrier();
-        let alive = |lane| self.seat.ring().guard.is_taken(Seat::Producer { lane });
+        self.role.cannot_barrier();
+        let alive = |lane| self.role.ring().guard.is_taken(Role::Producer { lane });
         // A dead producer's flag stays until the next producer attaches; its messages are visible.
         std::iter::once(first)
             .chain(in_burst.map(|(lane, _)| lane))
@@ -206,14 +206,14 @@ impl Waiting for MessageWait<'_> {
         if std::mem::take(&mut self.woken) {
             self.wakeup().drain()?;
         }
-        self.room_wakers.release_all(self.merge, self.seat)
+        self.room_wakers.release_all(self.merge, self.role)
     }
 
     fn sleep(&mut self, check: PeerCheck, timeout: Option<Duration>) -> Result<Waited, GuardError> {
         // The last look may have found zeros, and no peer would wake this sleeper.
-        self.seat.ring().check()?;
+        self.role.ring().check()?;
         let waited = match check {
-            PeerCheck::WhileAsleep => self.seat.ring().guard.wait_for_producers(timeout)?,
+            PeerCheck::WhileAsleep => self.role.ring().guard.wait_for_producers(timeout)?,
             // Nobody is there who would wake it at the end of the time that it lingers.
             PeerCheck::Done => self.wakeup().wait(self.linger.nap(timeout))?,
         };

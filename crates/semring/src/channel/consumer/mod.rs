@@ -21,9 +21,9 @@ use super::options::HandleOptions;
 use super::parking::WaitStats;
 use super::pollable::Pollable;
 use crate::error::{RecvError, RemoveError};
-use crate::guard::Seat;
+use crate::guard::Role;
 use crate::guard::deadline::Deadline;
-use crate::lifecycle::{ConsumerSeat, RemoveOutcome};
+use crate::lifecycle::{ConsumerRole, RemoveOutcome};
 use crate::ring::Damage;
 #[cfg(feature = "tokio")]
 use crate::ring::consume::Found;
@@ -62,13 +62,13 @@ pub(crate) struct FoundMessage(Found);
 
 impl Consumer {
     pub(super) fn new(
-        seat: ConsumerSeat,
+        role: ConsumerRole,
         lanes: Vec<LaneConsumer>,
         damaged: Vec<(usize, Damage)>,
         options: HandleOptions,
     ) -> Self {
         Self {
-            core: ConsumerCore::new(seat, lanes, damaged, options),
+            core: ConsumerCore::new(role, lanes, damaged, options),
         }
     }
 
@@ -299,18 +299,18 @@ impl Consumer {
     pub fn flush_released(&mut self) -> Result<(), RecvError> {
         self.core.begin()?;
         let released = self.core.release_all();
-        let check = self.core.rest.seat.ring().check();
+        let check = self.core.rest.role.ring().check();
         released.and_then(|()| check.map_err(|error| self.core.failed(error)))
     }
 
     /// Closes the stream: producers get [`SendError::Closed`](crate::SendError::Closed), at once if
     /// they wait for room. Detaches. Unread messages stay in the ring.
     pub fn close(mut self) {
-        if self.core.rest.seat.ring().is_forked() {
+        if self.core.rest.role.ring().is_forked() {
             return;
         }
         let _ = self.flush_released();
-        let _ = self.core.rest.seat.close();
+        let _ = self.core.rest.role.close();
     }
 
     /// Goes on after the end of the stream. Returns at once; the next call waits for a producer that attached after
@@ -342,7 +342,7 @@ impl Consumer {
     /// # Errors
     /// [`RemoveError::Permission`] if the ring is another user's, and the others.
     pub fn remove_at_end(&mut self) -> Result<RemoveOutcome, RemoveError> {
-        if self.core.rest.seat.ring().is_forked() {
+        if self.core.rest.role.ring().is_forked() {
             return Err(RemoveError::Forked);
         }
         self.core.remove_at_end()
@@ -353,10 +353,10 @@ impl Consumer {
     /// pages are not mapped.
     #[must_use]
     pub fn attached_producers(&self) -> u64 {
-        if self.core.rest.seat.ring().is_forked() {
+        if self.core.rest.role.ring().is_forked() {
             return 0;
         }
-        self.core.rest.seat.attachments()
+        self.core.rest.role.attachments()
     }
 
     /// The producers of the stream whose end this consumer received last; `None` before the first
@@ -394,7 +394,7 @@ impl Consumer {
     /// made with [`WhenFull::Drop`](crate::WhenFull::Drop). 0 in a forked child.
     #[must_use]
     pub fn dropped_messages(&self) -> u64 {
-        if self.core.rest.seat.ring().is_forked() {
+        if self.core.rest.role.ring().is_forked() {
             return 0;
         }
         let lanes = self.core.merge.lanes().iter();
@@ -460,13 +460,13 @@ impl Consumer {
                 "a consumer that lingers can't be polled: nothing makes its descriptor readable when the time is over",
             ));
         }
-        core.parking.pollable(core.rest.seat.ring(), Seat::Consumer)
+        core.parking.pollable(core.rest.role.ring(), Role::Consumer)
     }
 
     /// A handle that ends a blocking call of this consumer from another thread.
     #[must_use]
     pub fn interrupter(&self) -> Interrupter {
-        self.core.parking.interrupter(self.core.rest.seat.ring())
+        self.core.parking.interrupter(self.core.rest.role.ring())
     }
 
     /// Counts how often this consumer slept in the kernel, and how often it woke a producer there.
@@ -482,7 +482,7 @@ impl Consumer {
 impl Drop for Consumer {
     fn drop(&mut self) {
         let core = &mut self.core;
-        if core.rest.seat.ring().is_forked() || core.rest.pending.removed {
+        if core.rest.role.ring().is_forked() || core.rest.pending.removed {
             return;
         }
         core.rest
@@ -496,7 +496,7 @@ impl Drop for Consumer {
 impl std::fmt::Debug for Consumer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Consumer")
-            .field("address", &self.core.rest.seat.ring().address)
+            .field("address", &self.core.rest.role.ring().address)
             .finish_non_exhaustive()
     }
 }

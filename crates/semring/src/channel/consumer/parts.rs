@@ -13,7 +13,7 @@
 //!
 //! A consumer that waits here sleeps as always, on the same word. What ends the wait: a message on the lane; the producer's
 //! death or leaving, for which the guard posts; a successor that has begun behind a part, which looks at the consumer's
-//! wait word then and posts ([`ProducerSeat`](crate::lifecycle::ProducerSeat)), or is killed before, for which the guard
+//! wait word then and posts ([`ProducerRole`](crate::lifecycle::ProducerRole)), or is killed before, for which the guard
 //! posts.
 
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::channel::parking::Woken;
 use crate::error::RecvError;
 use crate::guard::deadline::Deadline;
 use crate::guard::wait::{Outcome, PeerCheck, Waiting, Wakeup};
-use crate::guard::{GuardError, Seat, Waited};
+use crate::guard::{GuardError, Role, Waited};
 use crate::ring::consume::{Found, LaneConsumer};
 use crate::sync::AtomicU64;
 
@@ -58,8 +58,8 @@ impl Waiting for LaneWait<'_> {
     }
 
     fn is_over(&mut self) -> Result<bool, GuardError> {
-        let role = Seat::Producer { lane: self.number };
-        let ring = self.all.seat().ring();
+        let role = Role::Producer { lane: self.number };
+        let ring = self.all.role().ring();
         let is_taken = ring.guard.is_taken(role)?;
         ring.check()?;
         let lane = self.lane();

@@ -9,7 +9,7 @@ use crate::channel::options::HandleOptions;
 use crate::channel::pending::{Conditions, Pending};
 use crate::error::RecvError;
 use crate::guard::GuardError;
-use crate::lifecycle::{ConsumerSeat, is_replaced};
+use crate::lifecycle::{ConsumerRole, is_replaced};
 use crate::ring::consume::LaneConsumer;
 use crate::ring::merge::LaneDamage;
 
@@ -33,7 +33,7 @@ impl Conditions for ConsumerConditions {
 /// Everything of a consumer but its lanes, and how it waits for messages.
 pub(super) struct Releaser {
     pub(super) room_wakers: RoomWakers,
-    pub(super) seat: ConsumerSeat,
+    pub(super) role: ConsumerRole,
     pub(super) options: HandleOptions,
     pub(super) pending: Pending<ConsumerConditions>,
 }
@@ -42,7 +42,7 @@ impl Releaser {
     /// Stores `released` for a lane.
     #[inline]
     pub(super) fn release(&mut self, lane: &mut LaneConsumer) -> Result<(), RecvError> {
-        let released = self.room_wakers.release(lane, &self.seat);
+        let released = self.room_wakers.release(lane, &self.role);
         released.map_err(|error| self.failed(error))
     }
 
@@ -64,7 +64,7 @@ impl Releaser {
 
     /// What became of a ring that is gone.
     pub(super) fn removed(&self) -> RecvError {
-        if is_replaced(self.seat.ring()) {
+        if is_replaced(self.role.ring()) {
             RecvError::Replaced
         } else {
             RecvError::Removed

@@ -4,18 +4,18 @@ use loom::thread;
 
 use super::{Model, ROOMY, TIGHT, number_of, receive, send};
 use crate::error::{RecvError, SendError};
-use crate::guard::Seat;
+use crate::guard::Role;
 use crate::layout::{Framing, Position, Tag};
 use crate::model::{explore, fails, for_each_death, victim};
 use crate::sync::Ordering;
 
-const LANE_0: Seat = Seat::Producer { lane: 0 };
-const LANE_1: Seat = Seat::Producer { lane: 1 };
+const LANE_0: Role = Role::Producer { lane: 0 };
+const LANE_1: Role = Role::Producer { lane: 1 };
 
 /// A producer attaches, sends and is killed on the way. A second producer is attached and sends
 /// nothing unless nothing was committed. So the consumer gets exactly one message, and if it is the
 /// dead producer's, only its undo token can wake the consumer.
-fn killed_before_the_post(rattles: bool) {
+fn killed_before_the_post(undo_tokens: bool) {
     for_each_death(|| {
         explore(Some(3), move || {
             let model = Model::new(2, ROOMY);
@@ -23,8 +23,8 @@ fn killed_before_the_post(rattles: bool) {
             let mut consumer = model.consumer();
             let dying = model.clone();
             let producers = thread::spawn(move || {
-                if !rattles {
-                    dying.kernel.forget_rattles();
+                if !undo_tokens {
+                    dying.kernel.forget_undo_tokens();
                 }
                 let killed = victim(|| {
                     let mut producer = dying.producer();
@@ -52,7 +52,7 @@ fn model_a_producer_killed_before_it_posts_wakes_by_its_death() {
 }
 
 #[test]
-fn model_without_the_death_rattle_a_message_is_not_noticed() {
+fn model_without_the_death_undo_token_a_message_is_not_noticed() {
     fails("no undo token", "deadlock", || {
         killed_before_the_post(false)
     });
@@ -139,7 +139,7 @@ fn model_the_successor_of_a_killed_consumer_is_woken() {
                 assert_eq!(receive(&mut consumer), 0);
             });
             if killed.is_err() {
-                model.bury(Seat::Consumer);
+                model.bury(Role::Consumer);
             }
             let mut successor = model.consumer();
             let mut last = None;
@@ -259,7 +259,7 @@ fn model_a_producer_that_sleeps_for_room_sees_its_consumer_die() {
                 drop(consumer);
             });
             if killed.is_err() {
-                model.bury(Seat::Consumer);
+                model.bury(Role::Consumer);
             }
             drop(sender.join().unwrap());
         });

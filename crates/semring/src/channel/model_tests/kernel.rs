@@ -7,7 +7,7 @@ use std::time::Duration;
 use loom::sync::{Condvar, Mutex, MutexGuard};
 
 use crate::guard::{
-    Claim, Guard, GuardError, RemovalLock, Roles, Seat, Waited, WakeTarget, Wakeups,
+    Claim, Guard, GuardError, RemovalLock, Role, Roles, Waited, WakeTarget, Wakeups,
 };
 use crate::sync::shared_operation;
 
@@ -24,7 +24,7 @@ struct Semaphores {
     /// P_i, S_i
     lanes: Vec<(bool, u32)>,
     /// Whether the dead leave a token. Without it models must stall.
-    rattles: bool,
+    undo_tokens: bool,
 }
 
 pub(super) struct Kernel {
@@ -39,7 +39,7 @@ impl Kernel {
             producers: 0,
             consumer: false,
             lanes: vec![(false, 0); lanes],
-            rattles: true,
+            undo_tokens: true,
         };
         Self {
             semaphores: Mutex::new(semaphores),
@@ -48,15 +48,15 @@ impl Kernel {
     }
 
     /// From now on the dead are only counted out, as if they had left no token.
-    pub(super) fn forget_rattles(&self) {
-        self.lock().rattles = false;
+    pub(super) fn forget_undo_tokens(&self) {
+        self.lock().undo_tokens = false;
     }
 
     /// Frees a dead process's role, if it had it.
-    pub(super) fn undo(&self, seat: Seat) {
+    pub(super) fn undo(&self, role: Role) {
         let mut semaphores = self.lock();
-        if semaphores.is_taken(seat) {
-            semaphores.vacate(seat);
+        if semaphores.is_taken(role) {
+            semaphores.vacate(role);
             drop(semaphores);
             self.posted.notify_all();
         }
@@ -68,21 +68,21 @@ impl Kernel {
 }
 
 impl Semaphores {
-    fn is_taken(&self, seat: Seat) -> bool {
-        match seat {
-            Seat::Consumer => self.consumer,
-            Seat::Producer { lane } => self.lanes[lane].0,
+    fn is_taken(&self, role: Role) -> bool {
+        match role {
+            Role::Consumer => self.consumer,
+            Role::Producer { lane } => self.lanes[lane].0,
         }
     }
 
-    fn vacate(&mut self, seat: Seat) {
-        let token = u32::from(self.rattles);
-        match seat {
-            Seat::Consumer => {
+    fn vacate(&mut self, role: Role) {
+        let token = u32::from(self.undo_tokens);
+        match role {
+            Role::Consumer => {
                 self.consumer = false;
                 self.lanes.iter_mut().for_each(|(_, room)| *room += token);
             }
-            Seat::Producer { lane } => {
+            Role::Producer { lane } => {
                 self.lanes[lane].0 = false;
                 self.producers -= 1;
                 self.messages += token;
@@ -90,8 +90,8 @@ impl Semaphores {
         }
     }
 
-    fn bell(&mut self, bell: WakeTarget) -> &mut u32 {
-        match bell {
+    fn wakeup(&mut self, wakeup: WakeTarget) -> &mut u32 {
+        match wakeup {
             WakeTarget::Consumer => &mut self.messages,
             WakeTarget::Producer { lane } => &mut self.lanes[lane].1,
         }
@@ -103,18 +103,18 @@ impl Semaphores {
 pub(super) struct Handle(pub(super) Arc<Kernel>);
 
 impl Roles for Handle {
-    fn claim(&self, seat: Seat) -> Result<Claim> {
+    fn claim(&self, role: Role) -> Result<Claim> {
         // Not `Taken`: the caller would look for the holder.
         if !shared_operation() {
             return Err(GuardError::Removed);
         }
         let mut semaphores = self.0.lock();
-        if semaphores.is_taken(seat) {
+        if semaphores.is_taken(role) {
             return Ok(Claim::Taken);
         }
-        match seat {
-            Seat::Consumer => semaphores.consumer = true,
-            Seat::Producer { lane } => {
+        match role {
+            Role::Consumer => semaphores.consumer = true,
+            Role::Producer { lane } => {
                 semaphores.lanes[lane].0 = true;
                 semaphores.producers += 1;
             }
@@ -122,20 +122,20 @@ impl Roles for Handle {
         Ok(Claim::Granted)
     }
 
-    fn leave(&self, seat: Seat) -> Result<()> {
+    fn leave(&self, role: Role) -> Result<()> {
         if shared_operation() {
-            self.0.lock().vacate(seat);
+            self.0.lock().vacate(role);
             self.0.posted.notify_all();
         }
         Ok(())
     }
 
-    fn await_free(&self, _: Seat, _: Duration) -> Result<bool> {
+    fn await_free(&self, _: Role, _: Duration) -> Result<bool> {
         unreachable!("no role of a model is requested before it is free")
     }
 
-    fn is_taken(&self, seat: Seat) -> Result<bool> {
-        Ok(shared_operation() && self.0.lock().is_taken(seat))
+    fn is_taken(&self, role: Role) -> Result<bool> {
+        Ok(shared_operation() && self.0.lock().is_taken(role))
     }
 
     fn producers_gone(&self) -> Result<bool> {
@@ -152,22 +152,22 @@ impl Roles for Handle {
 }
 
 impl Wakeups for Handle {
-    fn post(&self, bell: WakeTarget) -> Result<()> {
+    fn post(&self, wakeup: WakeTarget) -> Result<()> {
         if shared_operation() {
-            *self.0.lock().bell(bell) += 1;
+            *self.0.lock().wakeup(wakeup) += 1;
             self.0.posted.notify_all();
         }
         Ok(())
     }
 
-    fn wait(&self, bell: WakeTarget, timeout: Option<Duration>) -> Result<Waited> {
+    fn wait(&self, wakeup: WakeTarget, timeout: Option<Duration>) -> Result<Waited> {
         assert_eq!(timeout, None, "loom has no time");
         if shared_operation() {
             let mut semaphores = self.0.lock();
-            while *semaphores.bell(bell) == 0 {
+            while *semaphores.wakeup(wakeup) == 0 {
                 semaphores = self.0.posted.wait(semaphores).unwrap();
             }
-            *semaphores.bell(bell) -= 1;
+            *semaphores.wakeup(wakeup) -= 1;
         }
         Ok(Waited::Token)
     }
@@ -180,19 +180,19 @@ impl Wakeups for Handle {
                 if semaphores.producers == 0 {
                     return Ok(Waited::Alone);
                 }
-                if *semaphores.bell(WakeTarget::Consumer) > 0 {
+                if *semaphores.wakeup(WakeTarget::Consumer) > 0 {
                     break;
                 }
                 semaphores = self.0.posted.wait(semaphores).unwrap();
             }
-            *semaphores.bell(WakeTarget::Consumer) -= 1;
+            *semaphores.wakeup(WakeTarget::Consumer) -= 1;
         }
         Ok(Waited::Token)
     }
 
-    fn drain(&self, bell: WakeTarget) -> Result<()> {
+    fn drain(&self, wakeup: WakeTarget) -> Result<()> {
         if shared_operation() {
-            *self.0.lock().bell(bell) = 0;
+            *self.0.lock().wakeup(wakeup) = 0;
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use super::Message;
 use super::mpsc::{Consumer, Producer, Ring};
 use super::options::HandleOptions;
 use crate::error::SendError;
-use crate::guard::Seat;
+use crate::guard::Role;
 use crate::guard::strategy::WaitStrategy;
 use crate::layout::features::WhenFull;
 use crate::layout::superblock::{GuardKind, RingKind, SetIdentity, Superblock};
@@ -105,8 +105,8 @@ impl Model {
     }
 
     /// The kernel's actions for a process that was killed.
-    fn bury(&self, seat: Seat) {
-        self.kernel.undo(seat);
+    fn bury(&self, role: Role) {
+        self.kernel.undo(role);
     }
 }
 

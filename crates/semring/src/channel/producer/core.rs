@@ -23,11 +23,11 @@ use crate::channel::parking::{Parking, Woken};
 use crate::error::SendError;
 use crate::guard::WakeTarget;
 use crate::guard::deadline::{Deadline, Patience};
-use crate::guard::doorbell::{ConsumerWaker, Due};
 use crate::guard::wait::Outcome;
+use crate::guard::wakeup::{ConsumerWaker, Due};
 use crate::layout::Tag;
 use crate::layout::features::WhenFull;
-use crate::lifecycle::{ProducerSeat, note_count};
+use crate::lifecycle::{ProducerRole, note_count};
 use crate::os::barrier;
 use crate::ring::produce::{ALIGNED_FROM, LaneProducer, Mode, NoSlot, Slot};
 use crate::sync::mutant::{self, Mutant};
@@ -35,7 +35,7 @@ use crate::sync::mutant::{self, Mutant};
 pub(super) struct ProducerCore {
     pub(super) gate: Gate,
     pub(super) waker: ConsumerWaker,
-    pub(super) seat: ProducerSeat,
+    pub(super) role: ProducerRole,
     pub(super) parking: Parking,
     pub(super) options: HandleOptions,
     /// How often the consumer was woken. Statistics.
@@ -45,14 +45,14 @@ pub(super) struct ProducerCore {
 }
 
 impl ProducerCore {
-    pub(super) fn new(seat: ProducerSeat, lane: LaneProducer, options: HandleOptions) -> Self {
-        let target = WakeTarget::Producer { lane: seat.lane() };
+    pub(super) fn new(role: ProducerRole, lane: LaneProducer, options: HandleOptions) -> Self {
+        let target = WakeTarget::Producer { lane: role.lane() };
         Self {
             gate: Gate::new(lane),
             waker: ConsumerWaker::new(options.asymmetric_barrier && barrier::register()),
-            parking: Parking::new(options.wait, seat.generation(), target),
-            when_full: seat.ring().superblock.when_full,
-            seat,
+            parking: Parking::new(options.wait, role.generation(), target),
+            when_full: role.ring().superblock.when_full,
+            role,
             options,
             posts: 0,
         }
@@ -267,7 +267,7 @@ impl ProducerCore {
     fn room_wait(&mut self, len: usize) -> (&mut Parking, RoomWait<'_>) {
         let interrupt = self.parking.interrupt_flag();
         let target = self.parking.target();
-        let side = RoomWait::new(&mut self.gate.lane, &mut self.seat, interrupt, target, len);
+        let side = RoomWait::new(&mut self.gate.lane, &mut self.role, interrupt, target, len);
         (&mut self.parking, side)
     }
 
@@ -323,7 +323,7 @@ impl ProducerCore {
     /// Publishes the messages of a batch, if this process holds the lane (a forked child does not).
     #[cold]
     pub(super) fn end_batch(&mut self) {
-        if self.seat.ring().is_forked() {
+        if self.role.ring().is_forked() {
             return;
         }
         self.gate.end_batch();
@@ -369,7 +369,7 @@ impl ProducerCore {
     fn post(&mut self) -> Result<(), SendError> {
         self.posts += 1;
         note_count(&self.gate.lane.view().producer().posts, self.posts);
-        if let Err(error) = self.seat.ring().guard.post(WakeTarget::Consumer) {
+        if let Err(error) = self.role.ring().guard.post(WakeTarget::Consumer) {
             let is_worth_telling = self.waker.is_worth_telling(error);
             return if is_worth_telling {
                 Err(error.into())
@@ -386,7 +386,7 @@ impl ProducerCore {
 impl Drop for ProducerCore {
     fn drop(&mut self) {
         self.end_leaked_batch();
-        if !self.seat.ring().is_forked() {
+        if !self.role.ring().is_forked() {
             self.waker.end_burst(self.gate.lane.view());
         }
     }
@@ -395,7 +395,7 @@ impl Drop for ProducerCore {
 impl std::fmt::Debug for ProducerCore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ProducerCore")
-            .field("lane", &self.seat.lane())
+            .field("lane", &self.role.lane())
             .finish_non_exhaustive()
     }
 }

@@ -11,7 +11,7 @@
 //! | asymmetric otherwise | 4 KiB |
 //!
 //! (A quarter lap, where that is less than 4 KiB.) The 16 messages are counted where fenced commits are, in
-//! [`ConsumerWaker`](crate::guard::doorbell::ConsumerWaker). Even a consumer that makes progress is checked once in a
+//! [`ConsumerWaker`](crate::guard::wake-up semaphore::ConsumerWaker). Even a consumer that makes progress is checked once in a
 //! MiB: the ring may have been removed, which is not recorded in the segment.
 
 use super::core::ProducerCore;
@@ -247,7 +247,7 @@ impl ProducerCore {
     }
 
     fn find_consumer(&mut self) -> Result<(), SendError> {
-        let fate = self.seat.consumer().map_err(|error| self.failed(error))?;
+        let fate = self.role.consumer().map_err(|error| self.failed(error))?;
         self.check_memory()?;
         match fate {
             ConsumerFate::Gone | ConsumerFate::Closed => Err(left_by(fate)),
@@ -273,14 +273,14 @@ impl ProducerCore {
     /// To be called before returning an answer that may be due to zeros in place of the ring's bytes.
     #[cold]
     pub(super) fn check_memory(&mut self) -> Result<(), SendError> {
-        let check = self.seat.ring().check();
+        let check = self.role.ring().check();
         check.map_err(|error| self.failed(error))
     }
 
     /// Why the ring's pages are not there.
     #[cold]
     pub(super) fn why_not_intact(&mut self) -> SendError {
-        if self.seat.ring().is_forked() {
+        if self.role.ring().is_forked() {
             return SendError::Forked;
         }
         self.check_memory().err().unwrap_or(SendError::Removed)

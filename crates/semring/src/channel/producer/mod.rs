@@ -16,12 +16,12 @@ use super::options::HandleOptions;
 use super::parking::WaitStats;
 use super::pollable::Pollable;
 use crate::error::{AttachError, SendError};
-use crate::guard::Seat;
+use crate::guard::Role;
 use crate::guard::deadline::{Deadline, Patience};
 #[cfg(feature = "tokio")]
 use crate::layout::features::WhenFull;
 use crate::layout::{Position, Tag};
-use crate::lifecycle::ProducerSeat;
+use crate::lifecycle::ProducerRole;
 use crate::ring::produce::LaneProducer;
 #[cfg(feature = "tokio")]
 use crate::ring::produce::Slot;
@@ -61,9 +61,9 @@ pub struct Producer<K> {
 pub(crate) struct Free(Slot);
 
 impl<K: Kind> Producer<K> {
-    pub(super) fn new(seat: ProducerSeat, lane: LaneProducer, options: HandleOptions) -> Self {
+    pub(super) fn new(role: ProducerRole, lane: LaneProducer, options: HandleOptions) -> Self {
         Self {
-            core: ProducerCore::new(seat, lane, options),
+            core: ProducerCore::new(role, lane, options),
             kind: PhantomData,
         }
     }
@@ -196,7 +196,7 @@ impl<K: Kind> Producer<K> {
     /// [`SendError::ConsumerGone`] or [`SendError::Closed`] if the consumer that this producer knew
     /// is gone, [`SendError::Removed`].
     pub fn check_consumer(&mut self) -> Result<(), SendError> {
-        if self.core.seat.ring().is_forked() {
+        if self.core.role.ring().is_forked() {
             return Err(SendError::Forked);
         }
         self.core.gate.change(|pending| pending.forget_error());
@@ -209,11 +209,11 @@ impl<K: Kind> Producer<K> {
     /// # Errors
     /// [`SendError::Removed`].
     pub fn accept_next_consumer(&mut self) -> Result<(), SendError> {
-        if self.core.seat.ring().is_forked() {
+        if self.core.role.ring().is_forked() {
             return Err(SendError::Forked);
         }
         self.core.gate.change(|pending| pending.forget_error());
-        let forgotten = self.core.seat.forget_consumer();
+        let forgotten = self.core.role.forget_consumer();
         forgotten.map_err(|error| self.core.failed(error))?;
         self.core.check_memory()
     }
@@ -221,13 +221,13 @@ impl<K: Kind> Producer<K> {
     /// Ends the stream regularly, and detaches, as dropping does. A producer that was closed has
     /// finished its stream, even if a panic is unwinding the thread.
     pub fn close(mut self) {
-        if !self.core.seat.ring().is_forked() {
+        if !self.core.role.ring().is_forked() {
             let core = &mut self.core;
             core.end_leaked_batch();
             // Before the mark, which stands where the flag does.
             core.waker.end_burst(core.gate.lane.view());
             core.gate.lane.mark_finished();
-            core.seat.finish();
+            core.role.finish();
         }
     }
 
@@ -248,7 +248,7 @@ impl<K: Kind> Producer<K> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn abort(mut self) {
-        self.core.seat.abort();
+        self.core.role.abort();
     }
 
     /// The longest message in bytes: a quarter of the lane's capacity.
@@ -260,7 +260,7 @@ impl<K: Kind> Producer<K> {
     /// The number of its lane, from 0.
     #[must_use]
     pub fn lane(&self) -> usize {
-        self.core.seat.lane()
+        self.core.role.lane()
     }
 
     /// The position at which the next record begins.
@@ -304,15 +304,15 @@ impl<K: Kind> Producer<K> {
     /// As [`Consumer::pollable`](crate::Consumer::pollable).
     pub fn pollable(&mut self) -> std::io::Result<Pollable> {
         let core = &mut self.core;
-        let lane = core.seat.lane();
+        let lane = core.role.lane();
         core.parking
-            .pollable(core.seat.ring(), Seat::Producer { lane })
+            .pollable(core.role.ring(), Role::Producer { lane })
     }
 
     /// A handle that ends a blocking call of this producer from another thread.
     #[must_use]
     pub fn interrupter(&self) -> Interrupter {
-        self.core.parking.interrupter(self.core.seat.ring())
+        self.core.parking.interrupter(self.core.role.ring())
     }
 
     /// Counts how often this producer slept in the kernel, and how often it woke the consumer
@@ -329,7 +329,7 @@ impl<K: Kind> Producer<K> {
     /// with [`WhenFull::Drop`](crate::WhenFull::Drop).
     #[must_use]
     pub fn dropped_messages(&self) -> u64 {
-        if self.core.seat.ring().is_forked() {
+        if self.core.role.ring().is_forked() {
             return 0;
         }
         self.core.gate.lane.dropped()
@@ -348,8 +348,8 @@ impl<K: Kind> Producer<K> {
     }
 
     fn another(&self) -> Result<Self, AttachError> {
-        let (seat, lane) = ProducerSeat::take(self.core.seat.ring())?;
-        Ok(Self::new(seat, lane, self.core.options))
+        let (role, lane) = ProducerRole::take(self.core.role.ring())?;
+        Ok(Self::new(role, lane, self.core.options))
     }
 }
 
@@ -376,8 +376,8 @@ impl Producer<Any> {
 impl<K> std::fmt::Debug for Producer<K> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Producer")
-            .field("address", &self.core.seat.ring().address)
-            .field("lane", &self.core.seat.lane())
+            .field("address", &self.core.role.ring().address)
+            .field("lane", &self.core.role.lane())
             .finish_non_exhaustive()
     }
 }

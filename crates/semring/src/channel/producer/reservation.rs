@@ -108,7 +108,7 @@ impl<'a> Reservation<'a> {
             left,
         );
         let got = span.fill_from(source.as_fd());
-        if self.core.gate.lane.view().is_torn() {
+        if self.core.gate.lane.view().is_truncated() {
             return Err(io::Error::other(SendError::Removed));
         }
         let got = got?;

@@ -7,7 +7,7 @@ use crate::guard::interrupt::InterruptFlag;
 use crate::guard::wait::{PeerCheck, Waiting, Wakeup};
 use crate::guard::{GuardError, Waited, WakeTarget};
 use crate::layout::view::LaneView;
-use crate::lifecycle::{ConsumerFate, ProducerSeat};
+use crate::lifecycle::{ConsumerFate, ProducerRole};
 use crate::ring::produce::LaneProducer;
 use crate::sync::AtomicU64;
 
@@ -15,7 +15,7 @@ use crate::sync::AtomicU64;
 pub(super) struct RoomWait<'a> {
     view: LaneView,
     lane: &'a mut LaneProducer,
-    seat: &'a mut ProducerSeat,
+    role: &'a mut ProducerRole,
     interrupt: Arc<InterruptFlag>,
     target: WakeTarget,
     len: usize,
@@ -26,7 +26,7 @@ pub(super) struct RoomWait<'a> {
 impl<'a> RoomWait<'a> {
     pub(super) fn new(
         lane: &'a mut LaneProducer,
-        seat: &'a mut ProducerSeat,
+        role: &'a mut ProducerRole,
         interrupt: Arc<InterruptFlag>,
         target: WakeTarget,
         len: usize,
@@ -34,7 +34,7 @@ impl<'a> RoomWait<'a> {
         Self {
             view: lane.view().clone(),
             lane,
-            seat,
+            role,
             interrupt,
             target,
             len,
@@ -57,7 +57,7 @@ impl Waiting for RoomWait<'_> {
     }
 
     fn wakeup(&self) -> Wakeup<'_> {
-        Wakeup::new(&*self.seat.ring().guard, self.target)
+        Wakeup::new(&*self.role.ring().guard, self.target)
     }
 
     fn is_ready(&mut self) -> bool {
@@ -66,8 +66,8 @@ impl Waiting for RoomWait<'_> {
     }
 
     fn is_over(&mut self) -> Result<bool, GuardError> {
-        self.fate = self.seat.consumer()?;
-        self.seat.ring().check()?;
+        self.fate = self.role.consumer()?;
+        self.role.ring().check()?;
         let left = matches!(self.fate, ConsumerFate::Gone | ConsumerFate::Closed);
         // A consumer that skips this lane will never make room in it.
         Ok(left || self.lane.is_corrupt())
@@ -83,7 +83,7 @@ impl Waiting for RoomWait<'_> {
 
     fn sleep(&mut self, _: PeerCheck, timeout: Option<Duration>) -> Result<Waited, GuardError> {
         // The last look may have found zeros, and no peer would wake this sleeper.
-        self.seat.ring().check()?;
+        self.role.ring().check()?;
         self.wakeup().wait(timeout)
     }
 }

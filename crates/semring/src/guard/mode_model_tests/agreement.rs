@@ -1,7 +1,7 @@
 //! The steps of a producer in the machine and in the code that ships are the same.
 
 use super::*;
-use crate::guard::doorbell::{ConsumerWaker, Due};
+use crate::guard::wakeup::{ConsumerWaker, Due};
 use crate::layout::Capacity;
 use crate::layout::view::LaneView;
 use crate::sync::{AtomicU64, Ordering, Traced, traced};

@@ -1,7 +1,7 @@
 //! Fenced and asymmetric mode, checked exhaustively: every interleaving of producers, a consumer, and their store buffers.
 //!
 //! `channel::model_tests::modes` runs the code that ships under loom, with one producer. Here the steps of
-//! [`ConsumerWaker`](super::doorbell::ConsumerWaker), of the checks that follow it, and of a sleep are written down once
+//! [`ConsumerWaker`](super::wake-up semaphore::ConsumerWaker), of the checks that follow it, and of a sleep are written down once
 //! more, as a machine of small steps, and all states that it can reach are visited. [`agreement`] runs the production
 //! function and the machine side by side, and compares their steps.
 //!

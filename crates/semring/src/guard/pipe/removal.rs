@@ -5,8 +5,8 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{PipeGuard, Taken, os};
-use crate::guard::site::{self, FORCED, Pipe, REMOVAL};
-use crate::guard::{GuardError, Result, Seat, WakeTarget};
+use crate::guard::pipe_files::{self, FORCED, Pipe, REMOVAL};
+use crate::guard::{GuardError, Result, Role, WakeTarget};
 use crate::os::fifo::End;
 use crate::os::fork::Private;
 use crate::os::lock::Hold;
@@ -34,7 +34,7 @@ impl Removing {
     /// The lock file that the remover has had open from the beginning.
     fn lock(&self) -> &Private {
         match &self.by {
-            Remover::Consumer(seat) => &seat.lock,
+            Remover::Consumer(role) => &role.lock,
             Remover::Other { lock } => lock,
         }
     }
@@ -45,11 +45,11 @@ impl PipeGuard {
         self.check()?;
         let life = self.remover_life()?;
         let by = if as_consumer {
-            let seat = self.seated(Seat::Consumer)?;
-            if !self.keep_everybody_out(&seat.lock, as_consumer)? {
+            let role = self.seated(Role::Consumer)?;
+            if !self.keep_everybody_out(&role.lock, as_consumer)? {
                 return Ok(false);
             }
-            Remover::Consumer(seat)
+            Remover::Consumer(role)
         } else {
             let lock = self.own_lock()?;
             if !self.keep_everybody_out(&lock, as_consumer)? {
@@ -89,7 +89,8 @@ impl PipeGuard {
     }
 
     fn remover_life(&self) -> Result<Private> {
-        Private::open(|| self.site.pipe(Pipe::Remover, End::Both)).map_err(self.failed("openat"))
+        Private::open(|| self.pipe_files.pipe(Pipe::Remover, End::Both))
+            .map_err(self.failed("openat"))
     }
 
     pub(super) fn removing(&self) -> MutexGuard<'_, Option<Removing>> {
@@ -131,9 +132,9 @@ impl PipeGuard {
     pub(super) fn end_removal(&self) -> Result<()> {
         match self.removing().take() {
             Some(Removing {
-                by: Remover::Consumer(seat),
+                by: Remover::Consumer(role),
                 ..
-            }) => Self::hold(&seat.lock, REMOVAL, Hold::Shared).map(drop),
+            }) => Self::hold(&role.lock, REMOVAL, Hold::Shared).map(drop),
             _ => Ok(()),
         }
     }
@@ -151,12 +152,12 @@ impl PipeGuard {
         let Some(removing) = self.removing().take() else {
             return Ok(());
         };
-        site::mark_removed(removing.lock().file()).map_err(os("pwrite"))?;
+        pipe_files::mark_removed(removing.lock().file()).map_err(os("pwrite"))?;
         // Wakes sleeping processes, in case another process has a copy of the remover's descriptor just
         // now (`leave`).
-        let _ = self.ring_others(Seat::Consumer);
+        let _ = self.ring_others(Role::Consumer);
         let _ = self.ring(WakeTarget::Consumer);
         drop(removing);
-        self.site.clear(self.lanes).map_err(os("rmdir"))
+        self.pipe_files.clear(self.lanes).map_err(os("rmdir"))
     }
 }

@@ -33,9 +33,9 @@ use super::limits::{NO_KEY, check_limits, no_room_for};
 use super::{GuardChoice, Plan, RingCore, SharedRing};
 use crate::error::CreateError;
 use crate::guard::GuardError;
+use crate::guard::pipe_files::Failure;
 use crate::guard::semaphore::count_for;
-use crate::guard::set::SetTrouble;
-use crate::guard::site::Trouble;
+use crate::guard::set::SetFailure;
 use crate::layout::set_record::SetRecord;
 use crate::layout::superblock::{MAGIC, STATE_INIT, SetIdentity, Superblock};
 use crate::layout::view::RingView;
@@ -163,10 +163,10 @@ fn pipes(
         plan.geometry.lanes(),
         uuid,
     )
-    .map_err(|trouble| pipe_error(name, trouble))
+    .map_err(|failure| pipe_error(name, failure))
 }
 
-fn pipe_error(name: &str, Trouble { call, source }: Trouble) -> CreateError {
+fn pipe_error(name: &str, Failure { call, source }: Failure) -> CreateError {
     let name = name.to_owned();
     if source.kind() == std::io::ErrorKind::PermissionDenied {
         return CreateError::Permission { name, source };
@@ -197,7 +197,7 @@ fn fill(
     object: &NewObject,
 ) -> Result<(Superblock, RingView), CreateError> {
     let name = address.to_string();
-    let trouble = |trouble| set_error(&name, plan, trouble);
+    let failure = |failure| set_error(&name, plan, failure);
     // The memory may have a group that was not requested: that of its folder.
     let owner = object
         .ownership()
@@ -205,7 +205,7 @@ fn fill(
     let set = new
         .guard
         .identify(place, owner, plan.mode)
-        .map_err(trouble)?;
+        .map_err(failure)?;
     let superblock = Superblock {
         kind: plan.kind,
         geometry: plan.geometry,
@@ -285,34 +285,34 @@ fn finish(
     }))
 }
 
-fn set_error(name: &str, plan: &Plan, trouble: SetTrouble) -> CreateError {
+fn set_error(name: &str, plan: &Plan, failure: SetFailure) -> CreateError {
     let name = name.to_owned();
-    match trouble {
-        SetTrouble::Foreign => CreateError::NotARing {
+    match failure {
+        SetFailure::Foreign => CreateError::NotARing {
             name,
             what: "the key belongs to a semaphore set of another program".to_owned(),
         },
-        SetTrouble::Busy => CreateError::Busy { name },
+        SetFailure::Busy => CreateError::Busy { name },
         // Removed from its creator: see `sysv`, which begins again.
-        SetTrouble::Failed(error) if error.is_removed() => CreateError::Busy { name },
-        SetTrouble::NoKey => CreateError::SemaphoreLimit {
+        SetFailure::Failed(error) if error.is_removed() => CreateError::Busy { name },
+        SetFailure::NoKey => CreateError::SemaphoreLimit {
             name,
             limit: NO_KEY.to_owned(),
         },
-        SetTrouble::Failed(error) if error.no_space() => CreateError::SemaphoreLimit {
+        SetFailure::Failed(error) if error.no_space() => CreateError::SemaphoreLimit {
             name,
             limit: no_room_for(count_for(plan.geometry.lanes()) as u64),
         },
-        SetTrouble::Failed(error) if error.permission_denied() => CreateError::Permission {
+        SetFailure::Failed(error) if error.permission_denied() => CreateError::Permission {
             name,
             source: error.into(),
         },
-        SetTrouble::Failed(error) if error.errno() == ENOSYS => CreateError::SemaphoreLimit {
+        SetFailure::Failed(error) if error.errno() == ENOSYS => CreateError::SemaphoreLimit {
             name,
             limit: "this kernel or sandbox has no System V semaphores (semget: not implemented)"
                 .to_owned(),
         },
-        SetTrouble::Failed(error) => CreateError::Os {
+        SetFailure::Failed(error) => CreateError::Os {
             name,
             call: error.call(),
             source: error.into(),

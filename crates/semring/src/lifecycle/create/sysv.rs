@@ -11,7 +11,7 @@ use super::{
     uuid, why_pipes,
 };
 use crate::error::CreateError;
-use crate::guard::set::{NewSet, SetTrouble, creation_ended};
+use crate::guard::set::{NewSet, SetFailure, creation_ended};
 use crate::layout::superblock::{STATE_READY, Superblock};
 use crate::lifecycle::{GuardChoice, Plan, SharedRing};
 use crate::memory::{Access, Address, Object, Place, sysv_key};
@@ -154,7 +154,7 @@ impl Attempt<'_> {
                 Ok(Cleared::Busy) if self.is_over() => return Err(self.busy()),
                 Ok(Cleared::Busy) => clock::nap(NAP),
                 Err(ClearError::Set(error)) => {
-                    return Err(set_error(self.name, self.plan, SetTrouble::Failed(error)));
+                    return Err(set_error(self.name, self.plan, SetFailure::Failed(error)));
                 }
                 Err(ClearError::Segment(error)) => return Err(memory_error(self.name, error)),
             }
@@ -165,7 +165,7 @@ impl Attempt<'_> {
     /// pipes under this key must have finished: each kind of creator locks first, and then checks the other
     /// kind's lock. If two find each other, this one steps back.
     fn lock_set(&self) -> Result<NewSet, CreateError> {
-        let trouble = |trouble| set_error(self.name, self.plan, trouble);
+        let failure = |failure| set_error(self.name, self.plan, failure);
         let (raw, us) = (self.key.raw(), process::effective_uid());
         loop {
             self.make_room()?;
@@ -176,7 +176,7 @@ impl Attempt<'_> {
             let is_vacant = || self.is_vacant();
             let locked = NewSet::lock(self.key, lanes, mode, self.left(), is_vacant);
             // Without a set, another process was faster: check its result.
-            let Some(set) = locked.map_err(trouble)? else {
+            let Some(set) = locked.map_err(failure)? else {
                 continue;
             };
             if KeyLock::is_free(raw, us, Duration::ZERO) {
@@ -186,10 +186,10 @@ impl Attempt<'_> {
                 };
                 match given {
                     // A removal by force took it.
-                    Err(SetTrouble::Failed(error)) if error.is_removed() && !self.is_over() => {
+                    Err(SetFailure::Failed(error)) if error.is_removed() && !self.is_over() => {
                         continue;
                     }
-                    other => return other.map(|()| set).map_err(trouble),
+                    other => return other.map(|()| set).map_err(failure),
                 }
             }
         }
@@ -200,7 +200,7 @@ impl Attempt<'_> {
         loop {
             self.make_room()?;
             let lock = KeyLock::take(self.key.raw(), self.left())
-                .map_err(|trouble| pipe_error(self.name, trouble))?
+                .map_err(|failure| pipe_error(self.name, failure))?
                 .ok_or_else(|| self.busy())?;
             // The same check for creators with semaphores.
             let ended = creation_ended(self.key, self.left());

@@ -63,7 +63,7 @@ impl New {
         let set = || {
             NewSet::create(lanes, plan.mode)
                 .map(NewGuard::Set)
-                .map_err(|trouble| set_error(name, plan, trouble))
+                .map_err(|failure| set_error(name, plan, failure))
         };
         let pipes = || pipes(name, place, plan, object, uuid);
         Self::choose(name, plan, *uuid, set, pipes)

@@ -47,7 +47,7 @@ use crate::memory::{self, Access, Address, MemoryError, Object, Place};
 use crate::os::process;
 use crate::os::sysv::Key;
 pub(super) use pipes::sweep_beside;
-pub(super) use set::{home, home_of, no_ring_names};
+pub(super) use set::{location, location_of, no_ring_names};
 
 /// The kind of an orphan.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

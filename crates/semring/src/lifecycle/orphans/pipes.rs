@@ -148,9 +148,9 @@ fn are_orphans(directory: &Path, found: &Found) -> bool {
         Found::Unfinished => true,
         // No process has the ring open; if its memory is being passed to a process, new pipes will be made
         // there.
-        Found::Idle { home, .. } if home.starts_with("users\n") => true,
-        Found::Idle { home, uid } => {
-            let (Some(place), Some(uuid)) = (place_of(home), uuid_of(directory)) else {
+        Found::Idle { location, .. } if location.starts_with("users\n") => true,
+        Found::Idle { location, uid } => {
+            let (Some(place), Some(uuid)) = (place_of(location), uuid_of(directory)) else {
                 return false;
             };
             // The maker of the directory chose its text: only objects of the same user are opened.

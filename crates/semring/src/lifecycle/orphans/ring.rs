@@ -171,10 +171,11 @@ fn owns_its_set(place: &Place, object: &Object, superblock: &Superblock) -> bool
         return find_guard(object, superblock).is_ok();
     }
     let id = superblock.set.id;
-    let same_home = SetFacts::of(id).is_some_and(|set| set.home() == Some(set::home(place)));
+    let same_location =
+        SetFacts::of(id).is_some_and(|set| set.location() == Some(set::location(place)));
     let owners = object.ownership().ok().zip(SemSet::from_id(id).stat().ok());
     let same_owner = owners.is_some_and(|(object, set)| object.uid == set.uid);
-    same_home && same_owner
+    same_location && same_owner
 }
 
 pub(super) fn abandoned_ring(

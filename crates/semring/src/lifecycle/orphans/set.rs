@@ -9,7 +9,7 @@ use super::{Orphan, PruneOutcome, What, is_ours};
 use crate::error::RemoveError;
 use crate::guard::abandoned::{SeizedSet, SetFacts, is_untouched};
 use crate::guard::semaphore::KEY_PREFIX;
-use crate::guard::set::Home;
+use crate::guard::set::NameLocation;
 use crate::layout::possible_lanes;
 use crate::layout::superblock::{SetIdentity, Superblock, SuperblockError};
 use crate::memory::{self, Access, MemoryError, Object, POSIX_DIRECTORY, Place};
@@ -17,30 +17,30 @@ use crate::os::sysv::{Key, SemSet, sem};
 use crate::os::{file, sandbox};
 
 /// The place of the name of a ring at this place.
-pub(in super::super) fn home(place: &Place) -> Home {
+pub(in super::super) fn location(place: &Place) -> NameLocation {
     if memory::sysv_key(place).is_some() {
-        return Home::Key;
+        return NameLocation::Key;
     }
     match place {
-        Place::Posix(path) => path.parent().map_or(Home::Unknown, directory),
-        Place::Memfd(_) | Place::Anonymous => Home::Users { count: 0 },
-        Place::File(_) => Home::File { has_name: false },
-        Place::Sysv(_) | Place::Descriptor(_) => Home::Unknown,
+        Place::Posix(path) => path.parent().map_or(NameLocation::Unknown, directory),
+        Place::Memfd(_) | Place::Anonymous => NameLocation::Users { count: 0 },
+        Place::File(_) => NameLocation::File { has_name: false },
+        Place::Sysv(_) | Place::Descriptor(_) => NameLocation::Unknown,
     }
 }
 
 /// The same for a ring that gets a new set.
-pub(in super::super) fn home_of(object: &Object) -> Home {
+pub(in super::super) fn location_of(object: &Object) -> NameLocation {
     if object.goes_with_its_users() {
-        Home::Users { count: 0 }
+        NameLocation::Users { count: 0 }
     } else {
-        Home::File { has_name: false }
+        NameLocation::File { has_name: false }
     }
 }
 
-fn directory(path: &Path) -> Home {
-    file::tmpfs_directory(path).map_or(Home::Unknown, |(device, inode)| {
-        Home::directory(device, inode)
+fn directory(path: &Path) -> NameLocation {
+    file::tmpfs_directory(path).map_or(NameLocation::Unknown, |(device, inode)| {
+        NameLocation::directory(device, inode)
     })
 }
 
@@ -82,7 +82,7 @@ impl Orphan {
 pub(super) struct References {
     sets: BTreeSet<(i32, i32)>,
     /// The directory of POSIX rings.
-    directory: Home,
+    directory: NameLocation,
     /// The possible numbers of lanes of files that may be rings, but can't be read.
     unreadable: BTreeSet<usize>,
     /// Every file was read and understood.
@@ -148,22 +148,22 @@ fn is_orphan(id: i32, key: Key, facts: &SetFacts, references: &OnceCell<Referenc
     };
     let raw = key.raw() as u32;
     let random = raw & 0xffff_0000 == KEY_PREFIX;
-    match facts.home() {
-        Some(home @ Home::Directory { .. }) if facts.is_identified() && random => {
+    match facts.location() {
+        Some(location @ NameLocation::Directory { .. }) if facts.is_identified() && random => {
             let references = references.get_or_init(References::read);
-            home == references.directory && references.exclude(id, key, lanes)
+            location == references.directory && references.exclude(id, key, lanes)
         }
         // With a segment of another program under the key, the owner of the set is unknown by now.
-        Some(Home::Key) => matches!(under(key), Under::Nothing),
+        Some(NameLocation::Key) => matches!(under(key), Under::Nothing),
         // No process has the ring open; if its memory is being passed to a process, a new set will be
         // made there.
-        Some(Home::Users { count: 0 }) if facts.is_identified() && random => true,
+        Some(NameLocation::Users { count: 0 }) if facts.is_identified() && random => true,
         // Its creator or remover died. If the file has its name all the same, it gets a new set.
-        Some(Home::File { has_name: false }) if facts.is_identified() && random => true,
+        Some(NameLocation::File { has_name: false }) if facts.is_identified() && random => true,
         // No ring has a set that was never marked. A random key proves that it is semring's; one derived
         // from a name may be another program's by chance, and then the proof is that no operation was ever
         // done on it.
-        Some(Home::Unknown) if facts.is_blank() && raw >> 24 == KEY_BYTE => {
+        Some(NameLocation::Unknown) if facts.is_blank() && raw >> 24 == KEY_BYTE => {
             (random || is_untouched(id)) && matches!(under(key), Under::Nothing)
         }
         _ => false,

@@ -1,9 +1,9 @@
 //! A ring whose file was truncated while it was in use.
 //!
 //! A process that touches a missing page goes on with zeros in the place of the whole ring, in private
-//! memory, and with a marked sentinel ([`Segment::is_torn`](crate::memory::Segment::is_torn)). From then on
+//! memory, and with a marked mapping state ([`Segment::is_truncated`](crate::memory::Segment::is_truncated)). From then on
 //! each call returns `Removed`:
-//! * The data path checks the sentinel anyway, for forked children.
+//! * The data path checks the mapping state anyway, for forked children.
 //! * A header of 0 is not published, so zeros can't be received as a message. Three results can come
 //!   from zeros: that there is no message, that no process is attached, or impossible bytes. They are
 //!   returned only after [`RingCore::check`], and no process sleeps unless it has called that after the

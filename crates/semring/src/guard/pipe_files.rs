@@ -48,7 +48,7 @@ pub(super) const LOCK: &str = "lock";
 pub(super) const REMOVED_AT: u64 = 0;
 /// Offset of the mark that it is complete.
 const COMPLETE_AT: u64 = 1;
-pub(super) const HOME_AT: u64 = 4096;
+pub(super) const LOCATION_AT: u64 = 4096;
 
 /// One pipe of a ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -111,13 +111,13 @@ pub(crate) const fn writers_only(ring: u32) -> u32 {
 
 /// A call that was refused.
 #[derive(Debug)]
-pub(crate) struct Trouble {
+pub(crate) struct Failure {
     pub(crate) call: &'static str,
     pub(crate) source: io::Error,
 }
 
-fn trouble(call: &'static str) -> impl FnOnce(io::Error) -> Trouble {
-    move |source| Trouble { call, source }
+fn failure(call: &'static str) -> impl FnOnce(io::Error) -> Failure {
+    move |source| Failure { call, source }
 }
 
 /// Owner and permissions of the pipes.
@@ -131,7 +131,7 @@ pub(crate) struct Owner {
 
 /// The pipes of one ring, as opened by this process.
 #[derive(Debug)]
-pub(crate) enum Site {
+pub(crate) enum PipeFiles {
     Directory {
         path: PathBuf,
         directory: File,
@@ -147,45 +147,45 @@ pub(crate) enum Site {
 
 /// Why a directory is not that of a ring's pipes.
 #[derive(Debug)]
-pub(crate) enum NoSite {
+pub(crate) enum NoPipeFiles {
     /// It does not exist, or is not complete.
     Missing,
     /// It has another owner than the ring.
     Stranger,
-    Failed(Trouble),
+    Failed(Failure),
 }
 
-fn no_site(call: &'static str) -> impl FnOnce(io::Error) -> NoSite {
+fn no_pipe_files(call: &'static str) -> impl FnOnce(io::Error) -> NoPipeFiles {
     move |source| match source.raw_os_error() {
-        Some(errno::ENOENT | errno::ENOTDIR | errno::ELOOP | errno::EINVAL) => NoSite::Missing,
-        _ => NoSite::Failed(Trouble { call, source }),
+        Some(errno::ENOENT | errno::ENOTDIR | errno::ELOOP | errno::EINVAL) => NoPipeFiles::Missing,
+        _ => NoPipeFiles::Failed(Failure { call, source }),
     }
 }
 
-impl Site {
+impl PipeFiles {
     /// Pipes without a name, for this process and those that it forks.
-    pub(super) fn inherited(lanes: usize) -> Result<Self, Trouble> {
-        let lock = memfd::create(c"semring-guard", 0o600, None).map_err(trouble("memfd_create"))?;
+    pub(super) fn inherited(lanes: usize) -> Result<Self, Failure> {
+        let lock = memfd::create(c"semring-guard", 0o600, None).map_err(failure("memfd_create"))?;
         let pipes: io::Result<Vec<File>> = Pipe::all(lanes).map(|_| fifo::anonymous()).collect();
-        let pipes = pipes.map_err(trouble("pipe2"))?;
+        let pipes = pipes.map_err(failure("pipe2"))?;
         Ok(Self::Inherited { lock, pipes })
     }
 
     /// Opens the directory of a ring with this owner.
-    pub(super) fn open(path: &Path, lanes: usize, owner: u32) -> Result<Self, NoSite> {
-        let directory = file::open_directory(path).map_err(no_site("open"))?;
-        let uid = directory.metadata().map_err(no_site("fstat"))?.uid();
+    pub(super) fn open(path: &Path, lanes: usize, owner: u32) -> Result<Self, NoPipeFiles> {
+        let directory = file::open_directory(path).map_err(no_pipe_files("open"))?;
+        let uid = directory.metadata().map_err(no_pipe_files("fstat"))?.uid();
         if uid != owner {
-            return Err(NoSite::Stranger);
+            return Err(NoPipeFiles::Stranger);
         }
-        let lock = open_lock(&directory, false).map_err(no_site("openat"))?;
+        let lock = open_lock(&directory, false).map_err(no_pipe_files("openat"))?;
         // Half made: its creator is at work, or dead.
-        if !is_complete(&lock).map_err(no_site("pread"))? || is_marked(&lock, REMOVED_AT) {
-            return Err(NoSite::Missing);
+        if !is_complete(&lock).map_err(no_pipe_files("pread"))? || is_marked(&lock, REMOVED_AT) {
+            return Err(NoPipeFiles::Missing);
         }
         // A user that may only read can't open the wake-up FIFOs.
         let last = Pipe::Producer(lanes - 1).name();
-        fifo::open_at(&directory, &last, End::Read).map_err(no_site("openat"))?;
+        fifo::open_at(&directory, &last, End::Read).map_err(no_pipe_files("openat"))?;
         Ok(Self::Directory {
             path: path.to_owned(),
             directory,
@@ -297,9 +297,9 @@ impl Site {
     }
 
     /// The process that was recorded last as a slot's holder; 0 for none.
-    pub(super) fn noted_holder(&self, seat: usize) -> io::Result<u32> {
+    pub(super) fn noted_holder(&self, role: usize) -> io::Result<u32> {
         let mut pid = [0; 4];
-        let got = self.lock().read_at(&mut pid, 8 + 8 * seat as u64)?;
+        let got = self.lock().read_at(&mut pid, 8 + 8 * role as u64)?;
         Ok(if got == 4 { u32::from_le_bytes(pid) } else { 0 })
     }
 }
@@ -327,32 +327,32 @@ pub(super) fn is_marked(lock: &File, at: u64) -> bool {
     matches!(lock.read_at(&mut mark, at), Ok(1)) && mark != [0]
 }
 
-/// From now on [`Site::is_removed`] holds, for all processes. The remover has had this lock file open from
+/// From now on [`PipeFiles::is_removed`] holds, for all processes. The remover has had this lock file open from
 /// the beginning: at the limit of descriptors it could not open another.
 pub(super) fn mark_removed(lock: &File) -> io::Result<()> {
     file::write_at(lock, &[1], REMOVED_AT)
 }
 
 /// Records the holder of a slot.
-pub(super) fn note_holder(lock: &Private, seat: usize, pid: u32) -> io::Result<()> {
-    let at = 8 + 8 * seat as u64;
+pub(super) fn note_holder(lock: &Private, role: usize, pid: u32) -> io::Result<()> {
+    let at = 8 + 8 * role as u64;
     file::write_at(lock.file(), &pid.to_le_bytes(), at)
 }
 
 /// Pipes that are being made, with the creators' byte locked. If this is dropped unfinished, they are
 /// removed.
-pub(crate) struct NewSite {
-    site: Option<Site>,
+pub(crate) struct NewPipeFiles {
+    pipe_files: Option<PipeFiles>,
     lanes: usize,
     /// Holds the lock; children of this process don't.
     creation: Option<Private>,
 }
 
-impl NewSite {
+impl NewPipeFiles {
     /// Pipes without a name: no other process can find them before they are ready.
-    pub(super) fn inherited(lanes: usize) -> Result<Self, Trouble> {
+    pub(super) fn inherited(lanes: usize) -> Result<Self, Failure> {
         Ok(Self {
-            site: Some(Site::inherited(lanes)?),
+            pipe_files: Some(PipeFiles::inherited(lanes)?),
             lanes,
             creation: None,
         })
@@ -363,32 +363,37 @@ impl NewSite {
         path: &Path,
         lanes: usize,
         owner: Owner,
-        home: &str,
-    ) -> Result<Self, Trouble> {
+        location: &str,
+    ) -> Result<Self, Failure> {
         // Before it has its lock, a pruner can take the directory for a killed creator's.
         for _ in 0..8 {
-            match Self::try_create(path, lanes, owner, home) {
-                Err(trouble) if trouble.source.kind() == io::ErrorKind::NotFound => {}
+            match Self::try_create(path, lanes, owner, location) {
+                Err(failure) if failure.source.kind() == io::ErrorKind::NotFound => {}
                 made => return made,
             }
         }
-        Self::try_create(path, lanes, owner, home)
+        Self::try_create(path, lanes, owner, location)
     }
 
-    fn try_create(path: &Path, lanes: usize, owner: Owner, home: &str) -> Result<Self, Trouble> {
+    fn try_create(
+        path: &Path,
+        lanes: usize,
+        owner: Owner,
+        location: &str,
+    ) -> Result<Self, Failure> {
         let mut builder = std::fs::DirBuilder::new();
         builder.mode(0o700);
-        builder.create(path).map_err(trouble("mkdir"))?;
+        builder.create(path).map_err(failure("mkdir"))?;
         let directory = match file::open_directory(path) {
             Ok(directory) => directory,
             Err(source) => {
                 let _ = std::fs::remove_dir(path);
                 let call = "open";
-                return Err(Trouble { call, source });
+                return Err(Failure { call, source });
             }
         };
         // From here on through the directory itself, even if its name leads elsewhere by then.
-        let made = Self::fill(&directory, lanes, owner, home);
+        let made = Self::fill(&directory, lanes, owner, location);
         if made.is_err() {
             // Removes what was made; by names, because the limit of descriptors may be the reason
             // of the failure.
@@ -400,7 +405,7 @@ impl NewSite {
         }
         let (lock, creation) = made?;
         Ok(Self {
-            site: Some(Site::Directory {
+            pipe_files: Some(PipeFiles::Directory {
                 path: path.to_owned(),
                 directory,
                 lock,
@@ -415,16 +420,16 @@ impl NewSite {
         directory: &File,
         lanes: usize,
         owner: Owner,
-        home: &str,
-    ) -> Result<(File, Private), Trouble> {
+        location: &str,
+    ) -> Result<(File, Private), Failure> {
         let creation = Private::open(|| {
             let name = fifo::name(LOCK);
             // Everything that identifies it is written before other processes can see it.
             let begin = |lock: &File| {
                 hold_byte(lock, CREATION, Hold::Alone)?;
                 // Reserves the bytes that are written later, in case the disk is full then.
-                file::write_at(lock, &[0; HOME_AT as usize], 0)?;
-                file::write_at(lock, home.as_bytes(), HOME_AT)?;
+                file::write_at(lock, &[0; LOCATION_AT as usize], 0)?;
+                file::write_at(lock, location.as_bytes(), LOCATION_AT)?;
                 give(lock, owner)
             };
             let unnamed = match file::create_unnamed_in(directory, owner.mode) {
@@ -452,13 +457,13 @@ impl NewSite {
             begin(&lock)?;
             Ok(lock)
         })
-        .map_err(trouble("open (lock)"))?;
+        .map_err(failure("open (lock)"))?;
         for pipe in Pipe::all(lanes) {
             let name = pipe.name();
-            fifo::make(directory, &name, pipe.mode(owner.mode)).map_err(trouble("mkfifo"))?;
+            fifo::make(directory, &name, pipe.mode(owner.mode)).map_err(failure("mkfifo"))?;
             fifo::open_at(directory, &name, End::Both)
                 .and_then(|pipe| give(&pipe, owner))
-                .map_err(trouble("fchown"))?;
+                .map_err(failure("fchown"))?;
         }
         // Other users may enter, and only the owner changes the contents.
         let others = [0o040, 0o004].map(|read| {
@@ -468,29 +473,29 @@ impl NewSite {
                 0
             }
         });
-        file::set_mode(directory, 0o700 | others[0] | others[1]).map_err(trouble("fchmod"))?;
-        give(directory, owner).map_err(trouble("fchown"))?;
-        let lock = file::open_in(directory, &fifo::name(LOCK), false).map_err(trouble("openat"))?;
+        file::set_mode(directory, 0o700 | others[0] | others[1]).map_err(failure("fchmod"))?;
+        give(directory, owner).map_err(failure("fchown"))?;
+        let lock = file::open_in(directory, &fifo::name(LOCK), false).map_err(failure("openat"))?;
         let mark = file::write_at(creation.file(), &[1], COMPLETE_AT);
-        mark.map_err(trouble("pwrite"))?;
+        mark.map_err(failure("pwrite"))?;
         Ok((lock, creation))
     }
 
     /// The ring has its name. The lock must be released when it is no longer needed to show that a process is
     /// at work.
-    pub(super) fn finish(mut self) -> (Site, Option<Private>) {
-        let site = self.site.take().expect("finished once");
-        (site, self.creation.take())
+    pub(super) fn finish(mut self) -> (PipeFiles, Option<Private>) {
+        let pipe_files = self.pipe_files.take().expect("finished once");
+        (pipe_files, self.creation.take())
     }
 }
 
-impl Drop for NewSite {
+impl Drop for NewPipeFiles {
     fn drop(&mut self) {
-        if let Some(site) = &self.site {
+        if let Some(pipe_files) = &self.pipe_files {
             if let Some(lock) = &self.creation {
                 let _ = mark_removed(lock.file());
             }
-            let _ = site.clear(self.lanes);
+            let _ = pipe_files.clear(self.lanes);
         }
     }
 }

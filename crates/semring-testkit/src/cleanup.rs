@@ -15,14 +15,14 @@ use crate::objects::{AT_UUID, Object, PIPES, POSIX_DIRECTORY};
 
 /// The guard of one ring.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Keeper {
+pub enum CleanupGuard {
     /// A semaphore set.
     Semaphores(SemSet),
     /// A directory of pipes.
     Pipes(PathBuf),
 }
 
-impl Keeper {
+impl CleanupGuard {
     /// The one among the objects of a ring.
     pub fn among(objects: &[Object]) -> Option<Self> {
         objects.iter().find_map(|object| match object {
@@ -142,7 +142,7 @@ impl Keeper {
     ///
     /// # Panics
     /// If the pipes can't be opened.
-    pub fn bells(&self) -> Bells {
+    pub fn wakeups(&self) -> Bells {
         match self {
             Self::Semaphores(set) => Bells::Set(*set),
             Self::Pipes(path) => Bells::of_pipes(path),
@@ -197,9 +197,9 @@ impl Bells {
         Self::Pipes(pipes.collect())
     }
 
-    fn index(bell: usize) -> u16 {
+    fn index(wakeup: usize) -> u16 {
         const OF_PRODUCERS: usize = 9;
-        let index = match bell.checked_sub(ROOM) {
+        let index = match wakeup.checked_sub(ROOM) {
             None => 0,
             Some(lane) => OF_PRODUCERS + 2 * lane,
         };
@@ -207,10 +207,10 @@ impl Bells {
     }
 
     /// Posts one token if there is room for it.
-    pub fn post(&self, bell: usize) {
+    pub fn post(&self, wakeup: usize) {
         match self {
-            Self::Set(set) => drop(set.op(&[Op::new(Self::index(bell), 1)])),
-            Self::Pipes(pipes) => drop((&pipes[bell]).write(&[1])),
+            Self::Set(set) => drop(set.op(&[Op::new(Self::index(wakeup), 1)])),
+            Self::Pipes(pipes) => drop((&pipes[wakeup]).write(&[1])),
         }
     }
 
@@ -218,17 +218,17 @@ impl Bells {
     ///
     /// # Panics
     /// If the set is gone.
-    pub fn post_to(&self, bell: usize) {
+    pub fn post_to(&self, wakeup: usize) {
         match self {
             Self::Set(set) => {
-                let index = Self::index(bell);
+                let index = Self::index(wakeup);
                 let missing = MAX_VALUE - set.value(index).unwrap();
                 if missing > 0 {
                     set.op(&[Op::new(index, missing.cast_signed())]).unwrap();
                 }
             }
             Self::Pipes(pipes) => {
-                let mut pipe = &pipes[bell];
+                let mut pipe = &pipes[wakeup];
                 // Bounded: a sleeper may be taking them as fast as they are posted.
                 for _ in 0..8192 {
                     if pipe.write(&[1]).is_err() {
@@ -244,20 +244,20 @@ impl Bells {
     /// # Panics
     /// If it is not full then.
     #[track_caller]
-    pub fn fill(&self, bell: usize) {
-        self.post_to(bell);
-        assert!(self.is_full(bell));
+    pub fn fill(&self, wakeup: usize) {
+        self.post_to(wakeup);
+        assert!(self.is_full(wakeup));
     }
 
     /// True if there is no room for one more token.
     ///
     /// # Panics
     /// If the set is gone.
-    pub fn is_full(&self, bell: usize) -> bool {
+    pub fn is_full(&self, wakeup: usize) -> bool {
         match self {
-            Self::Set(set) => set.value(Self::index(bell)).unwrap() == MAX_VALUE,
+            Self::Set(set) => set.value(Self::index(wakeup)).unwrap() == MAX_VALUE,
             Self::Pipes(pipes) => {
-                let written = (&pipes[bell]).write(&[1]);
+                let written = (&pipes[wakeup]).write(&[1]);
                 written.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
             }
         }
@@ -282,11 +282,11 @@ impl Bells {
     ///
     /// # Panics
     /// If the set is gone.
-    pub fn is_empty(&self, bell: usize) -> bool {
+    pub fn is_empty(&self, wakeup: usize) -> bool {
         match self {
-            Self::Set(set) => set.value(Self::index(bell)).unwrap() == 0,
+            Self::Set(set) => set.value(Self::index(wakeup)).unwrap() == 0,
             Self::Pipes(pipes) => {
-                let mut set = [PollFd::new(pipes[bell].as_fd(), PollFlags::POLLIN)];
+                let mut set = [PollFd::new(pipes[wakeup].as_fd(), PollFlags::POLLIN)];
                 poll(&mut set, PollTimeout::ZERO).unwrap() == 0
             }
         }
@@ -299,21 +299,21 @@ mod tests {
     use crate::names::{self, RingGuard};
     use sysv_ipc::Key;
 
-    fn checked(bells: &Bells) {
-        for bell in [MESSAGES, ROOM] {
-            assert!(bells.is_empty(bell) && !bells.is_full(bell));
-            bells.fill(bell);
-            assert!(bells.is_full(bell) && !bells.is_empty(bell));
-            bells.post(bell);
+    fn checked(wakeups: &Bells) {
+        for wakeup in [MESSAGES, ROOM] {
+            assert!(wakeups.is_empty(wakeup) && !wakeups.is_full(wakeup));
+            wakeups.fill(wakeup);
+            assert!(wakeups.is_full(wakeup) && !wakeups.is_empty(wakeup));
+            wakeups.post(wakeup);
         }
-        assert!(bells.are_sound());
+        assert!(wakeups.are_sound());
     }
 
     #[test]
-    fn bells_of_either_kind_are_filled_and_the_keeper_goes() {
-        let set = Keeper::Semaphores(SemSet::create(Key::PRIVATE, 10, 0o600).unwrap());
-        checked(&set.bells());
-        let guard = RingGuard::new("keeper");
+    fn wakeups_of_either_kind_are_filled_and_the_cleanup_goes() {
+        let set = CleanupGuard::Semaphores(SemSet::create(Key::PRIVATE, 10, 0o600).unwrap());
+        checked(&set.wakeups());
+        let guard = RingGuard::new("cleanup");
         let name = format!("{PIPES}{}", guard.name());
         let path = Path::new(POSIX_DIRECTORY).join(&name);
         fs::create_dir(&path).unwrap();
@@ -322,14 +322,14 @@ mod tests {
             nix::unistd::mkfifo(&path.join(pipe), mode).unwrap();
         }
         assert!(name.len() > names::prefix().len());
-        let pipes = Keeper::among(&guard.objects()).unwrap();
-        assert_eq!(pipes, Keeper::Pipes(path));
-        checked(&pipes.bells());
+        let pipes = CleanupGuard::among(&guard.objects()).unwrap();
+        assert_eq!(pipes, CleanupGuard::Pipes(path));
+        checked(&pipes.wakeups());
         assert_eq!(pipes.ownership().0, 0o600);
-        for keeper in [set, pipes] {
-            assert!(keeper.exists() && !keeper.everything().is_empty());
-            keeper.remove();
-            assert!(!keeper.exists());
+        for cleanup in [set, pipes] {
+            assert!(cleanup.exists() && !cleanup.everything().is_empty());
+            cleanup.remove();
+            assert!(!cleanup.exists());
         }
     }
 }

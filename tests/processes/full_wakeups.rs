@@ -4,52 +4,52 @@
 use crate::case::{Case, MESSAGES, ROOM, answer, ask, say_ok};
 
 over_both_backends! {
-    a_full_bell_of_the_consumer_keeps_nobody_from_coming_or_going
-    a_full_bell_of_a_producer_keeps_nobody_from_coming_or_going
-    deaths_with_full_bells_are_certified
-    more_producers_come_and_go_than_a_bell_has_tokens
+    a_full_wakeup_of_the_consumer_keeps_nobody_from_coming_or_going
+    a_full_wakeup_of_a_producer_keeps_nobody_from_coming_or_going
+    deaths_with_full_wakeups_are_certified
+    more_producers_come_and_go_than_a_wakeup_has_tokens
 }
 
-fn a_full_bell_of_the_consumer_keeps_nobody_from_coming_or_going(case: Case) {
+fn a_full_wakeup_of_the_consumer_keeps_nobody_from_coming_or_going(case: Case) {
     case.ring(2);
-    let bells = case.keeper().bells();
-    bells.fill(MESSAGES);
+    let wakeups = case.cleanup().wakeups();
+    wakeups.fill(MESSAGES);
     let mut producers = [case.producer(), case.producer()];
     say_ok(&mut producers[0], "send 1 0 3 64");
-    bells.fill(MESSAGES);
+    wakeups.fill(MESSAGES);
     say_ok(&mut producers[0], "drop-producer");
-    assert!(bells.is_full(MESSAGES));
+    assert!(wakeups.is_full(MESSAGES));
     let mut consumer = case.consumer();
-    bells.fill(MESSAGES);
+    wakeups.fill(MESSAGES);
     // Tokens by the thousand wake a consumer for nothing, but not for ever.
     consumer.say("drain");
     consumer.wait_until_asleep_on_a_ring();
-    assert!(bells.is_empty(MESSAGES));
+    assert!(wakeups.is_empty(MESSAGES));
     say_ok(&mut producers[1], "send 2 0 100 500");
-    bells.post_to(MESSAGES);
+    wakeups.post_to(MESSAGES);
     say_ok(&mut producers[1], "drop-producer");
     assert_eq!(answer(&mut consumer), "drained 103 EndOfStream");
-    bells.fill(MESSAGES);
+    wakeups.fill(MESSAGES);
     say_ok(&mut consumer, "drop-consumer");
     drop((producers, consumer));
     case.finish();
 }
 
-fn a_full_bell_of_a_producer_keeps_nobody_from_coming_or_going(case: Case) {
+fn a_full_wakeup_of_a_producer_keeps_nobody_from_coming_or_going(case: Case) {
     case.ring(1);
-    let bells = case.keeper().bells();
-    bells.fill(ROOM);
+    let wakeups = case.cleanup().wakeups();
+    wakeups.fill(ROOM);
     let mut consumer = case.consumer();
-    bells.fill(ROOM);
+    wakeups.fill(ROOM);
     let mut producer = case.producer();
     consumer.say("drain");
     say_ok(&mut producer, "send 1 0 200 1000");
-    bells.post_to(ROOM);
+    wakeups.post_to(ROOM);
     say_ok(&mut producer, "drop-producer");
     assert_eq!(answer(&mut consumer), "drained 200 EndOfStream");
-    bells.fill(ROOM);
+    wakeups.fill(ROOM);
     say_ok(&mut consumer, "drop-consumer");
-    assert!(bells.is_full(ROOM));
+    assert!(wakeups.is_full(ROOM));
     say_ok(&mut consumer, "consumer");
     // The producer that must notice a death finds all of these tokens first.
     assert_eq!(ask(&mut producer, "producer"), "ok 0");
@@ -61,14 +61,14 @@ fn a_full_bell_of_a_producer_keeps_nobody_from_coming_or_going(case: Case) {
     case.finish();
 }
 
-fn deaths_with_full_bells_are_certified(case: Case) {
+fn deaths_with_full_wakeups_are_certified(case: Case) {
     let ring = case.ring(1);
-    let bells = case.keeper().bells();
+    let wakeups = case.cleanup().wakeups();
     for round in 0..3 {
         let mut producer = case.producer();
         let mut consumer = case.consumer();
         for index in [MESSAGES, ROOM] {
-            bells.fill(index);
+            wakeups.fill(index);
         }
         producer.kill();
         consumer.kill();
@@ -78,7 +78,7 @@ fn deaths_with_full_bells_are_certified(case: Case) {
             (0, None),
             "round {round}"
         );
-        assert!(bells.are_sound());
+        assert!(wakeups.are_sound());
     }
     let mut consumer = case.consumer();
     assert_eq!(ask(&mut consumer, "drain"), "drained 0 EndOfStream");
@@ -86,12 +86,12 @@ fn deaths_with_full_bells_are_certified(case: Case) {
     case.finish();
 }
 
-fn more_producers_come_and_go_than_a_bell_has_tokens(case: Case) {
+fn more_producers_come_and_go_than_a_wakeup_has_tokens(case: Case) {
     let ring = case.ring(1);
-    let bells = case.keeper().bells();
+    let wakeups = case.cleanup().wakeups();
     let mut peer = case.peer();
     say_ok(&mut peer, "churn 33000");
-    assert!(bells.is_full(MESSAGES));
+    assert!(wakeups.is_full(MESSAGES));
     // In one process even more: the undo value of a process has a limit, too.
     assert_eq!(ask(&mut peer, "producer"), "ok 0");
     say_ok(&mut peer, "send 1 0 3 64");

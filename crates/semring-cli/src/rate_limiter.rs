@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 /// A bucket that fills with time and is emptied by what moves. It holds a tenth of a second's worth; a
 /// message may overdraw it, and the next one then waits.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct RateLimiter {
     bytes_per_second: f64,
     burst: f64,
     balance: f64,
     filled: Instant,
 }
 
-impl Pace {
+impl RateLimiter {
     pub(crate) fn new(bytes_per_second: u64, now: Instant) -> Self {
         let rate = bytes_per_second as f64;
         let burst = (rate / 10.0).max(1.0);
@@ -56,7 +56,7 @@ mod tests {
     #[test]
     fn a_second_lets_a_second_worth_pass() {
         let start = Instant::now();
-        let mut pace = Pace::new(1000, start);
+        let mut pace = RateLimiter::new(1000, start);
         let mut now = start;
         let mut passed = 0;
         while now < start + Duration::from_secs(10) {
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn a_long_message_is_paid_for_afterwards() {
         let start = Instant::now();
-        let mut pace = Pace::new(1000, start);
+        let mut pace = RateLimiter::new(1000, start);
         assert_eq!(pace.delay(start), Duration::ZERO);
         pace.spend(5100);
         let delay = pace.delay(start);

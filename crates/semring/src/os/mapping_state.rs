@@ -13,16 +13,16 @@ const PAGE: usize = 4096;
 /// [fork handler](super::fork), where the kernel does not. Undo values are not inherited by fork, so a
 /// handle of the parent must not work in the child: each operation checks this page first. The [handler
 /// of SIGBUS](super::fault) writes into it as well, so that one load covers both.
-pub(crate) struct Sentinel {
+pub(crate) struct MappingState {
     page: NonNull<SignalWord>,
 }
 
 // SAFETY: the page holds an atomic word.
-unsafe impl Send for Sentinel {}
+unsafe impl Send for MappingState {}
 // SAFETY: as above.
-unsafe impl Sync for Sentinel {}
+unsafe impl Sync for MappingState {}
 
-impl Sentinel {
+impl MappingState {
     pub(crate) fn new() -> io::Result<Self> {
         // SAFETY: a fresh private mapping, placed by the kernel.
         let page = unsafe {
@@ -38,18 +38,18 @@ impl Sentinel {
         if page == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let sentinel = Self {
+        let mapping_state = Self {
             page: NonNull::new(page.cast()).expect("mmap gives no null page"),
         };
         // Refused, the handler of forks has to do; children of a bare clone(2) are not seen then.
         // SAFETY: the page was just mapped, one page long.
         let _ = unsafe { libc::madvise(page, PAGE, libc::MADV_WIPEONFORK) };
-        sentinel.word().set(INTACT);
-        fork::mark_in_children(sentinel.address());
-        Ok(sentinel)
+        mapping_state.word().set(INTACT);
+        fork::mark_in_children(mapping_state.address());
+        Ok(mapping_state)
     }
 
-    /// Children forked from now on do not keep the pages that go with this sentinel, until
+    /// Children forked from now on do not keep the pages that go with this mapping state, until
     /// [`end_of_pages`](Self::end_of_pages).
     pub(crate) fn keep_from_children(&self, base: NonNull<u8>, len: usize) {
         let start = base.expose_provenance().get();
@@ -79,7 +79,7 @@ impl Sentinel {
         self.word().says_intact()
     }
 
-    /// True in a process that was forked after the sentinel was made.
+    /// True in a process that was forked after the mapping state was made.
     #[inline(always)]
     pub(crate) fn is_child(&self) -> bool {
         self.word().says_forked()
@@ -87,8 +87,8 @@ impl Sentinel {
 
     /// True if the memory was taken away before the last byte that this thread has read of it.
     #[inline(always)]
-    pub(crate) fn is_torn(&self) -> bool {
-        self.word().says_torn()
+    pub(crate) fn is_truncated(&self) -> bool {
+        self.word().says_truncated()
     }
 
     /// Notes that the memory was taken away.
@@ -99,17 +99,17 @@ impl Sentinel {
     }
 }
 
-/// [`Sentinel::is_child`] for a signal handler.
+/// [`MappingState::is_child`] for a signal handler.
 ///
 /// # Safety
-/// The address must be that of a sentinel that exists.
+/// The address must be that of a mapping state that exists.
 pub(super) unsafe fn is_forked_at(address: usize) -> bool {
     let word = std::ptr::with_exposed_provenance::<SignalWord>(address);
     // SAFETY: as the caller promises.
     unsafe { (*word).says_forked() }
 }
 
-/// [`Sentinel::tear`] for a signal handler.
+/// [`MappingState::tear`] for a signal handler.
 ///
 /// # Safety
 /// As for [`is_forked_at`].
@@ -119,7 +119,7 @@ pub(super) unsafe fn tear_at(address: usize) {
     unsafe { (*word).set(TORN) };
 }
 
-impl Drop for Sentinel {
+impl Drop for MappingState {
     fn drop(&mut self) {
         if self.is_child() {
             // The page stays with the child: in one of a bare clone(2) it is in the list of sentinels still.
@@ -137,12 +137,12 @@ mod tests {
 
     #[test]
     fn a_forked_child_knows_that_it_is_one() {
-        let sentinel = Sentinel::new().unwrap();
-        assert!(!sentinel.is_child() && sentinel.is_intact());
+        let mapping_state = MappingState::new().unwrap();
+        assert!(!mapping_state.is_child() && mapping_state.is_intact());
         // SAFETY: the child makes only async-signal-safe calls: a load and _exit.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
-            let code = if sentinel.is_child() && !sentinel.is_intact() {
+            let code = if mapping_state.is_child() && !mapping_state.is_intact() {
                 42
             } else {
                 1
@@ -155,13 +155,15 @@ mod tests {
         let waited = unsafe { libc::waitpid(pid, &mut status, 0) };
         assert_eq!(waited, pid);
         assert_eq!(libc::WEXITSTATUS(status), 42);
-        assert!(!sentinel.is_child());
+        assert!(!mapping_state.is_child());
     }
 
     #[test]
-    fn torn_is_neither_intact_nor_forked() {
-        let sentinel = Sentinel::new().unwrap();
-        sentinel.tear();
-        assert!(sentinel.is_torn() && !sentinel.is_intact() && !sentinel.is_child());
+    fn truncated_is_neither_intact_nor_forked() {
+        let mapping_state = MappingState::new().unwrap();
+        mapping_state.tear();
+        assert!(
+            mapping_state.is_truncated() && !mapping_state.is_intact() && !mapping_state.is_child()
+        );
     }
 }
