@@ -10,7 +10,7 @@
 //! | `guard KIND` (auto, semaphore, pipe): for rings made later | `ok` |
 //! | `open A` · `create A LANES CAPACITY` · `open-or-create A LANES CAPACITY` | `ok UUID` |
 //! | `producer` · `consumer`: attach | `ok LANE` · `ok` |
-//! | `drop-producer` · `drop-consumer` · `close-producer` · `close-consumer` | `ok` |
+//! | `drop-producer` · `drop-consumer` · `close-producer` · `close-consumer` · `drop-ring` | `ok` |
 //! | `send-parts P FIRST COUNT LEN`: the same, as parts of a line; `recv-part`: one of lane 0 | `ok` or `error …` |
 //! | `send P FIRST COUNT LEN`: numbered messages | `ok` or `error … after N` |
 //! | `try-send P FIRST COUNT LEN` · `send-timeout P NUMBER LEN MS` | likewise |
@@ -202,6 +202,7 @@ impl Peer {
                 self.consumer.take().expect("attached").close();
                 Ok("ok".to_owned())
             }
+            "drop-ring" => Ok(self.ring.take().map_or("none", |_| "ok").to_owned()),
             "probe" => done(self.producer().check_consumer()),
             "await-next" => done(self.producer().accept_next_consumer()),
             "flush" => done(self.consumer().flush_released()),
