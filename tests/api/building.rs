@@ -8,7 +8,7 @@ use semring::{
 };
 use sysv_ipc::{Created, Key, shm::Shm};
 
-use crate::bench::Bench;
+use crate::fixture::Fixture;
 use crate::rings;
 
 fn text<T>(result: Result<T, impl std::fmt::Display>) -> String {
@@ -19,47 +19,47 @@ fn text<T>(result: Result<T, impl std::fmt::Display>) -> String {
 }
 
 over_each_backend! {
-    fn what_is_asked_for_is_what_is_made(bench) {
-        let builder = rings::mpsc(&bench.address).capacity(5000).producers(3).mode(0o640);
+    fn what_is_asked_for_is_what_is_made(fixture) {
+        let builder = rings::mpsc(&fixture.address).capacity(5000).producers(3).mode(0o640);
         let ring = builder.clone().guard(GuardKind::Semaphore).auto_remove(true).create().unwrap();
-        bench.guard.objects();
+        fixture.guard.objects();
         let seen = (ring.capacity_bytes(), ring.lanes(), ring.is_auto_removed(), ring.was_created());
         assert_eq!(seen, (8192, 3, true, true), "the capacity is rounded up");
-        assert_eq!(ring.address().to_string(), bench.address);
-        assert!(format!("{ring:?}").contains(bench.guard.name()));
+        assert_eq!(ring.address().to_string(), fixture.address);
+        assert!(format!("{ring:?}").contains(fixture.guard.name()));
         let info = ring.info().unwrap();
         assert_eq!((info.mode, info.kind, info.guard), (0o640, RingKind::Mpsc, GuardKind::Semaphore));
         // Opened with the options it was made with, with values that round to them, and without
         // options.
         for builder in [
             builder.guard(GuardKind::Semaphore),
-            rings::mpsc(&bench.address).capacity(8192),
-            rings::mpsc(&bench.address).capacity(4097),
-            rings::mpsc(&bench.address),
+            rings::mpsc(&fixture.address).capacity(8192),
+            rings::mpsc(&fixture.address).capacity(4097),
+            rings::mpsc(&fixture.address),
         ] {
             let opened = builder.open().unwrap();
             assert_eq!((opened.lanes(), opened.was_created()), (3, false));
             assert!(!builder.open_or_create().unwrap().was_created());
         }
-        assert_eq!(any::open(&bench.address).unwrap().lanes(), 3);
+        assert_eq!(any::open(&fixture.address).unwrap().lanes(), 3);
     }
 
-    fn what_nobody_said_has_a_default(bench) {
-        let ring = rings::mpsc(&bench.address).create().unwrap();
-        bench.guard.objects();
+    fn what_nobody_said_has_a_default(fixture) {
+        let ring = rings::mpsc(&fixture.address).create().unwrap();
+        fixture.guard.objects();
         assert_eq!((ring.capacity_bytes(), ring.lanes(), ring.is_auto_removed()), (256 << 10, 8, false));
         assert_eq!(ring.max_message_bytes(), 64 << 10);
         assert_eq!(ring.info().unwrap().mode, 0o600);
         ring.remove().unwrap();
-        let ring = rings::any(&bench.address).producers(1).open_or_create().unwrap();
-        bench.guard.objects();
+        let ring = rings::any(&fixture.address).producers(1).open_or_create().unwrap();
+        fixture.guard.objects();
         assert_eq!((ring.info().unwrap().kind, ring.was_created()), (RingKind::Spsc, true));
     }
 
-    fn what_differs_from_what_was_asked_is_named(bench) {
-        let name = &bench.address;
+    fn what_differs_from_what_was_asked_is_named(fixture) {
+        let name = &fixture.address;
         let ring = rings::mpsc(name).capacity(8192).producers(3).create().unwrap();
-        bench.guard.objects();
+        fixture.guard.objects();
         let refusals = [
             (text(spsc::open(name)), "kind mpsc, not spsc"),
             (text(rings::mpsc(name).capacity(4096).open()), "capacity 8192 bytes, not 4096 bytes"),
@@ -77,8 +77,8 @@ over_each_backend! {
         assert!(text(mpsc::open(name)).contains("kind spsc, not mpsc"));
     }
 
-    fn options_outside_the_format_are_refused_before_anything_is_made(bench) {
-        let name = &bench.address;
+    fn options_outside_the_format_are_refused_before_anything_is_made(fixture) {
+        let name = &fixture.address;
         let new = || rings::mpsc(name);
         let builders = [
             (new().capacity(0), "capacity can't be 0"),
@@ -101,7 +101,7 @@ over_each_backend! {
             assert!(error.to_string().contains(expected), "{error}");
             assert!(matches!(builder.open_or_create(), Err(OpenOrCreateError::Create(_))));
         }
-        bench.guard.assert_clean();
+        fixture.guard.assert_clean();
         // The extremes of the allowed values.
         let ring = new().capacity(1).producers(240).create().unwrap();
         assert_eq!((ring.capacity_bytes(), ring.lanes()), (4096, 240));
@@ -109,19 +109,19 @@ over_each_backend! {
         drop(ring.attach_producer().unwrap());
     }
 
-    fn a_name_is_taken_once_and_missing_before(bench) {
-        let name = &bench.address;
+    fn a_name_is_taken_once_and_missing_before(fixture) {
+        let name = &fixture.address;
         let missing = spsc::open(name).unwrap_err();
         assert!(matches!(&missing, OpenError::NotFound { name: told } if told == name));
-        let _ring = bench.spsc();
+        let _ring = fixture.spsc();
         let taken = rings::spsc(name).create().unwrap_err();
         assert!(matches!(&taken, CreateError::Exists { name: told } if told == name));
         assert!(taken.to_string().contains("open it, or remove it first"), "{taken}");
     }
 
-    fn any_number_may_open_or_create_at_once(bench) {
+    fn any_number_may_open_or_create_at_once(fixture) {
         let created: usize = std::thread::scope(|scope| {
-            let builder = rings::mpsc(&bench.address).capacity(4096);
+            let builder = rings::mpsc(&fixture.address).capacity(4096);
             let opening: Vec<_> = (0..8)
                 .map(|_| scope.spawn({
                     let builder = builder.clone();
@@ -134,11 +134,11 @@ over_each_backend! {
             rings.iter().filter(|ring| ring.was_created()).count()
         });
         assert_eq!(created, 1);
-        assert_eq!(bench.guard.objects().len(), 2, "no second set was left");
+        assert_eq!(fixture.guard.objects().len(), 2, "no second set was left");
     }
 
-    fn a_clone_is_the_same_ring(bench) {
-        let ring = bench.spsc();
+    fn a_clone_is_the_same_ring(fixture) {
+        let ring = fixture.spsc();
         let clone = ring.clone();
         clone.attach_producer().unwrap().send(b"x").unwrap();
         drop(clone);
@@ -149,9 +149,9 @@ over_each_backend! {
 #[test]
 fn a_ring_without_memory_for_it_is_refused_with_the_sizes() {
     for backend in ["posix", "sysv"] {
-        let bench = Bench::new(backend, "huge");
+        let fixture = Fixture::new(backend, "huge");
         // 960 GiB.
-        let error = rings::mpsc(&bench.address)
+        let error = rings::mpsc(&fixture.address)
             .capacity(4 << 30)
             .producers(240)
             .create();
@@ -164,25 +164,25 @@ fn a_ring_without_memory_for_it_is_refused_with_the_sizes() {
             text.contains(&asked.to_string()) && text.contains("smaller capacity"),
             "{text}"
         );
-        bench.guard.assert_clean();
+        fixture.guard.assert_clean();
     }
 }
 
 #[test]
 fn what_is_no_ring_is_neither_opened_nor_replaced() {
-    let bench = Bench::new("posix", "plain");
-    let path = format!("/dev/shm/{}", bench.guard.name());
+    let fixture = Fixture::new("posix", "plain");
+    let path = format!("/dev/shm/{}", fixture.guard.name());
     let refusals = || {
-        let opened = text(any::open(&bench.address));
+        let opened = text(any::open(&fixture.address));
         assert!(
-            opened.contains(&bench.address) && opened.contains("not a ring"),
+            opened.contains(&fixture.address) && opened.contains("not a ring"),
             "{opened}"
         );
         assert!(matches!(
-            rings::any(&bench.address).create(),
+            rings::any(&fixture.address).create(),
             Err(CreateError::Exists { .. })
         ));
-        let either = text(rings::any(&bench.address).open_or_create());
+        let either = text(rings::any(&fixture.address).open_or_create());
         assert!(either.contains("not a ring"), "{either}");
     };
     for bytes in [
@@ -234,8 +234,8 @@ fn a_key_of_another_program_is_neither_opened_nor_replaced() {
 
 #[test]
 fn a_key_can_be_given_as_a_number_or_as_a_file() {
-    let bench = Bench::new("posix", "key-file");
-    let path = std::env::temp_dir().join(bench.guard.name());
+    let fixture = Fixture::new("posix", "key-file");
+    let path = std::env::temp_dir().join(fixture.guard.name());
     std::fs::write(&path, []).unwrap();
     let address = format!("sysv:{}#7", path.display());
     let ring = rings::spsc(&address).capacity(4096).create().unwrap();
@@ -254,14 +254,14 @@ fn a_key_can_be_given_as_a_number_or_as_a_file() {
 
 #[test]
 fn a_mode_is_given_to_the_file_and_to_its_guard() {
-    let bench = Bench::new("posix", "mode");
-    let _ring = rings::spsc(&bench.address).mode(0o666).create().unwrap();
-    let path = format!("/dev/shm/{}", bench.guard.name());
+    let fixture = Fixture::new("posix", "mode");
+    let _ring = rings::spsc(&fixture.address).mode(0o666).create().unwrap();
+    let path = format!("/dev/shm/{}", fixture.guard.name());
     assert_eq!(
         std::fs::metadata(path).unwrap().permissions().mode() & 0o7777,
         0o666
     );
-    assert_eq!(bench.cleanup().ownership().0, 0o666);
+    assert_eq!(fixture.cleanup().ownership().0, 0o666);
 }
 
 #[test]

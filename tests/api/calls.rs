@@ -7,7 +7,7 @@ use semring::duplex::{CallId, Client, Endpoint, Server};
 use semring::{CallError, RecvError, SendError, Tag};
 use semring_testkit::watchdog::Watchdog;
 
-use crate::bench::{CAPACITY, HANG_TIMEOUT, SOON, while_asleep};
+use crate::fixture::{CAPACITY, HANG_TIMEOUT, SOON, while_asleep};
 use crate::rings;
 
 fn ends() -> (Endpoint, Endpoint, Watchdog) {

@@ -9,7 +9,7 @@ use semring_testkit::names;
 use semring_testkit::objects::Object;
 use sysv_ipc::shm::{Attachment, Shm};
 
-use crate::bench::{Bench, CAPACITY};
+use crate::fixture::{CAPACITY, Fixture};
 use crate::rings;
 
 /// Bytes of the superblock, according to docs/layout.md, and the description of the ring when they are
@@ -36,8 +36,8 @@ fn flip_in(attachment: &Attachment, at: usize) {
 }
 
 /// Damages one byte of the ring's memory.
-fn flip(bench: &Bench, at: usize) {
-    for object in bench.guard.objects() {
+fn flip(fixture: &Fixture, at: usize) {
+    for object in fixture.guard.objects() {
         match object {
             Object::Posix { name } if !name.starts_with('.') => {
                 flip_in_file(&Path::new("/dev/shm").join(name), at);
@@ -67,18 +67,18 @@ fn taken_for(outcome: RemoveOutcome) -> String {
 }
 
 over_each_backend! {
-    fn a_damaged_ring_goes_by_force_with_its_guard(bench) {
-        let address = bench.address.parse::<semring::Address>().unwrap();
+    fn a_damaged_ring_goes_by_force_with_its_guard(fixture) {
+        let address = fixture.address.parse::<semring::Address>().unwrap();
         for guard in [GuardKind::Semaphore, GuardKind::Pipe] {
             for (at, word) in DAMAGES {
-                let builder = rings::spsc(&bench.address).capacity(CAPACITY).guard(guard);
+                let builder = rings::spsc(&fixture.address).capacity(CAPACITY).guard(guard);
                 let mut producer = builder.create().unwrap().attach_producer().unwrap();
-                flip(&bench, at);
+                flip(&fixture, at);
                 let refused = semring::remove(&address).unwrap_err();
                 assert!(matches!(refused, RemoveError::Open(_)), "{refused}");
                 let what = taken_for(force_remove(&address).unwrap());
                 assert!(what.contains(word) && what.contains("with its"), "{at:#x}: {what}");
-                bench.guard.assert_clean();
+                fixture.guard.assert_clean();
                 // It had a user.
                 while producer.try_send(&[0; 100]).is_ok() {}
                 assert!(producer.send(&[0; 100]).is_err());
@@ -88,15 +88,15 @@ over_each_backend! {
         assert!(matches!(gone, RemoveError::Open(OpenError::NotFound { .. })), "{gone}");
     }
 
-    fn a_guard_that_damaged_bytes_name_is_not_taken(bench) {
-        let other = Bench::new("posix", "not-taken");
+    fn a_guard_that_damaged_bytes_name_is_not_taken(fixture) {
+        let other = Fixture::new("posix", "not-taken");
         let kept = other.spsc();
         for at in NAMES_OF_THE_GUARD {
-            let builder = rings::spsc(&bench.address).capacity(CAPACITY);
+            let builder = rings::spsc(&fixture.address).capacity(CAPACITY);
             drop(builder.create().unwrap());
-            flip(&bench, at);
-            taken_for(force_remove(&bench.address).unwrap());
-            bench.guard.clean();
+            flip(&fixture, at);
+            taken_for(force_remove(&fixture.address).unwrap());
+            fixture.guard.clean();
         }
         kept.attach_producer().unwrap().send(b"still there").unwrap();
     }
@@ -104,9 +104,9 @@ over_each_backend! {
 
 #[test]
 fn what_was_never_a_ring_is_not_taken_for_one() {
-    let bench = Bench::new("posix", "never-a-ring");
-    let address = bench.address.parse::<semring::Address>().unwrap();
-    let path = Path::new("/dev/shm").join(bench.guard.name());
+    let fixture = Fixture::new("posix", "never-a-ring");
+    let address = fixture.address.parse::<semring::Address>().unwrap();
+    let path = Path::new("/dev/shm").join(fixture.guard.name());
     let refused = || {
         let refused = force_remove(&address).unwrap_err();
         assert!(
@@ -128,13 +128,13 @@ fn what_was_never_a_ring_is_not_taken_for_one() {
     refused();
     std::fs::remove_file(&path).unwrap();
     // Of a ring's size: one lane of 4096 bytes.
-    let ring = bench.spsc();
+    let ring = fixture.spsc();
     let len = std::fs::metadata(&path).unwrap().len();
     ring.remove().unwrap();
     std::fs::write(&path, vec![1; len as usize]).unwrap();
     let what = taken_for(force_remove(&address).unwrap());
     assert!(what.contains("size of a ring"), "{what}");
-    bench.guard.assert_clean();
+    fixture.guard.assert_clean();
 }
 
 #[test]
@@ -170,17 +170,19 @@ fn what_another_user_owns_is_refused_to_root() {
     }
     const OTHER: u32 = 65534;
     for backend in ["posix", "sysv"] {
-        let bench = Bench::new(backend, "not-owned");
-        let builder = rings::spsc(&bench.address).capacity(CAPACITY).owner(OTHER);
+        let fixture = Fixture::new(backend, "not-owned");
+        let builder = rings::spsc(&fixture.address)
+            .capacity(CAPACITY)
+            .owner(OTHER);
         drop(builder.create().unwrap());
-        flip(&bench, DAMAGES[0].0);
-        let address: semring::Address = bench.address.parse().unwrap();
+        flip(&fixture, DAMAGES[0].0);
+        let address: semring::Address = fixture.address.parse().unwrap();
         let refused = force_remove(&address).unwrap_err();
         let is_no_ring = matches!(refused, RemoveError::Open(OpenError::NotARing { .. }));
         assert!(is_no_ring, "{backend}: {refused}");
         // It is still there, and whole again it can be removed.
-        flip(&bench, DAMAGES[0].0);
+        flip(&fixture, DAMAGES[0].0);
         assert_eq!(force_remove(&address).unwrap(), RemoveOutcome::Removed);
-        bench.guard.assert_clean();
+        fixture.guard.assert_clean();
     }
 }

@@ -6,7 +6,7 @@ use semring::duplex::{self, Builder, Endpoint, Pair};
 use semring::{AddressError, AttachError, CreateError, EndError, OpenError, OpenOrCreateError};
 use semring::{RecvError, RemoveError, SendError, Unread};
 
-use crate::bench::{Bench, CAPACITY, LONG, SOON};
+use crate::fixture::{CAPACITY, Fixture, LONG, SOON};
 use crate::rings;
 
 fn pair(address: &str) -> Pair {
@@ -27,17 +27,17 @@ fn send_until_refused(end: &mut Endpoint) -> SendError {
 
 /// Whether both names are gone, or both exist.
 #[track_caller]
-fn names_are_there(bench: &Bench, there: bool) {
+fn names_are_there(fixture: &Fixture, there: bool) {
     let found = semring::list()
         .iter()
-        .filter(|info| info.name.starts_with(bench.guard.name()))
+        .filter(|info| info.name.starts_with(fixture.guard.name()))
         .count();
     assert_eq!(found, if there { 2 } else { 0 });
 }
 
 over_each_backend! {
-    fn both_ends_send_and_receive(bench) {
-        let (mut server, mut client) = ends(&pair(&bench.address));
+    fn both_ends_send_and_receive(fixture) {
+        let (mut server, mut client) = ends(&pair(&fixture.address));
         for round in 0..1000u32 {
             client.send(&round.to_le_bytes()).unwrap();
             assert_eq!(server.recv().unwrap().to_vec(), round.to_le_bytes());
@@ -49,8 +49,8 @@ over_each_backend! {
         assert_eq!(client.max_message_bytes(), 1024);
     }
 
-    fn the_end_of_one_is_the_end_for_the_other_and_stays_so(bench) {
-        let (mut server, mut client) = ends(&pair(&bench.address));
+    fn the_end_of_one_is_the_end_for_the_other_and_stays_so(fixture) {
+        let (mut server, mut client) = ends(&pair(&fixture.address));
         client.send(b"last words").unwrap();
         drop(client);
         assert_eq!(server.recv().unwrap().to_vec(), b"last words");
@@ -61,8 +61,8 @@ over_each_backend! {
         assert_eq!(send_until_refused(&mut server), SendError::ConsumerGone);
     }
 
-    fn each_direction_is_closed_by_itself(bench) {
-        let (mut server, client) = ends(&pair(&bench.address));
+    fn each_direction_is_closed_by_itself(fixture) {
+        let (mut server, client) = ends(&pair(&fixture.address));
         let mut receiver = client.close_sending();
         assert!(matches!(server.recv().err(), Some(RecvError::EndOfStream { .. })));
         server.send(b"still received").unwrap();
@@ -74,11 +74,11 @@ over_each_backend! {
         let refused = std::iter::repeat_with(|| sender.try_send(&[0; 100])).find_map(Result::err);
         assert_eq!(refused, Some(SendError::Closed));
         drop(sender);
-        names_are_there(&bench, false);
+        names_are_there(&fixture, false);
     }
 
-    fn halves_work_in_two_threads(bench) {
-        let (mut server, client) = ends(&pair(&bench.address));
+    fn halves_work_in_two_threads(fixture) {
+        let (mut server, client) = ends(&pair(&fixture.address));
         let (mut sender, mut receiver) = client.split();
         thread::scope(|scope| {
             scope.spawn(move || loop {
@@ -99,8 +99,8 @@ over_each_backend! {
         });
     }
 
-    fn an_end_is_taken_once(bench) {
-        let pair = pair(&bench.address);
+    fn an_end_is_taken_once(fixture) {
+        let pair = pair(&fixture.address);
         let (server, client) = ends(&pair);
         let ours = std::process::id();
         for end in [pair.server_end(), pair.client_end()] {
@@ -117,8 +117,8 @@ over_each_backend! {
         drop(client);
     }
 
-    fn who_comes_when_the_other_has_left_finds_its_words_and_a_broken_pipe(bench) {
-        let pair = pair(&bench.address);
+    fn who_comes_when_the_other_has_left_finds_its_words_and_a_broken_pipe(fixture) {
+        let pair = pair(&fixture.address);
         let mut server = pair.server_end().unwrap();
         server.send(b"too late").unwrap();
         drop(server);
@@ -128,8 +128,8 @@ over_each_backend! {
         assert!(matches!(client.recv().err(), Some(RecvError::EndOfStream { .. })));
     }
 
-    fn who_comes_first_waits_for_the_other(bench) {
-        let pair = pair(&bench.address);
+    fn who_comes_first_waits_for_the_other(fixture) {
+        let pair = pair(&fixture.address);
         let mut client = pair.client_end().unwrap();
         client.send(b"early").unwrap();
         assert_eq!(client.recv_deadline(SOON).err(), Some(RecvError::TimedOut));
@@ -138,63 +138,63 @@ over_each_backend! {
         assert_eq!(server.recv().unwrap().to_vec(), b"early");
     }
 
-    fn the_last_end_takes_the_names_away(bench) {
-        let pair = pair(&bench.address);
-        names_are_there(&bench, true);
+    fn the_last_end_takes_the_names_away(fixture) {
+        let pair = pair(&fixture.address);
+        names_are_there(&fixture, true);
         let (server, client) = ends(&pair);
         drop(client);
-        names_are_there(&bench, true);
+        names_are_there(&fixture, true);
         drop(server);
-        names_are_there(&bench, false);
-        bench.guard.assert_clean();
+        names_are_there(&fixture, false);
+        fixture.guard.assert_clean();
     }
 
-    fn a_pair_whose_other_end_never_came_stays(bench) {
-        let mut server = pair(&bench.address).server_end().unwrap();
+    fn a_pair_whose_other_end_never_came_stays(fixture) {
+        let mut server = pair(&fixture.address).server_end().unwrap();
         server.send(b"for any client").unwrap();
         drop(server);
-        names_are_there(&bench, true);
-        let opened = rings::pair(&bench.address).open().unwrap();
+        names_are_there(&fixture, true);
+        let opened = rings::pair(&fixture.address).open().unwrap();
         let mut client = opened.client_end().unwrap();
         assert_eq!(client.recv().unwrap().to_vec(), b"for any client");
         drop(client);
-        names_are_there(&bench, false);
+        names_are_there(&fixture, false);
     }
 
-    fn creating_replaces_what_is_over_and_nothing_else(bench) {
+    fn creating_replaces_what_is_over_and_nothing_else(fixture) {
         let exists = || {
-            let created = rings::pair(&bench.address).create();
+            let created = rings::pair(&fixture.address).create();
             assert!(matches!(created, Err(CreateError::Exists { .. })), "{created:?}");
         };
-        let first = pair(&bench.address);
+        let first = pair(&fixture.address);
         exists(); // it was never used
         let server = first.server_end().unwrap();
         exists(); // a process holds an end
         drop(server);
-        let second = pair(&bench.address);
+        let second = pair(&fixture.address);
         assert_ne!(first.to_server().info().unwrap().uuid, second.to_server().info().unwrap().uuid);
         assert!(matches!(first.client_end(), Err(EndError::Attach(_))), "it was removed");
         let (server, mut client) = ends(&second);
         client.send(b"x").unwrap();
         drop((server, client));
-        names_are_there(&bench, false);
-        let third = rings::pair(&bench.address).open_or_create().unwrap();
-        let same = rings::pair(&bench.address).open_or_create().unwrap();
+        names_are_there(&fixture, false);
+        let third = rings::pair(&fixture.address).open_or_create().unwrap();
+        let same = rings::pair(&fixture.address).open_or_create().unwrap();
         assert_eq!(third.to_client().info().unwrap().uuid, same.to_client().info().unwrap().uuid);
         third.remove().unwrap();
-        bench.guard.assert_clean();
+        fixture.guard.assert_clean();
     }
 
-    fn whoever_opens_half_a_pair_completes_it(bench) {
-        let up = rings::spsc(format!("{}.up", bench.address)).capacity(CAPACITY);
+    fn whoever_opens_half_a_pair_completes_it(fixture) {
+        let up = rings::spsc(format!("{}.up", fixture.address)).capacity(CAPACITY);
         let up = up.mode(0o640).create().unwrap();
         let pairs: Vec<Pair> = thread::scope(|scope| {
             let opening: Vec<_> = (0..4)
-                .map(|_| scope.spawn(|| rings::pair(&bench.address).open().unwrap()))
+                .map(|_| scope.spawn(|| rings::pair(&fixture.address).open().unwrap()))
                 .collect();
             opening.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        bench.guard.objects();
+        fixture.guard.objects();
         let downs: Vec<_> = pairs.iter().map(|pair| pair.to_client().info().unwrap()).collect();
         for down in &downs {
             assert_eq!((&down.uuid, down.mode), (&downs[0].uuid, 0o640));
@@ -205,61 +205,61 @@ over_each_backend! {
         client.send(b"whole").unwrap();
         assert_eq!(server.recv().unwrap().to_vec(), b"whole");
         drop((server, client, up));
-        names_are_there(&bench, false);
+        names_are_there(&fixture, false);
     }
 
-    fn creating_replaces_half_a_pair(bench) {
-        let up = rings::spsc(format!("{}.up", bench.address)).capacity(CAPACITY);
+    fn creating_replaces_half_a_pair(fixture) {
+        let up = rings::spsc(format!("{}.up", fixture.address)).capacity(CAPACITY);
         let half = up.create().unwrap();
-        let pair = pair(&bench.address);
-        bench.guard.objects();
+        let pair = pair(&fixture.address);
+        fixture.guard.objects();
         assert!(matches!(half.attach_producer(), Err(AttachError::Removed)));
         pair.remove().unwrap();
-        bench.guard.assert_clean();
+        fixture.guard.assert_clean();
     }
 
-    fn a_name_that_only_one_of_the_rings_can_have_is_refused(bench) {
-        let padding = "x".repeat(185 - bench.guard.name().len());
-        let builder = rings::pair(format!("{}{padding}", bench.address)).capacity(CAPACITY);
+    fn a_name_that_only_one_of_the_rings_can_have_is_refused(fixture) {
+        let padding = "x".repeat(185 - fixture.guard.name().len());
+        let builder = rings::pair(format!("{}{padding}", fixture.address)).capacity(CAPACITY);
         let refused = builder.create().unwrap_err();
         assert!(matches!(refused, CreateError::Address(AddressError::BadName { .. })), "{refused}");
         let refused = builder.open_or_create().unwrap_err();
         assert!(refused.to_string().contains("178"), "{refused}");
-        bench.guard.assert_clean();
+        fixture.guard.assert_clean();
     }
 
-    fn an_unused_pair_is_pruned_whole_or_not_at_all(bench) {
+    fn an_unused_pair_is_pruned_whole_or_not_at_all(fixture) {
         let orphans = || {
             let mut found = semring::orphans();
-            found.retain(|leftover| leftover.name().contains(bench.guard.name()));
+            found.retain(|leftover| leftover.name().contains(fixture.guard.name()));
             found
         };
         // It was made by `create`.
-        let pair = pair(&bench.address);
-        bench.guard.objects();
+        let pair = pair(&fixture.address);
+        fixture.guard.objects();
         assert!(orphans().is_empty(), "{:?}", orphans());
         pair.remove().unwrap();
-        let ring = rings::spsc(&bench.address).capacity(CAPACITY).auto_remove(true);
+        let ring = rings::spsc(&fixture.address).capacity(CAPACITY).auto_remove(true);
         let pair = Builder::from(ring).create().unwrap();
-        bench.guard.objects();
+        fixture.guard.objects();
                 let found = orphans();
-        assert_eq!(found.iter().map(semring::Orphan::name).collect::<Vec<_>>(), [bench.address.as_str()]);
+        assert_eq!(found.iter().map(semring::Orphan::name).collect::<Vec<_>>(), [fixture.address.as_str()]);
         // One message in the second ring keeps both.
         pair.to_client().attach_producer().unwrap().send(b"kept").unwrap();
         assert_eq!(found[0].remove(Unread::Keep).unwrap(), semring::PruneOutcome::Unread { messages: 1 });
-        names_are_there(&bench, true);
+        names_are_there(&fixture, true);
         let consumer = pair.to_client().attach_consumer().unwrap();
         assert!(orphans().is_empty(), "{:?}", orphans());
         assert_eq!(found[0].remove(Unread::Discard).unwrap(), semring::PruneOutcome::InUse);
         drop(consumer);
         assert_eq!(orphans()[0].unread_messages(), 1);
         assert_eq!(orphans()[0].remove(Unread::Discard).unwrap(), semring::PruneOutcome::Removed);
-        bench.guard.assert_clean();
+        fixture.guard.assert_clean();
     }
 
-    fn removing_spares_a_pair_in_use_unless_forced(bench) {
-        let pair = pair(&bench.address);
-        let address = bench.address.parse::<semring::Address>().unwrap();
+    fn removing_spares_a_pair_in_use_unless_forced(fixture) {
+        let pair = pair(&fixture.address);
+        let address = fixture.address.parse::<semring::Address>().unwrap();
         let mut client = pair.client_end().unwrap();
         for refused in [pair.remove(), duplex::remove(&address)] {
             assert!(matches!(refused, Err(RemoveError::InUse { .. })), "{refused:?}");
@@ -268,13 +268,13 @@ over_each_backend! {
         duplex::force_remove(&address).unwrap();
         assert_eq!(client.recv().err(), Some(RecvError::Removed));
         assert!(matches!(duplex::force_remove(&address), Err(RemoveError::Open(OpenError::NotFound { .. }))));
-        let opened = rings::pair(&bench.address).open();
+        let opened = rings::pair(&fixture.address).open();
         assert!(matches!(opened, Err(OpenOrCreateError::Open(OpenError::NotFound { .. }))));
-        bench.guard.assert_clean();
+        fixture.guard.assert_clean();
     }
 
-    fn an_end_that_waits_for_room_gives_its_own_back(bench) {
-        let (mut server, mut client) = ends(&pair(&bench.address));
+    fn an_end_that_waits_for_room_gives_its_own_back(fixture) {
+        let (mut server, mut client) = ends(&pair(&fixture.address));
         // 128 bytes each with its header: a lap holds a whole number of them, without padding.
         const BYTES: [u8; 120] = [7; 120];
         while client.try_send(&BYTES).is_ok() {}

@@ -7,7 +7,7 @@ use semring::{
     any, spsc,
 };
 
-use crate::bench::Bench;
+use crate::fixture::Fixture;
 use crate::rings;
 
 /// One line, begun without a capital or a stop at the end, short enough to be read.
@@ -30,10 +30,10 @@ fn assert_names_the_ring(text: &str, name: &str) {
 
 #[test]
 fn refusals_of_set_up_name_the_ring_and_the_way_out() {
-    let bench = Bench::new("posix", "errors");
-    let name = bench.address.as_str();
+    let fixture = Fixture::new("posix", "errors");
+    let name = fixture.address.as_str();
     assert_names_the_ring(&any::open(name).unwrap_err().to_string(), name);
-    let ring = bench.mpsc(2);
+    let ring = fixture.mpsc(2);
     let producer = ring.attach_producer().unwrap();
     for (text, way_out) in [
         (

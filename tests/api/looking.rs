@@ -9,14 +9,14 @@ use semring::{
 use semring_testkit::objects::Object;
 use sysv_ipc::shm::Shm;
 
-use crate::bench::{Bench, CAPACITY, while_asleep};
+use crate::fixture::{CAPACITY, Fixture, while_asleep};
 use crate::rings;
 
 /// The bytes of the ring's segment and all that can be seen of its guard, as the system has them.
-fn everything(bench: &Bench) -> (Vec<u8>, Vec<String>) {
+fn everything(fixture: &Fixture) -> (Vec<u8>, Vec<String>) {
     let mut bytes = Vec::new();
-    let values = bench.cleanup().everything();
-    for object in bench.guard.objects() {
+    let values = fixture.cleanup().everything();
+    for object in fixture.guard.objects() {
         match object {
             Object::Posix { name } if name.starts_with('.') => {} // a directory of pipes
             Object::Posix { name } => bytes = std::fs::read(format!("/dev/shm/{name}")).unwrap(),
@@ -72,8 +72,8 @@ fn as_nobody<R: Send>(run: impl FnOnce() -> R + Send) -> Option<R> {
 }
 
 over_each_backend! {
-    fn looking_tells_everything_and_changes_nothing(bench) {
-        let ring = bench.mpsc(3);
+    fn looking_tells_everything_and_changes_nothing(fixture) {
+        let ring = fixture.mpsc(3);
         let mut first = ring.attach_producer().unwrap();
         let mut second = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
@@ -85,11 +85,11 @@ over_each_backend! {
         consumer.recv().unwrap().release();
         consumer.recv().unwrap().release();
         consumer.flush_released().unwrap();
-        let before = everything(&bench);
-        let address: Address = bench.address.parse().unwrap();
+        let before = everything(&fixture);
+        let address: Address = fixture.address.parse().unwrap();
         let info = semring::inspect(&address).unwrap();
         let pid = std::process::id();
-        assert_eq!((&info.name, &info.address), (&bench.guard.name().to_owned(), &address));
+        assert_eq!((&info.name, &info.address), (&fixture.guard.name().to_owned(), &address));
         assert_eq!((info.backend, info.kind), (address.backend(), RingKind::Mpsc));
         assert_eq!((info.capacity_bytes, info.lanes.len()), (CAPACITY, 3));
         assert_eq!(info.segment_bytes, 8192 + 3 * 8192 + 3 * CAPACITY);
@@ -112,16 +112,16 @@ over_each_backend! {
         assert_eq!((one.producer_sleeps, one.lost_messages, one.corrupt_at), (false, 0, None));
         assert_eq!(listed(&info).unwrap().unread_messages(), 4);
         assert_eq!(ring.info().unwrap().uuid, info.uuid);
-        assert_eq!(any::open(&bench.address).unwrap().info().unwrap().producers(), 1);
-        assert_eq!(everything(&bench), before);
+        assert_eq!(any::open(&fixture.address).unwrap().info().unwrap().producers(), 1);
+        assert_eq!(everything(&fixture), before);
         drop((first, consumer));
         let idle = semring::inspect(&address).unwrap();
         assert_eq!((idle.state, idle.state.to_string().as_str()), (RingState::Idle, "idle"));
         assert_eq!((idle.consumer_pid, idle.producers()), (None, 0));
     }
 
-    fn who_sleeps_is_seen(bench) {
-        let ring = bench.spsc();
+    fn who_sleeps_is_seen(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         let mut seen = false;
@@ -140,48 +140,48 @@ over_each_backend! {
         assert!(seen && !ring.info().unwrap().lanes[0].producer_sleeps);
     }
 
-    fn a_user_who_may_only_read_looks_and_does_nothing_else(bench) {
-        let ring = rings::spsc(&bench.address).mode(0o644).capacity(CAPACITY).create().unwrap();
+    fn a_user_who_may_only_read_looks_and_does_nothing_else(fixture) {
+        let ring = rings::spsc(&fixture.address).mode(0o644).capacity(CAPACITY).create().unwrap();
         let mut producer = ring.attach_producer().unwrap();
         producer.send(b"private").unwrap();
-        let before = everything(&bench);
-        let address: Address = bench.address.parse().unwrap();
+        let before = everything(&fixture);
+        let address: Address = fixture.address.parse().unwrap();
         as_nobody(|| {
             let info = semring::inspect(&address).unwrap();
             assert_eq!((info.state, info.producers(), info.unread_messages()), (RingState::Active, 1, 1));
             assert!(listed(&info).is_some());
-            let open = any::open(&bench.address).map(drop).unwrap_err();
+            let open = any::open(&fixture.address).map(drop).unwrap_err();
             assert!(matches!(open, OpenError::Permission { .. }), "{open}");
             let text = open.to_string();
-            assert!(text.starts_with(&bench.address) && text.contains("permission denied"), "{text}");
+            assert!(text.starts_with(&fixture.address) && text.contains("permission denied"), "{text}");
             let removed = semring::force_remove(&address).unwrap_err();
             assert!(matches!(removed, RemoveError::Open(OpenError::Permission { .. })), "{removed}");
         });
-        assert_eq!(everything(&bench), before);
+        assert_eq!(everything(&fixture), before);
     }
 
-    fn a_user_who_may_not_even_read_sees_nothing(bench) {
-        let ring = bench.spsc();
+    fn a_user_who_may_not_even_read_sees_nothing(fixture) {
+        let ring = fixture.spsc();
         let info = ring.info().unwrap();
-        let address: Address = bench.address.parse().unwrap();
+        let address: Address = fixture.address.parse().unwrap();
         as_nobody(|| {
             let looked = semring::inspect(&address).map(drop).unwrap_err();
             assert!(matches!(looked, OpenError::Permission { .. }), "{looked}");
             assert!(listed(&info).is_none());
-            let made = rings::any(&bench.address).create().map(drop).unwrap_err();
+            let made = rings::any(&fixture.address).create().map(drop).unwrap_err();
             assert!(matches!(made, CreateError::Exists { .. } | CreateError::Permission { .. }), "{made}");
-            let either = rings::any(&bench.address).open_or_create().map(drop).unwrap_err();
+            let either = rings::any(&fixture.address).open_or_create().map(drop).unwrap_err();
             assert!(either.to_string().contains("permission denied"), "{either}");
         });
     }
 
-    fn another_user_takes_part_if_the_mode_allows_it_but_does_not_remove(bench) {
-        let ring = rings::spsc(&bench.address).mode(0o666).capacity(CAPACITY).create().unwrap();
+    fn another_user_takes_part_if_the_mode_allows_it_but_does_not_remove(fixture) {
+        let ring = rings::spsc(&fixture.address).mode(0o666).capacity(CAPACITY).create().unwrap();
         let mut producer = ring.attach_producer().unwrap();
         producer.send(b"for all").unwrap();
         drop(producer);
         as_nobody(|| {
-            let theirs = spsc::open(&bench.address).unwrap();
+            let theirs = spsc::open(&fixture.address).unwrap();
             let mut consumer = theirs.attach_consumer().unwrap();
             assert_eq!(consumer.recv().unwrap().to_vec(), b"for all");
             let refused = consumer.remove_at_end().unwrap_err();
@@ -197,8 +197,8 @@ over_each_backend! {
         while consumer.recv().unwrap().to_vec() != b"on" {}
     }
 
-    fn positions_are_counted_in_bytes(bench) {
-        let ring = bench.spsc();
+    fn positions_are_counted_in_bytes(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         assert_eq!(producer.position(), Position::default());
         producer.send(&[0; 9]).unwrap();
@@ -210,14 +210,14 @@ over_each_backend! {
 
 #[test]
 fn kinds_and_guards_have_names() {
-    let bench = Bench::new("posix", "names");
+    let fixture = Fixture::new("posix", "names");
     let ring = [
         (GuardKind::Pipe, "pipe"),
         (GuardKind::Semaphore, "semaphore"),
     ]
     .map(|(kind, name)| {
-        let _ = semring::remove(&bench.address);
-        let builder = rings::mpsc(&bench.address).producers(2).guard(kind);
+        let _ = semring::remove(&fixture.address);
+        let builder = rings::mpsc(&fixture.address).producers(2).guard(kind);
         let ring = builder.create().unwrap();
         assert_eq!(ring.guard_fallback(), None);
         let info = ring.info().unwrap();
@@ -233,6 +233,6 @@ fn kinds_and_guards_have_names() {
     let producer = ring.attach_producer().unwrap();
     let consumer = ring.attach_consumer().unwrap();
     for text in [format!("{producer:?}"), format!("{consumer:?}")] {
-        assert!(text.contains(bench.guard.name()), "{text}");
+        assert!(text.contains(fixture.guard.name()), "{text}");
     }
 }

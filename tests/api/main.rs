@@ -1,7 +1,7 @@
 //! Each public item used as a user would use it: one process, every form of every call, every answer.
 
 #[macro_use]
-mod bench;
+mod fixture;
 
 mod building;
 mod calls;

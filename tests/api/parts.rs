@@ -2,7 +2,7 @@
 
 use semring::{Consumer, Framing, Message, RecvError, Tag};
 
-use crate::bench::{MAX, SOON};
+use crate::fixture::{MAX, SOON};
 
 fn part() -> Tag {
     Tag::default().with_framing(Framing::LinePart)
@@ -28,8 +28,8 @@ fn from(consumer: &mut Consumer, lane: usize) -> Vec<u8> {
 }
 
 over_each_backend! {
-    fn a_line_in_parts_is_received_whole_among_others(bench) {
-        let ring = bench.mpsc(3);
+    fn a_line_in_parts_is_received_whole_among_others(fixture) {
+        let ring = fixture.mpsc(3);
         let mut consumer = ring.attach_consumer().unwrap();
         let mut long = ring.attach_producer().unwrap();
         let mut short = ring.attach_producer().unwrap();
@@ -54,8 +54,8 @@ over_each_backend! {
         }
     }
 
-    fn the_other_lanes_room_is_not_given_back(bench) {
-        let ring = bench.mpsc(2);
+    fn the_other_lanes_room_is_not_given_back(fixture) {
+        let ring = fixture.mpsc(2);
         let mut consumer = ring.attach_consumer().unwrap();
         let mut long = ring.attach_producer().unwrap();
         let mut short = ring.attach_producer().unwrap();
@@ -73,8 +73,8 @@ over_each_backend! {
         short.try_send(&[7; MAX]).unwrap();
     }
 
-    fn a_producer_that_leaves_inside_a_line_has_ended_it(bench) {
-        let ring = bench.mpsc(2);
+    fn a_producer_that_leaves_inside_a_line_has_ended_it(fixture) {
+        let ring = fixture.mpsc(2);
         let mut consumer = ring.attach_consumer().unwrap();
         let _other = ring.attach_producer().unwrap();
         for successor_first in [false, true] {
@@ -101,8 +101,8 @@ over_each_backend! {
     }
 
     /// Many come and go unread; each line is ended where its producer was.
-    fn no_message_of_a_successor_continues_a_line(bench) {
-        let ring = bench.mpsc(1);
+    fn no_message_of_a_successor_continues_a_line(fixture) {
+        let ring = fixture.mpsc(1);
         const COUNT: u8 = 90;
         for number in 0..COUNT {
             let mut producer = ring.attach_producer().unwrap();
@@ -127,8 +127,8 @@ over_each_backend! {
     }
 
     /// The lane was too full for the record that ends the line: the successor has not come to it.
-    fn an_idle_successor_on_a_full_lane_has_ended_the_line(bench) {
-        let ring = bench.mpsc(1);
+    fn an_idle_successor_on_a_full_lane_has_ended_the_line(fixture) {
+        let ring = fixture.mpsc(1);
         let mut consumer = ring.attach_consumer().unwrap();
         let mut long = ring.attach_producer().unwrap();
         let mut sent = 0;
@@ -154,8 +154,8 @@ over_each_backend! {
     }
 
     /// The producer publishes padding after a part, and nothing after it.
-    fn padding_is_no_end_of_a_line(bench) {
-        let ring = bench.mpsc(1);
+    fn padding_is_no_end_of_a_line(fixture) {
+        let ring = fixture.mpsc(1);
         let capacity = ring.capacity_bytes();
         let mut consumer = ring.attach_consumer().unwrap();
         let mut long = ring.attach_producer().unwrap();
@@ -178,8 +178,8 @@ over_each_backend! {
         assert_eq!(consumer.try_recv_from(0).err(), Some(RecvError::LaneEnded));
     }
 
-    fn the_successor_of_a_consumer_knows_where_a_line_goes_on(bench) {
-        let ring = bench.mpsc(2);
+    fn the_successor_of_a_consumer_knows_where_a_line_goes_on(fixture) {
+        let ring = fixture.mpsc(2);
         let mut short = ring.attach_producer().unwrap();
         let mut long = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
@@ -210,7 +210,7 @@ over_each_backend! {
 #[test]
 #[should_panic(expected = "no such lane")]
 fn a_lane_that_the_ring_does_not_have_panics() {
-    let bench = crate::bench::Bench::new("posix", "no-lane");
-    let ring = bench.mpsc(2);
+    let fixture = crate::fixture::Fixture::new("posix", "no-lane");
+    let ring = fixture.mpsc(2);
     let _ = ring.attach_consumer().unwrap().try_recv_from(2);
 }

@@ -7,7 +7,7 @@ use std::thread;
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-use crate::bench::{Bench, MAX, await_asleep, thread_id};
+use crate::fixture::{Fixture, MAX, await_asleep, thread_id};
 
 fn never_wait(file: &impl AsFd) {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -34,10 +34,10 @@ fn interrupt(thread: i32) {
 }
 
 over_each_backend! {
-    fn a_pipe_goes_through_a_ring_unchanged(bench) {
+    fn a_pipe_goes_through_a_ring_unchanged(fixture) {
         const BYTES: usize = 300_000;
         let text: Vec<u8> = (0..BYTES).map(|at| (at * 7 + at / 255) as u8).collect();
-        let ring = bench.spsc();
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         let (input, mut feed) = io::pipe().unwrap();
@@ -71,8 +71,8 @@ over_each_backend! {
         assert!(arrived == text);
     }
 
-    fn filling_and_writing_go_on_where_they_stopped(bench) {
-        let ring = bench.spsc();
+    fn filling_and_writing_go_on_where_they_stopped(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         let (input, mut feed) = io::pipe().unwrap();
@@ -105,8 +105,8 @@ over_each_backend! {
         assert_eq!(text, "ghijkl");
     }
 
-    fn what_the_pipe_says_is_given_on(bench) {
-        let ring = bench.spsc();
+    fn what_the_pipe_says_is_given_on(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         let (input, _feed) = io::pipe().unwrap();
@@ -137,9 +137,9 @@ over_each_backend! {
         assert_eq!(error.kind(), ErrorKind::StorageFull);
     }
 
-    fn a_signal_interrupts_filling_and_writing(bench) {
+    fn a_signal_interrupts_filling_and_writing(fixture) {
         let_signals_interrupt();
-        let ring = bench.spsc();
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         let (input, mut feed) = io::pipe().unwrap();
@@ -189,8 +189,8 @@ over_each_backend! {
 #[test]
 #[should_panic(expected = "the message is shorter")]
 fn writing_from_beyond_a_message_panics() {
-    let bench = Bench::new("posix", "beyond");
-    let ring = bench.spsc();
+    let fixture = Fixture::new("posix", "beyond");
+    let ring = fixture.spsc();
     ring.attach_producer().unwrap().send(b"12").unwrap();
     let mut consumer = ring.attach_consumer().unwrap();
     let _ = consumer.recv().unwrap().write_to(3, io::stdout());

@@ -4,21 +4,21 @@ use std::time::Duration;
 
 use semring::{OpenError, RecvError, SendError, WhenFull, mpsc, spsc};
 
-use crate::bench::{CAPACITY, LONG, MAX, SOON};
+use crate::fixture::{CAPACITY, LONG, MAX, SOON};
 
-fn ring(bench: &crate::bench::Bench, policy: WhenFull) -> spsc::Ring {
-    let builder = spsc::Builder::new(&bench.address)
+fn ring(fixture: &crate::fixture::Fixture, policy: WhenFull) -> spsc::Ring {
+    let builder = spsc::Builder::new(&fixture.address)
         .capacity(CAPACITY)
         .when_full(policy);
     let ring = builder.create().unwrap();
-    bench.guard.objects();
+    fixture.guard.objects();
     ring
 }
 
 over_each_backend! {
-    fn each_policy_decides_what_a_full_lane_does(bench) {
+    fn each_policy_decides_what_a_full_lane_does(fixture) {
         for policy in [WhenFull::Wait, WhenFull::Fail, WhenFull::Drop] {
-            let ring = ring(&bench, policy);
+            let ring = ring(&fixture, policy);
             assert_eq!(ring.info().unwrap().when_full, policy);
             let mut producer = ring.attach_producer().unwrap();
             // Also before a consumer has come.
@@ -68,9 +68,9 @@ over_each_backend! {
         }
     }
 
-    fn a_batch_on_a_full_lane_is_published_before_a_push_fails_or_drops(bench) {
+    fn a_batch_on_a_full_lane_is_published_before_a_push_fails_or_drops(fixture) {
         for policy in [WhenFull::Fail, WhenFull::Drop] {
-            let ring = ring(&bench, policy);
+            let ring = ring(&fixture, policy);
             let mut producer = ring.attach_producer().unwrap();
             let mut consumer = ring.attach_consumer().unwrap();
             let mut batch = producer.batch();
@@ -92,18 +92,18 @@ over_each_backend! {
         }
     }
 
-    fn a_ring_with_another_policy_is_refused(bench) {
-        let ring = ring(&bench, WhenFull::Fail);
-        let open = |policy| spsc::Builder::new(&bench.address).when_full(policy).open();
+    fn a_ring_with_another_policy_is_refused(fixture) {
+        let ring = ring(&fixture, WhenFull::Fail);
+        let open = |policy| spsc::Builder::new(&fixture.address).when_full(policy).open();
         assert!(open(WhenFull::Fail).is_ok());
-        assert!(spsc::Builder::new(&bench.address).open().is_ok());
+        assert!(spsc::Builder::new(&fixture.address).open().is_ok());
         let refused = open(WhenFull::Drop).unwrap_err();
         assert!(matches!(refused, OpenError::Mismatch { .. }), "{refused}");
         ring.remove().unwrap();
     }
 
-    fn the_highest_mark_stays(bench) {
-        let ring = bench.mpsc(2);
+    fn the_highest_mark_stays(fixture) {
+        let ring = fixture.mpsc(2);
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         assert_eq!(ring.info().unwrap().high_water_bytes(), 0);
@@ -126,8 +126,8 @@ over_each_backend! {
         assert_eq!(ring.info().unwrap().high_water_bytes(), info.high_water_bytes());
     }
 
-    fn counts_can_be_set_to_zero(bench) {
-        let ring = bench.mpsc(2);
+    fn counts_can_be_set_to_zero(fixture) {
+        let ring = fixture.mpsc(2);
         let counts = || {
             let info = ring.info().unwrap();
             (info.finished_producers(), info.died_producers())
@@ -146,16 +146,16 @@ over_each_backend! {
         assert_eq!(counts(), (1, 1));
         // The consumer's stream has its own.
         assert_eq!(consumer.recv().err(), Some(RecvError::EndOfStream { finished: 2, died: 2 }));
-        let missing = bench.address.replace(':', ":no-");
+        let missing = fixture.address.replace(':', ":no-");
         let error = semring::reset_counts(&missing).unwrap_err();
         assert!(matches!(error, OpenError::NotFound { .. }), "{error}");
     }
 
     /// The time is never long enough to pass by itself, or long past.
-    fn a_consumer_lingers_for_the_next_producer(bench) {
-        let ring = bench.mpsc(2);
+    fn a_consumer_lingers_for_the_next_producer(fixture) {
+        let ring = fixture.mpsc(2);
         let lingering = |time| {
-            let builder = mpsc::Builder::new(&bench.address).linger(time);
+            let builder = mpsc::Builder::new(&fixture.address).linger(time);
             builder.open().unwrap().attach_consumer().unwrap()
         };
         let mut consumer = lingering(LONG);

@@ -10,13 +10,13 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use semring::{GuardChoice, GuardKind, Pollable, RecvError, SendError, spsc};
 
-use crate::bench::{Bench, CAPACITY, LONG, MAX};
+use crate::fixture::{CAPACITY, Fixture, LONG, MAX};
 use crate::rings;
 
-fn spsc_ring(bench: &Bench) -> spsc::Ring {
-    let builder = rings::spsc(&bench.address).capacity(CAPACITY);
+fn spsc_ring(fixture: &Fixture) -> spsc::Ring {
+    let builder = rings::spsc(&fixture.address).capacity(CAPACITY);
     let ring = builder.guard(GuardChoice::Pipe).create().unwrap();
-    bench.guard.objects();
+    fixture.guard.objects();
     ring
 }
 
@@ -30,8 +30,8 @@ fn is_readable_now(pollable: &Pollable) -> bool {
 }
 
 over_each_backend! {
-    fn a_descriptor_is_readable_until_there_was_nothing(bench) {
-        let ring = spsc_ring(&bench);
+    fn a_descriptor_is_readable_until_there_was_nothing(fixture) {
+        let ring = spsc_ring(&fixture);
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         producer.send(b"before").unwrap();
@@ -58,8 +58,8 @@ over_each_backend! {
         assert!(matches!(consumer.try_recv(), Err(RecvError::EndOfStream { .. })));
     }
 
-    fn blocking_and_polling_go_together(bench) {
-        let ring = spsc_ring(&bench);
+    fn blocking_and_polling_go_together(fixture) {
+        let ring = spsc_ring(&fixture);
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         let pollable = consumer.pollable().unwrap();
@@ -77,8 +77,8 @@ over_each_backend! {
         }
     }
 
-    fn a_producer_is_polled_for_room(bench) {
-        let ring = spsc_ring(&bench);
+    fn a_producer_is_polled_for_room(fixture) {
+        let ring = spsc_ring(&fixture);
         let mut producer = ring.attach_producer().unwrap();
         let pollable = producer.pollable().unwrap();
         assert!(is_readable_now(&pollable));
@@ -117,8 +117,8 @@ over_each_backend! {
         assert_eq!(producer.try_send(&[7; MAX]), Err(SendError::ConsumerGone));
     }
 
-    fn a_removal_is_something_to_tell(bench) {
-        let ring = spsc_ring(&bench);
+    fn a_removal_is_something_to_tell(fixture) {
+        let ring = spsc_ring(&fixture);
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         let polled = [consumer.pollable().unwrap(), producer.pollable().unwrap()];
@@ -135,10 +135,10 @@ over_each_backend! {
         assert!(readable(&polled[1], PollTimeout::NONE));
     }
 
-    fn a_ring_with_semaphores_is_not_polled_and_says_so(bench) {
-        let builder = rings::spsc(&bench.address).guard(GuardKind::Semaphore);
+    fn a_ring_with_semaphores_is_not_polled_and_says_so(fixture) {
+        let builder = rings::spsc(&fixture.address).guard(GuardKind::Semaphore);
         let ring = builder.create().unwrap();
-        bench.guard.objects();
+        fixture.guard.objects();
         let refused = ring.attach_consumer().unwrap().pollable().unwrap_err();
         assert_eq!(refused.kind(), std::io::ErrorKind::Unsupported);
         assert!(refused.to_string().contains("with pipes"), "{refused}");
@@ -153,10 +153,12 @@ over_each_backend! {
 fn a_consumer_a_socket_and_a_timer_share_an_event_loop() {
     const EACH: u64 = 2000;
     const PRODUCERS: u64 = 3;
-    let bench = Bench::new("posix", "epoll");
-    let builder = rings::mpsc(&bench.address).capacity(CAPACITY).producers(3);
+    let fixture = Fixture::new("posix", "epoll");
+    let builder = rings::mpsc(&fixture.address)
+        .capacity(CAPACITY)
+        .producers(3);
     let ring = builder.guard(GuardChoice::Pipe).create().unwrap();
-    bench.guard.objects();
+    fixture.guard.objects();
     let mut consumer = ring.attach_consumer().unwrap();
     let pollable = consumer.pollable().unwrap();
     let (mut ours, theirs) = UnixStream::pair().unwrap();

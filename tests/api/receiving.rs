@@ -5,11 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use semring::{AttachError, Position, RecvError, SendError};
 
-use crate::bench::{LONG, SOON};
+use crate::fixture::{LONG, SOON};
 
 over_each_backend! {
-    fn each_form_of_receive_gives_the_next_message(bench) {
-        let ring = bench.spsc();
+    fn each_form_of_receive_gives_the_next_message(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         assert_eq!(consumer.try_recv().err(), Some(RecvError::Empty));
@@ -33,8 +33,8 @@ over_each_backend! {
         assert_eq!(consumer.try_recv().err(), Some(RecvError::Empty));
     }
 
-    fn a_batch_over_lanes_releases_each_lane_that_it_left(bench) {
-        let ring = bench.mpsc(4);
+    fn a_batch_over_lanes_releases_each_lane_that_it_left(fixture) {
+        let ring = fixture.mpsc(4);
         let mut consumer = ring.attach_consumer().unwrap();
         let mut producers: Vec<_> = (0..4).map(|_| ring.attach_producer().unwrap()).collect();
         let used = || {
@@ -57,8 +57,8 @@ over_each_backend! {
         assert_eq!(used(), [24, 0, 0, 0]);
     }
 
-    fn a_message_says_which_holder_of_the_lane_sent_it(bench) {
-        let ring = bench.spsc();
+    fn a_message_says_which_holder_of_the_lane_sent_it(fixture) {
+        let ring = fixture.spsc();
         let mut consumer = ring.attach_consumer().unwrap();
         let mut first = ring.attach_producer().unwrap();
         first.send(b"a").unwrap();
@@ -74,8 +74,8 @@ over_each_backend! {
         assert_eq!(consumer.recv().unwrap().generation(), Some(2));
     }
 
-    fn a_message_can_be_read_in_every_way(bench) {
-        let ring = bench.spsc();
+    fn a_message_can_be_read_in_every_way(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         producer.send(b"some text").unwrap();
@@ -106,8 +106,8 @@ over_each_backend! {
         assert!(catch_unwind(AssertUnwindSafe(|| view.copy_to(&mut [0; 8]))).is_err());
     }
 
-    fn what_is_put_back_comes_again_with_its_position(bench) {
-        let ring = bench.spsc();
+    fn what_is_put_back_comes_again_with_its_position(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         for number in 0..4u8 {
@@ -128,8 +128,8 @@ over_each_backend! {
         assert_eq!(consumer.received_messages(), 4);
     }
 
-    fn a_batch_releases_a_part_and_puts_the_rest_back(bench) {
-        let ring = bench.mpsc(3);
+    fn a_batch_releases_a_part_and_puts_the_rest_back(fixture) {
+        let ring = fixture.mpsc(3);
         let mut producers = [ring.attach_producer().unwrap(), ring.attach_producer().unwrap()];
         let mut consumer = ring.attach_consumer().unwrap();
         for number in 0..4u8 {
@@ -168,8 +168,8 @@ over_each_backend! {
         assert_eq!(consumer.received_messages(), 8);
     }
 
-    fn what_a_consumer_took_with_it_unreleased_its_successor_gets(bench) {
-        let ring = bench.spsc();
+    fn what_a_consumer_took_with_it_unreleased_its_successor_gets(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         for number in 0..3u8 {
@@ -184,8 +184,8 @@ over_each_backend! {
         assert_eq!(successor.recv().unwrap().to_vec(), [2]);
     }
 
-    fn the_stream_ends_once_with_the_last_producer(bench) {
-        let ring = bench.mpsc(2);
+    fn the_stream_ends_once_with_the_last_producer(fixture) {
+        let ring = fixture.mpsc(2);
         let mut consumer = ring.attach_consumer().unwrap();
         // No producer was attached: there is no end.
         assert_eq!(consumer.recv_deadline(SOON).err(), Some(RecvError::TimedOut));
@@ -219,8 +219,8 @@ over_each_backend! {
         assert_eq!(consumer.recv_deadline(SOON).err(), Some(RecvError::TimedOut));
     }
 
-    fn the_end_counts_who_finished_and_who_died(bench) {
-        let ring = bench.mpsc(4);
+    fn the_end_counts_who_finished_and_who_died(fixture) {
+        let ring = fixture.mpsc(4);
         let counts = |consumer: &semring::Consumer| {
             let ended = consumer.ended_producers().unwrap();
             (ended.finished, ended.died)
@@ -258,8 +258,8 @@ over_each_backend! {
         assert_eq!(counts(&successor), (0, 1));
     }
 
-    fn every_call_returns_the_same_end_until_resume(bench) {
-        let ring = bench.mpsc(2);
+    fn every_call_returns_the_same_end_until_resume(fixture) {
+        let ring = fixture.mpsc(2);
         let mut consumer = ring.attach_consumer().unwrap();
         consumer.resume(); // nothing has ended
         ring.attach_producer().unwrap().abort();
@@ -292,8 +292,8 @@ over_each_backend! {
         assert_eq!(consumer.recv_deadline(SOON).err(), Some(RecvError::TimedOut));
     }
 
-    fn an_end_outlives_the_ring(bench) {
-        let ring = bench.spsc();
+    fn an_end_outlives_the_ring(fixture) {
+        let ring = fixture.spsc();
         let mut consumer = ring.attach_consumer().unwrap();
         drop(ring.attach_producer().unwrap());
         let end = RecvError::EndOfStream { finished: 1, died: 0 };
@@ -305,8 +305,8 @@ over_each_backend! {
         assert_eq!(consumer.recv().err(), Some(RecvError::Removed));
     }
 
-    fn messages_are_an_iterator_up_to_the_end(bench) {
-        let ring = bench.spsc();
+    fn messages_are_an_iterator_up_to_the_end(fixture) {
+        let ring = fixture.spsc();
         let mut consumer = ring.attach_consumer().unwrap();
         for sent in [&["one", "two"][..], &[], &["three"]] {
             let mut producer = ring.attach_producer().unwrap();
@@ -318,14 +318,14 @@ over_each_backend! {
             consumer.resume();
         }
         assert_eq!(ring.info().unwrap().unread_messages(), 0);
-        semring::force_remove(&bench.address).unwrap();
+        semring::force_remove(&fixture.address).unwrap();
         let mut messages = consumer.messages();
         assert_eq!(messages.next(), Some(Err(RecvError::Removed)));
         assert_eq!(messages.next(), None);
     }
 
-    fn a_second_consumer_is_refused_with_the_pid_of_the_first(bench) {
-        let ring = bench.spsc();
+    fn a_second_consumer_is_refused_with_the_pid_of_the_first(fixture) {
+        let ring = fixture.spsc();
         let consumer = ring.attach_consumer().unwrap();
         let pid = std::process::id();
         let refused = ring.attach_consumer().map(drop).unwrap_err();
@@ -335,8 +335,8 @@ over_each_backend! {
         ring.attach_consumer().unwrap();
     }
 
-    fn a_closed_ring_takes_nothing_more_and_keeps_what_is_in_it(bench) {
-        let ring = bench.spsc();
+    fn a_closed_ring_takes_nothing_more_and_keeps_what_is_in_it(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let consumer = ring.attach_consumer().unwrap();
         producer.send(b"kept").unwrap();
@@ -352,8 +352,8 @@ over_each_backend! {
         assert_eq!(consumer.recv().unwrap().to_vec(), b"more");
     }
 
-    fn a_consumer_that_left_is_a_broken_pipe_once_it_was_met(bench) {
-        let ring = bench.spsc();
+    fn a_consumer_that_left_is_a_broken_pipe_once_it_was_met(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         assert_eq!(producer.check_consumer(), Ok(()), "no consumer was known");
         drop(ring.attach_consumer().unwrap());

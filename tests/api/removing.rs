@@ -7,7 +7,7 @@ use semring_testkit::cleanup::CleanupGuard;
 use std::fs::File;
 use sysv_ipc::sem::{Op, SemSet};
 
-use crate::bench::{LONG, SOON, while_asleep};
+use crate::fixture::{LONG, SOON, while_asleep};
 
 /// The semaphore that counts producers.
 const PRODUCERS: u16 = 1;
@@ -50,31 +50,31 @@ impl Visitor {
 }
 
 over_each_backend! {
-    fn a_ring_that_is_removed_is_gone_with_all_that_belonged_to_it(bench) {
-        let ring = bench.spsc();
-        assert_eq!(bench.guard.objects().len(), 2);
+    fn a_ring_that_is_removed_is_gone_with_all_that_belonged_to_it(fixture) {
+        let ring = fixture.spsc();
+        assert_eq!(fixture.guard.objects().len(), 2);
         ring.remove().unwrap();
-        bench.guard.assert_clean();
-        let open = any::open(&bench.address).map(drop);
+        fixture.guard.assert_clean();
+        let open = any::open(&fixture.address).map(drop);
         assert!(matches!(open, Err(OpenError::NotFound { .. })));
         // The open handle returns that; a second removal has nothing to do.
         assert_eq!(ring.attach_producer().map(drop), Err(AttachError::Removed));
         assert_eq!(ring.attach_consumer().map(drop), Err(AttachError::Removed));
         ring.remove().unwrap();
         // And the name is free.
-        bench.spsc();
+        fixture.spsc();
     }
 
-    fn a_ring_in_use_is_kept_and_its_users_named(bench) {
-        let ring = bench.mpsc(2);
+    fn a_ring_in_use_is_kept_and_its_users_named(fixture) {
+        let ring = fixture.mpsc(2);
         let producer = ring.attach_producer().unwrap();
         let consumer = ring.attach_consumer().unwrap();
         let pid = std::process::id();
-        let address = bench.address.parse::<semring::Address>().unwrap();
+        let address = fixture.address.parse::<semring::Address>().unwrap();
         for refused in [ring.remove(), semring::remove(&address)] {
             let error = refused.unwrap_err();
             let text = error.to_string();
-            assert!(text.contains(&bench.address) && text.contains(&format!("consumer (pid {pid})")), "{text}");
+            assert!(text.contains(&fixture.address) && text.contains(&format!("consumer (pid {pid})")), "{text}");
             assert!(text.contains(&format!("producers (pid {pid})")) && text.contains("by force"), "{text}");
             assert!(matches!(error, RemoveError::InUse { .. }));
         }
@@ -91,12 +91,12 @@ over_each_backend! {
         ring.remove().unwrap();
     }
 
-    fn force_ends_everybody(bench) {
-        let ring = bench.mpsc(2);
+    fn force_ends_everybody(fixture) {
+        let ring = fixture.mpsc(2);
         let mut sleeping = ring.attach_producer().unwrap();
         let mut awake = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
-        let address: semring::Address = bench.address.parse().unwrap();
+        let address: semring::Address = fixture.address.parse().unwrap();
         while sleeping.try_send(&[0; 1000]).is_ok() {}
         let ended = while_asleep(
             || sleeping.send(&[0; 1000]),
@@ -113,13 +113,13 @@ over_each_backend! {
         assert_eq!(consumer.recv().err(), Some(RecvError::Removed));
         assert_eq!(consumer.try_recv().err(), Some(RecvError::Removed));
         assert_eq!(consumer.recv_deadline(LONG).err(), Some(RecvError::Removed));
-        bench.guard.assert_clean();
+        fixture.guard.assert_clean();
     }
 
-    fn a_sleeping_consumer_is_told_that_its_ring_was_removed(bench) {
-        let ring = bench.spsc();
+    fn a_sleeping_consumer_is_told_that_its_ring_was_removed(fixture) {
+        let ring = fixture.spsc();
         let mut consumer = ring.attach_consumer().unwrap();
-        let address: semring::Address = bench.address.parse().unwrap();
+        let address: semring::Address = fixture.address.parse().unwrap();
         let ended = while_asleep(
             || consumer.recv().map(drop),
             || drop(semring::force_remove(&address).unwrap()),
@@ -127,8 +127,8 @@ over_each_backend! {
         assert_eq!(ended, Err(RecvError::Removed));
     }
 
-    fn the_consumer_removes_the_ring_at_the_end_of_its_stream(bench) {
-        let ring = bench.spsc();
+    fn the_consumer_removes_the_ring_at_the_end_of_its_stream(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         producer.send(b"late").unwrap();
@@ -137,58 +137,58 @@ over_each_backend! {
         assert!(!consumer.remove_at_end().unwrap().is_removed(), "something is unread");
         assert_eq!(consumer.recv().unwrap().to_vec(), b"late");
         assert!(consumer.remove_at_end().unwrap().is_removed());
-        bench.guard.assert_clean();
+        fixture.guard.assert_clean();
         assert_eq!(consumer.recv().err(), Some(RecvError::Removed));
         assert!(consumer.remove_at_end().unwrap().is_removed(), "it is gone already");
     }
 
     /// A process killed between taking its role slot and the store of its generation: it counts as
     /// attached while it lives, and not at all afterwards.
-    fn an_end_that_could_not_be_acted_on_is_due_again(bench) {
-        let ring = bench.spsc();
+    fn an_end_that_could_not_be_acted_on_is_due_again(fixture) {
+        let ring = fixture.spsc();
         drop(ring.attach_producer().unwrap());
         let mut consumer = ring.attach_consumer().unwrap();
         assert!(matches!(consumer.recv().err(), Some(RecvError::EndOfStream { .. })));
-        let visitor = Visitor::come(&bench.cleanup());
+        let visitor = Visitor::come(&fixture.cleanup());
         assert!(!consumer.remove_at_end().unwrap().is_removed());
         visitor.go();
         assert!(matches!(consumer.recv_deadline(SOON).err(), Some(RecvError::EndOfStream { .. })));
         assert!(consumer.remove_at_end().unwrap().is_removed());
     }
 
-    fn a_ring_is_done_when_nothing_is_lost_by_its_removal(bench) {
-        let ring = bench.spsc();
+    fn a_ring_is_done_when_nothing_is_lost_by_its_removal(fixture) {
+        let ring = fixture.spsc();
         ring.attach_producer().unwrap().send(b"unread").unwrap();
         assert!(!ring.remove_if_done().unwrap().is_removed());
         // Read and done.
         ring.attach_consumer().unwrap().recv().unwrap().release();
         assert!(ring.remove_if_done().unwrap().is_removed());
-        bench.guard.assert_clean();
+        fixture.guard.assert_clean();
         // Unread, but the consumer left on purpose.
-        let ring = bench.spsc();
+        let ring = fixture.spsc();
         ring.attach_producer().unwrap().send(b"unread").unwrap();
         ring.attach_consumer().unwrap().close();
         assert!(ring.remove_if_done().unwrap().is_removed());
-        bench.guard.assert_clean();
+        fixture.guard.assert_clean();
     }
 
-    fn a_ring_whose_guard_is_gone_is_described_and_can_be_removed(bench) {
-        let ring = bench.spsc();
+    fn a_ring_whose_guard_is_gone_is_described_and_can_be_removed(fixture) {
+        let ring = fixture.spsc();
         let mut consumer = ring.attach_consumer().unwrap();
-        bench.cleanup().remove();
+        fixture.cleanup().remove();
         assert_eq!(consumer.recv_deadline(SOON).err(), Some(RecvError::Removed));
         drop(consumer);
-        let error = any::open(&bench.address).map(drop).unwrap_err();
+        let error = any::open(&fixture.address).map(drop).unwrap_err();
         assert!(matches!(error, OpenError::GuardMissing { .. }));
         let text = error.to_string();
         assert!(text.contains("semaphores") || text.contains("pipes"), "{text}");
         assert!(text.contains("by force"), "{text}");
-        let address = bench.address.parse::<semring::Address>().unwrap();
+        let address = fixture.address.parse::<semring::Address>().unwrap();
         let info = semring::inspect(&address).unwrap();
         assert_eq!((info.state, info.state.to_string().as_str()), (RingState::GuardMissing, "guard_missing"));
         assert!(semring::list().iter().any(|listed| listed.uuid == info.uuid));
         assert!(semring::remove(&address).is_err());
         semring::force_remove(&address).unwrap();
-        bench.guard.assert_clean();
+        fixture.guard.assert_clean();
     }
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use semring::{Framing, Producer, SendError, Spsc, Tag, any, mpsc};
 
-use crate::bench::{CAPACITY, MAX, SOON};
+use crate::fixture::{CAPACITY, MAX, SOON};
 
 /// Fills the lane with messages of 100 bytes; gives how many.
 fn fill(producer: &mut Producer<Spsc>) -> usize {
@@ -16,8 +16,8 @@ fn fill(producer: &mut Producer<Spsc>) -> usize {
 }
 
 over_each_backend! {
-    fn each_form_of_send_arrives_in_order(bench) {
-        let ring = bench.spsc();
+    fn each_form_of_send_arrives_in_order(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let tag = Tag::new(3).with_framing(Framing::Fixed);
         producer.send(b"send").unwrap();
@@ -55,8 +55,8 @@ over_each_backend! {
         }
     }
 
-    fn a_reservation_is_discarded_unless_it_is_committed(bench) {
-        let ring = bench.spsc();
+    fn a_reservation_is_discarded_unless_it_is_committed(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         let position = producer.position();
@@ -78,8 +78,8 @@ over_each_backend! {
         assert_eq!(consumer.recv().unwrap().to_vec(), b"seen");
     }
 
-    fn a_full_lane_says_so_in_each_form(bench) {
-        let ring = bench.spsc();
+    fn a_full_lane_says_so_in_each_form(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         // 4096 bytes hold 36 records of 112, and one word stays free.
         assert_eq!(fill(&mut producer), 36);
@@ -96,8 +96,8 @@ over_each_backend! {
         producer.send(&[1; 50]).unwrap();
     }
 
-    fn the_longest_message_is_a_quarter_of_the_capacity(bench) {
-        let ring = bench.spsc();
+    fn the_longest_message_is_a_quarter_of_the_capacity(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         assert_eq!((producer.max_message_bytes(), ring.max_message_bytes()), (MAX, MAX));
@@ -117,8 +117,8 @@ over_each_backend! {
         assert_eq!(producer.sent_messages(), 20);
     }
 
-    fn a_batch_appears_at_once_also_when_it_is_dropped(bench) {
-        let ring = bench.spsc();
+    fn a_batch_appears_at_once_also_when_it_is_dropped(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         for commit in [true, false] {
@@ -139,8 +139,8 @@ over_each_backend! {
         assert!(consumer.try_recv().is_err());
     }
 
-    fn a_batch_that_is_leaked_holds_nothing_back(bench) {
-        let ring = bench.spsc();
+    fn a_batch_that_is_leaked_holds_nothing_back(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         let leak = |producer: &mut Producer<Spsc>| {
@@ -161,8 +161,8 @@ over_each_backend! {
         }
     }
 
-    fn a_batch_longer_than_the_lane_waits_for_room(bench) {
-        let ring = bench.spsc();
+    fn a_batch_longer_than_the_lane_waits_for_room(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         std::thread::scope(|scope| {
@@ -178,12 +178,12 @@ over_each_backend! {
         });
     }
 
-    fn producers_have_a_lane_each_and_the_lowest_free_one(bench) {
-        let ring = bench.mpsc(3);
+    fn producers_have_a_lane_each_and_the_lowest_free_one(fixture) {
+        let ring = fixture.mpsc(3);
         assert_eq!(ring.lanes(), 3);
         let first = ring.attach_producer().unwrap();
         let mut second = first.try_clone().unwrap();
-        let third = mpsc::open(&bench.address).unwrap().attach_producer().unwrap();
+        let third = mpsc::open(&fixture.address).unwrap().attach_producer().unwrap();
         assert_eq!([first.lane(), second.lane(), third.lane()], [0, 1, 2]);
         let refused = ring.attach_producer().unwrap_err().to_string();
         let pid = std::process::id();
@@ -195,7 +195,7 @@ over_each_backend! {
         let mut consumer = ring.attach_consumer().unwrap();
         assert_eq!(consumer.attached_producers(), 4);
         assert_eq!(consumer.recv().unwrap().lane(), 1);
-        let any = any::open(&bench.address).unwrap();
+        let any = any::open(&fixture.address).unwrap();
         drop(third);
         let more = any.attach_producer().unwrap();
         assert_eq!(more.lane(), 2);
@@ -203,8 +203,8 @@ over_each_backend! {
         assert_eq!(any.attach_producer().unwrap().try_clone().err().map(|error| error.to_string()), Some(refused));
     }
 
-    fn a_successor_goes_on_where_its_predecessor_stopped(bench) {
-        let ring = bench.spsc();
+    fn a_successor_goes_on_where_its_predecessor_stopped(fixture) {
+        let ring = fixture.spsc();
         let mut position = None;
         for number in 1..=100u64 {
             let mut producer = ring.attach_producer().unwrap();
@@ -226,8 +226,8 @@ over_each_backend! {
 #[test]
 #[should_panic(expected = "don't fit the reservation")]
 fn writing_beyond_a_reservation_panics() {
-    let bench = crate::bench::Bench::new("posix", "beyond");
-    let ring = bench.spsc();
+    let fixture = crate::fixture::Fixture::new("posix", "beyond");
+    let ring = fixture.spsc();
     let mut producer = ring.attach_producer().unwrap();
     producer.reserve(4).unwrap().write_at(usize::MAX, b"12");
 }
@@ -248,8 +248,8 @@ fn framing_arrives_with_each_message() {
         Framing::Fixed,
         Framing::Unknown,
     ];
-    let bench = crate::bench::Bench::new("posix", "framing");
-    let ring = bench.spsc();
+    let fixture = crate::fixture::Fixture::new("posix", "framing");
+    let ring = fixture.spsc();
     let mut producer = ring.attach_producer().unwrap();
     let mut consumer = ring.attach_consumer().unwrap();
     for framing in all {

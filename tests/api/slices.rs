@@ -2,12 +2,12 @@
 
 use semring::spsc;
 
-use crate::bench::CAPACITY;
+use crate::fixture::CAPACITY;
 use crate::rings;
 
 over_each_backend! {
-    fn without_trust_there_is_no_slice(bench) {
-        let ring = bench.spsc();
+    fn without_trust_there_is_no_slice(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         let mut reservation = producer.reserve(4).unwrap();
@@ -20,9 +20,9 @@ over_each_backend! {
         assert!(consumer.recv_batch().unwrap().next_message().unwrap().as_slice().is_none());
     }
 
-    fn who_trusts_its_peers_reads_and_writes_in_place(bench) {
+    fn who_trusts_its_peers_reads_and_writes_in_place(fixture) {
         // SAFETY: this process is the only one that has the ring, and uses semring only.
-        let builder = unsafe { rings::spsc(&bench.address).trust_peers() };
+        let builder = unsafe { rings::spsc(&fixture.address).trust_peers() };
         let ring = builder.capacity(CAPACITY).create().unwrap();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
@@ -38,7 +38,7 @@ over_each_backend! {
         }
         // Trust belongs to the handle, not to the ring.
         drop(producer);
-        let other = spsc::open(&bench.address).unwrap();
+        let other = spsc::open(&fixture.address).unwrap();
         assert!(other.attach_producer().unwrap().reserve(1).unwrap().as_mut_slice().is_none());
     }
 }

@@ -4,17 +4,17 @@ use semring::{
     AttachError, GuardChoice, OpenError, OpenOrCreateError, RecvError, UnusedRing, WhenFull, mpsc,
 };
 
-use crate::bench::{Bench, CAPACITY, SOON};
+use crate::fixture::{CAPACITY, Fixture, SOON};
 
-fn builder(bench: &Bench) -> mpsc::Builder {
-    mpsc::Builder::new(&bench.address)
+fn builder(fixture: &Fixture) -> mpsc::Builder {
+    mpsc::Builder::new(&fixture.address)
         .auto_remove(true)
         .unused_ring(UnusedRing::Replace)
 }
 
-fn opened(bench: &Bench, builder: &mpsc::Builder) -> mpsc::Ring {
+fn opened(fixture: &Fixture, builder: &mpsc::Builder) -> mpsc::Ring {
     let ring = builder.open_or_create().unwrap();
-    bench.guard.objects();
+    fixture.guard.objects();
     ring
 }
 
@@ -26,13 +26,13 @@ fn is_mismatch(result: Result<mpsc::Ring, OpenOrCreateError>) -> bool {
 }
 
 over_each_backend! {
-    fn a_newcomer_replaces_a_ring_that_nobody_has_used(bench) {
+    fn a_newcomer_replaces_a_ring_that_nobody_has_used(fixture) {
         for guard in [GuardChoice::Semaphore, GuardChoice::Pipe] {
-            let first = opened(&bench, &builder(&bench).capacity(CAPACITY).guard(guard).mode(0o640));
+            let first = opened(&fixture, &builder(&fixture).capacity(CAPACITY).guard(guard).mode(0o640));
             let mut consumer = first.attach_consumer().unwrap();
             assert_eq!(consumer.recv_deadline(SOON).err(), Some(RecvError::TimedOut));
             let asleep = std::thread::spawn(move || (consumer.recv().err(), consumer));
-            let second = opened(&bench, &builder(&bench).capacity(4 * CAPACITY).producers(3));
+            let second = opened(&fixture, &builder(&fixture).capacity(4 * CAPACITY).producers(3));
             let (error, mut consumer) = asleep.join().unwrap();
             assert_eq!(error, Some(RecvError::Replaced));
             assert_eq!(consumer.try_recv().err(), Some(RecvError::Replaced), "it stays so");
@@ -46,7 +46,7 @@ over_each_backend! {
             assert_eq!(first.attach_producer().err(), Some(AttachError::Replaced));
             assert_eq!(first.attach_consumer().err(), Some(AttachError::Replaced));
             // The consumer comes again with what it had named: there is enough.
-            let again = opened(&bench, &builder(&bench).capacity(CAPACITY).guard(guard));
+            let again = opened(&fixture, &builder(&fixture).capacity(CAPACITY).guard(guard));
             assert_eq!(again.info().unwrap().uuid, info.uuid);
             let mut consumer = again.attach_consumer().unwrap();
             let mut producer = second.attach_producer().unwrap();
@@ -57,56 +57,56 @@ over_each_backend! {
         }
     }
 
-    fn a_ring_that_was_used_is_left(bench) {
-        let ring = opened(&bench, &builder(&bench).capacity(CAPACITY).producers(2));
+    fn a_ring_that_was_used_is_left(fixture) {
+        let ring = opened(&fixture, &builder(&fixture).capacity(CAPACITY).producers(2));
         let producer = ring.attach_producer().unwrap();
         for gone in [false, true] {
-            assert!(is_mismatch(builder(&bench).capacity(2 * CAPACITY).open_or_create()));
-            assert!(is_mismatch(builder(&bench).producers(3).open_or_create()));
-            assert!(is_mismatch(builder(&bench).mode(0o666).open_or_create()));
-            assert!(is_mismatch(builder(&bench).when_full(WhenFull::Drop).open_or_create()));
+            assert!(is_mismatch(builder(&fixture).capacity(2 * CAPACITY).open_or_create()));
+            assert!(is_mismatch(builder(&fixture).producers(3).open_or_create()));
+            assert!(is_mismatch(builder(&fixture).mode(0o666).open_or_create()));
+            assert!(is_mismatch(builder(&fixture).when_full(WhenFull::Drop).open_or_create()));
             // As much as requested, or more.
-            for enough in [builder(&bench).capacity(1), builder(&bench).producers(1)] {
-                assert_eq!(opened(&bench, &enough).info().unwrap().uuid, ring.info().unwrap().uuid);
+            for enough in [builder(&fixture).capacity(1), builder(&fixture).producers(1)] {
+                assert_eq!(opened(&fixture, &enough).info().unwrap().uuid, ring.info().unwrap().uuid);
             }
             if gone {
                 break;
             }
         }
         drop(producer);
-        assert!(is_mismatch(builder(&bench).producers(3).open_or_create()));
+        assert!(is_mismatch(builder(&fixture).producers(3).open_or_create()));
         ring.remove().unwrap();
     }
 
-    fn only_rings_that_were_made_because_they_were_missing_are_replaced(bench) {
-        let kept = mpsc::Builder::new(&bench.address).capacity(CAPACITY).create().unwrap();
-        bench.guard.objects();
-        assert!(is_mismatch(builder(&bench).capacity(2 * CAPACITY).open_or_create()));
+    fn only_rings_that_were_made_because_they_were_missing_are_replaced(fixture) {
+        let kept = mpsc::Builder::new(&fixture.address).capacity(CAPACITY).create().unwrap();
+        fixture.guard.objects();
+        assert!(is_mismatch(builder(&fixture).capacity(2 * CAPACITY).open_or_create()));
         kept.remove().unwrap();
-        let ring = opened(&bench, &builder(&bench).capacity(CAPACITY));
-        let keeps = mpsc::Builder::new(&bench.address).auto_remove(true).capacity(2 * CAPACITY);
+        let ring = opened(&fixture, &builder(&fixture).capacity(CAPACITY));
+        let keeps = mpsc::Builder::new(&fixture.address).auto_remove(true).capacity(2 * CAPACITY);
         assert!(is_mismatch(keeps.open_or_create()));
-        let idle = builder(&bench).capacity(2 * CAPACITY).unused_ring(UnusedRing::ReplaceIdle);
+        let idle = builder(&fixture).capacity(2 * CAPACITY).unused_ring(UnusedRing::ReplaceIdle);
         let consumer = ring.attach_consumer().unwrap();
         assert!(is_mismatch(idle.open_or_create()), "a consumer waits in it");
         drop(consumer);
-        let second = opened(&bench, &idle);
+        let second = opened(&fixture, &idle);
         assert_eq!(second.capacity_bytes(), 2 * CAPACITY);
         second.remove().unwrap();
     }
 
     /// A forced removal is final.
-    fn a_forced_removal_is_no_replacement(bench) {
-        let ring = opened(&bench, &builder(&bench));
+    fn a_forced_removal_is_no_replacement(fixture) {
+        let ring = opened(&fixture, &builder(&fixture));
         let mut consumer = ring.attach_consumer().unwrap();
-        semring::force_remove(&bench.address).unwrap();
+        semring::force_remove(&fixture.address).unwrap();
         assert_eq!(consumer.recv().err(), Some(RecvError::Removed));
         assert_eq!(ring.attach_producer().err(), Some(AttachError::Removed));
     }
 
-    fn newcomers_at_once_come_together(bench) {
-        let address = bench.address.clone();
-        let _early = opened(&bench, &builder(&bench).capacity(CAPACITY).producers(1));
+    fn newcomers_at_once_come_together(fixture) {
+        let address = fixture.address.clone();
+        let _early = opened(&fixture, &builder(&fixture).capacity(CAPACITY).producers(1));
         let newcomers: Vec<_> = (2..6)
             .map(|lanes| {
                 let builder = mpsc::Builder::new(&address)
@@ -130,8 +130,8 @@ over_each_backend! {
             })
             .collect();
         let came: Vec<bool> = newcomers.into_iter().map(|one| one.join().unwrap()).collect();
-        bench.guard.objects();
-        let ring = mpsc::Builder::new(&bench.address).open().unwrap();
+        fixture.guard.objects();
+        let ring = mpsc::Builder::new(&fixture.address).open().unwrap();
         let sent = came.iter().filter(|&&came| came).count();
         assert!(sent > 0);
         assert_eq!(ring.info().unwrap().unread_messages(), sent as u64);

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use semring::{RecvError, SendError, spsc};
 
-use crate::bench::SOON;
+use crate::fixture::SOON;
 
 /// Runs an action when it is dropped.
 struct AtDrop<F: FnMut()>(F);
@@ -49,8 +49,8 @@ fn ended(ring: &spsc::Ring) -> (u64, u64) {
 }
 
 over_each_backend! {
-    fn a_message_held_by_a_panic_comes_again(bench) {
-        let ring = bench.spsc();
+    fn a_message_held_by_a_panic_comes_again(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         for number in 0..3u8 {
@@ -72,8 +72,8 @@ over_each_backend! {
         assert_eq!(consumer.recv().unwrap().to_vec(), [2]);
     }
 
-    fn a_destructor_drains_a_ring_by_release(bench) {
-        let ring = bench.spsc();
+    fn a_destructor_drains_a_ring_by_release(fixture) {
+        let ring = fixture.spsc();
         send_three(&ring);
         let mut consumer = ring.attach_consumer().unwrap();
         let mut received = Vec::new();
@@ -91,8 +91,8 @@ over_each_backend! {
         assert_eq!(ring.info().unwrap().unread_messages(), 0);
     }
 
-    fn a_destructor_drains_a_ring_by_drop(bench) {
-        let ring = bench.spsc();
+    fn a_destructor_drains_a_ring_by_drop(fixture) {
+        let ring = fixture.spsc();
         send_three(&ring);
         let mut consumer = ring.attach_consumer().unwrap();
         let mut received = Vec::new();
@@ -114,9 +114,9 @@ over_each_backend! {
         assert_eq!(ring.info().unwrap().unread_messages(), 0);
     }
 
-    fn a_destructor_drains_a_ring_in_batches(bench) {
+    fn a_destructor_drains_a_ring_in_batches(fixture) {
         for by_release in [true, false] {
-            let ring = bench.spsc();
+            let ring = fixture.spsc();
             send_three(&ring);
             let mut consumer = ring.attach_consumer().unwrap();
             let mut received = Vec::new();
@@ -140,8 +140,8 @@ over_each_backend! {
         }
     }
 
-    fn release_counts_for_what_was_received_before_the_panic(bench) {
-        let ring = bench.spsc();
+    fn release_counts_for_what_was_received_before_the_panic(fixture) {
+        let ring = fixture.spsc();
         send_three(&ring);
         let mut consumer = ring.attach_consumer().unwrap();
         {
@@ -157,8 +157,8 @@ over_each_backend! {
         assert_eq!(consumer.recv().unwrap().to_vec(), [2]);
     }
 
-    fn a_panic_in_a_destructor_brings_the_message_again(bench) {
-        let ring = bench.spsc();
+    fn a_panic_in_a_destructor_brings_the_message_again(fixture) {
+        let ring = fixture.spsc();
         send_three(&ring);
         let mut consumer = ring.attach_consumer().unwrap();
         let taken = catch_unwind(AssertUnwindSafe(|| drop(AtDrop(|| {
@@ -169,16 +169,16 @@ over_each_backend! {
         assert_eq!(consumer.recv().unwrap().to_vec(), [0]);
     }
 
-    fn a_producer_dropped_by_a_panic_died(bench) {
-        let ring = bench.spsc();
+    fn a_producer_dropped_by_a_panic_died(fixture) {
+        let ring = fixture.spsc();
         panic_with(ring.attach_producer().unwrap());
         assert_eq!(ended(&ring), (0, 1));
         // Its stream ends all the same.
         assert!(matches!(ring.attach_consumer().unwrap().recv().err(), Some(RecvError::EndOfStream { .. })));
     }
 
-    fn a_batch_dropped_by_a_panic_is_committed(bench) {
-        let ring = bench.spsc();
+    fn a_batch_dropped_by_a_panic_is_committed(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut batch = producer.batch();
         batch.push(b"a").unwrap();
@@ -187,8 +187,8 @@ over_each_backend! {
         assert_eq!(ring.info().unwrap().unread_messages(), 2);
     }
 
-    fn a_producer_closed_while_unwinding_finished(bench) {
-        let ring = bench.spsc();
+    fn a_producer_closed_while_unwinding_finished(fixture) {
+        let ring = fixture.spsc();
         let mut older = Some(ring.attach_producer().unwrap());
         while_unwinding(|| {
             let mut producer = older.take().unwrap();
@@ -199,8 +199,8 @@ over_each_backend! {
         assert_eq!(ring.info().unwrap().unread_messages(), 1);
     }
 
-    fn a_producer_made_while_unwinding_finishes(bench) {
-        let ring = bench.spsc();
+    fn a_producer_made_while_unwinding_finishes(fixture) {
+        let ring = fixture.spsc();
         let mut consumer = ring.attach_consumer().unwrap();
         for (close, finished) in [(true, 1), (false, 2)] {
             while_unwinding(|| {
@@ -217,8 +217,8 @@ over_each_backend! {
         }
     }
 
-    fn a_reservation_can_be_committed_while_unwinding(bench) {
-        let ring = bench.spsc();
+    fn a_reservation_can_be_committed_while_unwinding(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         while_unwinding(|| {
             let mut reservation = producer.reserve(3).unwrap();
@@ -233,8 +233,8 @@ over_each_backend! {
         assert_eq!(consumer.recv().unwrap().to_vec(), b"d");
     }
 
-    fn a_consumer_closed_while_unwinding_closed(bench) {
-        let ring = bench.spsc();
+    fn a_consumer_closed_while_unwinding_closed(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = Some(ring.attach_consumer().unwrap());
         while_unwinding(|| consumer.take().unwrap().close());
@@ -244,8 +244,8 @@ over_each_backend! {
         assert_eq!(producer.check_consumer(), Err(SendError::ConsumerGone));
     }
 
-    fn an_end_of_stream_that_a_panic_cut_off_comes_again(bench) {
-        let ring = bench.spsc();
+    fn an_end_of_stream_that_a_panic_cut_off_comes_again(fixture) {
+        let ring = fixture.spsc();
         drop(ring.attach_producer().unwrap());
         let mut consumer = ring.attach_consumer().unwrap();
         assert!(matches!(consumer.recv().err(), Some(RecvError::EndOfStream { .. })));

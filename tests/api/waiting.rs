@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use semring::{RecvError, SendError, WaitStrategy, spsc};
 use semring_testkit::cleanup::{MESSAGES, ROOM};
 
-use crate::bench::{Bench, CAPACITY, LONG, SOON, while_asleep};
+use crate::fixture::{CAPACITY, Fixture, LONG, SOON, while_asleep};
 use crate::rings;
 
 const STRATEGIES: [WaitStrategy; 4] = [
@@ -26,8 +26,8 @@ fn open(address: &str, strategy: WaitStrategy) -> spsc::Ring {
 
 /// Runs a wait that must end with its deadline, while tokens are posted on one of the ring's wake-up
 /// semaphores.
-fn under_tokens(bench: &Bench, wakeup: usize, wait: impl FnOnce(Instant) + Send) {
-    let wakeups = bench.cleanup().wakeups();
+fn under_tokens(fixture: &Fixture, wakeup: usize, wait: impl FnOnce(Instant) + Send) {
+    let wakeups = fixture.cleanup().wakeups();
     let deadline = Instant::now() + 10 * SOON;
     thread::scope(|scope| {
         let waiting = scope.spawn(|| {
@@ -43,8 +43,8 @@ fn under_tokens(bench: &Bench, wakeup: usize, wait: impl FnOnce(Instant) + Send)
 }
 
 over_each_backend! {
-    fn a_sleeping_consumer_is_woken_by_a_message_and_by_the_end(bench) {
-        let ring = bench.spsc();
+    fn a_sleeping_consumer_is_woken_by_a_message_and_by_the_end(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         let got = while_asleep(
@@ -57,8 +57,8 @@ over_each_backend! {
         assert!(consumer.wait_stats().sleeps >= 2);
     }
 
-    fn a_sleeping_producer_is_woken_by_room_and_by_the_end(bench) {
-        let ring = bench.spsc();
+    fn a_sleeping_producer_is_woken_by_room_and_by_the_end(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         while producer.try_send(&[1; 1000]).is_ok() {}
@@ -77,8 +77,8 @@ over_each_backend! {
         assert!(producer.wait_stats().sleeps >= 3);
     }
 
-    fn a_wait_ends_with_its_time_and_nothing_is_lost_by_it(bench) {
-        let ring = bench.spsc();
+    fn a_wait_ends_with_its_time_and_nothing_is_lost_by_it(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         for timeout in [Duration::ZERO, Duration::from_nanos(1), SOON] {
@@ -96,8 +96,8 @@ over_each_backend! {
         producer.send_deadline(&[0; 10], Duration::MAX).unwrap();
     }
 
-    fn a_time_beyond_the_clock_is_no_limit(bench) {
-        let ring = bench.spsc();
+    fn a_time_beyond_the_clock_is_no_limit(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         // The longest, the longest that the kernel's clock has a number for, and one in between.
@@ -130,8 +130,8 @@ over_each_backend! {
         }
     }
 
-    fn a_deadline_ends_each_wait_and_not_before(bench) {
-        let ring = bench.spsc();
+    fn a_deadline_ends_each_wait_and_not_before(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         let waited = |wait: &mut dyn FnMut(Instant) -> bool| {
@@ -150,8 +150,8 @@ over_each_backend! {
         assert_eq!(producer.sent_messages(), full, "nothing of them was sent");
     }
 
-    fn what_is_there_is_taken_also_after_the_deadline(bench) {
-        let ring = bench.spsc();
+    fn what_is_there_is_taken_also_after_the_deadline(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         let past = Instant::now();
@@ -172,22 +172,22 @@ over_each_backend! {
         assert_eq!(consumer.recv_deadline(past).err(), Some(RecvError::TimedOut));
     }
 
-    fn tokens_that_mean_nothing_do_not_end_a_wait(bench) {
-        let ring = bench.spsc();
+    fn tokens_that_mean_nothing_do_not_end_a_wait(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         // The consumer's wake-up semaphore and that of lane 0, according to docs/layout.md.
-        under_tokens(&bench, MESSAGES, |deadline| {
+        under_tokens(&fixture, MESSAGES, |deadline| {
             assert_eq!(consumer.recv_deadline(deadline).err(), Some(RecvError::TimedOut));
         });
         while producer.try_send(&[0; 100]).is_ok() {}
-        under_tokens(&bench, ROOM, |deadline| {
+        under_tokens(&fixture, ROOM, |deadline| {
             assert_eq!(producer.send_deadline(&[0; 100], deadline), Err(SendError::TimedOut));
         });
     }
 
-    fn an_interruption_ends_a_wait_on_each_side(bench) {
-        let ring = bench.spsc();
+    fn an_interruption_ends_a_wait_on_each_side(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         let interrupter = consumer.interrupter();
@@ -211,8 +211,8 @@ over_each_backend! {
         assert_eq!(received, producer.sent_messages());
     }
 
-    fn an_interruption_before_a_wait_ends_the_next_one(bench) {
-        let ring = bench.spsc();
+    fn an_interruption_before_a_wait_ends_the_next_one(fixture) {
+        let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         let interrupter = consumer.interrupter();
@@ -241,13 +241,13 @@ over_each_backend! {
         interrupter.interrupt();
     }
 
-    fn a_consumer_and_a_producer_wait_with_every_strategy(bench) {
+    fn a_consumer_and_a_producer_wait_with_every_strategy(fixture) {
         const COUNT: u32 = 2000;
         for producing in STRATEGIES {
             for consuming in STRATEGIES {
-                let mut producer = open(&bench.address, producing).attach_producer().unwrap();
-                bench.guard.objects();
-                let mut consumer = open(&bench.address, consuming).attach_consumer().unwrap();
+                let mut producer = open(&fixture.address, producing).attach_producer().unwrap();
+                fixture.guard.objects();
+                let mut consumer = open(&fixture.address, consuming).attach_consumer().unwrap();
                 thread::scope(|scope| {
                     scope.spawn(move || {
                         for number in 0..COUNT {
@@ -266,9 +266,9 @@ over_each_backend! {
         }
     }
 
-    fn many_producers_keep_their_order(bench) {
+    fn many_producers_keep_their_order(fixture) {
         const COUNT: u64 = 5000;
-        let ring = bench.mpsc(4);
+        let ring = fixture.mpsc(4);
         let mut consumer = ring.attach_consumer().unwrap();
         let mut received = [0; 4];
         thread::scope(|scope| {

@@ -5,11 +5,11 @@
 
 use std::cell::RefCell;
 
-use crate::case::{Case, SMALL, answer, ask, say_ok};
+use crate::fixture::{Fixture, SMALL, answer, ask, say_ok};
+use crate::kill_points::{AROUND, KillPoints, Points};
 use crate::staged::{
     OnceCommitted, Promise, at_marker, drained, gone, gone_by, reopen, sound, whole,
 };
-use crate::walk::{AROUND, Points, Walk};
 use semring::{RecvError, SendError, any};
 use semring_testkit::message;
 use semring_testkit::peer::Peer;
@@ -69,7 +69,7 @@ struct Receiving {
     most: u64,
 }
 
-fn killed_receiver(case: Case, receiving: &Receiving) {
+fn killed_receiver(fixture: Fixture, receiving: &Receiving) {
     let mut released = OnceCommitted::default();
     let Receiving {
         before,
@@ -77,11 +77,11 @@ fn killed_receiver(case: Case, receiving: &Receiving) {
         positions,
         ..
     } = *receiving;
-    Walk::new(&case, receiving.name, Points::Every).kill(
+    KillPoints::new(&fixture, receiving.name, Points::Every).kill(
         || {
-            let ring = case.ring(1);
+            let ring = fixture.ring(1);
             (receiving.send)(&ring);
-            (at_marker(&case, receiving.prepare, receiving.what), ring)
+            (at_marker(&fixture, receiving.prepare, receiving.what), ring)
         },
         |point, ring| {
             let mut consumer = ring.attach_consumer().unwrap();
@@ -96,13 +96,13 @@ fn killed_receiver(case: Case, receiving: &Receiving) {
                 sure: count,
                 doubt: 0,
             };
-            sound(&case, &ring, consumer, first, promise);
+            sound(&fixture, &ring, consumer, first, promise);
         },
     );
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
-fn a_consumer_killed_at_any_instruction_of_a_receive_loses_nothing(case: Case) {
+fn a_consumer_killed_at_any_instruction_of_a_receive_loses_nothing(fixture: Fixture) {
     let receiving = Receiving {
         name: "receive",
         send: |ring| sent_before(ring, 0, 5, 100),
@@ -112,11 +112,11 @@ fn a_consumer_killed_at_any_instruction_of_a_receive_loses_nothing(case: Case) {
         before: 0,
         most: 1,
     };
-    killed_receiver(case, &receiving);
+    killed_receiver(fixture, &receiving);
 }
 
 /// Message 4 follows the padding, at the beginning of the lane.
-fn a_consumer_killed_at_any_instruction_of_a_receive_over_a_pad_loses_nothing(case: Case) {
+fn a_consumer_killed_at_any_instruction_of_a_receive_over_a_pad_loses_nothing(fixture: Fixture) {
     let receiving = Receiving {
         name: "receive-over-a-pad",
         send: |ring| {
@@ -136,10 +136,10 @@ fn a_consumer_killed_at_any_instruction_of_a_receive_over_a_pad_loses_nothing(ca
         before: 4,
         most: 1,
     };
-    killed_receiver(case, &receiving);
+    killed_receiver(fixture, &receiving);
 }
 
-fn a_consumer_killed_at_any_instruction_of_a_batch_loses_nothing(case: Case) {
+fn a_consumer_killed_at_any_instruction_of_a_batch_loses_nothing(fixture: Fixture) {
     let receiving = Receiving {
         name: "receive-a-batch",
         // More than a quarter of the capacity: the batch is released at its end, not by the flush.
@@ -150,14 +150,14 @@ fn a_consumer_killed_at_any_instruction_of_a_batch_loses_nothing(case: Case) {
         before: 0,
         most: 5,
     };
-    killed_receiver(case, &receiving);
+    killed_receiver(fixture, &receiving);
 }
 
 /// Two lanes: the consumer has had the only message of the one, and goes on to the other.
-fn a_consumer_killed_at_any_instruction_of_a_change_of_lanes_loses_nothing(case: Case) {
-    Walk::new(&case, "change-of-lanes", Points::Every).kill(
+fn a_consumer_killed_at_any_instruction_of_a_change_of_lanes_loses_nothing(fixture: Fixture) {
+    KillPoints::new(&fixture, "change-of-lanes", Points::Every).kill(
         || {
-            let ring = case.ring(2);
+            let ring = fixture.ring(2);
             let mut producers = [
                 ring.attach_producer().unwrap(),
                 ring.attach_producer().unwrap(),
@@ -169,7 +169,7 @@ fn a_consumer_killed_at_any_instruction_of_a_change_of_lanes_loses_nothing(case:
                     producers[from as usize - 1].send(&bytes).unwrap();
                 }
             }
-            let stepper = at_marker(&case, &["consumer", "skip 1"], "recv");
+            let stepper = at_marker(&fixture, &["consumer", "skip 1"], "recv");
             (stepper, (ring, producers))
         },
         |point, (ring, producers)| {
@@ -182,21 +182,21 @@ fn a_consumer_killed_at_any_instruction_of_a_change_of_lanes_loses_nothing(case:
             assert!(arrived.len() <= 3 && all.ends_with(&arrived), "{arrived:?}");
             assert!(arrived.contains(&(2, 1)), "{arrived:?}");
             assert!(!point.at_end || arrived.len() == 1, "{arrived:?}");
-            gone(&case, consumer);
+            gone(&fixture, consumer);
         },
     );
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
 /// A consumer that got the end of the stream and made no further call leaves it to its successor.
-fn a_consumer_killed_at_any_instruction_of_the_end_leaves_it_to_the_next(case: Case) {
+fn a_consumer_killed_at_any_instruction_of_the_end_leaves_it_to_the_next(fixture: Fixture) {
     let mut noted = OnceCommitted::default();
-    Walk::new(&case, "end-of-stream", Points::Every).kill(
+    KillPoints::new(&fixture, "end-of-stream", Points::Every).kill(
         || {
-            let ring = case.ring(1);
+            let ring = fixture.ring(1);
             sent_before(&ring, 0, 1, 100);
             let prepare = ["consumer", "skip 1"];
-            (at_marker(&case, &prepare, "recv-end"), ring)
+            (at_marker(&fixture, &prepare, "recv-end"), ring)
         },
         |point, ring| {
             let mut consumer = ring.attach_consumer().unwrap();
@@ -219,20 +219,20 @@ fn a_consumer_killed_at_any_instruction_of_the_end_leaves_it_to_the_next(case: C
                 sure: 0,
                 doubt: 0,
             };
-            sound(&case, &ring, consumer, 0, promise);
+            sound(&fixture, &ring, consumer, 0, promise);
         },
     );
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
 /// An empty ring with a producer: the consumer announces itself, sleeps for a moment, and gives up. An
 /// announcement that was never cleared costs the producer one call; when the successor sleeps for the
 /// first time, the producer must not take that for the old sleep.
-fn a_consumer_killed_at_any_instruction_of_going_to_sleep_makes_way(case: Case) {
-    let sleeper = RefCell::new(case.idle_peer());
-    Walk::new(&case, "wait-for-messages", Points::Every).kill(
+fn a_consumer_killed_at_any_instruction_of_going_to_sleep_makes_way(fixture: Fixture) {
+    let sleeper = RefCell::new(fixture.idle_peer());
+    KillPoints::new(&fixture, "wait-for-messages", Points::Every).kill(
         || {
-            let ring = case.ring(1);
+            let ring = fixture.ring(1);
             let mut producer = ring.attach_producer().unwrap();
             let predecessor = ring.attach_consumer().unwrap();
             // In asymmetric mode, so that falling asleep needs a barrier.
@@ -240,13 +240,13 @@ fn a_consumer_killed_at_any_instruction_of_going_to_sleep_makes_way(case: Case) 
                 send(&mut producer, number);
             }
             drop(predecessor);
-            let stepper = at_marker(&case, &["consumer", "skip 40"], "recv-timeout 1");
+            let stepper = at_marker(&fixture, &["consumer", "skip 40"], "recv-timeout 1");
             (stepper, (ring, producer))
         },
         |_, (_ring, mut producer)| {
             send(&mut producer, 40);
             let mut successor = sleeper.borrow_mut();
-            reopen(&case, &mut successor);
+            reopen(&fixture, &mut successor);
             say_ok(&mut successor, "consumer");
             // Released were 32, a quarter of the capacity; before its sleep, all.
             let first = ask(&mut successor, "recv");
@@ -270,11 +270,11 @@ fn a_consumer_killed_at_any_instruction_of_going_to_sleep_makes_way(case: Case) 
             }
             drop(producer);
             assert_eq!(ask(&mut successor, "recv"), "error EndOfStream");
-            gone_by(&case, &mut successor);
+            gone_by(&fixture, &mut successor);
         },
     );
     drop(sleeper);
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
 /// One short message of producer 1, even if the consumer that it woke last is gone.
@@ -288,18 +288,18 @@ fn send(producer: &mut any::Producer, number: u64) {
     }
 }
 
-fn a_consumer_killed_at_any_instruction_of_waking_the_producer_leaves_it_awake(case: Case) {
-    let sleeper = RefCell::new(case.idle_peer());
-    Walk::new(&case, "release-to-a-sleeper", Points::Every).kill(
+fn a_consumer_killed_at_any_instruction_of_waking_the_producer_leaves_it_awake(fixture: Fixture) {
+    let sleeper = RefCell::new(fixture.idle_peer());
+    KillPoints::new(&fixture, "release-to-a-sleeper", Points::Every).kill(
         || {
-            let ring = case.ring(1);
+            let ring = fixture.ring(1);
             let mut producer = sleeper.borrow_mut();
-            reopen(&case, &mut producer);
+            reopen(&fixture, &mut producer);
             assert_eq!(ask(&mut producer, "producer"), "ok 0");
             assert_eq!(ask(&mut producer, "fill 1 0 1000"), "ok 4");
             const { assert!(4 * 1008 <= SMALL) };
             producer.say("send 1 4 1 1000");
-            let stepper = at_marker(&case, &["consumer"], "recv");
+            let stepper = at_marker(&fixture, &["consumer"], "recv");
             producer.wait_until_asleep_on_a_ring();
             (stepper, ring)
         },
@@ -325,17 +325,17 @@ fn a_consumer_killed_at_any_instruction_of_waking_the_producer_leaves_it_awake(c
                 sure: sent,
                 doubt: 0,
             };
-            sound(&case, &ring, consumer, sent, promise);
+            sound(&fixture, &ring, consumer, sent, promise);
         },
     );
     drop(sleeper);
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
 /// A producer that depends on the consumer, asleep on its full lane. If a consumer that it knew is
 /// gone, it waits for the next one.
-pub fn sleeping_producer(case: &Case, producer: &mut Peer) {
-    reopen(case, producer);
+pub fn sleeping_producer(fixture: &Fixture, producer: &mut Peer) {
+    reopen(fixture, producer);
     assert_eq!(ask(producer, "producer"), "ok 0");
     assert_eq!(ask(producer, "fill 1 0 1000"), "ok 4");
     producer.say("feed 1 4 1 1000 /dev/null");
@@ -344,10 +344,10 @@ pub fn sleeping_producer(case: &Case, producer: &mut Peer) {
 
 /// The next consumer finds everything that was not released, and the producer goes on.
 #[track_caller]
-pub fn goes_on(case: &Case, producer: &mut Peer, consumer: &mut Peer, ring: &any::Ring) {
+pub fn goes_on(fixture: &Fixture, producer: &mut Peer, consumer: &mut Peer, ring: &any::Ring) {
     // Counted a moment before it is released: killed in between, it is counted and comes again.
     let counted = ring.info().unwrap().lanes[0].received_messages;
-    reopen(case, consumer);
+    reopen(fixture, consumer);
     say_ok(consumer, "consumer");
     consumer.say("drain");
     assert_eq!(answer(producer), "ok");
@@ -356,47 +356,47 @@ pub fn goes_on(case: &Case, producer: &mut Peer, consumer: &mut Peer, ring: &any
     let released = u64::from(arrived == "drained 4 EndOfStream");
     assert!(released <= counted);
     assert_eq!(arrived, format!("drained {} EndOfStream", 5 - released));
-    gone_by(case, consumer);
+    gone_by(fixture, consumer);
 }
 
 /// A producer sleeps on its full lane meanwhile.
-fn a_consumer_killed_at_any_instruction_of_its_attach_makes_way(case: Case) {
-    let peers = RefCell::new((case.idle_peer(), case.idle_peer()));
-    Walk::new(&case, "attach-consumer", AROUND).kill(
+fn a_consumer_killed_at_any_instruction_of_its_attach_makes_way(fixture: Fixture) {
+    let peers = RefCell::new((fixture.idle_peer(), fixture.idle_peer()));
+    KillPoints::new(&fixture, "attach-consumer", AROUND).kill(
         || {
-            let ring = case.ring(1);
-            let stepper = at_marker(&case, &[], "attach-consumer");
-            sleeping_producer(&case, &mut peers.borrow_mut().0);
+            let ring = fixture.ring(1);
+            let stepper = at_marker(&fixture, &[], "attach-consumer");
+            sleeping_producer(&fixture, &mut peers.borrow_mut().0);
             (stepper, ring)
         },
         |_, ring| {
             assert_eq!(ring.info().unwrap().consumer_pid, None);
             let (producer, consumer) = &mut *peers.borrow_mut();
-            goes_on(&case, producer, consumer, &ring);
+            goes_on(&fixture, producer, consumer, &ring);
         },
     );
     drop(peers);
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
-fn a_consumer_killed_at_any_instruction_of_its_detach_makes_way(case: Case) {
-    leaves(case, "detach-consumer", false);
+fn a_consumer_killed_at_any_instruction_of_its_detach_makes_way(fixture: Fixture) {
+    leaves(fixture, "detach-consumer", false);
 }
 
-fn a_consumer_killed_at_any_instruction_of_closing_makes_way(case: Case) {
-    leaves(case, "close-consumer", true);
+fn a_consumer_killed_at_any_instruction_of_closing_makes_way(fixture: Fixture) {
+    leaves(fixture, "close-consumer", true);
 }
 
 /// A producer that waits for room gets an error: the ring was closed, or the consumer is gone.
-fn leaves(case: Case, what: &str, on_purpose: bool) {
-    let peers = RefCell::new((case.idle_peer(), case.idle_peer()));
+fn leaves(fixture: Fixture, what: &str, on_purpose: bool) {
+    let peers = RefCell::new((fixture.idle_peer(), fixture.idle_peer()));
     let mut closed = OnceCommitted::default();
-    Walk::new(&case, what, AROUND).kill_before_the_end(
+    KillPoints::new(&fixture, what, AROUND).kill_before_the_end(
         || {
-            let ring = case.ring(1);
-            let stepper = at_marker(&case, &["consumer"], what);
+            let ring = fixture.ring(1);
+            let stepper = at_marker(&fixture, &["consumer"], what);
             let producer = &mut peers.borrow_mut().0;
-            reopen(&case, producer);
+            reopen(&fixture, producer);
             assert_eq!(ask(producer, "producer"), "ok 0");
             assert_eq!(ask(producer, "fill 1 0 1000"), "ok 4");
             producer.say("send 1 4 1 1000");
@@ -415,7 +415,7 @@ fn leaves(case: Case, what: &str, on_purpose: bool) {
             closed.note(point, refused);
             assert_eq!(ring.info().unwrap().consumer_pid, None);
             // Messages that one consumer refused are not refused by the next.
-            reopen(&case, consumer);
+            reopen(&fixture, consumer);
             say_ok(consumer, "consumer");
             say_ok(producer, "drop-producer");
             let mut late = ring.attach_producer().unwrap();
@@ -425,9 +425,9 @@ fn leaves(case: Case, what: &str, on_purpose: bool) {
             late.send(&bytes).unwrap();
             drop(late);
             assert_eq!(answer(consumer), "drained 5 EndOfStream");
-            gone_by(&case, consumer);
+            gone_by(&fixture, consumer);
         },
     );
     drop(peers);
-    case.finish_removed();
+    fixture.finish_removed();
 }

@@ -4,10 +4,10 @@
 
 use std::cell::RefCell;
 
-use crate::case::{Case, answer, ask, say_ok};
+use crate::fixture::{Fixture, answer, ask, say_ok};
+use crate::kill_points::{AROUND, KillPoints, Points};
 use crate::producers::{BATCH, RESERVE, SEND, Sending, WRAPPING_SEND};
 use crate::staged::{OnceCommitted, at_marker, drained, gone, gone_by, reopen, successor_sends};
-use crate::walk::{AROUND, Points, Walk};
 use semring_testkit::message;
 
 traced_over_both_backends! {
@@ -25,21 +25,21 @@ traced_over_both_backends! {
 /// holds.
 const FED: u64 = 12;
 
-fn killed_among_others(case: Case, name: &str, points: Points, sending: &Sending) {
+fn killed_among_others(fixture: Fixture, name: &str, points: Points, sending: &Sending) {
     let mut committed = OnceCommitted::default();
-    let peers = RefCell::new((case.idle_peer(), case.idle_peer()));
-    Walk::new(&case, name, points).kill(
+    let peers = RefCell::new((fixture.idle_peer(), fixture.idle_peer()));
+    KillPoints::new(&fixture, name, points).kill(
         || {
-            let ring = case.ring(3);
+            let ring = fixture.ring(3);
             let (consumer, busy) = &mut *peers.borrow_mut();
-            let stepper = at_marker(&case, sending.prepare, sending.what);
+            let stepper = at_marker(&fixture, sending.prepare, sending.what);
             let holder = (sending.sure == 0).then(|| ring.attach_producer().unwrap());
-            reopen(&case, busy);
+            reopen(&fixture, busy);
             assert_eq!(ask(busy, "producer"), "ok 1");
             let idle = ring.attach_producer().unwrap();
             assert_eq!(idle.lane(), 2);
             drop(holder);
-            reopen(&case, consumer);
+            reopen(&fixture, consumer);
             say_ok(consumer, "consumer");
             if sending.taken > 0 {
                 say_ok(consumer, &format!("skip {}", sending.taken));
@@ -69,29 +69,29 @@ fn killed_among_others(case: Case, name: &str, points: Points, sending: &Sending
             };
             assert!(!point.at_end || in_flight == sending.doubt, "{arrived}");
             committed.note(point, in_flight);
-            gone_by(&case, consumer);
+            gone_by(&fixture, consumer);
         },
     );
     drop(peers);
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
-fn a_producer_killed_at_any_instruction_of_a_send_among_others(case: Case) {
-    killed_among_others(case, "send-among-others", Points::Every, &SEND);
+fn a_producer_killed_at_any_instruction_of_a_send_among_others(fixture: Fixture) {
+    killed_among_others(fixture, "send-among-others", Points::Every, &SEND);
 }
 
-fn a_producer_killed_at_any_instruction_of_a_wrapping_send_among_others(case: Case) {
+fn a_producer_killed_at_any_instruction_of_a_wrapping_send_among_others(fixture: Fixture) {
     let name = "wrapping-send-among-others";
-    killed_among_others(case, name, Points::Every, &WRAPPING_SEND);
+    killed_among_others(fixture, name, Points::Every, &WRAPPING_SEND);
 }
 
-fn a_producer_killed_at_any_instruction_of_reserve_fill_and_commit_among_others(case: Case) {
+fn a_producer_killed_at_any_instruction_of_reserve_fill_and_commit_among_others(fixture: Fixture) {
     let name = "reserve-fill-commit-among-others";
-    killed_among_others(case, name, Points::Every, &RESERVE);
+    killed_among_others(fixture, name, Points::Every, &RESERVE);
 }
 
-fn a_producer_killed_at_any_instruction_of_a_batch_among_others(case: Case) {
-    killed_among_others(case, "batch-among-others", Points::Every, &BATCH);
+fn a_producer_killed_at_any_instruction_of_a_batch_among_others(fixture: Fixture) {
+    killed_among_others(fixture, "batch-among-others", Points::Every, &BATCH);
 }
 
 const COME: Sending = Sending {
@@ -103,35 +103,35 @@ const COME: Sending = Sending {
     doubt: 0,
 };
 
-fn a_producer_killed_at_any_instruction_of_its_attach_among_others(case: Case) {
-    killed_among_others(case, "attach-among-others", AROUND, &COME);
+fn a_producer_killed_at_any_instruction_of_its_attach_among_others(fixture: Fixture) {
+    killed_among_others(fixture, "attach-among-others", AROUND, &COME);
 }
 
-fn a_producer_killed_at_any_instruction_of_its_detach_among_others(case: Case) {
+fn a_producer_killed_at_any_instruction_of_its_detach_among_others(fixture: Fixture) {
     let go = Sending {
         what: "detach",
         doubt: 0,
         ..SEND
     };
-    killed_among_others(case, "detach-among-others", AROUND, &go);
+    killed_among_others(fixture, "detach-among-others", AROUND, &go);
 }
 
 /// Two producers sleep on their full lanes, a third one has detached and left messages.
-fn killed_consumer(case: Case, name: &str, points: Points, prepare: &[&str], what: &str) {
-    let peers = RefCell::new((case.idle_peer(), case.idle_peer()));
-    Walk::new(&case, name, points).kill(
+fn killed_consumer(fixture: Fixture, name: &str, points: Points, prepare: &[&str], what: &str) {
+    let peers = RefCell::new((fixture.idle_peer(), fixture.idle_peer()));
+    KillPoints::new(&fixture, name, points).kill(
         || {
-            let ring = case.ring(3);
+            let ring = fixture.ring(3);
             successor_sends(&ring, 0);
             let (first, second) = &mut *peers.borrow_mut();
             let gone = ring.attach_producer().unwrap();
             for (peer, number) in [(&mut *first, 3), (&mut *second, 4)] {
-                reopen(&case, peer);
+                reopen(&fixture, peer);
                 assert_eq!(ask(peer, "producer"), format!("ok {}", number - 2));
                 assert_eq!(ask(peer, &format!("fill {number} 0 1000")), "ok 4");
             }
             drop(gone);
-            let stepper = at_marker(&case, prepare, what);
+            let stepper = at_marker(&fixture, prepare, what);
             first.say("feed 3 4 8 1000 /dev/null");
             second.say("feed 4 4 8 1000 /dev/null");
             first.wait_until_asleep_on_a_ring();
@@ -164,21 +164,21 @@ fn killed_consumer(case: Case, name: &str, points: Points, prepare: &[&str], wha
                 assert!(first <= 3, "{producer}: {numbers:?}");
                 assert!(numbers.iter().copied().eq(first..sent), "{numbers:?}");
             }
-            gone(&case, consumer);
+            gone(&fixture, consumer);
         },
     );
     drop(peers);
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
-fn a_consumer_killed_at_any_instruction_of_a_receive_among_producers(case: Case) {
+fn a_consumer_killed_at_any_instruction_of_a_receive_among_producers(fixture: Fixture) {
     let name = "receive-among-producers";
     // The next message is another lane's: the last lane is released.
     let prepare = ["consumer", "skip 3"];
-    killed_consumer(case, name, Points::Every, &prepare, "recv");
+    killed_consumer(fixture, name, Points::Every, &prepare, "recv");
 }
 
-fn a_consumer_killed_at_any_instruction_of_its_attach_among_producers(case: Case) {
+fn a_consumer_killed_at_any_instruction_of_its_attach_among_producers(fixture: Fixture) {
     let name = "attach-consumer-among-producers";
-    killed_consumer(case, name, AROUND, &[], "attach-consumer");
+    killed_consumer(fixture, name, AROUND, &[], "attach-consumer");
 }

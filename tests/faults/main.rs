@@ -10,8 +10,8 @@
 
 #[allow(dead_code)] // each of the two test programs uses a part
 #[macro_use]
-#[path = "../support/case.rs"]
-mod case;
+#[path = "../support/fixture.rs"]
+mod fixture;
 
 /// As `over_both_backends!`, for tests that trace a process.
 macro_rules! traced_over_both_backends {
@@ -25,8 +25,8 @@ macro_rules! traced_over_both_backends {
                 if !semring_testkit::step::can_trace() {
                     return;
                 }
-                super::$behaviour($crate::case::Case::new(
-                    $crate::case::Backend::$backend,
+                super::$behaviour($crate::fixture::Fixture::new(
+                    $crate::fixture::Backend::$backend,
                     stringify!($behaviour),
                 ));
             })*
@@ -35,6 +35,7 @@ macro_rules! traced_over_both_backends {
 }
 
 mod consumers;
+mod kill_points;
 mod lanes;
 mod objects;
 mod pairs;
@@ -44,4 +45,3 @@ mod producers;
 mod rings;
 mod staged;
 mod stopped;
-mod walk;

@@ -4,10 +4,10 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 
-use crate::case::{Backend, Case, answer, ask, prune_guards, say_ok};
+use crate::fixture::{Backend, Fixture, answer, ask, prune_guards, say_ok};
+use crate::kill_points::{AROUND, KillPoints, Point, Points, Track, is_full};
 use crate::rings;
 use crate::staged::{at_marker_without_ring, successor_sends};
-use crate::walk::{AROUND, Point, Points, Track, Walk, is_full};
 use semring::{OrphanKind, PruneOutcome, any};
 use semring_testkit::objects::Object;
 use semring_testkit::peer::Peer;
@@ -27,9 +27,9 @@ traced_over_both_backends! {
 
 /// Three processes that look for the ring at once get the same one.
 #[track_caller]
-fn made_by_all(case: &Case, peers: &mut [Peer]) {
+fn made_by_all(fixture: &Fixture, peers: &mut [Peer]) {
     for peer in &mut *peers {
-        peer.say(&format!("open-or-create {} 1 4096", case.address()));
+        peer.say(&format!("open-or-create {} 1 4096", fixture.address()));
     }
     let answers: HashSet<String> = peers.iter_mut().map(answer).collect();
     assert!(
@@ -68,12 +68,12 @@ fn remove_unused(point: Point) {
 /// Checks that only those objects are left that a POSIX creator or remover (with pipes every one) may leave:
 /// a guard without a ring, which the library lists as an orphan and removes.
 #[track_caller]
-fn clean_but_for_nameless_guards(case: &Case, points: &[Point]) {
+fn clean_but_for_nameless_guards(fixture: &Fixture, points: &[Point]) {
     points.iter().copied().for_each(remove_unused);
-    for object in case.guard.objects() {
+    for object in fixture.guard.objects() {
         let (name, kind) = match &object {
             Object::Semaphores { key, .. } => {
-                assert_eq!(case.backend, Backend::Posix, "left behind: {object:?}");
+                assert_eq!(fixture.backend, Backend::Posix, "left behind: {object:?}");
                 (format!("semaphores 0x{key:08x}"), OrphanKind::Semaphores)
             }
             Object::Posix { name } if name.starts_with(".semring-") => {
@@ -84,7 +84,7 @@ fn clean_but_for_nameless_guards(case: &Case, points: &[Point]) {
         let left = semring::orphans();
         let left: Vec<_> = left.iter().filter(|left| left.name() == name).collect();
         // A concurrent test may just remove objects that were not even begun, or almost gone (below).
-        let is_there = || case.guard.objects().contains(&object);
+        let is_there = || fixture.guard.objects().contains(&object);
         let Some(left) = left.first() else {
             assert!(!is_there(), "{object:?} can't be found");
             continue;
@@ -107,153 +107,153 @@ fn clean_but_for_nameless_guards(case: &Case, points: &[Point]) {
             left.remove(semring::Unread::Keep).unwrap();
         }
     }
-    case.guard.assert_clean();
-    case.guard.forget_adopted();
+    fixture.guard.assert_clean();
+    fixture.guard.forget_adopted();
 }
 
 /// Three peers that look for the ring after each kill.
-fn makers(case: &Case) -> RefCell<Vec<Peer>> {
-    RefCell::new((0..3).map(|_| case.idle_peer()).collect())
+fn makers(fixture: &Fixture) -> RefCell<Vec<Peer>> {
+    RefCell::new((0..3).map(|_| fixture.idle_peer()).collect())
 }
 
-fn adopt_all(case: &Case, peers: &[Peer]) {
+fn adopt_all(fixture: &Fixture, peers: &[Peer]) {
     for peer in peers {
-        case.guard.adopt(peer.pid());
+        fixture.guard.adopt(peer.pid());
     }
 }
 
-fn open_or_create(case: &Case) -> String {
-    format!("open-or-create {} 1 4096", case.address())
+fn open_or_create(fixture: &Fixture) -> String {
+    format!("open-or-create {} 1 4096", fixture.address())
 }
 
 /// The old one or a new one: it works, and it goes.
 #[track_caller]
-fn sound(case: &Case, peers: &RefCell<Vec<Peer>>, points: &[Point]) {
+fn sound(fixture: &Fixture, peers: &RefCell<Vec<Peer>>, points: &[Point]) {
     let mut peers = peers.borrow_mut();
-    adopt_all(case, &peers);
-    made_by_all(case, &mut peers);
+    adopt_all(fixture, &peers);
+    made_by_all(fixture, &mut peers);
     works_and_goes(&mut peers);
-    clean_but_for_nameless_guards(case, points);
+    clean_but_for_nameless_guards(fixture, points);
 }
 
-fn a_creator_killed_at_any_point_is_taken_over(case: Case) {
-    let peers = makers(&case);
-    Walk::new(&case, "create", AROUND).kill(
+fn a_creator_killed_at_any_point_is_taken_over(fixture: Fixture) {
+    let peers = makers(&fixture);
+    KillPoints::new(&fixture, "create", AROUND).kill(
         || {
-            let stepper = at_marker_without_ring(&case, &[], &open_or_create(&case));
+            let stepper = at_marker_without_ring(&fixture, &[], &open_or_create(&fixture));
             (stepper, ())
         },
-        |point, ()| sound(&case, &peers, &[point]),
+        |point, ()| sound(&fixture, &peers, &[point]),
     );
     drop(peers);
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
 /// The first one is killed after some of its system calls, the next one around all of its own.
-fn a_creator_killed_while_it_takes_over_from_a_killed_one_is_taken_over(case: Case) {
-    let peers = makers(&case);
-    let create = open_or_create(&case);
-    let stage = || at_marker_without_ring(&case, &[], &create);
+fn a_creator_killed_while_it_takes_over_from_a_killed_one_is_taken_over(fixture: Fixture) {
+    let peers = makers(&fixture);
+    let create = open_or_create(&fixture);
+    let stage = || at_marker_without_ring(&fixture, &[], &create);
     let mut stepper = stage();
     let track = Track::of(&mut stepper);
     stepper.kill();
-    sound(&case, &peers, &[]);
+    sound(&fixture, &peers, &[]);
     // Where nothing of the first one is left the second is no successor.
     let made = track.calls.len() / 3;
     let stride = if is_full() { 1 } else { 6 };
     for first in track.calls.iter().skip(made).step_by(stride) {
         let name = format!("create-after-create-{first}");
-        Walk::new(&case, &name, Points::Calls).kill(
+        KillPoints::new(&fixture, &name, Points::Calls).kill(
             || {
                 let mut stepper = stage();
                 let point = track.lead(&mut stepper, *first);
                 stepper.kill();
                 (stage(), point)
             },
-            |point, before| sound(&case, &peers, &[before, point]),
+            |point, before| sound(&fixture, &peers, &[before, point]),
         );
     }
     drop(peers);
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
 /// The others use the ring meanwhile and afterwards, as if there had been no opener.
-fn an_opener_killed_at_any_point_leaves_no_trace(case: Case) {
-    let open = format!("open {}", case.address());
-    Walk::new(&case, "open", AROUND).kill(
+fn an_opener_killed_at_any_point_leaves_no_trace(fixture: Fixture) {
+    let open = format!("open {}", fixture.address());
+    KillPoints::new(&fixture, "open", AROUND).kill(
         || {
-            let ring = case.ring(1);
+            let ring = fixture.ring(1);
             let consumer = ring.attach_consumer().unwrap();
-            let stepper = at_marker_without_ring(&case, &[], &open);
+            let stepper = at_marker_without_ring(&fixture, &[], &open);
             (stepper, (ring, consumer))
         },
         |_, (ring, mut consumer)| {
             successor_sends(&ring, 0);
             let arrived = crate::staged::drained(&mut consumer);
             assert_eq!(arrived, [(2, 0), (2, 1), (2, 2)]);
-            crate::staged::gone(&case, consumer);
+            crate::staged::gone(&fixture, consumer);
         },
     );
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
-fn killed_remover(case: Case, name: &str, stage: impl Fn(&Case) -> Stepper) {
-    let peers = makers(&case);
-    Walk::new(&case, name, AROUND).kill(
+fn killed_remover(fixture: Fixture, name: &str, stage: impl Fn(&Fixture) -> Stepper) {
+    let peers = makers(&fixture);
+    KillPoints::new(&fixture, name, AROUND).kill(
         || {
-            case.ring(1);
-            (stage(&case), ())
+            fixture.ring(1);
+            (stage(&fixture), ())
         },
-        |point, ()| sound(&case, &peers, &[point]),
+        |point, ()| sound(&fixture, &peers, &[point]),
     );
     drop(peers);
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
-fn a_remover_killed_at_any_point_leaves_a_ring_or_none(case: Case) {
-    killed_remover(case, "remove", |case| {
-        at_marker_without_ring(case, &[], &format!("remove {}", case.address()))
+fn a_remover_killed_at_any_point_leaves_a_ring_or_none(fixture: Fixture) {
+    killed_remover(fixture, "remove", |fixture| {
+        at_marker_without_ring(fixture, &[], &format!("remove {}", fixture.address()))
     });
 }
 
-fn a_remover_at_the_end_killed_at_any_point_leaves_a_ring_or_none(case: Case) {
-    killed_remover(case, "remove-at-end", |case| {
-        let open = format!("open {}", case.address());
-        at_marker_without_ring(case, &[&open, "consumer"], "remove-at-end")
+fn a_remover_at_the_end_killed_at_any_point_leaves_a_ring_or_none(fixture: Fixture) {
+    killed_remover(fixture, "remove-at-end", |fixture| {
+        let open = format!("open {}", fixture.address());
+        at_marker_without_ring(fixture, &[&open, "consumer"], "remove-at-end")
     });
 }
 
 /// A producer is attached; its later calls are not tested here.
-fn a_forced_remover_killed_at_any_point_leaves_a_ring_or_none(case: Case) {
-    killed_remover(case, "force-remove", |case| {
-        at_marker_without_ring(case, &[], &format!("force-remove {}", case.address()))
+fn a_forced_remover_killed_at_any_point_leaves_a_ring_or_none(fixture: Fixture) {
+    killed_remover(fixture, "force-remove", |fixture| {
+        at_marker_without_ring(fixture, &[], &format!("force-remove {}", fixture.address()))
     });
 }
 
 /// Where it stands matters by system calls only: it changes nothing of the segment. It stands still while another one removes the ring and makes a new one; then it goes on.
-fn a_remover_that_dawdles_at_any_point_takes_no_other_ring(case: Case) {
-    let address = case.address().parse::<semring::Address>().unwrap();
-    let what = format!("force-remove {}", case.address());
-    Walk::new(&case, "dawdling-remove", Points::Calls).each(
+fn a_remover_that_dawdles_at_any_point_takes_no_other_ring(fixture: Fixture) {
+    let address = fixture.address().parse::<semring::Address>().unwrap();
+    let what = format!("force-remove {}", fixture.address());
+    KillPoints::new(&fixture, "dawdling-remove", Points::Calls).each(
         || {
-            let old = case.ring(1);
-            (at_marker_without_ring(&case, &[], &what), old)
+            let old = fixture.ring(1);
+            (at_marker_without_ring(&fixture, &[], &what), old)
         },
         |_, stepper, old| {
             // Waits a second for the other one, then goes on.
             let removed = semring::force_remove(&address).is_ok();
-            let new = rings::any(case.address())
+            let new = rings::any(fixture.address())
                 .producers(1)
                 .capacity(4096)
                 .open_or_create();
-            // The case must have seen its set, also when its name is removed.
-            case.guard.objects();
+            // The fixture must have seen its set, also when its name is removed.
+            fixture.guard.objects();
             let mut peer = stepper.resume().expect("it goes on");
             assert!(peer.read_line().is_some());
             drop(peer);
             drop(old);
             if let (true, Ok(new)) = (removed, new) {
-                if any::open(case.address()).is_ok() {
+                if any::open(fixture.address()).is_ok() {
                     new.remove().unwrap();
                 } else {
                     // The old remover was stopped between its look at the name and its unlink, for longer than
@@ -267,24 +267,26 @@ fn a_remover_that_dawdles_at_any_point_takes_no_other_ring(case: Case) {
                 }
             }
             let _ = semring::force_remove(&address);
-            case.guard.assert_clean();
-            case.guard.forget_adopted();
+            fixture.guard.assert_clean();
+            fixture.guard.forget_adopted();
         },
     );
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
 /// If it is stopped while it holds its lock, a remover waits for a second; then its objects are removed, and
 /// it begins again.
-fn a_creator_stopped_behind_any_call_makes_its_ring_although_it_is_removed_by_force(case: Case) {
-    let address: semring::Address = case.address().parse().unwrap();
-    let peers = makers(&case);
-    let create = open_or_create(&case);
-    let stage = || at_marker_without_ring(&case, &[], &create);
+fn a_creator_stopped_behind_any_call_makes_its_ring_although_it_is_removed_by_force(
+    fixture: Fixture,
+) {
+    let address: semring::Address = fixture.address().parse().unwrap();
+    let peers = makers(&fixture);
+    let create = open_or_create(&fixture);
+    let stage = || at_marker_without_ring(&fixture, &[], &create);
     let mut stepper = stage();
     let track = Track::of(&mut stepper);
     stepper.kill();
-    sound(&case, &peers, &[]);
+    sound(&fixture, &peers, &[]);
     for call in &track.calls {
         let mut stepper = stage();
         let point = track.lead(&mut stepper, *call);
@@ -296,11 +298,11 @@ fn a_creator_stopped_behind_any_call_makes_its_ring_although_it_is_removed_by_fo
             "{answer} behind {call} of {}",
             track.len
         );
-        // The case is to know its set, also when its name goes.
-        case.guard.objects();
+        // The fixture has to record its set, also when its name goes.
+        fixture.guard.objects();
         drop(peer);
-        sound(&case, &peers, &[point]);
+        sound(&fixture, &peers, &[point]);
     }
     drop(peers);
-    case.finish_removed();
+    fixture.finish_removed();
 }

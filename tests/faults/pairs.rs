@@ -6,11 +6,11 @@
 
 use std::cell::{Cell, RefCell};
 
-use crate::case::{Case, answer, ask, say_ok};
 use crate::consumers::{first_left, goes_on, sleeping_producer};
+use crate::fixture::{Fixture, answer, ask, say_ok};
+use crate::kill_points::{KillPoints, Point, Points, Track, is_full};
 use crate::producers::{BATCH, SEND, Sending, WRAPPING_BATCH, WRAPPING_SEND};
 use crate::staged::{Promise, at_marker, drained, sound, whole};
-use crate::walk::{Point, Points, Track, Walk, is_full};
 use semring::SendError;
 use semring_testkit::message;
 
@@ -47,14 +47,14 @@ fn first_points(track: &Track) -> Vec<u64> {
     before.chain(at_the_end).copied().collect()
 }
 
-fn producers(case: Case, sending: &Sending) {
+fn producers(fixture: Fixture, sending: &Sending) {
     let Sending {
         sure, taken, doubt, ..
     } = *sending;
     let staged = || {
-        let ring = case.ring(1);
+        let ring = fixture.ring(1);
         let mut consumer = ring.attach_consumer().unwrap();
-        let stepper = at_marker(&case, sending.prepare, sending.what);
+        let stepper = at_marker(&fixture, sending.prepare, sending.what);
         for _ in 0..taken {
             consumer.recv().unwrap().release();
         }
@@ -65,17 +65,17 @@ fn producers(case: Case, sending: &Sending) {
     let track = Track::of(&mut stepper);
     stepper.kill();
     drop((consumer, ring));
-    semring::force_remove(case.address()).unwrap();
+    semring::force_remove(fixture.address()).unwrap();
     for first in first_points(&track) {
         let name = format!("attach-after-{}-{first}", sending.name);
         // The state that the first process left is the same each time.
         let found: Cell<Option<u64>> = Cell::new(None);
-        Walk::new(&case, &name, TAKEOVER).kill(
+        KillPoints::new(&fixture, &name, TAKEOVER).kill(
             || {
                 let (mut stepper, ring, consumer) = staged();
                 track.lead(&mut stepper, first);
                 stepper.kill();
-                (at_marker(&case, &[], "attach"), (ring, consumer))
+                (at_marker(&fixture, &[], "attach"), (ring, consumer))
             },
             |_, (ring, consumer)| {
                 let point = Point {
@@ -84,7 +84,7 @@ fn producers(case: Case, sending: &Sending) {
                     set: None,
                 };
                 let promise = Promise { point, sure, doubt };
-                let in_flight = sound(&case, &ring, consumer, taken, promise);
+                let in_flight = sound(&fixture, &ring, consumer, taken, promise);
                 assert_eq!(
                     found.replace(Some(in_flight)).unwrap_or(in_flight),
                     in_flight
@@ -92,31 +92,31 @@ fn producers(case: Case, sending: &Sending) {
             },
         );
     }
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
-fn a_producer_killed_while_it_takes_over_from_one_killed_in_a_send(case: Case) {
-    producers(case, &SEND);
+fn a_producer_killed_while_it_takes_over_from_one_killed_in_a_send(fixture: Fixture) {
+    producers(fixture, &SEND);
 }
 
-fn a_producer_killed_while_it_takes_over_from_one_killed_in_a_wrapping_send(case: Case) {
-    producers(case, &WRAPPING_SEND);
+fn a_producer_killed_while_it_takes_over_from_one_killed_in_a_wrapping_send(fixture: Fixture) {
+    producers(fixture, &WRAPPING_SEND);
 }
 
-fn a_producer_killed_while_it_takes_over_from_one_killed_in_a_batch(case: Case) {
-    producers(case, &BATCH);
+fn a_producer_killed_while_it_takes_over_from_one_killed_in_a_batch(fixture: Fixture) {
+    producers(fixture, &BATCH);
 }
 
-fn a_producer_killed_while_it_takes_over_from_one_killed_in_a_wrapping_batch(case: Case) {
-    producers(case, &WRAPPING_BATCH);
+fn a_producer_killed_while_it_takes_over_from_one_killed_in_a_wrapping_batch(fixture: Fixture) {
+    producers(fixture, &WRAPPING_BATCH);
 }
 
 /// Three deaths: after K3, in the takeover, in the next takeover.
-fn a_producer_killed_while_it_takes_over_from_one_killed_while_it_took_over(case: Case) {
+fn a_producer_killed_while_it_takes_over_from_one_killed_while_it_took_over(fixture: Fixture) {
     let staged = || {
-        let ring = case.ring(1);
+        let ring = fixture.ring(1);
         let consumer = ring.attach_consumer().unwrap();
-        let batch = at_marker(&case, BATCH.prepare, BATCH.what);
+        let batch = at_marker(&fixture, BATCH.prepare, BATCH.what);
         (batch, ring, consumer)
     };
     let (mut batch, ring, consumer) = staged();
@@ -124,22 +124,22 @@ fn a_producer_killed_while_it_takes_over_from_one_killed_while_it_took_over(case
     // After the store that published the batch, the last but two: K4 stores `sent` and `committed`.
     let published = track.stores[track.stores.len() - 3];
     batch.kill();
-    let mut takeover = at_marker(&case, &[], "attach");
+    let mut takeover = at_marker(&fixture, &[], "attach");
     let second = Track::of(&mut takeover);
     takeover.kill();
     drop((consumer, ring));
-    semring::force_remove(case.address()).unwrap();
+    semring::force_remove(fixture.address()).unwrap();
     for first in first_points(&second) {
         let name = format!("attach-after-attach-{first}");
-        Walk::new(&case, &name, TAKEOVER).kill(
+        KillPoints::new(&fixture, &name, TAKEOVER).kill(
             || {
                 let (mut batch, ring, consumer) = staged();
                 track.lead(&mut batch, published);
                 batch.kill();
-                let mut takeover = at_marker(&case, &[], "attach");
+                let mut takeover = at_marker(&fixture, &[], "attach");
                 second.lead(&mut takeover, first);
                 takeover.kill();
-                (at_marker(&case, &[], "attach"), (ring, consumer))
+                (at_marker(&fixture, &[], "attach"), (ring, consumer))
             },
             |point, (ring, consumer)| {
                 let promise = Promise {
@@ -147,17 +147,17 @@ fn a_producer_killed_while_it_takes_over_from_one_killed_while_it_took_over(case
                     sure: 5,
                     doubt: 3,
                 };
-                let in_flight = sound(&case, &ring, consumer, 0, promise);
+                let in_flight = sound(&fixture, &ring, consumer, 0, promise);
                 assert_eq!(in_flight, 3);
             },
         );
     }
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
-fn a_consumer_killed_while_it_takes_over_from_one_killed_in_a_receive(case: Case) {
+fn a_consumer_killed_while_it_takes_over_from_one_killed_in_a_receive(fixture: Fixture) {
     let staged = || {
-        let ring = case.ring(1);
+        let ring = fixture.ring(1);
         let mut producer = ring.attach_producer().unwrap();
         let mut bytes = Vec::new();
         for number in 0..5 {
@@ -165,7 +165,7 @@ fn a_consumer_killed_while_it_takes_over_from_one_killed_in_a_receive(case: Case
             producer.send(&bytes).unwrap();
         }
         drop(producer);
-        (at_marker(&case, &["consumer"], "recv"), ring)
+        (at_marker(&fixture, &["consumer"], "recv"), ring)
     };
     let (mut stepper, ring) = staged();
     let track = Track::of(&mut stepper);
@@ -174,12 +174,12 @@ fn a_consumer_killed_while_it_takes_over_from_one_killed_in_a_receive(case: Case
     for first in first_points(&track) {
         let name = format!("attach-consumer-after-receive-{first}");
         let found: Cell<Option<u64>> = Cell::new(None);
-        Walk::new(&case, &name, TAKEOVER).kill(
+        KillPoints::new(&fixture, &name, TAKEOVER).kill(
             || {
                 let (mut stepper, ring) = staged();
                 track.lead(&mut stepper, first);
                 stepper.kill();
-                (at_marker(&case, &[], "attach-consumer"), ring)
+                (at_marker(&fixture, &[], "attach-consumer"), ring)
             },
             |point, ring| {
                 let mut consumer = ring.attach_consumer().unwrap();
@@ -191,25 +191,27 @@ fn a_consumer_killed_while_it_takes_over_from_one_killed_in_a_receive(case: Case
                     sure: 5,
                     doubt: 0,
                 };
-                sound(&case, &ring, consumer, left, promise);
+                sound(&fixture, &ring, consumer, left, promise);
             },
         );
     }
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
 /// A producer sleeps on its full lane through both deaths, or goes on at one of them.
-fn a_consumer_killed_while_it_takes_over_from_one_killed_while_it_woke_a_producer(case: Case) {
-    let peers = RefCell::new((case.idle_peer(), case.idle_peer()));
+fn a_consumer_killed_while_it_takes_over_from_one_killed_while_it_woke_a_producer(
+    fixture: Fixture,
+) {
+    let peers = RefCell::new((fixture.idle_peer(), fixture.idle_peer()));
     let staged = || {
-        let ring = case.ring(1);
-        let stepper = at_marker(&case, &["consumer"], "recv");
-        sleeping_producer(&case, &mut peers.borrow_mut().0);
+        let ring = fixture.ring(1);
+        let stepper = at_marker(&fixture, &["consumer"], "recv");
+        sleeping_producer(&fixture, &mut peers.borrow_mut().0);
         (stepper, ring)
     };
     let end = |ring: &semring::any::Ring| {
         let (producer, consumer) = &mut *peers.borrow_mut();
-        goes_on(&case, producer, consumer, ring);
+        goes_on(&fixture, producer, consumer, ring);
     };
     let (mut stepper, ring) = staged();
     let track = Track::of(&mut stepper);
@@ -217,28 +219,28 @@ fn a_consumer_killed_while_it_takes_over_from_one_killed_while_it_woke_a_produce
     end(&ring);
     for first in first_points(&track) {
         let name = format!("attach-consumer-after-release-{first}");
-        Walk::new(&case, &name, TAKEOVER).kill(
+        KillPoints::new(&fixture, &name, TAKEOVER).kill(
             || {
                 let (mut stepper, ring) = staged();
                 track.lead(&mut stepper, first);
                 stepper.kill();
-                (at_marker(&case, &[], "attach-consumer"), ring)
+                (at_marker(&fixture, &[], "attach-consumer"), ring)
             },
             |_, ring| end(&ring),
         );
     }
     drop(peers);
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
 /// Each holder of the role sleeps once, is woken, and is killed. The other side, which stays, must not
 /// take a successor's sleep for one that it has ended already.
-fn a_successor_that_sleeps_is_woken_as_its_killed_predecessors_were(case: Case) {
-    let ring = case.ring(1);
+fn a_successor_that_sleeps_is_woken_as_its_killed_predecessors_were(fixture: Fixture) {
+    let ring = fixture.ring(1);
     let mut bytes = Vec::new();
     let mut consumer = ring.attach_consumer().unwrap();
     for round in 0..3 {
-        let mut producer = case.peer();
+        let mut producer = fixture.peer();
         assert_eq!(ask(&mut producer, "producer"), "ok 0");
         let first = 10 * round;
         let filled = ask(&mut producer, &format!("fill 1 {first} 1000"));
@@ -258,7 +260,7 @@ fn a_successor_that_sleeps_is_woken_as_its_killed_predecessors_were(case: Case) 
     drop(consumer);
     let mut producer = ring.attach_producer().unwrap();
     for round in 0..3 {
-        let mut consumer = case.consumer();
+        let mut consumer = fixture.consumer();
         for number in 0..2 {
             consumer.say("recv");
             consumer.wait_until_asleep_on_a_ring();
@@ -273,5 +275,5 @@ fn a_successor_that_sleeps_is_woken_as_its_killed_predecessors_were(case: Case) 
         assert_eq!(producer.check_consumer(), Err(SendError::ConsumerGone));
     }
     drop(producer);
-    case.finish();
+    fixture.finish();
 }

@@ -1,8 +1,8 @@
 //! Killed inside a line: a producer that sends its parts, a consumer that passes them on.
 
-use crate::case::Case;
+use crate::fixture::Fixture;
+use crate::kill_points::{KillPoints, Points};
 use crate::staged::{at_marker, gone, whole};
-use crate::walk::{Points, Walk};
 use semring::{Framing, RecvError, Tag};
 use semring_testkit::message;
 
@@ -12,15 +12,15 @@ over_both_backends! {
 }
 
 /// A successor that sends, or says nothing, is never taken for the one who was killed.
-fn a_producer_killed_at_any_instruction_of_sending_a_part_has_ended_the_line(case: Case) {
+fn a_producer_killed_at_any_instruction_of_sending_a_part_has_ended_the_line(fixture: Fixture) {
     let mut is_silent = false;
-    Walk::new(&case, "send-a-part", Points::Every).kill(
+    KillPoints::new(&fixture, "send-a-part", Points::Every).kill(
         || {
-            let ring = case.ring(1);
+            let ring = fixture.ring(1);
             let consumer = ring.attach_consumer().unwrap();
             let prepare = ["producer", "send-parts 1 0 2 100"];
             (
-                at_marker(&case, &prepare, "send-part 1 2 100"),
+                at_marker(&fixture, &prepare, "send-part 1 2 100"),
                 (ring, consumer),
             )
         },
@@ -59,18 +59,18 @@ fn a_producer_killed_at_any_instruction_of_sending_a_part_has_ended_the_line(cas
                 consumer.recv().err(),
                 Some(RecvError::EndOfStream { .. })
             ));
-            gone(&case, consumer);
+            gone(&fixture, consumer);
         },
     );
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
 fn a_consumer_killed_at_any_instruction_of_passing_on_a_part_leaves_the_lane_to_the_next(
-    case: Case,
+    fixture: Fixture,
 ) {
-    Walk::new(&case, "pass-on-a-part", Points::Every).kill(
+    KillPoints::new(&fixture, "pass-on-a-part", Points::Every).kill(
         || {
-            let ring = case.ring(2);
+            let ring = fixture.ring(2);
             let mut long = ring.attach_producer().unwrap();
             let mut short = ring.attach_producer().unwrap();
             let mut bytes = Vec::new();
@@ -83,7 +83,7 @@ fn a_consumer_killed_at_any_instruction_of_passing_on_a_part_leaves_the_lane_to_
             long.send(&bytes).unwrap();
             message::encode(2, 0, 100, &mut bytes);
             short.send(&bytes).unwrap();
-            let stepper = at_marker(&case, &["consumer", "recv-part"], "recv-part");
+            let stepper = at_marker(&fixture, &["consumer", "recv-part"], "recv-part");
             (stepper, ring)
         },
         |point, ring| {
@@ -107,8 +107,8 @@ fn a_consumer_killed_at_any_instruction_of_passing_on_a_part_leaves_the_lane_to_
                 consumer.recv().err(),
                 Some(RecvError::EndOfStream { .. })
             ));
-            gone(&case, consumer);
+            gone(&fixture, consumer);
         },
     );
-    case.finish_removed();
+    fixture.finish_removed();
 }

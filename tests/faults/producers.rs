@@ -6,11 +6,11 @@
 
 use std::cell::RefCell;
 
-use crate::case::{Case, answer, ask, say_ok};
+use crate::fixture::{Fixture, answer, ask, say_ok};
+use crate::kill_points::{AROUND, KillPoints, Points};
 use crate::staged::{
     OnceCommitted, Promise, asleep_in, at_marker, drained, gone, gone_by, reopen, sound, whole,
 };
-use crate::walk::{AROUND, Points, Walk};
 use semring_testkit::message;
 
 traced_over_both_backends! {
@@ -88,13 +88,13 @@ pub const WRAPPING_BATCH: Sending = Sending {
     ..WRAPPING_SEND
 };
 
-fn killed_sender(case: Case, sending: &Sending) {
+fn killed_sender(fixture: Fixture, sending: &Sending) {
     let mut committed = OnceCommitted::default();
-    Walk::new(&case, sending.name, Points::Every).kill(
+    KillPoints::new(&fixture, sending.name, Points::Every).kill(
         || {
-            let ring = case.ring(1);
+            let ring = fixture.ring(1);
             let mut consumer = ring.attach_consumer().unwrap();
-            let stepper = at_marker(&case, sending.prepare, sending.what);
+            let stepper = at_marker(&fixture, sending.prepare, sending.what);
             for _ in 0..sending.taken {
                 consumer.recv().unwrap().release();
             }
@@ -107,57 +107,61 @@ fn killed_sender(case: Case, sending: &Sending) {
                 sure: sending.sure,
                 doubt: sending.doubt,
             };
-            let in_flight = sound(&case, &ring, consumer, sending.taken, promise);
+            let in_flight = sound(&fixture, &ring, consumer, sending.taken, promise);
             committed.note(point, in_flight);
         },
     );
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
-fn a_producer_killed_at_any_instruction_of_a_send_leaves_a_sound_ring(case: Case) {
-    killed_sender(case, &SEND);
+fn a_producer_killed_at_any_instruction_of_a_send_leaves_a_sound_ring(fixture: Fixture) {
+    killed_sender(fixture, &SEND);
 }
 
-fn a_producer_killed_at_any_instruction_of_a_wrapping_send_leaves_a_sound_ring(case: Case) {
-    killed_sender(case, &WRAPPING_SEND);
+fn a_producer_killed_at_any_instruction_of_a_wrapping_send_leaves_a_sound_ring(fixture: Fixture) {
+    killed_sender(fixture, &WRAPPING_SEND);
 }
 
-fn a_producer_killed_at_any_instruction_of_reserve_fill_and_commit_leaves_a_sound_ring(case: Case) {
-    killed_sender(case, &RESERVE);
+fn a_producer_killed_at_any_instruction_of_reserve_fill_and_commit_leaves_a_sound_ring(
+    fixture: Fixture,
+) {
+    killed_sender(fixture, &RESERVE);
 }
 
-fn a_producer_killed_at_any_instruction_of_a_discarded_reservation_leaves_a_sound_ring(case: Case) {
+fn a_producer_killed_at_any_instruction_of_a_discarded_reservation_leaves_a_sound_ring(
+    fixture: Fixture,
+) {
     let discard = Sending {
         name: "discard",
         what: "discard 100",
         doubt: 0,
         ..SEND
     };
-    killed_sender(case, &discard);
+    killed_sender(fixture, &discard);
 }
 
-fn a_producer_killed_at_any_instruction_of_a_batch_leaves_a_sound_ring(case: Case) {
-    killed_sender(case, &BATCH);
+fn a_producer_killed_at_any_instruction_of_a_batch_leaves_a_sound_ring(fixture: Fixture) {
+    killed_sender(fixture, &BATCH);
 }
 
-fn a_producer_killed_at_any_instruction_of_a_wrapping_batch_leaves_a_sound_ring(case: Case) {
-    killed_sender(case, &WRAPPING_BATCH);
+fn a_producer_killed_at_any_instruction_of_a_wrapping_batch_leaves_a_sound_ring(fixture: Fixture) {
+    killed_sender(fixture, &WRAPPING_BATCH);
 }
 
 /// The consumer takes and releases everything before the lane has a successor: it may be ahead of
 /// the dead producer's `committed`.
-fn a_producer_killed_in_a_send_whose_message_is_released_before_the_takeover(case: Case) {
+fn a_producer_killed_in_a_send_whose_message_is_released_before_the_takeover(fixture: Fixture) {
     for (name, sending) in [
         ("send-and-released", &SEND),
         ("wrapping-send-and-released", &WRAPPING_SEND),
         ("batch-and-released", &BATCH),
         ("wrapping-batch-and-released", &WRAPPING_BATCH),
     ] {
-        Walk::new(&case, name, AROUND).kill(
+        KillPoints::new(&fixture, name, AROUND).kill(
             || {
-                let ring = case.ring(1);
+                let ring = fixture.ring(1);
                 let mut consumer = ring.attach_consumer().unwrap();
-                let stepper = at_marker(&case, sending.prepare, sending.what);
+                let stepper = at_marker(&fixture, sending.prepare, sending.what);
                 for _ in 0..sending.taken {
                     consumer.recv().unwrap().release();
                 }
@@ -177,15 +181,15 @@ fn a_producer_killed_in_a_send_whose_message_is_released_before_the_takeover(cas
                     sure: got,
                     doubt: 0,
                 };
-                sound(&case, &ring, consumer, got, promise);
+                sound(&fixture, &ring, consumer, got, promise);
             },
         );
     }
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
 /// After 32 commits that found the consumer awake, the next one enters asymmetric mode.
-fn a_producer_killed_at_any_instruction_of_going_into_burst_leaves_a_sound_ring(case: Case) {
+fn a_producer_killed_at_any_instruction_of_going_into_burst_leaves_a_sound_ring(fixture: Fixture) {
     let begin = Sending {
         name: "into-burst",
         prepare: &["producer", "send 1 0 31 24"],
@@ -194,10 +198,10 @@ fn a_producer_killed_at_any_instruction_of_going_into_burst_leaves_a_sound_ring(
         what: "send 1 31 24",
         doubt: 1,
     };
-    killed_sender(case, &begin);
+    killed_sender(fixture, &begin);
 }
 
-fn a_producer_killed_at_any_instruction_of_a_send_in_burst_leaves_a_sound_ring(case: Case) {
+fn a_producer_killed_at_any_instruction_of_a_send_in_burst_leaves_a_sound_ring(fixture: Fixture) {
     let go_on = Sending {
         name: "send-in-burst",
         prepare: &["producer", "send 1 0 40 24"],
@@ -206,22 +210,22 @@ fn a_producer_killed_at_any_instruction_of_a_send_in_burst_leaves_a_sound_ring(c
         what: "send 1 40 24",
         doubt: 1,
     };
-    killed_sender(case, &go_on);
+    killed_sender(fixture, &go_on);
 }
 
 /// The consumer sleeps: it must wake up for the message, or for the end of the stream.
-fn killed_waker(case: Case, name: &str, before: u64, prepare: &[&str], what: &str) {
+fn killed_waker(fixture: Fixture, name: &str, before: u64, prepare: &[&str], what: &str) {
     let mut committed = OnceCommitted::default();
-    let sleeper = RefCell::new(case.idle_peer());
-    Walk::new(&case, name, Points::Every).kill(
+    let sleeper = RefCell::new(fixture.idle_peer());
+    KillPoints::new(&fixture, name, Points::Every).kill(
         || {
-            let ring = case.ring(1);
+            let ring = fixture.ring(1);
             let mut consumer = sleeper.borrow_mut();
             // Present and not asleep while the producer prepares: it commits without waking any
             // process.
-            reopen(&case, &mut consumer);
+            reopen(&fixture, &mut consumer);
             say_ok(&mut consumer, "consumer");
-            let stepper = at_marker(&case, prepare, what);
+            let stepper = at_marker(&fixture, prepare, what);
             consumer.say("drain");
             consumer.wait_until_asleep_on_a_ring();
             (stepper, ring)
@@ -237,24 +241,24 @@ fn killed_waker(case: Case, name: &str, before: u64, prepare: &[&str], what: &st
             };
             assert!(!point.at_end || in_flight == 1);
             committed.note(point, in_flight);
-            gone_by(&case, &mut consumer);
+            gone_by(&fixture, &mut consumer);
         },
     );
     drop(sleeper);
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
-fn a_producer_killed_at_any_instruction_of_waking_the_consumer_leaves_it_awake(case: Case) {
+fn a_producer_killed_at_any_instruction_of_waking_the_consumer_leaves_it_awake(fixture: Fixture) {
     let Sending { prepare, what, .. } = SEND;
-    killed_waker(case, "send-to-a-sleeper", 5, prepare, what);
+    killed_waker(fixture, "send-to-a-sleeper", 5, prepare, what);
 }
 
 fn a_producer_killed_at_any_instruction_of_waking_the_consumer_out_of_burst_leaves_it_awake(
-    case: Case,
+    fixture: Fixture,
 ) {
     let prepare = ["producer", "send 1 0 40 24"];
     killed_waker(
-        case,
+        fixture,
         "send-to-a-sleeper-in-burst",
         40,
         &prepare,
@@ -265,14 +269,14 @@ fn a_producer_killed_at_any_instruction_of_waking_the_consumer_out_of_burst_leav
 /// The lane is full: the producer announces itself, sleeps for a moment, and gives up. The consumer may
 /// have answered the announcement when the successor, on the same lane, sleeps for the first time: it
 /// must not take that sleep for the old one.
-fn a_producer_killed_at_any_instruction_of_waiting_for_room_leaves_a_sound_ring(case: Case) {
-    let sleeper = RefCell::new(case.idle_peer());
-    Walk::new(&case, "wait-for-room", Points::Every).kill(
+fn a_producer_killed_at_any_instruction_of_waiting_for_room_leaves_a_sound_ring(fixture: Fixture) {
+    let sleeper = RefCell::new(fixture.idle_peer());
+    KillPoints::new(&fixture, "wait-for-room", Points::Every).kill(
         || {
-            let ring = case.ring(1);
+            let ring = fixture.ring(1);
             let consumer = ring.attach_consumer().unwrap();
             let full = ["producer", "send 1 0 4 1000"];
-            let stepper = at_marker(&case, &full, "send-timeout 1 4 1000 1");
+            let stepper = at_marker(&fixture, &full, "send-timeout 1 4 1000 1");
             (stepper, (ring, consumer))
         },
         |_, (ring, mut consumer)| {
@@ -284,7 +288,7 @@ fn a_producer_killed_at_any_instruction_of_waiting_for_room_leaves_a_sound_ring(
             };
             receive(1, 0);
             let mut successor = sleeper.borrow_mut();
-            reopen(&case, &mut successor);
+            reopen(&fixture, &mut successor);
             assert_eq!(ask(&mut successor, "producer"), "ok 0");
             // There is room for the padding only.
             successor.say("send 2 0 1 1000");
@@ -297,20 +301,22 @@ fn a_producer_killed_at_any_instruction_of_waiting_for_room_leaves_a_sound_ring(
             }
             assert_eq!(ring.info().unwrap().producers(), 0);
             assert_eq!(drained(&mut consumer), []);
-            gone(&case, consumer);
+            gone(&fixture, consumer);
         },
     );
     drop(sleeper);
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
-fn a_producer_killed_at_any_instruction_of_its_attach_never_was_or_ends_the_stream(case: Case) {
-    let waiting = RefCell::new(case.idle_peer());
-    Walk::new(&case, "attach", Points::Every).kill(
+fn a_producer_killed_at_any_instruction_of_its_attach_never_was_or_ends_the_stream(
+    fixture: Fixture,
+) {
+    let waiting = RefCell::new(fixture.idle_peer());
+    KillPoints::new(&fixture, "attach", Points::Every).kill(
         || {
-            let ring = case.ring(1);
-            asleep_in(&case, &mut waiting.borrow_mut(), "recv");
-            (at_marker(&case, &[], "attach"), ring)
+            let ring = fixture.ring(1);
+            asleep_in(&fixture, &mut waiting.borrow_mut(), "recv");
+            (at_marker(&fixture, &[], "attach"), ring)
         },
         |point, ring| {
             let mut consumer = waiting.borrow_mut();
@@ -333,24 +339,24 @@ fn a_producer_killed_at_any_instruction_of_its_attach_never_was_or_ends_the_stre
             }
             assert_eq!(answer(&mut consumer), "message 2 0 0 0");
             assert_eq!(ask(&mut consumer, "recv"), "error EndOfStream");
-            gone_by(&case, &mut consumer);
+            gone_by(&fixture, &mut consumer);
         },
     );
     drop(waiting);
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
-fn ended_stream(case: Case, name: &str, what: &str) {
+fn ended_stream(fixture: Fixture, name: &str, what: &str) {
     let is_abort = what == "abort";
-    let waiting = RefCell::new(case.idle_peer());
-    Walk::new(&case, name, Points::Every).kill_before_the_end(
+    let waiting = RefCell::new(fixture.idle_peer());
+    KillPoints::new(&fixture, name, Points::Every).kill_before_the_end(
         || {
-            let ring = case.ring(1);
+            let ring = fixture.ring(1);
             let mut consumer = waiting.borrow_mut();
             // In asymmetric mode at the end: detaching ends that, too.
-            reopen(&case, &mut consumer);
+            reopen(&fixture, &mut consumer);
             say_ok(&mut consumer, "consumer");
-            let stepper = at_marker(&case, &["producer", "send 1 0 40 24"], what);
+            let stepper = at_marker(&fixture, &["producer", "send 1 0 40 24"], what);
             consumer.say("drain");
             consumer.wait_until_asleep_on_a_ring();
             (stepper, ring)
@@ -369,21 +375,21 @@ fn ended_stream(case: Case, name: &str, what: &str) {
                 sure: 0,
                 doubt: 0,
             };
-            sound(&case, &ring, consumer, 0, promise);
+            sound(&fixture, &ring, consumer, 0, promise);
         },
     );
     drop(waiting);
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
-fn a_producer_killed_at_any_instruction_of_its_detach_ends_the_stream(case: Case) {
-    ended_stream(case, "detach", "detach");
+fn a_producer_killed_at_any_instruction_of_its_detach_ends_the_stream(fixture: Fixture) {
+    ended_stream(fixture, "detach", "detach");
 }
 
-fn a_producer_killed_at_any_instruction_of_closing_ends_the_stream(case: Case) {
-    ended_stream(case, "close", "close");
+fn a_producer_killed_at_any_instruction_of_closing_ends_the_stream(fixture: Fixture) {
+    ended_stream(fixture, "close", "close");
 }
 
-fn a_producer_killed_at_any_instruction_of_an_abort_died_once(case: Case) {
-    ended_stream(case, "abort", "abort");
+fn a_producer_killed_at_any_instruction_of_an_abort_died_once(fixture: Fixture) {
+    ended_stream(fixture, "abort", "abort");
 }

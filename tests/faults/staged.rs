@@ -3,8 +3,8 @@
 
 use std::process::Command;
 
-use crate::case::{Case, PEER, answer, ask, run_to_marker, say_ok};
-use crate::walk::Point;
+use crate::fixture::{Fixture, PEER, answer, ask, run_to_marker, say_ok};
+use crate::kill_points::Point;
 use semring::{RecvError, any};
 use semring_testkit::message::{self, Numbered};
 use semring_testkit::peer::Peer;
@@ -12,22 +12,22 @@ use semring_testkit::step::Stepper;
 
 /// A peer that has opened the ring, has done `prepare`, and stands in front of `marked WHAT`.
 #[track_caller]
-pub fn at_marker(case: &Case, prepare: &[&str], what: &str) -> Stepper {
-    let open = format!("open {}", case.address());
+pub fn at_marker(fixture: &Fixture, prepare: &[&str], what: &str) -> Stepper {
+    let open = format!("open {}", fixture.address());
     // Sleeps at once: how long it would look out before is no matter of these tests.
     let commands: Vec<&str> = ["wait block", open.as_str()]
         .iter()
         .chain(prepare)
         .copied()
         .collect();
-    at_marker_without_ring(case, &commands, what)
+    at_marker_without_ring(fixture, &commands, what)
 }
 
 /// The same for a peer that has nothing open.
 #[track_caller]
-pub fn at_marker_without_ring(case: &Case, prepare: &[&str], what: &str) -> Stepper {
+pub fn at_marker_without_ring(fixture: &Fixture, prepare: &[&str], what: &str) -> Stepper {
     let mut stepper = Stepper::spawn(Command::new(PEER)).expect("a peer can be traced");
-    case.guard.adopt(stepper.peer().pid());
+    fixture.guard.adopt(stepper.peer().pid());
     for command in prepare {
         stepper.peer().say(command);
     }
@@ -42,16 +42,16 @@ pub fn at_marker_without_ring(case: &Case, prepare: &[&str], what: &str) -> Step
 
 /// Lets a peer that has served before open the ring of this point.
 #[track_caller]
-pub fn reopen(case: &Case, peer: &mut Peer) {
+pub fn reopen(fixture: &Fixture, peer: &mut Peer) {
     say_ok(peer, "wait block");
-    let opened = ask(peer, &format!("open {}", case.address()));
+    let opened = ask(peer, &format!("open {}", fixture.address()));
     assert!(opened.starts_with("ok "), "{opened}");
 }
 
 /// Makes a peer the consumer of the ring and lets it fall asleep in `command`.
 #[track_caller]
-pub fn asleep_in(case: &Case, consumer: &mut Peer, command: &str) {
-    reopen(case, consumer);
+pub fn asleep_in(fixture: &Fixture, consumer: &mut Peer, command: &str) {
+    reopen(fixture, consumer);
     say_ok(consumer, "consumer");
     consumer.say(command);
     consumer.wait_until_asleep_on_a_ring();
@@ -113,7 +113,7 @@ pub fn successor_sends(ring: &any::Ring, lane: usize) {
 /// afterwards.
 #[track_caller]
 pub fn sound(
-    case: &Case,
+    fixture: &Fixture,
     ring: &any::Ring,
     mut consumer: any::Consumer,
     have: u64,
@@ -136,13 +136,13 @@ pub fn sound(
         .map(|number| (1, number))
         .chain((0..3).map(|number| (2, number)));
     assert!(arrived.iter().copied().eq(expected), "{arrived:?}");
-    gone(case, consumer);
+    gone(fixture, consumer);
     in_flight
 }
 
 /// The ring is removed at its end, and nothing is left of it.
 #[track_caller]
-pub fn gone(case: &Case, mut consumer: any::Consumer) {
+pub fn gone(fixture: &Fixture, mut consumer: any::Consumer) {
     assert!(
         consumer
             .remove_at_end()
@@ -150,22 +150,22 @@ pub fn gone(case: &Case, mut consumer: any::Consumer) {
             .is_removed()
     );
     drop(consumer);
-    clean(case);
+    clean(fixture);
 }
 
 /// The consumer is a peer, which has seen the end: it removes the ring, and nothing is left of it.
 #[track_caller]
-pub fn gone_by(case: &Case, consumer: &mut Peer) {
+pub fn gone_by(fixture: &Fixture, consumer: &mut Peer) {
     assert_eq!(ask(consumer, "remove-at-end"), "ok true");
     say_ok(consumer, "drop-consumer");
-    clean(case);
+    clean(fixture);
 }
 
 /// Nothing is left of the ring of this point.
 #[track_caller]
-pub fn clean(case: &Case) {
-    case.guard.assert_clean();
-    case.guard.forget_adopted();
+pub fn clean(fixture: &Fixture) {
+    fixture.guard.assert_clean();
+    fixture.guard.forget_adopted();
 }
 
 /// From some instruction on the message in flight is committed, and at all later ones, too.

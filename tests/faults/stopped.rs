@@ -6,10 +6,10 @@
 
 use std::cell::RefCell;
 
-use crate::case::{Case, answer, ask, say_ok};
+use crate::fixture::{Fixture, answer, ask, say_ok};
+use crate::kill_points::{AROUND, KillPoints, Point, Points};
 use crate::producers::{BATCH, RESERVE, SEND, Sending, WRAPPING_SEND};
 use crate::staged::{OnceCommitted, at_marker, gone_by, reopen};
-use crate::walk::{AROUND, Point, Points, Walk};
 use semring::any;
 use semring_testkit::message;
 use semring_testkit::peer::Peer;
@@ -76,7 +76,13 @@ impl Others<'_> {
 
 /// Stops one at `point`; the others work; it goes on. `messages` are those that it then has sent.
 #[track_caller]
-fn stopped(case: &Case, point: Point, stepper: Stepper, mut others: Others, messages: &[String]) {
+fn stopped(
+    fixture: &Fixture,
+    point: Point,
+    stepper: Stepper,
+    mut others: Others,
+    messages: &[String],
+) {
     let mut stopped = stepper.stop().expect("it lives");
     others.pass();
     for _ in 0..2 {
@@ -110,24 +116,30 @@ fn stopped(case: &Case, point: Point, stepper: Stepper, mut others: Others, mess
     drop(producer);
     assert_eq!(ask(consumer, "recv"), "error EndOfStream");
     assert_eq!(ring.info().unwrap().producers(), 0);
-    gone_by(case, consumer);
+    gone_by(fixture, consumer);
 }
 
-fn stopped_sender(case: Case, name: &str, points: Points, sending: &Sending, last: &[(u64, u64)]) {
+fn stopped_sender(
+    fixture: Fixture,
+    name: &str,
+    points: Points,
+    sending: &Sending,
+    last: &[(u64, u64)],
+) {
     let Sending { sure, what, .. } = *sending;
     let messages: Vec<String> = last
         .iter()
         .map(|(number, position)| format!("message 1 {number} 0 {position}"))
         .collect();
     let mut committed = OnceCommitted::default();
-    let sleeper = RefCell::new(case.idle_peer());
-    Walk::new(&case, name, points).each(
+    let sleeper = RefCell::new(fixture.idle_peer());
+    KillPoints::new(&fixture, name, points).each(
         || {
-            let ring = case.ring(2);
+            let ring = fixture.ring(2);
             let mut consumer = sleeper.borrow_mut();
-            reopen(&case, &mut consumer);
+            reopen(&fixture, &mut consumer);
             say_ok(&mut consumer, "consumer");
-            let stepper = at_marker(&case, sending.prepare, what);
+            let stepper = at_marker(&fixture, sending.prepare, what);
             let producer = ring.attach_producer().unwrap();
             assert_eq!(producer.lane(), 1);
             if sure > 0 {
@@ -147,22 +159,22 @@ fn stopped_sender(case: Case, name: &str, points: Points, sending: &Sending, las
                 early: Vec::new(),
                 sent: 0,
             };
-            stopped(&case, point, stepper, others, &messages);
+            stopped(&fixture, point, stepper, others, &messages);
             committed.note(point, 0);
         },
     );
     drop(sleeper);
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
-fn a_producer_stopped_at_any_instruction_of_a_send_delays_nobody(case: Case) {
-    stopped_sender(case, "stopped-send", Points::Every, &SEND, &[(5, 560)]);
+fn a_producer_stopped_at_any_instruction_of_a_send_delays_nobody(fixture: Fixture) {
+    stopped_sender(fixture, "stopped-send", Points::Every, &SEND, &[(5, 560)]);
 }
 
-fn a_producer_stopped_at_any_instruction_of_a_wrapping_send_delays_nobody(case: Case) {
+fn a_producer_stopped_at_any_instruction_of_a_wrapping_send_delays_nobody(fixture: Fixture) {
     let last = [(5, 4096)];
     stopped_sender(
-        case,
+        fixture,
         "stopped-wrapping-send",
         Points::Every,
         &WRAPPING_SEND,
@@ -170,10 +182,12 @@ fn a_producer_stopped_at_any_instruction_of_a_wrapping_send_delays_nobody(case: 
     );
 }
 
-fn a_producer_stopped_at_any_instruction_of_reserve_fill_and_commit_delays_nobody(case: Case) {
+fn a_producer_stopped_at_any_instruction_of_reserve_fill_and_commit_delays_nobody(
+    fixture: Fixture,
+) {
     let last = [(5, 560)];
     stopped_sender(
-        case,
+        fixture,
         "stopped-reserve-fill-commit",
         Points::Every,
         &RESERVE,
@@ -181,12 +195,12 @@ fn a_producer_stopped_at_any_instruction_of_reserve_fill_and_commit_delays_nobod
     );
 }
 
-fn a_producer_stopped_at_any_instruction_of_a_batch_delays_nobody(case: Case) {
+fn a_producer_stopped_at_any_instruction_of_a_batch_delays_nobody(fixture: Fixture) {
     let last = [(5, 560), (6, 672), (7, 784)];
-    stopped_sender(case, "stopped-batch", AROUND, &BATCH, &last);
+    stopped_sender(fixture, "stopped-batch", AROUND, &BATCH, &last);
 }
 
-fn a_producer_stopped_at_any_instruction_of_leaving_burst_delays_nobody(case: Case) {
+fn a_producer_stopped_at_any_instruction_of_leaving_burst_delays_nobody(fixture: Fixture) {
     let in_burst = Sending {
         name: "",
         prepare: &["producer", "send 1 0 40 24"],
@@ -196,7 +210,7 @@ fn a_producer_stopped_at_any_instruction_of_leaving_burst_delays_nobody(case: Ca
         doubt: 1,
     };
     stopped_sender(
-        case,
+        fixture,
         "stopped-leaving-burst",
         Points::Every,
         &in_burst,
@@ -205,20 +219,20 @@ fn a_producer_stopped_at_any_instruction_of_leaving_burst_delays_nobody(case: Ca
 }
 
 /// The other one has lane 1 already; the stopped one comes to, or goes from, lane 0.
-fn a_producer_stopped_at_any_instruction_of_its_attach_delays_nobody(case: Case) {
-    let sleeper = RefCell::new(case.idle_peer());
-    Walk::new(&case, "stopped-attach", AROUND).each(
+fn a_producer_stopped_at_any_instruction_of_its_attach_delays_nobody(fixture: Fixture) {
+    let sleeper = RefCell::new(fixture.idle_peer());
+    KillPoints::new(&fixture, "stopped-attach", AROUND).each(
         || {
-            let ring = case.ring(2);
+            let ring = fixture.ring(2);
             let mut consumer = sleeper.borrow_mut();
-            reopen(&case, &mut consumer);
+            reopen(&fixture, &mut consumer);
             say_ok(&mut consumer, "consumer");
             let first = ring.attach_producer().unwrap();
             let producer = ring.attach_producer().unwrap();
             drop(first);
             consumer.say("recv");
             consumer.wait_until_asleep_on_a_ring();
-            (at_marker(&case, &[], "attach"), (ring, producer))
+            (at_marker(&fixture, &[], "attach"), (ring, producer))
         },
         |point, stepper, (ring, producer)| {
             let mut consumer = sleeper.borrow_mut();
@@ -229,18 +243,18 @@ fn a_producer_stopped_at_any_instruction_of_its_attach_delays_nobody(case: Case)
                 early: Vec::new(),
                 sent: 0,
             };
-            stopped(&case, point, stepper, others, &[]);
+            stopped(&fixture, point, stepper, others, &[]);
         },
     );
     drop(sleeper);
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
-fn a_producer_stopped_at_any_instruction_of_its_detach_delays_nobody(case: Case) {
+fn a_producer_stopped_at_any_instruction_of_its_detach_delays_nobody(fixture: Fixture) {
     let detach = Sending {
         name: "",
         what: "detach",
         ..SEND
     };
-    stopped_sender(case, "stopped-detach", AROUND, &detach, &[]);
+    stopped_sender(fixture, "stopped-detach", AROUND, &detach, &[]);
 }

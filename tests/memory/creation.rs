@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::site::{Kind, NAMED, Site, answer, ask, say_ok};
+use crate::fixture::{Fixture, Kind, NAMED, answer, ask, say_ok};
 use semring_testkit::peer::Peer;
 
 /// How many make a ring at once, and how many of them are killed.
@@ -17,13 +17,13 @@ fn random() -> u64 {
 }
 
 fn a_ring_is_made_by_all_at_once(kind: Kind) {
-    let site = Site::new(kind, "thirty-two");
+    let fixture = Fixture::new(kind, "thirty-two");
     for _ in 0..5 {
-        let mut makers: Vec<Peer> = (0..MAKERS).map(|_| site.idle_peer()).collect();
+        let mut makers: Vec<Peer> = (0..MAKERS).map(|_| fixture.idle_peer()).collect();
         for maker in &makers {
-            site.guard.adopt(maker.pid());
+            fixture.guard.adopt(maker.pid());
         }
-        let command = format!("open-or-create {} 2 4096", site.address());
+        let command = format!("open-or-create {} 2 4096", fixture.address());
         for maker in &mut makers {
             maker.say(&command);
         }
@@ -47,12 +47,12 @@ fn a_ring_is_made_by_all_at_once(kind: Kind) {
         drop(makers.drain(..KILLED + 2));
         assert_eq!(ask(&mut makers[1], "drain"), "drained 6 EndOfStream");
         drop(makers);
-        let cleanup = site.known_cleanup();
-        semring::remove(site.parsed()).unwrap();
+        let cleanup = fixture.known_cleanup();
+        semring::remove(fixture.parsed()).unwrap();
         // Objects left without a name by the killed processes.
-        site.guard.clean();
-        site.guard.forget_adopted();
-        site.assert_gone(cleanup);
+        fixture.guard.clean();
+        fixture.guard.forget_adopted();
+        fixture.assert_gone(cleanup);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Limits of the system: which one it is, its value, and how to raise it.
 
+use crate::fixture::{ask, peer_behind};
 use crate::rings;
-use crate::site::{ask, peer_behind};
 use semring::{CreateError, HugePages, spsc};
 use semring_testkit::names;
 

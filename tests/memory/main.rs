@@ -4,15 +4,15 @@
 //! A test for which this user lacks the rights (namespaces, other users) is left out with a reason.
 
 mod creation;
+mod fixture;
 mod limits;
-mod manners;
 mod namespaces;
 mod owners;
 mod passing;
 mod persistence;
+mod pipe_semantics;
 mod renewal;
 #[path = "../support/rings.rs"]
 mod rings;
-mod site;
 mod surroundings;
 mod truncation;

@@ -2,8 +2,8 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
+use crate::fixture::{Fixture, Kind, NAMED, answer, ask, peer_behind, say_ok};
 use crate::rings;
-use crate::site::{Kind, NAMED, Site, answer, ask, peer_behind, say_ok};
 use semring::{CreateError, any};
 use semring_testkit::cleanup::CleanupGuard;
 use semring_testkit::peer::Peer;
@@ -19,39 +19,39 @@ fn peer_of(user: u32, group: u32) -> Option<Peer> {
     peer_behind(&["setpriv", &user, &group, "--clear-groups"])
 }
 
-fn open(peer: &mut Peer, site: &Site) -> String {
-    ask(peer, &format!("open {}", site.address()))
+fn open(peer: &mut Peer, fixture: &Fixture) -> String {
+    ask(peer, &format!("open {}", fixture.address()))
 }
 
 #[test]
 fn a_private_ring_is_nobody_elses() {
     for kind in NAMED {
-        let mut site = Site::new(kind, "private");
-        drop(site.ring(1, 4096));
+        let mut fixture = Fixture::new(kind, "private");
+        drop(fixture.ring(1, 4096));
         let Some(mut other) = peer_of(USER, GROUP) else {
             return;
         };
-        let refused = open(&mut other, &site);
+        let refused = open(&mut other, &fixture);
         assert!(refused.contains("Permission"), "{kind:?}: {refused}");
-        let refused = ask(&mut other, &format!("remove {}", site.address()));
+        let refused = ask(&mut other, &format!("remove {}", fixture.address()));
         assert!(refused.contains("Permission"), "{kind:?}: {refused}");
         drop(other);
-        site.finish();
+        fixture.finish();
     }
 }
 
 #[test]
 fn a_group_ring_works_both_ways() {
     for kind in NAMED {
-        let site = Site::new(kind, "group");
-        let builder = rings::any(site.address()).producers(2).capacity(4096);
+        let fixture = Fixture::new(kind, "group");
+        let builder = rings::any(fixture.address()).producers(2).capacity(4096);
         let Some(mut other) = peer_of(USER, GROUP) else {
             return;
         };
         let ring = builder.mode(0o660).group(GROUP).create().unwrap();
-        site.guard.objects();
+        fixture.guard.objects();
         assert_eq!(ring.info().unwrap().gid, GROUP);
-        assert!(open(&mut other, &site).starts_with("ok "));
+        assert!(open(&mut other, &fixture).starts_with("ok "));
         // Root sends, the member of the group receives; then the other way round.
         let mut producer = ring.attach_producer().unwrap();
         say_ok(&mut other, "consumer");
@@ -73,26 +73,31 @@ fn a_group_ring_works_both_ways() {
         assert_eq!(answer(&mut other), "ok");
         // A user outside its group has no access.
         let mut stranger = peer_of(USER, USER).expect("it just worked");
-        let refused = open(&mut stranger, &site);
+        let refused = open(&mut stranger, &fixture);
         assert!(refused.contains("Permission"), "{kind:?}: {refused}");
         drop((consumer, ring, other, stranger));
-        site.finish();
+        fixture.finish();
     }
 }
 
 #[test]
 fn root_makes_a_ring_for_a_user() {
     for kind in NAMED {
-        let site = Site::new(kind, "given");
+        let fixture = Fixture::new(kind, "given");
         let Some(mut other) = peer_of(USER, GROUP) else {
             return;
         };
-        let ring = site.builder().capacity(4096).owner(USER).create().unwrap();
-        site.guard.objects();
+        let ring = fixture
+            .builder()
+            .capacity(4096)
+            .owner(USER)
+            .create()
+            .unwrap();
+        fixture.guard.objects();
         let info = ring.info().unwrap();
         assert_eq!((info.uid, info.mode), (USER, 0o600));
         let mut producer = ring.attach_producer().unwrap();
-        assert!(open(&mut other, &site).starts_with("ok "));
+        assert!(open(&mut other, &fixture).starts_with("ok "));
         say_ok(&mut other, "consumer");
         other.say("drain");
         let mut bytes = Vec::new();
@@ -101,77 +106,77 @@ fn root_makes_a_ring_for_a_user() {
         drop((producer, ring));
         assert_eq!(answer(&mut other), "drained 1 EndOfStream");
         drop(other);
-        site.finish();
+        fixture.finish();
     }
 }
 
 #[test]
 fn who_is_not_root_gives_no_file_away() {
-    let site = Site::new(Kind::Posix, "no-gift");
+    let fixture = Fixture::new(Kind::Posix, "no-gift");
     if nix::unistd::geteuid().is_root() {
         leave_out!("needs a user other than root");
     }
-    let refused = site.builder().owner(0).create().unwrap_err();
+    let refused = fixture.builder().owner(0).create().unwrap_err();
     assert!(
         matches!(refused, CreateError::Permission { .. }),
         "{refused}"
     );
-    site.assert_gone(None);
+    fixture.assert_gone(None);
 }
 
 #[test]
 fn the_semaphores_that_a_member_of_the_group_makes_anew_are_the_owners() {
-    let site = Site::new(Kind::File, "group-renews").with_semaphores();
+    let fixture = Fixture::new(Kind::File, "group-renews").with_semaphores();
     let Some(mut other) = peer_of(USER, GROUP) else {
         return;
     };
-    let builder = site.builder().capacity(4096).mode(0o660).group(GROUP);
+    let builder = fixture.builder().capacity(4096).mode(0o660).group(GROUP);
     drop(builder.create().unwrap());
-    site.cleanup().remove();
-    assert!(open(&mut other, &site).starts_with("ok "));
-    assert_eq!(site.cleanup().ownership(), (0o660, 0, GROUP));
-    let CleanupGuard::Semaphores(set) = site.cleanup() else {
+    fixture.cleanup().remove();
+    assert!(open(&mut other, &fixture).starts_with("ok "));
+    assert_eq!(fixture.cleanup().ownership(), (0o660, 0, GROUP));
+    let CleanupGuard::Semaphores(set) = fixture.cleanup() else {
         panic!("it has semaphores");
     };
     assert_eq!(set.stat().unwrap().cuid, USER);
     // Root uses the ring of the member.
-    let ring = any::open(site.address()).unwrap();
+    let ring = any::open(fixture.address()).unwrap();
     let mut producer = ring.attach_producer().unwrap();
     say_ok(&mut other, "consumer");
     producer.check_consumer().unwrap();
     drop((producer, ring, other));
-    site.finish();
+    fixture.finish();
 }
 
 /// A user can't give a directory to another user, as the maker of a semaphore set can.
 #[test]
 fn the_pipes_of_a_ring_are_made_anew_by_its_owner_only() {
-    let site = Site::new(Kind::File, "owner-renews").with_pipes();
+    let fixture = Fixture::new(Kind::File, "owner-renews").with_pipes();
     let Some(mut other) = peer_of(USER, GROUP) else {
         return;
     };
-    let builder = site.builder().capacity(4096).mode(0o660).group(GROUP);
+    let builder = fixture.builder().capacity(4096).mode(0o660).group(GROUP);
     drop(builder.create().unwrap());
-    assert_eq!(site.cleanup().ownership(), (0o660, 0, GROUP));
-    site.cleanup().remove();
-    let refused = open(&mut other, &site);
+    assert_eq!(fixture.cleanup().ownership(), (0o660, 0, GROUP));
+    fixture.cleanup().remove();
+    let refused = open(&mut other, &fixture);
     assert!(refused.contains("Permission"), "{refused}");
-    assert!(!site.cleanup().exists(), "nothing half made");
-    let ring = any::open(site.address()).unwrap();
-    assert_eq!(site.cleanup().ownership(), (0o660, 0, GROUP));
+    assert!(!fixture.cleanup().exists(), "nothing half made");
+    let ring = any::open(fixture.address()).unwrap();
+    assert_eq!(fixture.cleanup().ownership(), (0o660, 0, GROUP));
     // And with these they work together.
-    assert!(open(&mut other, &site).starts_with("ok "));
+    assert!(open(&mut other, &fixture).starts_with("ok "));
     let mut producer = ring.attach_producer().unwrap();
     say_ok(&mut other, "consumer");
     producer.check_consumer().unwrap();
     drop((producer, ring, other));
-    site.finish();
+    fixture.finish();
 }
 
 #[test]
 fn the_group_of_a_folder_is_the_group_of_the_ring_and_its_guard() {
     needs_root!("for a second group");
-    let folder = crate::site::fresh_path("folder");
+    let folder = crate::fixture::fresh_path("folder");
     std::fs::create_dir(&folder).unwrap();
     std::os::unix::fs::chown(&folder, None, Some(GROUP)).unwrap();
     std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o2775)).unwrap();
@@ -187,18 +192,23 @@ fn the_group_of_a_folder_is_the_group_of_the_ring_and_its_guard() {
 #[test]
 fn who_may_only_read_can_only_look() {
     for kind in NAMED {
-        let site = Site::new(kind, "readable");
+        let fixture = Fixture::new(kind, "readable");
         let Some(mut other) = peer_of(USER, GROUP) else {
             return;
         };
-        let ring = site.builder().capacity(4096).mode(0o644).create().unwrap();
-        site.guard.objects();
+        let ring = fixture
+            .builder()
+            .capacity(4096)
+            .mode(0o644)
+            .create()
+            .unwrap();
+        fixture.guard.objects();
         ring.attach_producer().unwrap().send(b"to be seen").unwrap();
-        let seen = ask(&mut other, &format!("inspect {}", site.address()));
+        let seen = ask(&mut other, &format!("inspect {}", fixture.address()));
         assert_eq!(seen, "ok idle 1", "{kind:?}");
-        let refused = open(&mut other, &site);
+        let refused = open(&mut other, &fixture);
         assert!(refused.contains("Permission"), "{kind:?}: {refused}");
         drop((ring, other));
-        site.finish();
+        fixture.finish();
     }
 }

@@ -6,8 +6,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
 
+use crate::fixture::{Fixture, Kind, ask, fresh_path, link_to, say_ok};
 use crate::rings;
-use crate::site::{Kind, Site, ask, fresh_path, link_to, say_ok};
 use semring::{AttachError, Builder, OpenError, RecvError, any};
 use semring_testkit::cleanup::CleanupGuard;
 use semring_testkit::names::RingGuard;
@@ -72,11 +72,11 @@ fn what_comes_through_a_socket_is_looked_at() {
 
 #[test]
 fn a_descriptor_of_a_file_is_the_ring_of_that_file() {
-    let mut site = Site::new(Kind::File, "descriptor");
-    let ring = site.ring(1, 4096);
+    let mut fixture = Fixture::new(Kind::File, "descriptor");
+    let ring = fixture.ring(1, 4096);
     let descriptor = ring.inheritable().unwrap();
     let address = format!("fd:{}", descriptor.as_raw_fd());
-    let mut peer = site.idle_peer();
+    let mut peer = fixture.idle_peer();
     assert!(ask(&mut peer, &format!("open {address}")).starts_with("ok "));
     assert_eq!(ask(&mut peer, "producer"), "ok 0");
     say_ok(&mut peer, "send 1 0 3 100");
@@ -89,7 +89,7 @@ fn a_descriptor_of_a_file_is_the_ring_of_that_file() {
     assert!(refused.to_string().contains("by its name"), "{refused}");
     assert_eq!(ring.info().unwrap().unread_messages(), 2);
     drop((ring, descriptor));
-    site.finish();
+    fixture.finish();
 }
 
 #[test]

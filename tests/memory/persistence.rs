@@ -3,23 +3,23 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::site::{Kind, Site, ask, peer_behind, say_ok};
+use crate::fixture::{Fixture, Kind, ask, peer_behind, say_ok};
 use semring::{OpenError, OrphanKind, RingState};
 use semring_testkit::cleanup::CleanupGuard;
 use semring_testkit::objects::POSIX_DIRECTORY;
 use semring_testkit::peer::Peer;
 
 /// All processes have ended; three messages were never read.
-fn left_by_all(kind: Kind) -> Site {
-    left_in(Site::new(kind, "persistence"))
+fn left_by_all(kind: Kind) -> Fixture {
+    left_in(Fixture::new(kind, "persistence"))
 }
 
-fn left_in(mut site: Site) -> Site {
-    drop(site.ring(1, 4096));
-    let mut producer = site.producer();
+fn left_in(mut fixture: Fixture) -> Fixture {
+    drop(fixture.ring(1, 4096));
+    let mut producer = fixture.producer();
     say_ok(&mut producer, "send 1 0 3 100");
     producer.kill();
-    site
+    fixture
 }
 
 /// Where the memfd of a peer's ring is found.
@@ -34,13 +34,13 @@ fn memfd_of(maker: &Peer) -> PathBuf {
 #[test]
 fn process_persistence_memory_without_a_name_goes_with_the_last_who_has_it() {
     // Made by a process of its own, so that it can end.
-    let site = Site::new(Kind::Memfd, "process");
-    let mut maker = site.idle_peer();
-    site.guard.adopt(maker.pid());
+    let fixture = Fixture::new(Kind::Memfd, "process");
+    let mut maker = fixture.idle_peer();
+    fixture.guard.adopt(maker.pid());
     assert!(ask(&mut maker, "create memfd: 1 4096").starts_with("ok "));
     let link = memfd_of(&maker);
     let address = format!("fd:{}", link.display());
-    let mut user = site.idle_peer();
+    let mut user = fixture.idle_peer();
     assert!(ask(&mut user, &format!("open {address}")).starts_with("ok "));
     assert_eq!(ask(&mut user, "producer"), "ok 0");
     say_ok(&mut user, "send 1 0 3 100");
@@ -56,14 +56,14 @@ fn process_persistence_memory_without_a_name_goes_with_the_last_who_has_it() {
     assert!(cleanup.exists());
     user.wait();
     assert!(!cleanup.exists());
-    site.guard.assert_clean();
+    fixture.guard.assert_clean();
 }
 
 #[test]
 fn process_persistence_is_told_of_by_leftovers_when_everybody_was_killed() {
-    let site = Site::new(Kind::Memfd, "killed");
-    let mut maker = site.idle_peer();
-    site.guard.adopt(maker.pid());
+    let fixture = Fixture::new(Kind::Memfd, "killed");
+    let mut maker = fixture.idle_peer();
+    fixture.guard.adopt(maker.pid());
     assert!(ask(&mut maker, "create memfd: 1 4096").starts_with("ok "));
     let cleanup = CleanupGuard::of_ring(&memfd_of(&maker), Path::new(POSIX_DIRECTORY));
     let (kind, name) = match &cleanup {
@@ -84,63 +84,72 @@ fn process_persistence_is_told_of_by_leftovers_when_everybody_was_killed() {
         .remove(semring::Unread::Keep)
         .unwrap();
     assert!(!cleanup.exists() && told().is_none());
-    site.guard.assert_clean();
+    fixture.guard.assert_clean();
 }
 
 #[test]
 fn kernel_persistence_posix_and_system_v_rings_outlive_all_processes() {
     for kind in [Kind::Posix, Kind::Sysv] {
-        let site = left_by_all(kind);
-        let info = semring::inspect(site.parsed()).unwrap();
+        let fixture = left_by_all(kind);
+        let info = semring::inspect(fixture.parsed()).unwrap();
         assert_eq!((info.state, info.unread_messages()), (RingState::Idle, 3));
         assert_eq!(info.died_producers(), 1);
-        assert_eq!(ask(&mut site.consumer(), "drain"), "drained 3 EndOfStream");
-        site.finish();
+        assert_eq!(
+            ask(&mut fixture.consumer(), "drain"),
+            "drained 3 EndOfStream"
+        );
+        fixture.finish();
     }
 }
 
 #[test]
 fn kernel_persistence_ends_with_the_guard() {
     // Objects that a restart removes together; if only one is gone, opening the ring reports that.
-    let site = left_by_all(Kind::Posix);
-    site.cleanup().remove();
+    let fixture = left_by_all(Kind::Posix);
+    fixture.cleanup().remove();
     assert!(matches!(
-        semring::any::open(site.address()),
+        semring::any::open(fixture.address()),
         Err(OpenError::GuardMissing { why, .. }) if why.contains("RemoveIPC") && why.contains("by force")
     ));
-    let info = semring::inspect(site.parsed()).unwrap();
+    let info = semring::inspect(fixture.parsed()).unwrap();
     assert_eq!(
         (info.state, info.unread_messages()),
         (RingState::GuardMissing, 3)
     );
-    semring::force_remove(site.parsed()).unwrap();
-    site.assert_gone(None);
+    semring::force_remove(fixture.parsed()).unwrap();
+    fixture.assert_gone(None);
 }
 
 #[test]
 fn file_system_persistence_a_file_outlives_its_guard() {
-    let site = left_by_all(Kind::File);
-    let old = site.cleanup();
+    let fixture = left_by_all(Kind::File);
+    let old = fixture.cleanup();
     old.remove();
-    let info = semring::inspect(site.parsed()).unwrap();
+    let info = semring::inspect(fixture.parsed()).unwrap();
     assert_eq!(
         (info.state, info.unread_messages()),
         (RingState::GuardRenewable, 3)
     );
-    assert_eq!(ask(&mut site.consumer(), "drain"), "drained 3 EndOfStream");
+    assert_eq!(
+        ask(&mut fixture.consumer(), "drain"),
+        "drained 3 EndOfStream"
+    );
     // A set has another number; pipes are where they were.
-    assert!(site.cleanup().exists());
-    assert_eq!(site.cleanup() == old, matches!(old, CleanupGuard::Pipes(_)));
-    site.finish();
+    assert!(fixture.cleanup().exists());
+    assert_eq!(
+        fixture.cleanup() == old,
+        matches!(old, CleanupGuard::Pipes(_))
+    );
+    fixture.finish();
 }
 
 /// After a restart another set may have the id of the ring's: the boot id shows that. Here a
 /// process sees another boot id.
 #[test]
 fn file_system_persistence_a_restart_is_seen_by_the_boot_id() {
-    let site = left_in(Site::new(Kind::File, "restart").with_semaphores());
-    let before = site.cleanup();
-    let boot = crate::site::fresh_path("boot-id");
+    let fixture = left_in(Fixture::new(Kind::File, "restart").with_semaphores());
+    let before = fixture.cleanup();
+    let boot = crate::fixture::fresh_path("boot-id");
     std::fs::write(&boot, "00000000-1111-2222-3333-444444444444\n").unwrap();
     let script = format!(
         "mount --bind {} /proc/sys/kernel/random/boot_id && exec \"$@\"",
@@ -148,21 +157,24 @@ fn file_system_persistence_a_restart_is_seen_by_the_boot_id() {
     );
     let restarted = peer_behind(&["unshare", "-m", "sh", "-c", &script, "sh"]);
     if let Some(mut restarted) = restarted {
-        let answer = ask(&mut restarted, &format!("open {}", site.address()));
+        let answer = ask(&mut restarted, &format!("open {}", fixture.address()));
         assert!(answer.starts_with("ok "), "{answer}");
-        let after = site.cleanup();
+        let after = fixture.cleanup();
         assert_ne!(after, before);
         say_ok(&mut restarted, "consumer");
         assert_eq!(ask(&mut restarted, "drain"), "drained 3 EndOfStream");
         drop(restarted);
         // For this process the other boot id is the same as a restart. (An end of stream that a
         // killed consumer received last is delivered again to its successor.)
-        assert_eq!(ask(&mut site.consumer(), "drain"), "drained 0 EndOfStream");
+        assert_eq!(
+            ask(&mut fixture.consumer(), "drain"),
+            "drained 0 EndOfStream"
+        );
         after.remove();
     }
     std::fs::remove_file(boot).unwrap();
     if before.exists() {
         before.remove();
     }
-    site.finish();
+    fixture.finish();
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::process::Command;
 
-use crate::site::{Kind, PEER, Site, answer, ask, fresh_path, say_ok};
+use crate::fixture::{Fixture, Kind, PEER, answer, ask, fresh_path, say_ok};
 use semring::{AttachError, OpenError, RingState, any};
 use semring_testkit::cleanup::CleanupGuard;
 use semring_testkit::needs_root;
@@ -11,8 +11,8 @@ use semring_testkit::peer::{Exit, Peer};
 use semring_testkit::step::{CallStop, Stepper};
 use sysv_ipc::sem::SemSet;
 
-fn ring_with_messages(site: &mut Site, lanes: usize) -> any::Ring {
-    let ring = site.ring(lanes, 4096);
+fn ring_with_messages(fixture: &mut Fixture, lanes: usize) -> any::Ring {
+    let ring = fixture.ring(lanes, 4096);
     let mut producer = ring.attach_producer().unwrap();
     for number in 0..5 {
         let mut bytes = Vec::new();
@@ -24,13 +24,13 @@ fn ring_with_messages(site: &mut Site, lanes: usize) -> any::Ring {
 
 #[test]
 fn of_many_openers_one_makes_the_guard_and_all_use_it() {
-    let mut site = Site::new(Kind::File, "openers");
-    drop(ring_with_messages(&mut site, 12));
+    let mut fixture = Fixture::new(Kind::File, "openers");
+    drop(ring_with_messages(&mut fixture, 12));
     for _ in 0..10 {
-        site.cleanup().remove();
-        let mut peers: Vec<Peer> = (0..12).map(|_| site.idle_peer()).collect();
+        fixture.cleanup().remove();
+        let mut peers: Vec<Peer> = (0..12).map(|_| fixture.idle_peer()).collect();
         for peer in &mut peers {
-            peer.say(&format!("open {}", site.address()));
+            peer.say(&format!("open {}", fixture.address()));
         }
         let answers: HashSet<String> = peers.iter_mut().map(answer).collect();
         assert_eq!(answers.len(), 1, "{answers:?}");
@@ -42,51 +42,54 @@ fn of_many_openers_one_makes_the_guard_and_all_use_it() {
             "{lanes:?}"
         );
     }
-    assert_eq!(ask(&mut site.consumer(), "drain"), "drained 5 EndOfStream");
-    site.finish();
+    assert_eq!(
+        ask(&mut fixture.consumer(), "drain"),
+        "drained 5 EndOfStream"
+    );
+    fixture.finish();
 }
 
 #[test]
 fn a_pair_whose_guard_is_removed_ends_and_can_go_on_where_it_was() {
-    let mut site = Site::new(Kind::File, "pair");
-    let ring = site.ring(1, 4096);
-    let (mut consumer, mut producer) = (site.consumer(), site.producer());
+    let mut fixture = Fixture::new(Kind::File, "pair");
+    let ring = fixture.ring(1, 4096);
+    let (mut consumer, mut producer) = (fixture.consumer(), fixture.producer());
     consumer.say("drain");
     producer.say("send 1 0 1000000000000 64");
     while ring.info().unwrap().lanes[0].received_messages < 10_000 {
         std::thread::yield_now();
     }
-    site.cleanup().remove();
+    fixture.cleanup().remove();
     let sent = answer(&mut producer);
     assert!(sent.starts_with("error Removed after "), "{sent}");
     assert!(answer(&mut consumer).ends_with(" Removed"));
     // They still have their roles, which no other process can take.
-    let refused = any::open(site.address()).unwrap_err();
+    let refused = any::open(fixture.address()).unwrap_err();
     let text = refused.to_string();
     assert!(text.contains("still has its role"), "{text}");
     assert_eq!(
-        semring::inspect(site.parsed()).unwrap().state,
+        semring::inspect(fixture.parsed()).unwrap().state,
         RingState::GuardRenewable
     );
     say_ok(&mut producer, "drop-producer");
     say_ok(&mut consumer, "drop-consumer");
     let old = ring.attach_producer().map(drop);
     assert_eq!(old, Err(AttachError::Removed));
-    let again = any::open(site.address()).unwrap();
+    let again = any::open(fixture.address()).unwrap();
     let left = again.info().unwrap().unread_messages();
     drop(again);
-    let drained = ask(&mut site.consumer(), "drain");
+    let drained = ask(&mut fixture.consumer(), "drain");
     assert_eq!(drained, format!("drained {left} EndOfStream"));
     drop((consumer, producer, ring));
-    site.finish();
+    fixture.finish();
 }
 
 #[test]
 fn a_handle_from_before_neither_attaches_nor_removes() {
-    let mut site = Site::new(Kind::File, "before").with_semaphores();
-    let old = ring_with_messages(&mut site, 1);
-    let first = site.cleanup();
-    let moved = move_to_another_namespace(&site);
+    let mut fixture = Fixture::new(Kind::File, "before").with_semaphores();
+    let old = ring_with_messages(&mut fixture, 1);
+    let first = fixture.cleanup();
+    let moved = move_to_another_namespace(&fixture);
     let Some(mut elsewhere) = moved else { return };
     // The first set is still there, and belongs to no ring any more.
     assert!(first.exists());
@@ -94,21 +97,21 @@ fn a_handle_from_before_neither_attaches_nor_removes() {
     assert_eq!(old.attach_consumer().map(drop), Err(AttachError::Removed));
     let refused = old.remove().unwrap_err();
     assert!(refused.to_string().contains("open it again"), "{refused}");
-    assert!(site.path().exists());
+    assert!(fixture.path().exists());
     assert_eq!(ask(&mut elsewhere, "drain"), "drained 5 EndOfStream");
     drop(elsewhere);
     // No process is attached any more, so it comes back.
-    let ring = any::open(site.address()).unwrap();
+    let ring = any::open(fixture.address()).unwrap();
     assert_eq!(ring.info().unwrap().unread_messages(), 0);
     first.remove();
     drop((ring, old));
-    site.finish();
+    fixture.finish();
 }
 
 /// A peer in another IPC namespace that is the ring's consumer.
-fn move_to_another_namespace(site: &Site) -> Option<Peer> {
-    let mut peer = crate::site::peer_behind(&["unshare", "-i"])?;
-    let answer = ask(&mut peer, &format!("open {}", site.address()));
+fn move_to_another_namespace(fixture: &Fixture) -> Option<Peer> {
+    let mut peer = crate::fixture::peer_behind(&["unshare", "-i"])?;
+    let answer = ask(&mut peer, &format!("open {}", fixture.address()));
     assert!(answer.starts_with("ok "), "{answer}");
     say_ok(&mut peer, "consumer");
     Some(peer)
@@ -116,17 +119,17 @@ fn move_to_another_namespace(site: &Site) -> Option<Peer> {
 
 #[test]
 fn a_ring_in_use_in_another_namespace_is_refused_by_name_of_the_cause() {
-    let mut site = Site::new(Kind::File, "elsewhere").with_semaphores();
-    let ring = ring_with_messages(&mut site, 1);
+    let mut fixture = Fixture::new(Kind::File, "elsewhere").with_semaphores();
+    let ring = ring_with_messages(&mut fixture, 1);
     let mut producer = ring.attach_producer().unwrap();
-    let Some(mut peer) = crate::site::peer_behind(&["unshare", "-i"]) else {
+    let Some(mut peer) = crate::fixture::peer_behind(&["unshare", "-i"]) else {
         return;
     };
-    let answer = ask(&mut peer, &format!("open {}", site.address()));
+    let answer = ask(&mut peer, &format!("open {}", fixture.address()));
     assert!(answer.contains("another IPC namespace"), "{answer}");
     producer.send(b"still ours").unwrap();
     drop((peer, producer, ring));
-    site.finish();
+    fixture.finish();
 }
 
 #[test]
@@ -134,17 +137,17 @@ fn an_opener_killed_at_any_system_call_leaves_the_next_one_a_whole_ring() {
     if !semring_testkit::step::can_trace() {
         return;
     }
-    let mut site = Site::new(Kind::File, "opener-killed");
-    drop(ring_with_messages(&mut site, 1));
+    let mut fixture = Fixture::new(Kind::File, "opener-killed");
+    drop(ring_with_messages(&mut fixture, 1));
     let mut stops = 0;
     let mut orphans = Vec::new();
     loop {
-        site.cleanup().remove();
+        fixture.cleanup().remove();
         let mut stepper = Stepper::spawn(Command::new(PEER)).expect("a peer can be traced");
-        site.guard.adopt(stepper.peer().pid());
+        fixture.guard.adopt(stepper.peer().pid());
         stepper
             .peer()
-            .say(&format!("marked open {}", site.address()));
+            .say(&format!("marked open {}", fixture.address()));
         stepper.run_to_marker().expect("it begins");
         let mut ended = false;
         for _ in 0..stops {
@@ -162,7 +165,7 @@ fn an_opener_killed_at_any_system_call_leaves_the_next_one_a_whole_ring() {
             }
         }
         assert_eq!(stepper.kill(), Exit::Signal(libc::SIGKILL));
-        let ring = any::open(site.address()).unwrap_or_else(|error| panic!("{stops}: {error}"));
+        let ring = any::open(fixture.address()).unwrap_or_else(|error| panic!("{stops}: {error}"));
         assert_eq!(ring.info().unwrap().unread_messages(), 5, "{stops}");
         drop((
             ring.attach_producer().unwrap(),
@@ -177,21 +180,21 @@ fn an_opener_killed_at_any_system_call_leaves_the_next_one_a_whole_ring() {
     println!("{stops} points");
     assert!(stops > 20);
     // Sets of the killed that no record names.
-    let named = site.cleanup();
+    let named = fixture.cleanup();
     let orphans = orphans.into_iter().map(SemSet::from_id);
     for orphan in orphans.filter(|orphan| CleanupGuard::Semaphores(*orphan) != named) {
         let _ = orphan.remove();
     }
-    site.finish();
+    fixture.finish();
 }
 
 #[test]
 fn a_copy_is_a_ring_of_its_own_and_a_renamed_file_is_the_same() {
-    let mut site = Site::new(Kind::File, "copied");
-    let ring = ring_with_messages(&mut site, 1);
+    let mut fixture = Fixture::new(Kind::File, "copied");
+    let ring = ring_with_messages(&mut fixture, 1);
     let mut consumer = ring.attach_consumer().unwrap();
     let copy = fresh_path("copy");
-    std::fs::copy(site.path(), &copy).unwrap();
+    std::fs::copy(fixture.path(), &copy).unwrap();
     let address = format!("file:{}", copy.display());
     let other = any::open(&address).unwrap();
     // The original's consumer does not prevent anything here.
@@ -203,22 +206,22 @@ fn a_copy_is_a_ring_of_its_own_and_a_renamed_file_is_the_same() {
     drop((theirs, other));
     semring::remove(&address).unwrap();
     let moved = fresh_path("moved");
-    std::fs::rename(site.path(), &moved).unwrap();
+    std::fs::rename(fixture.path(), &moved).unwrap();
     let address = format!("file:{}", moved.display());
     let same = any::open(&address).unwrap();
     assert_eq!(same.info().unwrap().consumer_pid, Some(std::process::id()));
-    std::fs::rename(&moved, site.path()).unwrap();
+    std::fs::rename(&moved, fixture.path()).unwrap();
     drop((consumer, same, ring));
-    site.finish();
+    fixture.finish();
 }
 
 #[test]
 fn a_guard_that_a_stranger_put_in_the_place_of_the_rings_is_not_used() {
     needs_root!("to give objects to another user");
-    let mut site = Site::new(Kind::Posix, "stranger");
-    drop(site.ring(1, 4096));
+    let mut fixture = Fixture::new(Kind::Posix, "stranger");
+    drop(fixture.ring(1, 4096));
     // As if another user had made one with the same key, id and check value; or the directory.
-    let cleanup = site.cleanup();
+    let cleanup = fixture.cleanup();
     let give_to = |user: u32, mode| match &cleanup {
         CleanupGuard::Semaphores(set) => set.set_permissions(user, user, mode).unwrap(),
         CleanupGuard::Pipes(path) => {
@@ -226,14 +229,14 @@ fn a_guard_that_a_stranger_put_in_the_place_of_the_rings_is_not_used() {
         }
     };
     give_to(65534, 0o666);
-    let refused = any::open(site.address()).unwrap_err();
+    let refused = any::open(fixture.address()).unwrap_err();
     assert!(
         matches!(refused, OpenError::GuardMissing { .. }),
         "{refused}"
     );
     assert!(refused.to_string().contains("another user"), "{refused}");
     give_to(0, 0o600);
-    site.finish();
+    fixture.finish();
 }
 
 #[test]
@@ -242,16 +245,16 @@ fn a_role_is_not_lost_by_the_time_that_others_take() {
         return;
     }
     // An opener that finds the set removed waits a while for users that have not noticed yet.
-    let mut site = Site::new(Kind::File, "patience");
-    let ring = ring_with_messages(&mut site, 1);
+    let mut fixture = Fixture::new(Kind::File, "patience");
+    let ring = ring_with_messages(&mut fixture, 1);
     let producer = ring.attach_producer().unwrap();
-    let known = site.cleanup();
-    site.cleanup().remove();
+    let known = fixture.cleanup();
+    fixture.cleanup().remove();
     let mut opener = Stepper::spawn(Command::new(PEER)).expect("a peer can be traced");
-    site.guard.adopt(opener.peer().pid());
+    fixture.guard.adopt(opener.peer().pid());
     opener
         .peer()
-        .say(&format!("marked open {}", site.address()));
+        .say(&format!("marked open {}", fixture.address()));
     opener.run_to_marker().expect("it begins");
     // It has checked, has found a process with a role, and is about to check again.
     let waits = CallStop::Before {
@@ -268,16 +271,16 @@ fn a_role_is_not_lost_by_the_time_that_others_take() {
     let mut opener = opener.resume().expect("it goes on");
     assert!(answer(&mut opener).starts_with("ok "));
     // Sets have numbers; pipes are where they were.
-    assert!(site.cleanup().exists());
+    assert!(fixture.cleanup().exists());
     assert_eq!(known.exists(), matches!(known, CleanupGuard::Pipes(_)));
     drop((opener, ring));
-    site.finish();
+    fixture.finish();
 }
 
 /// An action of a process that may only read the file: a shared lock, of all bytes or of the one that roles
 /// lock.
-fn readers_lock(site: &Site, bytes: i64) -> std::fs::File {
-    let reader = std::fs::File::open(site.path()).unwrap();
+fn readers_lock(fixture: &Fixture, bytes: i64) -> std::fs::File {
+    let reader = std::fs::File::open(fixture.path()).unwrap();
     let lock = libc::flock {
         l_type: libc::F_RDLCK as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
@@ -292,38 +295,38 @@ fn readers_lock(site: &Site, bytes: i64) -> std::fs::File {
 #[test]
 fn a_readers_lock_keeps_no_ring_unusable() {
     for bytes in [0, 1] {
-        let mut site = Site::new(Kind::File, "reader");
-        drop(ring_with_messages(&mut site, 1));
-        let reader = readers_lock(&site, bytes);
-        site.cleanup().remove();
+        let mut fixture = Fixture::new(Kind::File, "reader");
+        drop(ring_with_messages(&mut fixture, 1));
+        let reader = readers_lock(&fixture, bytes);
+        fixture.cleanup().remove();
         // No process had a role. Then: a process has one, detaches, is killed with it.
-        let mut consumer = site.consumer();
+        let mut consumer = fixture.consumer();
         assert!(ask(&mut consumer, "recv").starts_with("message 1 0 "));
-        site.cleanup().remove();
-        let refused = any::open(site.address()).unwrap_err().to_string();
+        fixture.cleanup().remove();
+        let refused = any::open(fixture.address()).unwrap_err().to_string();
         assert!(refused.contains("still has its role"), "{refused}");
         say_ok(&mut consumer, "drop-consumer");
-        assert!(ask(&mut consumer, &format!("open {}", site.address())).starts_with("ok "));
+        assert!(ask(&mut consumer, &format!("open {}", fixture.address())).starts_with("ok "));
         say_ok(&mut consumer, "consumer");
-        site.cleanup().remove();
+        fixture.cleanup().remove();
         consumer.kill();
-        let ring = any::open(site.address()).unwrap();
+        let ring = any::open(fixture.address()).unwrap();
         assert!(ring.info().unwrap().unread_messages() >= 4);
         drop((ring, reader));
-        site.finish();
+        fixture.finish();
     }
 }
 
 #[test]
 fn of_many_openers_beside_a_reader_one_makes_the_guard() {
-    let mut site = Site::new(Kind::File, "openers-reader");
-    drop(ring_with_messages(&mut site, 12));
-    let reader = readers_lock(&site, 1);
+    let mut fixture = Fixture::new(Kind::File, "openers-reader");
+    drop(ring_with_messages(&mut fixture, 12));
+    let reader = readers_lock(&fixture, 1);
     for _ in 0..10 {
-        site.cleanup().remove();
-        let mut peers: Vec<Peer> = (0..12).map(|_| site.idle_peer()).collect();
+        fixture.cleanup().remove();
+        let mut peers: Vec<Peer> = (0..12).map(|_| fixture.idle_peer()).collect();
         for peer in &mut peers {
-            peer.say(&format!("open {}", site.address()));
+            peer.say(&format!("open {}", fixture.address()));
         }
         let answers: HashSet<String> = peers.iter_mut().map(answer).collect();
         assert_eq!(answers.len(), 1, "{answers:?}");
@@ -335,5 +338,5 @@ fn of_many_openers_beside_a_reader_one_makes_the_guard() {
         );
     }
     drop(reader);
-    site.finish();
+    fixture.finish();
 }

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::fixture::{PEER, ask, fresh_path, peer_behind, say_ok};
 use crate::rings;
-use crate::site::{PEER, ask, fresh_path, peer_behind, say_ok};
 use semring_testkit::left_out;
 use semring_testkit::names::{self, RingGuard};
 use semring_testkit::peer::Peer;

@@ -12,26 +12,26 @@ use semring::{AttachError, GuardChoice, OpenError, RecvError, RemoveError, SendE
 use semring_testkit::cleanup::CleanupGuard;
 use semring_testkit::peer::{Exit, Peer};
 
-use crate::site::{Kind, Site, answer, ask, say_ok};
+use crate::fixture::{Fixture, Kind, answer, ask, say_ok};
 
 #[test]
 fn a_memfd_can_not_be_truncated_by_anybody() {
-    let mut site = Site::new(Kind::Memfd, "sealed");
-    let ring = site.ring(1, 1 << 20);
-    let mut producer = site.producer();
+    let mut fixture = Fixture::new(Kind::Memfd, "sealed");
+    let ring = fixture.ring(1, 1 << 20);
+    let mut producer = fixture.producer();
     let file = File::from(ring.inheritable().unwrap());
     for len in [0, 4096, (1 << 20) - 1, 1 << 30] {
         assert!(file.set_len(len).is_err(), "{len}");
     }
     say_ok(&mut producer, "send 1 0 8 100000");
     drop((producer, ring));
-    site.finish();
+    fixture.finish();
 }
 
 #[test]
 fn a_descriptor_of_unsealed_memory_is_refused() {
-    let mut site = Site::new(Kind::Posix, "unlinked");
-    let ring = site.ring(1, 4096);
+    let mut fixture = Fixture::new(Kind::Posix, "unlinked");
+    let ring = fixture.ring(1, 4096);
     let descriptor = ring.inheritable().unwrap();
     let address = format!("fd:{}", std::os::fd::AsRawFd::as_raw_fd(&descriptor));
     assert!(any::open(&address).is_ok());
@@ -43,27 +43,27 @@ fn a_descriptor_of_unsealed_memory_is_refused() {
         "{refused}"
     );
     drop((ring, descriptor));
-    site.assert_gone(None);
+    fixture.assert_gone(None);
 }
 
 #[test]
 fn who_looks_at_or_opens_a_truncated_file_is_told() {
     for kind in [Kind::Posix, Kind::File] {
-        let mut site = Site::new(kind, "truncated");
-        drop(site.ring(1, 1 << 16));
-        let mut producer = site.producer();
+        let mut fixture = Fixture::new(kind, "truncated");
+        drop(fixture.ring(1, 1 << 16));
+        let mut producer = fixture.producer();
         say_ok(&mut producer, "send 1 0 100 500");
         drop(producer);
         let (cleanup, whole) = (
-            site.cleanup(),
-            std::fs::metadata(site.path()).unwrap().len(),
+            fixture.cleanup(),
+            std::fs::metadata(fixture.path()).unwrap().len(),
         );
-        let file = File::options().write(true).open(site.path()).unwrap();
+        let file = File::options().write(true).open(fixture.path()).unwrap();
         for len in [whole - 1, whole / 2, 0x3000, 4096, 100, 0] {
             file.set_len(len).unwrap();
             for result in [
-                semring::inspect(site.parsed()).map(drop),
-                any::open(site.address()).map(drop),
+                semring::inspect(fixture.parsed()).map(drop),
+                any::open(fixture.address()).map(drop),
             ] {
                 assert!(
                     matches!(result, Err(OpenError::NotARing { .. })),
@@ -71,7 +71,7 @@ fn who_looks_at_or_opens_a_truncated_file_is_told() {
                 );
             }
         }
-        std::fs::remove_file(site.path()).unwrap();
+        std::fs::remove_file(fixture.path()).unwrap();
         cleanup.remove();
     }
 }
@@ -80,13 +80,13 @@ fn who_looks_at_or_opens_a_truncated_file_is_told() {
 #[test]
 fn who_looks_while_a_file_is_truncated_does_not_fault() {
     for kind in [Kind::Posix, Kind::File] {
-        let mut site = Site::new(kind, "while-looking");
-        drop(site.ring(2, 1 << 16));
-        let mut producer = site.producer();
+        let mut fixture = Fixture::new(kind, "while-looking");
+        drop(fixture.ring(2, 1 << 16));
+        let mut producer = fixture.producer();
         say_ok(&mut producer, "send 1 0 100 500");
         drop(producer);
-        let whole = std::fs::read(site.path()).unwrap();
-        let path = site.path();
+        let whole = std::fs::read(fixture.path()).unwrap();
+        let path = fixture.path();
         std::thread::scope(|scope| {
             let over = scope.spawn(|| {
                 let file = File::options().write(true).open(path).unwrap();
@@ -96,18 +96,18 @@ fn who_looks_while_a_file_is_truncated_does_not_fault() {
                 }
             });
             while !over.is_finished() {
-                let _ = semring::inspect(site.parsed());
+                let _ = semring::inspect(fixture.parsed());
                 let _ = semring::orphans();
             }
         });
-        site.finish();
+        fixture.finish();
     }
 }
 
 #[test]
 fn a_system_v_segment_has_a_size_for_life() {
-    let mut site = Site::new(Kind::Sysv, "for-life");
-    let ring = site.ring(1, 4096);
+    let mut fixture = Fixture::new(Kind::Sysv, "for-life");
+    let ring = fixture.ring(1, 4096);
     // There is no call that shrinks it; a request for another size finds the same segment or none.
     let key = sysv_ipc::shm::list().unwrap().into_iter().find(|segment| {
         segment.stat.creator_pid == std::process::id().cast_signed()
@@ -121,7 +121,7 @@ fn a_system_v_segment_has_a_size_for_life() {
         [7; 1000]
     );
     drop(ring);
-    site.finish();
+    fixture.finish();
 }
 
 /// The kinds that can be truncated.
@@ -138,23 +138,23 @@ fn len(path: &Path) -> u64 {
 
 /// The ring is gone except for its name, which only the user may remove.
 #[track_caller]
-fn finish_truncated(site: Site, cleanup: CleanupGuard) {
-    std::fs::remove_file(site.path()).unwrap();
-    site.assert_gone(Some(cleanup));
+fn finish_truncated(fixture: Fixture, cleanup: CleanupGuard) {
+    std::fs::remove_file(fixture.path()).unwrap();
+    fixture.assert_gone(Some(cleanup));
 }
 
 #[test]
 fn a_stream_ends_on_both_sides_when_its_file_is_truncated() {
     for kind in TRUNCATABLE {
         for share in [0, 1, 2, 3] {
-            let mut site = Site::new(kind, "under-a-stream");
-            drop(site.ring(1, 1 << 16));
-            let cleanup = site.cleanup();
-            let (mut consumer, mut producer) = (site.consumer(), site.producer());
+            let mut fixture = Fixture::new(kind, "under-a-stream");
+            drop(fixture.ring(1, 1 << 16));
+            let cleanup = fixture.cleanup();
+            let (mut consumer, mut producer) = (fixture.consumer(), fixture.producer());
             consumer.say("drain");
             producer.say("send 1 0 1000000000 3000");
-            while semring::inspect(site.parsed()).unwrap().lanes[0].received_messages < 1000 {}
-            truncate(&site.path(), len(&site.path()) * share / 4);
+            while semring::inspect(fixture.parsed()).unwrap().lanes[0].received_messages < 1000 {}
+            truncate(&fixture.path(), len(&fixture.path()) * share / 4);
             let (sent, drained) = (answer(&mut producer), answer(&mut consumer));
             assert!(
                 sent.starts_with("error Removed"),
@@ -169,14 +169,14 @@ fn a_stream_ends_on_both_sides_when_its_file_is_truncated() {
                 assert!(again.starts_with("error Removed"), "{command}: {again}");
             };
             removed(&mut producer, "try-send 1 0 1 8");
-            removed(&mut producer, "probe");
+            removed(&mut producer, "check");
             removed(&mut consumer, "recv");
             removed(&mut consumer, "try-recv");
             removed(&mut consumer, "flush");
             // They leave as they came.
             assert_eq!(producer.finish().0, Exit::Code(0));
             assert_eq!(consumer.finish().0, Exit::Code(0));
-            finish_truncated(site, cleanup);
+            finish_truncated(fixture, cleanup);
         }
     }
 }
@@ -184,89 +184,89 @@ fn a_stream_ends_on_both_sides_when_its_file_is_truncated() {
 #[test]
 fn a_sleeping_consumer_is_woken_by_the_first_producer_that_finds_the_file_truncated() {
     for kind in TRUNCATABLE {
-        let mut site = Site::new(kind, "asleep");
-        drop(site.ring(2, 1 << 16));
-        let cleanup = site.cleanup();
-        let (mut consumer, mut producer) = (site.consumer(), site.producer());
+        let mut fixture = Fixture::new(kind, "asleep");
+        drop(fixture.ring(2, 1 << 16));
+        let cleanup = fixture.cleanup();
+        let (mut consumer, mut producer) = (fixture.consumer(), fixture.producer());
         consumer.say("recv");
         consumer.wait_until_asleep_on_a_ring();
-        truncate(&site.path(), 0);
+        truncate(&fixture.path(), 0);
         // Bytes that it writes before it checks are lost.
         let sent = ask(&mut producer, "send 1 0 2 100");
         assert_eq!(sent, "error Removed after 1");
         assert_eq!(answer(&mut consumer), "error Removed");
         drop((producer, consumer));
-        finish_truncated(site, cleanup);
+        finish_truncated(fixture, cleanup);
     }
 }
 
 #[test]
 fn a_producer_that_waits_for_room_is_woken_by_a_consumer_that_finds_the_file_truncated() {
     for kind in TRUNCATABLE {
-        let mut site = Site::new(kind, "blocked");
-        drop(site.ring(1, 1 << 16));
-        let cleanup = site.cleanup();
-        let (mut consumer, mut producer) = (site.consumer(), site.producer());
+        let mut fixture = Fixture::new(kind, "blocked");
+        drop(fixture.ring(1, 1 << 16));
+        let cleanup = fixture.cleanup();
+        let (mut consumer, mut producer) = (fixture.consumer(), fixture.producer());
         let filled = ask(&mut producer, "fill 1 0 1000");
         assert!(filled.starts_with("ok "), "{filled}");
         producer.say("send 1 1000 1 1000");
         producer.wait_until_asleep_on_a_ring();
-        truncate(&site.path(), 4096);
+        truncate(&fixture.path(), 4096);
         assert_eq!(ask(&mut consumer, "recv"), "error Removed");
         assert_eq!(answer(&mut producer), "error Removed after 0");
         drop((producer, consumer));
-        finish_truncated(site, cleanup);
+        finish_truncated(fixture, cleanup);
     }
 }
 
 #[test]
 fn who_sleeps_on_pipes_is_woken_as_well() {
-    let site = Site::new(Kind::Posix, "pipes");
-    let builder = site.builder().guard(GuardChoice::Pipe);
+    let fixture = Fixture::new(Kind::Posix, "pipes");
+    let builder = fixture.builder().guard(GuardChoice::Pipe);
     drop(builder.producers(2).create().unwrap());
-    let (mut consumer, mut producer) = (site.consumer(), site.producer());
+    let (mut consumer, mut producer) = (fixture.consumer(), fixture.producer());
     consumer.say("recv");
     consumer.wait_until_asleep_on_a_ring();
-    truncate(&site.path(), 0);
+    truncate(&fixture.path(), 0);
     assert_eq!(
         ask(&mut producer, "send 1 0 2 100"),
         "error Removed after 1"
     );
     assert_eq!(answer(&mut consumer), "error Removed");
     drop((producer, consumer));
-    std::fs::remove_file(site.path()).unwrap();
-    site.assert_gone(None);
+    std::fs::remove_file(fixture.path()).unwrap();
+    fixture.assert_gone(None);
 }
 
 /// The descriptor of a file that has a name is not sealed either.
 #[test]
 fn a_ring_behind_a_descriptor_is_no_different() {
-    let mut site = Site::new(Kind::Posix, "descriptor");
-    let ring = site.ring(1, 1 << 16);
-    let cleanup = site.cleanup();
+    let mut fixture = Fixture::new(Kind::Posix, "descriptor");
+    let ring = fixture.ring(1, 1 << 16);
+    let cleanup = fixture.cleanup();
     let descriptor = ring.inheritable().unwrap();
-    let mut producer = site.idle_peer();
+    let mut producer = fixture.idle_peer();
     let number = std::os::fd::AsRawFd::as_raw_fd(&descriptor);
     let opened = ask(&mut producer, &format!("open fd:{number}"));
     assert!(opened.starts_with("ok "), "{opened}");
     assert_eq!(ask(&mut producer, "producer"), "ok 0");
-    truncate(&site.path(), 0);
+    truncate(&fixture.path(), 0);
     assert_eq!(ask(&mut producer, "send 1 0 2 8"), "error Removed after 1");
     drop((producer, ring, descriptor));
-    finish_truncated(site, cleanup);
+    finish_truncated(fixture, cleanup);
 }
 
 #[test]
 fn every_operation_on_a_truncated_ring_says_that_it_is_gone() {
     for kind in TRUNCATABLE {
-        let mut site = Site::new(kind, "every");
-        let ring = site.ring(3, 1 << 16);
-        let cleanup = site.cleanup();
+        let mut fixture = Fixture::new(kind, "every");
+        let ring = fixture.ring(3, 1 << 16);
+        let cleanup = fixture.cleanup();
         let moment = Duration::from_millis(1);
         let mut producers: Vec<_> = (0..2).map(|_| ring.attach_producer().unwrap()).collect();
         let mut consumer = ring.attach_consumer().unwrap();
         producers[0].send(b"unread").unwrap();
-        truncate(&site.path(), 0);
+        truncate(&fixture.path(), 0);
         // The first to touch it. (Unread messages are in the part that is gone.)
         assert_eq!(consumer.recv().unwrap_err(), RecvError::Removed);
         for _ in 0..2 {
@@ -303,7 +303,7 @@ fn every_operation_on_a_truncated_ring_says_that_it_is_gone() {
         ));
         producers.pop().unwrap().close();
         drop((producers, consumer, ring));
-        finish_truncated(site, cleanup);
+        finish_truncated(fixture, cleanup);
     }
 }
 
@@ -326,23 +326,23 @@ fn a_consumer_does_not_take_a_missing_lane_for_an_empty_one() {
     ];
     for call in calls {
         for producers in [true, false] {
-            let mut site = Site::new(Kind::Posix, "lanes");
-            let ring = site.ring(2, 1 << 16);
-            let cleanup = site.cleanup();
+            let mut fixture = Fixture::new(Kind::Posix, "lanes");
+            let ring = fixture.ring(2, 1 << 16);
+            let cleanup = fixture.cleanup();
             let attached = (
                 ring.attach_producer().unwrap(),
                 ring.attach_producer().unwrap(),
             );
             let attached = producers.then_some(attached);
             let mut consumer = ring.attach_consumer().unwrap();
-            truncate(&site.path(), len(&site.path()) - (1 << 16));
+            truncate(&fixture.path(), len(&fixture.path()) - (1 << 16));
             assert_eq!(
                 call(&mut consumer),
                 "Removed",
                 "with producers: {producers}"
             );
             drop((attached, consumer, ring));
-            finish_truncated(site, cleanup);
+            finish_truncated(fixture, cleanup);
         }
     }
 }
@@ -360,9 +360,9 @@ fn a_producer_does_not_take_missing_words_for_no_room() {
     ];
     for call in calls {
         for consumed in [0, 10] {
-            let mut site = Site::new(Kind::Posix, "room");
-            let ring = site.ring(1, 1 << 16);
-            let cleanup = site.cleanup();
+            let mut fixture = Fixture::new(Kind::Posix, "room");
+            let ring = fixture.ring(1, 1 << 16);
+            let cleanup = fixture.cleanup();
             let (mut consumer, mut producer) = (
                 ring.attach_consumer().unwrap(),
                 ring.attach_producer().unwrap(),
@@ -374,10 +374,10 @@ fn a_producer_does_not_take_missing_words_for_no_room() {
             }
             consumer.flush_released().unwrap();
             fill();
-            truncate(&site.path(), 0);
+            truncate(&fixture.path(), 0);
             assert_eq!(call(&mut producer), "Removed", "{consumed}");
             drop((consumer, producer, ring));
-            finish_truncated(site, cleanup);
+            finish_truncated(fixture, cleanup);
         }
     }
 }
@@ -387,10 +387,10 @@ fn a_producer_does_not_take_missing_words_for_no_room() {
 fn nobody_attaches_to_a_ring_that_was_truncated_since_it_was_opened() {
     for kind in TRUNCATABLE {
         for (len, as_consumer) in [(0, false), (0, true), (4096, false), (4096, true)] {
-            let mut site = Site::new(kind, "attach");
-            let ring = site.ring(2, 1 << 16);
-            let cleanup = site.cleanup();
-            truncate(&site.path(), len);
+            let mut fixture = Fixture::new(kind, "attach");
+            let ring = fixture.ring(2, 1 << 16);
+            let cleanup = fixture.cleanup();
+            truncate(&fixture.path(), len);
             let attached = if as_consumer {
                 ring.attach_consumer().map(drop)
             } else {
@@ -405,7 +405,7 @@ fn nobody_attaches_to_a_ring_that_was_truncated_since_it_was_opened() {
                 // It noticed before it touched the pages, and did not remove the guard.
                 cleanup.remove();
             }
-            finish_truncated(site, cleanup);
+            finish_truncated(fixture, cleanup);
         }
     }
 }
@@ -414,9 +414,9 @@ fn nobody_attaches_to_a_ring_that_was_truncated_since_it_was_opened() {
 #[test]
 fn a_message_of_zeros_is_never_given_out_as_good() {
     for kind in TRUNCATABLE {
-        let mut site = Site::new(kind, "held");
-        let ring = site.ring(1, 1 << 16);
-        let cleanup = site.cleanup();
+        let mut fixture = Fixture::new(kind, "held");
+        let ring = fixture.ring(1, 1 << 16);
+        let cleanup = fixture.cleanup();
         let mut producer = ring.attach_producer().unwrap();
         producer.send(&[7; 10_000]).unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
@@ -425,7 +425,7 @@ fn a_message_of_zeros_is_never_given_out_as_good() {
         message.read_at(0, &mut bytes);
         assert!(message.is_intact() && bytes == [7; 100]);
         // The header's page stays.
-        truncate(&site.path(), 0x5000);
+        truncate(&fixture.path(), 0x5000);
         message.read_at(0, &mut bytes);
         assert!(message.is_intact() && bytes == [7; 100]);
         let mut tail = b"before".to_vec();
@@ -441,7 +441,7 @@ fn a_message_of_zeros_is_never_given_out_as_good() {
         drop(message);
         assert_eq!(consumer.recv().unwrap_err(), RecvError::Removed);
         drop((producer, consumer, ring));
-        finish_truncated(site, cleanup);
+        finish_truncated(fixture, cleanup);
     }
 }
 
@@ -450,20 +450,20 @@ fn a_message_of_zeros_is_never_given_out_as_good() {
 fn the_kernel_finds_a_missing_page_in_a_message_and_in_a_reservation() {
     for kind in TRUNCATABLE {
         for reserve in [true, false] {
-            let mut site = Site::new(kind, "kernel");
-            let ring = site.ring(1, 1 << 16);
-            let cleanup = site.cleanup();
+            let mut fixture = Fixture::new(kind, "kernel");
+            let ring = fixture.ring(1, 1 << 16);
+            let cleanup = fixture.cleanup();
             let mut producer = ring.attach_producer().unwrap();
             producer.send(&[7; 10_000]).unwrap();
             let mut consumer = ring.attach_consumer().unwrap();
             let error = if reserve {
                 let mut reservation = producer.reserve(10_000).unwrap();
-                truncate(&site.path(), 0);
+                truncate(&fixture.path(), 0);
                 let zero = File::open("/dev/zero").unwrap();
                 reservation.fill_from(zero.as_fd()).unwrap_err()
             } else {
                 let message = consumer.recv().unwrap();
-                truncate(&site.path(), 0);
+                truncate(&fixture.path(), 0);
                 let (_reader, writer) = std::io::pipe().unwrap();
                 message.write_to(0, writer.as_fd()).unwrap_err()
             };
@@ -476,77 +476,77 @@ fn the_kernel_finds_a_missing_page_in_a_message_and_in_a_reservation() {
             assert_eq!(producer.send(b"x"), Err(SendError::Removed));
             assert_eq!(consumer.recv().unwrap_err(), RecvError::Removed);
             drop((producer, consumer, ring));
-            finish_truncated(site, cleanup);
+            finish_truncated(fixture, cleanup);
         }
     }
 }
 
 #[test]
 fn any_number_of_mappings_is_caught() {
-    let mut site = Site::new(Kind::Posix, "many");
-    let ring = site.ring(1, 4096);
-    let cleanup = site.cleanup();
+    let mut fixture = Fixture::new(Kind::Posix, "many");
+    let ring = fixture.ring(1, 4096);
+    let cleanup = fixture.cleanup();
     let more: Vec<_> = (0..150)
-        .map(|_| any::open(site.address()).unwrap())
+        .map(|_| any::open(fixture.address()).unwrap())
         .collect();
-    truncate(&site.path(), 0);
+    truncate(&fixture.path(), 0);
     for ring in &more {
         assert!(ring.info().is_err());
     }
     assert!(matches!(ring.attach_consumer(), Err(AttachError::Removed)));
     drop((ring, more));
-    finish_truncated(site, cleanup);
+    finish_truncated(fixture, cleanup);
 }
 
 /// A page can be missing for other reasons, and then only the processes that touch it are affected.
 #[test]
 fn the_others_go_on_in_a_file_that_is_as_long_as_ever() {
-    let mut site = Site::new(Kind::Posix, "again");
-    let ring = site.ring(1, 1 << 16);
-    let whole = len(&site.path());
-    let mut producer = site.producer();
+    let mut fixture = Fixture::new(Kind::Posix, "again");
+    let ring = fixture.ring(1, 1 << 16);
+    let whole = len(&fixture.path());
+    let mut producer = fixture.producer();
     say_ok(&mut producer, "send 1 0 1 10000");
     let mut consumer = ring.attach_consumer().unwrap();
     let message = consumer.recv().unwrap();
-    truncate(&site.path(), 0x5000);
+    truncate(&fixture.path(), 0x5000);
     let torn = message.checked_read_at(0, &mut [0; 10_000]);
     assert_eq!(torn, Err(RecvError::Removed));
-    truncate(&site.path(), whole);
+    truncate(&fixture.path(), whole);
     drop(message);
     assert_eq!(consumer.recv().unwrap_err(), RecvError::Removed);
     drop(consumer);
-    assert_eq!(ask(&mut producer, "probe"), "error ConsumerGone");
+    assert_eq!(ask(&mut producer, "check"), "error ConsumerGone");
     drop((producer, ring));
-    site.finish();
+    fixture.finish();
 }
 
 #[test]
 fn a_process_keeps_its_own_handler_of_sigbus() {
-    let mut site = Site::new(Kind::Posix, "handler");
-    drop(site.ring(1, 1 << 16));
-    let cleanup = site.cleanup();
-    let mut peer = site.idle_peer();
+    let mut fixture = Fixture::new(Kind::Posix, "handler");
+    drop(fixture.ring(1, 1 << 16));
+    let cleanup = fixture.cleanup();
+    let mut peer = fixture.idle_peer();
     say_ok(&mut peer, "handle-sigbus");
     assert_eq!(ask(&mut peer, "fault"), "ok 1");
-    let opened = ask(&mut peer, &format!("open {}", site.address()));
+    let opened = ask(&mut peer, &format!("open {}", fixture.address()));
     assert!(opened.starts_with("ok "), "{opened}");
     assert_eq!(ask(&mut peer, "producer"), "ok 0");
     assert_eq!(ask(&mut peer, "fault"), "ok 2");
     assert_eq!(ask(&mut peer, "raise-sigbus"), "ok 3");
-    truncate(&site.path(), 0);
+    truncate(&fixture.path(), 0);
     assert_eq!(ask(&mut peer, "send 1 0 2 8"), "error Removed after 1");
     // That one was not in a mapping of its own.
     assert_eq!(ask(&mut peer, "fault"), "ok 4");
     drop(peer);
-    finish_truncated(site, cleanup);
+    finish_truncated(fixture, cleanup);
 }
 
 #[test]
 fn a_fault_elsewhere_or_a_sigbus_that_was_sent_kills_as_ever() {
-    let mut site = Site::new(Kind::Posix, "elsewhere");
-    drop(site.ring(1, 1 << 16));
+    let mut fixture = Fixture::new(Kind::Posix, "elsewhere");
+    drop(fixture.ring(1, 1 << 16));
     for command in ["fault", "raise-sigbus"] {
-        let mut peer = site.producer();
+        let mut peer = fixture.producer();
         peer.say(command);
         if command == "raise-sigbus" {
             // The standard library's handler lets one go by that is no fault.
@@ -555,50 +555,50 @@ fn a_fault_elsewhere_or_a_sigbus_that_was_sent_kills_as_ever() {
         assert_eq!(peer.wait(), Exit::Signal(libc::SIGBUS), "{command}");
     }
     // Without the standard library's.
-    let mut peer = site.idle_peer();
+    let mut peer = fixture.idle_peer();
     say_ok(&mut peer, "default-sigbus");
-    let opened = ask(&mut peer, &format!("open {}", site.address()));
+    let opened = ask(&mut peer, &format!("open {}", fixture.address()));
     assert!(opened.starts_with("ok "), "{opened}");
     peer.say("raise-sigbus");
     assert_eq!(peer.wait(), Exit::Signal(libc::SIGBUS));
-    site.finish();
+    fixture.finish();
 }
 
 #[test]
 fn who_ignores_sigbus_ignores_what_is_sent_and_dies_of_a_fault_elsewhere() {
-    let mut site = Site::new(Kind::Posix, "ignored");
-    drop(site.ring(1, 1 << 16));
-    let cleanup = site.cleanup();
-    let mut peer = site.idle_peer();
+    let mut fixture = Fixture::new(Kind::Posix, "ignored");
+    drop(fixture.ring(1, 1 << 16));
+    let cleanup = fixture.cleanup();
+    let mut peer = fixture.idle_peer();
     say_ok(&mut peer, "ignore-sigbus");
-    let opened = ask(&mut peer, &format!("open {}", site.address()));
+    let opened = ask(&mut peer, &format!("open {}", fixture.address()));
     assert!(opened.starts_with("ok "), "{opened}");
     assert_eq!(ask(&mut peer, "producer"), "ok 0");
     assert_eq!(ask(&mut peer, "raise-sigbus"), "ok 0");
-    truncate(&site.path(), 0);
+    truncate(&fixture.path(), 0);
     assert_eq!(ask(&mut peer, "send 1 0 2 8"), "error Removed after 1");
     peer.say("fault");
     assert_eq!(peer.wait(), Exit::Signal(libc::SIGBUS));
-    finish_truncated(site, cleanup);
+    finish_truncated(fixture, cleanup);
 }
 
 #[test]
 fn who_wants_no_handler_gets_none_and_dies() {
-    let mut site = Site::new(Kind::Posix, "no-handler");
-    drop(site.ring(1, 1 << 16));
-    let cleanup = site.cleanup();
-    let mut peer = site.idle_peer();
+    let mut fixture = Fixture::new(Kind::Posix, "no-handler");
+    drop(fixture.ring(1, 1 << 16));
+    let cleanup = fixture.cleanup();
+    let mut peer = fixture.idle_peer();
     assert_eq!(ask(&mut peer, "leave-sigbus"), "ok true");
-    let opened = ask(&mut peer, &format!("open {}", site.address()));
+    let opened = ask(&mut peer, &format!("open {}", fixture.address()));
     assert!(opened.starts_with("ok "), "{opened}");
     assert_eq!(ask(&mut peer, "producer"), "ok 0");
-    let mut other = site.peer();
+    let mut other = fixture.peer();
     assert_eq!(ask(&mut other, "leave-sigbus"), "ok false");
-    truncate(&site.path(), 0);
+    truncate(&fixture.path(), 0);
     peer.say("send 1 0 2 8");
     assert_eq!(peer.wait(), Exit::Signal(libc::SIGBUS));
     // The other one does not.
     assert_eq!(ask(&mut other, "consumer"), "error Removed");
     drop(other);
-    finish_truncated(site, cleanup);
+    finish_truncated(fixture, cleanup);
 }

@@ -1,7 +1,7 @@
 //! A producer gets a broken pipe when the consumer that it knew is gone: at once when it sleeps or checks, within
 //! 16 messages or 4 KiB in fenced mode, and within half a lap in asymmetric mode.
 
-use crate::case::{Case, SMALL, answer, ask, say_ok};
+use crate::fixture::{Fixture, SMALL, answer, ask, say_ok};
 use semring::SendError;
 use std::time::Duration;
 
@@ -26,10 +26,10 @@ over_both_backends! {
 }
 
 /// A producer that sleeps on its full lane, and a consumer that it has known.
-fn blocked(case: &Case) -> (semring_testkit::peer::Peer, semring_testkit::peer::Peer) {
-    let mut producer = case.producer();
-    let mut consumer = case.consumer();
-    say_ok(&mut producer, "probe");
+fn blocked(fixture: &Fixture) -> (semring_testkit::peer::Peer, semring_testkit::peer::Peer) {
+    let mut producer = fixture.producer();
+    let mut consumer = fixture.consumer();
+    say_ok(&mut producer, "check");
     assert!(ask(&mut producer, "fill 1 0 100").starts_with("ok "));
     assert!(ask(&mut consumer, "recv").starts_with("message 1 0 "));
     producer.say("send 1 1000 1 1000");
@@ -37,40 +37,40 @@ fn blocked(case: &Case) -> (semring_testkit::peer::Peer, semring_testkit::peer::
     (producer, consumer)
 }
 
-fn a_blocked_producer_learns_that_the_consumer_exited(case: Case) {
-    case.ring(1);
-    let (mut producer, mut consumer) = blocked(&case);
+fn a_blocked_producer_learns_that_the_consumer_exited(fixture: Fixture) {
+    fixture.ring(1);
+    let (mut producer, mut consumer) = blocked(&fixture);
     consumer.wait();
     assert_eq!(answer(&mut producer), "error ConsumerGone after 0");
     drop(producer);
-    case.finish();
+    fixture.finish();
 }
 
-fn a_blocked_producer_learns_that_the_consumer_was_killed(case: Case) {
-    case.ring(1);
-    let (mut producer, mut consumer) = blocked(&case);
+fn a_blocked_producer_learns_that_the_consumer_was_killed(fixture: Fixture) {
+    fixture.ring(1);
+    let (mut producer, mut consumer) = blocked(&fixture);
     consumer.kill();
     assert_eq!(answer(&mut producer), "error ConsumerGone after 0");
     // Also for what there is room for.
     let told = ask(&mut producer, "send 1 1000 1 8");
     assert_eq!(told, "error ConsumerGone after 0");
     drop(producer);
-    case.finish();
+    fixture.finish();
 }
 
-fn a_blocked_producer_learns_that_the_consumer_closed(case: Case) {
-    case.ring(1);
-    let (mut producer, mut consumer) = blocked(&case);
+fn a_blocked_producer_learns_that_the_consumer_closed(fixture: Fixture) {
+    fixture.ring(1);
+    let (mut producer, mut consumer) = blocked(&fixture);
     say_ok(&mut consumer, "close-consumer");
     assert_eq!(answer(&mut producer), "error Closed after 0");
     drop((producer, consumer));
-    case.finish();
+    fixture.finish();
 }
 
-fn every_blocked_producer_learns_of_the_death(case: Case) {
-    case.ring(3);
-    let mut consumer = case.consumer();
-    let mut producers = [case.producer(), case.producer(), case.producer()];
+fn every_blocked_producer_learns_of_the_death(fixture: Fixture) {
+    fixture.ring(3);
+    let mut consumer = fixture.consumer();
+    let mut producers = [fixture.producer(), fixture.producer(), fixture.producer()];
     for (number, producer) in (1..).zip(&mut producers) {
         assert!(ask(producer, &format!("fill {number} 0 100")).starts_with("ok "));
         producer.say(&format!("send {number} 1000 1 1000"));
@@ -81,15 +81,15 @@ fn every_blocked_producer_learns_of_the_death(case: Case) {
         assert_eq!(answer(producer), "error ConsumerGone after 0");
     }
     drop(producers);
-    case.finish();
+    fixture.finish();
 }
 
-fn a_running_producer_learns_of_it_within_a_quarter_lap(case: Case) {
+fn a_running_producer_learns_of_it_within_a_quarter_lap(fixture: Fixture) {
     let capacity: u64 = 1 << 20;
-    case.ring_of(1, capacity);
+    fixture.ring_of(1, capacity);
     for kill in [true, false] {
-        let mut producer = case.producer();
-        let mut consumer = case.consumer();
+        let mut producer = fixture.producer();
+        let mut consumer = fixture.consumer();
         say_ok(&mut producer, "send 1 0 10 56");
         if kill {
             consumer.kill();
@@ -107,22 +107,22 @@ fn a_running_producer_learns_of_it_within_a_quarter_lap(case: Case) {
             "the error came after {after} messages"
         );
         producer.kill();
-        let mut cleaner = case.consumer();
+        let mut cleaner = fixture.consumer();
         assert_eq!(
             ask(&mut cleaner, "drain"),
             format!("drained {} EndOfStream", 10 + after)
         );
     }
-    case.finish();
+    fixture.finish();
 }
 
 /// If the consumer released something just before it died, that counts as progress for a quarter lap
 /// more.
-fn a_running_producer_whose_consumer_was_at_work_learns_of_it_within_half_a_lap(case: Case) {
+fn a_running_producer_whose_consumer_was_at_work_learns_of_it_within_half_a_lap(fixture: Fixture) {
     let capacity: u64 = 1 << 20;
-    case.ring_of(1, capacity);
-    let mut producer = case.producer();
-    let mut consumer = case.consumer();
+    fixture.ring_of(1, capacity);
+    let mut producer = fixture.producer();
+    let mut consumer = fixture.consumer();
     // 64 bytes each with the header.
     let a_quarter = capacity / 4 / 64;
     let sent = a_quarter - 96;
@@ -138,28 +138,28 @@ fn a_running_producer_whose_consumer_was_at_work_learns_of_it_within_half_a_lap(
         "the error came after {after} messages"
     );
     drop(producer);
-    let mut cleaner = case.consumer();
+    let mut cleaner = fixture.consumer();
     assert_eq!(
         ask(&mut cleaner, "drain"),
         format!("drained {} EndOfStream", sent + after - 2000)
     );
     drop(cleaner);
-    case.finish();
+    fixture.finish();
 }
 
 /// The consumer is killed while it is awake, after the producer has sent `before` messages of `len` bytes and it has
 /// received `received` of them. How many messages the producer sends then without an error, over both guards.
-fn sent_to_the_dead(case: Case, len: u64, before: u64, received: u64) -> u64 {
-    let backend = case.backend;
-    case.finish_removed(); // each run has a ring of its own
+fn sent_to_the_dead(fixture: Fixture, len: u64, before: u64, received: u64) -> u64 {
+    let backend = fixture.backend;
+    fixture.finish_removed(); // each run has a ring of its own
     let cases = [
-        Case::new(backend, "dead-semaphores").with_semaphores(),
-        Case::new(backend, "dead-pipes").with_pipes(),
+        Fixture::new(backend, "dead-semaphores").with_semaphores(),
+        Fixture::new(backend, "dead-pipes").with_pipes(),
     ];
-    let sent = cases.map(|case| {
-        case.ring_of(1, 1 << 20);
-        let mut producer = case.producer();
-        let mut consumer = case.consumer();
+    let sent = cases.map(|fixture| {
+        fixture.ring_of(1, 1 << 20);
+        let mut producer = fixture.producer();
+        let mut consumer = fixture.consumer();
         say_ok(&mut producer, &format!("send 1 0 {before} {len}"));
         say_ok(&mut consumer, &format!("skip {received}"));
         say_ok(&mut consumer, "flush");
@@ -171,46 +171,46 @@ fn sent_to_the_dead(case: Case, len: u64, before: u64, received: u64) -> u64 {
             .count();
         assert_eq!(send(before), "error ConsumerGone after 0");
         drop(producer);
-        case.finish();
+        fixture.finish();
         sent as u64
     });
     sent[0].max(sent[1])
 }
 
 /// A release since the last check counts as progress, for 16 messages more.
-fn a_slow_producer_learns_of_it_within_16_messages(case: Case) {
-    let backend = case.backend;
-    case.finish_removed();
+fn a_slow_producer_learns_of_it_within_16_messages(fixture: Fixture) {
+    let backend = fixture.backend;
+    fixture.finish_removed();
     for before in [1, 10, 20] {
         for (received, bound) in [(0, 16), (1, 32), (before, 32)] {
-            let case = Case::new(backend, "dead-after-some");
-            let sent = sent_to_the_dead(case, 50, before, received);
+            let fixture = Fixture::new(backend, "dead-after-some");
+            let sent = sent_to_the_dead(fixture, 50, before, received);
             assert!(sent <= bound, "{sent} after {received} of {before}");
         }
     }
 }
 
-fn a_slow_producer_learns_of_it_within_4_kib(case: Case) {
-    let sent = sent_to_the_dead(case, 1000, 2, 0);
+fn a_slow_producer_learns_of_it_within_4_kib(fixture: Fixture) {
+    let sent = sent_to_the_dead(fixture, 1000, 2, 0);
     assert!(sent * 1008 <= 4096 + 1008, "{sent}");
 }
 
 /// After 32 messages to a consumer that is awake. One that has received some had shown a sign of life, which counts
 /// for 4 KiB more.
-fn a_slow_producer_without_fences_learns_of_it_within_8_kib(case: Case) {
-    let backend = case.backend;
-    case.finish_removed();
+fn a_slow_producer_without_fences_learns_of_it_within_8_kib(fixture: Fixture) {
+    let backend = fixture.backend;
+    fixture.finish_removed();
     for received in [0, 5, 100] {
-        let case = Case::new(backend, "dead-after-many");
-        let sent = sent_to_the_dead(case, 56, 100, received);
+        let fixture = Fixture::new(backend, "dead-after-many");
+        let sent = sent_to_the_dead(fixture, 56, 100, received);
         assert!(sent * 64 <= 2 * 4096, "{sent} after {received}");
     }
 }
 
-fn a_producer_whose_consumer_died_asleep_learns_of_it_with_the_next_message(case: Case) {
-    case.ring_of(1, 1 << 20);
-    let mut producer = case.producer();
-    let mut consumer = case.consumer();
+fn a_producer_whose_consumer_died_asleep_learns_of_it_with_the_next_message(fixture: Fixture) {
+    fixture.ring_of(1, 1 << 20);
+    let mut producer = fixture.producer();
+    let mut consumer = fixture.consumer();
     consumer.say("drain");
     consumer.wait_until_asleep_on_a_ring();
     consumer.kill();
@@ -221,13 +221,13 @@ fn a_producer_whose_consumer_died_asleep_learns_of_it_with_the_next_message(case
         "error ConsumerGone after 1"
     );
     drop(producer);
-    case.finish();
+    fixture.finish();
 }
 
-fn who_was_told_of_it_is_told_again_whatever_the_consumer_gave_back_before(case: Case) {
-    case.ring_of(1, 1 << 20);
-    let mut producer = case.producer();
-    let mut consumer = case.consumer();
+fn who_was_told_of_it_is_told_again_whatever_the_consumer_gave_back_before(fixture: Fixture) {
+    fixture.ring_of(1, 1 << 20);
+    let mut producer = fixture.producer();
+    let mut consumer = fixture.consumer();
     say_ok(&mut producer, "send 1 0 10 56");
     consumer.say("drain");
     consumer.wait_until_asleep_on_a_ring();
@@ -239,53 +239,53 @@ fn who_was_told_of_it_is_told_again_whatever_the_consumer_gave_back_before(case:
         assert_eq!(told, "error ConsumerGone after 0");
     }
     // The next consumer is accepted without an error.
-    let mut consumer = case.consumer();
+    let mut consumer = fixture.consumer();
     say_ok(&mut producer, "send 1 11 10 56");
     drop(producer);
     assert_eq!(ask(&mut consumer, "drain"), "drained 11 EndOfStream");
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }
 
-fn an_idle_producer_learns_of_it_when_it_asks(case: Case) {
-    case.ring(1);
-    let mut producer = case.producer();
-    say_ok(&mut producer, "probe");
-    let mut consumer = case.consumer();
-    say_ok(&mut producer, "probe");
+fn an_idle_producer_learns_of_it_when_it_asks(fixture: Fixture) {
+    fixture.ring(1);
+    let mut producer = fixture.producer();
+    say_ok(&mut producer, "check");
+    let mut consumer = fixture.consumer();
+    say_ok(&mut producer, "check");
     consumer.kill();
-    assert_eq!(ask(&mut producer, "probe"), "error ConsumerGone");
-    assert_eq!(ask(&mut producer, "probe"), "error ConsumerGone");
-    let mut consumer = case.consumer();
-    say_ok(&mut producer, "probe");
+    assert_eq!(ask(&mut producer, "check"), "error ConsumerGone");
+    assert_eq!(ask(&mut producer, "check"), "error ConsumerGone");
+    let mut consumer = fixture.consumer();
+    say_ok(&mut producer, "check");
     consumer.wait();
-    assert_eq!(ask(&mut producer, "probe"), "error ConsumerGone");
+    assert_eq!(ask(&mut producer, "check"), "error ConsumerGone");
     drop(producer);
-    case.finish();
+    fixture.finish();
 }
 
-fn a_closed_ring_is_told_from_a_broken_one(case: Case) {
-    case.ring_of(1, 1 << 16);
-    let mut producer = case.producer();
-    let mut consumer = case.consumer();
+fn a_closed_ring_is_told_from_a_broken_one(fixture: Fixture) {
+    fixture.ring_of(1, 1 << 16);
+    let mut producer = fixture.producer();
+    let mut consumer = fixture.consumer();
     say_ok(&mut consumer, "close-consumer");
-    assert_eq!(ask(&mut producer, "probe"), "error Closed");
+    assert_eq!(ask(&mut producer, "check"), "error Closed");
     assert!(ask(&mut producer, "send 1 0 10000 56").starts_with("error Closed after "));
     // The next consumer takes messages again; killed, it leaves a broken pipe, not a closed one.
     say_ok(&mut consumer, "consumer");
-    say_ok(&mut producer, "probe");
+    say_ok(&mut producer, "check");
     consumer.kill();
-    assert_eq!(ask(&mut producer, "probe"), "error ConsumerGone");
+    assert_eq!(ask(&mut producer, "check"), "error ConsumerGone");
     drop(producer);
-    case.finish();
+    fixture.finish();
 }
 
-fn a_producer_that_never_met_a_consumer_waits(case: Case) {
-    case.ring(1);
-    let mut producer = case.producer();
+fn a_producer_that_never_met_a_consumer_waits(fixture: Fixture) {
+    fixture.ring(1);
+    let mut producer = fixture.producer();
     let filled = ask(&mut producer, "fill 1 0 100");
     let filled: u64 = filled.strip_prefix("ok ").unwrap().parse().unwrap();
-    say_ok(&mut producer, "probe");
+    say_ok(&mut producer, "check");
     assert_eq!(
         ask(&mut producer, "send-timeout 1 500 1000 50"),
         "error TimedOut"
@@ -293,7 +293,7 @@ fn a_producer_that_never_met_a_consumer_waits(case: Case) {
     // And goes on when one comes.
     producer.say(&format!("send 1 {filled} 50 1000"));
     producer.wait_until_asleep_on_a_ring();
-    let mut consumer = case.consumer();
+    let mut consumer = fixture.consumer();
     consumer.say("drain");
     assert_eq!(answer(&mut producer), "ok");
     producer.wait();
@@ -302,13 +302,13 @@ fn a_producer_that_never_met_a_consumer_waits(case: Case) {
         format!("drained {} EndOfStream", filled + 50)
     );
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }
 
-fn a_dead_consumer_from_before_the_attach_was_never_met(case: Case) {
-    let ring = case.ring(1);
-    case.consumer().kill();
-    case.consumer().wait();
+fn a_dead_consumer_from_before_the_attach_was_never_met(fixture: Fixture) {
+    let ring = fixture.ring(1);
+    fixture.consumer().kill();
+    fixture.consumer().wait();
     let mut producer = ring.attach_producer().unwrap();
     producer.check_consumer().unwrap();
     while producer.try_send(&[0; 500]).is_ok() {}
@@ -318,24 +318,24 @@ fn a_dead_consumer_from_before_the_attach_was_never_met(case: Case) {
         Err(SendError::TimedOut)
     );
     drop(producer);
-    case.finish();
+    fixture.finish();
 }
 
-fn a_consumer_that_was_missed_between_two_looks_was_met(case: Case) {
-    case.ring(1);
-    let mut producer = case.producer();
+fn a_consumer_that_was_missed_between_two_looks_was_met(fixture: Fixture) {
+    fixture.ring(1);
+    let mut producer = fixture.producer();
     // It comes and goes while the producer does not look.
-    case.consumer().kill();
-    assert_eq!(ask(&mut producer, "probe"), "error ConsumerGone");
+    fixture.consumer().kill();
+    assert_eq!(ask(&mut producer, "check"), "error ConsumerGone");
     say_ok(&mut producer, "await-next");
-    say_ok(&mut producer, "probe");
+    say_ok(&mut producer, "check");
     drop(producer);
-    case.finish();
+    fixture.finish();
 }
 
-fn a_producer_rides_over_to_the_next_consumer(case: Case) {
-    case.ring(1);
-    let (mut producer, mut consumer) = blocked(&case);
+fn a_producer_rides_over_to_the_next_consumer(fixture: Fixture) {
+    fixture.ring(1);
+    let (mut producer, mut consumer) = blocked(&fixture);
     consumer.kill();
     assert_eq!(answer(&mut producer), "error ConsumerGone after 0");
     say_ok(&mut producer, "await-next");
@@ -346,7 +346,7 @@ fn a_producer_rides_over_to_the_next_consumer(case: Case) {
     );
     producer.say("send 2 0 20 1000");
     producer.wait_until_asleep_on_a_ring();
-    let mut consumer = case.consumer();
+    let mut consumer = fixture.consumer();
     // Not released before the kill, so it comes again.
     assert!(ask(&mut consumer, "recv").starts_with("message 1 0 "));
     consumer.say("drain");
@@ -359,5 +359,5 @@ fn a_producer_rides_over_to_the_next_consumer(case: Case) {
         "{drained}"
     );
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }

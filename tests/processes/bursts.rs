@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use crate::case::{Backend, Case, PEER, answer, ask, say_ok, setting};
+use crate::fixture::{Backend, Fixture, PEER, answer, ask, say_ok, setting};
 use semring_testkit::left_out;
 use semring_testkit::peer::Peer;
 
@@ -18,16 +18,16 @@ over_both_backends! {
 const RUN: u64 = 3000;
 
 /// A pair of rings in each of which `RUN` messages have room.
-fn rings(case: Case) -> (Case, Case) {
-    let back = Case::new(case.backend, "back");
-    case.ring_of(1, 1 << 17);
+fn rings(fixture: Fixture) -> (Fixture, Fixture) {
+    let back = Fixture::new(fixture.backend, "back");
+    fixture.ring_of(1, 1 << 17);
     back.ring_of(1, 1 << 17);
-    (case, back)
+    (fixture, back)
 }
 
 /// The server sends a burst and waits until all of it came back, then keeps the other side waiting for so
 /// long that it sometimes falls asleep: with a lane still in asymmetric mode.
-fn volleys(there: &Case, back: &Case, mut server: Peer, mut echo: Peer, count: u64) {
+fn volleys(there: &Fixture, back: &Fixture, mut server: Peer, mut echo: Peer, count: u64) {
     for peer in [&mut server, &mut echo] {
         say_ok(peer, "wait adaptive");
     }
@@ -49,8 +49,8 @@ fn volleys(there: &Case, back: &Case, mut server: Peer, mut echo: Peer, count: u
     echo.wait();
 }
 
-fn no_wake_up_is_lost_between_bursts(case: Case) {
-    let (there, back) = rings(case);
+fn no_wake_up_is_lost_between_bursts(fixture: Fixture) {
+    let (there, back) = rings(fixture);
     let count = setting("SEMRING_HANDOVERS", 100_000) * 10 / RUN;
     volleys(&there, &back, there.idle_peer(), back.idle_peer(), count);
     there.finish();
@@ -72,13 +72,13 @@ const SLEEPS: u64 = 4;
 /// The consumer seems awake to the producer, while that commits enough to enter asymmetric mode; takes all
 /// messages, sleeps, and is woken by one more. Returns the barriers made and refused.
 fn sleep_behind_bursts(backend: Backend, which: &str) -> (usize, usize) {
-    let mut case = Case::new(backend, "refused");
-    let log = case.file("strace");
-    let ring = case.ring_of(1, 1 << 14);
-    let mut producer = case.producer();
+    let mut fixture = Fixture::new(backend, "refused");
+    let log = fixture.file("strace");
+    let ring = fixture.ring_of(1, 1 << 14);
+    let mut producer = fixture.producer();
     let mut consumer = refused(which, &log);
     say_ok(&mut consumer, "wait block");
-    assert!(ask(&mut consumer, &format!("open {}", case.address())).starts_with("ok "));
+    assert!(ask(&mut consumer, &format!("open {}", fixture.address())).starts_with("ok "));
     say_ok(&mut consumer, "consumer");
     for sleep in 0..SLEEPS {
         let first = sleep * 101;
@@ -101,20 +101,20 @@ fn sleep_behind_bursts(backend: Backend, which: &str) -> (usize, usize) {
     producer.wait();
     consumer.wait();
     let calls = std::fs::read_to_string(&log).expect("strace writes it down");
-    case.finish();
+    fixture.finish();
     let (refused, made): (Vec<&str>, Vec<&str>) =
         calls.lines().partition(|call| call.contains("INJECTED"));
     let barrier = |call: &&&str| call.contains("membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED");
     (made.iter().filter(barrier).count(), refused.len())
 }
 
-fn a_barrier_that_is_refused_at_any_call_loses_nothing(case: Case) {
+fn a_barrier_that_is_refused_at_any_call_loses_nothing(fixture: Fixture) {
     let strace = ["strace", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null"];
     if !left_out::can_run(&[&strace[..], &["true"]].concat()) {
         return;
     }
-    let backend = case.backend;
-    case.finish_removed(); // each run has a ring of its own
+    let backend = fixture.backend;
+    fixture.finish_removed(); // each run has a ring of its own
     let (made, refused) = sleep_behind_bursts(backend, "1000");
     // A message that comes between announcing and sleeping leaves a token, and so one sleep more.
     assert!(made as u64 >= SLEEPS && refused == 0, "{made}, {refused}");

@@ -12,7 +12,7 @@ use semring_testkit::names::RingGuard;
 use semring_testkit::peer::Peer;
 use semring_testkit::watchdog::Watchdog;
 
-use crate::case::{PEER, SMALL};
+use crate::fixture::{PEER, SMALL};
 use crate::rings;
 
 const HANG_TIMEOUT: Duration = Duration::from_secs(600);
@@ -308,7 +308,7 @@ fn coprocesses_leave_nothing_behind() {
         }
     }
     parent.wait();
-    crate::case::prune_guards();
+    crate::fixture::prune_guards();
     guard.assert_clean();
 }
 

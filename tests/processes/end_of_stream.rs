@@ -1,7 +1,7 @@
 //! The consumer gets end of stream when the last producer is gone and the ring is drained, and not
 //! before.
 
-use crate::case::{Case, answer, ask, say_ok};
+use crate::fixture::{Fixture, answer, ask, say_ok};
 use semring::RecvError;
 use semring_testkit::message;
 use std::time::Duration;
@@ -24,32 +24,32 @@ over_both_backends! {
     a_batch_begun_on_a_full_lane_appears_at_once_and_wakes_the_consumer
 }
 
-fn a_producer_that_exits_ends_the_stream_behind_its_last_message(case: Case) {
-    case.ring_of(1, 1 << 16);
-    let mut producer = case.producer();
-    let mut consumer = case.consumer();
+fn a_producer_that_exits_ends_the_stream_behind_its_last_message(fixture: Fixture) {
+    fixture.ring_of(1, 1 << 16);
+    let mut producer = fixture.producer();
+    let mut consumer = fixture.consumer();
     say_ok(&mut producer, "send 1 0 500 64");
     producer.wait();
     assert_eq!(ask(&mut consumer, "drain"), "drained 500 EndOfStream");
     consumer.wait();
-    case.finish();
+    fixture.finish();
 }
 
-fn a_killed_producer_ends_the_stream_behind_its_last_message(case: Case) {
-    case.ring_of(1, 1 << 16);
-    let mut producer = case.producer();
-    let mut consumer = case.consumer();
+fn a_killed_producer_ends_the_stream_behind_its_last_message(fixture: Fixture) {
+    fixture.ring_of(1, 1 << 16);
+    let mut producer = fixture.producer();
+    let mut consumer = fixture.consumer();
     say_ok(&mut producer, "send 1 0 500 64");
     producer.kill();
     assert_eq!(ask(&mut consumer, "drain"), "drained 500 EndOfStream");
     consumer.wait();
-    case.finish();
+    fixture.finish();
 }
 
-fn the_end_comes_when_the_last_of_three_producers_is_gone(case: Case) {
-    case.ring_of(3, 1 << 16);
-    let mut consumer = case.consumer();
-    let mut producers = [case.producer(), case.producer(), case.producer()];
+fn the_end_comes_when_the_last_of_three_producers_is_gone(fixture: Fixture) {
+    fixture.ring_of(3, 1 << 16);
+    let mut consumer = fixture.consumer();
+    let mut producers = [fixture.producer(), fixture.producer(), fixture.producer()];
     for (number, producer) in (1..).zip(&mut producers) {
         say_ok(producer, &format!("send {number} 0 100 64"));
     }
@@ -63,13 +63,13 @@ fn the_end_comes_when_the_last_of_three_producers_is_gone(case: Case) {
     third.kill();
     assert_eq!(ask(&mut consumer, "recv"), "error EndOfStream");
     consumer.wait();
-    case.finish();
+    fixture.finish();
 }
 
-fn a_sleeping_consumer_learns_of_the_end(case: Case) {
-    case.ring(1);
-    let mut producer = case.producer();
-    let mut consumer = case.consumer();
+fn a_sleeping_consumer_learns_of_the_end(fixture: Fixture) {
+    fixture.ring(1);
+    let mut producer = fixture.producer();
+    let mut consumer = fixture.consumer();
     consumer.say("drain");
     consumer.wait_until_asleep_on_a_ring();
     say_ok(&mut producer, "send 1 0 3 64");
@@ -77,13 +77,13 @@ fn a_sleeping_consumer_learns_of_the_end(case: Case) {
     say_ok(&mut producer, "drop-producer");
     assert_eq!(answer(&mut consumer), "drained 3 EndOfStream");
     drop((producer, consumer));
-    case.finish();
+    fixture.finish();
 }
 
-fn a_sleeping_consumer_learns_of_the_death_of_the_last_producer(case: Case) {
-    case.ring(2);
-    let mut producers = [case.producer(), case.producer()];
-    let mut consumer = case.consumer();
+fn a_sleeping_consumer_learns_of_the_death_of_the_last_producer(fixture: Fixture) {
+    fixture.ring(2);
+    let mut producers = [fixture.producer(), fixture.producer()];
+    let mut consumer = fixture.consumer();
     say_ok(&mut producers[1], "send 1 0 3 64");
     consumer.say("drain");
     consumer.wait_until_asleep_on_a_ring();
@@ -92,18 +92,18 @@ fn a_sleeping_consumer_learns_of_the_death_of_the_last_producer(case: Case) {
     producers[1].kill();
     assert_eq!(answer(&mut consumer), "drained 3 EndOfStream");
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }
 
-fn a_kept_ring_has_not_ended_until_somebody_attached(case: Case) {
-    let ring = case.ring(1);
+fn a_kept_ring_has_not_ended_until_somebody_attached(fixture: Fixture) {
+    let ring = fixture.ring(1);
     let mut consumer = ring.attach_consumer().unwrap();
     // New: no producer was ever attached.
     assert_eq!(
         consumer.recv_deadline(MOMENT).unwrap_err(),
         RecvError::TimedOut
     );
-    let mut producer = case.producer();
+    let mut producer = fixture.producer();
     say_ok(&mut producer, "send 1 0 1 64");
     producer.kill();
     assert!(consumer.recv().is_ok());
@@ -125,7 +125,7 @@ fn a_kept_ring_has_not_ended_until_somebody_attached(case: Case) {
         RecvError::TimedOut
     );
     // A producer that sends nothing ends the stream, too, by detaching or by dying.
-    case.producer().wait();
+    fixture.producer().wait();
     assert!(matches!(
         consumer.recv().unwrap_err(),
         RecvError::EndOfStream { .. }
@@ -135,7 +135,7 @@ fn a_kept_ring_has_not_ended_until_somebody_attached(case: Case) {
         consumer.recv_deadline(MOMENT).unwrap_err(),
         RecvError::TimedOut
     );
-    case.producer().kill();
+    fixture.producer().kill();
     assert!(matches!(
         consumer.recv().unwrap_err(),
         RecvError::EndOfStream { .. }
@@ -146,16 +146,16 @@ fn a_kept_ring_has_not_ended_until_somebody_attached(case: Case) {
         RecvError::TimedOut
     );
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }
 
-fn the_end_is_told_again_to_the_successor_of_a_consumer_killed_before_it_acted(case: Case) {
-    let ring = case.ring(1);
-    let mut producer = case.producer();
+fn the_end_is_told_again_to_the_successor_of_a_consumer_killed_before_it_acted(fixture: Fixture) {
+    let ring = fixture.ring(1);
+    let mut producer = fixture.producer();
     say_ok(&mut producer, "send 1 0 5 64");
     producer.wait();
     for _ in 0..3 {
-        let mut consumer = case.consumer();
+        let mut consumer = fixture.consumer();
         assert!(ask(&mut consumer, "drain").ends_with(" EndOfStream"));
         consumer.kill();
     }
@@ -165,13 +165,13 @@ fn the_end_is_told_again_to_the_successor_of_a_consumer_killed_before_it_acted(c
         RecvError::EndOfStream { .. }
     ));
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }
 
-fn the_end_that_was_acted_upon_is_not_told_again(case: Case) {
-    let ring = case.ring(1);
-    case.producer().wait();
-    let mut consumer = case.consumer();
+fn the_end_that_was_acted_upon_is_not_told_again(fixture: Fixture) {
+    let ring = fixture.ring(1);
+    fixture.producer().wait();
+    let mut consumer = fixture.consumer();
     assert_eq!(ask(&mut consumer, "drain"), "drained 0 EndOfStream");
     // The next call is the act.
     assert_eq!(ask(&mut consumer, "recv-timeout 10"), "error TimedOut");
@@ -182,19 +182,19 @@ fn the_end_that_was_acted_upon_is_not_told_again(case: Case) {
         RecvError::TimedOut
     );
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }
 
-fn the_end_is_returned_until_the_consumer_resumes(case: Case) {
-    case.ring(2);
-    let mut consumer = case.consumer();
-    let mut producer = case.producer();
+fn the_end_is_returned_until_the_consumer_resumes(fixture: Fixture) {
+    fixture.ring(2);
+    let mut consumer = fixture.consumer();
+    let mut producer = fixture.producer();
     say_ok(&mut producer, "send 1 0 2 64");
     producer.wait();
     assert_eq!(ask(&mut consumer, "drain"), "drained 2 EndOfStream");
     assert_eq!(ask(&mut consumer, "recv-again"), "error EndOfStream");
     // Neither a producer that comes nor what it sends changes that.
-    let mut producer = case.producer();
+    let mut producer = fixture.producer();
     say_ok(&mut producer, "send 1 2 1 64");
     assert_eq!(ask(&mut consumer, "recv-again"), "error EndOfStream");
     say_ok(&mut producer, "send 1 3 1 64");
@@ -206,19 +206,19 @@ fn the_end_is_returned_until_the_consumer_resumes(case: Case) {
     assert!(ask(&mut consumer, "recv-again").starts_with("message 1 3 "));
     assert_eq!(ask(&mut consumer, "recv-again"), "error EndOfStream");
     // One that came and left without a message, also.
-    case.producer().wait();
+    fixture.producer().wait();
     say_ok(&mut consumer, "resume");
     assert_eq!(ask(&mut consumer, "recv-again"), "error EndOfStream");
     say_ok(&mut consumer, "resume");
     assert_eq!(ask(&mut consumer, "recv-timeout 10"), "error TimedOut");
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }
 
-fn an_end_that_a_call_repeated_is_not_told_to_the_successor(case: Case) {
-    let ring = case.ring(1);
-    case.producer().wait();
-    let mut consumer = case.consumer();
+fn an_end_that_a_call_repeated_is_not_told_to_the_successor(fixture: Fixture) {
+    let ring = fixture.ring(1);
+    fixture.producer().wait();
+    let mut consumer = fixture.consumer();
     assert_eq!(ask(&mut consumer, "drain"), "drained 0 EndOfStream");
     // The next call records it, also if it only returns the end again.
     assert_eq!(ask(&mut consumer, "recv-again"), "error EndOfStream");
@@ -229,44 +229,44 @@ fn an_end_that_a_call_repeated_is_not_told_to_the_successor(case: Case) {
         RecvError::TimedOut
     );
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }
 
-fn a_resumed_consumer_waits_for_the_next_producer(case: Case) {
-    case.ring(1);
-    let mut consumer = case.consumer();
-    case.producer().wait();
+fn a_resumed_consumer_waits_for_the_next_producer(fixture: Fixture) {
+    fixture.ring(1);
+    let mut consumer = fixture.consumer();
+    fixture.producer().wait();
     assert_eq!(ask(&mut consumer, "drain"), "drained 0 EndOfStream");
     say_ok(&mut consumer, "resume");
     consumer.say("drain");
     consumer.wait_until_asleep_on_a_ring();
-    let mut producer = case.producer();
+    let mut producer = fixture.producer();
     say_ok(&mut producer, "send 1 0 3 64");
     producer.kill();
     assert_eq!(answer(&mut consumer), "drained 3 EndOfStream");
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }
 
-fn what_a_dead_producer_left_reaches_a_consumer_that_comes_later(case: Case) {
-    let ring = case.ring_of(2, 1 << 16);
-    let mut producer = case.producer();
+fn what_a_dead_producer_left_reaches_a_consumer_that_comes_later(fixture: Fixture) {
+    let ring = fixture.ring_of(2, 1 << 16);
+    let mut producer = fixture.producer();
     say_ok(&mut producer, "send 1 0 200 64");
     producer.kill();
     // A successor on the same lane continues after it.
-    let mut producer = case.producer();
+    let mut producer = fixture.producer();
     say_ok(&mut producer, "send 1 200 200 64");
     producer.kill();
     assert_eq!(ring.info().unwrap().unread_messages(), 400);
-    let mut consumer = case.consumer();
+    let mut consumer = fixture.consumer();
     assert_eq!(ask(&mut consumer, "drain"), "drained 400 EndOfStream");
     consumer.wait();
-    case.finish();
+    fixture.finish();
 }
 
-fn a_batch_begun_on_a_full_lane_appears_at_once_and_wakes_the_consumer(case: Case) {
-    let ring = case.ring(1);
-    let mut consumer = case.consumer();
+fn a_batch_begun_on_a_full_lane_appears_at_once_and_wakes_the_consumer(fixture: Fixture) {
+    let ring = fixture.ring(1);
+    let mut consumer = fixture.consumer();
     let mut producer = ring.attach_producer().unwrap();
     let mut bytes = Vec::new();
     let mut filled = 0;
@@ -307,5 +307,5 @@ fn a_batch_begun_on_a_full_lane_appears_at_once_and_wakes_the_consumer(case: Cas
     drop(producer);
     assert_eq!(ask(&mut consumer, "drain"), "drained 2 EndOfStream");
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use crate::case::Case;
+use crate::fixture::Fixture;
 use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
 use semring::RemoveError;
 use semring_testkit::cleanup::CleanupGuard;
@@ -34,16 +34,16 @@ fn lock_all(file: &File, kind: i32) {
     fcntl(file, FcntlArg::F_OFD_SETLK(&lock)).expect("no other process has a lock");
 }
 
-fn force(case: &Case) {
-    semring::force_remove(case.address()).unwrap();
-    case.guard.assert_clean();
+fn force(fixture: &Fixture) {
+    semring::force_remove(fixture.address()).unwrap();
+    fixture.guard.assert_clean();
 }
 
-fn raised_semaphores(case: Case, value: i16) {
-    let case = case.with_semaphores();
+fn raised_semaphores(fixture: Fixture, value: i16) {
+    let fixture = fixture.with_semaphores();
     for index in 0..SEMAPHORES {
-        case.ring(1);
-        let CleanupGuard::Semaphores(set) = case.cleanup() else {
+        fixture.ring(1);
+        let CleanupGuard::Semaphores(set) = fixture.cleanup() else {
             panic!("the ring has semaphores")
         };
         let already = set.value(index).unwrap();
@@ -53,29 +53,29 @@ fn raised_semaphores(case: Case, value: i16) {
             set.op(&[Op::new(index, more)]).unwrap();
         }
         if index == REMOVAL {
-            let refused = semring::remove(case.address()).unwrap_err();
+            let refused = semring::remove(fixture.address()).unwrap_err();
             assert!(matches!(refused, RemoveError::InUse { .. }), "{refused}");
         }
-        force(&case);
+        force(&fixture);
     }
     // And the name can be used again.
-    case.ring(1);
-    case.finish();
+    fixture.ring(1);
+    fixture.finish();
 }
 
-fn a_semaphore_raised_without_undo_stops_no_forced_removal(case: Case) {
-    raised_semaphores(case, 1);
+fn a_semaphore_raised_without_undo_stops_no_forced_removal(fixture: Fixture) {
+    raised_semaphores(fixture, 1);
 }
 
-fn a_full_semaphore_stops_no_forced_removal(case: Case) {
-    raised_semaphores(case, MAX_VALUE as i16);
+fn a_full_semaphore_stops_no_forced_removal(fixture: Fixture) {
+    raised_semaphores(fixture, MAX_VALUE as i16);
 }
 
-fn a_lock_on_the_pipes_stops_no_forced_removal(case: Case) {
-    let case = case.with_pipes();
+fn a_lock_on_the_pipes_stops_no_forced_removal(fixture: Fixture) {
+    let fixture = fixture.with_pipes();
     for (writes, kind) in [(true, libc::F_WRLCK), (false, libc::F_RDLCK)] {
-        case.ring(1);
-        let CleanupGuard::Pipes(pipes) = case.cleanup() else {
+        fixture.ring(1);
+        let CleanupGuard::Pipes(pipes) = fixture.cleanup() else {
             panic!("the ring has pipes")
         };
         let lock = File::options()
@@ -84,18 +84,18 @@ fn a_lock_on_the_pipes_stops_no_forced_removal(case: Case) {
             .open(pipes.join("lock"));
         let lock = lock.unwrap();
         lock_all(&lock, kind);
-        let refused = semring::remove(case.address()).unwrap_err();
+        let refused = semring::remove(fixture.address()).unwrap_err();
         assert!(matches!(refused, RemoveError::InUse { .. }), "{refused}");
-        force(&case);
+        force(&fixture);
     }
-    case.ring(1);
-    case.finish();
+    fixture.ring(1);
+    fixture.finish();
 }
 
-fn a_readers_lock_on_a_ring_without_guard_stops_no_forced_removal(case: Case) {
-    case.ring(1);
-    case.cleanup().remove();
-    let name = case
+fn a_readers_lock_on_a_ring_without_guard_stops_no_forced_removal(fixture: Fixture) {
+    fixture.ring(1);
+    fixture.cleanup().remove();
+    let name = fixture
         .guard
         .objects()
         .into_iter()
@@ -111,6 +111,6 @@ fn a_readers_lock_on_a_ring_without_guard_stops_no_forced_removal(case: Case) {
         let alone = Flock::lock(File::open(&path).unwrap(), FlockArg::LockExclusive).unwrap();
         (reader, alone)
     });
-    force(&case);
-    case.finish_removed();
+    force(&fixture);
+    fixture.finish_removed();
 }

@@ -1,7 +1,7 @@
 //! A forked child: the handles of its parent refuse all calls, and no call of the child changes the
 //! ring.
 
-use crate::case::{Case, answer, ask, say_ok};
+use crate::fixture::{Fixture, answer, ask, say_ok};
 
 over_both_backends! {
     the_handles_of_a_forked_producer_refuse_and_drop_without_effect
@@ -19,10 +19,10 @@ fn all_forked(tried: &str) {
     }
 }
 
-fn the_handles_of_a_forked_producer_refuse_and_drop_without_effect(case: Case) {
-    let ring = case.ring_of(1, 1 << 16);
-    let mut consumer = case.consumer();
-    let mut producer = case.producer();
+fn the_handles_of_a_forked_producer_refuse_and_drop_without_effect(fixture: Fixture) {
+    let ring = fixture.ring_of(1, 1 << 16);
+    let mut consumer = fixture.consumer();
+    let mut producer = fixture.producer();
     say_ok(&mut producer, "send 1 0 100 64");
     all_forked(&ask(&mut producer, "forked-handles"));
     assert_eq!(answer(&mut producer), "child 0");
@@ -31,44 +31,44 @@ fn the_handles_of_a_forked_producer_refuse_and_drop_without_effect(case: Case) {
     producer.wait();
     assert_eq!(ask(&mut consumer, "drain"), "drained 200 EndOfStream");
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }
 
-fn the_handles_of_a_forked_consumer_refuse_and_drop_without_effect(case: Case) {
-    let ring = case.ring_of(1, 1 << 16);
-    let mut consumer = case.consumer();
-    let mut producer = case.producer();
+fn the_handles_of_a_forked_consumer_refuse_and_drop_without_effect(fixture: Fixture) {
+    let ring = fixture.ring_of(1, 1 << 16);
+    let mut consumer = fixture.consumer();
+    let mut producer = fixture.producer();
     say_ok(&mut producer, "send 1 0 100 64");
     assert!(ask(&mut consumer, "recv").starts_with("message 1 0 "));
     let tried = ask(&mut consumer, "forked-handles");
     all_forked(&tried);
     assert_eq!(answer(&mut consumer), "child 0");
     assert_eq!(ring.info().unwrap().consumer_pid, Some(consumer.pid()));
-    say_ok(&mut producer, "probe");
+    say_ok(&mut producer, "check");
     say_ok(&mut producer, "send 1 100 100 64");
     producer.wait();
     assert_eq!(ask(&mut consumer, "drain"), "drained 199 EndOfStream");
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }
 
-fn a_forked_child_gets_no_slice_of_its_parents_message(case: Case) {
-    case.ring(1);
-    let mut producer = case.producer();
-    let mut consumer = case.consumer();
+fn a_forked_child_gets_no_slice_of_its_parents_message(fixture: Fixture) {
+    fixture.ring(1);
+    let mut producer = fixture.producer();
+    let mut consumer = fixture.consumer();
     say_ok(&mut producer, "send 1 0 1 64");
     assert_eq!(ask(&mut consumer, "forked-slice"), "slices [false, false]");
     assert_eq!(answer(&mut consumer), "child 0");
     producer.wait();
     assert_eq!(ask(&mut consumer, "drain"), "drained 1 EndOfStream");
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }
 
-fn the_end_of_a_forked_child_is_not_the_end_of_the_stream(case: Case) {
-    case.ring(1);
-    let mut consumer = case.consumer();
-    let mut producer = case.producer();
+fn the_end_of_a_forked_child_is_not_the_end_of_the_stream(fixture: Fixture) {
+    fixture.ring(1);
+    let mut consumer = fixture.consumer();
+    let mut producer = fixture.producer();
     consumer.say("drain");
     consumer.wait_until_asleep_on_a_ring();
     all_forked(&ask(&mut producer, "forked-handles"));
@@ -77,21 +77,24 @@ fn the_end_of_a_forked_child_is_not_the_end_of_the_stream(case: Case) {
     producer.wait();
     assert_eq!(answer(&mut consumer), "drained 50 EndOfStream");
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }
 
-fn a_forked_child_can_open_the_ring_itself(case: Case) {
-    case.ring(2);
-    let mut consumer = case.consumer();
-    let mut producer = case.producer();
+fn a_forked_child_can_open_the_ring_itself(fixture: Fixture) {
+    fixture.ring(2);
+    let mut consumer = fixture.consumer();
+    let mut producer = fixture.producer();
     say_ok(&mut producer, "send 1 0 1 64");
     assert_eq!(
-        ask(&mut producer, &format!("forked-opener {}", case.address())),
+        ask(
+            &mut producer,
+            &format!("forked-opener {}", fixture.address())
+        ),
         "child 0"
     );
     say_ok(&mut producer, "send 1 1 1 64");
     // And the child of a consumer, which has no undo of its own from its parent.
-    let opener = format!("forked-opener {}", case.address());
+    let opener = format!("forked-opener {}", fixture.address());
     assert_eq!(ask(&mut consumer, &opener), "child 0");
     producer.wait();
     for _ in 0..4 {
@@ -99,5 +102,5 @@ fn a_forked_child_can_open_the_ring_itself(case: Case) {
     }
     assert_eq!(ask(&mut consumer, "recv"), "error EndOfStream");
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }

@@ -1,7 +1,7 @@
 //! A semaphore holds 32 767 tokens and not one more, a pipe as many as it has bytes. Full ones must
 //! not block any process.
 
-use crate::case::{Case, MESSAGES, ROOM, answer, ask, say_ok};
+use crate::fixture::{Fixture, MESSAGES, ROOM, answer, ask, say_ok};
 
 over_both_backends! {
     a_full_wakeup_of_the_consumer_keeps_nobody_from_coming_or_going
@@ -10,16 +10,16 @@ over_both_backends! {
     more_producers_come_and_go_than_a_wakeup_has_tokens
 }
 
-fn a_full_wakeup_of_the_consumer_keeps_nobody_from_coming_or_going(case: Case) {
-    case.ring(2);
-    let wakeups = case.cleanup().wakeups();
+fn a_full_wakeup_of_the_consumer_keeps_nobody_from_coming_or_going(fixture: Fixture) {
+    fixture.ring(2);
+    let wakeups = fixture.cleanup().wakeups();
     wakeups.fill(MESSAGES);
-    let mut producers = [case.producer(), case.producer()];
+    let mut producers = [fixture.producer(), fixture.producer()];
     say_ok(&mut producers[0], "send 1 0 3 64");
     wakeups.fill(MESSAGES);
     say_ok(&mut producers[0], "drop-producer");
     assert!(wakeups.is_full(MESSAGES));
-    let mut consumer = case.consumer();
+    let mut consumer = fixture.consumer();
     wakeups.fill(MESSAGES);
     // Tokens by the thousand wake a consumer for nothing, but not for ever.
     consumer.say("drain");
@@ -32,16 +32,16 @@ fn a_full_wakeup_of_the_consumer_keeps_nobody_from_coming_or_going(case: Case) {
     wakeups.fill(MESSAGES);
     say_ok(&mut consumer, "drop-consumer");
     drop((producers, consumer));
-    case.finish();
+    fixture.finish();
 }
 
-fn a_full_wakeup_of_a_producer_keeps_nobody_from_coming_or_going(case: Case) {
-    case.ring(1);
-    let wakeups = case.cleanup().wakeups();
+fn a_full_wakeup_of_a_producer_keeps_nobody_from_coming_or_going(fixture: Fixture) {
+    fixture.ring(1);
+    let wakeups = fixture.cleanup().wakeups();
     wakeups.fill(ROOM);
-    let mut consumer = case.consumer();
+    let mut consumer = fixture.consumer();
     wakeups.fill(ROOM);
-    let mut producer = case.producer();
+    let mut producer = fixture.producer();
     consumer.say("drain");
     say_ok(&mut producer, "send 1 0 200 1000");
     wakeups.post_to(ROOM);
@@ -58,15 +58,15 @@ fn a_full_wakeup_of_a_producer_keeps_nobody_from_coming_or_going(case: Case) {
     consumer.kill();
     assert_eq!(answer(&mut producer), "error ConsumerGone after 0");
     drop(producer);
-    case.finish();
+    fixture.finish();
 }
 
-fn deaths_with_full_wakeups_are_certified(case: Case) {
-    let ring = case.ring(1);
-    let wakeups = case.cleanup().wakeups();
+fn deaths_with_full_wakeups_are_certified(fixture: Fixture) {
+    let ring = fixture.ring(1);
+    let wakeups = fixture.cleanup().wakeups();
     for round in 0..3 {
-        let mut producer = case.producer();
-        let mut consumer = case.consumer();
+        let mut producer = fixture.producer();
+        let mut consumer = fixture.consumer();
         for index in [MESSAGES, ROOM] {
             wakeups.fill(index);
         }
@@ -80,16 +80,16 @@ fn deaths_with_full_wakeups_are_certified(case: Case) {
         );
         assert!(wakeups.are_sound());
     }
-    let mut consumer = case.consumer();
+    let mut consumer = fixture.consumer();
     assert_eq!(ask(&mut consumer, "drain"), "drained 0 EndOfStream");
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }
 
-fn more_producers_come_and_go_than_a_wakeup_has_tokens(case: Case) {
-    let ring = case.ring(1);
-    let wakeups = case.cleanup().wakeups();
-    let mut peer = case.peer();
+fn more_producers_come_and_go_than_a_wakeup_has_tokens(fixture: Fixture) {
+    let ring = fixture.ring(1);
+    let wakeups = fixture.cleanup().wakeups();
+    let mut peer = fixture.peer();
     say_ok(&mut peer, "churn 33000");
     assert!(wakeups.is_full(MESSAGES));
     // In one process even more: the undo value of a process has a limit, too.
@@ -97,8 +97,8 @@ fn more_producers_come_and_go_than_a_wakeup_has_tokens(case: Case) {
     say_ok(&mut peer, "send 1 0 3 64");
     peer.kill();
     assert_eq!(ring.info().unwrap().producers(), 0);
-    let mut consumer = case.consumer();
+    let mut consumer = fixture.consumer();
     assert_eq!(ask(&mut consumer, "drain"), "drained 3 EndOfStream");
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }

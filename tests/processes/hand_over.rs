@@ -7,7 +7,7 @@
 //! machines go on for millions of messages, so that one is checked by the model
 //! (crates/semring/src/guard/model_tests.rs). `SEMRING_HANDOVERS` makes it longer.
 
-use crate::case::{Case, SMALL, answer, ask, say_ok, setting};
+use crate::fixture::{Fixture, SMALL, answer, ask, say_ok, setting};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 use semring_testkit::peer::Peer;
@@ -25,33 +25,33 @@ fn handovers() -> u64 {
     setting("SEMRING_HANDOVERS", 100_000)
 }
 
-fn patient(case: Case, label: &'static str) -> Case {
+fn patient(fixture: Fixture, label: &'static str) -> Fixture {
     // A time for each message, far beyond what it needs.
     let patience = Duration::from_secs(600) + Duration::from_millis(10) * handovers() as u32;
-    Case::with_patience(case.backend, label, patience)
+    Fixture::with_patience(fixture.backend, label, patience)
 }
 
 /// A peer that sleeps wherever it can.
-fn open(case: &Case, commands: &[&str]) -> Peer {
-    open_with(case, "block", commands)
+fn open(fixture: &Fixture, commands: &[&str]) -> Peer {
+    open_with(fixture, "block", commands)
 }
 
-fn open_with(case: &Case, strategy: &str, commands: &[&str]) -> Peer {
-    let mut peer = case.idle_peer();
+fn open_with(fixture: &Fixture, strategy: &str, commands: &[&str]) -> Peer {
+    let mut peer = fixture.idle_peer();
     say_ok(&mut peer, &format!("wait {strategy}"));
-    assert!(ask(&mut peer, &format!("open {}", case.address())).starts_with("ok "));
+    assert!(ask(&mut peer, &format!("open {}", fixture.address())).starts_with("ok "));
     for command in commands {
         assert!(ask(&mut peer, command).starts_with("ok"), "{command}");
     }
     peer
 }
 
-fn no_wake_up_is_lost_on_a_lane_of_a_few_messages(case: Case) {
-    let case = patient(case, "hand-over");
-    case.ring(1);
+fn no_wake_up_is_lost_on_a_lane_of_a_few_messages(fixture: Fixture) {
+    let fixture = patient(fixture, "hand-over");
+    fixture.ring(1);
     let count = handovers();
-    let mut producer = open(&case, &["producer"]);
-    let mut consumer = open(&case, &["consumer"]);
+    let mut producer = open(&fixture, &["producer"]);
+    let mut consumer = open(&fixture, &["consumer"]);
     consumer.say("drain");
     // Three or four fit.
     say_ok(&mut producer, &format!("send 1 0 {count} 1000"));
@@ -63,12 +63,12 @@ fn no_wake_up_is_lost_on_a_lane_of_a_few_messages(case: Case) {
         format!("drained {count} EndOfStream")
     );
     drop((producer, consumer));
-    case.finish();
+    fixture.finish();
 }
 
-fn no_wake_up_is_lost_between_two_rings(case: Case) {
-    let there = patient(case, "there");
-    let back = patient(Case::new(there.backend, "back"), "back");
+fn no_wake_up_is_lost_between_two_rings(fixture: Fixture) {
+    let there = patient(fixture, "there");
+    let back = patient(Fixture::new(there.backend, "back"), "back");
     there.ring(1);
     back.ring(1);
     let count = handovers();
@@ -92,13 +92,13 @@ fn no_wake_up_is_lost_between_two_rings(case: Case) {
 /// just when the other one announces its sleep. The message is long, so that its last store takes its
 /// time to become visible. On processors of their own, or there is no such moment; so only one of these
 /// runs at a time.
-fn no_wake_up_is_lost_in_the_moment_of_falling_asleep(case: Case) {
+fn no_wake_up_is_lost_in_the_moment_of_falling_asleep(fixture: Fixture) {
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner());
-    let there = patient(case, "there");
-    let back = patient(Case::new(there.backend, "back"), "back");
+    let there = patient(fixture, "there");
+    let back = patient(Fixture::new(there.backend, "back"), "back");
     there.ring_of(1, 1 << 14);
     back.ring_of(1, 1 << 14);
     let count = handovers() / 5;
@@ -126,12 +126,12 @@ fn no_wake_up_is_lost_in_the_moment_of_falling_asleep(case: Case) {
     back.finish();
 }
 
-fn no_wake_up_is_lost_among_three_producers(case: Case) {
-    let case = patient(case, "three");
-    case.ring(3);
+fn no_wake_up_is_lost_among_three_producers(fixture: Fixture) {
+    let fixture = patient(fixture, "three");
+    fixture.ring(3);
     let count = handovers() / 3;
-    let mut consumer = open(&case, &["consumer"]);
-    let mut producers: Vec<Peer> = (0..3).map(|_| open(&case, &["producer"])).collect();
+    let mut consumer = open(&fixture, &["consumer"]);
+    let mut producers: Vec<Peer> = (0..3).map(|_| open(&fixture, &["producer"])).collect();
     consumer.say("drain");
     for (number, producer) in (1..).zip(&mut producers) {
         producer.say(&format!("send {number} 0 {count} {}", SMALL / 4));
@@ -146,5 +146,5 @@ fn no_wake_up_is_lost_among_three_producers(case: Case) {
         format!("drained {} EndOfStream", 3 * count)
     );
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }

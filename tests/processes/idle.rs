@@ -1,6 +1,6 @@
 //! A waiting process sleeps in the kernel, and uses no CPU time there.
 
-use crate::case::{Case, answer, ask, say_ok, setting};
+use crate::fixture::{Fixture, answer, ask, say_ok, setting};
 use crate::rings;
 use semring::RecvError;
 use semring_testkit::peer::Peer;
@@ -24,12 +24,12 @@ fn used(peer: &Peer) -> (Duration, String) {
 }
 
 /// Lets the peer sleep while time passes (300 ms; `SEMRING_IDLE_MS` for more) and holds that it did not run.
-fn does_not_run(case: &Case, peer: &mut Peer) {
+fn does_not_run(fixture: &Fixture, peer: &mut Peer) {
     peer.wait_until_asleep_on_a_ring();
     let before = used(peer);
     // Nothing to wait for: time passes.
     let time = setting("SEMRING_IDLE_MS", 300);
-    let clock = rings::any(format!("{}-clock", case.address()))
+    let clock = rings::any(format!("{}-clock", fixture.address()))
         .create()
         .unwrap();
     let mut nobody = clock.attach_consumer().unwrap();
@@ -43,28 +43,28 @@ fn does_not_run(case: &Case, peer: &mut Peer) {
     assert_eq!(process::state(peer.pid()).unwrap(), 'S');
 }
 
-fn a_consumer_that_waits_uses_no_cpu(case: Case) {
-    case.ring(4);
-    let mut producer = case.producer();
-    let mut consumer = case.consumer();
+fn a_consumer_that_waits_uses_no_cpu(fixture: Fixture) {
+    fixture.ring(4);
+    let mut producer = fixture.producer();
+    let mut consumer = fixture.consumer();
     say_ok(&mut producer, "send 1 0 20 64");
     consumer.say("drain");
-    does_not_run(&case, &mut consumer);
+    does_not_run(&fixture, &mut consumer);
     producer.wait();
     assert_eq!(answer(&mut consumer), "drained 20 EndOfStream");
     // The same without a peer, or with a time limit.
     consumer.say("recv-timeout 100000");
-    does_not_run(&case, &mut consumer);
+    does_not_run(&fixture, &mut consumer);
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }
 
-fn a_producer_that_waits_for_room_uses_no_cpu(case: Case) {
-    case.ring(1);
-    let mut producer = case.producer();
+fn a_producer_that_waits_for_room_uses_no_cpu(fixture: Fixture) {
+    fixture.ring(1);
+    let mut producer = fixture.producer();
     assert!(ask(&mut producer, "fill 1 0 100").starts_with("ok "));
     producer.say("send 1 1000 1 1000");
-    does_not_run(&case, &mut producer);
+    does_not_run(&fixture, &mut producer);
     producer.kill();
-    case.finish();
+    fixture.finish();
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use semring::{Address, RingState};
 use semring_testkit::peer::Peer;
 
-use crate::case::{Case, Random, SMALL, answer, ask, say_ok, setting};
+use crate::fixture::{Fixture, Random, SMALL, answer, ask, say_ok, setting};
 use crate::rings;
 
 over_both_backends! {
@@ -19,39 +19,39 @@ over_both_backends! {
     ends_change_hands_between_processes_that_make_and_remove
 }
 
-fn client(case: &Case) -> Peer {
-    let mut peer = case.maker();
-    say_ok(&mut peer, &format!("line open {}", case.address()));
+fn client(fixture: &Fixture) -> Peer {
+    let mut peer = fixture.maker();
+    say_ok(&mut peer, &format!("line open {}", fixture.address()));
     say_ok(&mut peer, "line call-end");
     peer
 }
 
-fn server(case: &Case) -> Peer {
-    let mut peer = case.maker();
+fn server(fixture: &Fixture) -> Peer {
+    let mut peer = fixture.maker();
     say_ok(
         &mut peer,
-        &format!("line create {} {SMALL}", case.address()),
+        &format!("line create {} {SMALL}", fixture.address()),
     );
     say_ok(&mut peer, "line serve-end");
     peer
 }
 
-fn calls_in_flight_between_processes_are_answered(case: Case) {
-    let mut server = server(&case);
-    let mut client = client(&case);
+fn calls_in_flight_between_processes_are_answered(fixture: Fixture) {
+    let mut server = server(&fixture);
+    let mut client = client(&fixture);
     server.say("line serve");
     // Far more than both rings hold.
     say_ok(&mut client, "line calls 2000 200");
     say_ok(&mut client, "line drop");
     assert_eq!(answer(&mut server), "served 2000 EndOfStream");
     say_ok(&mut server, "line drop");
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
-fn a_killed_server_ends_a_call_at_once(case: Case) {
+fn a_killed_server_ends_a_call_at_once(fixture: Fixture) {
     for takes_the_request in [false, true] {
-        let mut server = server(&case);
-        let mut client = client(&case);
+        let mut server = server(&fixture);
+        let mut client = client(&fixture);
         client.say("line call 100");
         if takes_the_request {
             assert_eq!(ask(&mut server, "line hold"), "ok 1");
@@ -63,17 +63,17 @@ fn a_killed_server_ends_a_call_at_once(case: Case) {
         assert_eq!(ask(&mut client, "line call 100"), "error PeerGone");
         say_ok(&mut client, "line drop");
     }
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
-fn a_killed_server_is_not_replaced_in_the_conversation(case: Case) {
-    let mut first = server(&case);
-    let mut client = client(&case);
+fn a_killed_server_is_not_replaced_in_the_conversation(fixture: Fixture) {
+    let mut first = server(&fixture);
+    let mut client = client(&fixture);
     client.say("line call 100");
     assert_eq!(ask(&mut first, "line hold"), "ok 1");
     // As fast as possible: it waits until the kernel has ended the first one.
-    let mut second = case.maker();
-    say_ok(&mut second, &format!("line open {}", case.address()));
+    let mut second = fixture.maker();
+    say_ok(&mut second, &format!("line open {}", fixture.address()));
     first.signal(nix::sys::signal::Signal::SIGKILL);
     second.say("line serve-end");
     assert_eq!(answer(&mut client), "error PeerGone");
@@ -86,7 +86,7 @@ fn a_killed_server_is_not_replaced_in_the_conversation(case: Case) {
     );
     first.kill();
     assert_eq!(ask(&mut second, "line serve-end"), "error Spent");
-    let create = format!("line create {} {SMALL}", case.address());
+    let create = format!("line create {} {SMALL}", fixture.address());
     assert!(
         ask(&mut second, &create).starts_with("error Exists"),
         "the client is still there"
@@ -94,31 +94,31 @@ fn a_killed_server_is_not_replaced_in_the_conversation(case: Case) {
     say_ok(&mut client, "line drop");
     say_ok(&mut second, &create);
     say_ok(&mut second, "line serve-end");
-    say_ok(&mut client, &format!("line open {}", case.address()));
+    say_ok(&mut client, &format!("line open {}", fixture.address()));
     say_ok(&mut client, "line call-end");
     second.say("line serve");
     say_ok(&mut client, "line call 100");
     say_ok(&mut client, "line drop");
     assert_eq!(answer(&mut second), "served 1 EndOfStream");
     say_ok(&mut second, "line drop");
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
-fn a_killed_client_ends_the_server_at_once(case: Case) {
-    let mut server = server(&case);
-    let mut client = client(&case);
+fn a_killed_client_ends_the_server_at_once(fixture: Fixture) {
+    let mut server = server(&fixture);
+    let mut client = client(&fixture);
     server.say("line serve");
     say_ok(&mut client, "line call 100");
     server.wait_until_asleep_on_a_ring();
     client.kill();
     assert_eq!(answer(&mut server), "served 1 EndOfStream");
     say_ok(&mut server, "line drop");
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
-fn the_end_of_a_stopped_server_is_no_end(case: Case) {
-    let mut server = server(&case);
-    let mut client = client(&case);
+fn the_end_of_a_stopped_server_is_no_end(fixture: Fixture) {
+    let mut server = server(&fixture);
+    let mut client = client(&fixture);
     server.say("line serve");
     server.stop();
     client.say("line call 100");
@@ -126,38 +126,38 @@ fn the_end_of_a_stopped_server_is_no_end(case: Case) {
     server.cont();
     assert_eq!(answer(&mut client), "ok");
     drop((server, client));
-    rings::pair(case.address())
+    rings::pair(fixture.address())
         .create()
         .unwrap()
         .remove()
         .unwrap();
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
-fn a_pair_whose_users_were_killed_is_replaced(case: Case) {
-    let mut server = server(&case);
-    let mut client = client(&case);
+fn a_pair_whose_users_were_killed_is_replaced(fixture: Fixture) {
+    let mut server = server(&fixture);
+    let mut client = client(&fixture);
     server.kill();
     client.kill();
-    let pair = rings::pair(case.address()).create().unwrap();
+    let pair = rings::pair(fixture.address()).create().unwrap();
     assert!(pair.to_server().was_created());
     pair.remove().unwrap();
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
 /// The rest of pairs with this name: their up rings, and their down rings.
-fn left(case: &Case) -> (Vec<semring::RingInfo>, Vec<semring::RingInfo>) {
+fn left(fixture: &Fixture) -> (Vec<semring::RingInfo>, Vec<semring::RingInfo>) {
     semring::list()
         .into_iter()
-        .filter(|info| info.name.starts_with(case.guard.name()))
+        .filter(|info| info.name.starts_with(fixture.guard.name()))
         .partition(|info| info.name.ends_with(".up"))
 }
 
-fn pairs_whose_makers_are_killed_at_any_moment_are_whole_or_gone(case: Case) {
+fn pairs_whose_makers_are_killed_at_any_moment_are_whole_or_gone(fixture: Fixture) {
     let mut random = Random::new("makers that are killed");
-    let address = case.address();
+    let address = fixture.address();
     for _ in 0..setting("SEMRING_KILLS", 100) {
-        let mut maker = case.maker();
+        let mut maker = fixture.maker();
         maker.say(&format!("line churn {address} {SMALL} 1000000"));
         random.pass(Duration::from_millis(4));
         maker.kill();
@@ -175,7 +175,7 @@ fn pairs_whose_makers_are_killed_at_any_moment_are_whole_or_gone(case: Case) {
         client.send(b"new").unwrap();
         assert_eq!(server.recv().unwrap().to_vec(), b"new");
     }
-    let (ups, downs) = left(&case);
+    let (ups, downs) = left(&fixture);
     assert!(ups.is_empty(), "{ups:?}");
     for down in downs {
         assert!(
@@ -185,14 +185,14 @@ fn pairs_whose_makers_are_killed_at_any_moment_are_whole_or_gone(case: Case) {
         let address: Address = down.address.clone();
         semring::remove(&address).unwrap();
     }
-    crate::case::prune_guards();
-    case.guard.clean();
+    crate::fixture::prune_guards();
+    fixture.guard.clean();
 }
 
-fn ends_change_hands_between_processes_that_make_and_remove(case: Case) {
-    let mut peers: Vec<Peer> = (0..3).map(|_| case.maker()).collect();
+fn ends_change_hands_between_processes_that_make_and_remove(fixture: Fixture) {
+    let mut peers: Vec<Peer> = (0..3).map(|_| fixture.maker()).collect();
     for peer in &mut peers {
-        peer.say(&format!("line churn {} {SMALL} 300", case.address()));
+        peer.say(&format!("line churn {} {SMALL} 300", fixture.address()));
     }
     for peer in &mut peers {
         let done = answer(peer);
@@ -202,15 +202,15 @@ fn ends_change_hands_between_processes_that_make_and_remove(case: Case) {
         say_ok(peer, "line drop");
     }
     drop(peers);
-    let (ups, downs) = left(&case);
+    let (ups, downs) = left(&fixture);
     for up in ups.iter().chain(&downs) {
         assert_eq!(up.state, RingState::Idle, "{up:?}");
     }
     // A pair that was made and never used is taken by the next user.
-    let pair = rings::pair(case.address()).open_or_create().unwrap();
+    let pair = rings::pair(fixture.address()).open_or_create().unwrap();
     drop((pair.server_end(), pair.client_end()));
     drop(pair);
-    let (ups, downs) = left(&case);
+    let (ups, downs) = left(&fixture);
     assert!(ups.is_empty() && downs.is_empty(), "{ups:?} {downs:?}");
-    case.guard.clean();
+    fixture.guard.clean();
 }

@@ -7,8 +7,8 @@
 
 #[allow(dead_code)] // each of the two test programs uses a part
 #[macro_use]
-#[path = "../support/case.rs"]
-mod case;
+#[path = "../support/fixture.rs"]
+mod fixture;
 
 mod broken_pipe;
 mod bursts;

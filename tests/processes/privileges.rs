@@ -2,7 +2,7 @@
 
 use semring_testkit::needs_root;
 
-use crate::case::{Case, answer, ask, say_ok};
+use crate::fixture::{Fixture, answer, ask, say_ok};
 
 over_both_backends! {
     a_producer_without_privileges_gives_its_lane_back
@@ -11,12 +11,12 @@ over_both_backends! {
     a_consumer_with_pipes_goes_on_without_privileges
 }
 
-fn a_producer_without_privileges_gives_its_lane_back(case: Case) {
+fn a_producer_without_privileges_gives_its_lane_back(fixture: Fixture) {
     needs_root!("to become another user");
-    let case = case.with_semaphores();
-    let ring = case.ring(1);
-    let mut consumer = case.consumer();
-    let mut producer = case.producer();
+    let fixture = fixture.with_semaphores();
+    let ring = fixture.ring(1);
+    let mut consumer = fixture.consumer();
+    let mut producer = fixture.producer();
     consumer.say("drain");
     consumer.wait_until_asleep_on_a_ring();
     say_ok(&mut producer, "become-nobody");
@@ -32,7 +32,7 @@ fn a_producer_without_privileges_gives_its_lane_back(case: Case) {
     assert_eq!(answer(&mut consumer), "drained 2 EndOfStream");
     let info = ring.info().unwrap();
     assert_eq!((info.producers(), info.finished_producers()), (0, 1));
-    let mut next = case.producer();
+    let mut next = fixture.producer();
     say_ok(&mut next, "send 2 0 1 64");
     producer.wait();
     // Its end does not take anything away from its successor.
@@ -40,15 +40,15 @@ fn a_producer_without_privileges_gives_its_lane_back(case: Case) {
     next.wait();
     assert_eq!(ask(&mut consumer, "drain"), "drained 1 EndOfStream");
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }
 
-fn a_consumer_without_privileges_gives_its_role_back(case: Case) {
+fn a_consumer_without_privileges_gives_its_role_back(fixture: Fixture) {
     needs_root!("to become another user");
-    let case = case.with_semaphores();
-    let ring = case.ring(1);
-    let mut producer = case.producer();
-    let mut consumer = case.consumer();
+    let fixture = fixture.with_semaphores();
+    let ring = fixture.ring(1);
+    let mut producer = fixture.producer();
+    let mut consumer = fixture.consumer();
     let filled = ask(&mut producer, "fill 1 0 100");
     let next = filled.strip_prefix("ok ").expect("it is full");
     producer.say(&format!("send 1 {next} 1 1000"));
@@ -63,22 +63,22 @@ fn a_consumer_without_privileges_gives_its_role_back(case: Case) {
         sent == "ok" || sent.starts_with("error ConsumerGone"),
         "{sent}"
     );
-    assert_eq!(ask(&mut producer, "probe"), "error ConsumerGone");
+    assert_eq!(ask(&mut producer, "check"), "error ConsumerGone");
     assert_eq!(ring.info().unwrap().consumer_pid, None);
-    let mut next = case.consumer();
+    let mut next = fixture.consumer();
     producer.wait();
     let drained = ask(&mut next, "drain");
     assert!(drained.ends_with(" EndOfStream"), "{drained}");
     drop((consumer, next));
-    case.finish();
+    fixture.finish();
 }
 
-fn a_producer_with_pipes_goes_on_without_privileges(case: Case) {
+fn a_producer_with_pipes_goes_on_without_privileges(fixture: Fixture) {
     needs_root!("to become another user");
-    let case = case.with_pipes();
-    let ring = case.ring(1);
-    let mut consumer = case.consumer();
-    let mut producer = case.producer();
+    let fixture = fixture.with_pipes();
+    let ring = fixture.ring(1);
+    let mut consumer = fixture.consumer();
+    let mut producer = fixture.producer();
     consumer.say("drain");
     consumer.wait_until_asleep_on_a_ring();
     say_ok(&mut producer, "become-nobody");
@@ -88,15 +88,15 @@ fn a_producer_with_pipes_goes_on_without_privileges(case: Case) {
     assert_eq!(answer(&mut consumer), "drained 1000 EndOfStream");
     assert_eq!(ring.info().unwrap().producers(), 0);
     drop((producer, consumer));
-    case.finish();
+    fixture.finish();
 }
 
-fn a_consumer_with_pipes_goes_on_without_privileges(case: Case) {
+fn a_consumer_with_pipes_goes_on_without_privileges(fixture: Fixture) {
     needs_root!("to become another user");
-    let case = case.with_pipes();
-    case.ring(1);
-    let mut producer = case.producer();
-    let mut consumer = case.consumer();
+    let fixture = fixture.with_pipes();
+    fixture.ring(1);
+    let mut producer = fixture.producer();
+    let mut consumer = fixture.consumer();
     let filled = ask(&mut producer, "fill 1 0 100");
     let next = filled.strip_prefix("ok ").expect("it is full");
     producer.say(&format!("send 1 {next} 1 1000"));
@@ -108,5 +108,5 @@ fn a_consumer_with_pipes_goes_on_without_privileges(case: Case) {
     let drained = answer(&mut consumer);
     assert!(drained.ends_with(" EndOfStream"), "{drained}");
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }

@@ -1,7 +1,7 @@
 //! A ring is removed when no process uses it, or by force; then all users get an error. No sent message
 //! is lost with it unnoticed.
 
-use crate::case::{Case, PEER, Random, answer, ask, run_to_marker, say_ok, setting};
+use crate::fixture::{Fixture, PEER, Random, answer, ask, run_to_marker, say_ok, setting};
 use crate::rings;
 use nix::fcntl::{FcntlArg, fcntl};
 use semring::{OpenError, RecvError, RemoveError, SendError, any};
@@ -30,11 +30,11 @@ over_both_backends! {
     a_late_producer_loses_nothing_when_an_idle_ring_is_removed
 }
 
-fn a_ring_in_use_is_kept_and_its_users_are_named(case: Case) {
-    case.ring(3);
-    let mut consumer = case.consumer();
-    let mut producers = [case.producer(), case.producer()];
-    let address = case.address().parse::<semring::Address>().unwrap();
+fn a_ring_in_use_is_kept_and_its_users_are_named(fixture: Fixture) {
+    fixture.ring(3);
+    let mut consumer = fixture.consumer();
+    let mut producers = [fixture.producer(), fixture.producer()];
+    let address = fixture.address().parse::<semring::Address>().unwrap();
     let users = || match semring::remove(&address).unwrap_err() {
         RemoveError::InUse {
             producers,
@@ -54,53 +54,53 @@ fn a_ring_in_use_is_kept_and_its_users_are_named(case: Case) {
     say_ok(&mut consumer, "drop-consumer");
     semring::remove(&address).unwrap();
     drop((consumer, producers));
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
-fn a_killed_user_keeps_no_ring(case: Case) {
-    case.ring(2);
-    case.producer().kill();
-    let mut consumer = case.consumer();
+fn a_killed_user_keeps_no_ring(fixture: Fixture) {
+    fixture.ring(2);
+    fixture.producer().kill();
+    let mut consumer = fixture.consumer();
     assert_eq!(ask(&mut consumer, "recv"), "error EndOfStream");
     consumer.say("recv");
     consumer.wait_until_asleep_on_a_ring();
     consumer.kill();
-    case.finish();
+    fixture.finish();
 }
 
 /// A consumer of one ring that sleeps, a producer of another that sleeps on a full lane, and a pair that
 /// runs on a third; `removal` takes each ring away.
-fn everybody_learns_of(case: &Case, removal: impl Fn(&Case)) {
-    case.ring(1);
-    let mut consumer = case.consumer();
+fn everybody_learns_of(fixture: &Fixture, removal: impl Fn(&Fixture)) {
+    fixture.ring(1);
+    let mut consumer = fixture.consumer();
     consumer.say("recv");
     consumer.wait_until_asleep_on_a_ring();
-    removal(case);
+    removal(fixture);
     assert_eq!(answer(&mut consumer), "error Removed");
     assert_eq!(ask(&mut consumer, "recv"), "error Removed");
     assert_eq!(ask(&mut consumer, "try-recv"), "error Removed");
     assert_eq!(consumer.wait(), semring_testkit::peer::Exit::Code(0));
-    case.guard.clean();
+    fixture.guard.clean();
 
-    case.ring(1);
-    let mut producer = case.producer();
+    fixture.ring(1);
+    let mut producer = fixture.producer();
     assert!(ask(&mut producer, "fill 1 0 100").starts_with("ok "));
     producer.say("send 1 1000 1 1000");
     producer.wait_until_asleep_on_a_ring();
-    removal(case);
+    removal(fixture);
     assert_eq!(answer(&mut producer), "error Removed after 0");
-    assert_eq!(ask(&mut producer, "probe"), "error Removed");
+    assert_eq!(ask(&mut producer, "check"), "error Removed");
     producer.wait();
-    case.guard.clean();
+    fixture.guard.clean();
 
-    let ring = case.ring_of(1, 1 << 16);
-    let (mut consumer, mut producer) = (case.consumer(), case.producer());
+    let ring = fixture.ring_of(1, 1 << 16);
+    let (mut consumer, mut producer) = (fixture.consumer(), fixture.producer());
     consumer.say("drain");
     producer.say("send 1 0 1000000000000 64");
     while ring.info().unwrap().lanes[0].received_messages < 10_000 {
         std::thread::yield_now();
     }
-    removal(case);
+    removal(fixture);
     assert!(answer(&mut producer).starts_with("error Removed after "));
     let drained = answer(&mut consumer);
     assert!(
@@ -110,35 +110,35 @@ fn everybody_learns_of(case: &Case, removal: impl Fn(&Case)) {
     drop((consumer, producer));
 }
 
-fn force_ends_a_blocked_consumer_a_blocked_producer_and_a_running_pair(case: Case) {
-    everybody_learns_of(&case, |case| {
-        semring::force_remove(case.address()).unwrap();
-        case.guard.assert_clean();
+fn force_ends_a_blocked_consumer_a_blocked_producer_and_a_running_pair(fixture: Fixture) {
+    everybody_learns_of(&fixture, |fixture| {
+        semring::force_remove(fixture.address()).unwrap();
+        fixture.guard.assert_clean();
     });
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
-fn a_guard_removed_from_outside_ends_everybody(case: Case) {
-    everybody_learns_of(&case, |case| case.cleanup().remove());
+fn a_guard_removed_from_outside_ends_everybody(fixture: Fixture) {
+    everybody_learns_of(&fixture, |fixture| fixture.cleanup().remove());
     // The name is still there: the next test covers that.
-    semring::force_remove(case.address()).unwrap();
-    case.finish_removed();
+    semring::force_remove(fixture.address()).unwrap();
+    fixture.finish_removed();
 }
 
 /// After each system call of a consumer that has never slept before: pipes are watched from then on.
-fn a_guard_removed_on_the_way_to_a_first_sleep_is_not_slept_on(case: Case) {
+fn a_guard_removed_on_the_way_to_a_first_sleep_is_not_slept_on(fixture: Fixture) {
     if !semring_testkit::step::can_trace() {
         return;
     }
-    let case = case.with_pipes();
+    let fixture = fixture.with_pipes();
     let mut is_asleep = false;
     for calls in 0.. {
-        case.ring(1);
+        fixture.ring(1);
         let mut sleeper = Stepper::spawn(Command::new(PEER)).expect("a peer can be traced");
         // Long, but not for ever: a sleeper that is not woken must report that.
         for line in [
             "wait block",
-            &format!("open {}", case.address()),
+            &format!("open {}", fixture.address()),
             "consumer",
         ] {
             sleeper.peer().say(line);
@@ -158,33 +158,33 @@ fn a_guard_removed_on_the_way_to_a_first_sleep_is_not_slept_on(case: Case) {
                 other => panic!("{other:?} after {calls} calls, and it does not sleep"),
             }
         }
-        case.cleanup().remove();
+        fixture.cleanup().remove();
         let mut sleeper = sleeper.resume().expect("it goes on");
         assert_eq!(answer(&mut sleeper), "ok");
         assert!(answer(&mut sleeper).starts_with("ok "), "open");
         assert_eq!(answer(&mut sleeper), "ok");
         assert_eq!(answer(&mut sleeper), "error Removed", "{calls} calls");
         sleeper.wait();
-        case.guard.clean();
+        fixture.guard.clean();
         if is_asleep {
             println!("{calls} system calls on the way");
             break;
         }
     }
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
 /// The producer is stopped at each system call of its detach.
-fn an_end_that_is_seen_while_the_last_producer_leaves_is_one_to_remove_at(case: Case) {
+fn an_end_that_is_seen_while_the_last_producer_leaves_is_one_to_remove_at(fixture: Fixture) {
     if !semring_testkit::step::can_trace() {
         return;
     }
     let (mut has_left, mut ends) = (false, 0);
     for calls in 0.. {
-        let ring = case.ring(1);
+        let ring = fixture.ring(1);
         let mut consumer = ring.attach_consumer().unwrap();
         let mut leaver = Stepper::spawn(Command::new(PEER)).expect("a peer can be traced");
-        for line in [&format!("open {}", case.address()), "producer"] {
+        for line in [&format!("open {}", fixture.address()), "producer"] {
             leaver.peer().say(line);
         }
         leaver.peer().say("marked detach");
@@ -209,21 +209,21 @@ fn an_end_that_is_seen_while_the_last_producer_leaves_is_one_to_remove_at(case: 
             println!("{calls} stops, at {ends} of them the stream had ended");
             break;
         }
-        let _ = semring::remove(case.address());
+        let _ = semring::remove(fixture.address());
     }
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
 /// The kernel closes the files of the dead process one after the other. The test holds the lock that a
 /// producer would hold whose liveness FIFO is closed already.
-fn a_process_of_which_only_the_lock_is_left_is_waited_for_by_who_removes(case: Case) {
+fn a_process_of_which_only_the_lock_is_left_is_waited_for_by_who_removes(fixture: Fixture) {
     if !semring_testkit::step::can_trace() {
         return;
     }
-    let case = case.with_pipes();
-    case.ring(1);
-    case.producer().kill();
-    let CleanupGuard::Pipes(pipes) = case.cleanup() else {
+    let fixture = fixture.with_pipes();
+    fixture.ring(1);
+    fixture.producer().kill();
+    let CleanupGuard::Pipes(pipes) = fixture.cleanup() else {
         panic!("the ring has pipes")
     };
     let of_the_dead = File::open(pipes.join("lock")).unwrap();
@@ -237,7 +237,7 @@ fn a_process_of_which_only_the_lock_is_left_is_waited_for_by_who_removes(case: C
     };
     fcntl(&of_the_dead, FcntlArg::F_OFD_SETLK(&attached)).unwrap();
     let mut remover = Stepper::spawn(Command::new(PEER)).expect("a peer can be traced");
-    for line in [&format!("open {}", case.address()), "consumer", "recv"] {
+    for line in [&format!("open {}", fixture.address()), "consumer", "recv"] {
         remover.peer().say(line);
     }
     remover.peer().say("marked remove-at-end");
@@ -261,7 +261,7 @@ fn a_process_of_which_only_the_lock_is_left_is_waited_for_by_who_removes(case: C
     assert_eq!(answer(&mut remover), "error EndOfStream");
     assert_eq!(answer(&mut remover), "ok");
     drop(remover);
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
 /// The targets of a process's descriptors, in the order of their numbers.
@@ -296,10 +296,10 @@ fn watches(peer: &Peer) -> usize {
 
 /// If a process watches a directory, the kernel takes milliseconds to close its inotify instance: too
 /// long for processes that attach, send a message and exit.
-fn nobody_watches_a_directory_before_the_first_sleep(case: Case) {
-    let case = case.with_pipes();
-    case.ring(1);
-    let (mut producer, mut consumer) = (case.producer(), case.consumer());
+fn nobody_watches_a_directory_before_the_first_sleep(fixture: Fixture) {
+    let fixture = fixture.with_pipes();
+    fixture.ring(1);
+    let (mut producer, mut consumer) = (fixture.producer(), fixture.consumer());
     say_ok(&mut producer, "send 1 0 3 64");
     for _ in 0..3 {
         assert!(ask(&mut consumer, "recv").starts_with("message "));
@@ -324,15 +324,15 @@ fn nobody_watches_a_directory_before_the_first_sleep(case: Case) {
     );
     say_ok(&mut consumer, "drop-consumer");
     drop((producer, consumer));
-    case.finish();
+    fixture.finish();
 }
 
-fn a_ring_whose_guard_was_removed_goes_by_force_only(case: Case) {
-    case.ring(1);
-    case.cleanup().remove();
-    let address = case.address().parse::<semring::Address>().unwrap();
+fn a_ring_whose_guard_was_removed_goes_by_force_only(fixture: Fixture) {
+    fixture.ring(1);
+    fixture.cleanup().remove();
+    let address = fixture.address().parse::<semring::Address>().unwrap();
     assert!(matches!(
-        any::open(case.address()),
+        any::open(fixture.address()),
         Err(OpenError::GuardMissing { .. })
     ));
     let refused = semring::remove(&address).unwrap_err();
@@ -341,14 +341,14 @@ fn a_ring_whose_guard_was_removed_goes_by_force_only(case: Case) {
         "{refused}"
     );
     semring::force_remove(&address).unwrap();
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
-fn a_removed_ring_stays_removed_for_its_producer(case: Case) {
-    let ring = case.ring_of(1, 1 << 16);
+fn a_removed_ring_stays_removed_for_its_producer(fixture: Fixture) {
+    let ring = fixture.ring_of(1, 1 << 16);
     let mut producer = ring.attach_producer().unwrap();
     producer.send(b"before").unwrap();
-    semring::force_remove(case.address()).unwrap();
+    semring::force_remove(fixture.address()).unwrap();
     // It is noticed within a quarter lap, and stays so.
     let noticed = (0..1 << 12).find_map(|_| producer.send(&[0; 56]).err());
     assert_eq!(noticed, Some(SendError::Removed));
@@ -359,15 +359,15 @@ fn a_removed_ring_stays_removed_for_its_producer(case: Case) {
     assert_eq!(producer.check_consumer(), Err(SendError::Removed));
     assert_eq!(producer.send(b"after"), Err(SendError::Removed));
     drop((producer, ring));
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
 /// Each end sees that the other one makes progress, and all the same checks for the ring once in a
 /// MiB.
-fn a_ring_removed_under_two_busy_ends_is_noticed_by_each(case: Case) {
+fn a_ring_removed_under_two_busy_ends_is_noticed_by_each(fixture: Fixture) {
     const MESSAGES_A_MIB: usize = 1 << 14;
     for producer_first in [true, false] {
-        let ring = case.ring_of(1, 1 << 16);
+        let ring = fixture.ring_of(1, 1 << 16);
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
         let mut exchange = |ask: bool, messages: usize| {
@@ -390,13 +390,13 @@ fn a_ring_removed_under_two_busy_ends_is_noticed_by_each(case: Case) {
         // Here the consumer checks. The side whose last check is longer ago checks first.
         assert_eq!(exchange(producer_first, MESSAGES_A_MIB / 4), None);
         assert_eq!(exchange(!producer_first, 1), None);
-        semring::force_remove(case.address()).unwrap();
+        semring::force_remove(fixture.address()).unwrap();
         let (after, is_producer, is_removed) = exchange(false, 2 * MESSAGES_A_MIB).unwrap();
         assert!(is_removed && is_producer == producer_first);
         assert!(after <= MESSAGES_A_MIB, "noticed after {after} messages");
         drop((producer, consumer, ring));
     }
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
 /// Lets about as much time pass as the peer needs to hear and obey a command.
@@ -406,23 +406,23 @@ fn hesitate(random: &mut Random) {
     }
 }
 
-fn new_ring_for(case: &Case, peer: &mut Peer) -> any::Ring {
-    let ring = rings::any(case.address())
+fn new_ring_for(fixture: &Fixture, peer: &mut Peer) -> any::Ring {
+    let ring = rings::any(fixture.address())
         .producers(2)
         .capacity(4096)
         .create()
         .unwrap();
-    let opened = ask(peer, &format!("open {}", case.address()));
+    let opened = ask(peer, &format!("open {}", fixture.address()));
     assert!(opened.starts_with("ok "), "{opened}");
     ring
 }
 
-fn a_late_producer_loses_nothing_when_the_consumer_removes(case: Case) {
+fn a_late_producer_loses_nothing_when_the_consumer_removes(fixture: Fixture) {
     let mut random = Random::new("late producer, consumer removes");
-    let mut late = case.idle_peer();
+    let mut late = fixture.idle_peer();
     let (mut sent, mut refused) = (0, 0);
     for round in 0..setting("SEMRING_REMOVALS", 400) {
-        let ring = new_ring_for(&case, &mut late);
+        let ring = new_ring_for(&fixture, &mut late);
         drop(ring.attach_producer().unwrap());
         let mut consumer = ring.attach_consumer().unwrap();
         assert!(matches!(
@@ -453,21 +453,21 @@ fn a_late_producer_loses_nothing_when_the_consumer_removes(case: Case) {
             );
         }
         assert!(matches!(
-            any::open(case.address()),
+            any::open(fixture.address()),
             Err(OpenError::NotFound { .. })
         ));
     }
     println!("{sent} sent in time, {refused} came too late");
     drop(late);
-    case.finish_removed();
+    fixture.finish_removed();
 }
 
-fn a_late_producer_loses_nothing_when_an_idle_ring_is_removed(case: Case) {
+fn a_late_producer_loses_nothing_when_an_idle_ring_is_removed(fixture: Fixture) {
     let mut random = Random::new("late producer, remove if done");
-    let mut late = case.idle_peer();
+    let mut late = fixture.idle_peer();
     let (mut kept, mut refused) = (0, 0);
     for round in 0..setting("SEMRING_REMOVALS", 400) {
-        let ring = new_ring_for(&case, &mut late);
+        let ring = new_ring_for(&fixture, &mut late);
         late.say(&format!("late 1 {round} 40"));
         hesitate(&mut random);
         let gone = ring.remove_if_done().unwrap().is_removed();
@@ -484,5 +484,5 @@ fn a_late_producer_loses_nothing_when_an_idle_ring_is_removed(case: Case) {
     }
     println!("{kept} kept, {refused} came too late");
     drop(late);
-    case.finish_removed();
+    fixture.finish_removed();
 }

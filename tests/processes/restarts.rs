@@ -2,7 +2,7 @@
 //! reordered; twice only with the same position. `SEMRING_KILLS` makes it longer, `SEMRING_SEED`
 //! repeats a run.
 
-use crate::case::{Case, Random, answer, ask, say_ok, setting};
+use crate::fixture::{Fixture, Random, answer, ask, say_ok, setting};
 use semring_testkit::audit::Audit;
 use semring_testkit::peer::Peer;
 use std::path::Path;
@@ -38,13 +38,13 @@ fn enter(audit: &mut Audit, log: &Path) -> u64 {
     entered
 }
 
-fn a_consumer_killed_again_and_again_loses_nothing(mut case: Case) {
+fn a_consumer_killed_again_and_again_loses_nothing(mut fixture: Fixture) {
     let mut random = Random::new("consumer restarts");
     let kills = setting("SEMRING_KILLS", 60);
-    let ring = case.ring_of(3, 1 << 14);
-    let (log, record) = (case.file("log"), case.file("record"));
+    let ring = fixture.ring_of(3, 1 << 14);
+    let (log, record) = (fixture.file("log"), fixture.file("record"));
     let mut audit = Audit::new();
-    let mut producers: Vec<Peer> = (0..3).map(|_| case.producer()).collect();
+    let mut producers: Vec<Peer> = (0..3).map(|_| fixture.producer()).collect();
     // Enough to go on for about as long as the kills.
     let count = kills * 2000;
     for (number, producer) in (1..).zip(&mut producers) {
@@ -56,13 +56,13 @@ fn a_consumer_killed_again_and_again_loses_nothing(mut case: Case) {
     }
     let mut received = 0;
     for _ in 0..kills {
-        let mut consumer = case.consumer();
+        let mut consumer = fixture.consumer();
         consumer.say(&format!("keep {}", log.display()));
         random.pass(LIFE);
         consumer.kill();
         received += enter(&mut audit, &log);
     }
-    let mut consumer = case.consumer();
+    let mut consumer = fixture.consumer();
     consumer.say(&format!("keep {}", log.display()));
     for producer in &mut producers {
         assert_eq!(answer(producer), "ok");
@@ -77,21 +77,21 @@ fn a_consumer_killed_again_and_again_loses_nothing(mut case: Case) {
     assert_eq!(report.committed, 3 * count);
     assert_eq!(ring.info().unwrap().unread_messages(), 0);
     drop((producers, consumer));
-    case.finish();
+    fixture.finish();
 }
 
-fn producers_killed_again_and_again_lose_nothing_that_was_committed(mut case: Case) {
+fn producers_killed_again_and_again_lose_nothing_that_was_committed(mut fixture: Fixture) {
     let mut random = Random::new("producer restarts");
     let kills = setting("SEMRING_KILLS", 60);
-    let ring = case.ring_of(2, 1 << 12);
-    let (log, record) = (case.file("log"), case.file("record"));
+    let ring = fixture.ring_of(2, 1 << 12);
+    let (log, record) = (fixture.file("log"), fixture.file("record"));
     let mut audit = Audit::new();
-    let mut consumer = case.consumer();
+    let mut consumer = fixture.consumer();
     // A producer that stays, so that the stream does not end between two others.
-    let mut resident = case.producer();
+    let mut resident = fixture.producer();
     consumer.say(&format!("keep {}", log.display()));
     for number in 1..=kills as u32 {
-        let mut producer = case.producer();
+        let mut producer = fixture.producer();
         let len = 24 + random.below(900);
         producer.say(&format!(
             "feed {number} 0 100000000 {len} {}",
@@ -113,5 +113,5 @@ fn producers_killed_again_and_again_lose_nothing_that_was_committed(mut case: Ca
     assert_eq!(ring.info().unwrap().unread_messages(), 0);
     assert_eq!(ask(&mut consumer, "recv-timeout 10"), "error TimedOut");
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }

@@ -1,6 +1,6 @@
 //! One consumer, and one producer a lane: refused while they live, replaced the moment they are killed.
 
-use crate::case::{Case, answer, ask, say_ok, setting};
+use crate::fixture::{Fixture, answer, ask, say_ok, setting};
 use nix::sys::signal::Signal;
 use semring_testkit::peer::Peer;
 
@@ -14,17 +14,17 @@ over_both_backends! {
     the_lowest_free_lane_is_taken
 }
 
-fn a_second_consumer_is_refused_with_the_pid_of_the_first(case: Case) {
-    case.ring(1);
-    let mut first = case.consumer();
-    let mut second = case.peer();
+fn a_second_consumer_is_refused_with_the_pid_of_the_first(fixture: Fixture) {
+    fixture.ring(1);
+    let mut first = fixture.consumer();
+    let mut second = fixture.peer();
     let refusal = format!("error ConsumerPresent {{ pid: {} }}", first.pid());
     assert_eq!(ask(&mut second, "consumer"), refusal);
     // Also while it sleeps, and while it is busy.
     first.say("drain");
     first.wait_until_asleep_on_a_ring();
     assert_eq!(ask(&mut second, "consumer"), refusal);
-    let mut producer = case.producer();
+    let mut producer = fixture.producer();
     say_ok(&mut producer, "send 1 0 1000 64");
     assert_eq!(ask(&mut second, "consumer"), refusal);
     producer.wait();
@@ -32,28 +32,28 @@ fn a_second_consumer_is_refused_with_the_pid_of_the_first(case: Case) {
     say_ok(&mut first, "drop-consumer");
     say_ok(&mut second, "consumer");
     drop((first, second));
-    case.finish();
+    fixture.finish();
 }
 
-fn a_stopped_consumer_is_not_a_dead_one(case: Case) {
-    case.ring(1);
-    let mut first = case.consumer();
+fn a_stopped_consumer_is_not_a_dead_one(fixture: Fixture) {
+    fixture.ring(1);
+    let mut first = fixture.consumer();
     first.stop();
-    let mut second = case.peer();
+    let mut second = fixture.peer();
     let refusal = format!("error ConsumerPresent {{ pid: {} }}", first.pid());
     assert_eq!(ask(&mut second, "consumer"), refusal);
     first.cont();
     say_ok(&mut first, "drop-consumer");
     say_ok(&mut second, "consumer");
     drop((first, second));
-    case.finish();
+    fixture.finish();
 }
 
-fn a_refused_consumer_leaves_nothing_behind(case: Case) {
-    case.ring(1);
-    let (mut first, mut second) = (case.consumer(), case.peer());
+fn a_refused_consumer_leaves_nothing_behind(fixture: Fixture) {
+    fixture.ring(1);
+    let (mut first, mut second) = (fixture.consumer(), fixture.peer());
     assert!(ask(&mut second, "consumer").starts_with("error ConsumerPresent"));
-    let mut producer = case.producer();
+    let mut producer = fixture.producer();
     assert!(ask(&mut producer, "fill 1 0 100").starts_with("ok "));
     producer.say("send 1 1000 1 1000");
     producer.wait_until_asleep_on_a_ring();
@@ -63,14 +63,14 @@ fn a_refused_consumer_leaves_nothing_behind(case: Case) {
     first.kill();
     assert_eq!(answer(&mut producer), "error ConsumerGone after 0");
     drop(producer);
-    case.finish();
+    fixture.finish();
 }
 
 /// Rounds of: kill the holder, do not reap it, take its place at once.
-fn successions(case: &Case, role: &str, granted: &str) {
+fn successions(fixture: &Fixture, role: &str, granted: &str) {
     let rounds = setting("SEMRING_SUCCESSIONS", 200);
     let mut graveyard: Vec<Peer> = Vec::new();
-    let mut holder = case.peer();
+    let mut holder = fixture.peer();
     assert_eq!(ask(&mut holder, role), granted);
     for round in 0..rounds {
         // Memory to be freed makes some deaths slow: the successor has to wait until the kernel has
@@ -78,7 +78,7 @@ fn successions(case: &Case, role: &str, granted: &str) {
         if round % 4 == 0 {
             say_ok(&mut holder, "allocate 8");
         }
-        let mut successor = case.peer();
+        let mut successor = fixture.peer();
         // Asleep or in user space, as it happens.
         if role == "consumer" && round % 2 == 0 {
             holder.say("recv-timeout 10000");
@@ -89,22 +89,22 @@ fn successions(case: &Case, role: &str, granted: &str) {
     }
 }
 
-fn a_consumer_takes_the_role_of_one_just_killed(case: Case) {
-    case.ring(1);
-    successions(&case, "consumer", "ok");
-    case.finish();
+fn a_consumer_takes_the_role_of_one_just_killed(fixture: Fixture) {
+    fixture.ring(1);
+    successions(&fixture, "consumer", "ok");
+    fixture.finish();
 }
 
-fn a_producer_takes_the_lane_of_one_just_killed(case: Case) {
-    case.ring(1);
-    successions(&case, "producer", "ok 0");
-    case.finish();
+fn a_producer_takes_the_lane_of_one_just_killed(fixture: Fixture) {
+    fixture.ring(1);
+    successions(&fixture, "producer", "ok 0");
+    fixture.finish();
 }
 
-fn a_producer_finds_no_lane_while_all_producers_live(case: Case) {
-    case.ring(2);
-    let mut producers = [case.producer(), case.producer()];
-    let mut third = case.peer();
+fn a_producer_finds_no_lane_while_all_producers_live(fixture: Fixture) {
+    fixture.ring(2);
+    let mut producers = [fixture.producer(), fixture.producer()];
+    let mut third = fixture.peer();
     let first_pid = producers[0].pid();
     let refusal = format!("error NoFreeLane {{ lanes: 2, pid: {first_pid} }}");
     assert_eq!(ask(&mut third, "producer"), refusal);
@@ -113,12 +113,12 @@ fn a_producer_finds_no_lane_while_all_producers_live(case: Case) {
     producers[1].signal(Signal::SIGKILL);
     assert_eq!(ask(&mut third, "producer"), "ok 1");
     drop((producers, third));
-    case.finish();
+    fixture.finish();
 }
 
-fn the_lowest_free_lane_is_taken(case: Case) {
-    case.ring(3);
-    let mut producers = [case.peer(), case.peer(), case.peer()];
+fn the_lowest_free_lane_is_taken(fixture: Fixture) {
+    fixture.ring(3);
+    let mut producers = [fixture.peer(), fixture.peer(), fixture.peer()];
     for (lane, producer) in producers.iter_mut().enumerate() {
         assert_eq!(ask(producer, "producer"), format!("ok {lane}"));
     }
@@ -128,5 +128,5 @@ fn the_lowest_free_lane_is_taken(case: Case) {
     say_ok(&mut producers[2], "drop-producer");
     assert_eq!(ask(&mut producers[2], "producer"), "ok 0");
     drop(producers);
-    case.finish();
+    fixture.finish();
 }

@@ -1,6 +1,6 @@
 //! Signals, stops and continuations change nothing but the moment.
 
-use crate::case::{Case, SMALL, answer, ask, say_ok, setting};
+use crate::fixture::{Fixture, SMALL, answer, ask, say_ok, setting};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use semring_testkit::peer::Peer;
@@ -51,13 +51,13 @@ fn under_fire<R>(pids: &[u32], signals: &[Signal], work: impl FnOnce() -> R) -> 
 }
 
 /// Messages through a lane so small that both sides sleep all the time.
-fn transfer(case: &Case, signals: &[Signal], count: u64) {
-    let mut producer = case.idle_peer();
-    let mut consumer = case.idle_peer();
+fn transfer(fixture: &Fixture, signals: &[Signal], count: u64) {
+    let mut producer = fixture.idle_peer();
+    let mut consumer = fixture.idle_peer();
     for (peer, role) in [(&mut producer, "producer"), (&mut consumer, "consumer")] {
         say_ok(peer, "handle-usr1");
         say_ok(peer, "wait block");
-        assert!(ask(peer, &format!("open {}", case.address())).starts_with("ok "));
+        assert!(ask(peer, &format!("open {}", fixture.address())).starts_with("ok "));
         assert!(ask(peer, role).starts_with("ok"));
     }
     let drained = under_fire(&[producer.pid(), consumer.pid()], signals, || {
@@ -70,27 +70,27 @@ fn transfer(case: &Case, signals: &[Signal], count: u64) {
     drop((producer, consumer));
 }
 
-fn a_transfer_under_a_storm_of_signals_is_whole(case: Case) {
-    case.ring(1);
+fn a_transfer_under_a_storm_of_signals_is_whole(fixture: Fixture) {
+    fixture.ring(1);
     transfer(
-        &case,
+        &fixture,
         &[Signal::SIGUSR1],
         setting("SEMRING_SIGNALLED", 10_000),
     );
-    case.finish();
+    fixture.finish();
 }
 
-fn a_transfer_under_stops_and_continuations_is_whole(case: Case) {
-    case.ring(1);
+fn a_transfer_under_stops_and_continuations_is_whole(fixture: Fixture) {
+    fixture.ring(1);
     let signals = [Signal::SIGSTOP, Signal::SIGCONT, Signal::SIGUSR1];
-    transfer(&case, &signals, setting("SEMRING_SIGNALLED", 10_000));
-    case.finish();
+    transfer(&fixture, &signals, setting("SEMRING_SIGNALLED", 10_000));
+    fixture.finish();
 }
 
-fn timed_calls_end_under_a_storm_of_signals(case: Case) {
-    case.ring(1);
-    let mut producer = case.producer();
-    let mut consumer = case.consumer();
+fn timed_calls_end_under_a_storm_of_signals(fixture: Fixture) {
+    fixture.ring(1);
+    let mut producer = fixture.producer();
+    let mut consumer = fixture.consumer();
     say_ok(&mut producer, "handle-usr1");
     say_ok(&mut consumer, "handle-usr1");
     let fire = [Signal::SIGUSR1, Signal::SIGSTOP, Signal::SIGCONT];
@@ -106,13 +106,13 @@ fn timed_calls_end_under_a_storm_of_signals(case: Case) {
     });
     say_ok(&mut consumer, "drop-consumer");
     drop((producer, consumer));
-    case.finish();
+    fixture.finish();
 }
 
-fn deadlines_hold_under_a_storm_of_signals(case: Case) {
-    case.ring(1);
-    let mut producer = case.producer();
-    let mut consumer = case.consumer();
+fn deadlines_hold_under_a_storm_of_signals(fixture: Fixture) {
+    fixture.ring(1);
+    let mut producer = fixture.producer();
+    let mut consumer = fixture.consumer();
     say_ok(&mut producer, "handle-usr1");
     say_ok(&mut consumer, "handle-usr1");
     let fire = [Signal::SIGUSR1, Signal::SIGSTOP, Signal::SIGCONT];
@@ -127,7 +127,7 @@ fn deadlines_hold_under_a_storm_of_signals(case: Case) {
         assert_eq!(answer(&mut producer), "error TimedOut");
     });
     drop((producer, consumer));
-    case.finish();
+    fixture.finish();
 }
 
 fn is_asleep(peer: &Peer) -> bool {
@@ -172,10 +172,10 @@ fn stopped_beyond(peer: &mut Peer, command: &str, meanwhile: impl FnOnce()) -> S
     }
 }
 
-fn what_came_while_a_process_was_stopped_beyond_its_deadline_is_not_missed(case: Case) {
-    case.ring(1);
-    let mut producer = case.producer();
-    let mut consumer = case.consumer();
+fn what_came_while_a_process_was_stopped_beyond_its_deadline_is_not_missed(fixture: Fixture) {
+    fixture.ring(1);
+    let mut producer = fixture.producer();
+    let mut consumer = fixture.consumer();
     let got = stopped_beyond(&mut consumer, "recv-deadline", || {
         say_ok(&mut producer, "send 1 0 1 64");
     });
@@ -194,13 +194,13 @@ fn what_came_while_a_process_was_stopped_beyond_its_deadline_is_not_missed(case:
     });
     assert_eq!(got, "error EndOfStream");
     drop((producer, consumer));
-    case.finish();
+    fixture.finish();
 }
 
-fn a_process_that_was_stopped_beyond_its_deadline_times_out(case: Case) {
-    case.ring(1);
-    let mut producer = case.producer();
-    let mut consumer = case.consumer();
+fn a_process_that_was_stopped_beyond_its_deadline_times_out(fixture: Fixture) {
+    fixture.ring(1);
+    let mut producer = fixture.producer();
+    let mut consumer = fixture.consumer();
     let got = stopped_beyond(&mut consumer, "recv-deadline", || {});
     assert_eq!(got, "error TimedOut");
     assert!(ask(&mut producer, "fill 1 0 100").starts_with("ok "));
@@ -211,12 +211,12 @@ fn a_process_that_was_stopped_beyond_its_deadline_times_out(case: Case) {
     let drained = ask(&mut consumer, "drain");
     assert!(drained.ends_with(" EndOfStream"), "{drained}");
     drop((producer, consumer));
-    case.finish();
+    fixture.finish();
 }
 
-fn roles_change_hands_under_a_storm_of_signals(case: Case) {
-    case.ring(1);
-    let mut peers = [case.peer(), case.peer()];
+fn roles_change_hands_under_a_storm_of_signals(fixture: Fixture) {
+    fixture.ring(1);
+    let mut peers = [fixture.peer(), fixture.peer()];
     for peer in &mut peers {
         say_ok(peer, "handle-usr1");
     }
@@ -233,5 +233,5 @@ fn roles_change_hands_under_a_storm_of_signals(case: Case) {
         }
     });
     drop(peers);
-    case.finish();
+    fixture.finish();
 }

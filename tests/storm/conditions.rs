@@ -1,7 +1,7 @@
 //! Two cases near a death: exec, and leaving the IPC namespace. The two guards differ here: semaphores belong
 //! to a process in a namespace, pipes to the descriptors that a program has.
 
-use crate::case::{Case, answer, ask, say_ok};
+use crate::fixture::{Fixture, answer, ask, say_ok};
 use semring_testkit::leave_out;
 
 over_both_backends! {
@@ -13,11 +13,11 @@ over_both_backends! {
 
 /// The kernel keeps the undo values of a process over an exec: the producer is attached as long as the
 /// program that took its place.
-fn a_program_that_becomes_another_one_keeps_its_place(case: Case) {
-    let case = case.with_semaphores();
-    let ring = case.ring(1);
-    let mut consumer = case.consumer();
-    let mut producer = case.producer();
+fn a_program_that_becomes_another_one_keeps_its_place(fixture: Fixture) {
+    let fixture = fixture.with_semaphores();
+    let ring = fixture.ring(1);
+    let mut consumer = fixture.consumer();
+    let mut producer = fixture.producer();
     say_ok(&mut producer, "send 1 0 3 64");
     say_ok(&mut producer, "become-cat");
     assert_eq!(ask(&mut producer, "are you cat?"), "are you cat?");
@@ -32,16 +32,16 @@ fn a_program_that_becomes_another_one_keeps_its_place(case: Case) {
     producer.wait();
     assert_eq!(answer(&mut consumer), "error EndOfStream");
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }
 
 /// The kernel then applies the undo values as for a dead process, so the stream ends though its producer
 /// lives.
-fn a_process_that_leaves_the_namespace_is_gone_for_the_others(case: Case) {
-    let case = case.with_semaphores();
-    case.ring(1);
-    let mut consumer = case.consumer();
-    let mut producer = case.producer();
+fn a_process_that_leaves_the_namespace_is_gone_for_the_others(fixture: Fixture) {
+    let fixture = fixture.with_semaphores();
+    fixture.ring(1);
+    let mut consumer = fixture.consumer();
+    let mut producer = fixture.producer();
     say_ok(&mut producer, "send 1 0 3 64");
     let left = ask(&mut producer, "unshare-ipc");
     if left != "ok" {
@@ -49,22 +49,22 @@ fn a_process_that_leaves_the_namespace_is_gone_for_the_others(case: Case) {
     }
     assert_eq!(ask(&mut consumer, "drain"), "drained 3 EndOfStream");
     // It lives, and gets the error that its ring is gone at its next check.
-    assert_eq!(ask(&mut producer, "probe"), "error Removed");
-    let mut successor = case.producer();
+    assert_eq!(ask(&mut producer, "check"), "error Removed");
+    let mut successor = fixture.producer();
     consumer.say("drain");
     say_ok(&mut successor, "send 2 0 5 64");
     successor.wait();
     assert_eq!(answer(&mut consumer), "drained 5 EndOfStream");
     drop((producer, consumer));
-    case.finish();
+    fixture.finish();
 }
 
 /// Its descriptors are closed by the exec: its messages are there, and the stream ends.
-fn a_program_that_becomes_another_one_gives_up_its_place_among_pipes(case: Case) {
-    let case = case.with_pipes();
-    let ring = case.ring(1);
-    let mut consumer = case.consumer();
-    let mut producer = case.producer();
+fn a_program_that_becomes_another_one_gives_up_its_place_among_pipes(fixture: Fixture) {
+    let fixture = fixture.with_pipes();
+    let ring = fixture.ring(1);
+    let mut consumer = fixture.consumer();
+    let mut producer = fixture.producer();
     say_ok(&mut producer, "send 1 0 3 64");
     consumer.say("drain");
     consumer.wait_until_asleep_on_a_ring();
@@ -73,21 +73,21 @@ fn a_program_that_becomes_another_one_gives_up_its_place_among_pipes(case: Case)
     assert_eq!(answer(&mut consumer), "drained 3 EndOfStream");
     assert_eq!(ring.info().unwrap().producers(), 0);
     // The lane is free, though the process lives.
-    let mut successor = case.producer();
+    let mut successor = fixture.producer();
     consumer.say("drain");
     say_ok(&mut successor, "send 2 0 5 64");
     successor.wait();
     assert_eq!(answer(&mut consumer), "drained 5 EndOfStream");
     drop((consumer, producer));
-    case.finish();
+    fixture.finish();
 }
 
 /// Pipes and their locks are independent of IPC namespaces.
-fn a_process_that_leaves_the_namespace_keeps_its_pipes(case: Case) {
-    let case = case.with_pipes();
-    case.ring(1);
-    let mut consumer = case.consumer();
-    let mut producer = case.producer();
+fn a_process_that_leaves_the_namespace_keeps_its_pipes(fixture: Fixture) {
+    let fixture = fixture.with_pipes();
+    fixture.ring(1);
+    let mut consumer = fixture.consumer();
+    let mut producer = fixture.producer();
     say_ok(&mut producer, "send 1 0 3 64");
     let left = ask(&mut producer, "unshare-ipc");
     if left != "ok" {
@@ -95,10 +95,10 @@ fn a_process_that_leaves_the_namespace_keeps_its_pipes(case: Case) {
     }
     consumer.say("drain");
     consumer.wait_until_asleep_on_a_ring();
-    say_ok(&mut producer, "probe");
+    say_ok(&mut producer, "check");
     say_ok(&mut producer, "send 1 3 500 64");
     producer.kill();
     assert_eq!(answer(&mut consumer), "drained 503 EndOfStream");
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }

@@ -1,6 +1,6 @@
 //! Deaths that take their time, and deaths of all.
 
-use crate::case::{Case, PEER, SMALL, answer, ask, run_to_marker, say_ok};
+use crate::fixture::{Fixture, PEER, SMALL, answer, ask, run_to_marker, say_ok};
 use nix::sys::signal::Signal;
 use semring_testkit::peer::{Exit, Peer};
 use semring_testkit::step::Stepper;
@@ -15,15 +15,15 @@ over_both_backends! {
 
 /// A consumer that is started only at the end finds all messages of the dead producers, once, in
 /// order.
-fn what_was_committed_outlives_everybody(case: Case) {
+fn what_was_committed_outlives_everybody(fixture: Fixture) {
     let lanes = 6;
-    let ring = case.ring(lanes);
+    let ring = fixture.ring(lanes);
     let len = 80;
     let mut first = vec![0; lanes];
     for round in 0..20 {
         // The consumer of this round takes a part, so that each round begins elsewhere in the lanes.
-        let mut consumer = case.consumer();
-        let mut producers: Vec<Peer> = (0..lanes).map(|_| case.producer()).collect();
+        let mut consumer = fixture.consumer();
+        let mut producers: Vec<Peer> = (0..lanes).map(|_| fixture.producer()).collect();
         for (lane, producer) in producers.iter_mut().enumerate() {
             let filled = ask(producer, &format!("fill {lane} {} {len}", first[lane]));
             let count: u64 = filled
@@ -44,7 +44,7 @@ fn what_was_committed_outlives_everybody(case: Case) {
             assert_eq!(producer.wait(), Exit::Signal(libc::SIGKILL));
         }
         if round % 2 == 0 {
-            consumer = case.consumer();
+            consumer = fixture.consumer();
         }
         let unread = ring.info().unwrap().unread_messages();
         assert!(unread >= lanes as u64 * (SMALL - 200) / (len + 8));
@@ -55,22 +55,22 @@ fn what_was_committed_outlives_everybody(case: Case) {
             "round {round}"
         );
         // The room is complete: a message of the maximum length can be sent.
-        let mut producer = case.producer();
+        let mut producer = fixture.producer();
         consumer.say("drain");
         say_ok(&mut producer, &format!("send 9 0 500 {len}"));
         producer.wait();
         assert_eq!(answer(&mut consumer), "drained 500 EndOfStream");
     }
     assert_eq!(ring.info().unwrap().used_bytes(), 0);
-    case.finish();
+    fixture.finish();
 }
 
 /// A GiB of memory is freed before the kernel reports its owner as dead.
-fn a_death_that_takes_long_delays_nobody_else(case: Case) {
-    let ring = case.ring_of(3, 1 << 16);
-    let mut consumer = case.consumer();
-    let mut heavy = case.producer();
-    let mut light = case.producer();
+fn a_death_that_takes_long_delays_nobody_else(fixture: Fixture) {
+    let ring = fixture.ring_of(3, 1 << 16);
+    let mut consumer = fixture.consumer();
+    let mut heavy = fixture.producer();
+    let mut light = fixture.producer();
     say_ok(&mut heavy, &format!("allocate {}", mebibytes()));
     say_ok(&mut heavy, "send 1 0 100 64");
     say_ok(&mut light, "send 2 0 100 64");
@@ -95,7 +95,7 @@ fn a_death_that_takes_long_delays_nobody_else(case: Case) {
     light.wait();
     // And with a dying one as the last: the end comes when it is dead, and not before.
     for size in [0, 16, mebibytes()] {
-        let mut last = case.producer();
+        let mut last = fixture.producer();
         say_ok(&mut last, &format!("allocate {size}"));
         consumer.say("drain");
         consumer.wait_until_asleep_on_a_ring();
@@ -109,7 +109,7 @@ fn a_death_that_takes_long_delays_nobody_else(case: Case) {
     }
     assert_eq!(ring.info().unwrap().producers(), 0);
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }
 
 /// As much as is free, at most a GiB.
@@ -123,17 +123,17 @@ fn mebibytes() -> u64 {
 }
 
 /// Stopped at instructions all over `send`, some before the message is published and some after it.
-fn a_producer_stopped_within_a_commit_delays_only_itself(case: Case) {
+fn a_producer_stopped_within_a_commit_delays_only_itself(fixture: Fixture) {
     if !semring_testkit::step::can_trace() {
         return;
     }
-    let ring = case.ring_of(4, 1 << 13);
-    let mut consumer = case.consumer();
-    let mut others: Vec<Peer> = (0..3).map(|_| case.producer()).collect();
+    let ring = fixture.ring_of(4, 1 << 13);
+    let mut consumer = fixture.consumer();
+    let mut others: Vec<Peer> = (0..3).map(|_| fixture.producer()).collect();
     let (mut points, mut published) = (0, 0);
     for at in (1..).step_by(23) {
         let mut stepper = Stepper::spawn(Command::new(PEER)).expect("a peer can be traced");
-        let open = format!("open {}", case.address());
+        let open = format!("open {}", fixture.address());
         for command in [open.as_str(), "producer", "marked send 8 0 48"] {
             stepper.peer().say(command);
         }
@@ -184,5 +184,5 @@ fn a_producer_stopped_within_a_commit_delays_only_itself(case: Case) {
     println!("stopped at {points} points, {published} of them after the commit");
     assert!(points >= 5 && published < points);
     drop((others, consumer));
-    case.finish();
+    fixture.finish();
 }

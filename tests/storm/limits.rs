@@ -2,7 +2,7 @@
 //! some by exit, some by SIGKILL, and no process takes the tokens meanwhile. (Within one process:
 //! tests/processes/full_wakeups.rs.)
 
-use crate::case::{Case, MESSAGES, PEER, ROOM, answer, ask, run_to_marker, say_ok};
+use crate::fixture::{Fixture, MESSAGES, PEER, ROOM, answer, ask, run_to_marker, say_ok};
 use semring_testkit::peer::{Exit, Peer};
 use semring_testkit::step::{CallStop, Stepper};
 use std::process::Command;
@@ -18,8 +18,8 @@ over_both_backends! {
 const VISITS: u64 = 33_000;
 
 /// Ends when all have attached and detached; each checks that it was not refused.
-fn crowd(case: &Case, role: &str) {
-    let address = case.address();
+fn crowd(fixture: &Fixture, role: &str) {
+    let address = fixture.address();
     let visits = VISITS.to_string();
     let arguments = ["--crowd", role, "--address", &address, "--visits", &visits];
     let (exit, output) = Peer::start(env!("CARGO_BIN_EXE_storm"), arguments).finish();
@@ -28,79 +28,79 @@ fn crowd(case: &Case, role: &str) {
     println!("{}", output.trim_end());
 }
 
-fn long_case(backend: crate::case::Backend, label: &'static str) -> Case {
-    Case::with_patience(backend, label, Duration::from_secs(1200))
+fn long_case(backend: crate::fixture::Backend, label: &'static str) -> Fixture {
+    Fixture::with_patience(backend, label, Duration::from_secs(1200))
 }
 
 /// Each process leaves one message, and a token, whether it detaches or dies.
 #[test]
 fn short_lived_producers_fill_the_wakeup_of_a_consumer_that_never_came() {
-    let case = long_case(
-        crate::case::Backend::Posix,
+    let fixture = long_case(
+        crate::fixture::Backend::Posix,
         "short_lived_producers_fill_the_wakeup",
     );
     // Room for a record of 16 bytes from each of them.
-    let ring = case.ring_of(2, 1 << 20);
-    let wakeups = case.cleanup().wakeups();
-    crowd(&case, "producer");
+    let ring = fixture.ring_of(2, 1 << 20);
+    let wakeups = fixture.cleanup().wakeups();
+    crowd(&fixture, "producer");
     assert!(wakeups.is_full(MESSAGES));
     let info = ring.info().unwrap();
     assert_eq!((info.producers(), info.unread_messages()), (0, VISITS));
-    let mut consumer = case.consumer();
+    let mut consumer = fixture.consumer();
     let said = ask(&mut consumer, "drain");
     assert_eq!(said, format!("drained {VISITS} EndOfStream"));
     assert!(wakeups.is_empty(MESSAGES));
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }
 
 #[test]
 fn short_lived_consumers_fill_the_wakeups_of_producers_that_never_came() {
-    let case = long_case(
-        crate::case::Backend::Sysv,
+    let fixture = long_case(
+        crate::fixture::Backend::Sysv,
         "short_lived_consumers_fill_the_wakeups",
     );
-    let ring = case.ring(2);
-    let wakeups = case.cleanup().wakeups();
-    crowd(&case, "consumer");
+    let ring = fixture.ring(2);
+    let wakeups = fixture.cleanup().wakeups();
+    crowd(&fixture, "consumer");
     for wakeup in [ROOM, ROOM + 1] {
         assert!(wakeups.is_full(wakeup));
     }
     assert_eq!(ring.info().unwrap().consumer_pid, None);
     // Both sides work as ever.
-    let (mut consumer, mut producer) = (case.consumer(), case.producer());
+    let (mut consumer, mut producer) = (fixture.consumer(), fixture.producer());
     consumer.say("drain");
     say_ok(&mut producer, "send 1 0 5000 500");
     producer.wait();
     assert_eq!(answer(&mut consumer), "drained 5000 EndOfStream");
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }
 
-fn more_consumers_come_and_go_than_a_wakeup_has_tokens(case: Case) {
-    let ring = case.ring(1);
-    let wakeups = case.cleanup().wakeups();
-    let mut peer = case.peer();
+fn more_consumers_come_and_go_than_a_wakeup_has_tokens(fixture: Fixture) {
+    let ring = fixture.ring(1);
+    let wakeups = fixture.cleanup().wakeups();
+    let mut peer = fixture.peer();
     say_ok(&mut peer, &format!("churn-consumer {VISITS}"));
     assert!(wakeups.is_full(ROOM));
     say_ok(&mut peer, "consumer");
     peer.kill();
     assert!(wakeups.is_full(ROOM));
     assert_eq!(ring.info().unwrap().consumer_pid, None);
-    let mut consumer = case.consumer();
-    let mut producer = case.producer();
+    let mut consumer = fixture.consumer();
+    let mut producer = fixture.producer();
     say_ok(&mut producer, "send 1 0 3 64");
     producer.kill();
     assert_eq!(ask(&mut consumer, "drain"), "drained 3 EndOfStream");
     drop(consumer);
-    case.finish();
+    fixture.finish();
 }
 
 /// At every moment there is a free lane for a process that attaches, though not always the same.
-fn as_many_producers_as_lanes_come_and_go_and_none_is_refused(case: Case) {
+fn as_many_producers_as_lanes_come_and_go_and_none_is_refused(fixture: Fixture) {
     let lanes = 4;
-    case.ring(lanes);
-    let mut peers: Vec<Peer> = (0..lanes).map(|_| case.peer()).collect();
+    fixture.ring(lanes);
+    let mut peers: Vec<Peer> = (0..lanes).map(|_| fixture.peer()).collect();
     for peer in &mut peers {
         peer.say("churn 20000");
     }
@@ -108,20 +108,20 @@ fn as_many_producers_as_lanes_come_and_go_and_none_is_refused(case: Case) {
         assert_eq!(answer(peer), "ok");
     }
     drop(peers);
-    case.finish();
+    fixture.finish();
 }
 
 /// The lanes are tried one after the other: each is taken by a live process when it is tried, and
 /// still one is free all the time. At each system call of the search.
-fn a_lane_that_comes_free_behind_the_look_is_found(case: Case) {
+fn a_lane_that_comes_free_behind_the_look_is_found(fixture: Fixture) {
     if !semring_testkit::step::can_trace() {
         return;
     }
-    case.ring(2);
-    let (mut one, mut other) = (case.producer(), case.peer());
+    fixture.ring(2);
+    let (mut one, mut other) = (fixture.producer(), fixture.peer());
     for calls in 0.. {
         let mut seeker = Stepper::spawn(Command::new(PEER)).expect("a peer can be traced");
-        seeker.peer().say(&format!("open {}", case.address()));
+        seeker.peer().say(&format!("open {}", fixture.address()));
         seeker.peer().say("marked attach");
         run_to_marker(&mut seeker);
         // Before a call, and after it.
@@ -151,5 +151,5 @@ fn a_lane_that_comes_free_behind_the_look_is_found(case: Case) {
         assert_eq!(ask(&mut one, "producer"), "ok 0");
     }
     drop((one, other));
-    case.finish();
+    fixture.finish();
 }

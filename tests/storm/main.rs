@@ -6,8 +6,8 @@
 
 #[allow(dead_code)] // each of the test programs uses a part
 #[macro_use]
-#[path = "../support/case.rs"]
-mod case;
+#[path = "../support/fixture.rs"]
+mod fixture;
 
 mod conditions;
 mod deaths;

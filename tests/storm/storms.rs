@@ -1,7 +1,7 @@
 //! The storm over each backend and over small and large lanes. The actions are those of the program
 //! tests/support/storm.rs, which is also examples/audit.rs.
 
-use crate::case::setting;
+use crate::fixture::setting;
 use semring_testkit::peer::{Exit, Peer};
 use semring_testkit::watchdog::Watchdog;
 use std::time::Duration;

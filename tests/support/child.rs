@@ -68,7 +68,7 @@ impl Peer {
                 ));
                 results.push(("reserve", name_of(producer.reserve(10))));
                 results.push(("push", name_of(producer.batch().push(b"from the child"))));
-                results.push(("probe", name_of(producer.check_consumer())));
+                results.push(("check", name_of(producer.check_consumer())));
                 results.push(("await_next", name_of(producer.accept_next_consumer())));
                 results.push(("try_clone", name_of(producer.try_clone())));
                 producer.interrupter().interrupt();

@@ -203,7 +203,7 @@ impl Peer {
                 Ok("ok".to_owned())
             }
             "drop-ring" => Ok(self.ring.take().map_or("none", |_| "ok").to_owned()),
-            "probe" => done(self.producer().check_consumer()),
+            "check" => done(self.producer().check_consumer()),
             "await-next" => done(self.producer().accept_next_consumer()),
             "flush" => done(self.consumer().flush_released()),
             "remove-at-end" => {

@@ -11,13 +11,13 @@ use semring_testkit::watchdog::Watchdog;
 const CAPACITY: u64 = 4096;
 
 /// The fixture of each test.
-struct Site {
+struct Fixture {
     _guard: RingGuard,
     address: String,
     _watchdog: Watchdog,
 }
 
-impl Site {
+impl Fixture {
     fn new(label: &str) -> Self {
         let guard = RingGuard::new(label);
         Self {
@@ -51,7 +51,7 @@ async fn one_thread_serves_a_hundred_rings() {
     const RINGS: u64 = 100;
     const EACH: u64 = 300;
     raise_descriptor_limit();
-    let _site = Site::new("hundred");
+    let _site = Fixture::new("hundred");
     let mut tasks = Vec::new();
     for number in 0..RINGS {
         let ring = memfd();
@@ -87,8 +87,8 @@ async fn one_thread_serves_a_hundred_rings() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn blocking_peers_need_not_know() {
     const EACH: u64 = 20_000;
-    let site = Site::new("beside");
-    let ring = site.mpsc(3);
+    let fixture = Fixture::new("beside");
+    let ring = fixture.mpsc(3);
     let mut consumer = AsyncConsumer::new(ring.attach_consumer().unwrap()).unwrap();
     let mut blocking = Vec::new();
     for _ in 0..2 {
@@ -127,7 +127,7 @@ async fn blocking_peers_need_not_know() {
 #[tokio::test(flavor = "current_thread")]
 async fn a_cancelled_call_received_or_sent_nothing() {
     const MESSAGES: u64 = 3000;
-    let _site = Site::new("cancelled");
+    let _site = Fixture::new("cancelled");
     let ring = memfd();
     let mut consumer = AsyncConsumer::new(ring.attach_consumer().unwrap()).unwrap();
     let mut producer = AsyncProducer::new(ring.attach_producer().unwrap()).unwrap();
@@ -163,7 +163,7 @@ async fn a_cancelled_call_received_or_sent_nothing() {
 
 #[tokio::test(flavor = "current_thread")]
 async fn a_stream_and_a_sink_are_what_others_expect() {
-    let _site = Site::new("stream");
+    let _site = Fixture::new("stream");
     let ring = memfd();
     let consumer = AsyncConsumer::new(ring.attach_consumer().unwrap()).unwrap();
     let mut producer = AsyncProducer::new(ring.attach_producer().unwrap()).unwrap();
@@ -181,7 +181,7 @@ async fn a_stream_and_a_sink_are_what_others_expect() {
 
 #[tokio::test(flavor = "current_thread")]
 async fn a_busy_ring_lets_other_tasks_have_their_turn() {
-    let _site = Site::new("fair");
+    let _site = Fixture::new("fair");
     let ring = memfd();
     let mut consumer = AsyncConsumer::new(ring.attach_consumer().unwrap()).unwrap();
     let mut producer = ring.attach_producer().unwrap();
@@ -206,8 +206,8 @@ async fn a_busy_ring_lets_other_tasks_have_their_turn() {
 
 #[tokio::test(flavor = "current_thread")]
 async fn the_end_of_the_other_side_is_told() {
-    let site = Site::new("ends");
-    let ring = site.mpsc(1);
+    let fixture = Fixture::new("ends");
+    let ring = fixture.mpsc(1);
     let mut consumer = AsyncConsumer::new(ring.attach_consumer().unwrap()).unwrap();
     let producer = ring.attach_producer().unwrap();
     let waiting = tokio::spawn(async move {
@@ -279,7 +279,7 @@ async fn receive_all(consumer: &mut AsyncConsumer) -> Vec<Vec<u8>> {
 
 #[tokio::test(flavor = "current_thread")]
 async fn closing_a_sink_ends_the_stream_while_the_handle_lives() {
-    let _site = Site::new("closed");
+    let _site = Fixture::new("closed");
     let ring = memfd();
     let mut consumer = AsyncConsumer::new(ring.attach_consumer().unwrap()).unwrap();
     let mut producer = AsyncProducer::new(ring.attach_producer().unwrap()).unwrap();
@@ -305,7 +305,7 @@ async fn closing_a_sink_ends_the_stream_while_the_handle_lives() {
 
 #[tokio::test(flavor = "current_thread")]
 async fn a_borrowed_sink_is_closed_by_forward() {
-    let _site = Site::new("forward");
+    let _site = Fixture::new("forward");
     let ring = memfd();
     let mut consumer = AsyncConsumer::new(ring.attach_consumer().unwrap()).unwrap();
     let mut producer = AsyncProducer::new(ring.attach_producer().unwrap()).unwrap();
@@ -321,7 +321,7 @@ async fn a_borrowed_sink_is_closed_by_forward() {
 
 #[tokio::test(flavor = "current_thread")]
 async fn a_request_ring_is_closed_before_the_answer_comes() {
-    let _site = Site::new("half");
+    let _site = Fixture::new("half");
     let (requests, answers) = (memfd(), memfd());
     let mut server_in = AsyncConsumer::new(requests.attach_consumer().unwrap()).unwrap();
     let mut server_out = AsyncProducer::new(answers.attach_producer().unwrap()).unwrap();
@@ -344,7 +344,7 @@ async fn a_request_ring_is_closed_before_the_answer_comes() {
 
 #[tokio::test(flavor = "current_thread")]
 async fn a_sink_whose_consumer_is_gone_is_closed_with_the_error() {
-    let _site = Site::new("gone");
+    let _site = Fixture::new("gone");
     let ring = memfd();
     let mut producer = AsyncProducer::new(ring.attach_producer().unwrap()).unwrap();
     let consumer = ring.attach_consumer().unwrap();
@@ -361,8 +361,8 @@ async fn a_sink_whose_consumer_is_gone_is_closed_with_the_error() {
 
 #[tokio::test(flavor = "current_thread")]
 async fn a_stream_gives_an_error_that_stays_once() {
-    let site = Site::new("stays");
-    let ring = site.mpsc(1);
+    let fixture = Fixture::new("stays");
+    let ring = fixture.mpsc(1);
     let mut consumer = AsyncConsumer::new(ring.attach_consumer().unwrap()).unwrap();
     semring::force_remove(ring.address()).unwrap();
     assert_eq!(consumer.next().await, Some(Err(RecvError::Removed)));
@@ -372,7 +372,7 @@ async fn a_stream_gives_an_error_that_stays_once() {
 
 #[tokio::test(flavor = "current_thread")]
 async fn a_stream_goes_on_after_its_end_with_the_next_producer() {
-    let _site = Site::new("goes-on");
+    let _site = Fixture::new("goes-on");
     let ring = memfd();
     let mut consumer = AsyncConsumer::new(ring.attach_consumer().unwrap()).unwrap();
     for _ in 0..2 {

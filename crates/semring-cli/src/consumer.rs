@@ -279,7 +279,7 @@ impl Receiving<'_> {
                 Ok(result) => result,
                 Err(error) => self.no_message(error),
             };
-            let result = result.and_then(|()| self.note_movement());
+            let result = result.and_then(|()| self.record_movement());
             let result = match (result, self.sink.part_in.take()) {
                 (Ok(()), Some(lane)) => self.long_line(lane),
                 (result, _) => result,
@@ -314,7 +314,7 @@ impl Receiving<'_> {
                     true
                 }
             };
-            self.note_movement()?;
+            self.record_movement()?;
             if !continues {
                 return Ok(());
             }
@@ -359,7 +359,7 @@ impl Receiving<'_> {
     fn no_message(&mut self, error: RecvError) -> Result<(), Stop> {
         match error {
             RecvError::EndOfStream { .. } => {
-                self.note_deaths();
+                self.record_deaths();
                 if self.args.follow {
                     self.consumer.resume();
                     return Ok(());
@@ -397,7 +397,7 @@ impl Receiving<'_> {
     }
 
     /// At the end of a stream: mentions the producers that did not finish theirs.
-    fn note_deaths(&mut self) {
+    fn record_deaths(&mut self) {
         let ended = self.consumer.ended_producers();
         let died = ended.map_or(0, |ended| u64::from(ended.died));
         if died > 0 {
@@ -437,7 +437,7 @@ impl Receiving<'_> {
     }
 
     /// After something was received, or might have been.
-    fn note_movement(&mut self) -> Result<(), Stop> {
+    fn record_movement(&mut self) -> Result<(), Stop> {
         if !std::mem::take(&mut self.sink.wrote) {
             return Ok(());
         }

@@ -274,7 +274,7 @@ impl Sending<'_> {
             if let Err(stop) = self.send_complete(&mut cutter) {
                 break Err(stop);
             }
-            self.note_movement();
+            self.record_movement();
         };
         if matches!(result, Err(Stop::Signal)) {
             self.send_what_fits(&mut cutter);
@@ -316,7 +316,7 @@ impl Sending<'_> {
             if let Err(error) = pushed {
                 batch.commit();
                 if error == SendError::Full {
-                    self.send_patiently(bytes, tag)?;
+                    self.send_blocking(bytes, tag)?;
                 } else {
                     self.recover(error)?;
                     batch = self.producer.batch();
@@ -336,7 +336,7 @@ impl Sending<'_> {
             .rest()
             .map_err(|error| Stop::Failed(self.cut_failure(error)))?;
         let Some(piece) = rest else { return Ok(()) };
-        self.send_patiently(cutter.bytes(piece), self.framing.tag_without_end())?;
+        self.send_blocking(cutter.bytes(piece), self.framing.tag_without_end())?;
         self.totals.messages += 1;
         self.totals.bytes += (piece.end - piece.start) as u64;
         cutter.step_over(piece);
@@ -344,7 +344,7 @@ impl Sending<'_> {
     }
 
     /// Sends one message, waiting for room as long as `--timeout` allows.
-    fn send_patiently(&mut self, bytes: &[u8], tag: semring::Tag) -> Result<(), Stop> {
+    fn send_blocking(&mut self, bytes: &[u8], tag: semring::Tag) -> Result<(), Stop> {
         loop {
             // Only a message that is there can be dropped; and nothing waits.
             if self.when_full != WhenFull::Wait {
@@ -432,7 +432,7 @@ impl Sending<'_> {
                     reservation.commit();
                     self.totals.messages += 1;
                     self.totals.bytes += bytes as u64;
-                    self.note_movement();
+                    self.record_movement();
                     self.keep_pace(bytes)?;
                 }
             }
@@ -449,10 +449,10 @@ impl Sending<'_> {
                 None => {}
                 Some(0) => return Ok(()),
                 Some(bytes) => {
-                    self.send_patiently(&buffer[..bytes], self.framing.tag())?;
+                    self.send_blocking(&buffer[..bytes], self.framing.tag())?;
                     self.totals.messages += 1;
                     self.totals.bytes += bytes as u64;
-                    self.note_movement();
+                    self.record_movement();
                     self.keep_pace(bytes)?;
                 }
             }
@@ -502,7 +502,7 @@ impl Sending<'_> {
 
     /// Lets time pass, but no signal and no end of the consumer.
     fn pause(&mut self, delay: Duration) -> Result<(), Stop> {
-        self.note_movement();
+        self.record_movement();
         let end = Instant::now() + delay.min(Duration::from_secs(3600));
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -547,7 +547,7 @@ impl Sending<'_> {
         ))))
     }
 
-    fn note_movement(&mut self) {
+    fn record_movement(&mut self) {
         if self.args.manner.timeout().is_some() {
             self.moved = Instant::now();
         }

@@ -142,10 +142,10 @@ impl CleanupGuard {
     ///
     /// # Panics
     /// If the pipes can't be opened.
-    pub fn wakeups(&self) -> Bells {
+    pub fn wakeups(&self) -> Wakeups {
         match self {
-            Self::Semaphores(set) => Bells::Set(*set),
-            Self::Pipes(path) => Bells::of_pipes(path),
+            Self::Semaphores(set) => Wakeups::Set(*set),
+            Self::Pipes(path) => Wakeups::of_pipes(path),
         }
     }
 }
@@ -170,14 +170,14 @@ pub const ROOM: usize = 1;
 /// The wake-up semaphores of one ring, to be filled on purpose: semaphores hold 32 767 tokens, pipes as
 /// many as their buffer has bytes.
 #[derive(Debug)]
-pub enum Bells {
+pub enum Wakeups {
     /// Semaphores, numbered as docs/layout.md has it.
     Set(SemSet),
     /// Pipes, which keep their tokens while a process has them open: as long as this exists.
     Pipes(Vec<File>),
 }
 
-impl Bells {
+impl Wakeups {
     fn of_pipes(directory: &Path) -> Self {
         let names = std::iter::once("messages".to_owned())
             .chain((0..).map(|lane| format!("room.{lane}")))
@@ -299,7 +299,7 @@ mod tests {
     use crate::names::{self, RingGuard};
     use sysv_ipc::Key;
 
-    fn checked(wakeups: &Bells) {
+    fn checked(wakeups: &Wakeups) {
         for wakeup in [MESSAGES, ROOM] {
             assert!(wakeups.is_empty(wakeup) && !wakeups.is_full(wakeup));
             wakeups.fill(wakeup);

@@ -77,7 +77,7 @@ pub fn kill_this() -> ! {
 /// # Errors
 /// Those of sigaction.
 #[allow(unsafe_code)]
-pub fn note_wishes_to_end() -> io::Result<()> {
+pub fn catch_end_signals() -> io::Result<()> {
     extern "C" fn note(_: i32) {
         WISHED.store(true, Ordering::SeqCst);
     }
@@ -93,7 +93,7 @@ pub fn note_wishes_to_end() -> io::Result<()> {
     Ok(())
 }
 
-/// Whether SIGINT or SIGTERM came since [`note_wishes_to_end`].
+/// Whether SIGINT or SIGTERM came since [`catch_end_signals`].
 pub fn was_asked_to_end() -> bool {
     WISHED.load(Ordering::SeqCst)
 }

@@ -400,7 +400,7 @@ mod tests {
     fn what_the_next_one_with_the_number_of_an_adopted_process_makes_is_its_own() {
         let me = std::process::id();
         // As if this were the second process of its number.
-        process::note_started(me);
+        process::record_started(me);
         let guard = RingGuard::new("number");
         guard.adopt(me);
         let set = SemSet::create(free_key(), 1, 0o600).unwrap();
@@ -412,7 +412,7 @@ mod tests {
             state.adopted[0].has_used(&object)
         };
         assert!(adopted());
-        process::note_reaped(me);
+        process::record_reaped(me);
         assert!(adopted(), "it may have been before its end");
         // The kernel notes seconds.
         while object.last_touched() <= state_end(&guard) {

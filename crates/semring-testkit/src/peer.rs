@@ -99,7 +99,7 @@ impl Peer {
 
     /// Takes charge of a child.
     pub(crate) fn of(mut child: Child, command: &Command) -> Peer {
-        process::note_started(child.id());
+        process::record_started(child.id());
         let program = command.get_program().to_string_lossy();
         let name = program.rsplit('/').next().unwrap_or_default();
         Peer {
@@ -361,7 +361,7 @@ impl Peer {
             WaitStatus::Signaled(_, signal, _) => Some(Exit::Signal(signal as i32)),
             _ => return,
         };
-        process::note_reaped(self.pid());
+        process::record_reaped(self.pid());
     }
 
     /// How it ended, if this handle has waited for it.

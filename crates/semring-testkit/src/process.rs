@@ -135,7 +135,7 @@ struct Started {
 static STARTED: Mutex<Vec<Started>> = Mutex::new(Vec::new());
 
 /// Records a child, so that objects that it leaves behind can be attributed to this process.
-pub(crate) fn note_started(pid: u32) {
+pub(crate) fn record_started(pid: u32) {
     let mut started = STARTED
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -143,7 +143,7 @@ pub(crate) fn note_started(pid: u32) {
 }
 
 /// Notes that the number may belong to another process from now on.
-pub(crate) fn note_reaped(pid: u32) {
+pub(crate) fn record_reaped(pid: u32) {
     let mut started = STARTED
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner());

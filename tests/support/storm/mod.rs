@@ -115,7 +115,7 @@ fn table(sums: &Sums, time: Duration) {
         ("  all at once", disturbances.mass_kills),
         ("  missed by all", disturbances.lone_deaths),
         ("stops", disturbances.stops),
-        ("calms", disturbances.calms),
+        ("quiet phases", disturbances.quiet_phases),
         ("attachments refused", disturbances.refused),
         ("broken pipes", disturbances.broken_pipes),
         ("ends of stream", disturbances.ends),

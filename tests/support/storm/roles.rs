@@ -72,7 +72,7 @@ impl Board {
         self.get(CONSUMER) != 0
     }
 
-    fn note_consumer(&self, is_attached: bool) {
+    fn record_consumer(&self, is_attached: bool) {
         self.words[CONSUMER].store(is_attached.into(), Ordering::SeqCst);
     }
 
@@ -86,11 +86,11 @@ impl Board {
         self.get(PLACES + 2 * place + 1)
     }
 
-    fn note_progress(&self, place: usize) {
+    fn record_progress(&self, place: usize) {
         self.count(PLACES + 2 * place);
     }
 
-    fn note_news(&self, place: usize) {
+    fn record_news(&self, place: usize) {
         self.count(PLACES + 2 * place + 1);
     }
 }
@@ -160,20 +160,20 @@ impl Setting<'_> {
             let books = self.ledger.enlist();
             let mut books = books.ok_or("more attachments than the ledger has room for")?;
             books.attached(producer.lane());
-            self.board.note_news(place);
+            self.board.record_news(place);
             for _ in 0..1 + random.below(20_000) {
                 if self.board.is_leaving() {
                     break;
                 }
                 let done = self.act(&mut producer, &mut books, random, &mut bytes);
-                self.board.note_progress(place);
+                self.board.record_progress(place);
                 match done {
                     Ok(()) | Err(SendError::Full | SendError::TimedOut) => {}
                     Err(SendError::ConsumerGone) => {
                         self.board.count(BROKEN_PIPES);
                         let next = producer.accept_next_consumer();
                         next.map_err(|error| format!("accept_next_consumer: {error}"))?;
-                        self.board.note_news(place);
+                        self.board.record_news(place);
                     }
                     Err(error) => return Err(format!("send: {error}")),
                 }
@@ -290,7 +290,7 @@ impl Setting<'_> {
         let mut bytes = Vec::new();
         loop {
             let mut consumer = self.attached(|| ring.attach_consumer())?;
-            self.board.note_consumer(true);
+            self.board.record_consumer(true);
             let mut books = self.ledger.consumer();
             for _ in 0..1 + random.below(30_000) {
                 let got = receive(&mut consumer, &mut books, random, &mut bytes);
@@ -306,7 +306,7 @@ impl Setting<'_> {
                     Err(error) => return Err(format!("recv: {error}")),
                 }
             }
-            self.board.note_consumer(false);
+            self.board.record_consumer(false);
             drop(consumer);
         }
     }

@@ -20,15 +20,15 @@ use super::roles::{Board, Setting};
 /// If nothing moves for this time, a process hangs: it is many thousand times what a step takes.
 const HANG_TIMEOUT: Duration = Duration::from_secs(60);
 /// One kill in this many hits a consumer that is replaced only after all producers have noticed.
-const KILLS_A_BEREAVEMENT: u64 = 25;
+const KILLS_PER_LONE_DEATH: u64 = 25;
 /// The progress of every process before such a kill: more messages than there were kills since the last one, so
 /// that the ring is in use however the machine divides its time.
-const STEPS_A_BEREAVEMENT: u64 = 40;
+const STEPS_BEFORE_LONE_DEATH: u64 = 40;
 const SIGKILL: i32 = 9;
 
 /// SIGINT and SIGTERM end the storm after its current round.
 pub fn stop_at_signals() {
-    if let Err(error) = fork::note_wishes_to_end() {
+    if let Err(error) = fork::catch_end_signals() {
         eprintln!("an interrupted run will leave its ring: {error}");
     }
 }
@@ -47,7 +47,7 @@ pub struct Disturbances {
     pub mass_kills: u64,
     pub lone_deaths: u64,
     pub stops: u64,
-    pub calms: u64,
+    pub quiet_phases: u64,
     pub refused: u64,
     pub broken_pipes: u64,
     pub ends: u64,
@@ -61,7 +61,7 @@ impl Disturbances {
         self.mass_kills += other.mass_kills;
         self.lone_deaths += other.lone_deaths;
         self.stops += other.stops;
-        self.calms += other.calms;
+        self.quiet_phases += other.quiet_phases;
         self.refused += other.refused;
         self.broken_pipes += other.broken_pipes;
         self.ends += other.ends;
@@ -247,22 +247,22 @@ impl Storm<'_> {
                 stopped: None,
             });
         }
-        let mut next_calm = 100;
+        let mut next_quiet_phase = 100;
         while self.disturbances.kills < self.round.kills && !is_stopped() {
             self.act()?;
             tell(&self.disturbances, self.setting.ledger.arrivals());
             if self.setting.ledger.has_findings() {
                 return Err("the audit found something".to_owned());
             }
-            if self.disturbances.kills >= next_calm {
-                next_calm = self.disturbances.kills + 100 + self.random.below(300);
-                self.calm(20)?;
+            if self.disturbances.kills >= next_quiet_phase {
+                next_quiet_phase = self.disturbances.kills + 100 + self.random.below(300);
+                self.quiet_phase(20)?;
                 if self.random.once_in(3) {
                     self.mass_kill()?;
                 }
             }
         }
-        self.calm(20)?;
+        self.quiet_phase(20)?;
         self.finish()
     }
 
@@ -312,9 +312,9 @@ impl Storm<'_> {
         // A process that is killed at a random moment is usually replaced before its peers notice: so the
         // number of broken pipes must not be left to chance.
         if victim == 0
-            && self.disturbances.lone_deaths * KILLS_A_BEREAVEMENT <= self.disturbances.kills
+            && self.disturbances.lone_deaths * KILLS_PER_LONE_DEATH <= self.disturbances.kills
         {
-            return self.bereave();
+            return self.kill_consumer_alone();
         }
         self.kill(victim)
     }
@@ -371,9 +371,9 @@ impl Storm<'_> {
 
     /// Kills the consumer that all producers know, and starts another one only when every producer
     /// has noticed: those that send, and those that wait for room.
-    fn bereave(&mut self) -> Result<(), String> {
+    fn kill_consumer_alone(&mut self) -> Result<(), String> {
         self.disturbances.lone_deaths += 1;
-        self.calm(STEPS_A_BEREAVEMENT)?;
+        self.quiet_phase(STEPS_BEFORE_LONE_DEATH)?;
         let board = self.setting.board;
         let producers = self.round.producers;
         let before: Vec<u64> = (0..producers).map(|place| board.news(place)).collect();
@@ -400,8 +400,8 @@ impl Storm<'_> {
 
     /// No process dies for a while: then no undo token hides a lost wake-up, and every process has to
     /// make this many steps.
-    fn calm(&mut self, steps: u64) -> Result<(), String> {
-        self.disturbances.calms += 1;
+    fn quiet_phase(&mut self, steps: u64) -> Result<(), String> {
+        self.disturbances.quiet_phases += 1;
         self.wake_all();
         self.bury(0)?;
         let board = self.setting.board;

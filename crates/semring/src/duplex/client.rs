@@ -206,10 +206,10 @@ impl Client {
             }
             // The server may itself be waiting for room: for a reply. So we wait for replies; but it may also
             // take several requests before it answers one, so we look for room now and then.
-            let look_again = Instant::now() + nap;
+            let next_look = Instant::now() + nap;
             let until = match patience {
-                Patience::Until(deadline) => deadline.or_earlier(look_again),
-                Patience::Try => look_again.into(),
+                Patience::Until(deadline) => deadline.or_earlier(next_look),
+                Patience::Try => next_look.into(),
             };
             match self.take_in(Patience::Until(until)) {
                 Ok(()) => nap = LOOK_AGAIN.0,

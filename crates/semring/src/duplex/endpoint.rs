@@ -57,7 +57,7 @@ impl Endpoint {
     /// # Errors
     /// As [`Producer::send`](crate::Producer::send).
     pub fn send(&mut self, bytes: &[u8]) -> Result<(), SendError> {
-        self.send_patiently(bytes, |producer| producer.send(bytes))
+        self.send_blocking(bytes, |producer| producer.send(bytes))
     }
 
     /// As [`send`](Self::send), but never waits.
@@ -77,10 +77,10 @@ impl Endpoint {
         bytes: &[u8],
         deadline: impl Into<Deadline>,
     ) -> Result<(), SendError> {
-        self.send_patiently(bytes, |producer| producer.send_deadline(bytes, deadline))
+        self.send_blocking(bytes, |producer| producer.send_deadline(bytes, deadline))
     }
 
-    fn send_patiently(
+    fn send_blocking(
         &mut self,
         bytes: &[u8],
         send: impl FnOnce(&mut spsc::Producer) -> Result<(), SendError>,

@@ -41,11 +41,11 @@ pub(crate) fn look(path: &Path) -> Option<Found> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(_) => return Some(Found::Foreign(format!("{LOCK}, which is not a ring's"))),
     };
-    look_at(path, &directory, lock.as_ref())
+    inspect(path, &directory, lock.as_ref())
 }
 
 /// Inspects a directory by its lock, and reads where its ring would be.
-fn look_at(path: &Path, directory: &File, lock: Option<&File>) -> Option<Found> {
+fn inspect(path: &Path, directory: &File, lock: Option<&File>) -> Option<Found> {
     if let Some(lock) = lock
         && any_would_be_refused(lock, 0, BYTES, Hold::Alone).ok()?
     {
@@ -131,7 +131,7 @@ impl Seized {
     /// Its state, which no other process changes any more.
     pub(crate) fn look(&self) -> Option<Found> {
         let lock = self.lock.as_ref().map(Private::file);
-        look_at(&self.path, &self.directory, lock)
+        inspect(&self.path, &self.directory, lock)
     }
 
     /// Removes it; false if a process has begun to use it.

@@ -205,7 +205,7 @@ pub(crate) trait RemovalLock: Roles {
     /// Records in the guard of a file whether the file has its name: if its creator or remover was killed, a
     /// guard of a file without a name is useless. Guards that are found through their ring need no such
     /// record.
-    fn note_name(&self, _has_name: bool) {}
+    fn record_name(&self, _has_name: bool) {}
     /// Removes the guard's kernel objects: all waits and checks return [`GuardError::Removed`].
     fn destroy(&self) -> Result<()>;
 }

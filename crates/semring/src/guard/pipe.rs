@@ -60,7 +60,7 @@ use crate::os::fifo::{self, End};
 use crate::os::fork::Private;
 use crate::os::lock::{Hold, hold_byte, would_be_refused};
 use crate::os::poll::{Interest, Poller};
-use crate::os::watch::Watch;
+use crate::os::watch::DirectoryWatch;
 use crate::os::{clock, errno, process};
 use crate::sync::mutant::{self, Mutant};
 use crate::sync::{AtomicU64, Ordering};
@@ -90,7 +90,7 @@ pub(crate) struct PipeGuard {
     /// Liveness FIFOs, open for listening: the remover's, the consumer's, then the producers'.
     lives: Vec<OnceLock<File>>,
     /// Reports that the directory was removed by other means than a hang-up.
-    watch: OnceLock<Option<Watch>>,
+    watch: OnceLock<Option<DirectoryWatch>>,
     removal: Mutex<Option<Removing>>,
     /// Removes this process from the users of a ring that ends with them.
     user: Option<AtExit>,
@@ -233,7 +233,7 @@ impl PipeGuard {
         self.roles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn seated(&self, role: Role) -> Result<Arc<Taken>> {
+    fn held(&self, role: Role) -> Result<Arc<Taken>> {
         self.roles()[self.index(role)]
             .clone()
             .ok_or(GuardError::Removed)
@@ -296,7 +296,7 @@ impl PipeGuard {
     }
 
     /// Whether another process is attached or attaching, with REMOVAL held alone.
-    fn is_anybody_here(&self, as_consumer: bool) -> Result<bool> {
+    fn is_any_alive(&self, as_consumer: bool) -> Result<bool> {
         Ok(!self.producers_gone()? || (!as_consumer && self.lives(Role::Consumer)?))
     }
 
@@ -356,7 +356,7 @@ impl Roles for PipeGuard {
             return Ok(Claim::Taken);
         }
         // A process that finds the slot taken checks whether its holder is dying.
-        let _ = pipe_files::note_holder(&lock, self.index(role), process::id());
+        let _ = pipe_files::record_holder(&lock, self.index(role), process::id());
         let (poller, wakeup) = self.listen(role)?;
         // With this, all files that the role may need are open: a change of the user id does not
         // matter any more.
@@ -379,7 +379,7 @@ impl Roles for PipeGuard {
         let Some(taken) = self.roles()[self.index(role)].take() else {
             return Ok(());
         };
-        let _ = pipe_files::note_holder(&taken.lock, self.index(role), 0);
+        let _ = pipe_files::record_holder(&taken.lock, self.index(role), 0);
         // A process that sees this one gone may remove the ring at once.
         let _ = Self::hold(&taken.lock, REMOVAL, Hold::Not);
         // The liveness lock before the byte: a process that takes the byte next must find the lock
@@ -417,7 +417,7 @@ impl Roles for PipeGuard {
     }
 
     fn last_holder(&self, role: Role) -> Result<Option<u32>> {
-        let noted = self.pipe_files.noted_holder(self.index(role));
+        let noted = self.pipe_files.recorded_holder(self.index(role));
         // 0: the holder has not recorded itself yet, or has just detached.
         noted.map(Some).map_err(os("pread"))
     }
@@ -461,7 +461,7 @@ impl Wakeups for PipeGuard {
             WakeTarget::Consumer => Role::Consumer,
             WakeTarget::Producer { lane } => Role::Producer { lane },
         };
-        let taken = self.seated(role)?;
+        let taken = self.held(role)?;
         self.watch(&taken)?;
         match taken.poller.wait(timeout) {
             Ok(true) => {
@@ -482,7 +482,7 @@ impl Wakeups for PipeGuard {
             WakeTarget::Producer { lane } => Role::Producer { lane },
         };
         fifo::take_tokens(self.wakeup(wakeup)?).map_err(os("read"))?;
-        match self.seated(role)?.poller.wait(Some(Duration::ZERO)) {
+        match self.held(role)?.poller.wait(Some(Duration::ZERO)) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                 Err(os("epoll_wait")(error))
             }
@@ -491,7 +491,7 @@ impl Wakeups for PipeGuard {
     }
 
     fn poller(&self, role: Role) -> Option<Arc<Poller>> {
-        let taken = self.seated(role).ok()?;
+        let taken = self.held(role).ok()?;
         // A process that will sleep on it must first check whether the ring is still there.
         let _ = self.watch(&taken);
         Some(taken.poller.clone())
@@ -541,7 +541,7 @@ impl RemovalLock for PipeGuard {
                 return Ok(false);
             }
         }
-        Ok(!self.is_anybody_here(false)?)
+        Ok(!self.is_any_alive(false)?)
     }
 
     fn begin_forced_removal(&self, timeout: Duration) -> Result<bool> {

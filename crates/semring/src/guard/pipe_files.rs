@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use crate::os::fifo::{self, End};
 use crate::os::fork::Private;
 use crate::os::lock::{Hold, hold_byte};
-use crate::os::watch::Watch;
+use crate::os::watch::DirectoryWatch;
 use crate::os::{errno, file, memfd};
 
 /// Bytes of the lock file: see `pipe`.
@@ -250,11 +250,11 @@ impl PipeFiles {
 
     /// Reports the removal of the name of `lock`, if that is available: for sleepers whose directory is
     /// removed by other means than a remover (`rm -r`, systemd's RemoveIPC).
-    pub(super) fn watch(&self) -> Option<Watch> {
+    pub(super) fn watch(&self) -> Option<DirectoryWatch> {
         match self {
             Self::Directory {
                 directory, path, ..
-            } => Watch::names_in(directory, path).ok(),
+            } => DirectoryWatch::names_in(directory, path).ok(),
             Self::Inherited { .. } => None,
         }
     }
@@ -262,7 +262,7 @@ impl PipeFiles {
     /// After this [`watch`](Self::watch) opens no descriptor.
     pub(super) fn prepare_watch(&self) {
         match self {
-            Self::Directory { .. } => Watch::prepare(),
+            Self::Directory { .. } => DirectoryWatch::prepare(),
             Self::Inherited { .. } => {}
         }
     }
@@ -297,7 +297,7 @@ impl PipeFiles {
     }
 
     /// The process that was recorded last as a slot's holder; 0 for none.
-    pub(super) fn noted_holder(&self, role: usize) -> io::Result<u32> {
+    pub(super) fn recorded_holder(&self, role: usize) -> io::Result<u32> {
         let mut pid = [0; 4];
         let got = self.lock().read_at(&mut pid, 8 + 8 * role as u64)?;
         Ok(if got == 4 { u32::from_le_bytes(pid) } else { 0 })
@@ -334,7 +334,7 @@ pub(super) fn mark_removed(lock: &File) -> io::Result<()> {
 }
 
 /// Records the holder of a slot.
-pub(super) fn note_holder(lock: &Private, role: usize, pid: u32) -> io::Result<()> {
+pub(super) fn record_holder(lock: &Private, role: usize, pid: u32) -> io::Result<()> {
     let at = 8 + 8 * role as u64;
     file::write_at(lock.file(), &pid.to_le_bytes(), at)
 }

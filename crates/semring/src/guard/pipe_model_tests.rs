@@ -83,7 +83,7 @@ struct State {
 
 impl State {
     fn begin() -> Self {
-        let seated = Files {
+        let held = Files {
             byte: true,
             life_open: true,
             life_locked: true,
@@ -92,7 +92,7 @@ impl State {
             first: Producer::Publishes,
             second: Successor::TakesTheByte,
             consumer: Consumer::TakesTokens,
-            files: [seated, Files::default()],
+            files: [held, Files::default()],
             tokens: false,
             hung_up: false,
             word: false,

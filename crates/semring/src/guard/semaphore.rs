@@ -551,11 +551,11 @@ impl RemovalLock for SemaphoreGuard {
         }
     }
 
-    fn note_name(&self, has_name: bool) {
+    fn record_name(&self, has_name: bool) {
         if has_name {
-            set::note_name(self.set);
+            set::record_name(self.set);
         } else {
-            set::note_no_name(self.set);
+            set::record_no_name(self.set);
         }
     }
 

@@ -170,14 +170,14 @@ impl NewSet {
                 },
                 Err(error) => return Err(error.into()),
             };
-            let mut marked_here = false;
+            let mut has_mark = false;
             let taken = match origin(set) {
                 Ok(Origin::Foreign) => return Err(SetFailure::Foreign),
                 Ok(Origin::Marked) => set
                     .op_timeout(&[zero(I), add(I).undo()], Some(left))
                     .map(|()| true),
                 Ok(Origin::Untouched) => {
-                    marked_here = true;
+                    has_mark = true;
                     mark_and_lock(set)
                 }
                 Err(error) => Err(error),
@@ -194,7 +194,7 @@ impl NewSet {
                 set,
                 lanes,
                 // Made and marked here, it has never belonged to another process.
-                remove_on_drop: made && marked_here,
+                remove_on_drop: made && has_mark,
                 is_marked: true,
             };
             if !is_vacant() {
@@ -229,7 +229,7 @@ impl NewSet {
                 }
                 continue;
             }
-            if !looks_abandoned(&values) {
+            if !is_unused(&values) {
                 return Err(SetFailure::Foreign);
             }
             // Left behind by a creator or remover that died: it has no segment, and no slot is
@@ -302,7 +302,7 @@ impl NewSet {
         let guard = SemaphoreGuard::new(self.set, self.lanes);
         // With the lock still held: a process that removes orphans must not take the set for that of
         // a dead creator.
-        note_name(self.set);
+        record_name(self.set);
         guard
     }
 
@@ -317,7 +317,7 @@ impl NewSet {
 
 /// If this is the set of a file recorded as having no name: records that it has one. Nothing changes in
 /// other sets. (If it fails, the set may be removed when no process uses it, and will be made again.)
-pub(super) fn note_name(set: SemSet) {
+pub(super) fn record_name(set: SemSet) {
     let first = set.value(LOCATION).map(i32::from);
     let second = set.value(LOCATION + 1).map(i32::from);
     let expected = (
@@ -336,7 +336,7 @@ pub(super) fn note_name(set: SemSet) {
 }
 
 /// The opposite, before the name is removed. With the removal flag held.
-pub(super) fn note_no_name(set: SemSet) {
+pub(super) fn record_no_name(set: SemSet) {
     let first = set.value(LOCATION).map(i32::from);
     let second = set.value(LOCATION + 1).map(i32::from);
     let expected = (
@@ -418,7 +418,7 @@ fn is_fresh(values: &[u16]) -> bool {
 
 /// The shape of an unused set of a ring: enough semaphores, an even number, the lock held by this
 /// process, no slot taken.
-fn looks_abandoned(values: &[u16]) -> bool {
+fn is_unused(values: &[u16]) -> bool {
     values.len() >= count_for(1)
         && values.len().is_multiple_of(2)
         && values[usize::from(I)] == 1

@@ -117,13 +117,13 @@ fn the_set_of_a_file_says_whether_the_file_has_its_name() {
     assert_eq!(says(set), Some(NameLocation::File { has_name: true }));
     // Recording it twice has the same effect as once, in both directions.
     for has_name in [true, false, false, true] {
-        guard.note_name(has_name);
+        guard.record_name(has_name);
         assert_eq!(says(set), Some(NameLocation::File { has_name }));
     }
     // While a remover is at work, the name can't be recorded again.
     assert!(guard.begin_removal(false).unwrap());
-    guard.note_name(false);
-    guard.note_name(true);
+    guard.record_name(false);
+    guard.record_name(true);
     assert_eq!(says(set), Some(NameLocation::File { has_name: false }));
     guard.destroy().unwrap();
     // Another set keeps its values.
@@ -134,7 +134,7 @@ fn the_set_of_a_file_says_whether_the_file_has_its_name() {
     };
     let identity = new.identify(location).unwrap();
     let guard = new.finish();
-    guard.note_name(false);
+    guard.record_name(false);
     assert_eq!(says(SemSet::from_id(identity.id)), Some(location));
     guard.destroy().unwrap();
 }

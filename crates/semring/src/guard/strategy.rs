@@ -43,7 +43,7 @@ const MOST_SLEEPS_PER_TRIAL: u32 = 1024;
 /// The clock is read after this many polls.
 const LOOKS_PER_CLOCK: u32 = 32;
 /// After this many polls even a wait that never sleeps checks the guard.
-const LOOKS_PER_PROBE: u32 = 4096;
+const LOOKS_PER_CHECK: u32 = 4096;
 
 /// What to do after a poll that found nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,7 +51,7 @@ pub(crate) enum Step {
     /// Look again.
     Look,
     /// Check with the guard whether a peer is attached, then look again.
-    Probe,
+    CheckPeer,
     /// Sleep.
     Sleep,
 }
@@ -169,16 +169,16 @@ impl<'a> RateLimiter<'a> {
             }
             WaitStrategy::Spin => {
                 spin_hint();
-                if self.looks.is_multiple_of(LOOKS_PER_PROBE) {
-                    Step::Probe
+                if self.looks.is_multiple_of(LOOKS_PER_CHECK) {
+                    Step::CheckPeer
                 } else {
                     Step::Look
                 }
             }
             WaitStrategy::Yield => {
                 yield_now();
-                if self.looks.is_multiple_of(LOOKS_PER_PROBE / 64) {
-                    Step::Probe
+                if self.looks.is_multiple_of(LOOKS_PER_CHECK / 64) {
+                    Step::CheckPeer
                 } else {
                     Step::Look
                 }

@@ -135,7 +135,7 @@ impl Waiter {
         side: &mut impl Waiting,
         deadline: Deadline,
     ) -> Result<Outcome, GuardError> {
-        if let Some(outcome) = self.look_out(side, deadline)? {
+        if let Some(outcome) = self.poll(side, deadline)? {
             return Ok(outcome);
         }
         let began = self.history.begin_sleep(self.strategy);
@@ -151,7 +151,7 @@ impl Waiter {
     }
 
     /// Polls without sleeping, as long as the strategy demands. `None`: sleep.
-    fn look_out(
+    fn poll(
         &mut self,
         side: &mut impl Waiting,
         deadline: Deadline,
@@ -173,7 +173,7 @@ impl Waiter {
                 // What this side holds back is released soon, even if it never sleeps.
                 Step::Look if looks == 64 => side.flush_before_sleep()?,
                 Step::Look => {}
-                Step::Probe => {
+                Step::CheckPeer => {
                     side.flush_before_sleep()?;
                     let over = side.is_over()?;
                     if side.is_ready() {

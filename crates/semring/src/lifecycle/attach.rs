@@ -554,7 +554,7 @@ impl ConsumerRole {
     }
 
     /// Records that this end of the stream was delivered.
-    pub(crate) fn note_end(&self, end: StreamEnd) {
+    pub(crate) fn record_end(&self, end: StreamEnd) {
         self.page()
             .end_of_stream
             .store(end.word(), Ordering::Relaxed);
@@ -628,6 +628,6 @@ pub(crate) fn generation_at(lane: &LaneView, position: Position) -> Option<u64> 
 }
 
 /// Stores a statistic of the current holder, in a word that only it writes.
-pub(crate) fn note_count(word: &AtomicU64, count: u64) {
+pub(crate) fn record_count(word: &AtomicU64, count: u64) {
     word.store(count, Ordering::Relaxed);
 }

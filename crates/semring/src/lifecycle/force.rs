@@ -143,7 +143,7 @@ fn remove_open(ring: &RingCore, end: Instant) -> Result<Forced, RemoveError> {
     if !matches!(removed, Ok(Forced::Removed)) {
         let _ = ring.guard.abort_removal();
         if ring.object.is_still_there() {
-            ring.guard.note_name(true);
+            ring.guard.record_name(true);
         }
     }
     removed

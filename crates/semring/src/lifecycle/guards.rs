@@ -279,7 +279,7 @@ pub(super) fn renew_pipes(
 }
 
 fn find_set(object: &Object, superblock: &Superblock) -> Result<SemaphoreGuard, Mismatch> {
-    may_be_here(object, superblock)?;
+    check_location(object, superblock)?;
     let guard = SemaphoreGuard::open(&superblock.set, superblock.geometry.lanes())?;
     check_owner(object, superblock, &guard)?;
     Ok(guard)
@@ -291,7 +291,7 @@ pub(super) fn find_changed_set(object: &Object, superblock: &Superblock) -> Opti
     if superblock.guard != GuardKind::Semaphore {
         return None;
     }
-    may_be_here(object, superblock).ok()?;
+    check_location(object, superblock).ok()?;
     let lanes = superblock.geometry.lanes();
     let guard = SemaphoreGuard::open_changed(&superblock.set, lanes)?;
     check_owner(object, superblock, &guard).ok()?;
@@ -299,7 +299,7 @@ pub(super) fn find_changed_set(object: &Object, superblock: &Superblock) -> Opti
 }
 
 /// Refuses a set that can't be the ring's, according to the superblock.
-fn may_be_here(object: &Object, superblock: &Superblock) -> Result<(), Mismatch> {
+fn check_location(object: &Object, superblock: &Superblock) -> Result<(), Mismatch> {
     if !sandbox::may_ask() {
         let (call, errno) = ("semget", errno::EPERM);
         return Err(Mismatch::Denied(Refusal { call, errno }));

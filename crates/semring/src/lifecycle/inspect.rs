@@ -237,7 +237,7 @@ pub(crate) fn unread(object: &Object, view: &RingView, geometry: Geometry, lane:
             let offset = capacity.offset_of(position).get();
             let len = CHUNK.min(capacity.get() - offset);
             let at = data + offset as usize;
-            if object.look_at(view.segment(), at, len as usize).is_err() {
+            if object.copy_range(view.segment(), at, len as usize).is_err() {
                 unread.damaged = true;
                 break;
             }
@@ -280,8 +280,8 @@ pub(super) fn pid_of(ring: &RingCore, role: Role) -> u32 {
 /// The control pages of a ring, for inspection. Memory that other processes could truncate is
 /// copied.
 pub(super) fn look(object: &Object, geometry: Geometry) -> Result<RingView, MemoryError> {
-    let segment = Arc::new(object.map_to_look(geometry.segment_bytes())?);
-    object.look_at(&segment, 0, geometry.data_offset())?;
+    let segment = Arc::new(object.map_for_inspection(geometry.segment_bytes())?);
+    object.copy_range(&segment, 0, geometry.data_offset())?;
     RingView::new(segment, geometry).ok_or(MemoryError::WrongType(
         "shorter than its superblock requires",
     ))
@@ -352,7 +352,7 @@ fn lane_info(
     let counts = || {
         // If a copy can't be updated, its old bytes are used.
         let pages = geometry.consumer_page(lane) + PAGE - geometry.producer_page(lane);
-        let _ = object.look_at(view.segment(), geometry.producer_page(lane), pages);
+        let _ = object.copy_range(view.segment(), geometry.producer_page(lane), pages);
         let attached = producer.generation.load(Ordering::SeqCst);
         (attached, producer.finished.load(Ordering::SeqCst))
     };

@@ -29,7 +29,7 @@ mod unwinding;
 use std::sync::Arc;
 
 pub(crate) use attach::{
-    ConsumerFate, ConsumerRole, ProducerRole, StreamEnd, generation_at, note_count,
+    ConsumerFate, ConsumerRole, ProducerRole, StreamEnd, generation_at, record_count,
 };
 pub(crate) use create::create;
 pub use force::RemoveOutcome;

@@ -150,10 +150,10 @@ fn open_object(
         },
     };
     if renewable && object.is_still_there() {
-        guard.note_name(true);
+        guard.record_name(true);
         // A remover may have removed the name, and have been killed, since the check.
         if !object.is_still_there() {
-            guard.note_name(false);
+            guard.record_name(false);
         }
     }
     if object.goes_with_its_users() && access == Access::ReadWrite {

@@ -72,7 +72,7 @@ pub(super) fn take_away_or_leave(ring: &RingCore) -> Result<(), RemoveError> {
         // Not permitted: leave the ring as it was.
         let _ = ring.guard.abort_removal();
         if ring.object.is_still_there() {
-            ring.guard.note_name(true);
+            ring.guard.record_name(true);
         }
     }
     result
@@ -85,7 +85,7 @@ pub(super) fn take_away(ring: &RingCore) -> Result<(), RemoveError> {
     ring.guard
         .may_destroy()
         .map_err(|error| guard_error(ring, error))?;
-    ring.guard.note_name(false);
+    ring.guard.record_name(false);
     ring.object
         .unlink()
         .map_err(|error| unlink_error(&ring.address.to_string(), error))?;

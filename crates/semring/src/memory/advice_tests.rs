@@ -3,7 +3,7 @@
 
 use std::ptr::NonNull;
 
-use super::contract_tests::{LEN, Site, nameless, over_each, request, smaps};
+use super::contract_tests::{Fixture, LEN, nameless, over_each, request, smaps};
 use super::*;
 use crate::os::errno;
 use crate::os::testing::{self, Ended, in_child};
@@ -32,8 +32,8 @@ fn fork_with(segment: Segment) -> Ended {
 
 #[test]
 fn a_child_does_not_have_the_pages() {
-    over_each("fork", |site| {
-        let (_object, segment) = site.create();
+    over_each("fork", |fixture| {
+        let (_object, segment) = fixture.create();
         assert!(has_flag(segment.base(), "dc"));
         assert_eq!(fork_with(segment), Ended::Code(0));
     });
@@ -41,10 +41,10 @@ fn a_child_does_not_have_the_pages() {
 
 #[test]
 fn a_child_does_not_have_the_pages_where_advice_is_refused() {
-    over_each("refused", |site| {
+    over_each("refused", |fixture| {
         let ended = in_child(|| {
             testing::answer_advice_with(errno::EINVAL);
-            let (_object, segment) = site.create();
+            let (_object, segment) = fixture.create();
             assert!(!has_flag(segment.base(), "dc"), "it was not refused");
             u8::from(fork_with(segment) != Ended::Code(0))
         });
@@ -71,7 +71,7 @@ fn a_child_of_anonymous_memory_is_known_where_advice_is_refused() {
 fn a_child_is_known_where_advice_has_no_effect() {
     let ended = in_child(|| {
         testing::answer_advice_with(0);
-        let (_object, segment) = Site::posix("ignored").create();
+        let (_object, segment) = Fixture::posix("ignored").create();
         let ended = in_child(|| u8::from(!segment.is_forked()));
         u8::from(ended != Ended::Code(0) || segment.is_forked())
     });
@@ -83,7 +83,7 @@ fn a_child_is_known_where_advice_has_no_effect() {
 fn pages_that_were_unmapped_before_a_fork_are_not_unmapped_in_the_child() {
     let ended = in_child(|| {
         testing::answer_advice_with(errno::EINVAL);
-        let (_object, segment) = Site::posix("unmapped").create();
+        let (_object, segment) = Fixture::posix("unmapped").create();
         let base = segment.base();
         drop(segment);
         testing::map_page_at(base);
@@ -98,8 +98,8 @@ fn pages_that_were_unmapped_before_a_fork_are_not_unmapped_in_the_child() {
 
 #[test]
 fn a_core_dump_does_not_have_the_pages() {
-    over_each("dump", |site| {
-        let (object, segment) = site.create();
+    over_each("dump", |fixture| {
+        let (object, segment) = fixture.create();
         assert!(has_flag(segment.base(), "dd"));
         let looking = object.map(LEN, Access::ReadOnly).unwrap();
         assert!(has_flag(looking.base(), "dd"));

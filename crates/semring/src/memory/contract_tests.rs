@@ -29,11 +29,11 @@ pub(super) fn nameless() -> [Place; 2] {
 }
 
 /// A place that no other test uses; objects made there are removed with it.
-pub(super) struct Site {
+pub(super) struct Fixture {
     place: Place,
 }
 
-impl Site {
+impl Fixture {
     fn new(address: &str) -> Self {
         let address: Address = address.parse().unwrap();
         Self {
@@ -84,7 +84,7 @@ impl Site {
     }
 }
 
-impl Drop for Site {
+impl Drop for Fixture {
     fn drop(&mut self) {
         match &self.place {
             Place::Sysv(key) => {
@@ -99,10 +99,10 @@ impl Drop for Site {
 }
 
 /// Runs a test of the contract over each backend.
-pub(super) fn over_each(label: &str, test: impl Fn(&Site)) {
-    test(&Site::posix(label));
-    test(&Site::sysv(label));
-    test(&Site::file(label));
+pub(super) fn over_each(label: &str, test: impl Fn(&Fixture)) {
+    test(&Fixture::posix(label));
+    test(&Fixture::sysv(label));
+    test(&Fixture::file(label));
 }
 
 /// The byte at an offset.
@@ -146,8 +146,8 @@ fn a_new_segment_is_zero_and_as_long_as_asked() {
         assert!((0..LEN).all(|offset| get(segment, offset) == 0));
         assert!(!segment.is_forked());
     };
-    over_each("zeroed", |site| {
-        let (object, segment) = site.create();
+    over_each("zeroed", |fixture| {
+        let (object, segment) = fixture.create();
         check(&segment);
         assert_eq!(object.len().unwrap(), LEN as u64);
     });
@@ -163,11 +163,11 @@ fn a_new_segment_is_zero_and_as_long_as_asked() {
 fn every_page_is_real_at_creation() {
     let check =
         |segment: &Segment| assert_eq!(smaps(segment.base(), "Rss"), format!("{} kB", LEN / 1024));
-    over_each("real", |site| {
-        let (_object, segment) = site.create();
+    over_each("real", |fixture| {
+        let (_object, segment) = fixture.create();
         check(&segment);
-        if site.is_file() {
-            let blocks = std::fs::metadata(site.path()).unwrap().blocks();
+        if fixture.is_file() {
+            let blocks = std::fs::metadata(fixture.path()).unwrap().blocks();
             assert!(
                 blocks * 512 >= LEN as u64,
                 "{blocks} blocks are on the disk"
@@ -181,9 +181,9 @@ fn every_page_is_real_at_creation() {
 
 #[test]
 fn what_one_mapping_stores_every_other_sees() {
-    over_each("shared", |site| {
-        let (object, first) = site.create();
-        let second = site.open().unwrap().map(LEN, Access::ReadWrite).unwrap();
+    over_each("shared", |fixture| {
+        let (object, first) = fixture.create();
+        let second = fixture.open().unwrap().map(LEN, Access::ReadWrite).unwrap();
         let looking = object.map(4096, Access::ReadOnly).unwrap();
         assert_ne!(first.base(), second.base());
         set(&first, 0, 1);
@@ -203,8 +203,8 @@ fn what_one_mapping_stores_every_other_sees() {
 
 #[test]
 fn a_mapping_for_looking_can_not_be_written() {
-    over_each("read-only", |site| {
-        let (object, segment) = site.create();
+    over_each("read-only", |fixture| {
+        let (object, segment) = fixture.create();
         let looking = object.map(4096, Access::ReadOnly).unwrap();
         let flags = |segment: &Segment| smaps(segment.base(), "VmFlags");
         assert!(flags(&segment).split(' ').any(|flag| flag == "wr"));
@@ -214,7 +214,7 @@ fn a_mapping_for_looking_can_not_be_written() {
 
 #[test]
 fn mode_and_owner_are_what_was_asked_whatever_the_umask() {
-    over_each("mode", |site| {
+    over_each("mode", |fixture| {
         for (mask, mode) in [
             (0o077, 0o666),
             (0o000, 0o600),
@@ -228,17 +228,20 @@ fn mode_and_owner_are_what_was_asked_whatever_the_umask() {
                     mode,
                     ..request(LEN)
                 };
-                let (new, _segment) = NewObject::create(&site.place, &asked).unwrap();
+                let (new, _segment) = NewObject::create(&fixture.place, &asked).unwrap();
                 let object = new.publish().unwrap();
                 u8::from(object.ownership().unwrap().mode != mode)
             });
             assert_eq!(created, Ended::Code(0), "mode {mode:o} under {mask:o}");
-            let object = site.open().unwrap();
+            let object = fixture.open().unwrap();
             let ownership = object.ownership().unwrap();
             assert_eq!(ownership.mode, mode, "under {mask:o}");
             assert_eq!(ownership.uid, crate::os::process::effective_uid());
-            if site.is_file() {
-                let there = std::fs::metadata(site.path()).unwrap().permissions().mode();
+            if fixture.is_file() {
+                let there = std::fs::metadata(fixture.path())
+                    .unwrap()
+                    .permissions()
+                    .mode();
                 assert_eq!(there & 0o7777, mode);
             }
             object.unlink().unwrap();
@@ -249,12 +252,13 @@ fn mode_and_owner_are_what_was_asked_whatever_the_umask() {
 #[test]
 fn what_the_mode_forbids_is_denied() {
     needs_root!("to become another user");
-    over_each("denied", |site| {
-        let (_object, _segment) = site.create();
+    over_each("denied", |fixture| {
+        let (_object, _segment) = fixture.create();
         let refused = in_child(|| {
             testing::become_nobody();
-            let write = site.open();
-            let read = Object::open(&site.place, Access::ReadOnly).and_then(|object| object.head());
+            let write = fixture.open();
+            let read =
+                Object::open(&fixture.place, Access::ReadOnly).and_then(|object| object.head());
             let denied = |error: Option<MemoryError>| matches!(error, Some(MemoryError::Denied(_)));
             // Every user can find a System V segment; reading or mapping it is refused.
             let write = write.and_then(|object| object.map(LEN, Access::ReadWrite).map(drop));
@@ -266,28 +270,28 @@ fn what_the_mode_forbids_is_denied() {
 
 #[test]
 fn a_taken_name_exists_and_a_free_one_is_not_found() {
-    over_each("taken", |site| {
-        assert!(matches!(site.open(), Err(MemoryError::NotFound)));
-        let (object, segment) = site.create();
+    over_each("taken", |fixture| {
+        assert!(matches!(fixture.open(), Err(MemoryError::NotFound)));
+        let (object, segment) = fixture.create();
         set(&segment, 0, 42);
         // POSIX finds out when it gives the name, System V when it makes the segment.
-        let second = NewObject::create(&site.place, &request(LEN))
+        let second = NewObject::create(&fixture.place, &request(LEN))
             .and_then(|(new, _segment)| new.publish().map(drop));
         assert!(matches!(second, Err(MemoryError::Exists)), "{second:?}");
         // The attempt has not changed the existing object.
-        assert_eq!(site.open().unwrap().head().unwrap()[0], 42);
+        assert_eq!(fixture.open().unwrap().head().unwrap()[0], 42);
         object.unlink().unwrap();
-        assert!(matches!(site.open(), Err(MemoryError::NotFound)));
+        assert!(matches!(fixture.open(), Err(MemoryError::NotFound)));
     });
 }
 
 #[test]
 fn removing_takes_the_name_and_leaves_the_mappings() {
-    over_each("removed", |site| {
-        let (object, first) = site.create();
+    over_each("removed", |fixture| {
+        let (object, first) = fixture.create();
         let second = object.map(LEN, Access::ReadWrite).unwrap();
         object.unlink().unwrap();
-        assert!(!site.exists());
+        assert!(!fixture.exists());
         set(&first, 1, 9);
         set(&second, LEN - 1, 8);
         assert_eq!((get(&second, 1), get(&first, LEN - 1)), (9, 8));
@@ -298,27 +302,27 @@ fn removing_takes_the_name_and_leaves_the_mappings() {
 
 #[test]
 fn removing_an_object_spares_a_stranger_of_the_same_name() {
-    over_each("stranger", |site| {
-        let (old, _old_segment) = site.create();
-        let late = site.open().unwrap();
+    over_each("stranger", |fixture| {
+        let (old, _old_segment) = fixture.create();
+        let late = fixture.open().unwrap();
         old.unlink().unwrap();
-        let (_new, segment) = site.create();
+        let (_new, segment) = fixture.create();
         set(&segment, 0, 77);
         old.unlink().unwrap();
         late.unlink().unwrap();
-        assert!(site.exists());
-        assert_eq!(site.open().unwrap().head().unwrap()[0], 77);
+        assert!(fixture.exists());
+        assert_eq!(fixture.open().unwrap().head().unwrap()[0], 77);
     });
 }
 
 #[test]
 fn an_object_that_is_never_published_leaves_nothing() {
-    over_each("unpublished", |site| {
-        let (new, segment) = NewObject::create(&site.place, &request(LEN)).unwrap();
+    over_each("unpublished", |fixture| {
+        let (new, segment) = NewObject::create(&fixture.place, &request(LEN)).unwrap();
         // A System V segment is visible from the first moment, a POSIX one is not.
-        assert_eq!(site.exists(), !site.is_file());
+        assert_eq!(fixture.exists(), !fixture.is_file());
         drop(new);
-        assert!(!site.exists());
+        assert!(!fixture.exists());
         // The mapping is good for as long as it is held.
         set(&segment, 0, 1);
     });
@@ -326,16 +330,16 @@ fn an_object_that_is_never_published_leaves_nothing() {
 
 #[test]
 fn the_head_of_a_short_object_is_filled_with_zeros() {
-    let site = Site::posix("short");
-    std::fs::write(site.path(), [b'x'; 100]).unwrap();
-    let sysv = Site::sysv("short");
+    let fixture = Fixture::posix("short");
+    std::fs::write(fixture.path(), [b'x'; 100]).unwrap();
+    let sysv = Fixture::sysv("short");
     let key = sysv_key(&sysv.place).unwrap();
     let shm = Shm::create(key, 100, 0o600).unwrap();
     let attached = shm.attach().unwrap();
     // SAFETY: the segment is 100 bytes long.
     unsafe { attached.as_ptr().as_ptr().write_bytes(b'x', 100) };
-    for site in [&site, &sysv] {
-        let object = Object::open(&site.place, Access::ReadOnly).unwrap();
+    for fixture in [&fixture, &sysv] {
+        let object = Object::open(&fixture.place, Access::ReadOnly).unwrap();
         assert_eq!(object.len().unwrap(), 100);
         let head = object.head().unwrap();
         assert!(head[..100].iter().all(|&byte| byte == b'x'));
@@ -348,28 +352,28 @@ fn the_head_of_a_short_object_is_filled_with_zeros() {
 
 #[test]
 fn an_empty_object_has_a_head_of_zeros() {
-    let site = Site::posix("empty");
-    std::fs::write(site.path(), []).unwrap();
-    let object = site.open().unwrap();
+    let fixture = Fixture::posix("empty");
+    std::fs::write(fixture.path(), []).unwrap();
+    let object = fixture.open().unwrap();
     assert_eq!(object.len().unwrap(), 0);
     assert!(object.head().unwrap().iter().all(|&byte| byte == 0));
 }
 
 #[test]
 fn what_can_not_hold_a_ring_is_named() {
-    let types = |site: &Site| {
+    let types = |fixture: &Fixture| {
         [Access::ReadOnly, Access::ReadWrite].map(|access| {
-            match Object::open(&site.place, access) {
+            match Object::open(&fixture.place, access) {
                 Err(MemoryError::WrongType(what)) => what,
                 other => panic!("{:?}", other.err()),
             }
         })
     };
-    let directory = Site::posix("directory");
+    let directory = Fixture::posix("directory");
     std::fs::create_dir(directory.path()).unwrap();
     assert_eq!(types(&directory), ["a directory"; 2]);
 
-    let fifo = Site::posix("fifo");
+    let fifo = Fixture::posix("fifo");
     let made = Command::new("mkfifo").arg(fifo.path()).status().unwrap();
     assert!(made.success());
     assert!(
@@ -381,15 +385,15 @@ fn what_can_not_hold_a_ring_is_named() {
     );
     assert_eq!(types(&fifo), ["a FIFO or a socket"; 2]);
 
-    let socket = Site::posix("socket");
+    let socket = Fixture::posix("socket");
     let _listener = std::os::unix::net::UnixListener::bind(socket.path()).unwrap();
     assert_eq!(types(&socket), ["a FIFO or a socket"; 2]);
 
     // A link, also to a suitable file: a process that can write to /dev/shm must not choose the
     // file.
-    let target = Site::posix("target");
+    let target = Fixture::posix("target");
     let (_object, _segment) = target.create();
-    let link = Site::posix("link");
+    let link = Fixture::posix("link");
     symlink(target.path(), link.path()).unwrap();
     assert_eq!(types(&link), ["a symbolic link"; 2]);
     assert!(target.exists());
@@ -397,9 +401,9 @@ fn what_can_not_hold_a_ring_is_named() {
 
 #[test]
 fn a_size_beyond_all_memory_is_refused_with_both_numbers() {
-    over_each("huge", |site| {
+    over_each("huge", |fixture| {
         let asked = 1 << 46;
-        match NewObject::create(&site.place, &request(asked)).map(|_| ()) {
+        match NewObject::create(&fixture.place, &request(asked)).map(|_| ()) {
             Err(MemoryError::NoSpace {
                 asked: told,
                 free: Some(free),
@@ -411,7 +415,7 @@ fn a_size_beyond_all_memory_is_refused_with_both_numbers() {
             }
             other => panic!("{other:?}"),
         }
-        assert!(!site.exists());
+        assert!(!fixture.exists());
     });
 }
 
@@ -442,8 +446,8 @@ fn a_full_file_system_answers_at_creation() {
         );
         return;
     }
-    let site = Site::posix("full");
-    let full = |len: usize| match NewObject::create(&site.place, &request(len)).map(|_| ()) {
+    let fixture = Fixture::posix("full");
+    let full = |len: usize| match NewObject::create(&fixture.place, &request(len)).map(|_| ()) {
         Err(MemoryError::NoSpace { asked, free, hint }) => {
             assert_eq!(asked, len as u64);
             assert!(hint.contains("/dev/shm") && hint.contains("sysv:"));
@@ -452,10 +456,10 @@ fn a_full_file_system_answers_at_creation() {
         other => panic!("{other:?}"),
     };
     assert_eq!(full(2 << 20), 1 << 20);
-    assert!(!site.exists());
+    assert!(!fixture.exists());
     // A failed attempt has freed its memory: most of the megabyte is still available.
     let (_object, segment) = {
-        let (new, segment) = NewObject::create(&site.place, &request(900 << 10)).unwrap();
+        let (new, segment) = NewObject::create(&fixture.place, &request(900 << 10)).unwrap();
         (new.publish().unwrap(), segment)
     };
     for page in (0..segment.len()).step_by(4096) {
@@ -463,7 +467,7 @@ fn a_full_file_system_answers_at_creation() {
     }
     assert_eq!(full(200 << 10), 124 << 10);
     // Other memory is not bound by /dev/shm.
-    for other in [Site::sysv("full"), Site::file("full")] {
+    for other in [Fixture::sysv("full"), Fixture::file("full")] {
         let (_object, segment) = NewObject::create(&other.place, &request(2 << 20)).unwrap();
         set(&segment, (2 << 20) - 1, 1);
     }
@@ -475,10 +479,10 @@ fn a_full_file_system_answers_at_creation() {
 
 #[test]
 fn a_listing_finds_what_is_there() {
-    for site in [Site::posix("listed"), Site::sysv("listed")] {
-        let listed = || places().contains(&site.place);
+    for fixture in [Fixture::posix("listed"), Fixture::sysv("listed")] {
+        let listed = || places().contains(&fixture.place);
         assert!(!listed());
-        let (object, _segment) = site.create();
+        let (object, _segment) = fixture.create();
         assert!(listed());
         object.unlink().unwrap();
         assert!(!listed());
@@ -487,8 +491,8 @@ fn a_listing_finds_what_is_there() {
 
 #[test]
 fn the_kernel_tells_who_has_a_system_v_segment_attached() {
-    let site = Site::sysv("attached");
-    let (object, segment) = site.create();
+    let fixture = Fixture::sysv("attached");
+    let (object, segment) = fixture.create();
     assert!(object.is_attached());
     drop(segment);
     assert!(!object.is_attached());
@@ -500,17 +504,17 @@ fn the_kernel_tells_who_has_a_system_v_segment_attached() {
 /// A mapping beyond the end of a file that other processes could truncate, and a copy of it.
 #[test]
 fn who_only_looks_at_a_truncated_file_does_not_fault() {
-    for site in [Site::posix("cut"), Site::file("cut")] {
-        let (object, segment) = site.create();
+    for fixture in [Fixture::posix("cut"), Fixture::file("cut")] {
+        let (object, segment) = fixture.create();
         set(&segment, 0, 5);
         set(&segment, LEN - 1, 6);
-        let copy = object.map_to_look(LEN).unwrap();
-        object.look_at(&copy, 0, LEN).unwrap();
+        let copy = object.map_for_inspection(LEN).unwrap();
+        object.copy_range(&copy, 0, LEN).unwrap();
         assert_eq!((get(&copy, 0), get(&copy, LEN - 1)), (5, 6));
-        let file = std::fs::File::options().write(true).open(site.path());
+        let file = std::fs::File::options().write(true).open(fixture.path());
         file.unwrap().set_len(4096).unwrap();
         set(&segment, 0, 7);
-        object.look_at(&copy, 0, LEN).unwrap();
+        object.copy_range(&copy, 0, LEN).unwrap();
         assert_eq!(
             (get(&copy, 0), get(&copy, LEN - 1)),
             (7, 6),
@@ -553,8 +557,8 @@ fn memory_that_could_shrink_and_has_no_name_is_refused() {
     received(&unsealed).unwrap();
 
     // A file that has a name is a file, and one that lost it is nothing.
-    for site in [Site::posix("named"), Site::file("named")] {
-        let (object, _segment) = site.create();
+    for fixture in [Fixture::posix("named"), Fixture::file("named")] {
+        let (object, _segment) = fixture.create();
         let descriptor = || std::fs::File::from(object.descriptor().unwrap().unwrap());
         let same = received(&descriptor()).unwrap();
         assert!(same.outlives_its_guard() && !same.goes_with_its_users());
@@ -570,9 +574,9 @@ fn memory_that_could_shrink_and_has_no_name_is_refused() {
 
 #[test]
 fn a_lock_alone_is_had_while_nobody_has_a_role() {
-    let site = Site::file("roles");
-    let (object, _segment) = site.create();
-    let other = site.open().unwrap();
+    let fixture = Fixture::file("roles");
+    let (object, _segment) = fixture.create();
+    let other = fixture.open().unwrap();
     assert!(object.enter().unwrap() && object.enter().unwrap());
     assert!(other.enter().unwrap(), "roles don't exclude each other");
     other.leave();
@@ -586,7 +590,7 @@ fn a_lock_alone_is_had_while_nobody_has_a_role() {
     assert!(object.enter().unwrap());
     // A child that is killed with the lock does not keep it.
     object.leave();
-    let ended = in_child(|| u8::from(!site.open().unwrap().take_over().unwrap()));
+    let ended = in_child(|| u8::from(!fixture.open().unwrap().take_over().unwrap()));
     assert_eq!(ended, Ended::Code(0));
     assert!(object.enter().unwrap());
 }
@@ -624,8 +628,8 @@ fn a_forked_child_has_the_descriptor_of_memory_without_a_name() {
     });
     assert_eq!(ended, Ended::Code(0));
     assert_eq!(get(&segment, 3), 8);
-    let site = Site::posix("adopted");
-    let (named, segment) = site.create();
+    let fixture = Fixture::posix("adopted");
+    let (named, segment) = fixture.create();
     assert!(named.adopt(&segment).unwrap().is_none());
 }
 
@@ -657,14 +661,14 @@ fn huge_pages_and_locked_memory_are_given_or_the_limit_is_named() {
         None => assert_eq!(len, Some(2 << 20), "a whole page"),
         Some(limit) => assert!(limit.contains("vm.nr_hugepages"), "{limit}"),
     }
-    for site in [
-        Site::posix("huge-pages"),
-        Site::file("huge-pages"),
-        Site::sysv("huge-pages"),
+    for fixture in [
+        Fixture::posix("huge-pages"),
+        Fixture::file("huge-pages"),
+        Fixture::sysv("huge-pages"),
     ] {
-        let made = NewObject::create(&site.place, &asked(Pages::Reserved)).map(drop);
+        let made = NewObject::create(&fixture.place, &asked(Pages::Reserved)).map(drop);
         assert!(limit(made).unwrap().contains("memfd:"));
-        assert!(!site.exists());
+        assert!(!fixture.exists());
     }
 
     let (_object, segment) = NewObject::create(&Place::Anonymous, &request(LEN)).unwrap();

@@ -89,17 +89,17 @@ impl Object {
     }
 
     /// A segment for looking at the first `len` bytes: a private copy, into which each part has to be
-    /// [read](Self::look_at) before it is looked at. The pages of the object itself may be missing.
-    pub(crate) fn map_to_look(&self, len: usize) -> Result<Segment> {
+    /// [read](Self::copy_range) before it is looked at. The pages of the object itself may be missing.
+    pub(crate) fn map_for_inspection(&self, len: usize) -> Result<Segment> {
         match self {
             Self::File(_) | Self::Sysv(_) => Segment::private(len),
             Self::Anonymous(_) => Err(MemoryError::NotFound),
         }
     }
 
-    /// Brings a part of a segment [for looking](Self::map_to_look) up to date; beyond the end of the object
+    /// Brings a part of a segment [for looking](Self::map_for_inspection) up to date; beyond the end of the object
     /// it stays as it is. A segment for use is up to date.
-    pub(crate) fn look_at(&self, segment: &Segment, offset: usize, len: usize) -> Result<()> {
+    pub(crate) fn copy_range(&self, segment: &Segment, offset: usize, len: usize) -> Result<()> {
         match self {
             _ if !segment.is_private() => Ok(()),
             Self::File(object) => object.copy_into(segment, offset, len),

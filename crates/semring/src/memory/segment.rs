@@ -10,7 +10,7 @@ use super::error::locked_memory_text;
 use super::heap;
 use super::{MemoryError, Result};
 use crate::os::errno;
-use crate::os::fault::Watch;
+use crate::os::fault::FaultWatch;
 use crate::os::mapping::{self, Mapping};
 use crate::os::mapping_state::MappingState;
 use crate::os::sysv::Attachment;
@@ -35,7 +35,7 @@ pub(crate) struct Segment {
     base: NonNull<u8>,
     len: usize,
     /// The process outlives the loss of the pages.
-    watch: Option<Watch>,
+    watch: Option<FaultWatch>,
     mapping_state: MappingState,
 }
 
@@ -85,7 +85,7 @@ impl Segment {
         }
         let mut segment = Self::new(Backing::Truncatable(mapping))?;
         // SAFETY: `drop` ends the watch before it unmaps the pages; the mapping state goes after them.
-        let watch = unsafe { Watch::new(segment.base, segment.len, &segment.mapping_state) };
+        let watch = unsafe { FaultWatch::new(segment.base, segment.len, &segment.mapping_state) };
         // Where the program or the system wants no handler, the ring works all the same.
         segment.watch = watch.ok();
         Ok(segment)
@@ -156,7 +156,7 @@ impl Segment {
     }
 
     /// The kernel found no page there.
-    pub(super) fn note_fault(&self) {
+    pub(super) fn record_fault(&self) {
         if matches!(*self.backing, Backing::Truncatable(_)) {
             self.mapping_state.tear();
         }

@@ -42,7 +42,7 @@ impl<'a> Span<'a> {
         if let Err(error) = &result
             && error.raw_os_error() == Some(errno::EFAULT)
         {
-            self.segment.note_fault();
+            self.segment.record_fault();
         }
         result
     }

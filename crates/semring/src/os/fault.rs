@@ -30,11 +30,11 @@ pub(crate) fn leave_alone() -> bool {
 }
 
 /// Keeps the loss of a mapping's pages from killing the process, until it is dropped.
-pub(crate) struct Watch {
+pub(crate) struct FaultWatch {
     _entry: Entry,
 }
 
-impl Watch {
+impl FaultWatch {
     /// Begins to watch a private or shared mapping that is readable and writable.
     ///
     /// # Safety

@@ -88,12 +88,12 @@ impl Instance {
 /// Has something new to read whenever a name in a directory goes, or the same happens in another directory that
 /// this process watches.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct DirectoryWatch {
     number: libc::c_int,
     instance: Arc<Instance>,
 }
 
-impl Watch {
+impl DirectoryWatch {
     /// Opens what watches of this process need, if that can be had.
     pub(crate) fn prepare() {
         let _ = Instance::of_this_process();
@@ -129,13 +129,13 @@ impl Watch {
     }
 }
 
-impl AsFd for Watch {
+impl AsFd for DirectoryWatch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.instance.file.as_fd()
     }
 }
 
-impl Drop for Watch {
+impl Drop for DirectoryWatch {
     fn drop(&mut self) {
         if self.instance.owner != process::id() {
             return; // the watch is the parent's
@@ -179,7 +179,7 @@ mod tests {
         let pollers = [(); 3].map(|()| {
             let (poller, watch) = (
                 Poller::new().unwrap(),
-                Watch::names_in(&file, &path).unwrap(),
+                DirectoryWatch::names_in(&file, &path).unwrap(),
             );
             poller.add(watch.as_fd(), Interest::News).unwrap();
             (poller, watch)
@@ -201,7 +201,7 @@ mod tests {
     fn however_many_files_went_the_next_one_is_told_of() {
         for round in 0..3 * QUEUED_BYTES / 16 / 2 {
             let (path, file) = fresh("many");
-            let watch = Watch::names_in(&file, &path).unwrap();
+            let watch = DirectoryWatch::names_in(&file, &path).unwrap();
             std::fs::remove_dir_all(&path).unwrap();
             if round % 10_000 == 0 {
                 let poller = Poller::new().unwrap();

@@ -66,12 +66,12 @@ impl Shared {
 }
 
 /// The thread that waits for a child's end, before it has one.
-pub(super) struct Watch {
+pub(super) struct ExitWatch {
     hand_over: Sender<(u32, Arc<Shared>)>,
     thread: thread::JoinHandle<()>,
 }
 
-impl Watch {
+impl ExitWatch {
     /// The thread keeps the rings open, so that the child finds their guards also if the parent has closed
     /// its ends before.
     pub(super) fn begin(input: Option<spsc::Ring>, output: Option<spsc::Ring>) -> io::Result<Self> {
@@ -129,7 +129,7 @@ fn watch(
 impl Child {
     pub(super) fn new(
         mut child: std::process::Child,
-        watch: Watch,
+        watch: ExitWatch,
         stdin: Option<spsc::Producer>,
         stdout: Option<spsc::Consumer>,
     ) -> Self {

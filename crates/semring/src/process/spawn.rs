@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use super::child::{Child, Watch};
+use super::child::{Child, ExitWatch};
 use super::stdio::{STDIN_VARIABLE, STDOUT_VARIABLE};
 use crate::channel::{RingOptions, ring_options, spsc};
 use crate::error::SpawnError;
@@ -104,7 +104,7 @@ impl Builder {
         let (producer, input) = stdin.unzip();
         let (consumer, output) = stdout.unzip();
         // The thread first: without it there must be no child.
-        let watch = Watch::begin(input, output).map_err(SpawnError::Thread)?;
+        let watch = ExitWatch::begin(input, output).map_err(SpawnError::Thread)?;
         match command.spawn() {
             Ok(child) => Ok(Child::new(child, watch, producer, consumer)),
             Err(source) => {

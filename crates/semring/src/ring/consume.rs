@@ -195,7 +195,7 @@ impl LaneConsumer {
                 .any(|slot| slot.load(Ordering::Relaxed) == word)
         };
         if holds(at) {
-            self.note_continued(to);
+            self.record_continued(to);
         }
         self.jump(to);
     }
@@ -203,7 +203,7 @@ impl LaneConsumer {
     /// Notes that the message at this position continues one that is released: before `released` is stored, which is a
     /// Release. Of the two words the one that does not hold now is overwritten, so after a kill in between the older one
     /// still holds.
-    fn note_continued(&self, next: Position) {
+    fn record_continued(&self, next: Position) {
         let slots = &self.lane.consumer().continued;
         let now = self.released.get().wrapping_add(1);
         let slot = usize::from(slots[0].load(Ordering::Relaxed) == now);
@@ -397,7 +397,7 @@ impl LaneConsumer {
         }
         let page = self.lane.consumer();
         page.received.store(self.taken_messages, Ordering::Relaxed);
-        self.note_used(taken.distance_from(self.released));
+        self.record_used(taken.distance_from(self.released));
         // E2: all reads of these bytes are done. Killed before this line: the messages are
         // delivered again.
         let order = mutant::order(Mutant::RelaxedRelease, Ordering::Release);
@@ -412,7 +412,7 @@ impl LaneConsumer {
     /// published beyond them is looked up only where a stream is at work, once in a quarter lap: the load costs a cache
     /// line of the producer's.
     #[inline]
-    fn note_used(&self, releasing: u64) {
+    fn record_used(&self, releasing: u64) {
         let mut used = releasing;
         if releasing >= self.lane.capacity().quarter() {
             let committed = self.lane.producer().committed.load(Ordering::Relaxed);
@@ -433,7 +433,7 @@ impl LaneConsumer {
     /// before the release, the older one still does.
     pub(crate) fn take_part(&mut self, found: &Found) {
         self.take_one(found);
-        self.note_continued(self.read);
+        self.record_continued(self.read);
     }
 
     /// True if the next message continues one that this consumer's predecessor had released: to be asked before anything
@@ -455,7 +455,7 @@ impl LaneConsumer {
 
     /// With nothing more on the lane: true if its present producer began right here, behind a part of its predecessor's. It
     /// says so itself with its next message, or when it had room for that.
-    pub(crate) fn is_cut_here(&self) -> bool {
+    pub(crate) fn is_at_cut(&self) -> bool {
         let page = self.lane.producer();
         let now = self.read.get().wrapping_add(1);
         // Stored before the generation: who has seen the successor at work, or was posted by it, sees it.

@@ -45,7 +45,7 @@ pub(crate) struct Merge {
     lanes: Vec<LaneConsumer>,
     current: usize,
     /// Bytes taken of the current lane in this turn are this number plus the bytes read since `here` (see
-    /// [`taken_here`](Self::taken_here)).
+    /// [`taken_from_current`](Self::taken_from_current)).
     taken_before: u64,
     since: Position,
     quarter: u64,
@@ -130,7 +130,7 @@ impl Merge {
 
     /// Bytes taken of the current lane in this turn, including padding and messages that were
     /// stepped back over.
-    fn taken_here(&self) -> u64 {
+    fn taken_from_current(&self) -> u64 {
         let read = self.lanes[self.current].position();
         self.taken_before + read.distance_from(self.since)
     }
@@ -141,7 +141,7 @@ impl Merge {
         let at_most = if self.lanes.len() == 1 {
             u64::MAX
         } else {
-            self.quarter.saturating_sub(self.taken_here())
+            self.quarter.saturating_sub(self.taken_from_current())
         };
         let lane = self.current;
         self.lanes[lane].open_fast_path(at_most);
@@ -152,7 +152,7 @@ impl Merge {
     #[inline]
     pub(crate) fn find(&mut self) -> Result<Option<Next>, LaneDamage> {
         let lane = self.current;
-        if self.lanes.len() == 1 || self.taken_here() < self.quarter {
+        if self.lanes.len() == 1 || self.taken_from_current() < self.quarter {
             match self.lanes[lane].find() {
                 Ok(Some(found)) => {
                     return Ok(Some(self.found(found, None)));
@@ -182,7 +182,7 @@ impl Merge {
 
     fn find_among_many(&mut self) -> Result<Option<Next>, LaneDamage> {
         self.recent.turns += 1;
-        self.recent.bytes = self.recent.bytes.saturating_add(self.taken_here());
+        self.recent.bytes = self.recent.bytes.saturating_add(self.taken_from_current());
         if self.recent.turns < TURNS_PER_SWEEP
             && self.recent.bytes < BYTES_PER_SWEEP
             && let Some(next) = self.find_among_recent()?
@@ -283,7 +283,7 @@ impl Merge {
         position: Position,
     ) -> Result<(), LaneDamage> {
         // As in `step_back`.
-        self.taken_before = self.taken_here();
+        self.taken_before = self.taken_from_current();
         let result = self.lanes[lane].step_back_to(position);
         self.since = self.lanes[self.current].position();
         result.map_err(|Damage { position }| LaneDamage { lane, position })
@@ -292,7 +292,7 @@ impl Merge {
     /// Steps back on every lane over the messages that were found but not taken.
     pub(crate) fn step_back(&mut self) {
         // A lane whose messages are put back again and again must not keep the others waiting.
-        self.taken_before = self.taken_here();
+        self.taken_before = self.taken_from_current();
         for lane in &mut self.lanes {
             lane.step_back();
         }

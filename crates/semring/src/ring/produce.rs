@@ -268,7 +268,7 @@ impl LaneProducer {
             }
             if ends_with_a_part(&self.lane, self.tail) {
                 // Killed after the padding, before the next part: the lane still ends inside the line.
-                self.note_open_part(self.tail.advance(rest));
+                self.record_open_part(self.tail.advance(rest));
             }
             self.publish(self.tail, pad_header(rest), rest, mode);
             padded |= mode == Mode::Single;
@@ -332,7 +332,7 @@ impl LaneProducer {
         // Wrapping: it began with a word of the segment.
         self.sent = self.sent.wrapping_add(1);
         if tag.framing.continues() {
-            self.note_open_part(slot.position.advance(slot.bytes()));
+            self.record_open_part(slot.position.advance(slot.bytes()));
         }
         self.publish(slot.position, slot.header(tag), slot.bytes(), mode);
     }
@@ -353,7 +353,7 @@ impl LaneProducer {
     /// Notes, before a part (or padding after one) is published that ends here, that the next message continues the
     /// line. Of the two words that which holds for
     /// the end of the lane as it is now is left: killed before the part is published, it still does.
-    fn note_open_part(&mut self, end: Position) {
+    fn record_open_part(&mut self, end: Position) {
         let words = &self.lane.producer().open_part;
         // Within a batch the lane still ends where that begins.
         let now = self.first.map_or(self.tail, |first| first.position);

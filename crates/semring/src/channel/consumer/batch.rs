@@ -94,7 +94,7 @@ impl<'a> RecvBatch<'a> {
         if self.lanes().contains(&lane) {
             let stepped_back = self.core.merge.step_back_to(lane, position);
             if let Err(damage) = stepped_back {
-                self.core.note_damage(damage);
+                self.core.record_damage(damage);
             }
         }
     }

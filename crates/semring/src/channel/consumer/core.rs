@@ -33,7 +33,7 @@ use crate::error::{RecvError, RemoveError};
 use crate::guard::deadline::Deadline;
 use crate::guard::wait::Outcome;
 use crate::guard::{GuardError, WakeTarget};
-use crate::lifecycle::{ConsumerRole, RemoveOutcome, StreamEnd, note_count, remove_idle};
+use crate::lifecycle::{ConsumerRole, RemoveOutcome, StreamEnd, record_count, remove_idle};
 use crate::os::{barrier, clock};
 use crate::ring::Damage;
 use crate::ring::consume::{Found, LaneConsumer};
@@ -83,7 +83,7 @@ impl ConsumerCore {
             merge: Merge::new(lanes, capacity),
         };
         for (lane, Damage { position }) in damaged {
-            core.note_damage(LaneDamage { lane, position });
+            core.record_damage(LaneDamage { lane, position });
         }
         core
     }
@@ -173,7 +173,7 @@ impl ConsumerCore {
     #[inline(never)]
     fn try_next_slow(&mut self) -> Result<Found, RecvError> {
         self.begin_to_receive()?;
-        let answer = self.look_around();
+        let answer = self.receive_or_explain();
         self.recheck_truncation(answer)
     }
 
@@ -264,7 +264,7 @@ impl ConsumerCore {
             }
             Ok(None) => Ok(None),
             Err(damage) => {
-                self.note_damage(damage);
+                self.record_damage(damage);
                 Err(self.next_corrupt_lane().expect("just noted"))
             }
         }
@@ -281,7 +281,7 @@ impl ConsumerCore {
     /// The lane is skipped from now on; its producer, if it sleeps for room that will never come, is woken to
     /// find that out.
     #[cold]
-    pub(super) fn note_damage(&mut self, damage: LaneDamage) {
+    pub(super) fn record_damage(&mut self, damage: LaneDamage) {
         self.rest
             .pending
             .change(|pending| pending.corrupt.push_back(damage));
@@ -320,7 +320,7 @@ impl ConsumerCore {
     }
 
     /// The next message, or why there is none: for a consumer that does not wait.
-    fn look_around(&mut self) -> Result<Found, RecvError> {
+    fn receive_or_explain(&mut self) -> Result<Found, RecvError> {
         if let Some(next) = self.find()? {
             return Ok(next);
         }
@@ -401,7 +401,7 @@ impl ConsumerCore {
     }
 
     pub(super) fn record_sleeps(&self) {
-        note_count(&self.rest.role.page().sleeps, self.parking.sleeps());
+        record_count(&self.rest.role.page().sleeps, self.parking.sleeps());
     }
 
     fn end(&mut self, ended: StreamEnd) -> RecvError {
@@ -420,7 +420,7 @@ impl ConsumerCore {
                 .pending
                 .change(|pending| pending.end.take_to_record())
         {
-            self.rest.role.note_end(end);
+            self.rest.role.record_end(end);
         }
     }
 
@@ -499,7 +499,7 @@ impl ConsumerCore {
         match self.merge.find() {
             Ok(next) => next.inspect(|_| self.open_stream()),
             Err(damage) => {
-                self.note_damage(damage);
+                self.record_damage(damage);
                 None
             }
         }

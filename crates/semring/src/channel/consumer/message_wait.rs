@@ -8,7 +8,7 @@ use crate::guard::interrupt::InterruptFlag;
 use crate::guard::wait::{PeerCheck, Waiting, Wakeup};
 use crate::guard::wakeup::{Waker, is_in_burst};
 use crate::guard::{GuardError, Role, Waited, WakeTarget};
-use crate::lifecycle::{ConsumerRole, StreamEnd, note_count};
+use crate::lifecycle::{ConsumerRole, StreamEnd, record_count};
 use crate::os::barrier;
 use crate::ring::consume::LaneConsumer;
 use crate::ring::merge::Merge;
@@ -61,7 +61,7 @@ impl RoomWakers {
         let word = &lane.view().producer().wait_word;
         if !mutant::is(Mutant::NoWakeAfterRelease) && self.wakers[number].is_due(word) {
             self.posts += 1;
-            note_count(&role.page().posts, self.posts);
+            record_count(&role.page().posts, self.posts);
             let posted = role
                 .ring()
                 .guard

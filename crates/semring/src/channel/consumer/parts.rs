@@ -63,7 +63,7 @@ impl Waiting for LaneWait<'_> {
         let is_taken = ring.guard.is_taken(role)?;
         ring.check()?;
         let lane = self.lane();
-        Ok(!is_taken || lane.is_corrupt() || lane.is_cut_here())
+        Ok(!is_taken || lane.is_corrupt() || lane.is_at_cut())
     }
 
     fn issue_barrier(&mut self) -> bool {

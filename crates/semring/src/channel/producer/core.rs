@@ -27,7 +27,7 @@ use crate::guard::wait::Outcome;
 use crate::guard::wakeup::{ConsumerWaker, Due};
 use crate::layout::Tag;
 use crate::layout::features::WhenFull;
-use crate::lifecycle::{ProducerRole, note_count};
+use crate::lifecycle::{ProducerRole, record_count};
 use crate::os::barrier;
 use crate::ring::produce::{ALIGNED_FROM, LaneProducer, Mode, NoSlot, Slot};
 use crate::sync::mutant::{self, Mutant};
@@ -293,7 +293,7 @@ impl ProducerCore {
         let (parking, mut side) = self.room_wait(len);
         let woken = parking.wait(&mut side, deadline);
         let fate = side.fate();
-        note_count(
+        record_count(
             &self.gate.lane.view().producer().sleeps,
             self.parking.sleeps(),
         );
@@ -368,7 +368,7 @@ impl ProducerCore {
 
     fn post(&mut self) -> Result<(), SendError> {
         self.posts += 1;
-        note_count(&self.gate.lane.view().producer().posts, self.posts);
+        record_count(&self.gate.lane.view().producer().posts, self.posts);
         if let Err(error) = self.role.ring().guard.post(WakeTarget::Consumer) {
             let is_worth_telling = self.waker.is_worth_telling(error);
             return if is_worth_telling {

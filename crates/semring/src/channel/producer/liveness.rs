@@ -321,7 +321,7 @@ mod tests {
     }
 
     /// The same in asymmetric mode.
-    fn look_asymmetric(progress: &mut PeerProgress, tail: u64, released: u64) -> Look {
+    fn check_asymmetric(progress: &mut PeerProgress, tail: u64, released: u64) -> Look {
         progress.look(at(tail), at(released), CAPACITY, false)
     }
 
@@ -333,7 +333,7 @@ mod tests {
         assert!(progress.due(at(4096)));
         assert_eq!(progress.until_due(at(5000)), 0);
         assert_eq!(look(&mut progress, 4096, 0), ASK);
-        assert_eq!(look_asymmetric(&mut progress, 4096, 0), ASK);
+        assert_eq!(check_asymmetric(&mut progress, 4096, 0), ASK);
         assert!(progress.due(at(4096)), "until the guard has answered");
         progress.ok(at(4096), 4096);
         assert!(!progress.due(at(8184)) && progress.due(at(8192)));
@@ -360,12 +360,12 @@ mod tests {
     fn a_stream_in_asymmetric_mode_is_checked_each_quarter() {
         let mut progress = new();
         let tail = QUARTER + 512;
-        assert_eq!(look_asymmetric(&mut progress, tail, QUARTER), Look::Alive);
+        assert_eq!(check_asymmetric(&mut progress, tail, QUARTER), Look::Alive);
         assert_eq!(progress.until_due(at(tail)), QUARTER);
         // Slower again: the consumer finds nothing, and therefore releases what it has.
         let tail = 2 * tail;
         assert_eq!(
-            look_asymmetric(&mut progress, tail, QUARTER + 64),
+            check_asymmetric(&mut progress, tail, QUARTER + 64),
             Look::Alive
         );
         assert_eq!(progress.until_due(at(tail)), 4096);

@@ -101,7 +101,7 @@ enum Ear {
     Flags(u8),
     /// The barrier has been executed for the producers before this one.
     Barrier(u8),
-    Probe,
+    Check,
     /// Looks at the headers of this lane.
     Scan(u8),
     Sleep,
@@ -497,10 +497,10 @@ impl Machine {
                 } else {
                     // The calling CPU executes the barrier as well.
                     state.fence(CONSUMER);
-                    Ear::Probe
+                    Ear::Check
                 }
             }
-            Ear::Probe => {
+            Ear::Check => {
                 state.consumer.over = state.all_gone();
                 Ear::Scan(0)
             }
@@ -535,7 +535,7 @@ impl Machine {
         if state.consumer.saw_flag && !self.lacks(Mutant::NoBarrier) {
             Ear::Barrier(0)
         } else {
-            Ear::Probe
+            Ear::Check
         }
     }
 

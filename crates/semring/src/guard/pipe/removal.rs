@@ -45,7 +45,7 @@ impl PipeGuard {
         self.check()?;
         let life = self.remover_life()?;
         let by = if as_consumer {
-            let role = self.seated(Role::Consumer)?;
+            let role = self.held(Role::Consumer)?;
             if !self.keep_everybody_out(&role.lock, as_consumer)? {
                 return Ok(false);
             }
@@ -57,9 +57,7 @@ impl PipeGuard {
             }
             Remover::Other { lock }
         };
-        let begun = self
-            .check()
-            .and_then(|()| self.is_anybody_here(as_consumer));
+        let begun = self.check().and_then(|()| self.is_any_alive(as_consumer));
         *self.removing() = Some(Removing { by, _life: life });
         match begun {
             Ok(false) => Ok(true),
@@ -82,7 +80,7 @@ impl PipeGuard {
             // A process that holds it without a liveness lock has died, and the kernel is still closing its
             // files: a caller that has seen that process gone must not get the answer that it is in the
             // way.
-            is_refused = self.is_being_removed()? || self.is_anybody_here(as_consumer)?;
+            is_refused = self.is_being_removed()? || self.is_any_alive(as_consumer)?;
             Ok(is_refused)
         })?;
         Ok(over && !is_refused)

@@ -108,14 +108,14 @@ impl References {
                     SuperblockError::OtherVersion { .. } | SuperblockError::UnknownFeatures { .. },
                 )) => references.complete = false,
                 Ok(Err(_)) | Err(MemoryError::NotFound | MemoryError::WrongType(_)) => {}
-                Err(_) => references.note_hidden(&place),
+                Err(_) => references.record_hidden(&place),
             }
         }
         references
     }
 
     /// Records a file that can't be read: it may be a ring of its size.
-    fn note_hidden(&mut self, place: &Place) {
+    fn record_hidden(&mut self, place: &Place) {
         let Place::Posix(path) = place else {
             self.complete = false;
             return;

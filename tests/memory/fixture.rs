@@ -41,7 +41,7 @@ pub const NAMED: [Kind; 3] = [Kind::Posix, Kind::Sysv, Kind::File];
 
 /// The place of a test's ring. When it is dropped, it removes what is left, also when the test
 /// fails.
-pub struct Site {
+pub struct Fixture {
     pub kind: Kind,
     pub guard: RingGuard,
     choice: GuardChoice,
@@ -51,7 +51,7 @@ pub struct Site {
     _watchdog: Watchdog,
 }
 
-impl Site {
+impl Fixture {
     pub fn new(kind: Kind, label: &str) -> Self {
         let guard = RingGuard::new(label);
         Self {
@@ -212,7 +212,7 @@ pub fn link_to(descriptor: &OwnedFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()))
 }
 
-impl Drop for Site {
+impl Drop for Fixture {
     fn drop(&mut self) {
         if self.path.exists() {
             let _ = semring::force_remove(format!("file:{}", self.path.display()));

@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use crate::case::{Case, PEER, setting};
+use crate::fixture::{Fixture, PEER, setting};
 use semring_testkit::peer::Exit;
 use semring_testkit::step::{CallStop, Stepper};
 use semring_testkit::watchdog::Watchdog;
@@ -284,7 +284,7 @@ pub fn is_full() -> bool {
 }
 
 /// The point requested by `SEMRING_POINT=OPERATION:STEPS`.
-fn asked_for() -> Option<(String, u64)> {
+fn requested_point() -> Option<(String, u64)> {
     let text = std::env::var("SEMRING_POINT").ok()?;
     let (operation, steps) = text
         .rsplit_once(':')
@@ -307,17 +307,21 @@ impl Drop for Sign {
 }
 
 /// An operation that is interrupted at its points.
-pub struct Walk<'a> {
-    case: &'a Case,
+pub struct KillPoints<'a> {
+    fixture: &'a Fixture,
     /// How the operation is called.
     name: &'a str,
     points: Points,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> KillPoints<'a> {
     /// Of an operation with this name: no other test has one of the same name.
-    pub fn new(case: &'a Case, name: &'a str, points: Points) -> Walk<'a> {
-        Walk { case, name, points }
+    pub fn new(fixture: &'a Fixture, name: &'a str, points: Points) -> KillPoints<'a> {
+        KillPoints {
+            fixture,
+            name,
+            points,
+        }
     }
 
     /// Kills at one point after the other. `stage` sets up the ring and the process, `check` examines
@@ -354,8 +358,11 @@ impl<'a> Walk<'a> {
         mut stage: impl FnMut() -> (Stepper, S),
         mut act: impl FnMut(Point, Stepper, S),
     ) {
-        let asked = asked_for();
-        if asked.as_ref().is_some_and(|(name, _)| name != self.name) {
+        let requested = requested_point();
+        if requested
+            .as_ref()
+            .is_some_and(|(name, _)| name != self.name)
+        {
             return;
         }
         let begin = Instant::now();
@@ -367,7 +374,7 @@ impl<'a> Walk<'a> {
             set: None,
         };
         self.at(end.steps, track.len, || act(end, stepper, staged));
-        let points = match asked {
+        let points = match requested {
             Some((_, steps)) => vec![steps],
             None => track.choose(self.points),
         };
@@ -384,7 +391,7 @@ impl<'a> Walk<'a> {
         println!(
             "{:?} {}: {tried} points of {} instructions ({} system calls, {} changes of the segment), \
              {elsewhere} off the track, {:.1?}",
-            self.case.backend,
+            self.fixture.backend,
             self.name,
             track.len,
             track.calls.len(),
@@ -399,12 +406,12 @@ impl<'a> Walk<'a> {
     }
 
     fn at(&self, steps: u64, of: u64, run: impl FnOnce()) {
-        let Walk { case, name, .. } = self;
+        let KillPoints { fixture, name, .. } = self;
         let sign = Sign(format!(
             "{name} ({:?}) after {steps} of {of} instructions; repeat with \
              SEMRING_POINT={name}:{steps} cargo test --test faults {}",
-            case.backend,
-            case.test(),
+            fixture.backend,
+            fixture.test(),
         ));
         let _watchdog = Watchdog::new(HANG_TIMEOUT, &sign.0);
         run();

@@ -42,7 +42,7 @@ pub enum Backend {
 }
 
 /// The fixture of a test. When it is dropped, it removes what is left, also when the test fails.
-pub struct Case {
+pub struct Fixture {
     /// The backend, for the few tests in which it makes a difference.
     pub backend: Backend,
     /// Finds the objects of the test's ring.
@@ -53,21 +53,21 @@ pub struct Case {
     _watchdog: Watchdog,
 }
 
-impl Case {
+impl Fixture {
     /// A fixture with a name of its own, for the test of this name.
-    pub fn new(backend: Backend, label: &'static str) -> Case {
+    pub fn new(backend: Backend, label: &'static str) -> Fixture {
         let full = setting("SEMRING_FULL", 0) != 0;
-        Case::with_patience(
+        Fixture::with_patience(
             backend,
             label,
             if full { FULL_PATIENCE } else { HANG_TIMEOUT },
         )
     }
 
-    /// A case that may take longer.
-    pub fn with_patience(backend: Backend, label: &'static str, patience: Duration) -> Case {
+    /// A fixture for a test that may take longer.
+    pub fn with_patience(backend: Backend, label: &'static str, patience: Duration) -> Fixture {
         let short = &label[..label.len().min(names::MAX_LABEL_BYTES)];
-        Case {
+        Fixture {
             backend,
             guard: RingGuard::new(short),
             choice: GuardChoice::Auto,
@@ -80,14 +80,14 @@ impl Case {
     /// The same with rings that have semaphores, independent of the environment: for tests of
     /// semaphores.
     #[must_use]
-    pub fn with_semaphores(mut self) -> Case {
+    pub fn with_semaphores(mut self) -> Fixture {
         self.choice = GuardKind::Semaphore.into();
         self
     }
 
     /// The same with pipes.
     #[must_use]
-    pub fn with_pipes(mut self) -> Case {
+    pub fn with_pipes(mut self) -> Fixture {
         self.choice = GuardKind::Pipe.into();
         self
     }
@@ -211,7 +211,7 @@ impl Case {
         }
     }
 
-    /// The path of a file that is removed with the case.
+    /// The path of a file that is removed with the fixture.
     pub fn file(&mut self, label: &str) -> PathBuf {
         let path = std::env::temp_dir().join(names::unique(label));
         self.files.push(path.clone());
@@ -238,7 +238,7 @@ impl Case {
     }
 }
 
-impl Drop for Case {
+impl Drop for Fixture {
     fn drop(&mut self) {
         for file in &self.files {
             let _ = std::fs::remove_file(file);
@@ -299,16 +299,16 @@ macro_rules! over_both_backends {
     ($($behaviour:ident)*) => {
         mod posix {
             $(#[test] fn $behaviour() {
-                super::$behaviour($crate::case::Case::new(
-                    $crate::case::Backend::Posix,
+                super::$behaviour($crate::fixture::Fixture::new(
+                    $crate::fixture::Backend::Posix,
                     stringify!($behaviour),
                 ));
             })*
         }
         mod sysv {
             $(#[test] fn $behaviour() {
-                super::$behaviour($crate::case::Case::new(
-                    $crate::case::Backend::Sysv,
+                super::$behaviour($crate::fixture::Fixture::new(
+                    $crate::fixture::Backend::Sysv,
                     stringify!($behaviour),
                 ));
             })*

@@ -22,13 +22,13 @@ pub const LONG: Duration = Duration::from_secs(60);
 pub const HANG_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A ring's address, its clean-up, its watchdog.
-pub struct Bench {
+pub struct Fixture {
     pub guard: RingGuard,
     pub address: String,
     _watchdog: Watchdog,
 }
 
-impl Bench {
+impl Fixture {
     pub fn new(backend: &str, label: &str) -> Self {
         let guard = RingGuard::new(label);
         let address = format!("{backend}:{}", guard.name());
@@ -65,21 +65,21 @@ impl Bench {
 
 /// Writes a test once and runs it over each backend.
 macro_rules! over_each_backend {
-    ($($(#[$about:meta])* fn $test:ident($bench:ident) $body:block)*) => {
+    ($($(#[$about:meta])* fn $test:ident($fixture:ident) $body:block)*) => {
         $($(#[$about])* mod $test {
             #[allow(unused_imports)]
             use super::*;
 
-            fn run($bench: $crate::bench::Bench) $body
+            fn run($fixture: $crate::fixture::Fixture) $body
 
             #[test]
             fn posix() {
-                run($crate::bench::Bench::new("posix", stringify!($test)));
+                run($crate::fixture::Fixture::new("posix", stringify!($test)));
             }
 
             #[test]
             fn sysv() {
-                run($crate::bench::Bench::new("sysv", stringify!($test)));
+                run($crate::fixture::Fixture::new("sysv", stringify!($test)));
             }
         })*
     };
