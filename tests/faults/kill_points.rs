@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use crate::fixture::{Fixture, PEER, setting};
+use crate::fixture::{Backend, Fixture, PEER, setting};
 use semring_testkit::peer::Exit;
 use semring_testkit::step::{CallStop, Stepper};
 use semring_testkit::watchdog::Watchdog;
@@ -25,7 +25,8 @@ const HANG_TIMEOUT: Duration = Duration::from_secs(120);
 /// Which points are taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Points {
-    /// Every instruction: the data path, always.
+    /// Every instruction of the data path in POSIX memory; [`SAMPLED`] in System V memory, where the same instructions
+    /// run. With `SEMRING_FULL=1` every instruction in both.
     Every,
     /// This many instructions on either side of each system call and of each change of the segment,
     /// and this many spread over the whole. With `SEMRING_FULL=1` every instruction.
@@ -45,6 +46,13 @@ pub enum Points {
 pub const AROUND: Points = Points::Around {
     calls: 4,
     stores: 3,
+    spread: 100,
+};
+
+/// The points of the data path in the second kind of memory.
+const SAMPLED: Points = Points::Around {
+    calls: 8,
+    stores: 4,
     spread: 100,
 };
 
@@ -376,7 +384,10 @@ impl<'a> KillPoints<'a> {
         self.at(end.steps, track.len, || act(end, stepper, staged));
         let points = match requested {
             Some((_, steps)) => vec![steps],
-            None => track.choose(self.points),
+            None => track.choose(match (self.points, self.case.backend) {
+                (Points::Every, Backend::Sysv) => SAMPLED,
+                (points, _) => points,
+            }),
         };
         let (mut tried, mut elsewhere) = (1, 0);
         for steps in points {

@@ -2,9 +2,9 @@
 //! system call and each change of the segment in creation, attachment and removal. A working ring must be
 //! left, with all its committed messages.
 //!
-//! Every instruction of the data path is a point, always; of the longer operations of set-up a short run takes the
-//! instructions around each system call and each change of the segment and some spread over the whole, and
-//! `SEMRING_FULL=1` all of them. `SEMRING_POINT=OPERATION:STEPS` repeats one point; each failure names its point.
+//! Every instruction of the data path is a point in POSIX memory. In System V memory, which runs the same instructions,
+//! and of the longer operations of set-up, a short run takes the instructions around each system call and each change of
+//! the segment and some spread over the whole, and `SEMRING_FULL=1` all of them. `SEMRING_POINT=OPERATION:STEPS` repeats one point; each failure names its point.
 //! x86-64 only: elsewhere there is no stepper.
 #![cfg(target_arch = "x86_64")]
 
