@@ -384,7 +384,7 @@ impl<'a> KillPoints<'a> {
         self.at(end.steps, track.len, || act(end, stepper, staged));
         let points = match requested {
             Some((_, steps)) => vec![steps],
-            None => track.choose(match (self.points, self.case.backend) {
+            None => track.choose(match (self.points, self.fixture.backend) {
                 (Points::Every, Backend::Sysv) => SAMPLED,
                 (points, _) => points,
             }),
