@@ -19,7 +19,7 @@ fn text<T>(result: Result<T, impl std::fmt::Display>) -> String {
 }
 
 over_each_backend! {
-    fn what_is_asked_for_is_what_is_made(fixture) {
+    fn requested_settings_are_made(fixture) {
         let builder = rings::mpsc(&fixture.address).capacity(5000).producers(3).mode(0o640);
         let ring = builder.clone().guard(GuardKind::Semaphore).auto_remove(true).create().unwrap();
         fixture.guard.objects();
@@ -44,7 +44,7 @@ over_each_backend! {
         assert_eq!(any::open(&fixture.address).unwrap().lanes(), 3);
     }
 
-    fn what_nobody_said_has_a_default(fixture) {
+    fn missing_settings_have_defaults(fixture) {
         let ring = rings::mpsc(&fixture.address).create().unwrap();
         fixture.guard.objects();
         assert_eq!((ring.capacity_bytes(), ring.lanes(), ring.is_auto_removed()), (256 << 10, 8, false));
@@ -56,7 +56,7 @@ over_each_backend! {
         assert_eq!((ring.info().unwrap().kind, ring.was_created()), (RingKind::Spsc, true));
     }
 
-    fn what_differs_from_what_was_asked_is_named(fixture) {
+    fn settings_that_differ_are_named(fixture) {
         let name = &fixture.address;
         let ring = rings::mpsc(name).capacity(8192).producers(3).create().unwrap();
         fixture.guard.objects();
@@ -77,7 +77,7 @@ over_each_backend! {
         assert!(text(mpsc::open(name)).contains("kind spsc, not mpsc"));
     }
 
-    fn options_outside_the_format_are_refused_before_anything_is_made(fixture) {
+    fn options_outside_the_format_are_refused_first(fixture) {
         let name = &fixture.address;
         let new = || rings::mpsc(name);
         let builders = [
@@ -265,7 +265,7 @@ fn a_mode_is_given_to_the_file_and_to_its_guard() {
 }
 
 #[test]
-fn addresses_are_what_they_say() {
+fn addresses_are_parsed_as_written() {
     let address: Address = "orders".parse().unwrap();
     assert_eq!(
         (address.backend(), address.name()),

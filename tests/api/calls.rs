@@ -152,7 +152,7 @@ fn a_request_that_is_dropped_is_unanswered_at_once() {
 }
 
 #[test]
-fn requests_that_are_dropped_while_there_is_no_room_are_reported_later() {
+fn requests_dropped_without_room_are_reported_later() {
     let (mut server, mut client, _watchdog) = line();
     let ids: Vec<CallId> = (0..10).map(|_| client.start(&[0; 100]).unwrap()).collect();
     let mut requests: Vec<_> = (0..10).map(|_| server.next_request().unwrap()).collect();
@@ -219,7 +219,7 @@ fn a_sleeping_server_ends_when_the_client_goes() {
 }
 
 #[test]
-fn a_client_that_starts_more_calls_than_the_rings_hold_does_not_block_its_server() {
+fn client_with_too_many_calls_blocks_no_server() {
     const CALLS: u64 = 3000;
     let (mut server, mut client, _watchdog) = line();
     thread::scope(|scope| {
@@ -241,7 +241,7 @@ fn a_client_that_starts_more_calls_than_the_rings_hold_does_not_block_its_server
 }
 
 #[test]
-fn a_server_may_collect_more_requests_than_the_ring_holds_before_it_answers() {
+fn server_collects_more_requests_than_the_ring_holds() {
     const CALLS: usize = 200;
     let (mut server, mut client, _watchdog) = line();
     thread::scope(|scope| {
@@ -283,7 +283,7 @@ fn a_full_ring_refuses_and_times_out() {
 }
 
 #[test]
-fn a_reply_waits_no_longer_than_its_time_while_another_thread_waits_for_room() {
+fn reply_times_out_while_a_thread_waits_for_room() {
     let (mut server, mut client, _watchdog) = line();
     for _ in 0..10 {
         client.start(&[0; 100]).unwrap();

@@ -117,7 +117,7 @@ over_each_backend! {
         drop(client);
     }
 
-    fn who_comes_when_the_other_has_left_finds_its_words_and_a_broken_pipe(fixture) {
+    fn late_end_finds_messages_and_a_broken_pipe(fixture) {
         let pair = pair(&fixture.address);
         let mut server = pair.server_end().unwrap();
         server.send(b"too late").unwrap();
@@ -128,7 +128,7 @@ over_each_backend! {
         assert!(matches!(client.recv().err(), Some(RecvError::EndOfStream { .. })));
     }
 
-    fn who_comes_first_waits_for_the_other(fixture) {
+    fn first_end_waits_for_the_other(fixture) {
         let pair = pair(&fixture.address);
         let mut client = pair.client_end().unwrap();
         client.send(b"early").unwrap();
@@ -185,7 +185,7 @@ over_each_backend! {
         fixture.guard.assert_clean();
     }
 
-    fn whoever_opens_half_a_pair_completes_it(fixture) {
+    fn opener_completes_half_a_pair(fixture) {
         let up = rings::spsc(format!("{}.up", fixture.address)).capacity(CAPACITY);
         let up = up.mode(0o640).create().unwrap();
         let pairs: Vec<Pair> = thread::scope(|scope| {
@@ -318,7 +318,7 @@ fn memory_without_names_and_files_make_pairs() {
 }
 
 #[test]
-fn addresses_that_can_not_be_two_rings_are_refused_with_the_reason() {
+fn addresses_unfit_for_a_pair_are_refused() {
     for (address, reason) in [
         ("sysv:0x5eed0001", "a pair is two"),
         ("sysv:/etc/passwd#1", "a pair is two"),

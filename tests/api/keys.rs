@@ -113,7 +113,7 @@ fn a_file_has_one_ring_whatever_its_name_is() {
 }
 
 #[test]
-fn a_ring_can_be_made_by_path_and_opened_by_key_and_the_other_way_round() {
+fn path_and_key_name_the_same_ring() {
     let folder = Folder::new("ftok-number");
     let first = folder.file("first");
     let key = sysv_ipc::ftok(&first, 1).unwrap();

@@ -72,7 +72,7 @@ fn as_nobody<R: Send>(run: impl FnOnce() -> R + Send) -> Option<R> {
 }
 
 over_each_backend! {
-    fn looking_tells_everything_and_changes_nothing(fixture) {
+    fn inspecting_reports_all_and_changes_nothing(fixture) {
         let ring = fixture.mpsc(3);
         let mut first = ring.attach_producer().unwrap();
         let mut second = ring.attach_producer().unwrap();
@@ -120,7 +120,7 @@ over_each_backend! {
         assert_eq!((idle.consumer_pid, idle.producers()), (None, 0));
     }
 
-    fn who_sleeps_is_seen(fixture) {
+    fn sleepers_are_seen(fixture) {
         let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
@@ -140,7 +140,7 @@ over_each_backend! {
         assert!(seen && !ring.info().unwrap().lanes[0].producer_sleeps);
     }
 
-    fn a_user_who_may_only_read_looks_and_does_nothing_else(fixture) {
+    fn user_with_read_permission_only_looks(fixture) {
         let ring = rings::spsc(&fixture.address).mode(0o644).capacity(CAPACITY).create().unwrap();
         let mut producer = ring.attach_producer().unwrap();
         producer.send(b"private").unwrap();
@@ -160,7 +160,7 @@ over_each_backend! {
         assert_eq!(everything(&fixture), before);
     }
 
-    fn a_user_who_may_not_even_read_sees_nothing(fixture) {
+    fn user_without_read_permission_sees_nothing(fixture) {
         let ring = fixture.spsc();
         let info = ring.info().unwrap();
         let address: Address = fixture.address.parse().unwrap();
@@ -175,7 +175,7 @@ over_each_backend! {
         });
     }
 
-    fn another_user_takes_part_if_the_mode_allows_it_but_does_not_remove(fixture) {
+    fn another_user_takes_part_but_does_not_remove(fixture) {
         let ring = rings::spsc(&fixture.address).mode(0o666).capacity(CAPACITY).create().unwrap();
         let mut producer = ring.attach_producer().unwrap();
         producer.send(b"for all").unwrap();

@@ -178,7 +178,7 @@ over_each_backend! {
         assert_eq!(consumer.try_recv_from(0).err(), Some(RecvError::LaneEnded));
     }
 
-    fn the_successor_of_a_consumer_knows_where_a_line_goes_on(fixture) {
+    fn consumers_successor_finds_where_a_line_goes_on(fixture) {
         let ring = fixture.mpsc(2);
         let mut short = ring.attach_producer().unwrap();
         let mut long = ring.attach_producer().unwrap();

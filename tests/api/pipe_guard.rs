@@ -6,7 +6,7 @@ use semring_testkit::names;
 
 /// A file that is moved away from its pipes gets new ones, and no process goes on with the old.
 #[test]
-fn a_moved_file_gets_new_pipes_and_the_old_ones_are_nobodys() {
+fn moved_file_gets_new_pipes() {
     let folder = std::env::temp_dir().join(names::unique("moved"));
     let (from, to) = (folder.join("from"), folder.join("to"));
     for folder in [&from, &to] {

@@ -105,7 +105,7 @@ over_each_backend! {
         assert_eq!(text, "ghijkl");
     }
 
-    fn what_the_pipe_says_is_given_on(fixture) {
+    fn pipe_errors_are_passed_on(fixture) {
         let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();

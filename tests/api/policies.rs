@@ -68,7 +68,7 @@ over_each_backend! {
         }
     }
 
-    fn a_batch_on_a_full_lane_is_published_before_a_push_fails_or_drops(fixture) {
+    fn full_lane_publishes_batch_before_push_fails(fixture) {
         for policy in [WhenFull::Fail, WhenFull::Drop] {
             let ring = ring(&fixture, policy);
             let mut producer = ring.attach_producer().unwrap();

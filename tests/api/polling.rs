@@ -117,7 +117,7 @@ over_each_backend! {
         assert_eq!(producer.try_send(&[7; MAX]), Err(SendError::ConsumerGone));
     }
 
-    fn a_removal_is_something_to_tell(fixture) {
+    fn removal_is_reported(fixture) {
         let ring = spsc_ring(&fixture);
         let mut producer = ring.attach_producer().unwrap();
         let mut consumer = ring.attach_consumer().unwrap();
@@ -135,7 +135,7 @@ over_each_backend! {
         assert!(readable(&polled[1], PollTimeout::NONE));
     }
 
-    fn a_ring_with_semaphores_is_not_polled_and_says_so(fixture) {
+    fn ring_with_semaphores_can_not_be_polled(fixture) {
         let builder = rings::spsc(&fixture.address).guard(GuardKind::Semaphore);
         let ring = builder.create().unwrap();
         fixture.guard.objects();

@@ -57,7 +57,7 @@ over_each_backend! {
         assert_eq!(used(), [24, 0, 0, 0]);
     }
 
-    fn a_message_says_which_holder_of_the_lane_sent_it(fixture) {
+    fn message_has_the_generation_of_its_sender(fixture) {
         let ring = fixture.spsc();
         let mut consumer = ring.attach_consumer().unwrap();
         let mut first = ring.attach_producer().unwrap();
@@ -219,7 +219,7 @@ over_each_backend! {
         assert_eq!(consumer.recv_deadline(SOON).err(), Some(RecvError::TimedOut));
     }
 
-    fn the_end_counts_who_finished_and_who_died(fixture) {
+    fn end_counts_finished_and_dead_producers(fixture) {
         let ring = fixture.mpsc(4);
         let counts = |consumer: &semring::Consumer| {
             let ended = consumer.ended_producers().unwrap();
@@ -352,7 +352,7 @@ over_each_backend! {
         assert_eq!(consumer.recv().unwrap().to_vec(), b"more");
     }
 
-    fn a_consumer_that_left_is_a_broken_pipe_once_it_was_met(fixture) {
+    fn consumer_that_left_is_a_broken_pipe(fixture) {
         let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         assert_eq!(producer.check_consumer(), Ok(()), "no consumer was known");

@@ -50,7 +50,7 @@ impl Visitor {
 }
 
 over_each_backend! {
-    fn a_ring_that_is_removed_is_gone_with_all_that_belonged_to_it(fixture) {
+    fn removed_ring_leaves_nothing(fixture) {
         let ring = fixture.spsc();
         assert_eq!(fixture.guard.objects().len(), 2);
         ring.remove().unwrap();
@@ -91,7 +91,7 @@ over_each_backend! {
         ring.remove().unwrap();
     }
 
-    fn force_ends_everybody(fixture) {
+    fn force_ends_all_users(fixture) {
         let ring = fixture.mpsc(2);
         let mut sleeping = ring.attach_producer().unwrap();
         let mut awake = ring.attach_producer().unwrap();
@@ -116,7 +116,7 @@ over_each_backend! {
         fixture.guard.assert_clean();
     }
 
-    fn a_sleeping_consumer_is_told_that_its_ring_was_removed(fixture) {
+    fn sleeping_consumer_wakes_when_ring_is_removed(fixture) {
         let ring = fixture.spsc();
         let mut consumer = ring.attach_consumer().unwrap();
         let address: semring::Address = fixture.address.parse().unwrap();
@@ -172,7 +172,7 @@ over_each_backend! {
         fixture.guard.assert_clean();
     }
 
-    fn a_ring_whose_guard_is_gone_is_described_and_can_be_removed(fixture) {
+    fn ring_without_guard_is_described_and_removed(fixture) {
         let ring = fixture.spsc();
         let mut consumer = ring.attach_consumer().unwrap();
         fixture.cleanup().remove();

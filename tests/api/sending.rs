@@ -78,7 +78,7 @@ over_each_backend! {
         assert_eq!(consumer.recv().unwrap().to_vec(), b"seen");
     }
 
-    fn a_full_lane_says_so_in_each_form(fixture) {
+    fn full_lane_is_reported_in_each_form(fixture) {
         let ring = fixture.spsc();
         let mut producer = ring.attach_producer().unwrap();
         // 4096 bytes hold 36 records of 112, and one word stays free.

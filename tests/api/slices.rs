@@ -20,7 +20,7 @@ over_each_backend! {
         assert!(consumer.recv_batch().unwrap().next_message().unwrap().as_slice().is_none());
     }
 
-    fn who_trusts_its_peers_reads_and_writes_in_place(fixture) {
+    fn trusted_peers_read_and_write_in_place(fixture) {
         // SAFETY: this process is the only one that has the ring, and uses semring only.
         let builder = unsafe { rings::spsc(&fixture.address).trust_peers() };
         let ring = builder.capacity(CAPACITY).create().unwrap();

@@ -26,7 +26,7 @@ fn is_mismatch(result: Result<mpsc::Ring, OpenOrCreateError>) -> bool {
 }
 
 over_each_backend! {
-    fn a_newcomer_replaces_a_ring_that_nobody_has_used(fixture) {
+    fn newcomer_replaces_an_unused_ring(fixture) {
         for guard in [GuardChoice::Semaphore, GuardChoice::Pipe] {
             let first = opened(&fixture, &builder(&fixture).capacity(CAPACITY).guard(guard).mode(0o640));
             let mut consumer = first.attach_consumer().unwrap();
@@ -78,7 +78,7 @@ over_each_backend! {
         ring.remove().unwrap();
     }
 
-    fn only_rings_that_were_made_because_they_were_missing_are_replaced(fixture) {
+    fn only_auto_removed_rings_are_replaced(fixture) {
         let kept = mpsc::Builder::new(&fixture.address).capacity(CAPACITY).create().unwrap();
         fixture.guard.objects();
         assert!(is_mismatch(builder(&fixture).capacity(2 * CAPACITY).open_or_create()));

@@ -15,16 +15,16 @@ use semring_testkit::message;
 use semring_testkit::peer::Peer;
 
 traced_over_both_backends! {
-    a_consumer_killed_at_any_instruction_of_a_receive_loses_nothing
-    a_consumer_killed_at_any_instruction_of_a_receive_over_a_pad_loses_nothing
-    a_consumer_killed_at_any_instruction_of_a_batch_loses_nothing
-    a_consumer_killed_at_any_instruction_of_a_change_of_lanes_loses_nothing
-    a_consumer_killed_at_any_instruction_of_the_end_leaves_it_to_the_next
-    a_consumer_killed_at_any_instruction_of_going_to_sleep_makes_way
-    a_consumer_killed_at_any_instruction_of_waking_the_producer_leaves_it_awake
-    a_consumer_killed_at_any_instruction_of_its_attach_makes_way
-    a_consumer_killed_at_any_instruction_of_its_detach_makes_way
-    a_consumer_killed_at_any_instruction_of_closing_makes_way
+    consumer_killed_in_receive
+    consumer_killed_in_receive_over_a_pad
+    consumer_killed_in_batch
+    consumer_killed_in_change_of_lanes
+    consumer_killed_in_end
+    consumer_killed_in_going_to_sleep
+    consumer_killed_in_waking_the_producer
+    consumer_killed_in_attach
+    consumer_killed_in_detach
+    consumer_killed_in_closing
 }
 
 /// Producer 1 sends messages of this length and goes.
@@ -102,7 +102,7 @@ fn killed_receiver(fixture: Fixture, receiving: &Receiving) {
     fixture.finish_removed();
 }
 
-fn a_consumer_killed_at_any_instruction_of_a_receive_loses_nothing(fixture: Fixture) {
+fn consumer_killed_in_receive(fixture: Fixture) {
     let receiving = Receiving {
         name: "receive",
         send: |ring| sent_before(ring, 0, 5, 100),
@@ -116,7 +116,7 @@ fn a_consumer_killed_at_any_instruction_of_a_receive_loses_nothing(fixture: Fixt
 }
 
 /// Message 4 follows the padding, at the beginning of the lane.
-fn a_consumer_killed_at_any_instruction_of_a_receive_over_a_pad_loses_nothing(fixture: Fixture) {
+fn consumer_killed_in_receive_over_a_pad(fixture: Fixture) {
     let receiving = Receiving {
         name: "receive-over-a-pad",
         send: |ring| {
@@ -139,7 +139,7 @@ fn a_consumer_killed_at_any_instruction_of_a_receive_over_a_pad_loses_nothing(fi
     killed_receiver(fixture, &receiving);
 }
 
-fn a_consumer_killed_at_any_instruction_of_a_batch_loses_nothing(fixture: Fixture) {
+fn consumer_killed_in_batch(fixture: Fixture) {
     let receiving = Receiving {
         name: "receive-a-batch",
         // More than a quarter of the capacity: the batch is released at its end, not by the flush.
@@ -154,7 +154,7 @@ fn a_consumer_killed_at_any_instruction_of_a_batch_loses_nothing(fixture: Fixtur
 }
 
 /// Two lanes: the consumer has had the only message of the one, and goes on to the other.
-fn a_consumer_killed_at_any_instruction_of_a_change_of_lanes_loses_nothing(fixture: Fixture) {
+fn consumer_killed_in_change_of_lanes(fixture: Fixture) {
     KillPoints::new(&fixture, "change-of-lanes", Points::Every).kill(
         || {
             let ring = fixture.ring(2);
@@ -189,7 +189,7 @@ fn a_consumer_killed_at_any_instruction_of_a_change_of_lanes_loses_nothing(fixtu
 }
 
 /// A consumer that got the end of the stream and made no further call leaves it to its successor.
-fn a_consumer_killed_at_any_instruction_of_the_end_leaves_it_to_the_next(fixture: Fixture) {
+fn consumer_killed_in_end(fixture: Fixture) {
     let mut noted = OnceCommitted::default();
     KillPoints::new(&fixture, "end-of-stream", Points::Every).kill(
         || {
@@ -228,7 +228,7 @@ fn a_consumer_killed_at_any_instruction_of_the_end_leaves_it_to_the_next(fixture
 /// An empty ring with a producer: the consumer announces itself, sleeps for a moment, and gives up. An
 /// announcement that was never cleared costs the producer one call; when the successor sleeps for the
 /// first time, the producer must not take that for the old sleep.
-fn a_consumer_killed_at_any_instruction_of_going_to_sleep_makes_way(fixture: Fixture) {
+fn consumer_killed_in_going_to_sleep(fixture: Fixture) {
     let sleeper = RefCell::new(fixture.idle_peer());
     KillPoints::new(&fixture, "wait-for-messages", Points::Every).kill(
         || {
@@ -288,7 +288,7 @@ fn send(producer: &mut any::Producer, number: u64) {
     }
 }
 
-fn a_consumer_killed_at_any_instruction_of_waking_the_producer_leaves_it_awake(fixture: Fixture) {
+fn consumer_killed_in_waking_the_producer(fixture: Fixture) {
     let sleeper = RefCell::new(fixture.idle_peer());
     KillPoints::new(&fixture, "release-to-a-sleeper", Points::Every).kill(
         || {
@@ -360,7 +360,7 @@ pub fn goes_on(fixture: &Fixture, producer: &mut Peer, consumer: &mut Peer, ring
 }
 
 /// A producer sleeps on its full lane meanwhile.
-fn a_consumer_killed_at_any_instruction_of_its_attach_makes_way(fixture: Fixture) {
+fn consumer_killed_in_attach(fixture: Fixture) {
     let peers = RefCell::new((fixture.idle_peer(), fixture.idle_peer()));
     KillPoints::new(&fixture, "attach-consumer", AROUND).kill(
         || {
@@ -379,11 +379,11 @@ fn a_consumer_killed_at_any_instruction_of_its_attach_makes_way(fixture: Fixture
     fixture.finish_removed();
 }
 
-fn a_consumer_killed_at_any_instruction_of_its_detach_makes_way(fixture: Fixture) {
+fn consumer_killed_in_detach(fixture: Fixture) {
     leaves(fixture, "detach-consumer", false);
 }
 
-fn a_consumer_killed_at_any_instruction_of_closing_makes_way(fixture: Fixture) {
+fn consumer_killed_in_closing(fixture: Fixture) {
     leaves(fixture, "close-consumer", true);
 }
 

@@ -11,14 +11,14 @@ use crate::staged::{OnceCommitted, at_marker, drained, gone, gone_by, reopen, su
 use semring_testkit::message;
 
 traced_over_both_backends! {
-    a_producer_killed_at_any_instruction_of_a_send_among_others
-    a_producer_killed_at_any_instruction_of_a_wrapping_send_among_others
-    a_producer_killed_at_any_instruction_of_reserve_fill_and_commit_among_others
-    a_producer_killed_at_any_instruction_of_a_batch_among_others
-    a_producer_killed_at_any_instruction_of_its_attach_among_others
-    a_producer_killed_at_any_instruction_of_its_detach_among_others
-    a_consumer_killed_at_any_instruction_of_a_receive_among_producers
-    a_consumer_killed_at_any_instruction_of_its_attach_among_producers
+    producer_killed_in_send_among_others
+    producer_killed_in_wrapping_send_among_others
+    producer_killed_in_reserve_among_others
+    producer_killed_in_batch_among_others
+    producer_killed_in_attach_among_others
+    producer_killed_in_detach_among_others
+    consumer_killed_in_receive_among_others
+    consumer_killed_in_attach_among_others
 }
 
 /// The number of messages of the busy producer, number 3 on lane 1: three times as many as its lane
@@ -76,21 +76,21 @@ fn killed_among_others(fixture: Fixture, name: &str, points: Points, sending: &S
     fixture.finish_removed();
 }
 
-fn a_producer_killed_at_any_instruction_of_a_send_among_others(fixture: Fixture) {
+fn producer_killed_in_send_among_others(fixture: Fixture) {
     killed_among_others(fixture, "send-among-others", Points::Every, &SEND);
 }
 
-fn a_producer_killed_at_any_instruction_of_a_wrapping_send_among_others(fixture: Fixture) {
+fn producer_killed_in_wrapping_send_among_others(fixture: Fixture) {
     let name = "wrapping-send-among-others";
     killed_among_others(fixture, name, Points::Every, &WRAPPING_SEND);
 }
 
-fn a_producer_killed_at_any_instruction_of_reserve_fill_and_commit_among_others(fixture: Fixture) {
+fn producer_killed_in_reserve_among_others(fixture: Fixture) {
     let name = "reserve-fill-commit-among-others";
     killed_among_others(fixture, name, Points::Every, &RESERVE);
 }
 
-fn a_producer_killed_at_any_instruction_of_a_batch_among_others(fixture: Fixture) {
+fn producer_killed_in_batch_among_others(fixture: Fixture) {
     killed_among_others(fixture, "batch-among-others", Points::Every, &BATCH);
 }
 
@@ -103,11 +103,11 @@ const COME: Sending = Sending {
     doubt: 0,
 };
 
-fn a_producer_killed_at_any_instruction_of_its_attach_among_others(fixture: Fixture) {
+fn producer_killed_in_attach_among_others(fixture: Fixture) {
     killed_among_others(fixture, "attach-among-others", AROUND, &COME);
 }
 
-fn a_producer_killed_at_any_instruction_of_its_detach_among_others(fixture: Fixture) {
+fn producer_killed_in_detach_among_others(fixture: Fixture) {
     let go = Sending {
         what: "detach",
         doubt: 0,
@@ -171,14 +171,14 @@ fn killed_consumer(fixture: Fixture, name: &str, points: Points, prepare: &[&str
     fixture.finish_removed();
 }
 
-fn a_consumer_killed_at_any_instruction_of_a_receive_among_producers(fixture: Fixture) {
+fn consumer_killed_in_receive_among_others(fixture: Fixture) {
     let name = "receive-among-producers";
     // The next message is another lane's: the last lane is released.
     let prepare = ["consumer", "skip 3"];
     killed_consumer(fixture, name, Points::Every, &prepare, "recv");
 }
 
-fn a_consumer_killed_at_any_instruction_of_its_attach_among_producers(fixture: Fixture) {
+fn consumer_killed_in_attach_among_others(fixture: Fixture) {
     let name = "attach-consumer-among-producers";
     killed_consumer(fixture, name, AROUND, &[], "attach-consumer");
 }

@@ -16,13 +16,13 @@ use sysv_ipc::sem::SemSet;
 
 traced_over_both_backends! {
     a_creator_killed_at_any_point_is_taken_over
-    a_creator_killed_while_it_takes_over_from_a_killed_one_is_taken_over
+    creator_killed_taking_over_is_taken_over
     an_opener_killed_at_any_point_leaves_no_trace
-    a_remover_killed_at_any_point_leaves_a_ring_or_none
-    a_remover_at_the_end_killed_at_any_point_leaves_a_ring_or_none
-    a_forced_remover_killed_at_any_point_leaves_a_ring_or_none
-    a_remover_that_dawdles_at_any_point_takes_no_other_ring
-    a_creator_stopped_behind_any_call_makes_its_ring_although_it_is_removed_by_force
+    remover_killed_at_any_point
+    remover_at_the_end_killed_at_any_point
+    forced_remover_killed_at_any_point
+    remover_delayed_at_any_point_takes_no_other_ring
+    creator_stopped_at_any_call_survives_force
 }
 
 /// Three processes that look for the ring at once get the same one.
@@ -150,7 +150,7 @@ fn a_creator_killed_at_any_point_is_taken_over(fixture: Fixture) {
 }
 
 /// The first one is killed after some of its system calls, the next one around all of its own.
-fn a_creator_killed_while_it_takes_over_from_a_killed_one_is_taken_over(fixture: Fixture) {
+fn creator_killed_taking_over_is_taken_over(fixture: Fixture) {
     let peers = makers(&fixture);
     let create = open_or_create(&fixture);
     let stage = || at_marker_without_ring(&fixture, &[], &create);
@@ -210,13 +210,13 @@ fn killed_remover(fixture: Fixture, name: &str, stage: impl Fn(&Fixture) -> Step
     fixture.finish_removed();
 }
 
-fn a_remover_killed_at_any_point_leaves_a_ring_or_none(fixture: Fixture) {
+fn remover_killed_at_any_point(fixture: Fixture) {
     killed_remover(fixture, "remove", |fixture| {
         at_marker_without_ring(fixture, &[], &format!("remove {}", fixture.address()))
     });
 }
 
-fn a_remover_at_the_end_killed_at_any_point_leaves_a_ring_or_none(fixture: Fixture) {
+fn remover_at_the_end_killed_at_any_point(fixture: Fixture) {
     killed_remover(fixture, "remove-at-end", |fixture| {
         let open = format!("open {}", fixture.address());
         at_marker_without_ring(fixture, &[&open, "consumer"], "remove-at-end")
@@ -224,14 +224,14 @@ fn a_remover_at_the_end_killed_at_any_point_leaves_a_ring_or_none(fixture: Fixtu
 }
 
 /// A producer is attached; its later calls are not tested here.
-fn a_forced_remover_killed_at_any_point_leaves_a_ring_or_none(fixture: Fixture) {
+fn forced_remover_killed_at_any_point(fixture: Fixture) {
     killed_remover(fixture, "force-remove", |fixture| {
         at_marker_without_ring(fixture, &[], &format!("force-remove {}", fixture.address()))
     });
 }
 
 /// Where it stands matters by system calls only: it changes nothing of the segment. It stands still while another one removes the ring and makes a new one; then it goes on.
-fn a_remover_that_dawdles_at_any_point_takes_no_other_ring(fixture: Fixture) {
+fn remover_delayed_at_any_point_takes_no_other_ring(fixture: Fixture) {
     let address = fixture.address().parse::<semring::Address>().unwrap();
     let what = format!("force-remove {}", fixture.address());
     KillPoints::new(&fixture, "dawdling-remove", Points::Calls).each(
@@ -276,9 +276,7 @@ fn a_remover_that_dawdles_at_any_point_takes_no_other_ring(fixture: Fixture) {
 
 /// If it is stopped while it holds its lock, a remover waits for a second; then its objects are removed, and
 /// it begins again.
-fn a_creator_stopped_behind_any_call_makes_its_ring_although_it_is_removed_by_force(
-    fixture: Fixture,
-) {
+fn creator_stopped_at_any_call_survives_force(fixture: Fixture) {
     let address: semring::Address = fixture.address().parse().unwrap();
     let peers = makers(&fixture);
     let create = open_or_create(&fixture);

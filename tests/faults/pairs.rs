@@ -15,14 +15,14 @@ use semring::SendError;
 use semring_testkit::message;
 
 traced_over_both_backends! {
-    a_producer_killed_while_it_takes_over_from_one_killed_in_a_send
-    a_producer_killed_while_it_takes_over_from_one_killed_in_a_wrapping_send
-    a_producer_killed_while_it_takes_over_from_one_killed_in_a_batch
-    a_producer_killed_while_it_takes_over_from_one_killed_in_a_wrapping_batch
-    a_producer_killed_while_it_takes_over_from_one_killed_while_it_took_over
-    a_consumer_killed_while_it_takes_over_from_one_killed_in_a_receive
-    a_consumer_killed_while_it_takes_over_from_one_killed_while_it_woke_a_producer
-    a_successor_that_sleeps_is_woken_as_its_killed_predecessors_were
+    producer_killed_taking_over_after_send
+    producer_killed_taking_over_after_wrapping_send
+    producer_killed_taking_over_after_batch
+    producer_killed_taking_over_after_wrapping_batch
+    producer_killed_taking_over_twice
+    consumer_killed_taking_over_after_receive
+    consumer_killed_taking_over_after_waking
+    sleeping_successor_is_woken_like_predecessors
 }
 
 /// Of the takeover. It has some thousand instructions and is walked once for each first kill.
@@ -95,24 +95,24 @@ fn producers(fixture: Fixture, sending: &Sending) {
     fixture.finish_removed();
 }
 
-fn a_producer_killed_while_it_takes_over_from_one_killed_in_a_send(fixture: Fixture) {
+fn producer_killed_taking_over_after_send(fixture: Fixture) {
     producers(fixture, &SEND);
 }
 
-fn a_producer_killed_while_it_takes_over_from_one_killed_in_a_wrapping_send(fixture: Fixture) {
+fn producer_killed_taking_over_after_wrapping_send(fixture: Fixture) {
     producers(fixture, &WRAPPING_SEND);
 }
 
-fn a_producer_killed_while_it_takes_over_from_one_killed_in_a_batch(fixture: Fixture) {
+fn producer_killed_taking_over_after_batch(fixture: Fixture) {
     producers(fixture, &BATCH);
 }
 
-fn a_producer_killed_while_it_takes_over_from_one_killed_in_a_wrapping_batch(fixture: Fixture) {
+fn producer_killed_taking_over_after_wrapping_batch(fixture: Fixture) {
     producers(fixture, &WRAPPING_BATCH);
 }
 
 /// Three deaths: after K3, in the takeover, in the next takeover.
-fn a_producer_killed_while_it_takes_over_from_one_killed_while_it_took_over(fixture: Fixture) {
+fn producer_killed_taking_over_twice(fixture: Fixture) {
     let staged = || {
         let ring = fixture.ring(1);
         let consumer = ring.attach_consumer().unwrap();
@@ -155,7 +155,7 @@ fn a_producer_killed_while_it_takes_over_from_one_killed_while_it_took_over(fixt
     fixture.finish_removed();
 }
 
-fn a_consumer_killed_while_it_takes_over_from_one_killed_in_a_receive(fixture: Fixture) {
+fn consumer_killed_taking_over_after_receive(fixture: Fixture) {
     let staged = || {
         let ring = fixture.ring(1);
         let mut producer = ring.attach_producer().unwrap();
@@ -199,9 +199,7 @@ fn a_consumer_killed_while_it_takes_over_from_one_killed_in_a_receive(fixture: F
 }
 
 /// A producer sleeps on its full lane through both deaths, or goes on at one of them.
-fn a_consumer_killed_while_it_takes_over_from_one_killed_while_it_woke_a_producer(
-    fixture: Fixture,
-) {
+fn consumer_killed_taking_over_after_waking(fixture: Fixture) {
     let peers = RefCell::new((fixture.idle_peer(), fixture.idle_peer()));
     let staged = || {
         let ring = fixture.ring(1);
@@ -235,7 +233,7 @@ fn a_consumer_killed_while_it_takes_over_from_one_killed_while_it_woke_a_produce
 
 /// Each holder of the role sleeps once, is woken, and is killed. The other side, which stays, must not
 /// take a successor's sleep for one that it has ended already.
-fn a_successor_that_sleeps_is_woken_as_its_killed_predecessors_were(fixture: Fixture) {
+fn sleeping_successor_is_woken_like_predecessors(fixture: Fixture) {
     let ring = fixture.ring(1);
     let mut bytes = Vec::new();
     let mut consumer = ring.attach_consumer().unwrap();

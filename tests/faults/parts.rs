@@ -7,12 +7,12 @@ use semring::{Framing, RecvError, Tag};
 use semring_testkit::message;
 
 over_both_backends! {
-    a_producer_killed_at_any_instruction_of_sending_a_part_has_ended_the_line
-    a_consumer_killed_at_any_instruction_of_passing_on_a_part_leaves_the_lane_to_the_next
+    producer_killed_in_sending_a_part
+    consumer_killed_in_passing_on_a_part
 }
 
 /// A successor that sends, or says nothing, is never taken for the one who was killed.
-fn a_producer_killed_at_any_instruction_of_sending_a_part_has_ended_the_line(fixture: Fixture) {
+fn producer_killed_in_sending_a_part(fixture: Fixture) {
     let mut is_silent = false;
     KillPoints::new(&fixture, "send-a-part", Points::Every).kill(
         || {
@@ -65,9 +65,7 @@ fn a_producer_killed_at_any_instruction_of_sending_a_part_has_ended_the_line(fix
     fixture.finish_removed();
 }
 
-fn a_consumer_killed_at_any_instruction_of_passing_on_a_part_leaves_the_lane_to_the_next(
-    fixture: Fixture,
-) {
+fn consumer_killed_in_passing_on_a_part(fixture: Fixture) {
     KillPoints::new(&fixture, "pass-on-a-part", Points::Every).kill(
         || {
             let ring = fixture.ring(2);

@@ -14,22 +14,22 @@ use crate::staged::{
 use semring_testkit::message;
 
 traced_over_both_backends! {
-    a_producer_killed_at_any_instruction_of_a_send_leaves_a_sound_ring
-    a_producer_killed_at_any_instruction_of_a_wrapping_send_leaves_a_sound_ring
-    a_producer_killed_at_any_instruction_of_reserve_fill_and_commit_leaves_a_sound_ring
-    a_producer_killed_at_any_instruction_of_a_discarded_reservation_leaves_a_sound_ring
-    a_producer_killed_at_any_instruction_of_a_batch_leaves_a_sound_ring
-    a_producer_killed_at_any_instruction_of_a_wrapping_batch_leaves_a_sound_ring
-    a_producer_killed_in_a_send_whose_message_is_released_before_the_takeover
-    a_producer_killed_at_any_instruction_of_going_into_burst_leaves_a_sound_ring
-    a_producer_killed_at_any_instruction_of_a_send_in_burst_leaves_a_sound_ring
-    a_producer_killed_at_any_instruction_of_waking_the_consumer_leaves_it_awake
-    a_producer_killed_at_any_instruction_of_waking_the_consumer_out_of_burst_leaves_it_awake
-    a_producer_killed_at_any_instruction_of_waiting_for_room_leaves_a_sound_ring
-    a_producer_killed_at_any_instruction_of_its_attach_never_was_or_ends_the_stream
-    a_producer_killed_at_any_instruction_of_its_detach_ends_the_stream
-    a_producer_killed_at_any_instruction_of_closing_ends_the_stream
-    a_producer_killed_at_any_instruction_of_an_abort_died_once
+    producer_killed_in_send
+    producer_killed_in_wrapping_send
+    producer_killed_in_reserve_and_commit
+    producer_killed_in_discarded_reservation
+    producer_killed_in_batch
+    producer_killed_in_wrapping_batch
+    producer_killed_in_send_released_before_takeover
+    producer_killed_in_entering_asymmetric_mode
+    producer_killed_in_asymmetric_send
+    producer_killed_in_waking_the_consumer
+    producer_killed_in_waking_from_asymmetric_mode
+    producer_killed_in_waiting_for_room
+    producer_killed_in_attach
+    producer_killed_in_detach
+    producer_killed_in_closing
+    producer_killed_in_abort_counts_once
 }
 
 /// An operation of a producer that has sent messages before.
@@ -114,23 +114,19 @@ fn killed_sender(fixture: Fixture, sending: &Sending) {
     fixture.finish_removed();
 }
 
-fn a_producer_killed_at_any_instruction_of_a_send_leaves_a_sound_ring(fixture: Fixture) {
+fn producer_killed_in_send(fixture: Fixture) {
     killed_sender(fixture, &SEND);
 }
 
-fn a_producer_killed_at_any_instruction_of_a_wrapping_send_leaves_a_sound_ring(fixture: Fixture) {
+fn producer_killed_in_wrapping_send(fixture: Fixture) {
     killed_sender(fixture, &WRAPPING_SEND);
 }
 
-fn a_producer_killed_at_any_instruction_of_reserve_fill_and_commit_leaves_a_sound_ring(
-    fixture: Fixture,
-) {
+fn producer_killed_in_reserve_and_commit(fixture: Fixture) {
     killed_sender(fixture, &RESERVE);
 }
 
-fn a_producer_killed_at_any_instruction_of_a_discarded_reservation_leaves_a_sound_ring(
-    fixture: Fixture,
-) {
+fn producer_killed_in_discarded_reservation(fixture: Fixture) {
     let discard = Sending {
         name: "discard",
         what: "discard 100",
@@ -140,17 +136,17 @@ fn a_producer_killed_at_any_instruction_of_a_discarded_reservation_leaves_a_soun
     killed_sender(fixture, &discard);
 }
 
-fn a_producer_killed_at_any_instruction_of_a_batch_leaves_a_sound_ring(fixture: Fixture) {
+fn producer_killed_in_batch(fixture: Fixture) {
     killed_sender(fixture, &BATCH);
 }
 
-fn a_producer_killed_at_any_instruction_of_a_wrapping_batch_leaves_a_sound_ring(fixture: Fixture) {
+fn producer_killed_in_wrapping_batch(fixture: Fixture) {
     killed_sender(fixture, &WRAPPING_BATCH);
 }
 
 /// The consumer takes and releases everything before the lane has a successor: it may be ahead of
 /// the dead producer's `committed`.
-fn a_producer_killed_in_a_send_whose_message_is_released_before_the_takeover(fixture: Fixture) {
+fn producer_killed_in_send_released_before_takeover(fixture: Fixture) {
     for (name, sending) in [
         ("send-and-released", &SEND),
         ("wrapping-send-and-released", &WRAPPING_SEND),
@@ -189,7 +185,7 @@ fn a_producer_killed_in_a_send_whose_message_is_released_before_the_takeover(fix
 }
 
 /// After 32 commits that found the consumer awake, the next one enters asymmetric mode.
-fn a_producer_killed_at_any_instruction_of_going_into_burst_leaves_a_sound_ring(fixture: Fixture) {
+fn producer_killed_in_entering_asymmetric_mode(fixture: Fixture) {
     let begin = Sending {
         name: "into-burst",
         prepare: &["producer", "send 1 0 31 24"],
@@ -201,7 +197,7 @@ fn a_producer_killed_at_any_instruction_of_going_into_burst_leaves_a_sound_ring(
     killed_sender(fixture, &begin);
 }
 
-fn a_producer_killed_at_any_instruction_of_a_send_in_burst_leaves_a_sound_ring(fixture: Fixture) {
+fn producer_killed_in_asymmetric_send(fixture: Fixture) {
     let go_on = Sending {
         name: "send-in-burst",
         prepare: &["producer", "send 1 0 40 24"],
@@ -248,14 +244,12 @@ fn killed_waker(fixture: Fixture, name: &str, before: u64, prepare: &[&str], wha
     fixture.finish_removed();
 }
 
-fn a_producer_killed_at_any_instruction_of_waking_the_consumer_leaves_it_awake(fixture: Fixture) {
+fn producer_killed_in_waking_the_consumer(fixture: Fixture) {
     let Sending { prepare, what, .. } = SEND;
     killed_waker(fixture, "send-to-a-sleeper", 5, prepare, what);
 }
 
-fn a_producer_killed_at_any_instruction_of_waking_the_consumer_out_of_burst_leaves_it_awake(
-    fixture: Fixture,
-) {
+fn producer_killed_in_waking_from_asymmetric_mode(fixture: Fixture) {
     let prepare = ["producer", "send 1 0 40 24"];
     killed_waker(
         fixture,
@@ -269,7 +263,7 @@ fn a_producer_killed_at_any_instruction_of_waking_the_consumer_out_of_burst_leav
 /// The lane is full: the producer announces itself, sleeps for a moment, and gives up. The consumer may
 /// have answered the announcement when the successor, on the same lane, sleeps for the first time: it
 /// must not take that sleep for the old one.
-fn a_producer_killed_at_any_instruction_of_waiting_for_room_leaves_a_sound_ring(fixture: Fixture) {
+fn producer_killed_in_waiting_for_room(fixture: Fixture) {
     let sleeper = RefCell::new(fixture.idle_peer());
     KillPoints::new(&fixture, "wait-for-room", Points::Every).kill(
         || {
@@ -308,9 +302,7 @@ fn a_producer_killed_at_any_instruction_of_waiting_for_room_leaves_a_sound_ring(
     fixture.finish_removed();
 }
 
-fn a_producer_killed_at_any_instruction_of_its_attach_never_was_or_ends_the_stream(
-    fixture: Fixture,
-) {
+fn producer_killed_in_attach(fixture: Fixture) {
     let waiting = RefCell::new(fixture.idle_peer());
     KillPoints::new(&fixture, "attach", Points::Every).kill(
         || {
@@ -382,14 +374,14 @@ fn ended_stream(fixture: Fixture, name: &str, what: &str) {
     fixture.finish_removed();
 }
 
-fn a_producer_killed_at_any_instruction_of_its_detach_ends_the_stream(fixture: Fixture) {
+fn producer_killed_in_detach(fixture: Fixture) {
     ended_stream(fixture, "detach", "detach");
 }
 
-fn a_producer_killed_at_any_instruction_of_closing_ends_the_stream(fixture: Fixture) {
+fn producer_killed_in_closing(fixture: Fixture) {
     ended_stream(fixture, "close", "close");
 }
 
-fn a_producer_killed_at_any_instruction_of_an_abort_died_once(fixture: Fixture) {
+fn producer_killed_in_abort_counts_once(fixture: Fixture) {
     ended_stream(fixture, "abort", "abort");
 }

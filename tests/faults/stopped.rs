@@ -16,13 +16,13 @@ use semring_testkit::peer::Peer;
 use semring_testkit::step::Stepper;
 
 traced_over_both_backends! {
-    a_producer_stopped_at_any_instruction_of_a_send_delays_nobody
-    a_producer_stopped_at_any_instruction_of_a_wrapping_send_delays_nobody
-    a_producer_stopped_at_any_instruction_of_reserve_fill_and_commit_delays_nobody
-    a_producer_stopped_at_any_instruction_of_a_batch_delays_nobody
-    a_producer_stopped_at_any_instruction_of_leaving_burst_delays_nobody
-    a_producer_stopped_at_any_instruction_of_its_attach_delays_nobody
-    a_producer_stopped_at_any_instruction_of_its_detach_delays_nobody
+    producer_stopped_in_send
+    producer_stopped_in_wrapping_send
+    producer_stopped_in_reserve_fill_and_commit
+    producer_stopped_in_batch
+    producer_stopped_in_leaving_asymmetric_mode
+    producer_stopped_in_attach
+    producer_stopped_in_detach
 }
 
 /// The producer that goes on, and the consumer.
@@ -167,11 +167,11 @@ fn stopped_sender(
     fixture.finish_removed();
 }
 
-fn a_producer_stopped_at_any_instruction_of_a_send_delays_nobody(fixture: Fixture) {
+fn producer_stopped_in_send(fixture: Fixture) {
     stopped_sender(fixture, "stopped-send", Points::Every, &SEND, &[(5, 560)]);
 }
 
-fn a_producer_stopped_at_any_instruction_of_a_wrapping_send_delays_nobody(fixture: Fixture) {
+fn producer_stopped_in_wrapping_send(fixture: Fixture) {
     let last = [(5, 4096)];
     stopped_sender(
         fixture,
@@ -182,9 +182,7 @@ fn a_producer_stopped_at_any_instruction_of_a_wrapping_send_delays_nobody(fixtur
     );
 }
 
-fn a_producer_stopped_at_any_instruction_of_reserve_fill_and_commit_delays_nobody(
-    fixture: Fixture,
-) {
+fn producer_stopped_in_reserve_fill_and_commit(fixture: Fixture) {
     let last = [(5, 560)];
     stopped_sender(
         fixture,
@@ -195,12 +193,12 @@ fn a_producer_stopped_at_any_instruction_of_reserve_fill_and_commit_delays_nobod
     );
 }
 
-fn a_producer_stopped_at_any_instruction_of_a_batch_delays_nobody(fixture: Fixture) {
+fn producer_stopped_in_batch(fixture: Fixture) {
     let last = [(5, 560), (6, 672), (7, 784)];
     stopped_sender(fixture, "stopped-batch", AROUND, &BATCH, &last);
 }
 
-fn a_producer_stopped_at_any_instruction_of_leaving_burst_delays_nobody(fixture: Fixture) {
+fn producer_stopped_in_leaving_asymmetric_mode(fixture: Fixture) {
     let in_burst = Sending {
         name: "",
         prepare: &["producer", "send 1 0 40 24"],
@@ -219,7 +217,7 @@ fn a_producer_stopped_at_any_instruction_of_leaving_burst_delays_nobody(fixture:
 }
 
 /// The other one has lane 1 already; the stopped one comes to, or goes from, lane 0.
-fn a_producer_stopped_at_any_instruction_of_its_attach_delays_nobody(fixture: Fixture) {
+fn producer_stopped_in_attach(fixture: Fixture) {
     let sleeper = RefCell::new(fixture.idle_peer());
     KillPoints::new(&fixture, "stopped-attach", AROUND).each(
         || {
@@ -250,7 +248,7 @@ fn a_producer_stopped_at_any_instruction_of_its_attach_delays_nobody(fixture: Fi
     fixture.finish_removed();
 }
 
-fn a_producer_stopped_at_any_instruction_of_its_detach_delays_nobody(fixture: Fixture) {
+fn producer_stopped_in_detach(fixture: Fixture) {
     let detach = Sending {
         name: "",
         what: "detach",

@@ -107,7 +107,7 @@ fn huge_pages_are_given_or_refused_with_the_setting() {
 }
 
 #[test]
-fn huge_pages_of_the_pool_are_given_to_anonymous_rings_or_refused() {
+fn huge_pages_of_the_pool_or_a_refusal() {
     let builder = rings::spsc("anonymous:").capacity(4 << 20);
     match builder.huge_pages(HugePages::Explicit).create() {
         Ok(ring) => {
@@ -126,7 +126,7 @@ fn huge_pages_of_the_pool_are_given_to_anonymous_rings_or_refused() {
 }
 
 #[test]
-fn locked_memory_is_locked_in_whoever_asks() {
+fn memory_is_locked_in_each_process_that_requests_it() {
     let locked = || {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let line = status.lines().find(|line| line.starts_with("VmLck:"));

@@ -6,7 +6,7 @@ use crate::fixture::{Fixture, Kind, NAMED, answer, ask, peer_behind, say_ok};
 const LARGE: u64 = 64 << 20;
 
 #[test]
-fn a_ring_of_another_ipc_namespace_is_refused_by_name_of_the_cause() {
+fn ring_of_another_ipc_namespace_is_refused() {
     let mut fixture = Fixture::new(Kind::Posix, "two-namespaces").with_semaphores();
     let ring = fixture.ring(1, 4096);
     let Some(mut peer) = peer_behind(&["unshare", "-i"]) else {
@@ -51,7 +51,7 @@ fn a_ring_with_pipes_is_used_from_another_ipc_namespace() {
 }
 
 #[test]
-fn pid_namespaces_that_share_an_ipc_namespace_share_rings_and_see_deaths() {
+fn pid_namespaces_share_rings_and_see_deaths() {
     for kind in NAMED {
         let mut fixture = Fixture::new(kind, "two-pid-namespaces");
         drop(fixture.ring(2, 4096));

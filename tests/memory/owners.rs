@@ -24,7 +24,7 @@ fn open(peer: &mut Peer, fixture: &Fixture) -> String {
 }
 
 #[test]
-fn a_private_ring_is_nobody_elses() {
+fn private_ring_is_refused_to_other_users() {
     for kind in NAMED {
         let mut fixture = Fixture::new(kind, "private");
         drop(fixture.ring(1, 4096));
@@ -111,7 +111,7 @@ fn root_makes_a_ring_for_a_user() {
 }
 
 #[test]
-fn who_is_not_root_gives_no_file_away() {
+fn only_root_gives_files_away() {
     let fixture = Fixture::new(Kind::Posix, "no-gift");
     if nix::unistd::geteuid().is_root() {
         leave_out!("needs a user other than root");
@@ -125,7 +125,7 @@ fn who_is_not_root_gives_no_file_away() {
 }
 
 #[test]
-fn the_semaphores_that_a_member_of_the_group_makes_anew_are_the_owners() {
+fn semaphores_made_by_the_group_are_the_owners() {
     let fixture = Fixture::new(Kind::File, "group-renews").with_semaphores();
     let Some(mut other) = peer_of(USER, GROUP) else {
         return;
@@ -150,7 +150,7 @@ fn the_semaphores_that_a_member_of_the_group_makes_anew_are_the_owners() {
 
 /// A user can't give a directory to another user, as the maker of a semaphore set can.
 #[test]
-fn the_pipes_of_a_ring_are_made_anew_by_its_owner_only() {
+fn pipes_are_made_again_by_the_owner_only() {
     let fixture = Fixture::new(Kind::File, "owner-renews").with_pipes();
     let Some(mut other) = peer_of(USER, GROUP) else {
         return;
@@ -174,7 +174,7 @@ fn the_pipes_of_a_ring_are_made_anew_by_its_owner_only() {
 }
 
 #[test]
-fn the_group_of_a_folder_is_the_group_of_the_ring_and_its_guard() {
+fn group_of_the_folder_is_the_rings() {
     needs_root!("for a second group");
     let folder = crate::fixture::fresh_path("folder");
     std::fs::create_dir(&folder).unwrap();
@@ -190,7 +190,7 @@ fn the_group_of_a_folder_is_the_group_of_the_ring_and_its_guard() {
 }
 
 #[test]
-fn who_may_only_read_can_only_look() {
+fn read_permission_allows_inspect_only() {
     for kind in NAMED {
         let fixture = Fixture::new(kind, "readable");
         let Some(mut other) = peer_of(USER, GROUP) else {

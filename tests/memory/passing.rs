@@ -93,7 +93,7 @@ fn a_descriptor_of_a_file_is_the_ring_of_that_file() {
 }
 
 #[test]
-fn a_memfd_on_its_way_survives_that_nobody_has_it_open() {
+fn memfd_in_flight_survives_without_openers() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let ring = rings::spsc("memfd:").create().unwrap();
     let known = cleanup_behind(&ring.inheritable().unwrap());
@@ -116,7 +116,7 @@ fn cleanup_behind(descriptor: &OwnedFd) -> CleanupGuard {
 }
 
 #[test]
-fn what_can_only_be_made_is_not_opened_and_the_other_way_round() {
+fn create_only_and_open_only_addresses_are_checked() {
     for address in ["memfd:", "anonymous:"] {
         assert!(matches!(
             any::open(address),
@@ -158,7 +158,7 @@ fn ended(pid: libc::pid_t) -> Exit {
 }
 
 #[test]
-fn forked_children_attach_through_the_ring_that_they_inherited() {
+fn forked_children_attach_through_inherited_ring() {
     let _watchdog = Watchdog::new(Duration::from_secs(600), "anonymous");
     for ring in [
         rings::mpsc("anonymous:").producers(4).create().unwrap(),

@@ -32,7 +32,7 @@ fn memfd_of(maker: &Peer) -> PathBuf {
 }
 
 #[test]
-fn process_persistence_memory_without_a_name_goes_with_the_last_who_has_it() {
+fn process_persistence_ends_with_the_last_process() {
     // Made by a process of its own, so that it can end.
     let fixture = Fixture::new(Kind::Memfd, "process");
     let mut maker = fixture.idle_peer();
@@ -60,7 +60,7 @@ fn process_persistence_memory_without_a_name_goes_with_the_last_who_has_it() {
 }
 
 #[test]
-fn process_persistence_is_told_of_by_leftovers_when_everybody_was_killed() {
+fn process_persistence_leaves_orphans_after_kills() {
     let fixture = Fixture::new(Kind::Memfd, "killed");
     let mut maker = fixture.idle_peer();
     fixture.guard.adopt(maker.pid());
@@ -88,7 +88,7 @@ fn process_persistence_is_told_of_by_leftovers_when_everybody_was_killed() {
 }
 
 #[test]
-fn kernel_persistence_posix_and_system_v_rings_outlive_all_processes() {
+fn kernel_persistence_outlives_all_processes() {
     for kind in [Kind::Posix, Kind::Sysv] {
         let fixture = left_by_all(kind);
         let info = semring::inspect(fixture.parsed()).unwrap();
@@ -146,7 +146,7 @@ fn file_system_persistence_a_file_outlives_its_guard() {
 /// After a restart another set may have the id of the ring's: the boot id shows that. Here a
 /// process sees another boot id.
 #[test]
-fn file_system_persistence_a_restart_is_seen_by_the_boot_id() {
+fn file_system_persistence_sees_a_restart() {
     let fixture = left_in(Fixture::new(Kind::File, "restart").with_semaphores());
     let before = fixture.cleanup();
     let boot = crate::fixture::fresh_path("boot-id");

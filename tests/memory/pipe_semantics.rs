@@ -27,7 +27,7 @@ over_each_kind! {
     a_killed_producer_is_an_end_of_stream
     a_killed_consumer_is_a_broken_pipe
     force_ends_both_sides
-    who_looks_changes_nothing
+    inspect_changes_nothing
 }
 
 fn a_stream_goes_from_process_to_process(mut fixture: Fixture) {
@@ -96,7 +96,7 @@ fn force_ends_both_sides(mut fixture: Fixture) {
     fixture.assert_gone(cleanup);
 }
 
-fn who_looks_changes_nothing(mut fixture: Fixture) {
+fn inspect_changes_nothing(mut fixture: Fixture) {
     fixture.ring(1, 4096);
     let mut producer = fixture.producer();
     say_ok(&mut producer, "send 1 0 7 100");

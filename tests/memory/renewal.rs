@@ -50,7 +50,7 @@ fn of_many_openers_one_makes_the_guard_and_all_use_it() {
 }
 
 #[test]
-fn a_pair_whose_guard_is_removed_ends_and_can_go_on_where_it_was() {
+fn pair_goes_on_after_its_guard_was_removed() {
     let mut fixture = Fixture::new(Kind::File, "pair");
     let ring = fixture.ring(1, 4096);
     let (mut consumer, mut producer) = (fixture.consumer(), fixture.producer());
@@ -118,7 +118,7 @@ fn move_to_another_namespace(fixture: &Fixture) -> Option<Peer> {
 }
 
 #[test]
-fn a_ring_in_use_in_another_namespace_is_refused_by_name_of_the_cause() {
+fn ring_in_use_in_another_namespace_is_refused() {
     let mut fixture = Fixture::new(Kind::File, "elsewhere").with_semaphores();
     let ring = ring_with_messages(&mut fixture, 1);
     let mut producer = ring.attach_producer().unwrap();
@@ -133,7 +133,7 @@ fn a_ring_in_use_in_another_namespace_is_refused_by_name_of_the_cause() {
 }
 
 #[test]
-fn an_opener_killed_at_any_system_call_leaves_the_next_one_a_whole_ring() {
+fn opener_killed_at_any_call_leaves_a_whole_ring() {
     if !semring_testkit::step::can_trace() {
         return;
     }
@@ -216,7 +216,7 @@ fn a_copy_is_a_ring_of_its_own_and_a_renamed_file_is_the_same() {
 }
 
 #[test]
-fn a_guard_that_a_stranger_put_in_the_place_of_the_rings_is_not_used() {
+fn guard_of_a_stranger_is_not_used() {
     needs_root!("to give objects to another user");
     let mut fixture = Fixture::new(Kind::Posix, "stranger");
     drop(fixture.ring(1, 4096));

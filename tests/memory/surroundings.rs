@@ -86,7 +86,7 @@ impl Drop for Folder {
 }
 
 #[test]
-fn a_file_system_that_tells_no_limit_is_not_full() {
+fn file_system_without_a_limit_is_not_full() {
     for kind in ["tmpfs -o size=0,mode=1777", "ramfs -o mode=1777"] {
         let mount = format!("mount -t {kind} none /dev/shm");
         let Some(mut peer) = alone(&mount) else {

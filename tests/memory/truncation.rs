@@ -15,7 +15,7 @@ use semring_testkit::peer::{Exit, Peer};
 use crate::fixture::{Fixture, Kind, answer, ask, say_ok};
 
 #[test]
-fn a_memfd_can_not_be_truncated_by_anybody() {
+fn memfd_can_not_be_truncated() {
     let mut fixture = Fixture::new(Kind::Memfd, "sealed");
     let ring = fixture.ring(1, 1 << 20);
     let mut producer = fixture.producer();
@@ -47,7 +47,7 @@ fn a_descriptor_of_unsealed_memory_is_refused() {
 }
 
 #[test]
-fn who_looks_at_or_opens_a_truncated_file_is_told() {
+fn inspect_and_open_report_a_truncated_file() {
     for kind in [Kind::Posix, Kind::File] {
         let mut fixture = Fixture::new(kind, "truncated");
         drop(fixture.ring(1, 1 << 16));
@@ -78,7 +78,7 @@ fn who_looks_at_or_opens_a_truncated_file_is_told() {
 
 /// The length is right when it is opened, and not any more when it is looked at.
 #[test]
-fn who_looks_while_a_file_is_truncated_does_not_fault() {
+fn inspect_during_truncation_does_not_fault() {
     for kind in [Kind::Posix, Kind::File] {
         let mut fixture = Fixture::new(kind, "while-looking");
         drop(fixture.ring(2, 1 << 16));
@@ -182,7 +182,7 @@ fn a_stream_ends_on_both_sides_when_its_file_is_truncated() {
 }
 
 #[test]
-fn a_sleeping_consumer_is_woken_by_the_first_producer_that_finds_the_file_truncated() {
+fn producer_that_finds_truncation_wakes_consumer() {
     for kind in TRUNCATABLE {
         let mut fixture = Fixture::new(kind, "asleep");
         drop(fixture.ring(2, 1 << 16));
@@ -201,7 +201,7 @@ fn a_sleeping_consumer_is_woken_by_the_first_producer_that_finds_the_file_trunca
 }
 
 #[test]
-fn a_producer_that_waits_for_room_is_woken_by_a_consumer_that_finds_the_file_truncated() {
+fn consumer_that_finds_truncation_wakes_producer() {
     for kind in TRUNCATABLE {
         let mut fixture = Fixture::new(kind, "blocked");
         drop(fixture.ring(1, 1 << 16));
@@ -220,7 +220,7 @@ fn a_producer_that_waits_for_room_is_woken_by_a_consumer_that_finds_the_file_tru
 }
 
 #[test]
-fn who_sleeps_on_pipes_is_woken_as_well() {
+fn sleepers_on_pipes_are_woken() {
     let fixture = Fixture::new(Kind::Posix, "pipes");
     let builder = fixture.builder().guard(GuardChoice::Pipe);
     drop(builder.producers(2).create().unwrap());
@@ -240,7 +240,7 @@ fn who_sleeps_on_pipes_is_woken_as_well() {
 
 /// The descriptor of a file that has a name is not sealed either.
 #[test]
-fn a_ring_behind_a_descriptor_is_no_different() {
+fn ring_by_descriptor_is_no_different() {
     let mut fixture = Fixture::new(Kind::Posix, "descriptor");
     let ring = fixture.ring(1, 1 << 16);
     let cleanup = fixture.cleanup();
@@ -257,7 +257,7 @@ fn a_ring_behind_a_descriptor_is_no_different() {
 }
 
 #[test]
-fn every_operation_on_a_truncated_ring_says_that_it_is_gone() {
+fn every_operation_on_a_truncated_ring_is_removed() {
     for kind in TRUNCATABLE {
         let mut fixture = Fixture::new(kind, "every");
         let ring = fixture.ring(3, 1 << 16);
@@ -316,7 +316,7 @@ fn name<T, E: std::fmt::Debug>(answer: Result<T, E>) -> String {
 
 /// The lane that the consumer looks at first is there, and nothing is in it; that of the others is not.
 #[test]
-fn a_consumer_does_not_take_a_missing_lane_for_an_empty_one() {
+fn missing_lane_is_not_taken_for_an_empty_one() {
     let calls: [Asked<any::Consumer>; 5] = [
         |consumer| name(consumer.recv()),
         |consumer| name(consumer.try_recv()),
@@ -384,7 +384,7 @@ fn a_producer_does_not_take_missing_words_for_no_room() {
 
 /// The handle that attaches is the first to touch the missing pages.
 #[test]
-fn nobody_attaches_to_a_ring_that_was_truncated_since_it_was_opened() {
+fn truncated_ring_refuses_an_attach() {
     for kind in TRUNCATABLE {
         for (len, as_consumer) in [(0, false), (0, true), (4096, false), (4096, true)] {
             let mut fixture = Fixture::new(kind, "attach");
@@ -447,7 +447,7 @@ fn a_message_of_zeros_is_never_given_out_as_good() {
 
 /// Where the program would get SIGBUS, a system call fails.
 #[test]
-fn the_kernel_finds_a_missing_page_in_a_message_and_in_a_reservation() {
+fn kernel_finds_a_missing_page() {
     for kind in TRUNCATABLE {
         for reserve in [true, false] {
             let mut fixture = Fixture::new(kind, "kernel");
@@ -565,7 +565,7 @@ fn a_fault_elsewhere_or_a_sigbus_that_was_sent_kills_as_ever() {
 }
 
 #[test]
-fn who_ignores_sigbus_ignores_what_is_sent_and_dies_of_a_fault_elsewhere() {
+fn ignored_sigbus_is_ignored_except_for_faults() {
     let mut fixture = Fixture::new(Kind::Posix, "ignored");
     drop(fixture.ring(1, 1 << 16));
     let cleanup = fixture.cleanup();
@@ -583,7 +583,7 @@ fn who_ignores_sigbus_ignores_what_is_sent_and_dies_of_a_fault_elsewhere() {
 }
 
 #[test]
-fn who_wants_no_handler_gets_none_and_dies() {
+fn disabled_handler_lets_sigbus_kill() {
     let mut fixture = Fixture::new(Kind::Posix, "no-handler");
     drop(fixture.ring(1, 1 << 16));
     let cleanup = fixture.cleanup();

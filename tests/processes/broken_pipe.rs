@@ -6,22 +6,22 @@ use semring::SendError;
 use std::time::Duration;
 
 over_both_backends! {
-    a_blocked_producer_learns_that_the_consumer_exited
-    a_blocked_producer_learns_that_the_consumer_was_killed
-    a_blocked_producer_learns_that_the_consumer_closed
-    every_blocked_producer_learns_of_the_death
-    a_running_producer_learns_of_it_within_a_quarter_lap
-    a_running_producer_whose_consumer_was_at_work_learns_of_it_within_half_a_lap
-    a_slow_producer_learns_of_it_within_16_messages
-    a_slow_producer_learns_of_it_within_4_kib
-    a_slow_producer_without_fences_learns_of_it_within_8_kib
-    a_producer_whose_consumer_died_asleep_learns_of_it_with_the_next_message
-    who_was_told_of_it_is_told_again_whatever_the_consumer_gave_back_before
-    an_idle_producer_learns_of_it_when_it_asks
-    a_closed_ring_is_told_from_a_broken_one
-    a_producer_that_never_met_a_consumer_waits
-    a_dead_consumer_from_before_the_attach_was_never_met
-    a_consumer_that_was_missed_between_two_looks_was_met
+    blocked_producer_wakes_when_consumer_exits
+    blocked_producer_wakes_when_consumer_is_killed
+    blocked_producer_wakes_when_consumer_closes
+    every_blocked_producer_wakes_at_the_death
+    running_producer_notices_within_a_quarter_lap
+    running_producer_notices_within_half_a_lap
+    slow_producer_notices_within_16_messages
+    slow_producer_notices_within_4_kib
+    slow_asymmetric_producer_notices_within_8_kib
+    death_of_a_sleeping_consumer_noticed_by_next_send
+    broken_pipe_is_repeated_whatever_was_released
+    idle_producer_notices_when_it_checks
+    closed_ring_differs_from_a_broken_one
+    producer_that_never_had_a_consumer_waits
+    consumer_dead_before_attach_is_no_broken_pipe
+    consumer_between_two_looks_is_a_broken_pipe
     a_producer_rides_over_to_the_next_consumer
 }
 
@@ -37,7 +37,7 @@ fn blocked(fixture: &Fixture) -> (semring_testkit::peer::Peer, semring_testkit::
     (producer, consumer)
 }
 
-fn a_blocked_producer_learns_that_the_consumer_exited(fixture: Fixture) {
+fn blocked_producer_wakes_when_consumer_exits(fixture: Fixture) {
     fixture.ring(1);
     let (mut producer, mut consumer) = blocked(&fixture);
     consumer.wait();
@@ -46,7 +46,7 @@ fn a_blocked_producer_learns_that_the_consumer_exited(fixture: Fixture) {
     fixture.finish();
 }
 
-fn a_blocked_producer_learns_that_the_consumer_was_killed(fixture: Fixture) {
+fn blocked_producer_wakes_when_consumer_is_killed(fixture: Fixture) {
     fixture.ring(1);
     let (mut producer, mut consumer) = blocked(&fixture);
     consumer.kill();
@@ -58,7 +58,7 @@ fn a_blocked_producer_learns_that_the_consumer_was_killed(fixture: Fixture) {
     fixture.finish();
 }
 
-fn a_blocked_producer_learns_that_the_consumer_closed(fixture: Fixture) {
+fn blocked_producer_wakes_when_consumer_closes(fixture: Fixture) {
     fixture.ring(1);
     let (mut producer, mut consumer) = blocked(&fixture);
     say_ok(&mut consumer, "close-consumer");
@@ -67,7 +67,7 @@ fn a_blocked_producer_learns_that_the_consumer_closed(fixture: Fixture) {
     fixture.finish();
 }
 
-fn every_blocked_producer_learns_of_the_death(fixture: Fixture) {
+fn every_blocked_producer_wakes_at_the_death(fixture: Fixture) {
     fixture.ring(3);
     let mut consumer = fixture.consumer();
     let mut producers = [fixture.producer(), fixture.producer(), fixture.producer()];
@@ -84,7 +84,7 @@ fn every_blocked_producer_learns_of_the_death(fixture: Fixture) {
     fixture.finish();
 }
 
-fn a_running_producer_learns_of_it_within_a_quarter_lap(fixture: Fixture) {
+fn running_producer_notices_within_a_quarter_lap(fixture: Fixture) {
     let capacity: u64 = 1 << 20;
     fixture.ring_of(1, capacity);
     for kill in [true, false] {
@@ -118,7 +118,7 @@ fn a_running_producer_learns_of_it_within_a_quarter_lap(fixture: Fixture) {
 
 /// If the consumer released something just before it died, that counts as progress for a quarter lap
 /// more.
-fn a_running_producer_whose_consumer_was_at_work_learns_of_it_within_half_a_lap(fixture: Fixture) {
+fn running_producer_notices_within_half_a_lap(fixture: Fixture) {
     let capacity: u64 = 1 << 20;
     fixture.ring_of(1, capacity);
     let mut producer = fixture.producer();
@@ -178,7 +178,7 @@ fn sent_to_the_dead(fixture: Fixture, len: u64, before: u64, received: u64) -> u
 }
 
 /// A release since the last check counts as progress, for 16 messages more.
-fn a_slow_producer_learns_of_it_within_16_messages(fixture: Fixture) {
+fn slow_producer_notices_within_16_messages(fixture: Fixture) {
     let backend = fixture.backend;
     fixture.finish_removed();
     for before in [1, 10, 20] {
@@ -190,14 +190,14 @@ fn a_slow_producer_learns_of_it_within_16_messages(fixture: Fixture) {
     }
 }
 
-fn a_slow_producer_learns_of_it_within_4_kib(fixture: Fixture) {
+fn slow_producer_notices_within_4_kib(fixture: Fixture) {
     let sent = sent_to_the_dead(fixture, 1000, 2, 0);
     assert!(sent * 1008 <= 4096 + 1008, "{sent}");
 }
 
 /// After 32 messages to a consumer that is awake. One that has received some had shown a sign of life, which counts
 /// for 4 KiB more.
-fn a_slow_producer_without_fences_learns_of_it_within_8_kib(fixture: Fixture) {
+fn slow_asymmetric_producer_notices_within_8_kib(fixture: Fixture) {
     let backend = fixture.backend;
     fixture.finish_removed();
     for received in [0, 5, 100] {
@@ -207,7 +207,7 @@ fn a_slow_producer_without_fences_learns_of_it_within_8_kib(fixture: Fixture) {
     }
 }
 
-fn a_producer_whose_consumer_died_asleep_learns_of_it_with_the_next_message(fixture: Fixture) {
+fn death_of_a_sleeping_consumer_noticed_by_next_send(fixture: Fixture) {
     fixture.ring_of(1, 1 << 20);
     let mut producer = fixture.producer();
     let mut consumer = fixture.consumer();
@@ -224,7 +224,7 @@ fn a_producer_whose_consumer_died_asleep_learns_of_it_with_the_next_message(fixt
     fixture.finish();
 }
 
-fn who_was_told_of_it_is_told_again_whatever_the_consumer_gave_back_before(fixture: Fixture) {
+fn broken_pipe_is_repeated_whatever_was_released(fixture: Fixture) {
     fixture.ring_of(1, 1 << 20);
     let mut producer = fixture.producer();
     let mut consumer = fixture.consumer();
@@ -247,7 +247,7 @@ fn who_was_told_of_it_is_told_again_whatever_the_consumer_gave_back_before(fixtu
     fixture.finish();
 }
 
-fn an_idle_producer_learns_of_it_when_it_asks(fixture: Fixture) {
+fn idle_producer_notices_when_it_checks(fixture: Fixture) {
     fixture.ring(1);
     let mut producer = fixture.producer();
     say_ok(&mut producer, "check");
@@ -264,7 +264,7 @@ fn an_idle_producer_learns_of_it_when_it_asks(fixture: Fixture) {
     fixture.finish();
 }
 
-fn a_closed_ring_is_told_from_a_broken_one(fixture: Fixture) {
+fn closed_ring_differs_from_a_broken_one(fixture: Fixture) {
     fixture.ring_of(1, 1 << 16);
     let mut producer = fixture.producer();
     let mut consumer = fixture.consumer();
@@ -280,7 +280,7 @@ fn a_closed_ring_is_told_from_a_broken_one(fixture: Fixture) {
     fixture.finish();
 }
 
-fn a_producer_that_never_met_a_consumer_waits(fixture: Fixture) {
+fn producer_that_never_had_a_consumer_waits(fixture: Fixture) {
     fixture.ring(1);
     let mut producer = fixture.producer();
     let filled = ask(&mut producer, "fill 1 0 100");
@@ -305,7 +305,7 @@ fn a_producer_that_never_met_a_consumer_waits(fixture: Fixture) {
     fixture.finish();
 }
 
-fn a_dead_consumer_from_before_the_attach_was_never_met(fixture: Fixture) {
+fn consumer_dead_before_attach_is_no_broken_pipe(fixture: Fixture) {
     let ring = fixture.ring(1);
     fixture.consumer().kill();
     fixture.consumer().wait();
@@ -321,7 +321,7 @@ fn a_dead_consumer_from_before_the_attach_was_never_met(fixture: Fixture) {
     fixture.finish();
 }
 
-fn a_consumer_that_was_missed_between_two_looks_was_met(fixture: Fixture) {
+fn consumer_between_two_looks_is_a_broken_pipe(fixture: Fixture) {
     fixture.ring(1);
     let mut producer = fixture.producer();
     // It comes and goes while the producer does not look.

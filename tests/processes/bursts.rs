@@ -71,7 +71,7 @@ const SLEEPS: u64 = 4;
 
 /// The consumer seems awake to the producer, while that commits enough to enter asymmetric mode; takes all
 /// messages, sleeps, and is woken by one more. Returns the barriers made and refused.
-fn sleep_behind_bursts(backend: Backend, which: &str) -> (usize, usize) {
+fn sleep_after_bursts(backend: Backend, which: &str) -> (usize, usize) {
     let mut fixture = Fixture::new(backend, "refused");
     let log = fixture.file("strace");
     let ring = fixture.ring_of(1, 1 << 14);
@@ -115,18 +115,18 @@ fn a_barrier_that_is_refused_at_any_call_loses_nothing(fixture: Fixture) {
     }
     let backend = fixture.backend;
     fixture.finish_removed(); // each run has a ring of its own
-    let (made, refused) = sleep_behind_bursts(backend, "1000");
+    let (made, refused) = sleep_after_bursts(backend, "1000");
     // A message that comes between announcing and sleeping leaves a token, and so one sleep more.
     assert!(made as u64 >= SLEEPS && refused == 0, "{made}, {refused}");
     // The first call queries the kernel, at attach; without it no lane enters asymmetric mode.
-    assert_eq!(sleep_behind_bursts(backend, "1"), (0, 1));
+    assert_eq!(sleep_after_bursts(backend, "1"), (0, 1));
     for call in 2..=1 + SLEEPS as usize {
-        let (made, refused) = sleep_behind_bursts(backend, &format!("{call}+"));
+        let (made, refused) = sleep_after_bursts(backend, &format!("{call}+"));
         assert!(
             made == call - 2 && refused >= 1,
             "from {call} on: {made}, {refused}"
         );
-        let (made, refused) = sleep_behind_bursts(backend, &call.to_string());
+        let (made, refused) = sleep_after_bursts(backend, &call.to_string());
         assert!(
             made >= call - 2 && refused == 1,
             "only {call}: {made}, {refused}"

@@ -156,7 +156,7 @@ fn a_killed_parent_ends_both_streams_of_its_child() {
 }
 
 #[test]
-fn a_child_that_opens_its_rings_after_its_parents_death_finds_both_streams_ended() {
+fn late_child_of_a_dead_parent_finds_both_ends() {
     after_the_parent("orphan", &["child "]);
 }
 
@@ -186,7 +186,7 @@ fn a_child_gets_its_two_descriptors_and_no_more() {
 }
 
 #[test]
-fn nobody_else_gets_the_descriptors_of_a_child() {
+fn descriptors_of_a_child_are_its_own() {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let strangers = scope.spawn(|| {
@@ -220,7 +220,7 @@ fn nobody_else_gets_the_descriptors_of_a_child() {
 }
 
 #[test]
-fn a_program_that_a_child_starts_gets_no_other_ring_for_the_one_it_took() {
+fn grandchild_gets_no_ring_for_the_taken_one() {
     let (mut child, _watchdog) = start(&["bequeath"]);
     let mut output = child.stdout.take().unwrap();
     for found in ["nothing under the numbers", "other rings"] {
@@ -278,7 +278,7 @@ fn each_ring_can_be_left_out() {
 }
 
 #[test]
-fn a_program_that_is_missing_and_a_ring_that_was_not_given_are_named() {
+fn missing_program_and_missing_ring_are_named() {
     let missing = process::spawn(Command::new("/nowhere/to/be/found")).unwrap_err();
     assert!(
         matches!(&missing, SpawnError::Program { program, .. } if program == "/nowhere/to/be/found")
@@ -295,7 +295,7 @@ fn a_program_that_is_missing_and_a_ring_that_was_not_given_are_named() {
 }
 
 #[test]
-fn coprocesses_leave_nothing_behind() {
+fn coprocesses_leave_nothing() {
     let _watchdog = Watchdog::new(HANG_TIMEOUT, "coprocesses");
     let guard = RingGuard::new("coprocesses");
     let mut parent = Peer::start(PEER, ["coprocess", "parents"]);

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 over_both_backends! {
-    sixteen_processes_that_make_a_ring_at_once_get_the_same_one
+    sixteen_creators_at_once_get_one_ring
     a_creator_killed_at_a_random_moment_is_taken_over
     a_ring_is_made_while_others_remove_it
     a_ring_is_made_while_others_remove_it_by_force
@@ -46,7 +46,7 @@ fn use_and_remove(fixture: &Fixture, peers: &mut [Peer]) {
     assert!(any::open(fixture.address()).is_err());
 }
 
-fn sixteen_processes_that_make_a_ring_at_once_get_the_same_one(fixture: Fixture) {
+fn sixteen_creators_at_once_get_one_ring(fixture: Fixture) {
     let mut peers: Vec<Peer> = (0..16).map(|_| fixture.maker()).collect();
     let mut uuids = HashSet::new();
     for _ in 0..setting("SEMRING_CREATIONS", 40) {

@@ -9,22 +9,22 @@ use std::time::Duration;
 const MOMENT: Duration = Duration::from_millis(30);
 
 over_both_backends! {
-    a_producer_that_exits_ends_the_stream_behind_its_last_message
-    a_killed_producer_ends_the_stream_behind_its_last_message
+    exited_producer_ends_stream_after_last_message
+    killed_producer_ends_stream_after_last_message
     the_end_comes_when_the_last_of_three_producers_is_gone
-    a_sleeping_consumer_learns_of_the_end
-    a_sleeping_consumer_learns_of_the_death_of_the_last_producer
-    a_kept_ring_has_not_ended_until_somebody_attached
-    the_end_is_told_again_to_the_successor_of_a_consumer_killed_before_it_acted
-    the_end_that_was_acted_upon_is_not_told_again
+    sleeping_consumer_wakes_at_the_end
+    sleeping_consumer_wakes_when_last_producer_dies
+    kept_ring_has_no_end_before_an_attach
+    end_is_repeated_if_consumer_died_before_acting
+    end_that_was_acted_upon_is_not_repeated
     the_end_is_returned_until_the_consumer_resumes
-    an_end_that_a_call_repeated_is_not_told_to_the_successor
+    repeated_end_is_not_reported_to_the_successor
     a_resumed_consumer_waits_for_the_next_producer
-    what_a_dead_producer_left_reaches_a_consumer_that_comes_later
-    a_batch_begun_on_a_full_lane_appears_at_once_and_wakes_the_consumer
+    dead_producers_messages_reach_a_late_consumer
+    batch_on_a_full_lane_appears_at_once
 }
 
-fn a_producer_that_exits_ends_the_stream_behind_its_last_message(fixture: Fixture) {
+fn exited_producer_ends_stream_after_last_message(fixture: Fixture) {
     fixture.ring_of(1, 1 << 16);
     let mut producer = fixture.producer();
     let mut consumer = fixture.consumer();
@@ -35,7 +35,7 @@ fn a_producer_that_exits_ends_the_stream_behind_its_last_message(fixture: Fixtur
     fixture.finish();
 }
 
-fn a_killed_producer_ends_the_stream_behind_its_last_message(fixture: Fixture) {
+fn killed_producer_ends_stream_after_last_message(fixture: Fixture) {
     fixture.ring_of(1, 1 << 16);
     let mut producer = fixture.producer();
     let mut consumer = fixture.consumer();
@@ -66,7 +66,7 @@ fn the_end_comes_when_the_last_of_three_producers_is_gone(fixture: Fixture) {
     fixture.finish();
 }
 
-fn a_sleeping_consumer_learns_of_the_end(fixture: Fixture) {
+fn sleeping_consumer_wakes_at_the_end(fixture: Fixture) {
     fixture.ring(1);
     let mut producer = fixture.producer();
     let mut consumer = fixture.consumer();
@@ -80,7 +80,7 @@ fn a_sleeping_consumer_learns_of_the_end(fixture: Fixture) {
     fixture.finish();
 }
 
-fn a_sleeping_consumer_learns_of_the_death_of_the_last_producer(fixture: Fixture) {
+fn sleeping_consumer_wakes_when_last_producer_dies(fixture: Fixture) {
     fixture.ring(2);
     let mut producers = [fixture.producer(), fixture.producer()];
     let mut consumer = fixture.consumer();
@@ -95,7 +95,7 @@ fn a_sleeping_consumer_learns_of_the_death_of_the_last_producer(fixture: Fixture
     fixture.finish();
 }
 
-fn a_kept_ring_has_not_ended_until_somebody_attached(fixture: Fixture) {
+fn kept_ring_has_no_end_before_an_attach(fixture: Fixture) {
     let ring = fixture.ring(1);
     let mut consumer = ring.attach_consumer().unwrap();
     // New: no producer was ever attached.
@@ -149,7 +149,7 @@ fn a_kept_ring_has_not_ended_until_somebody_attached(fixture: Fixture) {
     fixture.finish();
 }
 
-fn the_end_is_told_again_to_the_successor_of_a_consumer_killed_before_it_acted(fixture: Fixture) {
+fn end_is_repeated_if_consumer_died_before_acting(fixture: Fixture) {
     let ring = fixture.ring(1);
     let mut producer = fixture.producer();
     say_ok(&mut producer, "send 1 0 5 64");
@@ -168,7 +168,7 @@ fn the_end_is_told_again_to_the_successor_of_a_consumer_killed_before_it_acted(f
     fixture.finish();
 }
 
-fn the_end_that_was_acted_upon_is_not_told_again(fixture: Fixture) {
+fn end_that_was_acted_upon_is_not_repeated(fixture: Fixture) {
     let ring = fixture.ring(1);
     fixture.producer().wait();
     let mut consumer = fixture.consumer();
@@ -215,7 +215,7 @@ fn the_end_is_returned_until_the_consumer_resumes(fixture: Fixture) {
     fixture.finish();
 }
 
-fn an_end_that_a_call_repeated_is_not_told_to_the_successor(fixture: Fixture) {
+fn repeated_end_is_not_reported_to_the_successor(fixture: Fixture) {
     let ring = fixture.ring(1);
     fixture.producer().wait();
     let mut consumer = fixture.consumer();
@@ -248,7 +248,7 @@ fn a_resumed_consumer_waits_for_the_next_producer(fixture: Fixture) {
     fixture.finish();
 }
 
-fn what_a_dead_producer_left_reaches_a_consumer_that_comes_later(fixture: Fixture) {
+fn dead_producers_messages_reach_a_late_consumer(fixture: Fixture) {
     let ring = fixture.ring_of(2, 1 << 16);
     let mut producer = fixture.producer();
     say_ok(&mut producer, "send 1 0 200 64");
@@ -264,7 +264,7 @@ fn what_a_dead_producer_left_reaches_a_consumer_that_comes_later(fixture: Fixtur
     fixture.finish();
 }
 
-fn a_batch_begun_on_a_full_lane_appears_at_once_and_wakes_the_consumer(fixture: Fixture) {
+fn batch_on_a_full_lane_appears_at_once(fixture: Fixture) {
     let ring = fixture.ring(1);
     let mut consumer = fixture.consumer();
     let mut producer = ring.attach_producer().unwrap();

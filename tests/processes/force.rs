@@ -14,7 +14,7 @@ over_both_backends! {
     a_semaphore_raised_without_undo_stops_no_forced_removal
     a_full_semaphore_stops_no_forced_removal
     a_lock_on_the_pipes_stops_no_forced_removal
-    a_readers_lock_on_a_ring_without_guard_stops_no_forced_removal
+    readers_lock_does_not_stop_forced_removal
 }
 
 /// One lane: eight semaphores of the ring, two of the lane.
@@ -92,7 +92,7 @@ fn a_lock_on_the_pipes_stops_no_forced_removal(fixture: Fixture) {
     fixture.finish();
 }
 
-fn a_readers_lock_on_a_ring_without_guard_stops_no_forced_removal(fixture: Fixture) {
+fn readers_lock_does_not_stop_forced_removal(fixture: Fixture) {
     fixture.ring(1);
     fixture.cleanup().remove();
     let name = fixture

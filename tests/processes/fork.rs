@@ -4,8 +4,8 @@
 use crate::fixture::{Fixture, answer, ask, say_ok};
 
 over_both_backends! {
-    the_handles_of_a_forked_producer_refuse_and_drop_without_effect
-    the_handles_of_a_forked_consumer_refuse_and_drop_without_effect
+    handles_of_a_forked_producer_refuse
+    handles_of_a_forked_consumer_refuse
     a_forked_child_gets_no_slice_of_its_parents_message
     the_end_of_a_forked_child_is_not_the_end_of_the_stream
     a_forked_child_can_open_the_ring_itself
@@ -19,7 +19,7 @@ fn all_forked(tried: &str) {
     }
 }
 
-fn the_handles_of_a_forked_producer_refuse_and_drop_without_effect(fixture: Fixture) {
+fn handles_of_a_forked_producer_refuse(fixture: Fixture) {
     let ring = fixture.ring_of(1, 1 << 16);
     let mut consumer = fixture.consumer();
     let mut producer = fixture.producer();
@@ -34,7 +34,7 @@ fn the_handles_of_a_forked_producer_refuse_and_drop_without_effect(fixture: Fixt
     fixture.finish();
 }
 
-fn the_handles_of_a_forked_consumer_refuse_and_drop_without_effect(fixture: Fixture) {
+fn handles_of_a_forked_consumer_refuse(fixture: Fixture) {
     let ring = fixture.ring_of(1, 1 << 16);
     let mut consumer = fixture.consumer();
     let mut producer = fixture.producer();

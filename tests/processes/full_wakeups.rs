@@ -4,13 +4,13 @@
 use crate::fixture::{Fixture, MESSAGES, ROOM, answer, ask, say_ok};
 
 over_both_backends! {
-    a_full_wakeup_of_the_consumer_keeps_nobody_from_coming_or_going
-    a_full_wakeup_of_a_producer_keeps_nobody_from_coming_or_going
+    full_wakeup_of_the_consumer_is_harmless
+    full_wakeup_of_a_producer_is_harmless
     deaths_with_full_wakeups_are_certified
     more_producers_come_and_go_than_a_wakeup_has_tokens
 }
 
-fn a_full_wakeup_of_the_consumer_keeps_nobody_from_coming_or_going(fixture: Fixture) {
+fn full_wakeup_of_the_consumer_is_harmless(fixture: Fixture) {
     fixture.ring(2);
     let wakeups = fixture.cleanup().wakeups();
     wakeups.fill(MESSAGES);
@@ -35,7 +35,7 @@ fn a_full_wakeup_of_the_consumer_keeps_nobody_from_coming_or_going(fixture: Fixt
     fixture.finish();
 }
 
-fn a_full_wakeup_of_a_producer_keeps_nobody_from_coming_or_going(fixture: Fixture) {
+fn full_wakeup_of_a_producer_is_harmless(fixture: Fixture) {
     fixture.ring(1);
     let wakeups = fixture.cleanup().wakeups();
     wakeups.fill(ROOM);

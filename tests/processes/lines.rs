@@ -15,7 +15,7 @@ over_both_backends! {
     a_killed_client_ends_the_server_at_once
     the_end_of_a_stopped_server_is_no_end
     a_pair_whose_users_were_killed_is_replaced
-    pairs_whose_makers_are_killed_at_any_moment_are_whole_or_gone
+    pairs_of_killed_makers_are_whole_or_gone
     ends_change_hands_between_processes_that_make_and_remove
 }
 
@@ -153,7 +153,7 @@ fn left(fixture: &Fixture) -> (Vec<semring::RingInfo>, Vec<semring::RingInfo>) {
         .partition(|info| info.name.ends_with(".up"))
 }
 
-fn pairs_whose_makers_are_killed_at_any_moment_are_whole_or_gone(fixture: Fixture) {
+fn pairs_of_killed_makers_are_whole_or_gone(fixture: Fixture) {
     let mut random = Random::new("makers that are killed");
     let address = fixture.address();
     for _ in 0..setting("SEMRING_KILLS", 100) {

@@ -17,15 +17,15 @@ use std::process::Command;
 over_both_backends! {
     a_ring_in_use_is_kept_and_its_users_are_named
     a_killed_user_keeps_no_ring
-    force_ends_a_blocked_consumer_a_blocked_producer_and_a_running_pair
-    a_guard_removed_from_outside_ends_everybody
-    a_guard_removed_on_the_way_to_a_first_sleep_is_not_slept_on
-    nobody_watches_a_directory_before_the_first_sleep
+    force_ends_blocked_and_running_processes
+    guard_removed_from_outside_ends_all_handles
+    guard_removed_before_the_first_sleep
+    no_directory_watch_before_the_first_sleep
     a_ring_whose_guard_was_removed_goes_by_force_only
     a_removed_ring_stays_removed_for_its_producer
     a_ring_removed_under_two_busy_ends_is_noticed_by_each
-    an_end_that_is_seen_while_the_last_producer_leaves_is_one_to_remove_at
-    a_process_of_which_only_the_lock_is_left_is_waited_for_by_who_removes
+    end_seen_while_last_producer_leaves_removes
+    remover_waits_for_the_lock_of_a_dead_process
     a_late_producer_loses_nothing_when_the_consumer_removes
     a_late_producer_loses_nothing_when_an_idle_ring_is_removed
 }
@@ -70,7 +70,7 @@ fn a_killed_user_keeps_no_ring(fixture: Fixture) {
 
 /// A consumer of one ring that sleeps, a producer of another that sleeps on a full lane, and a pair that
 /// runs on a third; `removal` takes each ring away.
-fn everybody_learns_of(fixture: &Fixture, removal: impl Fn(&Fixture)) {
+fn noticed_by_all(fixture: &Fixture, removal: impl Fn(&Fixture)) {
     fixture.ring(1);
     let mut consumer = fixture.consumer();
     consumer.say("recv");
@@ -110,23 +110,23 @@ fn everybody_learns_of(fixture: &Fixture, removal: impl Fn(&Fixture)) {
     drop((consumer, producer));
 }
 
-fn force_ends_a_blocked_consumer_a_blocked_producer_and_a_running_pair(fixture: Fixture) {
-    everybody_learns_of(&fixture, |fixture| {
+fn force_ends_blocked_and_running_processes(fixture: Fixture) {
+    noticed_by_all(&fixture, |fixture| {
         semring::force_remove(fixture.address()).unwrap();
         fixture.guard.assert_clean();
     });
     fixture.finish_removed();
 }
 
-fn a_guard_removed_from_outside_ends_everybody(fixture: Fixture) {
-    everybody_learns_of(&fixture, |fixture| fixture.cleanup().remove());
+fn guard_removed_from_outside_ends_all_handles(fixture: Fixture) {
+    noticed_by_all(&fixture, |fixture| fixture.cleanup().remove());
     // The name is still there: the next test covers that.
     semring::force_remove(fixture.address()).unwrap();
     fixture.finish_removed();
 }
 
 /// After each system call of a consumer that has never slept before: pipes are watched from then on.
-fn a_guard_removed_on_the_way_to_a_first_sleep_is_not_slept_on(fixture: Fixture) {
+fn guard_removed_before_the_first_sleep(fixture: Fixture) {
     if !semring_testkit::step::can_trace() {
         return;
     }
@@ -175,7 +175,7 @@ fn a_guard_removed_on_the_way_to_a_first_sleep_is_not_slept_on(fixture: Fixture)
 }
 
 /// The producer is stopped at each system call of its detach.
-fn an_end_that_is_seen_while_the_last_producer_leaves_is_one_to_remove_at(fixture: Fixture) {
+fn end_seen_while_last_producer_leaves_removes(fixture: Fixture) {
     if !semring_testkit::step::can_trace() {
         return;
     }
@@ -216,7 +216,7 @@ fn an_end_that_is_seen_while_the_last_producer_leaves_is_one_to_remove_at(fixtur
 
 /// The kernel closes the files of the dead process one after the other. The test holds the lock that a
 /// producer would hold whose liveness FIFO is closed already.
-fn a_process_of_which_only_the_lock_is_left_is_waited_for_by_who_removes(fixture: Fixture) {
+fn remover_waits_for_the_lock_of_a_dead_process(fixture: Fixture) {
     if !semring_testkit::step::can_trace() {
         return;
     }
@@ -296,7 +296,7 @@ fn watches(peer: &Peer) -> usize {
 
 /// If a process watches a directory, the kernel takes milliseconds to close its inotify instance: too
 /// long for processes that attach, send a message and exit.
-fn nobody_watches_a_directory_before_the_first_sleep(fixture: Fixture) {
+fn no_directory_watch_before_the_first_sleep(fixture: Fixture) {
     let fixture = fixture.with_pipes();
     fixture.ring(1);
     let (mut producer, mut consumer) = (fixture.producer(), fixture.consumer());

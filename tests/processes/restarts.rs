@@ -10,7 +10,7 @@ use std::time::Duration;
 
 over_both_backends! {
     a_consumer_killed_again_and_again_loses_nothing
-    producers_killed_again_and_again_lose_nothing_that_was_committed
+    producers_killed_repeatedly_lose_nothing
 }
 
 /// The longest time that a process lives before it is killed.
@@ -80,7 +80,7 @@ fn a_consumer_killed_again_and_again_loses_nothing(mut fixture: Fixture) {
     fixture.finish();
 }
 
-fn producers_killed_again_and_again_lose_nothing_that_was_committed(mut fixture: Fixture) {
+fn producers_killed_repeatedly_lose_nothing(mut fixture: Fixture) {
     let mut random = Random::new("producer restarts");
     let kills = setting("SEMRING_KILLS", 60);
     let ring = fixture.ring_of(2, 1 << 12);

@@ -7,7 +7,7 @@ use semring_testkit::peer::Peer;
 over_both_backends! {
     a_second_consumer_is_refused_with_the_pid_of_the_first
     a_stopped_consumer_is_not_a_dead_one
-    a_refused_consumer_leaves_nothing_behind
+    refused_consumer_leaves_nothing
     a_consumer_takes_the_role_of_one_just_killed
     a_producer_takes_the_lane_of_one_just_killed
     a_producer_finds_no_lane_while_all_producers_live
@@ -49,7 +49,7 @@ fn a_stopped_consumer_is_not_a_dead_one(fixture: Fixture) {
     fixture.finish();
 }
 
-fn a_refused_consumer_leaves_nothing_behind(fixture: Fixture) {
+fn refused_consumer_leaves_nothing(fixture: Fixture) {
     fixture.ring(1);
     let (mut first, mut second) = (fixture.consumer(), fixture.peer());
     assert!(ask(&mut second, "consumer").starts_with("error ConsumerPresent"));

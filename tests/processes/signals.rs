@@ -14,7 +14,7 @@ over_both_backends! {
     a_transfer_under_stops_and_continuations_is_whole
     timed_calls_end_under_a_storm_of_signals
     deadlines_hold_under_a_storm_of_signals
-    what_came_while_a_process_was_stopped_beyond_its_deadline_is_not_missed
+    message_during_a_stop_beats_the_deadline
     a_process_that_was_stopped_beyond_its_deadline_times_out
     roles_change_hands_under_a_storm_of_signals
 }
@@ -172,7 +172,7 @@ fn stopped_beyond(peer: &mut Peer, command: &str, meanwhile: impl FnOnce()) -> S
     }
 }
 
-fn what_came_while_a_process_was_stopped_beyond_its_deadline_is_not_missed(fixture: Fixture) {
+fn message_during_a_stop_beats_the_deadline(fixture: Fixture) {
     fixture.ring(1);
     let mut producer = fixture.producer();
     let mut consumer = fixture.consumer();

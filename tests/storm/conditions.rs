@@ -7,7 +7,7 @@ use semring_testkit::leave_out;
 over_both_backends! {
     a_program_that_becomes_another_one_keeps_its_place
     a_process_that_leaves_the_namespace_is_gone_for_the_others
-    a_program_that_becomes_another_one_gives_up_its_place_among_pipes
+    exec_gives_up_a_role_of_pipes
     a_process_that_leaves_the_namespace_keeps_its_pipes
 }
 
@@ -60,7 +60,7 @@ fn a_process_that_leaves_the_namespace_is_gone_for_the_others(fixture: Fixture) 
 }
 
 /// Its descriptors are closed by the exec: its messages are there, and the stream ends.
-fn a_program_that_becomes_another_one_gives_up_its_place_among_pipes(fixture: Fixture) {
+fn exec_gives_up_a_role_of_pipes(fixture: Fixture) {
     let fixture = fixture.with_pipes();
     let ring = fixture.ring(1);
     let mut consumer = fixture.consumer();

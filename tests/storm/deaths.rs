@@ -8,14 +8,14 @@ use std::process::Command;
 use std::time::Instant;
 
 over_both_backends! {
-    what_was_committed_outlives_everybody
-    a_death_that_takes_long_delays_nobody_else
-    a_producer_stopped_within_a_commit_delays_only_itself
+    committed_messages_outlive_all_processes
+    slow_death_delays_no_other_process
+    producer_stopped_in_commit_delays_only_itself
 }
 
 /// A consumer that is started only at the end finds all messages of the dead producers, once, in
 /// order.
-fn what_was_committed_outlives_everybody(fixture: Fixture) {
+fn committed_messages_outlive_all_processes(fixture: Fixture) {
     let lanes = 6;
     let ring = fixture.ring(lanes);
     let len = 80;
@@ -66,7 +66,7 @@ fn what_was_committed_outlives_everybody(fixture: Fixture) {
 }
 
 /// A GiB of memory is freed before the kernel reports its owner as dead.
-fn a_death_that_takes_long_delays_nobody_else(fixture: Fixture) {
+fn slow_death_delays_no_other_process(fixture: Fixture) {
     let ring = fixture.ring_of(3, 1 << 16);
     let mut consumer = fixture.consumer();
     let mut heavy = fixture.producer();
@@ -123,7 +123,7 @@ fn mebibytes() -> u64 {
 }
 
 /// Stopped at instructions all over `send`, some before the message is published and some after it.
-fn a_producer_stopped_within_a_commit_delays_only_itself(fixture: Fixture) {
+fn producer_stopped_in_commit_delays_only_itself(fixture: Fixture) {
     if !semring_testkit::step::can_trace() {
         return;
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 over_both_backends! {
     as_many_producers_as_lanes_come_and_go_and_none_is_refused
-    a_lane_that_comes_free_behind_the_look_is_found
+    lane_freed_after_the_look_is_found
     more_consumers_come_and_go_than_a_wakeup_has_tokens
 }
 
@@ -34,7 +34,7 @@ fn long_case(backend: crate::fixture::Backend, label: &'static str) -> Fixture {
 
 /// Each process leaves one message, and a token, whether it detaches or dies.
 #[test]
-fn short_lived_producers_fill_the_wakeup_of_a_consumer_that_never_came() {
+fn short_lived_producers_fill_absent_wakeup() {
     let fixture = long_case(
         crate::fixture::Backend::Posix,
         "short_lived_producers_fill_the_wakeup",
@@ -55,7 +55,7 @@ fn short_lived_producers_fill_the_wakeup_of_a_consumer_that_never_came() {
 }
 
 #[test]
-fn short_lived_consumers_fill_the_wakeups_of_producers_that_never_came() {
+fn short_lived_consumers_fill_absent_wakeups() {
     let fixture = long_case(
         crate::fixture::Backend::Sysv,
         "short_lived_consumers_fill_the_wakeups",
@@ -113,7 +113,7 @@ fn as_many_producers_as_lanes_come_and_go_and_none_is_refused(fixture: Fixture) 
 
 /// The lanes are tried one after the other: each is taken by a live process when it is tried, and
 /// still one is free all the time. At each system call of the search.
-fn a_lane_that_comes_free_behind_the_look_is_found(fixture: Fixture) {
+fn lane_freed_after_the_look_is_found(fixture: Fixture) {
     if !semring_testkit::step::can_trace() {
         return;
     }

@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn a_test_module_in_a_file_of_its_own_is_known_by_its_mod_line() {
+    fn test_module_in_its_own_file_is_recognised() {
         let lane = "use crate::os::clock;";
         let tests = semring("ring/lane_tests/deep.rs", lane);
         let parent = |text| semring("ring/mod.rs", text);

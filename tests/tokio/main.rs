@@ -85,7 +85,7 @@ async fn one_thread_serves_a_hundred_rings() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn blocking_peers_need_not_know() {
+async fn blocking_peers_need_no_change() {
     const EACH: u64 = 20_000;
     let fixture = Fixture::new("beside");
     let ring = fixture.mpsc(3);
@@ -205,7 +205,7 @@ async fn a_busy_ring_lets_other_tasks_have_their_turn() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn the_end_of_the_other_side_is_told() {
+async fn end_of_the_other_side_is_reported() {
     let fixture = Fixture::new("ends");
     let ring = fixture.mpsc(1);
     let mut consumer = AsyncConsumer::new(ring.attach_consumer().unwrap()).unwrap();

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_after_an_unterminated_one_begins_a_line_of_its_own() {
+    fn message_after_unterminated_begins_a_line() {
         use semring::Framing::{Line, LineWithoutEnd, NulWithoutEnd, Plain, Raw};
         let lines: [(&[u8], _); 3] = [(b"x", LineWithoutEnd), (b"y", LineWithoutEnd), (b"z", Line)];
         assert_eq!(join(&lines), b"x\ny\nz\n");
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_framing_that_was_asked_for_must_be_that_of_the_messages() {
+    fn requested_framing_must_match_the_messages() {
         use semring::Framing as Sent;
         let asked =
             |wanted, converts, sent| Joiner::new(Some(wanted), converts).framing_of(sent, 3);

@@ -289,7 +289,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_one_line_for_people_and_one_object_for_programs() {
+    fn report_is_one_line_or_one_object() {
         let totals = Totals {
             messages: 1,
             bytes: 2_000_000,

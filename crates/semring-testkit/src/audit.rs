@@ -491,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_behind_a_later_one_is_reordered() {
+    fn message_after_a_later_one_is_reordered() {
         let mut audit = committed(4);
         receive(&mut audit, [0, 2, 1, 3]);
         assert_eq!(audit.report().reordered, 1);
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_consumer_is_no_excuse_for_a_first_arrival_out_of_order() {
+    fn new_consumer_does_not_excuse_reordering() {
         let mut audit = committed(4);
         receive(&mut audit, [0, 2]);
         audit.consumer_changed();

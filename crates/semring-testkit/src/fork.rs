@@ -71,7 +71,7 @@ pub fn kill_this() -> ! {
     unreachable!("SIGKILL can't be refused")
 }
 
-/// From now on SIGINT and SIGTERM only set the flag read by [`was_asked_to_end`]; children forked
+/// From now on SIGINT and SIGTERM only set the flag read by [`has_end_signal`]; children forked
 /// afterwards inherit that, and must be ended by SIGKILL.
 ///
 /// # Errors
@@ -94,7 +94,7 @@ pub fn catch_end_signals() -> io::Result<()> {
 }
 
 /// Whether SIGINT or SIGTERM came since [`catch_end_signals`].
-pub fn was_asked_to_end() -> bool {
+pub fn has_end_signal() -> bool {
     WISHED.load(Ordering::SeqCst)
 }
 

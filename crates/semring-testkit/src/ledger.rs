@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn what_arrives_once_and_in_order_is_clean_over_changes_of_both() {
+    fn arrivals_once_in_order_are_clean() {
         let ledger = ledger();
         let mut lane = Vec::new();
         for _ in 0..5 {
@@ -498,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_from_nowhere_is_unexpected_and_one_of_a_killed_producer_is_not() {
+    fn unexpected_message_and_one_of_a_killed_producer() {
         let ledger = ledger();
         let mut lane = Vec::new();
         let mut producer = ledger.enlist().unwrap();
@@ -518,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_message_from_another_place_is_a_duplicate_and_a_step_back_is_none() {
+    fn duplicate_differs_from_a_step_back() {
         let ledger = ledger();
         let mut lane = Vec::new();
         commit(&mut ledger.enlist().unwrap(), 5, &mut lane);
@@ -549,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn short_messages_know_their_producer_by_the_lane() {
+    fn short_messages_have_their_producer_by_the_lane() {
         let ledger = ledger();
         for _ in 0..70_000 {
             ledger.enlist().unwrap();

@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_torn_out_of_two_is_seen_and_the_tear_is_found() {
+    fn mixed_message_is_found_with_its_seam() {
         let (mut old, mut new) = (Vec::new(), Vec::new());
         encode(1, 100, 256, &mut old);
         encode(1, 101, 256, &mut new);

@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_whose_segment_is_gone_is_remembered_and_told() {
+    fn set_without_its_segment_is_reported() {
         let guard = RingGuard::new("remembered");
         let set = posix_ring(&guard);
         let path = Path::new(POSIX_DIRECTORY).join(guard.name());
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_next_one_with_the_number_of_an_adopted_process_makes_is_its_own() {
+    fn reused_pid_of_an_adopted_process_is_its_own() {
         let me = std::process::id();
         // As if this were the second process of its number.
         process::record_started(me);

@@ -523,7 +523,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_set_with_another_id_than_the_superblock_says_is_left_alone() {
+    fn set_with_another_id_is_left_alone() {
         let name = names::unique("stale");
         let set = Created::new(SemSet::create(free_key(), 1, 0o600).unwrap());
         let mut page = superblock(&name, &set);

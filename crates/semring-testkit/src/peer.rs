@@ -451,7 +451,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "instead of saying \"ready\" (exit code 7)")]
-    fn a_peer_that_ends_too_early_is_told() {
+    fn peer_that_ends_too_early_is_reported() {
         let _watchdog = watchdog();
         shell("exec >&-; exit 7").wait_for_end_then_expect_ready();
     }
@@ -516,7 +516,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "has ended: exit code 5")]
-    fn stopping_a_dead_peer_is_told() {
+    fn stopping_a_dead_peer_is_an_error() {
         let _watchdog = watchdog();
         let mut peer = shell("exit 5");
         // Dead, but not reaped, so that the signal can still be sent.
@@ -544,7 +544,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "ended instead of going to sleep: exit code 0")]
-    fn a_peer_that_ends_instead_of_sleeping_is_told() {
+    fn peer_that_ends_instead_of_sleeping_is_reported() {
         let _watchdog = watchdog();
         shell("exit 0").wait_until_asleep_on_a_ring();
     }

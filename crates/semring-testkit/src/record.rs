@@ -117,7 +117,7 @@ mod tests {
     use crate::names;
 
     #[test]
-    fn two_recorders_append_to_one_file_and_a_cut_entry_is_left_out() {
+    fn two_recorders_append_and_cut_entries_are_skipped() {
         let path = std::env::temp_dir().join(names::unique("record"));
         assert_eq!(read_file(&path).unwrap(), []);
         let mut one = Recorder::append(&path).unwrap();

@@ -63,7 +63,7 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
 
     #[test]
-    fn who_makes_a_forbidden_call_is_killed_and_others_are_not() {
+    fn forbidden_call_kills_only_its_caller() {
         let run = |calls: &[i64]| {
             let mut command = Command::new("uname");
             kill_for(&mut command, calls);

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hang_is_told_cleaned_up_and_ended() {
+    fn hang_is_reported_cleaned_up_and_ended() {
         let _watchdog = Watchdog::new(Duration::from_secs(600), "the test of the watchdog");
         let mut command = Command::new(std::env::current_exe().unwrap());
         command

@@ -146,7 +146,7 @@ fn a_system_call_can_be_reached_from_both_sides() {
 }
 
 #[test]
-fn a_child_killed_in_front_of_a_call_has_not_made_it_and_one_killed_behind_has() {
+fn child_killed_before_and_after_a_call() {
     if !semring_testkit::step::can_trace() {
         return;
     }
@@ -196,7 +196,7 @@ fn a_killed_child_is_gone_and_what_follows_has_not_happened() {
 }
 
 #[test]
-fn a_stopped_child_goes_on_when_it_is_told_to() {
+fn stopped_child_goes_on_with_sigcont() {
     if !semring_testkit::step::can_trace() {
         return;
     }
@@ -240,7 +240,7 @@ fn a_signal_reaches_the_child_and_is_no_step() {
 }
 
 #[test]
-fn a_breakpoint_and_so_many_steps_lead_to_the_same_instruction() {
+fn breakpoint_and_steps_reach_the_same_instruction() {
     if !semring_testkit::step::can_trace() {
         return;
     }
@@ -286,7 +286,7 @@ fn a_breakpoint_and_so_many_steps_lead_to_the_same_instruction() {
 }
 
 #[test]
-fn a_child_that_ends_before_the_marker_is_told() {
+fn child_that_ends_before_the_marker_is_reported() {
     if !semring_testkit::step::can_trace() {
         return;
     }

@@ -27,7 +27,7 @@ fn in_child(child: impl FnOnce() -> bool) -> bool {
 }
 
 #[test]
-fn a_forgotten_send_batch_is_published_by_the_next_call() {
+fn forgotten_send_batch_published_by_next_call() {
     let _watchdog = Watchdog::new(HANG_TIMEOUT, "a forgotten batch of messages to send");
     let guard = RingGuard::new("review-forget-send");
     let ring = spsc::Builder::new(guard.posix()).create().unwrap();
@@ -44,7 +44,7 @@ fn a_forgotten_send_batch_is_published_by_the_next_call() {
 }
 
 #[test]
-fn a_forgotten_send_batch_is_published_by_the_next_batch() {
+fn forgotten_send_batch_published_by_next_batch() {
     let _watchdog = Watchdog::new(HANG_TIMEOUT, "a forgotten batch before another one");
     let guard = RingGuard::new("review-forget-batch");
     let ring = spsc::Builder::new(guard.posix()).create().unwrap();
@@ -62,7 +62,7 @@ fn a_forgotten_send_batch_is_published_by_the_next_batch() {
 }
 
 #[test]
-fn a_forgotten_send_batch_is_published_when_the_producer_leaves() {
+fn forgotten_send_batch_is_published_at_detach() {
     let _watchdog = Watchdog::new(HANG_TIMEOUT, "a forgotten batch of a producer that leaves");
     let guard = RingGuard::new("review-forget-leave");
     let ring = spsc::Builder::new(guard.posix()).create().unwrap();
@@ -161,7 +161,7 @@ fn a_forked_child_looks_at_an_inherited_ring_without_harm() {
 }
 
 #[test]
-fn what_was_sent_after_the_consumer_had_closed_and_left_is_not_removed() {
+fn messages_after_close_are_not_removed() {
     let guard = RingGuard::new("review-closed");
     let ring = mpsc::Builder::new(guard.posix()).create().unwrap();
     let mut first = ring.attach_producer().unwrap();
@@ -237,7 +237,7 @@ fn a_creation_without_a_descriptor_left_leaves_nothing() {
 }
 
 #[test]
-fn headers_that_lead_over_the_last_position_do_not_give_messages_for_ever() {
+fn headers_beyond_the_last_position_have_an_end() {
     use std::os::unix::fs::FileExt;
 
     let _watchdog = Watchdog::new(HANG_TIMEOUT, "positions at the end of their numbers");
@@ -269,7 +269,7 @@ fn headers_that_lead_over_the_last_position_do_not_give_messages_for_ever() {
 }
 
 #[test]
-fn a_copy_of_a_ring_is_no_ring_and_its_removal_harms_nobody() {
+fn removal_of_a_copied_ring_is_harmless() {
     let original = RingGuard::new("review-original");
     let copy = RingGuard::new("review-copy");
     let ring = spsc::Builder::new(original.posix()).create().unwrap();
@@ -343,7 +343,7 @@ fn word_at(guard: &RingGuard, offset: u64) -> u64 {
 }
 
 #[test]
-fn a_lane_goes_into_burst_only_for_a_consumer_that_is_there_and_makes_barriers() {
+fn asymmetric_mode_needs_a_consumer_with_barriers() {
     let guard = RingGuard::new("review-burst");
     let ring = spsc::Builder::new(guard.posix()).create().unwrap();
     let mut producer = ring.attach_producer().unwrap();
@@ -375,7 +375,7 @@ fn a_lane_goes_into_burst_only_for_a_consumer_that_is_there_and_makes_barriers()
 }
 
 #[test]
-fn a_producer_that_sleeps_for_room_learns_that_its_lane_is_corrupt() {
+fn sleeping_producer_is_woken_by_corruption() {
     let _watchdog = Watchdog::new(HANG_TIMEOUT, "a producer asleep on a lane that is corrupt");
     for at_takeover in [false, true] {
         let guard = RingGuard::new("review-corrupt");
@@ -412,7 +412,7 @@ fn overwrite(guard: &RingGuard, offset: u64, word: u64) {
 }
 
 #[test]
-fn a_batch_that_met_damage_and_is_put_back_comes_again() {
+fn batch_put_back_after_damage_comes_again() {
     let guard = RingGuard::new("review-damaged-batch");
     let ring = spsc::Builder::new(guard.posix()).create().unwrap();
     let mut producer = ring.attach_producer().unwrap();
@@ -436,7 +436,7 @@ fn a_batch_that_met_damage_and_is_put_back_comes_again() {
 }
 
 #[test]
-fn who_was_told_of_a_removal_sends_nothing_more() {
+fn nothing_is_sent_after_a_removal() {
     let guard = RingGuard::new("review-removed-await");
     let ring = spsc::Builder::new(guard.posix()).create().unwrap();
     let mut producer = ring.attach_producer().unwrap();
@@ -447,7 +447,7 @@ fn who_was_told_of_a_removal_sends_nothing_more() {
 }
 
 #[test]
-fn damage_that_a_batch_met_is_told_before_the_next_message() {
+fn damage_in_a_batch_is_reported_before_next_message() {
     let guard = RingGuard::new("review-damage-first");
     let ring = mpsc::Builder::new(guard.posix())
         .producers(2)
@@ -478,7 +478,7 @@ fn damage_that_a_batch_met_is_told_before_the_next_message() {
 }
 
 #[test]
-fn a_message_in_a_forked_child_does_not_know_its_sender() {
+fn message_in_a_forked_child_has_no_sender() {
     let guard = RingGuard::new("review-forked-message");
     let ring = spsc::Builder::new(guard.posix()).create().unwrap();
     ring.attach_producer()
@@ -494,7 +494,7 @@ fn a_message_in_a_forked_child_does_not_know_its_sender() {
 }
 
 #[test]
-fn a_handle_from_before_does_not_attach_to_a_ring_that_lost_its_name() {
+fn old_handle_does_not_attach_without_a_name() {
     let _watchdog = Watchdog::new(
         HANG_TIMEOUT,
         "a remover killed between the name and the semaphores",
@@ -504,7 +504,7 @@ fn a_handle_from_before_does_not_attach_to_a_ring_that_lost_its_name() {
     let ring = spsc::Builder::new(guard.posix()).create().unwrap();
     guard.objects();
     std::fs::remove_file(format!("/dev/shm/{}", guard.name())).unwrap();
-    nobody_can_attach(&ring);
+    attach_is_refused(&ring);
     // No role was left taken: another ring can have the name.
     another_ring_can_be_made(&guard.posix());
 
@@ -517,12 +517,12 @@ fn a_handle_from_before_does_not_attach_to_a_ring_that_lost_its_name() {
     sysv_ipc::shm::Shm::from_id(segment.unwrap())
         .remove()
         .unwrap();
-    nobody_can_attach(&ring);
+    attach_is_refused(&ring);
     // The set that is left is taken over by the next creator.
     another_ring_can_be_made(&guard.sysv());
 }
 
-fn nobody_can_attach(ring: &spsc::Ring) {
+fn attach_is_refused(ring: &spsc::Ring) {
     // Twice: the first refusal must not keep the role.
     for _ in 0..2 {
         let producer = ring.attach_producer().map(drop);
@@ -542,7 +542,7 @@ fn another_ring_can_be_made(address: &str) {
 }
 
 #[test]
-fn a_named_ring_that_says_that_it_is_removed_is_damaged() {
+fn named_ring_in_state_removed_is_damaged() {
     use std::os::unix::fs::FileExt;
     let _watchdog = Watchdog::new(
         HANG_TIMEOUT,

@@ -183,7 +183,7 @@ fn limits_are_those_the_kernel_reports() {
 }
 
 #[test]
-fn the_guard_removes_unless_it_is_told_to_keep() {
+fn guard_removes_unless_kept() {
     let key = key();
     drop(Created::new(SemSet::create(key, 1, 0o600).unwrap()));
     assert!(SemSet::open(key).unwrap_err().not_found());

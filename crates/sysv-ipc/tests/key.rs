@@ -68,7 +68,7 @@ fn ftok_refuses_the_id_zero() {
 }
 
 #[test]
-fn ftok_says_what_stat_says() {
+fn ftok_matches_stat() {
     let cases = [
         ("/nowhere/at/all", libc::ENOENT),
         ("/dev/null/file", libc::ENOTDIR),

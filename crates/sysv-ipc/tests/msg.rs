@@ -263,7 +263,7 @@ fn messages_beyond_the_buffer_on_the_stack_arrive() {
 }
 
 #[test]
-fn stat_tells_what_was_asked_for_and_what_happened() {
+fn stat_has_the_settings_and_the_times() {
     let key = key();
     let queue = Created::new(Queue::create(key, 0o640).unwrap());
     let stat = queue.stat().unwrap();
@@ -326,7 +326,7 @@ fn open_or_create_creates_what_is_missing() {
 }
 
 #[test]
-fn opening_what_nobody_created_is_enoent() {
+fn opening_a_missing_object_is_enoent() {
     let error = Queue::open(key()).unwrap_err();
     assert_eq!((error.errno(), error.call()), (ENOENT, "msgget"));
     assert!(Queue::open(Key::PRIVATE).unwrap_err().not_found());
@@ -414,7 +414,7 @@ fn a_signal_ends_the_wait() {
 }
 
 #[test]
-fn removal_wakes_who_waits_and_refuses_who_comes_later() {
+fn removal_wakes_waiters_and_refuses_later_calls() {
     let queue = Queue::create(key(), 0o600).unwrap();
     queue.set_max_bytes(1).unwrap();
     queue.send(1, b"x").unwrap();
@@ -478,7 +478,7 @@ fn removal_wakes_who_waits_and_refuses_who_comes_later() {
 }
 
 #[test]
-fn others_may_do_what_the_mode_says() {
+fn others_may_do_what_the_mode_allows() {
     child(|arguments| {
         support::become_nobody();
         let &[closed, readable, own, closed_key] = arguments else {
@@ -531,7 +531,7 @@ fn others_may_do_what_the_mode_says() {
         let readable = Created::new(Queue::create(key(), 0o604).unwrap());
         readable.send(4, b"").unwrap();
         support::run(
-            "others_may_do_what_the_mode_says",
+            "others_may_do_what_the_mode_allows",
             &[
                 closed.id(),
                 readable.id(),

@@ -31,7 +31,7 @@ fn a_new_set_is_all_zero() {
 }
 
 #[test]
-fn stat_tells_what_was_asked_for_and_what_happened() {
+fn stat_has_the_settings_and_the_times() {
     let key = key();
     let set = Created::new(SemSet::create(key, 7, 0o640).unwrap());
     let stat = set.stat().unwrap();
@@ -90,7 +90,7 @@ fn open_or_create_creates_what_is_missing() {
 }
 
 #[test]
-fn opening_what_nobody_created_is_enoent() {
+fn opening_a_missing_object_is_enoent() {
     let error = SemSet::open(key()).unwrap_err();
     assert_eq!((error.errno(), error.call()), (ENOENT, "semget"));
     assert!(error.not_found());
@@ -196,7 +196,7 @@ fn every_form_of_waiting_is_woken() {
 }
 
 #[test]
-fn those_who_wait_are_counted() {
+fn waiters_are_counted() {
     let set = set(2);
     set.op(&[Op::new(1, 1)]).unwrap();
     std::thread::scope(|scope| {
@@ -240,7 +240,7 @@ fn a_signal_ends_the_wait() {
 }
 
 #[test]
-fn removal_wakes_who_waits_and_refuses_who_comes_later() {
+fn removal_wakes_waiters_and_refuses_later_calls() {
     let set = SemSet::create(key(), 2, 0o600).unwrap();
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| set.op_timeout(&[Op::new(0, -1)], LONG));
@@ -387,10 +387,10 @@ fn a_killed_process_is_undone() {
 }
 
 #[test]
-fn an_undo_wakes_who_waits() {
+fn undo_wakes_waiters() {
     child(|arguments| take_and_wait(arguments[0]));
     let set = set(2);
-    let peer = support::start("an_undo_wakes_who_waits", &[set.id()]);
+    let peer = support::start("undo_wakes_waiters", &[set.id()]);
     set.op_timeout(&[Op::new(1, -1)], LONG).unwrap();
     std::thread::scope(|scope| {
         scope.spawn(|| set.op_timeout(&[Op::new(0, 0)], LONG).unwrap());
@@ -483,7 +483,7 @@ fn threads_share_the_undo() {
 }
 
 #[test]
-fn leaving_the_namespace_is_as_the_end_for_the_last_thread_only() {
+fn leaving_the_namespace_undoes_with_the_last_thread() {
     child(|arguments| {
         let set = SemSet::from_id(arguments[0]);
         set.op(&[Op::new(0, 1).undo()]).unwrap();
@@ -509,7 +509,7 @@ fn leaving_the_namespace_is_as_the_end_for_the_last_thread_only() {
     });
     if support::is_root() {
         let set = set(1);
-        let name = "leaving_the_namespace_is_as_the_end_for_the_last_thread_only";
+        let name = "leaving_the_namespace_undoes_with_the_last_thread";
         support::run(name, &[set.id()]);
     }
 }
@@ -529,7 +529,7 @@ fn permissions_can_be_changed() {
 }
 
 #[test]
-fn others_may_do_what_the_mode_says() {
+fn others_may_do_what_the_mode_allows() {
     child(|arguments| {
         support::become_nobody();
         let &[closed, readable, closed_key] = arguments else {
@@ -585,7 +585,7 @@ fn others_may_do_what_the_mode_says() {
         let closed = set(1);
         let readable = Created::new(SemSet::create(key(), 1, 0o604).unwrap());
         support::run(
-            "others_may_do_what_the_mode_says",
+            "others_may_do_what_the_mode_allows",
             &[closed.id(), readable.id(), closed.stat().unwrap().key.raw()],
         );
         assert_eq!(closed.value(0).unwrap(), 0);
@@ -618,7 +618,7 @@ fn a_full_namespace_is_enospc() {
 }
 
 #[test]
-fn operations_say_what_they_are() {
+fn operations_have_their_names() {
     let op = Op::new(3, -2);
     assert_eq!(
         (op.index(), op.delta(), op.is_undo(), op.is_no_wait()),

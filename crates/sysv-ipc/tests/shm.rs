@@ -55,7 +55,7 @@ fn what_one_process_writes_another_reads() {
 }
 
 #[test]
-fn stat_tells_what_was_asked_for_and_what_happened() {
+fn stat_has_the_settings_and_the_times() {
     let key = key();
     let segment = Created::new(Shm::create(key, 5000, 0o640).unwrap());
     let stat = segment.stat().unwrap();
@@ -147,7 +147,7 @@ fn open_or_create_creates_what_is_missing() {
 }
 
 #[test]
-fn opening_what_nobody_created_is_enoent() {
+fn opening_a_missing_object_is_enoent() {
     let error = Shm::open(key()).unwrap_err();
     assert_eq!((error.errno(), error.call()), (ENOENT, "shmget"));
     assert!(error.not_found());
@@ -182,7 +182,7 @@ fn impossible_sizes_and_modes_are_einval() {
 }
 
 #[test]
-fn a_segment_larger_than_the_memory_is_enomem_unless_it_reserves_nothing() {
+fn segment_larger_than_memory_is_enomem() {
     // With overcommit allowed always (1), the kernel does not refuse.
     if std::fs::read_to_string("/proc/sys/vm/overcommit_memory")
         .unwrap()
@@ -212,7 +212,7 @@ fn a_segment_larger_than_the_memory_is_enomem_unless_it_reserves_nothing() {
 }
 
 #[test]
-fn huge_pages_are_asked_for() {
+fn huge_pages_are_requested() {
     let Ok(free) =
         std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
     else {
@@ -254,7 +254,7 @@ fn huge_pages_are_asked_for() {
         let attachment = segment.attach().unwrap();
         assert_eq!(attachment.as_ptr().addr().get() % (2 << 20), 0);
     }
-    support::run("huge_pages_are_asked_for", &[]);
+    support::run("huge_pages_are_requested", &[]);
 }
 
 #[test]
@@ -316,7 +316,7 @@ fn a_write_through_a_read_only_attachment_is_sigsegv() {
 }
 
 #[test]
-fn the_kernel_maps_as_asked() {
+fn kernel_maps_as_requested() {
     let segment = segment(PAGE, 0o600);
     let writable = segment.attach().unwrap();
     let read_only = segment.attach_read_only().unwrap();
@@ -436,7 +436,7 @@ fn permissions_can_be_changed() {
 }
 
 #[test]
-fn others_may_do_what_the_mode_says() {
+fn others_may_do_what_the_mode_allows() {
     child(|arguments| {
         support::become_nobody();
         let &[closed, readable, closed_key] = arguments else {
@@ -487,14 +487,14 @@ fn others_may_do_what_the_mode_says() {
         let closed = segment(PAGE, 0o600);
         let readable = segment(PAGE, 0o604);
         support::run(
-            "others_may_do_what_the_mode_says",
+            "others_may_do_what_the_mode_allows",
             &[closed.id(), readable.id(), closed.stat().unwrap().key.raw()],
         );
     }
 }
 
 #[test]
-fn a_locked_segment_says_so() {
+fn locked_segment_is_reported() {
     child(|_| {
         support::set_rlimit(libc::RLIMIT_MEMLOCK, PAGE as u64);
         // The limit holds for all processes of the user together.
@@ -514,7 +514,7 @@ fn a_locked_segment_says_so() {
         assert_eq!(segment.stat().unwrap().mode, 0o600);
         segment.unlock().unwrap();
         assert!(!segment.stat().unwrap().locked);
-        support::run("a_locked_segment_says_so", &[]);
+        support::run("locked_segment_is_reported", &[]);
     }
 }
 

@@ -24,7 +24,7 @@ fn no_control_word_can_hold_what_breaks_an_opener() {
 }
 
 #[test]
-fn no_control_word_can_hold_what_breaks_those_who_are_attached() {
+fn no_value_of_a_control_word_breaks_attached_peers() {
     let _watchdog = Watchdog::new(HANG_TIMEOUT, "control words while attached");
     let words = control_words(&Victim::new(1).memory);
     for (name, at) in words {
@@ -63,7 +63,7 @@ fn send_until_refused(producer: &mut mpsc::Producer) -> SendError {
 }
 
 #[test]
-fn a_lie_about_what_was_released_marks_the_producers_lane_corrupt() {
+fn false_released_corrupts_the_producers_lane() {
     let _watchdog = Watchdog::new(HANG_TIMEOUT, "released");
     for lie in [u64::MAX, 1 << 40, 4097, 1, 1 << 63] {
         let victim = Victim::new(2);
@@ -97,7 +97,7 @@ fn a_lie_about_what_was_released_marks_the_producers_lane_corrupt() {
 }
 
 #[test]
-fn a_lie_about_what_was_committed_is_told_to_a_successor() {
+fn false_committed_is_reported_to_a_successor() {
     let _watchdog = Watchdog::new(HANG_TIMEOUT, "committed");
     for lie in [1, 4, 4095, u64::MAX, 1 << 62] {
         let victim = Victim::new(1);
@@ -120,7 +120,7 @@ fn a_lie_about_what_was_committed_is_told_to_a_successor() {
 }
 
 #[test]
-fn headers_that_lead_from_one_to_the_next_for_ever_have_an_end() {
+fn endless_headers_have_an_end() {
     let _watchdog = Watchdog::new(HANG_TIMEOUT, "header loops");
     let message = |len: u64| 0xA5 << 56 | len;
     for (step, header) in [
@@ -305,7 +305,7 @@ fn a_corrupt_lane_is_reported_once_and_the_others_go_on() {
 }
 
 #[test]
-fn a_lane_that_a_batch_finds_damaged_is_reported_by_the_next_call() {
+fn damage_found_by_a_batch_is_reported_next() {
     let victim = Victim::new(1);
     let mut producer = victim.ring.attach_producer().unwrap();
     let mut consumer = victim.ring.attach_consumer().unwrap();
@@ -324,7 +324,7 @@ fn a_lane_that_a_batch_finds_damaged_is_reported_by_the_next_call() {
 }
 
 #[test]
-fn a_superblock_that_was_never_finished_is_no_ring_and_says_so() {
+fn unfinished_superblock_is_no_ring() {
     let _watchdog = Watchdog::new(HANG_TIMEOUT, "an unfinished superblock");
     for state in [0u32, 1] {
         for zeros in [false, true] {

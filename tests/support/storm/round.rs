@@ -35,7 +35,7 @@ pub fn stop_at_signals() {
 
 /// Whether one of them came.
 pub fn is_stopped() -> bool {
-    fork::was_asked_to_end()
+    fork::has_end_signal()
 }
 
 /// Counts of the actions of the storm.

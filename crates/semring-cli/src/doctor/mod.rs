@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_ring_is_as_large_as_it_is_thought_to_be() {
+    fn default_ring_has_the_assumed_size() {
         let name = format!("cli-doctor-{}", std::process::id());
         let ring = semring::mpsc::Builder::new(&name).create().unwrap();
         let info = ring.info();

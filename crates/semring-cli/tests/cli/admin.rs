@@ -8,12 +8,12 @@ use crate::support::{
 };
 
 over_both_backends! {
-    create_makes_an_empty_ring_as_asked_for,
+    create_makes_the_requested_empty_ring,
     info_has_the_fields_of_the_contract,
-    info_shows_who_is_attached_and_what_is_unread,
+    info_shows_attached_processes_and_unread,
     info_is_also_text_for_people,
     ls_has_one_object_a_line,
-    ls_has_the_columns_that_are_asked_for,
+    ls_has_the_requested_columns,
     rm_removes_an_idle_ring_with_what_is_in_it,
 }
 
@@ -48,7 +48,7 @@ fn ls(args: &[&str]) -> String {
         .text()
 }
 
-fn create_makes_an_empty_ring_as_asked_for(ring: &Ring) {
+fn create_makes_the_requested_empty_ring(ring: &Ring) {
     let options = ["--capacity", "60000", "--producers", "5", "--mode", "0640"];
     ring.semring("create", &options)
         .run()
@@ -121,7 +121,7 @@ fn info_has_the_fields_of_the_contract(ring: &Ring) {
     assert_eq!(info["owner"], owner);
 }
 
-fn info_shows_who_is_attached_and_what_is_unread(ring: &Ring) {
+fn info_shows_attached_processes_and_unread(ring: &Ring) {
     let mut producer = ring.producer(&[]).stdin_open().start();
     producer.write("1\n2\n3\n");
     ring.wait_for_sent(3);
@@ -176,7 +176,7 @@ fn ls_has_one_object_a_line(ring: &Ring) {
     assert!(ls(&["--json"]).contains(other.name()));
 }
 
-fn ls_has_the_columns_that_are_asked_for(ring: &Ring) {
+fn ls_has_the_requested_columns(ring: &Ring) {
     ring.semring("create", &["--capacity", "64K"])
         .run()
         .quietly(DONE);

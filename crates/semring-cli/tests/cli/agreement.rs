@@ -13,7 +13,7 @@ over_both_backends! {
     a_line_of_ten_megabytes_passes_among_short_ones,
     a_consumer_killed_inside_a_line_is_continued_by_its_successor,
     a_producer_killed_inside_a_line_ends_it_with_6,
-    long_lines_are_truncated_or_refused_if_asked_for,
+    long_lines_are_truncated_or_refused_on_request,
     a_group_of_producers_that_come_and_go_is_one_stream,
     a_full_ring_drops_or_fails_if_it_was_made_so,
     counts_are_set_to_zero,
@@ -175,7 +175,7 @@ fn a_producer_killed_inside_a_line_ends_it_with_6(ring: &Ring) {
     ring.assert_gone();
 }
 
-fn long_lines_are_truncated_or_refused_if_asked_for(ring: &Ring) {
+fn long_lines_are_truncated_or_refused_on_request(ring: &Ring) {
     let input = [b"1\n", &[b'x'; 70_000][..], b"\n3\n"].concat();
     for (strict, exit) in [(&[][..], DONE), (&["--strict"], DAMAGED)] {
         let args = [&["--long-lines", "truncate"][..], strict].concat();

@@ -36,7 +36,7 @@ fn messages(child: &mut Child) -> Vec<String> {
 }
 
 #[test]
-fn a_filter_gets_messages_as_lines_and_its_lines_come_as_messages() {
+fn filter_gets_and_gives_lines() {
     let _watchdog = Watchdog::new(HANG_TIMEOUT, "sort");
     let mut child = start("", "sort -r", "");
     let mut input = child.stdin.take().unwrap();
@@ -75,7 +75,7 @@ fn bytes_go_through_a_filter_unchanged() {
 }
 
 #[test]
-fn a_filter_that_takes_its_first_line_only_is_a_broken_pipe_for_its_parent() {
+fn filter_of_one_line_is_a_broken_pipe() {
     let _watchdog = Watchdog::new(HANG_TIMEOUT, "head");
     let mut child = start("", "head -n 1", "");
     let mut input = child.stdin.take().unwrap();

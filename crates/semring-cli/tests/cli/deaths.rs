@@ -10,11 +10,11 @@ use crate::support::{
 
 over_both_backends! {
     a_killed_producer_is_a_line_and_6,
-    a_producer_that_died_before_the_consumer_came_is_told_as_well,
+    death_before_the_consumer_attaches_is_reported,
     a_producer_that_failed_or_was_interrupted_counts_as_died,
     a_producer_whose_reader_is_gone_has_finished,
     deaths_can_be_ignored,
-    a_follower_tells_of_each_stream,
+    follower_reports_each_stream,
     other_ends_of_the_consumer_take_precedence,
     an_archive_that_was_cut_short_is_no_success,
 }
@@ -52,7 +52,7 @@ fn a_killed_producer_is_a_line_and_6(ring: &Ring) {
     }
 }
 
-fn a_producer_that_died_before_the_consumer_came_is_told_as_well(ring: &Ring) {
+fn death_before_the_consumer_attaches_is_reported(ring: &Ring) {
     let mut producer = ring.producer(&["-q"]).stdin_open().start();
     producer.write(seq(3));
     ring.wait_for_sent(3);
@@ -128,7 +128,7 @@ fn deaths_can_be_ignored(ring: &Ring) {
     assert_eq!(number(&figures, "died_producers"), 1);
 }
 
-fn a_follower_tells_of_each_stream(ring: &Ring) {
+fn follower_reports_each_stream(ring: &Ring) {
     let mut follower = ring.consumer(&["-q", "--follow"]).start();
     ring.wait_for_consumer(&follower);
     let mut expected = String::new();

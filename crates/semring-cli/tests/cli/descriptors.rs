@@ -8,7 +8,7 @@ use crate::support::{Call, DONE, PRODUCER, Ring, SEMRING, numbers, over_both_bac
 over_both_backends! {
     rm_at_the_limit_of_descriptors_removes_all_or_nothing,
     create_at_the_limit_of_descriptors_makes_all_or_nothing,
-    a_producer_at_the_limit_of_descriptors_sends_all_or_says_why,
+    producer_at_descriptor_limit_sends_or_reports,
     a_consumer_at_the_limit_of_descriptors_loses_nothing,
 }
 
@@ -73,7 +73,7 @@ fn create_at_the_limit_of_descriptors_makes_all_or_nothing(ring: &Ring) {
     }
 }
 
-fn a_producer_at_the_limit_of_descriptors_sends_all_or_says_why(ring: &Ring) {
+fn producer_at_descriptor_limit_sends_or_reports(ring: &Ring) {
     let (mut refused, mut sent) = (0, 0);
     for limit in LIMITS {
         create(ring);
@@ -123,9 +123,8 @@ fn a_consumer_at_the_limit_of_descriptors_loses_nothing(ring: &Ring) {
 }
 
 #[test]
-fn prune_at_the_limit_of_descriptors_leaves_nothing_that_it_could_not_find_again() {
-    let test =
-        test_name!(prune_at_the_limit_of_descriptors_leaves_nothing_that_it_could_not_find_again);
+fn prune_at_descriptor_limit_leaves_findable_objects() {
+    let test = test_name!(prune_at_descriptor_limit_leaves_findable_objects);
     alone(test, || {
         let objects = || Object::list().expect("/dev/shm and /proc/sysvipc can be read");
         let (mut refused, mut pruned) = (0, 0);

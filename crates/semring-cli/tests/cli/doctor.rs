@@ -80,9 +80,9 @@ fn with_limits(test: &str, tmpfs: &str, set: &str, body: impl FnOnce()) {
 }
 
 #[test]
-fn full_semaphores_are_told_of_with_their_fix_and_rings_get_pipes() {
+fn full_semaphores_lead_to_pipes_with_advice() {
     with_limits(
-        test_name!(full_semaphores_are_told_of_with_their_fix_and_rings_get_pipes),
+        test_name!(full_semaphores_lead_to_pipes_with_advice),
         "size=64m",
         "echo 250 32000 100 2 > /proc/sys/kernel/sem",
         || {
@@ -121,9 +121,9 @@ fn full_semaphores_are_told_of_with_their_fix_and_rings_get_pipes() {
 }
 
 #[test]
-fn sets_that_are_too_small_are_told_of() {
+fn sets_that_are_too_small_are_reported() {
     with_limits(
-        test_name!(sets_that_are_too_small_are_told_of),
+        test_name!(sets_that_are_too_small_are_reported),
         "size=64m",
         "echo 20 32000 500 100 > /proc/sys/kernel/sem",
         || {

@@ -7,10 +7,10 @@ use crate::support::{Call, DONE, FAILED, Output, PRODUCER, Ring, Tool, USAGE, ov
 
 over_both_backends! {
     each_framing_comes_out_as_it_went_in,
-    each_pair_of_framings_agrees_converts_or_is_refused_with_both_names,
+    framings_agree_convert_or_are_refused,
     producers_of_two_framings_share_a_ring,
     a_successor_of_another_framing_finds_old_messages_unread,
-    plain_messages_of_the_library_are_lines_or_what_was_asked_for,
+    plain_messages_are_lines_or_as_requested,
     a_refused_framing_leaves_all_messages_to_the_next_consumer,
     a_record_that_is_too_short_or_too_long_is_an_error,
 }
@@ -114,7 +114,7 @@ fn each_framing_comes_out_as_it_went_in(ring: &Ring) {
     }
 }
 
-fn each_pair_of_framings_agrees_converts_or_is_refused_with_both_names(ring: &Ring) {
+fn framings_agree_convert_or_are_refused(ring: &Ring) {
     for from in OPTIONS {
         for to in OPTIONS.into_iter().filter(|to| *to != from) {
             for producer_first in [true, false] {
@@ -183,7 +183,7 @@ fn a_successor_of_another_framing_finds_old_messages_unread(ring: &Ring) {
     ring.assert_gone();
 }
 
-fn plain_messages_of_the_library_are_lines_or_what_was_asked_for(ring: &Ring) {
+fn plain_messages_are_lines_or_as_requested(ring: &Ring) {
     let cases: [(&[&str], &[u8]); 5] = [
         (&[], b"one\ntwo\n"),
         (&["--lines"], b"one\ntwo\n"),

@@ -14,12 +14,12 @@ use crate::support::{
 use semring_testkit::needs_root;
 
 over_both_backends! {
-    the_guard_that_was_asked_for_is_made_shown_and_held_to,
+    requested_guard_is_made_and_shown,
     a_stream_with_pipes_is_the_stream,
     a_stream_needs_no_advice_about_memory,
 }
 
-fn the_guard_that_was_asked_for_is_made_shown_and_held_to(ring: &Ring) {
+fn requested_guard_is_made_and_shown(ring: &Ring) {
     for (guard, other) in [("pipe", "semaphore"), ("semaphore", "pipe")] {
         ring.semring("create", &["--guard", guard])
             .run()
@@ -162,17 +162,16 @@ fn where_no_semaphore_set_can_be_had_rings_have_pipes() {
 }
 
 #[test]
-fn where_a_filter_kills_who_asks_for_semaphores_rings_have_pipes() {
-    alone(
-        test_name!(where_a_filter_kills_who_asks_for_semaphores_rings_have_pipes),
-        || all_goes_on_with_pipes("seccomp", true),
-    );
+fn filter_that_kills_leads_to_pipes() {
+    alone(test_name!(filter_that_kills_leads_to_pipes), || {
+        all_goes_on_with_pipes("seccomp", true)
+    });
 }
 
 #[test]
-fn pipes_without_a_ring_are_told_of_and_cleared_away() {
+fn pipes_without_a_ring_are_reported_and_removed() {
     alone(
-        test_name!(pipes_without_a_ring_are_told_of_and_cleared_away),
+        test_name!(pipes_without_a_ring_are_reported_and_removed),
         || {
             let semring = |args: &[&str]| Call::new(SEMRING, None).args(args).run();
             let send = |name: &str| {
@@ -225,7 +224,7 @@ fn pipes_without_a_ring_are_told_of_and_cleared_away() {
 }
 
 #[test]
-fn numbers_come_out_as_they_went_in_while_consumers_are_killed_over_pipes() {
+fn numbers_survive_killed_consumers_over_pipes() {
     let ring = Ring::posix("killed-over-pipes");
     ring.semring("create", &["--guard", "pipe", "--capacity", "16K"])
         .run()

@@ -12,14 +12,14 @@ use crate::support::{
 };
 
 over_both_backends! {
-    info_counts_who_finished_and_who_died,
+    info_counts_finished_and_dead_producers,
     one_full_lane_of_eight_is_seen,
     late_messages_in_a_closed_ring_are_mentioned,
-    a_reader_can_tell_that_a_producer_died,
+    reader_sees_that_a_producer_died,
     a_pair_is_listed_and_removed_as_one_thing,
 }
 
-fn info_counts_who_finished_and_who_died(ring: &Ring) {
+fn info_counts_finished_and_dead_producers(ring: &Ring) {
     ring.semring("create", &["--producers", "2"])
         .run()
         .quietly(DONE);
@@ -97,7 +97,7 @@ fn one_full_lane_of_eight_is_seen(ring: &Ring) {
     ring.semring("rm", &[]).run().quietly(DONE);
 }
 
-fn a_reader_can_tell_that_a_producer_died(ring: &Ring) {
+fn reader_sees_that_a_producer_died(ring: &Ring) {
     let mut doomed = ring.producer(&["-q"]).stdin_open().start();
     doomed.write("1\n");
     ring.wait_for_sent(1);
@@ -224,7 +224,7 @@ fn users_in_other_pid_namespaces_are_seen_as_from_here() {
 }
 
 #[test]
-fn memory_that_nobody_else_could_reach_is_refused() {
+fn unreachable_memory_is_refused() {
     for address in ["memfd:", "memfd:name", "anonymous:"] {
         let create = Call::new(SEMRING, None).args(&["create", address]).run();
         create.refused(USAGE, &[address]);
@@ -236,57 +236,54 @@ fn memory_that_nobody_else_could_reach_is_refused() {
 }
 
 #[test]
-fn rings_in_files_and_behind_descriptors_are_shown_like_others() {
-    alone(
-        test_name!(rings_in_files_and_behind_descriptors_are_shown_like_others),
-        || {
-            let scratch = crate::support::Scratch::new();
-            let path = scratch.path("a.ring");
-            let address = format!("file:{}", path.display());
-            let semring = |args: &[&str]| Call::new(SEMRING, None).args(args).run();
-            semring(&["create", &address]).quietly(DONE);
-            let send = Call::new(PRODUCER, None).args(&["-q", &address]);
-            send.input(seq(3)).run().quietly(DONE);
-            let info = semring(&["info", "--json", &address]).quietly(DONE).json();
-            assert_eq!(info["backend"], "file");
-            assert_eq!(info["address"], address);
-            assert_eq!(number(&info, "unread_messages"), 3);
-            // Made by `create`, and not where prune searches: it stays.
-            let prune = semring(&["prune", "--discard-unread"]);
-            prune.quietly(DONE).wrote("");
-            semring(&["rm", &address]).quietly(DONE);
-            assert!(!path.exists());
+fn rings_in_files_and_descriptors_are_shown() {
+    alone(test_name!(rings_in_files_and_descriptors_are_shown), || {
+        let scratch = crate::support::Scratch::new();
+        let path = scratch.path("a.ring");
+        let address = format!("file:{}", path.display());
+        let semring = |args: &[&str]| Call::new(SEMRING, None).args(args).run();
+        semring(&["create", &address]).quietly(DONE);
+        let send = Call::new(PRODUCER, None).args(&["-q", &address]);
+        send.input(seq(3)).run().quietly(DONE);
+        let info = semring(&["info", "--json", &address]).quietly(DONE).json();
+        assert_eq!(info["backend"], "file");
+        assert_eq!(info["address"], address);
+        assert_eq!(number(&info, "unread_messages"), 3);
+        // Made by `create`, and not where prune searches: it stays.
+        let prune = semring(&["prune", "--discard-unread"]);
+        prune.quietly(DONE).wrote("");
+        semring(&["rm", &address]).quietly(DONE);
+        assert!(!path.exists());
 
-            // Memory without a name: through the descriptor of a process that has it open.
-            let mut producer = Call::new(PRODUCER, None).args(&["-q", "memfd:x"]);
-            producer = producer.stdin_open();
-            let mut producer = producer.start();
-            producer.write("1\n");
-            let descriptors = format!("/proc/{}/fd", producer.pid());
-            let mut address = String::new();
-            wait_until("it has a ring with a message", || {
-                // While it starts, its descriptors come and go.
-                let entries = std::fs::read_dir(&descriptors).expect("/proc");
-                let found = entries.flatten().map(|entry| entry.path()).find(|path| {
-                    let target = std::fs::read_link(path).unwrap_or_default();
-                    target.to_string_lossy().starts_with("/memfd:semring")
-                });
-                let Some(path) = found else { return false };
-                address = format!("fd:{}", path.display());
-                let info = semring(&["info", "--json", &address]);
-                info.exit == DONE && number(&info.json(), "sent_messages") == 1
+        // Memory without a name: through the descriptor of a process that has it open.
+        let mut producer = Call::new(PRODUCER, None).args(&["-q", "memfd:x"]);
+        producer = producer.stdin_open();
+        let mut producer = producer.start();
+        producer.write("1\n");
+        let descriptors = format!("/proc/{}/fd", producer.pid());
+        let mut address = String::new();
+        wait_until("it has a ring with a message", || {
+            // While it starts, its descriptors come and go.
+            let entries = std::fs::read_dir(&descriptors).expect("/proc");
+            let found = entries.flatten().map(|entry| entry.path()).find(|path| {
+                let target = std::fs::read_link(path).unwrap_or_default();
+                target.to_string_lossy().starts_with("/memfd:semring")
             });
-            let consumer = Call::new(CONSUMER, None).args(&["-q", &address]);
-            let mut consumer = consumer.start();
-            producer.write("2\n");
-            consumer.wait_for_stdout("1\n2\n");
-            producer.finish().quietly(DONE);
-            consumer.finish().quietly(DONE).wrote("1\n2\n");
-            semring(&["prune"]).quietly(DONE);
-            let left = semring_testkit::objects::Object::list().expect("/proc");
-            assert!(left.is_empty(), "{left:?}");
-        },
-    );
+            let Some(path) = found else { return false };
+            address = format!("fd:{}", path.display());
+            let info = semring(&["info", "--json", &address]);
+            info.exit == DONE && number(&info.json(), "sent_messages") == 1
+        });
+        let consumer = Call::new(CONSUMER, None).args(&["-q", &address]);
+        let mut consumer = consumer.start();
+        producer.write("2\n");
+        consumer.wait_for_stdout("1\n2\n");
+        producer.finish().quietly(DONE);
+        consumer.finish().quietly(DONE).wrote("1\n2\n");
+        semring(&["prune"]).quietly(DONE);
+        let left = semring_testkit::objects::Object::list().expect("/proc");
+        assert!(left.is_empty(), "{left:?}");
+    });
 }
 
 fn a_pair_is_listed_and_removed_as_one_thing(ring: &Ring) {

@@ -16,18 +16,18 @@ use crate::support::{
 use semring_testkit::needs_root;
 
 over_both_backends! {
-    a_capacity_outside_the_limits_is_refused_and_a_small_one_is_rounded_up,
+    capacity_is_limited_and_rounded_up,
     a_number_of_producers_outside_the_limits_is_refused,
     a_mode_that_is_not_octal_permission_bits_is_refused,
     a_missing_ring_is_code_3,
     a_second_consumer_is_refused_with_the_pid_of_the_first,
     a_producer_too_many_is_refused,
-    rm_of_a_ring_in_use_is_refused_with_the_pids_and_with_force_ends_both_sides,
+    rm_in_use_names_pids_and_force_ends_both,
     rm_with_force_ends_a_blocked_producer,
     a_ring_of_another_format_version_is_refused_and_left_alone,
-    rm_with_force_says_what_a_damaged_ring_was_taken_for,
-    a_full_disk_behind_the_consumer_is_an_error_and_nothing_is_lost,
-    a_closed_stdout_of_the_consumer_is_an_error_and_nothing_is_lost,
+    rm_force_reports_the_kind_of_a_damaged_ring,
+    full_disk_of_the_consumer_loses_nothing,
+    consumers_closed_stdout_loses_nothing,
     a_closed_stdin_is_refused,
     a_closed_stderr_changes_no_code,
     a_stdin_that_can_not_be_read_is_an_error,
@@ -118,7 +118,7 @@ fn a_wrong_command_line_is_a_usage_error_in_one_sentence() {
     ring.assert_gone();
 }
 
-fn a_capacity_outside_the_limits_is_refused_and_a_small_one_is_rounded_up(ring: &Ring) {
+fn capacity_is_limited_and_rounded_up(ring: &Ring) {
     for capacity in [
         "0",
         "1152921504606846976",
@@ -239,7 +239,7 @@ fn a_producer_too_many_is_refused(ring: &Ring) {
     two.finish().quietly(DONE);
 }
 
-fn rm_of_a_ring_in_use_is_refused_with_the_pids_and_with_force_ends_both_sides(ring: &Ring) {
+fn rm_in_use_names_pids_and_force_ends_both(ring: &Ring) {
     let consumer = ring.consumer(&[]).start();
     ring.wait_for_consumer(&consumer);
     let mut producer = ring.producer(&[]).stdin_open().start();
@@ -325,7 +325,7 @@ fn a_ring_of_another_format_version_is_refused_and_left_alone(ring: &Ring) {
     }
 }
 
-fn rm_with_force_says_what_a_damaged_ring_was_taken_for(ring: &Ring) {
+fn rm_force_reports_the_kind_of_a_damaged_ring(ring: &Ring) {
     ring.producer(&["-q"]).input(seq(3)).run().quietly(DONE);
     assert!(ring.number("creator_pid") > 0);
     // Of another version the checksum would be right.
@@ -422,7 +422,7 @@ fn a_segment_of_another_program_is_refused_and_left_alone() {
 }
 
 #[test]
-fn a_full_dev_shm_is_told_with_the_size_asked_and_the_size_free_and_a_way_out() {
+fn full_dev_shm_names_sizes_and_a_way_out() {
     needs_root!("for a small /dev/shm");
     let ring = Ring::posix("full");
     let script = r#"mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@""#;
@@ -486,7 +486,7 @@ fn a_full_dev_shm_is_told_with_the_size_asked_and_the_size_free_and_a_way_out() 
     }
 }
 
-fn a_full_disk_behind_the_consumer_is_an_error_and_nothing_is_lost(ring: &Ring) {
+fn full_disk_of_the_consumer_loses_nothing(ring: &Ring) {
     for lines in [1, 1000, 20_000] {
         ring.producer(&["-q", "--capacity", "1M"])
             .input(seq(lines))
@@ -508,7 +508,7 @@ fn a_full_disk_behind_the_consumer_is_an_error_and_nothing_is_lost(ring: &Ring) 
     }
 }
 
-fn a_closed_stdout_of_the_consumer_is_an_error_and_nothing_is_lost(ring: &Ring) {
+fn consumers_closed_stdout_loses_nothing(ring: &Ring) {
     ring.producer(&["-q"]).input(seq(1000)).run().quietly(DONE);
     ring.shell(r#"exec "$C" -q "$RING" >&-"#)
         .run()

@@ -19,22 +19,22 @@ over_both_backends! {
     a_producer_in_a_full_ring_ends_with_124,
     a_producer_to_whom_nothing_is_given_ends_with_124,
     a_time_out_of_zero_is_none,
-    count_takes_exactly_so_many_and_the_rest_stays_with_keep,
-    count_takes_exactly_so_many_and_the_rest_stays_in_a_ring_that_was_created,
-    count_on_a_ring_that_nobody_else_uses_says_what_it_keeps,
+    count_is_exact_and_keep_keeps_the_rest,
+    count_is_exact_and_a_created_ring_keeps_the_rest,
+    count_on_an_unused_ring_reports_what_it_keeps,
     a_count_that_is_not_reached_ends_with_the_stream,
     follow_stays_for_new_producers_until_a_signal,
     keep_leaves_the_ring,
     figures_are_a_line_on_stderr_or_one_object,
-    quiet_is_silent_and_verbose_says_more,
+    quiet_is_silent_and_verbose_prints_more,
     a_rate_limit_changes_nothing_in_the_stream,
     progress_is_not_shown_where_it_was_not_forced,
     each_way_of_waiting_carries_the_stream,
-    a_signal_ends_an_idle_producer_and_the_consumer_gets_what_was_sent,
+    signal_ends_an_idle_producer_after_its_input,
     a_signal_ends_a_blocked_producer_and_what_was_sent_stays,
-    a_signal_ends_an_idle_consumer_and_what_was_received_is_written,
+    signal_ends_an_idle_consumer_after_its_output,
     a_signal_ends_a_consumer_whose_reader_takes_nothing,
-    a_signal_ends_a_consumer_in_the_middle_and_its_successor_goes_on,
+    signal_ends_a_consumer_and_its_successor_goes_on,
     an_ignored_signal_stays_ignored,
 }
 
@@ -158,7 +158,7 @@ fn a_time_out_of_zero_is_none(ring: &Ring) {
     ring.assert_gone();
 }
 
-fn count_takes_exactly_so_many_and_the_rest_stays_with_keep(ring: &Ring) {
+fn count_is_exact_and_keep_keeps_the_rest(ring: &Ring) {
     ring.producer(&["-q"]).input(seq(1000)).run().quietly(DONE);
     let count = ["-q", "--keep", "--count"];
     ring.consumer(&[&count[..], &["0"]].concat())
@@ -181,7 +181,7 @@ fn count_takes_exactly_so_many_and_the_rest_stays_with_keep(ring: &Ring) {
     ring.assert_gone();
 }
 
-fn count_takes_exactly_so_many_and_the_rest_stays_in_a_ring_that_was_created(ring: &Ring) {
+fn count_is_exact_and_a_created_ring_keeps_the_rest(ring: &Ring) {
     ring.semring("create", &[]).run().quietly(DONE);
     ring.producer(&["-q"]).input(seq(100)).run().quietly(DONE);
     ring.consumer(&["-q", "--count", "30"])
@@ -196,7 +196,7 @@ fn count_takes_exactly_so_many_and_the_rest_stays_in_a_ring_that_was_created(rin
     ring.assert_gone();
 }
 
-fn count_on_a_ring_that_nobody_else_uses_says_what_it_keeps(ring: &Ring) {
+fn count_on_an_unused_ring_reports_what_it_keeps(ring: &Ring) {
     ring.producer(&["-q"]).input(seq(100)).run().quietly(DONE);
     let consumer = ring
         .consumer(&["--count", "30"])
@@ -303,7 +303,7 @@ fn figures_are_a_line_on_stderr_or_one_object(ring: &Ring) {
     ring.assert_gone();
 }
 
-fn quiet_is_silent_and_verbose_says_more(ring: &Ring) {
+fn quiet_is_silent_and_verbose_prints_more(ring: &Ring) {
     ring.producer(&["-q"]).input(seq(3)).run().quietly(DONE);
     ring.consumer(&["-q"]).run().quietly(DONE).wrote(seq(3));
     // Errors are printed in any case.
@@ -382,7 +382,7 @@ fn each_way_of_waiting_carries_the_stream(ring: &Ring) {
     }
 }
 
-fn a_signal_ends_an_idle_producer_and_the_consumer_gets_what_was_sent(ring: &Ring) {
+fn signal_ends_an_idle_producer_after_its_input(ring: &Ring) {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         let mut consumer = ring.consumer(&[]).start();
         let mut producer = ring.producer(&[]).stdin_open().start();
@@ -429,7 +429,7 @@ fn a_signal_ends_a_blocked_producer_and_what_was_sent_stays(ring: &Ring) {
     }
 }
 
-fn a_signal_ends_an_idle_consumer_and_what_was_received_is_written(ring: &Ring) {
+fn signal_ends_an_idle_consumer_after_its_output(ring: &Ring) {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         // Before the first producer: nothing is left.
         let mut consumer = ring.consumer(&[]).start();
@@ -492,7 +492,7 @@ fn a_signal_ends_a_consumer_whose_reader_takes_nothing(ring: &Ring) {
     ring.assert_gone();
 }
 
-fn a_signal_ends_a_consumer_in_the_middle_and_its_successor_goes_on(ring: &Ring) {
+fn signal_ends_a_consumer_and_its_successor_goes_on(ring: &Ring) {
     let mut first = ring.consumer(&["-q"]).start();
     ring.wait_for_consumer(&first);
     let endless = Endless::new();

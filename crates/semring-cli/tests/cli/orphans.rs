@@ -57,53 +57,48 @@ fn attached(address: &str) -> Tool {
 }
 
 #[test]
-fn only_what_is_dead_and_drained_and_was_not_asked_for_goes() {
-    alone(
-        test_name!(only_what_is_dead_and_drained_and_was_not_asked_for_goes),
-        || {
-            for scheme in ["posix:", "sysv:"] {
-                let at = |name: &str| format!("{scheme}{name}");
-                let (drained, unread, live, asked) =
-                    (at("drained"), at("unread"), at("live"), at("asked"));
-                send(&drained, 0);
-                send(&unread, 3);
-                semring(&["create", &asked]).run().quietly(DONE);
-                let producer = attached(&live);
+fn only_dead_drained_auto_removed_rings_go() {
+    alone(test_name!(only_dead_drained_auto_removed_rings_go), || {
+        for scheme in ["posix:", "sysv:"] {
+            let at = |name: &str| format!("{scheme}{name}");
+            let (drained, unread, live, asked) =
+                (at("drained"), at("unread"), at("live"), at("asked"));
+            send(&drained, 0);
+            send(&unread, 3);
+            semring(&["create", &asked]).run().quietly(DONE);
+            let producer = attached(&live);
 
-                let before = objects();
-                let forecast = prune(&["--dry-run"]);
-                assert_eq!(objects(), before, "a dry run changes nothing");
-                let expected = [
-                    format!("would remove {drained}: no process is attached\n"),
-                    format!(
-                        "would keep {unread}: 3 unread messages (--discard-unread removes it)\n"
-                    ),
-                ];
-                assert_eq!(forecast, expected.concat());
-                let said = prune(&[]);
-                let expected = [
-                    format!("removed {drained}: no process is attached\n"),
-                    format!("kept {unread}: 3 unread messages (--discard-unread removes it)\n"),
-                ];
-                assert_eq!(said, expected.concat());
-                let said = prune(&["--discard-unread"]);
-                assert_eq!(
-                    said,
-                    format!("removed {unread}: no process is attached, with 3 unread messages\n")
-                );
-                assert_eq!(prune(&["--discard-unread"]), "");
-                assert_eq!(addresses(), BTreeSet::from([live.clone(), asked.clone()]));
-                // Dead from one moment to the next.
-                producer.kill();
-                assert_eq!(
-                    prune(&[]),
-                    format!("removed {live}: no process is attached\n")
-                );
-                semring(&["rm", &asked]).run().quietly(DONE);
-                assert!(objects().is_empty(), "{:?}", objects());
-            }
-        },
-    );
+            let before = objects();
+            let forecast = prune(&["--dry-run"]);
+            assert_eq!(objects(), before, "a dry run changes nothing");
+            let expected = [
+                format!("would remove {drained}: no process is attached\n"),
+                format!("would keep {unread}: 3 unread messages (--discard-unread removes it)\n"),
+            ];
+            assert_eq!(forecast, expected.concat());
+            let said = prune(&[]);
+            let expected = [
+                format!("removed {drained}: no process is attached\n"),
+                format!("kept {unread}: 3 unread messages (--discard-unread removes it)\n"),
+            ];
+            assert_eq!(said, expected.concat());
+            let said = prune(&["--discard-unread"]);
+            assert_eq!(
+                said,
+                format!("removed {unread}: no process is attached, with 3 unread messages\n")
+            );
+            assert_eq!(prune(&["--discard-unread"]), "");
+            assert_eq!(addresses(), BTreeSet::from([live.clone(), asked.clone()]));
+            // Dead from one moment to the next.
+            producer.kill();
+            assert_eq!(
+                prune(&[]),
+                format!("removed {live}: no process is attached\n")
+            );
+            semring(&["rm", &asked]).run().quietly(DONE);
+            assert!(objects().is_empty(), "{:?}", objects());
+        }
+    });
 }
 
 fn rings() -> Vec<Value> {
@@ -231,10 +226,10 @@ fn halves_of_rings_go_and_foreign_objects_stay() {
 
 /// A remover that is stopped between its first step and its last prevents attaching.
 #[test]
-fn a_remover_that_does_not_finish_keeps_a_program_no_longer_than_it_wants_to_wait() {
+fn stuck_remover_delays_a_program_to_its_limit() {
     use sysv_ipc::sem::{Op, SemSet};
     alone(
-        test_name!(a_remover_that_does_not_finish_keeps_a_program_no_longer_than_it_wants_to_wait),
+        test_name!(stuck_remover_delays_a_program_to_its_limit),
         || {
             semring(&["create", "--guard", "semaphore", "kept-out"])
                 .run()
@@ -260,9 +255,9 @@ fn a_remover_that_does_not_finish_keeps_a_program_no_longer_than_it_wants_to_wai
 }
 
 #[test]
-fn creators_and_those_who_prune_do_not_disturb_each_other() {
+fn creators_and_prune_do_not_disturb_each_other() {
     alone(
-        test_name!(creators_and_those_who_prune_do_not_disturb_each_other),
+        test_name!(creators_and_prune_do_not_disturb_each_other),
         || {
             let over = AtomicBool::new(false);
             std::thread::scope(|scope| {
@@ -420,8 +415,8 @@ fn untouchable(discard_unread: bool) -> BTreeSet<String> {
 }
 
 #[test]
-fn nothing_is_left_whoever_is_killed_when() {
-    alone(test_name!(nothing_is_left_whoever_is_killed_when), || {
+fn nothing_is_left_after_a_kill_at_any_time() {
+    alone(test_name!(nothing_is_left_after_a_kill_at_any_time), || {
         let seed = std::env::var("SEMRING_TEST_SEED").ok().map_or_else(
             || u64::from(std::process::id()) << 20 | 1,
             |seed| seed.parse().expect("a seed"),

@@ -11,15 +11,15 @@ use crate::support::{
 over_both_backends! {
     the_consumer_ends_with_0_when_the_last_producer_has_ended,
     the_consumer_gets_all_that_a_killed_producer_committed,
-    the_consumer_of_a_producer_killed_while_it_sends_gets_whole_lines_from_the_beginning,
+    killed_senders_consumer_gets_whole_lines,
     the_consumer_goes_on_while_one_of_two_producers_is_killed,
-    a_producer_whose_consumer_takes_everything_says_nothing,
-    a_blocked_producer_ends_with_141_when_the_consumer_has_its_count,
-    a_blocked_producer_ends_with_141_when_the_consumer_is_killed,
-    a_blocked_producer_ends_with_141_when_the_reader_behind_the_consumer_is_gone,
-    a_sending_producer_ends_with_141_when_the_consumer_has_its_count,
-    a_sending_producer_ends_with_141_when_the_consumer_is_killed,
-    a_sending_producer_ends_with_141_when_the_reader_behind_the_consumer_is_gone,
+    producer_prints_nothing_if_all_is_taken,
+    blocked_producer_exits_141_at_consumers_count,
+    blocked_producer_exits_141_consumer_killed,
+    blocked_producer_exits_141_reader_gone,
+    sending_producer_exits_141_at_consumers_count,
+    sending_producer_exits_141_consumer_killed,
+    sending_producer_exits_141_reader_gone,
     a_slow_producer_ends_with_141_at_its_next_line,
     a_consumer_killed_at_the_end_of_everything_leaves_no_ring,
     two_producers_both_end_with_141,
@@ -54,9 +54,7 @@ fn the_consumer_gets_all_that_a_killed_producer_committed(ring: &Ring) {
     ring.assert_gone();
 }
 
-fn the_consumer_of_a_producer_killed_while_it_sends_gets_whole_lines_from_the_beginning(
-    ring: &Ring,
-) {
+fn killed_senders_consumer_gets_whole_lines(ring: &Ring) {
     for bytes in [1, 100_000, 1_000_000] {
         let mut consumer = ring.consumer(&[]).start();
         let producer = ring.producer(&[]).feed_endless_seq().start();
@@ -94,7 +92,7 @@ fn the_consumer_goes_on_while_one_of_two_producers_is_killed(ring: &Ring) {
 
 /// Also where the consumer drains and removes the ring just while the producer checks for unread
 /// messages.
-fn a_producer_whose_consumer_takes_everything_says_nothing(ring: &Ring) {
+fn producer_prints_nothing_if_all_is_taken(ring: &Ring) {
     for round in 0..60 {
         let lines = 1000 + 300 * round;
         let consumer = ring.consumer(&[]).start();
@@ -150,7 +148,7 @@ fn blocked(ring: &Ring, to_consumer: &[&str], producers: usize) -> (Vec<Tool>, T
     (producers, consumer)
 }
 
-fn a_blocked_producer_ends_with_141_when_the_consumer_has_its_count(ring: &Ring) {
+fn blocked_producer_exits_141_at_consumers_count(ring: &Ring) {
     let (producers, mut consumer) = blocked(ring, &["--count", "20000"], 1);
     consumer.capture_now();
     consumer.finish().ended(DONE).wrote(seq(20_000));
@@ -159,7 +157,7 @@ fn a_blocked_producer_ends_with_141_when_the_consumer_has_its_count(ring: &Ring)
     }
 }
 
-fn a_blocked_producer_ends_with_141_when_the_consumer_is_killed(ring: &Ring) {
+fn blocked_producer_exits_141_consumer_killed(ring: &Ring) {
     let (producers, consumer) = blocked(ring, &[], 1);
     consumer.kill().quietly(KILLED);
     for producer in producers {
@@ -167,7 +165,7 @@ fn a_blocked_producer_ends_with_141_when_the_consumer_is_killed(ring: &Ring) {
     }
 }
 
-fn a_blocked_producer_ends_with_141_when_the_reader_behind_the_consumer_is_gone(ring: &Ring) {
+fn blocked_producer_exits_141_reader_gone(ring: &Ring) {
     let (producers, mut consumer) = blocked(ring, &[], 1);
     drop(consumer.take_stdout());
     consumer.finish().quietly(BROKEN_PIPE);
@@ -204,7 +202,7 @@ fn two_producers_both_end_with_141(ring: &Ring) {
     }
 }
 
-fn a_sending_producer_ends_with_141_when_the_consumer_has_its_count(ring: &Ring) {
+fn sending_producer_exits_141_at_consumers_count(ring: &Ring) {
     let consumer = ring.consumer(&["--count", "100000"]).start();
     ring.wait_for_consumer(&consumer);
     let producer = ring.producer(&[]).feed_endless_seq().start();
@@ -212,7 +210,7 @@ fn a_sending_producer_ends_with_141_when_the_consumer_has_its_count(ring: &Ring)
     broken_pipe(ring, producer.finish(), Leaving::Count);
 }
 
-fn a_sending_producer_ends_with_141_when_the_consumer_is_killed(ring: &Ring) {
+fn sending_producer_exits_141_consumer_killed(ring: &Ring) {
     let mut consumer = ring.consumer(&[]).start();
     ring.wait_for_consumer(&consumer);
     let producer = ring.producer(&[]).feed_endless_seq().start();
@@ -221,7 +219,7 @@ fn a_sending_producer_ends_with_141_when_the_consumer_is_killed(ring: &Ring) {
     broken_pipe(ring, producer.finish(), Leaving::Killed);
 }
 
-fn a_sending_producer_ends_with_141_when_the_reader_behind_the_consumer_is_gone(ring: &Ring) {
+fn sending_producer_exits_141_reader_gone(ring: &Ring) {
     let mut consumer = ring.consumer(&[]).stdout_unread().start();
     ring.wait_for_consumer(&consumer);
     let producer = ring.producer(&[]).feed_endless_seq().start();

@@ -16,10 +16,10 @@ use crate::support::{
 };
 
 over_both_backends! {
-    a_killed_consumer_loses_nothing_and_repeats_at_most_its_last_write,
-    a_killed_consumer_with_a_rate_limit_repeats_at_most_its_last_small_write,
-    a_consumer_killed_inside_a_write_leaves_at_most_half_a_line_and_its_successor_repeats_it,
-    the_ring_stays_between_consumers_and_the_producer_ends_with_0,
+    killed_consumer_repeats_its_last_write_only,
+    killed_rate_limited_consumer_repeats_little,
+    consumer_killed_in_write_repeats_half_a_line,
+    ring_stays_between_consumers_producer_exits_0,
 }
 
 /// A stream of random numbers that a failed test can be run with again.
@@ -125,13 +125,13 @@ impl Ledger {
     }
 }
 
-fn a_killed_consumer_loses_nothing_and_repeats_at_most_its_last_write(ring: &Ring) {
+fn killed_consumer_repeats_its_last_write_only(ring: &Ring) {
     storm(ring, 60, 40, &[]);
 }
 
 /// Its writes are far smaller than the amount that a consumer may keep before it must release, and the
 /// ring is never empty, which would make it release, too: each write has to.
-fn a_killed_consumer_with_a_rate_limit_repeats_at_most_its_last_small_write(ring: &Ring) {
+fn killed_rate_limited_consumer_repeats_little(ring: &Ring) {
     storm(ring, 8, 5, &["-L", "20K"]);
 }
 
@@ -223,9 +223,7 @@ fn enter(packets: Packets, ledger: &mut Ledger, last_write_from: u64) -> u64 {
         .map_or(last_write_from, |packet| numbers(packet)[0])
 }
 
-fn a_consumer_killed_inside_a_write_leaves_at_most_half_a_line_and_its_successor_repeats_it(
-    ring: &Ring,
-) {
+fn consumer_killed_in_write_repeats_half_a_line(ring: &Ring) {
     let mut random = Random::new("pipe");
     let endless = Endless::new();
     let capacity = 64 << 10;
@@ -281,7 +279,7 @@ fn a_consumer_killed_inside_a_write_leaves_at_most_half_a_line_and_its_successor
     ring.assert_gone();
 }
 
-fn the_ring_stays_between_consumers_and_the_producer_ends_with_0(ring: &Ring) {
+fn ring_stays_between_consumers_producer_exits_0(ring: &Ring) {
     let mut producer = ring.producer(&["--wait-for-consumer"]).stdin_open().start();
     producer.write("1\n");
     let one = ring.consumer(&["--count", "1"]).run().quietly(DONE);

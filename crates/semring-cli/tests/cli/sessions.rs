@@ -11,28 +11,28 @@ use crate::support::{
 const TERMINATED: Exit = Exit::Signal(libc::SIGTERM);
 
 over_both_backends! {
-    a_producer_that_comes_first_ends_and_says_what_waits,
+    first_producer_ends_and_reports_unread,
     a_consumer_that_comes_first_waits_for_the_first_producer,
-    both_are_killed_and_started_again_and_what_was_unread_is_mentioned_and_delivered,
-    a_producer_that_finds_a_ring_with_unread_messages_mentions_them_and_sends_behind_them,
-    head_behind_the_consumer_ends_everything_quietly,
+    both_killed_and_restarted_deliver_the_unread,
+    producer_reports_unread_and_sends_after_them,
+    head_after_the_consumer_ends_all_quietly,
     tee_sends_one_stream_into_two_rings,
-    a_line_longer_than_the_lane_allows_is_refused_and_what_came_before_arrives,
+    too_long_line_is_refused_after_the_earlier,
     a_longer_line_passes_with_more_capacity_or_raw,
     binary_data_passes_through_lines,
     empty_input_is_an_empty_stream_in_either_order,
     a_last_line_without_newline_comes_out_without_one,
-    a_message_behind_a_line_without_newline_begins_a_line_of_its_own,
-    three_producers_one_after_the_other_arrive_in_their_order_with_follow,
-    three_producers_one_after_the_other_arrive_in_their_order_before_a_consumer_comes,
+    message_after_open_line_begins_a_line,
+    three_producers_arrive_in_order_with_follow,
+    three_producers_arrive_in_order_before_a_consumer,
     three_commands_in_one_pipeline_are_one_stream,
-    a_ring_with_other_settings_is_refused_only_if_they_were_asked_for,
+    other_settings_are_refused_only_if_requested,
     a_ring_that_was_created_stays_at_the_end_of_the_stream,
-    a_consumer_at_the_end_of_a_kept_ring_waits_for_new_producers,
+    consumer_of_a_kept_ring_waits_for_producers,
     a_file_goes_through_with_shell_redirections,
 }
 
-fn a_producer_that_comes_first_ends_and_says_what_waits(ring: &Ring) {
+fn first_producer_ends_and_reports_unread(ring: &Ring) {
     ring.producer(&[])
         .input(seq(3))
         .run()
@@ -67,7 +67,7 @@ fn a_consumer_that_comes_first_waits_for_the_first_producer(ring: &Ring) {
     ring.assert_gone();
 }
 
-fn both_are_killed_and_started_again_and_what_was_unread_is_mentioned_and_delivered(ring: &Ring) {
+fn both_killed_and_restarted_deliver_the_unread(ring: &Ring) {
     let mut consumer = ring.consumer(&[]).stdout_unread().start();
     ring.wait_for_consumer(&consumer);
     // The consumer fills its pipe, then the producer fills the ring.
@@ -88,9 +88,7 @@ fn both_are_killed_and_started_again_and_what_was_unread_is_mentioned_and_delive
     ring.assert_gone();
 }
 
-fn a_producer_that_finds_a_ring_with_unread_messages_mentions_them_and_sends_behind_them(
-    ring: &Ring,
-) {
+fn producer_reports_unread_and_sends_after_them(ring: &Ring) {
     let mut producer = ring.producer(&[]).feed_endless_seq().start();
     producer.wait_until_asleep_on_the_ring();
     let sent = ring.number("sent_messages");
@@ -116,7 +114,7 @@ fn a_producer_that_finds_a_ring_with_unread_messages_mentions_them_and_sends_beh
     ring.assert_gone();
 }
 
-fn head_behind_the_consumer_ends_everything_quietly(ring: &Ring) {
+fn head_after_the_consumer_ends_all_quietly(ring: &Ring) {
     let script = r#"
         seq 1000000 | "$P" "$RING" &
         "$C" "$RING" | head -2
@@ -157,7 +155,7 @@ fn with_a_long_line(len: usize) -> Vec<u8> {
     input
 }
 
-fn a_line_longer_than_the_lane_allows_is_refused_and_what_came_before_arrives(ring: &Ring) {
+fn too_long_line_is_refused_after_the_earlier(ring: &Ring) {
     // The default is 256 KiB a lane: 65536 is the longest.
     for len in [65_537, 1_000_000] {
         let consumer = ring.consumer(&[]).start();
@@ -265,7 +263,7 @@ fn a_last_line_without_newline_comes_out_without_one(ring: &Ring) {
     ring.assert_gone();
 }
 
-fn a_message_behind_a_line_without_newline_begins_a_line_of_its_own(ring: &Ring) {
+fn message_after_open_line_begins_a_line(ring: &Ring) {
     let mut consumer = ring.consumer(&["--follow"]).start();
     ring.wait_for_consumer(&consumer);
     ring.producer(&[]).input("one\ntwo").run().quietly(DONE);
@@ -281,7 +279,7 @@ fn a_message_behind_a_line_without_newline_begins_a_line_of_its_own(ring: &Ring)
     ring.assert_gone();
 }
 
-fn three_producers_one_after_the_other_arrive_in_their_order_with_follow(ring: &Ring) {
+fn three_producers_arrive_in_order_with_follow(ring: &Ring) {
     let mut consumer = ring.consumer(&["--follow"]).start();
     ring.wait_for_consumer(&consumer);
     for third in 0..3 {
@@ -299,7 +297,7 @@ fn three_producers_one_after_the_other_arrive_in_their_order_with_follow(ring: &
     ring.assert_gone();
 }
 
-fn three_producers_one_after_the_other_arrive_in_their_order_before_a_consumer_comes(ring: &Ring) {
+fn three_producers_arrive_in_order_before_a_consumer(ring: &Ring) {
     for third in 0..3 {
         let first = 1000 * third + 1;
         let producer = ring
@@ -328,7 +326,7 @@ fn three_commands_in_one_pipeline_are_one_stream(ring: &Ring) {
     ring.assert_gone();
 }
 
-fn a_ring_with_other_settings_is_refused_only_if_they_were_asked_for(ring: &Ring) {
+fn other_settings_are_refused_only_if_requested(ring: &Ring) {
     let yesterday: &[&str] = &["--capacity", "64K", "--producers", "3", "--mode", "0640"];
     ring.producer(&[&["-q"], yesterday].concat())
         .input(seq(10))
@@ -382,7 +380,7 @@ fn a_ring_that_was_created_stays_at_the_end_of_the_stream(ring: &Ring) {
     ring.assert_gone();
 }
 
-fn a_consumer_at_the_end_of_a_kept_ring_waits_for_new_producers(ring: &Ring) {
+fn consumer_of_a_kept_ring_waits_for_producers(ring: &Ring) {
     ring.producer(&["-q"]).input(seq(3)).run().quietly(DONE);
     ring.consumer(&["-q", "--keep"])
         .run()

@@ -3,16 +3,16 @@
 use crate::support::{DONE, FAILED, Ring, assert_same, over_both_backends, seq};
 
 over_both_backends! {
-    a_million_lines_come_out_identical_when_the_producer_starts_first,
-    a_million_lines_come_out_identical_when_the_consumer_starts_first,
-    nul_ended_messages_come_out_identical_whoever_starts_first,
-    length_prefixed_messages_come_out_identical_whoever_starts_first,
-    a_raw_stream_comes_out_identical_whoever_starts_first,
+    million_lines_identical_producer_first,
+    million_lines_identical_consumer_first,
+    nul_ended_identical_in_each_order_of_start,
+    length_prefixed_identical_in_each_order_of_start,
+    raw_stream_identical_in_each_order_of_start,
     empty_messages_come_out_identical_in_each_framing,
     framings_are_converted_between_the_sides,
     messages_as_long_as_the_lane_allows_pass,
     a_lane_of_the_smallest_size_carries_the_same_stream,
-    a_truncated_length_prefixed_message_is_an_error_and_what_came_before_it_arrives,
+    truncated_length_prefix_is_an_error_at_the_end,
 }
 
 #[derive(Clone, Copy)]
@@ -78,17 +78,17 @@ fn prefixed(bytes: &[u8]) -> Vec<u8> {
     stream
 }
 
-fn a_million_lines_come_out_identical_when_the_producer_starts_first(ring: &Ring) {
+fn million_lines_identical_producer_first(ring: &Ring) {
     let input = seq(1_000_000);
     transfer(ring, First::Producer, &input, [&[], &["--lines"]], &input);
 }
 
-fn a_million_lines_come_out_identical_when_the_consumer_starts_first(ring: &Ring) {
+fn million_lines_identical_consumer_first(ring: &Ring) {
     let input = seq(1_000_000);
     transfer(ring, First::Consumer, &input, [&["--lines"], &[]], &input);
 }
 
-fn nul_ended_messages_come_out_identical_whoever_starts_first(ring: &Ring) {
+fn nul_ended_identical_in_each_order_of_start(ring: &Ring) {
     let mut input = seq(200_000);
     // Every third keeps its newline inside: only NUL ends a message here.
     for (count, byte) in input.iter_mut().filter(|byte| **byte == b'\n').enumerate() {
@@ -106,11 +106,11 @@ fn nul_ended_messages_come_out_identical_whoever_starts_first(ring: &Ring) {
     );
 }
 
-fn length_prefixed_messages_come_out_identical_whoever_starts_first(ring: &Ring) {
+fn length_prefixed_identical_in_each_order_of_start(ring: &Ring) {
     in_both_orders(ring, &prefixed(&noise(8_000_000)), &["--length-prefixed"]);
 }
 
-fn a_raw_stream_comes_out_identical_whoever_starts_first(ring: &Ring) {
+fn raw_stream_identical_in_each_order_of_start(ring: &Ring) {
     in_both_orders(ring, &noise(9_999_991), &["--raw"]);
 }
 
@@ -172,7 +172,7 @@ fn a_lane_of_the_smallest_size_carries_the_same_stream(ring: &Ring) {
     in_both_orders(ring, &noise(1_000_003), &["--raw", "--capacity", "4K"]);
 }
 
-fn a_truncated_length_prefixed_message_is_an_error_and_what_came_before_it_arrives(ring: &Ring) {
+fn truncated_length_prefix_is_an_error_at_the_end(ring: &Ring) {
     let consumer = ring.consumer(&["--length-prefixed"]).start();
     ring.wait_for_consumer(&consumer);
     let input = b"\x02\0\0\0ab\x05\0\0\0cd".to_vec();

@@ -77,7 +77,7 @@ fn a_consumer_that_sleeps_ends_with_the_producer_that_notices() {
 }
 
 #[test]
-fn a_producer_at_the_end_of_its_input_does_not_say_that_all_is_well() {
+fn producer_checks_its_consumer_at_end_of_input() {
     let ring = Ring::posix("truncated-end");
     let mut producer = ring.producer(&[]).stdin_open().start();
     ring.wait_for_producers(1);
@@ -88,7 +88,7 @@ fn a_producer_at_the_end_of_its_input_does_not_say_that_all_is_well() {
 }
 
 #[test]
-fn a_producer_that_waits_for_room_ends_with_the_consumer_that_notices() {
+fn waiting_producer_ends_with_its_consumer() {
     let ring = Ring::posix("truncated-full");
     let mut consumer = ring.consumer(&[]).stdout_unread().start();
     ring.wait_for_consumer(&consumer);
@@ -103,7 +103,7 @@ fn a_producer_that_waits_for_room_ends_with_the_consumer_that_notices() {
 }
 
 #[test]
-fn a_ring_in_a_file_is_no_different_and_later_ones_are_told() {
+fn ring_in_a_file_is_no_different() {
     let scratch = Scratch::new();
     let path = scratch.path("ring");
     let ring = Ring::posix("truncated-file");

@@ -14,7 +14,7 @@ use crate::support::{
 over_both_backends! {
     another_user_is_refused_by_the_default_mode,
     a_mode_for_the_group_lets_the_group_in,
-    a_mode_for_all_lets_all_in_whoever_makes_the_ring,
+    mode_for_all_admits_all_with_any_creator,
     root_may_use_the_ring_of_a_user,
     only_the_owner_removes,
     root_makes_a_ring_for_a_user_and_a_group,
@@ -134,7 +134,7 @@ fn a_mode_for_the_group_lets_the_group_in(ring: &Ring) {
     consumer.finish().ended(DONE).wrote(seq(1000));
 }
 
-fn a_mode_for_all_lets_all_in_whoever_makes_the_ring(ring: &Ring) {
+fn mode_for_all_admits_all_with_any_creator(ring: &Ring) {
     let Some(users) = Users::new(ring) else {
         return;
     };

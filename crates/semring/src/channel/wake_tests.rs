@@ -404,7 +404,7 @@ fn close_wakes_the_producers() {
 
 /// A message comes after the first look of a polled consumer, and before it takes the tokens that are there.
 #[test]
-fn polled_handle_finds_what_came_before_its_announcement() {
+fn polled_handle_finds_earlier_messages() {
     let fixture = Fixture::new();
     let (mut producer, mut consumer) = fixture.handles();
     let _descriptor = consumer.pollable().expect("a descriptor");

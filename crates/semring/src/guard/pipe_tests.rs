@@ -54,7 +54,7 @@ impl Drop for Fixture {
 
 /// The successor stops at its first post: the pipe of the liveness lock is gone.
 #[test]
-fn a_successor_posts_before_it_opens_its_liveness_lock() {
+fn successor_posts_before_its_liveness_lock() {
     let fixture = Fixture::new();
     let claim = fixture.guard.claim(Role::Consumer);
     assert_eq!(claim, Ok(Claim::Granted));

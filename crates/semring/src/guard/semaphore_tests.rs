@@ -105,7 +105,7 @@ fn a_role_is_had_by_one_at_a_time() {
 }
 
 #[test]
-fn a_producer_counts_and_rings_the_wakeup_when_it_leaves() {
+fn leaving_producer_is_counted_and_wakes() {
     let fixture = Fixture::new(3);
     let guard = fixture.guard();
     assert_eq!(guard.producers_gone(), Ok(true));
@@ -129,7 +129,7 @@ fn a_producer_counts_and_rings_the_wakeup_when_it_leaves() {
 }
 
 #[test]
-fn a_consumer_rings_every_producers_wakeup_when_it_leaves() {
+fn leaving_consumer_wakes_every_producer() {
     for lanes in [1, 3, MAX_LANES] {
         let fixture = Fixture::new(lanes);
         let guard = fixture.guard();
@@ -149,7 +149,7 @@ fn a_consumer_rings_every_producers_wakeup_when_it_leaves() {
 }
 
 #[test]
-fn the_kernel_gives_a_dead_holders_roles_back_and_rings() {
+fn kernel_frees_a_dead_holders_roles_and_wakes() {
     let fixture = Fixture::new(2);
     let guard = fixture.guard();
     let ended = in_child(|| {
@@ -182,7 +182,7 @@ fn a_refused_consumer_leaves_no_token_and_no_debt() {
 }
 
 #[test]
-fn a_tombstone_refuses_everybody_and_is_told_from_a_taken_role() {
+fn removal_flag_refuses_all_unlike_a_taken_role() {
     let fixture = Fixture::new(3);
     let guard = fixture.guard();
     assert_eq!(guard.begin_removal(false), Ok(true));
@@ -369,7 +369,7 @@ fn the_end_of_a_peer_wakes_the_sleeper() {
 }
 
 #[test]
-fn nobody_waits_for_producers_that_are_not_there() {
+fn no_wait_for_absent_producers() {
     let fixture = Fixture::new(2);
     let guard = fixture.guard();
     // Not with a token either: a process may have posted it just before its end.
@@ -466,7 +466,7 @@ fn waiting_for_a_role_goes_on_after_a_signal() {
 }
 
 #[test]
-fn every_call_on_a_removed_set_says_so() {
+fn every_call_on_a_removed_set_reports_it() {
     let fixture = Fixture::new(2);
     let guard = fixture.guard();
     guard.claim(Role::Producer { lane: 1 }).unwrap();
@@ -495,7 +495,7 @@ fn every_call_on_a_removed_set_says_so() {
 }
 
 #[test]
-fn every_sleeper_is_told_when_the_set_is_removed() {
+fn every_sleeper_wakes_when_the_set_is_removed() {
     let removed = GuardError::Removed;
     let remove_under = |sleep: &(dyn Fn(&SemaphoreGuard) -> Option<GuardError> + Sync)| {
         let fixture = Fixture::new(2);

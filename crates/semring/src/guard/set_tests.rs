@@ -58,7 +58,7 @@ fn locked(lanes: usize) -> Vec<u16> {
 }
 
 #[test]
-fn a_set_under_a_free_key_is_made_and_its_lock_held_to_the_end() {
+fn set_under_a_free_key_is_made_and_locked() {
     let key = KeyGuard::new();
     let new = key.lock(2, false).unwrap().expect("no ring is there");
     assert_eq!(key.values(), locked(2));
@@ -105,7 +105,7 @@ fn a_set_made_for_a_key_that_is_taken_goes_again() {
 }
 
 #[test]
-fn the_set_of_a_file_says_whether_the_file_has_its_name() {
+fn set_of_a_file_records_whether_it_has_a_name() {
     let says = |set: SemSet| SetFacts::of(set.id()).unwrap().location();
     let new = NewSet::create(1, 0o600).unwrap();
     let identity = new
@@ -140,7 +140,7 @@ fn the_set_of_a_file_says_whether_the_file_has_its_name() {
 }
 
 #[test]
-fn who_asks_whether_a_creation_has_ended_leaves_no_trace_on_a_set_not_yet_marked() {
+fn check_of_a_creation_leaves_no_trace() {
     let key = KeyGuard::new();
     // As a creator leaves it that is killed right after semget.
     let left = SemSet::create(key.key, count_for(2), 0o600).unwrap();
@@ -150,7 +150,7 @@ fn who_asks_whether_a_creation_has_ended_leaves_no_trace_on_a_set_not_yet_marked
 }
 
 #[test]
-fn a_set_with_a_check_value_left_behind_is_replaced() {
+fn orphan_set_with_a_check_value_is_replaced() {
     let key = KeyGuard::new();
     let ended = in_child(|| {
         let new = key.lock(2, false).unwrap().unwrap();
@@ -168,7 +168,7 @@ fn a_set_with_a_check_value_left_behind_is_replaced() {
 }
 
 #[test]
-fn a_set_of_another_size_or_mode_left_behind_is_replaced() {
+fn orphan_set_of_another_size_or_mode_is_replaced() {
     for (lanes, mode) in [(1, 0o600), (5, 0o600), (2, 0o666)] {
         let key = KeyGuard::new();
         let left = SemSet::create(key.key, count_for(lanes), mode).unwrap();
@@ -205,7 +205,7 @@ fn a_foreign_set_is_refused_and_left_as_it_was() {
 }
 
 #[test]
-fn a_set_that_somebody_has_used_or_waits_for_is_not_taken_over_though_all_its_values_are_zero() {
+fn used_set_of_zeros_is_not_taken_over() {
     let key = KeyGuard::new();
     let set = SemSet::create(key.key, count_for(2), 0o600).unwrap();
     let refused = || matches!(key.lock(2, false).map(drop), Err(SetFailure::Foreign));
@@ -238,7 +238,7 @@ fn under_a_ring_the_lock_is_only_looked_through() {
 }
 
 #[test]
-fn a_creator_waits_for_a_remover_and_then_begins_anew() {
+fn creator_waits_for_a_remover_then_creates() {
     let key = KeyGuard::new();
     let new = key.lock(2, false).unwrap().unwrap();
     new.identify(NameLocation::Unknown).unwrap();
@@ -271,7 +271,7 @@ fn a_creator_waits_for_another_and_takes_what_it_left() {
 }
 
 #[test]
-fn a_creator_survives_that_its_set_is_taken_for_left_behind() {
+fn creator_survives_the_loss_of_its_set() {
     use crate::sync::{AtomicU32, Ordering};
     // A number of lanes that no other test uses.
     const LANES: usize = 177;
@@ -345,7 +345,7 @@ fn a_set_is_known_by_key_id_size_and_check_value() {
 }
 
 #[test]
-fn a_set_that_is_too_small_for_a_check_value_is_somebody_elses() {
+fn set_too_small_for_a_check_value_is_foreign() {
     let key = free_key();
     let set = SemSet::create(key, 1, 0o600).unwrap();
     let identity = SetIdentity {

@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn after_spins_in_vain_waits_sleep_at_once_for_as_long_as_sleeps_are_long() {
+    fn after_vain_spins_waits_sleep_at_once() {
         let mut history = SpinHistory::new(2);
         assert!((0..SPINS_IN_VAIN).all(|_| waits_in_vain(&mut history)));
         for _ in 0..10 * MOST_SLEEPS_PER_TRIAL {
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn short_sleeps_lead_to_trials_which_become_rarer_when_they_are_in_vain() {
+    fn short_sleeps_lead_to_rarer_trials() {
         let mut history = SpinHistory::new(2);
         while waits_in_vain(&mut history) {}
         let mut sleeps_until_a_trial = || {

@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_that_is_not_ready_is_told_from_foreign_bytes() {
+    fn unfinished_ring_differs_from_foreign_bytes() {
         assert_eq!(
             Superblock::decode(&sample().encode()),
             Err(SuperblockError::NotReady)

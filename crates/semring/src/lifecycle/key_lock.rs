@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_creator_leaves_proves_its_segment_and_can_be_taken() {
+    fn killed_creators_file_proves_its_segment() {
         let of = Fixture::new();
         let ended = in_child(|| {
             std::mem::forget(KeyLock::take(of.key, NOT_AT_ALL).unwrap().unwrap());

@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_with_two_proofs_goes_when_both_creators_are_through() {
+    fn segment_with_two_proofs_waits_for_both_creators() {
         let random = u16::from_le_bytes(crate::os::process::random().unwrap());
         let key = Key::from_raw(0x7d5a_0000 | u32::from(random));
         let patience = Duration::from_secs(1);

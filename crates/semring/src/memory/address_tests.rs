@@ -111,7 +111,7 @@ fn paths_may_have_bytes_that_are_not_text() {
 }
 
 #[test]
-fn what_is_found_under_a_name_that_no_address_can_have_has_none() {
+fn objects_with_impossible_names_have_no_address() {
     let found = |name: &str| {
         let place = Place::Posix(std::path::Path::new("/dev/shm").join(name));
         Address::of_place(&place, "").is_valid()

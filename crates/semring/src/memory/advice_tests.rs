@@ -53,7 +53,7 @@ fn a_child_does_not_have_the_pages_where_advice_is_refused() {
 }
 
 #[test]
-fn a_child_of_anonymous_memory_is_known_where_advice_is_refused() {
+fn child_of_anonymous_memory_without_advice() {
     let ended = in_child(|| {
         testing::answer_advice_with(errno::EINVAL);
         let (_, segment) = NewObject::create(&Place::Anonymous, &request(LEN)).unwrap();
@@ -80,7 +80,7 @@ fn a_child_is_known_where_advice_has_no_effect() {
 
 /// A child unmaps the ring, not another mapping that was at its address at the time of the fork.
 #[test]
-fn pages_that_were_unmapped_before_a_fork_are_not_unmapped_in_the_child() {
+fn pages_unmapped_before_a_fork_stay_untouched() {
     let ended = in_child(|| {
         testing::answer_advice_with(errno::EINVAL);
         let (_object, segment) = Fixture::posix("unmapped").create();

@@ -139,7 +139,7 @@ pub(super) fn smaps(base: NonNull<u8>, field: &str) -> String {
 }
 
 #[test]
-fn a_new_segment_is_zero_and_as_long_as_asked() {
+fn new_segment_is_zero_and_of_the_requested_size() {
     let check = |segment: &Segment| {
         assert_eq!(segment.len(), LEN);
         assert!(segment.base().addr().get().is_multiple_of(4096));
@@ -213,7 +213,7 @@ fn a_mapping_for_looking_can_not_be_written() {
 }
 
 #[test]
-fn mode_and_owner_are_what_was_asked_whatever_the_umask() {
+fn mode_and_owner_ignore_the_umask() {
     over_each("mode", |fixture| {
         for (mask, mode) in [
             (0o077, 0o666),
@@ -490,7 +490,7 @@ fn a_listing_finds_what_is_there() {
 }
 
 #[test]
-fn the_kernel_tells_who_has_a_system_v_segment_attached() {
+fn kernel_lists_users_of_a_system_v_segment() {
     let fixture = Fixture::sysv("attached");
     let (object, segment) = fixture.create();
     assert!(object.is_attached());
@@ -503,7 +503,7 @@ fn the_kernel_tells_who_has_a_system_v_segment_attached() {
 
 /// A mapping beyond the end of a file that other processes could truncate, and a copy of it.
 #[test]
-fn who_only_looks_at_a_truncated_file_does_not_fault() {
+fn inspect_of_a_truncated_file_does_not_fault() {
     for fixture in [Fixture::posix("cut"), Fixture::file("cut")] {
         let (object, segment) = fixture.create();
         set(&segment, 0, 5);
@@ -528,7 +528,7 @@ fn who_only_looks_at_a_truncated_file_does_not_fault() {
 
 /// The three ways to take memory away from under its users: to shrink it, to grow it, to unseal it.
 #[test]
-fn nobody_takes_memory_away_that_can_not_shrink() {
+fn unshrinkable_memory_can_not_be_taken_away() {
     let (new, segment) = NewObject::create(&nameless()[0], &request(LEN)).unwrap();
     let object = new.publish().unwrap();
     let file = std::fs::File::from(object.descriptor().unwrap().unwrap());
@@ -573,7 +573,7 @@ fn memory_that_could_shrink_and_has_no_name_is_refused() {
 }
 
 #[test]
-fn a_lock_alone_is_had_while_nobody_has_a_role() {
+fn exclusive_lock_needs_all_roles_free() {
     let fixture = Fixture::file("roles");
     let (object, _segment) = fixture.create();
     let other = fixture.open().unwrap();
@@ -634,7 +634,7 @@ fn a_forked_child_has_the_descriptor_of_memory_without_a_name() {
 }
 
 #[test]
-fn huge_pages_and_locked_memory_are_given_or_the_limit_is_named() {
+fn huge_pages_and_locked_memory_or_the_limit() {
     let limit = |result: Result<()>| match result {
         Ok(()) => None,
         Err(MemoryError::Limit(limit)) => Some(limit),

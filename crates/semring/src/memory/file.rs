@@ -550,7 +550,7 @@ mod tests {
     use semring_testkit::names;
 
     #[test]
-    fn where_unnamed_files_are_not_to_be_had_a_temporary_name_is_gone_when_it_is_published() {
+    fn temporary_name_is_gone_after_publication() {
         let directory = std::env::temp_dir().join(names::unique("temporary"));
         std::fs::create_dir(&directory).unwrap();
         let names = || {

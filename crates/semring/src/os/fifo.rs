@@ -128,7 +128,7 @@ mod tests {
     /// In a process of its own, as the next test: children that concurrent tests fork have copies of the
     /// ends until they end.
     #[test]
-    fn a_pipe_hangs_up_for_its_readers_once_and_not_while_it_has_a_writer() {
+    fn pipe_hangs_up_only_without_a_writer() {
         let ended = in_child(|| {
             let pipe = anonymous().unwrap();
             let reader = reopen(&pipe, End::Read).unwrap();

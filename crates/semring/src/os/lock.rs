@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn locks_that_are_given_back_are_gone_whoever_has_a_copy() {
+    fn released_locks_are_gone_despite_copies() {
         let first = memfd::create(c"lock", 0o600, None).unwrap();
         let copy = first.try_clone().unwrap();
         let second = file::reopen(&first, true).unwrap();

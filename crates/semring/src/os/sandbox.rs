@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn semaphores_work_where_nothing_forbids_them_and_the_probe_leaves_nothing() {
+    fn semaphores_trial_succeeds_and_leaves_nothing() {
         let mut report = Report::default();
         assert_eq!(probe(&mut report), Ok(()));
         assert!(report.looked);
@@ -220,7 +220,7 @@ mod tests {
 
     /// This test starts itself under a filter that allows to make a set and kills for operations on it.
     #[test]
-    fn a_probe_that_is_killed_for_the_operation_leaves_nothing() {
+    fn killed_trial_leaves_nothing() {
         const INSIDE: &str = "SEMRING_TEST_FILTERED";
         const SET: &str = "the set was ";
         if std::env::var_os(INSIDE).is_some() {
@@ -230,10 +230,7 @@ mod tests {
             return;
         }
         let mut command = Command::new(std::env::current_exe().unwrap());
-        let test = concat!(
-            module_path!(),
-            "::a_probe_that_is_killed_for_the_operation_leaves_nothing"
-        );
+        let test = concat!(module_path!(), "::killed_trial_leaves_nothing");
         let (_crate, test) = test.split_once("::").unwrap();
         command.args(["--exact", test, "--nocapture"]);
         sandbox::kill_for(&mut command, &[libc::SYS_semop, libc::SYS_semtimedop]);

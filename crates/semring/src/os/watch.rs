@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_loses_its_name_is_told_of_to_all_who_watch() {
+    fn all_watchers_see_a_file_lose_its_name() {
         let (path, file) = fresh("reported");
         let pollers = [(); 3].map(|()| {
             let (poller, watch) = (

@@ -24,7 +24,7 @@ fn full() -> (LaneView, LaneProducer, LaneConsumer) {
 }
 
 #[test]
-fn an_impossible_released_position_is_damage_to_the_producer() {
+fn impossible_released_is_damage_to_the_producer() {
     fn released(view: &LaneView) -> &AtomicU64 {
         &view.consumer().released
     }
@@ -72,7 +72,7 @@ fn an_impossible_released_position_is_damage_to_the_producer() {
 }
 
 #[test]
-fn an_impossible_committed_position_is_damage_to_a_successor() {
+fn impossible_committed_is_damage_to_a_successor() {
     for lie in [1, 7, 4, CAPACITY + 8, 2 * CAPACITY, u64::MAX, 1 << 63] {
         let view = lane();
         view.producer().committed.store(lie, Ordering::Relaxed);
@@ -81,7 +81,7 @@ fn an_impossible_committed_position_is_damage_to_a_successor() {
 }
 
 #[test]
-fn an_impossible_released_position_is_damage_to_a_new_consumer() {
+fn impossible_released_is_damage_to_a_new_consumer() {
     for (released, committed) in [
         (4, 0),
         (u64::MAX, 0),

@@ -171,7 +171,7 @@ fn go_on(producer: &mut LaneProducer, consumer: &mut LaneConsumer, bytes: u64) {
 }
 
 #[test]
-fn the_longest_message_goes_behind_a_pad_from_wherever_it_does_not_fit() {
+fn longest_message_follows_padding_at_any_offset() {
     for rest in (8..=1200).step_by(8) {
         let (mut producer, mut consumer) = both(&lane());
         go_on(&mut producer, &mut consumer, CAPACITY - rest);
@@ -206,7 +206,7 @@ fn long_payloads_begin_at_a_line_wherever_the_record_does() {
 }
 
 #[test]
-fn a_long_reservation_that_becomes_short_stays_where_it_was_written() {
+fn shortened_reservation_stays_in_place() {
     let (mut producer, mut consumer) = both(&lane());
     for len in [0, 1, 300, 1023, 1024] {
         for _ in 0..9 {
@@ -259,7 +259,7 @@ fn the_slack_word_stays_free() {
 }
 
 #[test]
-fn a_message_that_does_not_fit_the_end_begins_anew_behind_a_pad() {
+fn message_wraps_after_padding() {
     for rest in (8..=QUARTER as u64).step_by(8) {
         let view = lane();
         let (mut producer, mut consumer) = both(&view);
@@ -282,7 +282,7 @@ fn a_message_that_does_not_fit_the_end_begins_anew_behind_a_pad() {
 }
 
 #[test]
-fn a_pad_without_room_behind_it_says_that_it_was_published() {
+fn padding_without_room_after_it_is_reported() {
     let (mut producer, mut consumer) = both(&lane());
     for _ in 0..3 {
         send(&mut producer, &content(1, 1000)).unwrap();
@@ -479,7 +479,7 @@ fn kill_and_take_over(lead: usize, point: usize, messages: &[Vec<u8>], batch: bo
 }
 
 #[test]
-fn a_successor_finds_exactly_what_was_committed_wherever_its_predecessor_was_killed() {
+fn successor_finds_exactly_what_was_committed() {
     // 32-byte records: 128 places of the lap, the end of the data among them.
     for lead in 0..260 {
         for point in 0..4 {
@@ -496,7 +496,7 @@ fn a_successor_finds_exactly_what_was_committed_wherever_its_predecessor_was_kil
 }
 
 #[test]
-fn a_producer_killed_behind_a_pad_leaves_it_to_the_successor() {
+fn producer_killed_after_padding_leaves_it() {
     for committed_too in [false, true] {
         let view = lane();
         let (mut producer, mut consumer) = both(&view);
@@ -527,7 +527,7 @@ fn a_producer_killed_behind_a_pad_leaves_it_to_the_successor() {
 }
 
 #[test]
-fn a_released_position_ahead_of_committed_is_right_after_a_batch() {
+fn released_may_exceed_committed_after_a_batch() {
     let view = lane();
     let (mut producer, mut consumer) = both(&view);
     let before = Before::of(&producer);
@@ -572,7 +572,7 @@ fn a_new_consumer_gets_again_what_was_not_released() {
 }
 
 #[test]
-fn stepping_back_delivers_again_what_was_not_let_go_of() {
+fn stepping_back_redelivers_unreleased_messages() {
     let (mut producer, mut consumer) = both(&lane());
     // The lap ends among the messages, so padding is passed in both directions, too.
     for number in 0..11 {

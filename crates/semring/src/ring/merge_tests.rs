@@ -107,7 +107,7 @@ fn bytes_before_the_other(others: usize, len: usize) -> Vec<u64> {
 }
 
 #[test]
-fn a_lane_with_one_message_waits_at_most_a_quarter_lap_of_each_other() {
+fn lane_waits_at_most_a_quarter_lap_of_each_other() {
     for others in [1, 2, 7] {
         // Records that divide a quarter: exactly a quarter.
         for len in [0, 8, 24, 56, 120, 248, 504] {
@@ -242,7 +242,7 @@ fn stepping_back_delivers_again_on_every_lane() {
 }
 
 #[test]
-fn a_lane_that_is_stepped_back_over_again_and_again_keeps_no_other_waiting() {
+fn lane_stepped_back_often_keeps_none_waiting() {
     let (_, mut producers, mut merge) = ring(2);
     for producer in &mut producers {
         for number in 0..4 {

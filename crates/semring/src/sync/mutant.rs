@@ -87,11 +87,11 @@ mutants! {
     Models {
         NextHeaderClearedLate
             "the next header is cleared (K1) before this one is published (K3)"
-            "ring::model_tests::publication::model_the_next_header_is_cleared_before_this_one_is_published"
+            "ring::model_tests::publication::model_next_header_is_cleared_before_publication"
             "message 1 differs from the message sent"
         NoSlackWord
             "the word for the next header counts as occupied"
-            "ring::model_tests::publication::model_the_slack_word_keeps_a_full_lane_from_wedging"
+            "ring::model_tests::publication::model_slack_word_keeps_a_full_lane_going"
             "exceeded maximum number of branches"
         RelaxedCommit
             "the header is stored (K3) with Release"
@@ -115,11 +115,11 @@ mutants! {
             "Causality violation"
         CommittedBeforeHeader
             "`committed` is stored (K4) after the header (K3)"
-            "ring::model_tests::killed_producer::model_a_producer_killed_while_it_sends_leaves_whole_messages"
+            "ring::model_tests::killed_producer::model_producer_killed_in_send_keeps_messages"
             "exceeded maximum number of branches"
         CommittedBeforeBatch
             "the same at the end of a batch"
-            "ring::model_tests::killed_producer::model_a_batch_of_a_killed_producer_comes_whole_or_not_at_all"
+            "ring::model_tests::killed_producer::model_batch_of_killed_producer_is_whole_or_absent"
             "exceeded maximum number of branches"
         BatchShownEarly
             "the first header of a batch is stored last"
@@ -127,7 +127,7 @@ mutants! {
             "a part of the batch is missing"
         NoWalkBeyondCommitted
             "a successor walks over what was published beyond `committed`"
-            "ring::model_tests::killed_producer::model_a_successor_killed_while_it_takes_over_loses_nothing"
+            "ring::model_tests::killed_producer::model_successor_killed_taking_over_loses_nothing"
             "Causality violation"
         GenerationBeforeStart
             "a new producer stores where it begins before its generation"
@@ -155,15 +155,15 @@ mutants! {
             "deadlock"
         NoPostAfterCut
             "a producer that begins after a part of its predecessor's posts a consumer that waits for the rest"
-            "channel::model_tests::deaths::model_a_line_ends_when_another_producer_has_the_lane"
+            "channel::model_tests::deaths::model_line_ends_at_the_next_producer"
             "deadlock"
         CutSkipped
             "a consumer that waits for a part stops at the record that ends the line, in the look that would skip it"
-            "channel::model_tests::deaths::model_a_line_ends_when_another_producer_has_the_lane"
+            "channel::model_tests::deaths::model_line_ends_at_the_next_producer"
             "deadlock"
         WakerClearsWord
             "only the sleeper clears its wait word"
-            "channel::model_tests::deaths::model_a_stopped_producer_delays_its_own_message_only"
+            "channel::model_tests::deaths::model_stopped_producer_delays_only_its_message"
             "deadlock"
         EpochsRestart
             "no epoch is one that a predecessor used"
@@ -171,7 +171,7 @@ mutants! {
             "deadlock"
         EndBeforeLastLook
             "the end of the stream is checked before the last look"
-            "channel::model_tests::wake_ups::model_the_last_message_comes_before_the_end_of_the_stream"
+            "channel::model_tests::wake_ups::model_last_message_precedes_the_end"
             "a message: EndOfStream"
         InterruptFlagAfterPost
             "an interruption raises its flag before it posts"
@@ -253,11 +253,11 @@ mutants! {
             "no sleeper was woken"
         PolledDrainAfterLastLook
             "a polled handle drains tokens before its last look"
-            "channel::wake_tests::polled_handle_finds_what_came_before_its_announcement"
+            "channel::wake_tests::polled_handle_finds_earlier_messages"
             "a message that came before the announcement"
         PolledNoLastLook
             "a polled handle looks once more after its announcement"
-            "channel::wake_tests::polled_handle_finds_what_came_before_its_announcement"
+            "channel::wake_tests::polled_handle_finds_earlier_messages"
             "a message that came before the announcement"
         PolledNoPostWhenFound
             "a polled handle that found something stays readable"
@@ -293,35 +293,35 @@ mutants! {
             "the lane is in asymmetric mode"
         NoUndoTokenOfProducer
             "the undo token of a producer"
-            "guard::semaphore_tests::the_kernel_gives_a_dead_holders_roles_back_and_rings"
+            "guard::semaphore_tests::kernel_frees_a_dead_holders_roles_and_wakes"
             "left == right"
         NoUndoTokensOfConsumer
             "the undo tokens of the consumer"
-            "guard::semaphore_tests::the_kernel_gives_a_dead_holders_roles_back_and_rings"
+            "guard::semaphore_tests::kernel_frees_a_dead_holders_roles_and_wakes"
             "left == right"
         LaneWithoutUndo
             "undo of a producer's role slot"
-            "guard::semaphore_tests::the_kernel_gives_a_dead_holders_roles_back_and_rings"
+            "guard::semaphore_tests::kernel_frees_a_dead_holders_roles_and_wakes"
             "left == right"
         ProducersWithoutUndo
             "undo of the number of producers"
-            "guard::semaphore_tests::the_kernel_gives_a_dead_holders_roles_back_and_rings"
+            "guard::semaphore_tests::kernel_frees_a_dead_holders_roles_and_wakes"
             "left == right"
         ConsumerWithoutUndo
             "undo of the consumer's role slot"
-            "guard::semaphore_tests::the_kernel_gives_a_dead_holders_roles_back_and_rings"
+            "guard::semaphore_tests::kernel_frees_a_dead_holders_roles_and_wakes"
             "left == right"
         NoTokenAtProducerLeave
             "a producer that detaches posts (semaphores)"
-            "guard::semaphore_tests::a_producer_counts_and_rings_the_wakeup_when_it_leaves"
+            "guard::semaphore_tests::leaving_producer_is_counted_and_wakes"
             "left == right"
         NoTokenAtConsumerLeave
             "a consumer that detaches posts (semaphores)"
-            "guard::semaphore_tests::a_consumer_rings_every_producers_wakeup_when_it_leaves"
+            "guard::semaphore_tests::leaving_consumer_wakes_every_producer"
             "left == right"
         PipeRingsAfterLife
             "a successor posts before it opens its liveness lock (pipes)"
-            "guard::pipe_tests::a_successor_posts_before_it_opens_its_liveness_lock"
+            "guard::pipe_tests::successor_posts_before_its_liveness_lock"
             "no sleeper was woken"
         NoTokenAtPipeLeave
             "a producer or consumer that detaches posts (pipes)"

@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_room_for_any_number_of_ranges_and_what_is_given_back_is_used_again() {
+    fn ranges_are_unbounded_and_reused() {
         let table = table();
         let mut entries: Vec<_> = (0..3 * SLOTS).map(|n| table.enter(range(n))).collect();
         let all = |_: &Range| true;

@@ -47,12 +47,12 @@ fn killed_before_the_post(undo_tokens: bool) {
 }
 
 #[test]
-fn model_a_producer_killed_before_it_posts_wakes_by_its_death() {
+fn model_producer_killed_before_its_post_wakes() {
     killed_before_the_post(true);
 }
 
 #[test]
-fn model_without_the_death_undo_token_a_message_is_not_noticed() {
+fn model_without_the_undo_token_a_message_is_missed() {
     fails("no undo token", "deadlock", || {
         killed_before_the_post(false)
     });
@@ -62,7 +62,7 @@ fn model_without_the_death_undo_token_a_message_is_not_noticed() {
 /// undo token. The other producer's messages arrive all the same. (The mutant is the usual swap of a flag: the producer
 /// that wins the swap is stopped, and no other producer posts.)
 #[test]
-fn model_a_stopped_producer_delays_its_own_message_only() {
+fn model_stopped_producer_delays_only_its_message() {
     for_each_death(|| {
         explore(Some(2), || {
             let model = Model::new(2, ROOMY);
@@ -88,7 +88,7 @@ fn model_a_stopped_producer_delays_its_own_message_only() {
 /// A producer is killed inside a line, and another one takes its lane and says nothing. The consumer, which waits for the
 /// rest of the line, is not left waiting: for the first one it is woken by the death, for the second one by its post.
 #[test]
-fn model_a_line_ends_when_another_producer_has_the_lane() {
+fn model_line_ends_at_the_next_producer() {
     for_each_death(|| {
         explore(Some(2), || {
             let model = Model::new(1, ROOMY);
@@ -205,7 +205,7 @@ fn model_the_successor_of_a_killed_producer_is_woken() {
 /// The last producer is killed on its way through two messages and the detach: its committed
 /// messages come, then the end.
 #[test]
-fn model_what_a_killed_producer_committed_comes_before_the_end() {
+fn model_killed_producers_messages_precede_the_end() {
     for_each_death(|| {
         explore(Some(2), || {
             let model = Model::new(1, ROOMY);
@@ -243,7 +243,7 @@ fn model_what_a_killed_producer_committed_comes_before_the_end() {
 /// The consumer that the producer knew is killed: a producer that sleeps for room gets a broken
 /// pipe.
 #[test]
-fn model_a_producer_that_sleeps_for_room_sees_its_consumer_die() {
+fn model_producer_waiting_for_room_sees_the_death() {
     for_each_death(|| {
         explore(Some(2), || {
             let model = Model::new(1, TIGHT);

@@ -129,7 +129,7 @@ fn model_two_producers_wake_one_consumer() {
 
 /// The last producer sends and leaves: its message comes before the end.
 #[test]
-fn model_the_last_message_comes_before_the_end_of_the_stream() {
+fn model_last_message_precedes_the_end() {
     explore(Some(3), || {
         let model = Model::new(1, ROOMY);
         let mut producer = model.producer();

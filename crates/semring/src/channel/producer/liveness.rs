@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn while_the_consumer_moves_the_guard_is_asked_once_in_a_mib() {
+    fn progress_defers_the_check_to_once_in_a_mib() {
         let mut progress = new();
         for tail in (4096..BYTES_PER_CHECK).step_by(4096) {
             assert_eq!(look(&mut progress, tail, tail - 8), Look::Alive, "{tail}");
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn force_makes_the_guard_be_asked_whatever_was_released() {
+    fn forced_check_ignores_progress() {
         let mut progress = new();
         progress.force(at(64));
         assert!(progress.due(at(64)));

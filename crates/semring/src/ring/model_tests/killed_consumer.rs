@@ -80,13 +80,13 @@ fn killed(preemptions: usize, lengths: &'static [usize], before: usize) {
 }
 
 #[test]
-fn model_what_a_killed_consumer_did_not_release_comes_again() {
+fn model_killed_consumer_redelivers_unreleased() {
     // The lane holds three of them.
     killed(2, &[8, 8, 8, 8], 3);
 }
 
 /// 24 + 24, padding of 16, 16, …
 #[test]
-fn model_what_a_killed_consumer_did_not_release_comes_again_around_a_pad() {
+fn model_killed_consumer_redelivers_around_padding() {
     killed(2, &[16, 16, 8, 8], 3);
 }

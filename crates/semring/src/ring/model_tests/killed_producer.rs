@@ -143,13 +143,13 @@ const PLAIN: Line = Line {
 /// The mutant leaves a hole: the successor starts after a header that was never written, and the consumer waits for it
 /// for ever.
 #[test]
-fn model_a_producer_killed_while_it_sends_leaves_whole_messages() {
+fn model_producer_killed_in_send_keeps_messages() {
     PLAIN.explore();
 }
 
 /// From 40 on, 16 bytes, padding of 8, 16 bytes.
 #[test]
-fn model_a_producer_killed_around_a_pad_leaves_whole_messages() {
+fn model_producer_killed_at_padding_keeps_messages() {
     Line {
         used: &[8, 16],
         lengths: &[8, 8],
@@ -159,7 +159,7 @@ fn model_a_producer_killed_around_a_pad_leaves_whole_messages() {
 }
 
 #[test]
-fn model_a_batch_of_a_killed_producer_comes_whole_or_not_at_all() {
+fn model_batch_of_killed_producer_is_whole_or_absent() {
     let whole = |received| received == 0 || received == 2;
     Line {
         sends: as_batch,
@@ -190,7 +190,7 @@ fn model_a_batch_of_a_killed_producer_comes_whole_or_not_at_all() {
 /// The successor of a producer that was killed after the store that commits is killed while it takes
 /// over.
 #[test]
-fn model_a_successor_killed_while_it_takes_over_loses_nothing() {
+fn model_successor_killed_taking_over_loses_nothing() {
     for earlier in [BEFORE_SENT, BEFORE_COMMITTED] {
         Line {
             earlier: Some(earlier),

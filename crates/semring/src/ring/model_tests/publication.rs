@@ -46,7 +46,7 @@ fn model_messages_of_one_size_arrive_whole_and_once() {
 }
 
 #[test]
-fn model_messages_of_varying_size_go_round_and_are_padded() {
+fn model_messages_of_varying_size_wrap() {
     // 24 + 8 + 24, padding of 8 | 24 + 16: full several times.
     pass(2, &[], &[16, 0, 13, 16, 8]);
 }
@@ -79,14 +79,14 @@ fn model_a_batch_appears_all_at_once() {
 
 /// The mutant: the consumer finds a header of the previous lap after the message, and takes it for a message.
 #[test]
-fn model_the_next_header_is_cleared_before_this_one_is_published() {
+fn model_next_header_is_cleared_before_publication() {
     pass(2, A_LAP, &[8, 8]);
 }
 
 /// The mutant: the fourth record fills the lane, and clearing the header after it clears the first, unread one. Then
 /// the consumer finds no message, and the producer no room, for ever.
 #[test]
-fn model_the_slack_word_keeps_a_full_lane_from_wedging() {
+fn model_slack_word_keeps_a_full_lane_going() {
     pass(2, &[], &[8, 8, 8, 8, 8]);
 }
 
