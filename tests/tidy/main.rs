@@ -7,6 +7,7 @@
 
 mod circles;
 mod documents;
+mod facts;
 mod layers;
 mod manifests;
 mod scan;
@@ -179,4 +180,28 @@ fn no_dropped_word_is_used() {
         "md",
         &["docs", "crates"],
     )));
+}
+
+fn document<'d>(documents: &'d [Source], path: &str) -> &'d Source {
+    let document = documents.iter().find(|document| document.path == path);
+    document.unwrap_or_else(|| panic!("{path} is missing"))
+}
+
+#[test]
+fn facts_of_the_documents_are_those_of_the_code() {
+    let documents = read("md", &["docs"]);
+    expect_none(&facts::pages_are_short(&documents));
+    let exists = |path: &str| root().join(path).exists();
+    let architecture = document(&documents, "docs/architecture.md");
+    expect_none(&facts::named_paths_exist(architecture, exists));
+    let sources = everything();
+    for path in ["docs/reliability.md", "CONTRIBUTING.md"] {
+        let document = document(&documents, path);
+        expect_none(&facts::named_functions_exist(document, &sources));
+    }
+    let code = document(&sources, "crates/semring/src/guard/semaphore.rs");
+    for path in ["docs/layout.md", "docs/design/guards.md"] {
+        let document = document(&documents, path);
+        expect_none(&facts::semaphores_are_those_of_the_code(document, code));
+    }
 }
