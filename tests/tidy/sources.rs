@@ -8,9 +8,6 @@ use crate::scan::{Source, is};
 /// Longer files are two subjects.
 const MAX_LINES: usize = 650;
 
-/// Files that are longer and have to be parted: none may grow, and one that is short enough leaves the list.
-pub const TOO_LONG: [(&str, usize); 1] = [("crates/semring/src/memory/contract_tests.rs", 708)];
-
 /// The programs: their roots forbid the code that other crates deny.
 const SAFE_CRATE: &str = "crates/semring-cli/";
 
@@ -146,33 +143,15 @@ fn is_root(path: &str) -> bool {
 }
 
 /// No file is longer than can be read.
-pub fn no_file_is_long(sources: &[Source], too_long: &[(&str, usize)]) -> Vec<Finding> {
+pub fn no_file_is_long(sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for source in sources {
         let lines = source.text.lines().count();
-        let listed = too_long.iter().find(|(path, _)| *path == source.path);
-        let max = listed.map_or(MAX_LINES, |(_, lines)| *lines);
-        if lines > max {
+        if lines > MAX_LINES {
             findings.push(Finding::new(
                 source,
                 lines,
-                format!("{lines} lines, more than {max}: it is two subjects; part them"),
-            ));
-        }
-        if listed.is_some() && lines <= MAX_LINES {
-            findings.push(Finding::new(
-                source,
-                lines,
-                format!("{lines} lines: take it out of TOO_LONG in tests/tidy/sources.rs"),
-            ));
-        }
-    }
-    for (path, _) in too_long {
-        if sources.iter().all(|source| source.path != *path) {
-            findings.push(Finding::new(
-                &Source::new(path, ""),
-                1,
-                "is gone: take it out of TOO_LONG in tests/tidy/sources.rs".to_owned(),
+                format!("{lines} lines, more than {MAX_LINES}: it is two subjects; part them"),
             ));
         }
     }
@@ -238,18 +217,7 @@ mod tests {
 
     #[test]
     fn a_long_file_is_found() {
-        let lines = |n: usize, too_long: &[(&str, usize)]| {
-            no_file_is_long(&[source("x.rs", &"\n".repeat(n))], too_long).len()
-        };
-        assert_eq!((lines(MAX_LINES, &[]), lines(MAX_LINES + 1, &[])), (0, 1));
-        let listed = [("x.rs", MAX_LINES + 2)];
-        assert_eq!(lines(MAX_LINES + 2, &listed), 0);
-        assert_eq!(lines(MAX_LINES + 3, &listed), 1, "it has grown");
-        assert_eq!(lines(MAX_LINES, &listed), 1, "it is short enough");
-        assert_eq!(
-            lines(1, &[("y.rs", MAX_LINES + 2)]),
-            1,
-            "there is no such file"
-        );
+        let lines = |n: usize| no_file_is_long(&[source("x.rs", &"\n".repeat(n))]).len();
+        assert_eq!((lines(MAX_LINES), lines(MAX_LINES + 1)), (0, 1));
     }
 }

@@ -72,17 +72,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod builder;
 mod client;
 mod endpoint;
 mod frame;
+mod names;
 mod outbox;
 mod pair;
 mod server;
 
+pub use builder::Builder;
 pub use client::{Client, Reply};
 pub use endpoint::{Consumer, Endpoint, Producer};
 pub use frame::CallId;
-pub use pair::{Builder, Pair, force_remove, pair_at, remove};
+pub use names::pair_at;
+pub use pair::{Pair, force_remove, remove};
 pub use server::{Request, Server, ServerInterrupter};
 
 #[cfg(not(semring_loom))]

@@ -35,8 +35,6 @@
 //!   look, and then detached. So the sleeper repeats the loop, and checks *before* it looks: a producer that is
 //!   gone by then published everything before, so that look finds it.
 
-pub(crate) mod abandoned;
-pub(crate) mod abandoned_pipes;
 mod at_exit;
 pub(crate) mod deadline;
 pub(crate) mod interrupt;
@@ -45,17 +43,7 @@ mod mode_model_tests;
 #[cfg(all(test, semring_loom))]
 mod model_tests;
 pub(crate) mod pipe;
-pub(crate) mod pipe_files;
-#[cfg(all(test, not(semring_loom)))]
-mod pipe_model_tests;
-#[cfg(all(test, not(semring_loom)))]
-mod pipe_tests;
 pub(crate) mod semaphore;
-#[cfg(all(test, not(semring_loom)))]
-mod semaphore_tests;
-pub(crate) mod set;
-#[cfg(all(test, not(semring_loom)))]
-mod set_tests;
 pub(crate) mod strategy;
 pub(crate) mod wait;
 pub(crate) mod wakeup;

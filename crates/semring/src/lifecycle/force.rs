@@ -10,7 +10,7 @@
 //! A process that may write the ring can raise the removal flag, or any other semaphore, without SEM_UNDO, or
 //! hold any of the locks as long as it lives. The kernel does not undo that, and it can't be distinguished from
 //! a stopped remover. So after [`PATIENCE`] the removal goes on regardless: only the owner of a ring and root
-//! have the right to remove it ([`Guard::may_destroy`](crate::guard::Guard::may_destroy) is checked first). One
+//! have the right to remove it ([`RemovalLock::may_destroy`](crate::guard::RemovalLock::may_destroy) is checked first). One
 //! thing can go wrong then: if another remover was stopped for a second between its look at the name and its
 //! unlink, and a new ring of the same name was made in between, the new ring loses its name, too.
 //!

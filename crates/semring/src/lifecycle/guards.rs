@@ -6,11 +6,11 @@
 use std::path::{Path, PathBuf};
 
 use super::orphans;
-use crate::guard::abandoned_pipes;
-use crate::guard::pipe::{NewPipes, PipeGuard};
-use crate::guard::pipe_files::{Failure, NoPipeFiles, Owner, PREFIX};
+use crate::guard::pipe::create::NewPipes;
+use crate::guard::pipe::directory::{Failure, NoPipeFiles, Owner, PREFIX};
+use crate::guard::pipe::{PipeGuard, abandoned};
+use crate::guard::semaphore::set::{NewSet, SetFailure};
 use crate::guard::semaphore::{KEY_PREFIX, SemaphoreGuard};
-use crate::guard::set::{NewSet, SetFailure};
 use crate::guard::{Guard, GuardError, Mismatch, Refusal};
 use crate::layout::superblock::{GuardKind, SetIdentity, Superblock};
 use crate::memory::{Address, NewObject, Object, Ownership, POSIX_DIRECTORY, Place};
@@ -248,7 +248,7 @@ pub(super) fn renew_pipes(
         source: std::io::Error::last_os_error(),
     };
     let path = pipes_of(object, &superblock.uuid).map_err(io)?;
-    match abandoned_pipes::sweep(&path, [owner.uid, process::effective_uid()]) {
+    match abandoned::sweep(&path, [owner.uid, process::effective_uid()]) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
             return Err(Failure {
                 call: "rmdir",

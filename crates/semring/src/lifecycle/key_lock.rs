@@ -23,7 +23,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::guard::pipe_files::Failure;
+use crate::guard::pipe::directory::Failure;
 use crate::memory::POSIX_DIRECTORY;
 use crate::os::fork::Private;
 use crate::os::lock::{Hold, hold_byte, would_be_refused};

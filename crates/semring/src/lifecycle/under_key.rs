@@ -24,8 +24,8 @@ use std::time::Duration;
 
 use super::key_lock::KeyLock;
 use super::open::plausible_length;
-use crate::guard::abandoned::{SeizedSet, SetFacts};
-use crate::guard::set::{NameLocation, creation_ended};
+use crate::guard::semaphore::abandoned::{SeizedSet, SetFacts};
+use crate::guard::semaphore::set::{NameLocation, creation_ended};
 use crate::layout::possible_lanes;
 use crate::layout::superblock::{MAGIC, Superblock, SuperblockError};
 use crate::memory::{Access, MemoryError, Object, Place};
@@ -315,7 +315,7 @@ impl Unfinished {
 mod tests {
     use super::*;
     use crate::guard::RemovalLock;
-    use crate::guard::set::NewSet;
+    use crate::guard::semaphore::set::NewSet;
     use crate::layout::Capacity;
     use crate::layout::Geometry;
 

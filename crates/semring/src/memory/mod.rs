@@ -34,6 +34,8 @@ mod file;
 #[cfg(test)]
 mod heap;
 mod memfd;
+#[cfg(all(test, not(semring_loom)))]
+mod nameless_tests;
 mod new_object;
 mod object;
 mod posix;

@@ -293,39 +293,39 @@ mutants! {
             "the lane is in asymmetric mode"
         NoUndoTokenOfProducer
             "the undo token of a producer"
-            "guard::semaphore_tests::kernel_frees_a_dead_holders_roles_and_wakes"
+            "guard::semaphore::tests::kernel_frees_a_dead_holders_roles_and_wakes"
             "left == right"
         NoUndoTokensOfConsumer
             "the undo tokens of the consumer"
-            "guard::semaphore_tests::kernel_frees_a_dead_holders_roles_and_wakes"
+            "guard::semaphore::tests::kernel_frees_a_dead_holders_roles_and_wakes"
             "left == right"
         LaneWithoutUndo
             "undo of a producer's role slot"
-            "guard::semaphore_tests::kernel_frees_a_dead_holders_roles_and_wakes"
+            "guard::semaphore::tests::kernel_frees_a_dead_holders_roles_and_wakes"
             "left == right"
         ProducersWithoutUndo
             "undo of the number of producers"
-            "guard::semaphore_tests::kernel_frees_a_dead_holders_roles_and_wakes"
+            "guard::semaphore::tests::kernel_frees_a_dead_holders_roles_and_wakes"
             "left == right"
         ConsumerWithoutUndo
             "undo of the consumer's role slot"
-            "guard::semaphore_tests::kernel_frees_a_dead_holders_roles_and_wakes"
+            "guard::semaphore::tests::kernel_frees_a_dead_holders_roles_and_wakes"
             "left == right"
         NoTokenAtProducerLeave
             "a producer that detaches posts (semaphores)"
-            "guard::semaphore_tests::leaving_producer_is_counted_and_wakes"
+            "guard::semaphore::tests::leaving_producer_is_counted_and_wakes"
             "left == right"
         NoTokenAtConsumerLeave
             "a consumer that detaches posts (semaphores)"
-            "guard::semaphore_tests::leaving_consumer_wakes_every_producer"
+            "guard::semaphore::tests::leaving_consumer_wakes_every_producer"
             "left == right"
         PipeRingsAfterLife
             "a successor posts before it opens its liveness lock (pipes)"
-            "guard::pipe_tests::successor_posts_before_its_liveness_lock"
+            "guard::pipe::tests::successor_posts_before_its_liveness_lock"
             "no sleeper was woken"
         NoTokenAtPipeLeave
             "a producer or consumer that detaches posts (pipes)"
-            "guard::pipe_tests::a_holder_that_leaves_posts"
+            "guard::pipe::tests::a_holder_that_leaves_posts"
             "no sleeper was woken"
     }
 }

@@ -11,7 +11,7 @@
 //! | asymmetric otherwise | 4 KiB |
 //!
 //! (A quarter lap, where that is less than 4 KiB.) The 16 messages are counted where fenced commits are, in
-//! [`ConsumerWaker`](crate::guard::wake-up semaphore::ConsumerWaker). Even a consumer that makes progress is checked once in a
+//! [`ConsumerWaker`](crate::guard::wakeup::ConsumerWaker). Even a consumer that makes progress is checked once in a
 //! MiB: the ring may have been removed, which is not recorded in the segment.
 
 use super::core::ProducerCore;

@@ -4,12 +4,14 @@
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{PipeGuard, Taken, os};
-use crate::guard::pipe_files::{self, FORCED, Pipe, REMOVAL};
-use crate::guard::{GuardError, Result, Role, WakeTarget};
+use super::directory::{self, CREATION, FORCED, Pipe, REMOVAL};
+use super::roles::Taken;
+use super::{PipeGuard, os};
+use crate::guard::{GuardError, RemovalLock, Result, Role, Roles, WakeTarget};
 use crate::os::fifo::End;
 use crate::os::fork::Private;
 use crate::os::lock::Hold;
+use crate::os::{errno, process};
 
 /// The time that the kernel may take to close the other files of a process after the first is
 /// closed.
@@ -41,6 +43,15 @@ impl Removing {
 }
 
 impl PipeGuard {
+    pub(super) fn is_being_removed(&self) -> Result<bool> {
+        Ok(self.is_locked(REMOVAL, Hold::Shared)? || self.is_locked(FORCED, Hold::Shared)?)
+    }
+
+    /// Whether another process is attached or attaching, with REMOVAL held alone.
+    fn is_any_alive(&self, as_consumer: bool) -> Result<bool> {
+        Ok(!self.producers_gone()? || (!as_consumer && self.lives(Role::Consumer)?))
+    }
+
     pub(super) fn begin_removal_as(&self, as_consumer: bool) -> Result<bool> {
         self.check()?;
         let life = self.remover_life()?;
@@ -95,7 +106,7 @@ impl PipeGuard {
         self.removal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As [`Guard::begin_forced_removal`](crate::guard::Guard::begin_forced_removal).
+    /// As [`RemovalLock::begin_forced_removal`].
     pub(super) fn begin_by_force(&self, timeout: Duration) -> Result<bool> {
         let lock = self.own_lock()?;
         let both =
@@ -115,7 +126,7 @@ impl PipeGuard {
         Ok(begun)
     }
 
-    /// As [`Guard::override_removal`](crate::guard::Guard::override_removal).
+    /// As [`RemovalLock::override_removal`].
     pub(super) fn begin_regardless(&self) -> Result<()> {
         self.check()?;
         let by = Remover::Other {
@@ -137,7 +148,7 @@ impl PipeGuard {
         }
     }
 
-    /// As [`Guard::destroy`](crate::guard::Guard::destroy).
+    /// As [`RemovalLock::destroy`].
     pub(super) fn take_away(&self) -> Result<()> {
         if self.removing().is_none() {
             match self.begin_regardless() {
@@ -150,12 +161,86 @@ impl PipeGuard {
         let Some(removing) = self.removing().take() else {
             return Ok(());
         };
-        pipe_files::mark_removed(removing.lock().file()).map_err(os("pwrite"))?;
+        directory::mark_removed(removing.lock().file()).map_err(os("pwrite"))?;
         // Wakes sleeping processes, in case another process has a copy of the remover's descriptor just
         // now (`leave`).
         let _ = self.ring_others(Role::Consumer);
         let _ = self.ring(WakeTarget::Consumer);
         drop(removing);
         self.pipe_files.clear(self.lanes).map_err(os("rmdir"))
+    }
+}
+
+impl RemovalLock for PipeGuard {
+    fn await_no_removal(&self, timeout: Duration) -> Result<bool> {
+        Self::until(timeout, || {
+            self.check()?;
+            self.is_being_removed().map(|removal| !removal)
+        })
+    }
+
+    fn begin_removal(&self, as_consumer: bool) -> Result<bool> {
+        self.begin_removal_as(as_consumer)
+    }
+
+    fn begin_replacing(&self) -> Result<bool> {
+        // FORCED alone: from now on nobody attaches. A producer that was faster is alive already, and is seen.
+        if !self.begin_by_force(Duration::ZERO)? {
+            return Ok(false);
+        }
+        match self.producers_gone() {
+            Ok(true) => Ok(true),
+            Ok(false) => self.end_removal().map(|()| false),
+            Err(error) => {
+                self.end_removal()?;
+                Err(error)
+            }
+        }
+    }
+
+    fn abort_replacing(&self) -> Result<()> {
+        self.end_removal()
+    }
+
+    fn begin_pruning(&self) -> Result<bool> {
+        Ok(!self.is_locked(CREATION, Hold::Alone)? && self.begin_removal_as(false)?)
+    }
+
+    fn is_idle(&self) -> Result<bool> {
+        self.check()?;
+        // REMOVAL is held by all attached processes, and by removers.
+        for byte in [REMOVAL, FORCED, CREATION] {
+            if self.is_locked(byte, Hold::Alone)? {
+                return Ok(false);
+            }
+        }
+        Ok(!self.is_any_alive(false)?)
+    }
+
+    fn begin_forced_removal(&self, timeout: Duration) -> Result<bool> {
+        self.begin_by_force(timeout)
+    }
+
+    fn override_removal(&self) -> Result<()> {
+        self.begin_regardless()
+    }
+
+    fn abort_removal(&self) -> Result<()> {
+        self.end_removal()
+    }
+
+    fn may_destroy(&self) -> Result<()> {
+        let us = process::effective_uid();
+        match self.pipe_files.owner() {
+            Some(owner) if us != 0 && us != owner => Err(GuardError::Os {
+                call: "rmdir",
+                errno: errno::EPERM,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn destroy(&self) -> Result<()> {
+        self.take_away()
     }
 }

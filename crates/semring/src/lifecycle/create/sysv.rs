@@ -11,7 +11,7 @@ use super::{
     uuid, why_pipes,
 };
 use crate::error::CreateError;
-use crate::guard::set::{NewSet, SetFailure, creation_ended};
+use crate::guard::semaphore::set::{NewSet, SetFailure, creation_ended};
 use crate::layout::superblock::{STATE_READY, Superblock};
 use crate::lifecycle::{GuardChoice, Plan, SharedRing};
 use crate::memory::{Access, Address, Object, Place, sysv_key};

@@ -4,7 +4,7 @@ use super::super::guards::NewGuard;
 use super::super::orphans::sweep_beside;
 use super::{New, fill, finish, make_memory, memory_error, pipes, set_error, uuid};
 use crate::error::CreateError;
-use crate::guard::set::NewSet;
+use crate::guard::semaphore::set::NewSet;
 use crate::layout::set_record::SetRecord;
 use crate::layout::superblock::{STATE_READY, SetIdentity};
 use crate::lifecycle::{Plan, SharedRing};

@@ -41,7 +41,7 @@ use super::open::{memory_error, plausible_length};
 use super::remove::{sysv_error, unlink_error};
 use super::under_key::{ClearError, Cleared, Foreign, Under, under};
 use crate::error::RemoveError;
-use crate::guard::abandoned::SeizedSet;
+use crate::guard::semaphore::abandoned::SeizedSet;
 use crate::layout::superblock::{GuardKind, Superblock, SuperblockError};
 use crate::memory::{self, Access, Address, MemoryError, Object, Place};
 use crate::os::process;

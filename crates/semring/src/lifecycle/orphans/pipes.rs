@@ -9,7 +9,7 @@ use super::super::key_lock::{self, KeyLock};
 use super::super::under_key::{Under, under};
 use super::{Orphan, PruneOutcome, What, is_ours, name_of};
 use crate::error::RemoveError;
-use crate::guard::abandoned_pipes::{self, Found, Seized};
+use crate::guard::pipe::abandoned::{self, Found, Seized};
 use crate::layout::superblock::{Superblock, SuperblockError};
 use crate::memory::{self, Access, MemoryError, Object, POSIX_DIRECTORY};
 use crate::os::sysv::Key;
@@ -78,7 +78,7 @@ pub(super) fn pipes_left_behind(known: &BTreeSet<i32>) -> Vec<Orphan> {
                 return dead.then(|| Orphan::of_name(name_of(key), What::KeyFile { key }));
             }
             uuid_of(&path)?;
-            let what = match abandoned_pipes::look(&path)? {
+            let what = match abandoned::look(&path)? {
                 Found::Foreign(what) => What::Foreign {
                     why: format!("it holds {what}, and no ring puts that there"),
                 },

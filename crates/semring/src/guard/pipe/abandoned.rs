@@ -1,5 +1,5 @@
 //! Directories of pipes that no process uses any more: how they are recognised, and how they are held
-//! during the decision. Their contents are described in [`pipe_files`](super::pipe_files).
+//! during the decision. Their contents are described in [`directory`](super::directory).
 
 use std::ffi::CString;
 use std::fs::File;
@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::pipe_files::{
+use super::directory::{
     CREATION, FORCED, LOCATION_AT, LOCK, REMOVAL, REMOVED_AT, USERS, is_complete, is_marked,
     mark_removed, open_lock, unless_gone,
 };

@@ -1,14 +1,14 @@
 //! Semaphore sets of rings: made, marked, taken over, and identified. The meaning of the semaphores is
-//! described in [`semaphore`](super::semaphore); sets without users are in
+//! described in the [parent module](super); sets without users are in
 //! [`abandoned`](super::abandoned).
 
 use std::time::Duration;
 
 use super::abandoned::SetFacts;
-use super::semaphore::{
+use super::{
     C, CHECK, I, KEY_PREFIX, LANES, LOCATION, N, SemaphoreGuard, T, add, count_for, sub, zero,
 };
-use super::{Guard, GuardError};
+use crate::guard::{Guard, GuardError};
 use crate::layout::superblock::SetIdentity;
 use crate::os::process;
 use crate::os::sandbox::may_ask;

@@ -1,8 +1,8 @@
 //! Semaphore sets that no process uses any more: how they are recognised, and how they are held
 //! during the decision.
 
-use super::semaphore::{C, CHECK, I, LANES, LOCATION, N, T, add, count_for, sub, taken, zero};
 use super::set::NameLocation;
+use super::{C, CHECK, I, LANES, LOCATION, N, T, add, count_for, sub, taken, zero};
 use crate::os::sysv::{self, Op, SemSet};
 
 /// What the values of a set show at one moment.

@@ -2,7 +2,7 @@
 //! inherit.
 //!
 //! ```text
-//! lock        bytes to lock, see `pipe`; at 0 a mark of removal, at 1 one of completeness, from 8 the
+//! lock        bytes to lock, see the parent module; at 0 a mark of removal, at 1 one of completeness, from 8 the
 //!             holders' pids, at 4096 where the ring is
 //! messages    the consumer's wake-up FIFO      room.N      the wake-up FIFO of lane N's producer
 //! consumer    open while it is attached       producer.N  open while lane N's producer is attached
@@ -24,16 +24,15 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::os::fifo::{self, End};
 use crate::os::fork::Private;
-use crate::os::lock::{Hold, hold_byte};
 use crate::os::watch::DirectoryWatch;
 use crate::os::{errno, file, memfd};
 
-/// Bytes of the lock file: see `pipe`.
+/// Bytes of the lock file: see the parent module.
 pub(super) const REMOVAL: u64 = 0;
 pub(super) const FORCED: u64 = 1;
 /// Held by the process that makes the pipes of a ring.
@@ -47,7 +46,7 @@ pub(super) const LOCK: &str = "lock";
 /// Offset of the mark that it was removed.
 pub(super) const REMOVED_AT: u64 = 0;
 /// Offset of the mark that it is complete.
-const COMPLETE_AT: u64 = 1;
+pub(super) const COMPLETE_AT: u64 = 1;
 pub(super) const LOCATION_AT: u64 = 4096;
 
 /// One pipe of a ring.
@@ -66,7 +65,7 @@ pub(super) enum Pipe {
 }
 
 impl Pipe {
-    fn name(self) -> CString {
+    pub(super) fn name(self) -> CString {
         fifo::name(&match self {
             Self::Messages => "messages".to_owned(),
             Self::Consumer => "consumer".to_owned(),
@@ -78,7 +77,7 @@ impl Pipe {
 
     /// Permission bits, in a ring with these. A user that may not write the ring must not read wake-up
     /// FIFOs: a token taken by the wrong process is a lost wake-up.
-    const fn mode(self, ring: u32) -> u32 {
+    pub(super) const fn mode(self, ring: u32) -> u32 {
         match self {
             Self::Messages | Self::Room(_) => writers_only(ring),
             Self::Consumer | Self::Remover | Self::Producer(_) => ring,
@@ -95,7 +94,7 @@ impl Pipe {
         }
     }
 
-    fn all(lanes: usize) -> impl Iterator<Item = Self> {
+    pub(super) fn all(lanes: usize) -> impl Iterator<Item = Self> {
         let lanes = (0..lanes).flat_map(|lane| [Self::Producer(lane), Self::Room(lane)]);
         [Self::Messages, Self::Consumer, Self::Remover]
             .into_iter()
@@ -116,7 +115,7 @@ pub(crate) struct Failure {
     pub(crate) source: io::Error,
 }
 
-fn failure(call: &'static str) -> impl FnOnce(io::Error) -> Failure {
+pub(super) fn failure(call: &'static str) -> impl FnOnce(io::Error) -> Failure {
     move |source| Failure { call, source }
 }
 
@@ -337,178 +336,6 @@ pub(super) fn mark_removed(lock: &File) -> io::Result<()> {
 pub(super) fn record_holder(lock: &Private, role: usize, pid: u32) -> io::Result<()> {
     let at = 8 + 8 * role as u64;
     file::write_at(lock.file(), &pid.to_le_bytes(), at)
-}
-
-/// Pipes that are being made, with the creators' byte locked. If this is dropped unfinished, they are
-/// removed.
-pub(crate) struct NewPipeFiles {
-    pipe_files: Option<PipeFiles>,
-    lanes: usize,
-    /// Holds the lock; children of this process don't.
-    creation: Option<Private>,
-}
-
-impl NewPipeFiles {
-    /// Pipes without a name: no other process can find them before they are ready.
-    pub(super) fn inherited(lanes: usize) -> Result<Self, Failure> {
-        Ok(Self {
-            pipe_files: Some(PipeFiles::inherited(lanes)?),
-            lanes,
-            creation: None,
-        })
-    }
-
-    /// Makes the directory, which must not exist, and all its files.
-    pub(super) fn create(
-        path: &Path,
-        lanes: usize,
-        owner: Owner,
-        location: &str,
-    ) -> Result<Self, Failure> {
-        // Before it has its lock, a pruner can take the directory for a killed creator's.
-        for _ in 0..8 {
-            match Self::try_create(path, lanes, owner, location) {
-                Err(failure) if failure.source.kind() == io::ErrorKind::NotFound => {}
-                made => return made,
-            }
-        }
-        Self::try_create(path, lanes, owner, location)
-    }
-
-    fn try_create(
-        path: &Path,
-        lanes: usize,
-        owner: Owner,
-        location: &str,
-    ) -> Result<Self, Failure> {
-        let mut builder = std::fs::DirBuilder::new();
-        builder.mode(0o700);
-        builder.create(path).map_err(failure("mkdir"))?;
-        let directory = match file::open_directory(path) {
-            Ok(directory) => directory,
-            Err(source) => {
-                let _ = std::fs::remove_dir(path);
-                let call = "open";
-                return Err(Failure { call, source });
-            }
-        };
-        // From here on through the directory itself, even if its name leads elsewhere by then.
-        let made = Self::fill(&directory, lanes, owner, location);
-        if made.is_err() {
-            // Removes what was made; by names, because the limit of descriptors may be the reason
-            // of the failure.
-            let _ = file::unlink_in(&directory, &fifo::name(LOCK));
-            for pipe in Pipe::all(lanes) {
-                let _ = file::unlink_in(&directory, &pipe.name());
-            }
-            let _ = std::fs::remove_dir(path);
-        }
-        let (lock, creation) = made?;
-        Ok(Self {
-            pipe_files: Some(PipeFiles::Directory {
-                path: path.to_owned(),
-                directory,
-                lock,
-            }),
-            lanes,
-            creation: Some(creation),
-        })
-    }
-
-    /// Returns the lock file for checks, and the one that holds the creators' byte.
-    fn fill(
-        directory: &File,
-        lanes: usize,
-        owner: Owner,
-        location: &str,
-    ) -> Result<(File, Private), Failure> {
-        let creation = Private::open(|| {
-            let name = fifo::name(LOCK);
-            // Everything that identifies it is written before other processes can see it.
-            let begin = |lock: &File| {
-                hold_byte(lock, CREATION, Hold::Alone)?;
-                // Reserves the bytes that are written later, in case the disk is full then.
-                file::write_at(lock, &[0; LOCATION_AT as usize], 0)?;
-                file::write_at(lock, location.as_bytes(), LOCATION_AT)?;
-                give(lock, owner)
-            };
-            let unnamed = match file::create_unnamed_in(directory, owner.mode) {
-                Ok(lock) => file::is_linkable(&lock).then_some(lock),
-                // A file system without unnamed files.
-                Err(error)
-                    if matches!(
-                        error.raw_os_error(),
-                        Some(errno::EOPNOTSUPP | errno::EISDIR | errno::EINVAL)
-                    ) =>
-                {
-                    None
-                }
-                Err(error) => return Err(error),
-            };
-            if let Some(lock) = unnamed {
-                begin(&lock)?;
-                match file::link_in(&lock, directory, &name) {
-                    // A file system without hard links.
-                    Err(error) if file::has_no_links(&error) => {}
-                    linked => return linked.map(|()| lock),
-                }
-            }
-            let lock = file::create_named_in(directory, &name, owner.mode)?;
-            begin(&lock)?;
-            Ok(lock)
-        })
-        .map_err(failure("open (lock)"))?;
-        for pipe in Pipe::all(lanes) {
-            let name = pipe.name();
-            fifo::make(directory, &name, pipe.mode(owner.mode)).map_err(failure("mkfifo"))?;
-            fifo::open_at(directory, &name, End::Both)
-                .and_then(|pipe| give(&pipe, owner))
-                .map_err(failure("fchown"))?;
-        }
-        // Other users may enter, and only the owner changes the contents.
-        let others = [0o040, 0o004].map(|read| {
-            if owner.mode & read != 0 {
-                read | read >> 2
-            } else {
-                0
-            }
-        });
-        file::set_mode(directory, 0o700 | others[0] | others[1]).map_err(failure("fchmod"))?;
-        give(directory, owner).map_err(failure("fchown"))?;
-        let lock = file::open_in(directory, &fifo::name(LOCK), false).map_err(failure("openat"))?;
-        let mark = file::write_at(creation.file(), &[1], COMPLETE_AT);
-        mark.map_err(failure("pwrite"))?;
-        Ok((lock, creation))
-    }
-
-    /// The ring has its name. The lock must be released when it is no longer needed to show that a process is
-    /// at work.
-    pub(super) fn finish(mut self) -> (PipeFiles, Option<Private>) {
-        let pipe_files = self.pipe_files.take().expect("finished once");
-        (pipe_files, self.creation.take())
-    }
-}
-
-impl Drop for NewPipeFiles {
-    fn drop(&mut self) {
-        if let Some(pipe_files) = &self.pipe_files {
-            if let Some(lock) = &self.creation {
-                let _ = mark_removed(lock.file());
-            }
-            let _ = pipe_files.clear(self.lanes);
-        }
-    }
-}
-
-/// Gives a file to the ring's owner, if it is not the owner's already.
-fn give(to: &File, owner: Owner) -> io::Result<()> {
-    let now = to.metadata()?;
-    let uid = (now.uid() != owner.uid).then_some(owner.uid);
-    let gid = (now.gid() != owner.gid).then_some(owner.gid);
-    if uid.is_some() || gid.is_some() {
-        file::set_owner(to, uid, gid)?;
-    }
-    Ok(())
 }
 
 pub(super) fn unless_gone(result: io::Result<()>) -> io::Result<()> {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use semring_testkit::watchdog::Watchdog;
 
-use super::semaphore::{SemaphoreGuard, count_for};
-use super::{Claim, GuardError, RemovalLock, Role, Roles, Waited, WakeTarget, Wakeups};
+use super::{SemaphoreGuard, count_for};
+use crate::guard::{Claim, GuardError, RemovalLock, Role, Roles, Waited, WakeTarget, Wakeups};
 use crate::layout::MAX_LANES;
 use crate::os::process;
 use crate::os::sysv::{Key, Op, SemSet};

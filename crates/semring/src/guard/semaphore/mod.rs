@@ -13,13 +13,19 @@
 //! process ends for whatever reason. SETVAL and SETALL are never used: they would erase the undo
 //! values of all processes.
 //!
-//! [`set`](super::set) makes, marks and identifies sets.
+//! [`set`] makes, marks and identifies sets.
+
+pub(crate) mod abandoned;
+pub(crate) mod set;
+#[cfg(all(test, not(semring_loom)))]
+mod set_tests;
+#[cfg(all(test, not(semring_loom)))]
+mod tests;
 
 use std::time::Duration;
 
-use super::abandoned::SetFacts;
+use self::abandoned::SetFacts;
 use super::at_exit::AtExit;
-use super::set;
 use super::{
     Claim, Guard, GuardError, Mismatch, RemovalLock, Result, Role, Roles, Waited, WakeTarget,
     Wakeups,
@@ -36,7 +42,7 @@ pub(super) const C: u16 = 2;
 pub(super) const T: u16 = 3;
 pub(super) const I: u16 = 4;
 pub(super) const CHECK: u16 = 5;
-/// The place of the ring's name, in two numbers: see [`NameLocation`](super::set::NameLocation).
+/// The place of the ring's name, in two numbers: see [`NameLocation`](set::NameLocation).
 pub(super) const LOCATION: u16 = 6;
 pub(super) const LANES: u16 = 8;
 

@@ -4,9 +4,10 @@ use std::fs::OpenOptions;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::pipe::{NewPipes, PipeGuard};
-use super::pipe_files::Owner;
-use super::{Claim, GuardError, Role, Roles, Waited, WakeTarget, Wakeups};
+use super::PipeGuard;
+use super::create::NewPipes;
+use super::directory::Owner;
+use crate::guard::{Claim, GuardError, Role, Roles, Waited, WakeTarget, Wakeups};
 use crate::os::process;
 
 const PRODUCER: Role = Role::Producer { lane: 0 };

@@ -6,12 +6,10 @@ use std::time::Duration;
 use semring_testkit::watchdog::Watchdog;
 
 use super::abandoned::{SeizedSet, SetFacts};
-use super::semaphore::{SemaphoreGuard, count_for};
-use super::semaphore_tests::{
-    CHECK, HANG_TIMEOUT, I, LONG, NOT_AT_ALL, free_key, set_of, while_asleep,
-};
 use super::set::{NameLocation, NewSet, SetFailure, creation_ended};
-use super::{Mismatch, RemovalLock};
+use super::tests::{CHECK, HANG_TIMEOUT, I, LONG, NOT_AT_ALL, free_key, set_of, while_asleep};
+use super::{SemaphoreGuard, count_for};
+use crate::guard::{Mismatch, RemovalLock};
 use crate::layout::superblock::SetIdentity;
 use crate::os::sysv::{Key, Op, SemSet};
 use crate::os::testing::{Ended, in_child};
