@@ -9,37 +9,6 @@ use crate::scan::Source;
 /// Documents that must be there.
 const REQUIRED: [&str; 2] = ["README.md", "CHANGELOG.md"];
 
-/// Every path in code marks is a file or folder. `exists` returns whether there is one below any folder that the
-/// document's paths begin at.
-pub fn named_places_exist(document: &Source, exists: impl Fn(&str) -> bool) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for (at, line) in document.text.lines().enumerate() {
-        for named in line.split('`').skip(1).step_by(2) {
-            if !named.contains('/') || named.contains(' ') {
-                continue;
-            }
-            for path in alternatives(named) {
-                if !exists(&path) {
-                    let text = format!("{path} is not there: correct it");
-                    findings.push(Finding::new(document, at + 1, text));
-                }
-            }
-        }
-    }
-    findings
-}
-
-/// The paths that `a/{b,c}.rs` stands for.
-fn alternatives(named: &str) -> Vec<String> {
-    match named.split_once('{').zip(named.split_once('}')) {
-        Some(((before, _), (list, after))) => list[before.len() + 1..]
-            .split(',')
-            .map(|name| format!("{before}{name}{after}"))
-            .collect(),
-        None => vec![named.to_owned()],
-    }
-}
-
 /// Every link within the repository leads to a file, and its fragment to a heading of that document.
 /// `exists` returns whether there is a file or folder of this path.
 pub fn links_lead_somewhere(documents: &[Source], exists: impl Fn(&str) -> bool) -> Vec<Finding> {
@@ -250,17 +219,6 @@ mod tests {
         assert_eq!(count("README.md", "[a](docs/layout.md#twice-1)"), 0);
         assert_eq!(count("README.md", "[a](docs/layout.md#bytes)"), 1);
         assert_eq!(count("README.md", "# Here\n[a](#here) [b](#there)"), 1);
-    }
-
-    #[test]
-    fn a_place_that_is_gone_is_found() {
-        let gone = |text| {
-            let exists = |path: &str| ["os/file.rs", "os/fork.rs", "os/"].contains(&path);
-            named_places_exist(&Source::new("docs/architecture.md", text), exists).len()
-        };
-        assert_eq!(gone("`os/file.rs`, `os/` and `os/{file,fork}.rs`"), 0);
-        assert_eq!(gone("`os/none.rs`\n`os/{file,none,other}.rs`"), 3);
-        assert_eq!(gone("`cargo test a/b`, `none.rs`, os/none.rs"), 0);
     }
 
     #[test]

@@ -110,29 +110,6 @@ fn the_document_has_the_table() {
 }
 
 #[test]
-fn the_document_names_existing_places() {
-    // The table of layers names files from the folder of their layer.
-    const BASES: [&str; 5] = [
-        "",
-        "crates/semring",
-        "crates/semring/src",
-        "crates/semring/src/layout",
-        "crates/semring-bench/src",
-    ];
-    let documents = read("md", &["docs"]);
-    let document = documents.iter().find(|d| d.path == "docs/architecture.md");
-    let exists = |path: &str| {
-        BASES
-            .iter()
-            .any(|base| root().join(base).join(path).exists())
-    };
-    expect_none(&documents::named_places_exist(
-        document.expect("the document of the layers"),
-        exists,
-    ));
-}
-
-#[test]
 fn system_calls_have_one_place() {
     expect_none(&layers::system_calls_have_one_place(&crates()));
 }
@@ -222,7 +199,7 @@ fn facts_of_the_documents_are_those_of_the_code() {
         let document = document(&documents, path);
         expect_none(&facts::named_functions_exist(document, &sources));
     }
-    let code = document(&sources, "crates/semring/src/guard/semaphore.rs");
+    let code = document(&sources, "crates/semring/src/guard/semaphore/mod.rs");
     for path in ["docs/layout.md", "docs/design/guards.md"] {
         let document = document(&documents, path);
         expect_none(&facts::semaphores_are_those_of_the_code(document, code));
