@@ -46,7 +46,7 @@
 //! | `unshare-ipc`: go into an IPC namespace of its own | `ok` |
 //! | `handle-sigbus`: a handler that puts a page of zeros where the fault was | `ok` |
 //! | `ignore-sigbus` · `default-sigbus` | `ok` |
-//! | `leave-sigbus`: semring must install no handler | `ok true` |
+//! | `leave-sigbus`: semring must install no handler | `ok true`; `ok false` if there is one |
 //! | `fault`: read a page that was truncated, of a file of its own | `ok HANDLED` |
 //! | `raise-sigbus`: as if another process had sent it | `ok HANDLED` |
 //! | `allocate MIB`: private memory, which makes dying slower | `ok` |
@@ -300,7 +300,7 @@ impl Peer {
                 bus::reset();
                 Ok("ok".to_owned())
             }
-            "leave-sigbus" => Ok(format!("ok {}", semring::disable_sigbus_handler())),
+            "leave-sigbus" => Ok(format!("ok {}", semring::disable_sigbus_handler().is_ok())),
             "fault" => Ok(format!("ok {}", bus::fault())),
             "raise-sigbus" => Ok(format!("ok {}", bus::raise())),
             "forked-handles" => self.forked_handles(),

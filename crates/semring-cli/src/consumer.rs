@@ -358,8 +358,8 @@ impl Receiving<'_> {
 
     fn no_message(&mut self, error: RecvError) -> Result<(), Stop> {
         match error {
-            RecvError::EndOfStream { .. } => {
-                self.record_deaths();
+            RecvError::EndOfStream { died, .. } => {
+                self.record_deaths(died.into());
                 if self.args.follow {
                     self.consumer.resume();
                     return Ok(());
@@ -397,9 +397,7 @@ impl Receiving<'_> {
     }
 
     /// At the end of a stream: mentions the producers that did not finish theirs.
-    fn record_deaths(&mut self) {
-        let ended = self.consumer.ended_producers();
-        let died = ended.map_or(0, |ended| u64::from(ended.died));
+    fn record_deaths(&mut self, died: u64) {
         if died > 0 {
             self.died += died;
             if !self.args.ignore_deaths {

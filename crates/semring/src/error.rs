@@ -558,6 +558,15 @@ pub enum RemoveError {
     },
 }
 
+/// The answer to [`disable_sigbus_handler`](crate::disable_sigbus_handler) that comes too late: the handler is installed,
+/// and stays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "the SIGBUS handler is installed already, since this process opened a ring whose file can be truncated"
+)]
+#[non_exhaustive]
+pub struct SigbusHandlerInstalled;
+
 fn users_text(producers: &[u32], consumer: Option<u32>) -> String {
     let mut text = String::new();
     if producers.is_empty() && consumer.is_none() {

@@ -175,14 +175,13 @@ mod sync;
 pub mod tokio;
 
 pub use channel::{
-    Any, Builder, Consumer, EndedProducers, HugePages, Interrupter, Kind, Message, MessageRef,
-    Messages, Mpsc, Pollable, Producer, RecvBatch, Reservation, Ring, SendBatch, Spsc, UnusedRing,
-    WaitStats, any, disable_sigbus_handler, force_remove, inspect, list, mpsc, remove,
-    reset_counts, spsc,
+    Any, Builder, Consumer, HugePages, Interrupter, Kind, Message, MessageRef, Messages, Mpsc,
+    Pollable, Producer, RecvBatch, Reservation, Ring, SendBatch, Spsc, UnusedRing, WaitStats, any,
+    disable_sigbus_handler, force_remove, inspect, list, mpsc, remove, reset_counts, spsc,
 };
 pub use error::{
     AttachError, CallError, CreateError, EndError, OpenError, OpenOrCreateError, RecvError,
-    RemoveError, SendError, SpawnError, StdioError, SystemCall,
+    RemoveError, SendError, SigbusHandlerInstalled, SpawnError, StdioError, SystemCall,
 };
 pub use guard::deadline::Deadline;
 pub use guard::strategy::WaitStrategy;

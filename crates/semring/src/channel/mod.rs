@@ -31,7 +31,7 @@ const BYTES_PER_CHECK: u64 = 1 << 20;
 pub use builder::{Builder, UnusedRing};
 #[cfg(feature = "tokio")]
 pub(crate) use consumer::FoundMessage;
-pub use consumer::{Consumer, EndedProducers, Message, MessageRef, Messages, RecvBatch};
+pub use consumer::{Consumer, Message, MessageRef, Messages, RecvBatch};
 pub use interrupt::Interrupter;
 pub use kind::{Any, Kind, Mpsc, Spsc};
 pub use options::HugePages;

@@ -9,14 +9,14 @@ use super::consumer::Consumer;
 use super::kind::Kind;
 use super::options::HandleOptions;
 use super::producer::Producer;
-use crate::error::{AttachError, OpenError, RemoveError};
+use crate::error::{AttachError, OpenError, RemoveError, SigbusHandlerInstalled};
 use crate::lifecycle::{
     self, ConsumerRole, ProducerRole, RemoveOutcome, RingInfo, SharedRing,
     consumer_left_on_purpose, has_unread, remove_idle,
 };
 use crate::memory::address::AddressError;
 use crate::memory::{Access, Address};
-use crate::os::fault;
+use crate::os::fault::{self, LeftAlone};
 
 /// An open ring. It holds no role: no peer waits for an open ring, and no ring is kept by it.
 ///
@@ -348,7 +348,7 @@ pub fn list() -> Vec<RingInfo> {
 }
 
 /// Keeps semring from installing its SIGBUS handler. To be called before any other function, by programs
-/// that want no handler of a library; returns false if the handler is already installed.
+/// that want no handler of a library.
 ///
 /// Every process that may write the file of a `posix:` or `file:` ring can truncate it, and a process
 /// that then touches a missing page gets SIGBUS. So when a process opens its first such ring, semring
@@ -357,8 +357,15 @@ pub fn list() -> Vec<RingInfo> {
 /// no handler.
 ///
 /// ```no_run
-/// assert!(semring::disable_sigbus_handler());
+/// semring::disable_sigbus_handler()?;
+/// # Ok::<(), semring::SigbusHandlerInstalled>(())
 /// ```
-pub fn disable_sigbus_handler() -> bool {
-    fault::leave_alone()
+///
+/// # Errors
+/// [`SigbusHandlerInstalled`] if the process has opened such a ring before: the handler stays.
+pub fn disable_sigbus_handler() -> Result<(), SigbusHandlerInstalled> {
+    match fault::leave_alone() {
+        LeftAlone::Yes => Ok(()),
+        LeftAlone::TooLate => Err(SigbusHandlerInstalled),
+    }
 }

@@ -2,19 +2,14 @@
 //! are described in [`pair`](super::pair).
 
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::names::{Direction, is_nameless, part};
 use super::pair::{Halves, Pair};
 use crate::channel::{RingOptions, ring_options, spsc};
 use crate::error::{CreateError, OpenError, OpenOrCreateError, RemoveError};
+use crate::guard::timeouts::{PAIR_CHECK_INTERVAL, PAIR_MAKER_TIMEOUT};
 use crate::memory::address::{Address, AddressError};
-
-/// How long another maker may take between the two rings of a pair.
-const MAKER_PATIENCE: Duration = Duration::from_secs(1);
-
-/// How long to wait before looking at half a pair again.
-const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Options of a pair of rings, with which it is made or opened.
 ///
@@ -108,8 +103,8 @@ impl Builder {
                         // was only stopped, it will find that its ring is gone, and begin again.
                         Ok(halves) if halves.are_half_made() => {
                             let since = half_since.get_or_insert_with(Instant::now);
-                            if since.elapsed() < MAKER_PATIENCE {
-                                std::thread::sleep(RETRY_INTERVAL);
+                            if since.elapsed() < PAIR_MAKER_TIMEOUT {
+                                std::thread::sleep(PAIR_CHECK_INTERVAL);
                             } else if halves.remove().is_err() && halves.up.has_its_address() {
                                 return Err(CreateError::Exists { name });
                             }

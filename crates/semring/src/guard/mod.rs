@@ -45,6 +45,7 @@ mod model_tests;
 pub(crate) mod pipe;
 pub(crate) mod semaphore;
 pub(crate) mod strategy;
+pub(crate) mod timeouts;
 pub(crate) mod wait;
 pub(crate) mod wakeup;
 

@@ -6,6 +6,7 @@ use super::deadline::Deadline;
 use super::strategy::{RateLimiter, SpinHistory, Step, WaitStrategy};
 use super::wakeup::{Epochs, arm, disarm};
 use super::{GuardError, Waited, WakeTarget, Wakeups};
+use crate::guard::timeouts::UNCERTAIN_SLEEP;
 use crate::sync::mutant::{self, Mutant};
 use crate::sync::{AtomicU64, Ordering, fence};
 
@@ -76,9 +77,6 @@ pub(crate) enum PeerCheck {
 
 /// While spinning, one complete look comes after this many cheap ones.
 const LOOKS_PER_SWEEP: u32 = 16;
-
-/// The length of a sleep if it is not certain that a peer will wake the sleeper.
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// How a wait ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -278,7 +276,7 @@ impl Waiter {
         let nap = if certain {
             left
         } else {
-            Some(left.map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN)))
+            Some(left.map_or(UNCERTAIN_SLEEP, |left| left.min(UNCERTAIN_SLEEP)))
         };
         let waited = side.sleep(check, nap)?;
         self.alone = waited == Waited::Alone;

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::{RingCore, SharedRing, UnwindMark, holder};
 use crate::error::AttachError;
+use crate::guard::timeouts::{LANE_TIMEOUT, TEARDOWN_TIMEOUT};
 use crate::guard::{Claim, GuardError, Role, WakeTarget};
 use crate::layout::Position;
 use crate::layout::control::{CONSUMER_CLOSED, CONSUMER_LEFT, ConsumerPage, ProducerPage};
@@ -28,14 +29,6 @@ use crate::ring::consume::LaneConsumer;
 use crate::ring::produce::LaneProducer;
 use crate::sync::mutant::{self, Mutant};
 use crate::sync::{AtomicU64, Ordering, fence, yield_now};
-
-/// How long to wait for the kernel to free the slot of a process that was just killed. The kernel
-/// takes about 50 ms to end a process of 1 GiB.
-const CERTIFICATE: Duration = Duration::from_secs(1);
-
-/// How long to wait for one lane before all are checked again: its holder may be a live process that
-/// has not stored its pid yet, while the lane of another dead process becomes free.
-const GLANCE: Duration = Duration::from_millis(10);
 
 fn attach_error(error: GuardError) -> AttachError {
     const EACCES: i32 = 13;
@@ -121,7 +114,7 @@ impl ProducerRole {
     /// Takes the lowest free lane and finds its end.
     pub(crate) fn take(ring: &SharedRing) -> Result<(Self, LaneProducer), AttachError> {
         let ring = &super::adopt(ring)?;
-        let end = clock::now() + CERTIFICATE;
+        let end = clock::now() + TEARDOWN_TIMEOUT;
         let member = Membership::enter(ring, end)?;
         loop {
             let mut damaged = None;
@@ -184,7 +177,7 @@ impl ProducerRole {
             match dying {
                 Some(lane) if in_time => {
                     ring.guard
-                        .await_free(Role::Producer { lane }, left(end).min(GLANCE))
+                        .await_free(Role::Producer { lane }, left(end).min(LANE_TIMEOUT))
                         .map_err(attach_error)?;
                 }
                 _ => return Err(Self::no_free_lane(ring)),
@@ -421,7 +414,7 @@ impl ConsumerRole {
         ring: &SharedRing,
     ) -> Result<(Self, Vec<LaneConsumer>, Vec<(usize, Damage)>), AttachError> {
         let ring = &super::adopt(ring)?;
-        let end = clock::now() + CERTIFICATE;
+        let end = clock::now() + TEARDOWN_TIMEOUT;
         let member = Membership::enter(ring, end)?;
         loop {
             match ring.guard.claim(Role::Consumer).map_err(attach_error)? {

@@ -15,7 +15,7 @@
 //! regardless (see [`force`](super::force)), and a creator that is still at work begins again.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::guards::{mark_of, uuid_of};
 use super::identity::other_ring;
@@ -29,14 +29,12 @@ use crate::guard::pipe::abandoned::sweep;
 use crate::guard::semaphore::abandoned::{SeizedSet, SetFacts};
 use crate::guard::semaphore::set::NameLocation;
 use crate::guard::semaphore::{KEY_PREFIX, SemaphoreGuard};
+use crate::guard::timeouts::LOCK_CHECK_INTERVAL;
 use crate::layout::SUPERBLOCK_BYTES;
 use crate::layout::superblock::{MAGIC, SetIdentity, Superblock, SuperblockError};
 use crate::memory::{self, Access, Address, MemoryError, Object, Place};
 use crate::os::sysv::{Key, SemSet};
 use crate::os::{clock, process, sandbox};
-
-/// The interval at which the locks of creators are tried.
-const NAP: Duration = Duration::from_micros(200);
 
 /// Removes the object, and returns what it was taken for; `None` if it is a ring by now, or gone. `why`, the reason why it could
 /// not be opened, is the error if it must not be removed. Creators have time until `end`.
@@ -130,7 +128,7 @@ fn remove_unfinished(address: &Address, key: Key, end: Instant) -> Result<Unfini
         if clock::now() >= end {
             return Ok(Unfinished::IsLocked);
         }
-        clock::nap(NAP);
+        clock::nap(LOCK_CHECK_INTERVAL);
     }
 }
 

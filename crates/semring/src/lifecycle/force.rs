@@ -9,7 +9,7 @@
 //! # Obstacles delay a removal by a second
 //! A process that may write the ring can raise the removal flag, or any other semaphore, without SEM_UNDO, or
 //! hold any of the locks as long as it lives. The kernel does not undo that, and it can't be distinguished from
-//! a stopped remover. So after [`PATIENCE`] the removal goes on regardless: only the owner of a ring and root
+//! a stopped remover. So after [`REMOVER_TIMEOUT`] the removal goes on regardless: only the owner of a ring and root
 //! have the right to remove it ([`RemovalLock::may_destroy`](crate::guard::RemovalLock::may_destroy) is checked first). One
 //! thing can go wrong then: if another remover was stopped for a second between its look at the name and its
 //! unlink, and a new ring of the same name was made in between, the new ring loses its name, too.
@@ -23,9 +23,10 @@ use super::attach::Membership;
 use super::guards::{find_changed_set, find_guard};
 use super::holder::has_newest_guard;
 use super::open::{memory_error, open, read_superblock};
-use super::remove::{PATIENCE, guard_error, lost, sweep_if_gone, take_away, unlink_error};
+use super::remove::{guard_error, lost, sweep_if_gone, take_away, unlink_error};
 use super::{RingCore, damaged};
 use crate::error::{OpenError, RemoveError};
+use crate::guard::timeouts::REMOVER_TIMEOUT;
 use crate::guard::{GuardError, RemovalLock};
 use crate::memory::{Access, Address, Object};
 use crate::os::clock;
@@ -40,7 +41,7 @@ pub(crate) fn force_remove(address: &Address) -> Result<RemoveOutcome, RemoveErr
 
 fn remove_what_is_there(address: &Address) -> Result<RemoveOutcome, RemoveError> {
     let name = address.to_string();
-    let end = clock::now() + PATIENCE;
+    let end = clock::now() + REMOVER_TIMEOUT;
     let mut overtaken = false;
     loop {
         // To open it is to wait for its creator, for longer than a removal by force does.

@@ -2,7 +2,6 @@
 //! guard](super::renew) has to be made.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::guards::{find_guard, pipes_of};
 use super::identity::{OtherRing, other_ring};
@@ -10,6 +9,7 @@ use super::renew::{self, Renewal};
 use super::under_key::{Under, under};
 use super::{RingCore, SharedRing, inspect};
 use crate::error::OpenError;
+use crate::guard::timeouts::CREATOR_TIMEOUT;
 use crate::guard::{GuardError, Mismatch};
 use crate::layout::possible_lanes;
 use crate::layout::superblock::{ABI_MAJOR, GuardKind, Superblock, SuperblockError};
@@ -17,9 +17,6 @@ use crate::layout::view::RingView;
 use crate::memory::{self, Access, Address, MemoryError, Object, Place, sysv_key};
 use crate::os::process;
 use crate::os::sysv::Key;
-
-/// How long to wait for a creator that is at work.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Opens the ring at an address, for use or for inspection only.
 pub(crate) fn open(address: &Address, access: Access) -> Result<SharedRing, OpenError> {
@@ -264,7 +261,7 @@ fn wait_for_creator(key: Key) -> Creator {
     let Under::Unfinished(unfinished) = under(key) else {
         return came_of_it(key);
     };
-    if !unfinished.creation_ended(PATIENCE) {
+    if !unfinished.creation_ended(CREATOR_TIMEOUT) {
         return Creator::Slow;
     }
     came_of_it(key)

@@ -12,12 +12,13 @@
 //! Without the look in 2, messages that a late producer sent between the consumer's end of stream
 //! and T would be lost with the ring.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::RingCore;
 use super::attach::Membership;
 use crate::error::OpenError;
 use crate::error::RemoveError;
+use crate::guard::timeouts::REMOVER_TIMEOUT;
 use crate::guard::{GuardError, Role};
 use crate::layout::superblock::STATE_REMOVED;
 use crate::lifecycle::open::{memory_error, open};
@@ -26,9 +27,6 @@ use crate::lifecycle::{RemoveOutcome, attach, inspect, truncated};
 use crate::memory::{Access, Address, MemoryError, Place};
 use crate::os::clock;
 use crate::sync::Ordering;
-
-/// How long another remover may take before this one reports the ring as in use.
-pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Removes the ring if no process is attached (except the caller, if it is the consumer) and
 /// `may_go` is true once no process can attach any more.
@@ -110,7 +108,7 @@ pub(super) fn lost(ring: &RingCore) -> RemoveError {
 
 /// Removes a ring that this process has open, unless a process is attached.
 pub(crate) fn remove_open(ring: &RingCore) -> Result<(), RemoveError> {
-    let end = clock::now() + PATIENCE;
+    let end = clock::now() + REMOVER_TIMEOUT;
     loop {
         if remove_idle(ring, false, || true)? != RemoveOutcome::InUse {
             return Ok(());
@@ -160,7 +158,7 @@ pub(super) fn sweep_if_gone<T>(address: &Address, removed: &Result<T, RemoveErro
 }
 
 fn remove_unused(address: &Address) -> Result<(), RemoveError> {
-    let end = clock::now() + PATIENCE;
+    let end = clock::now() + REMOVER_TIMEOUT;
     loop {
         let ring = open(address, Access::ReadWrite)?;
         if remove_idle(&ring, false, || true)? != RemoveOutcome::InUse {

@@ -23,7 +23,7 @@
 //!
 //! Messages, positions and generations stay unchanged: the users of the old set count as killed.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::guards::{find_guard, renew_pipes};
 use super::holder;
@@ -32,6 +32,7 @@ use crate::error::OpenError;
 use crate::guard::pipe::directory::Failure;
 use crate::guard::semaphore::count_for;
 use crate::guard::semaphore::set::{NewSet, SetFailure};
+use crate::guard::timeouts::RENEWAL_TIMEOUT;
 use crate::guard::{Guard, Mismatch};
 use crate::layout::set_record::SetRecord;
 use crate::layout::superblock::{GuardKind, SetIdentity, Superblock};
@@ -39,9 +40,6 @@ use crate::layout::view::RingView;
 use crate::memory::Object;
 use crate::os::clock;
 use crate::sync::{Ordering, fence, yield_now};
-
-/// How long others may take to make the set, or to find that theirs is gone.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The result of making a new guard.
 pub(super) enum Renewal {
@@ -60,7 +58,7 @@ pub(super) fn renew(
     view: &RingView,
     found: &Superblock,
 ) -> Result<Renewal, OpenError> {
-    let end = clock::now() + PATIENCE;
+    let end = clock::now() + RENEWAL_TIMEOUT;
     loop {
         let alone = object
             .take_over()

@@ -26,15 +26,13 @@ use super::key_lock::KeyLock;
 use super::open::plausible_length;
 use crate::guard::semaphore::abandoned::{SeizedSet, SetFacts};
 use crate::guard::semaphore::set::{NameLocation, creation_ended};
+use crate::guard::timeouts::INSPECTION_TIMEOUT;
 use crate::layout::possible_lanes;
 use crate::layout::superblock::{MAGIC, Superblock, SuperblockError};
 use crate::memory::{Access, MemoryError, Object, Place};
 use crate::os::sysv::{self, Key, SemSet, shm};
 use crate::os::{clock, sandbox};
 use crate::sync::yield_now;
-
-/// How long a process that only inspects may have a segment mapped, on a very busy machine.
-const GLANCE: Duration = Duration::from_secs(1);
 
 /// The object under a System V key.
 pub(super) enum Under {
@@ -212,7 +210,7 @@ fn made_it(set: &sysv::sem::Stat, segment: &shm::Stat) -> bool {
 /// True if a process has the segment mapped and keeps it. Processes that just open or make the ring map
 /// it only for the moment in which they read its first page.
 pub(super) fn stays_attached(object: &Object) -> bool {
-    let end = clock::now() + GLANCE;
+    let end = clock::now() + INSPECTION_TIMEOUT;
     while object.is_attached() {
         if clock::now() >= end {
             return true;

@@ -24,9 +24,21 @@ static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
 /// The handler is there, or why it is not.
 static INSTALLED: OnceLock<Result<(), i32>> = OnceLock::new();
 
-/// From now on no handler is installed. False if there is one already.
-pub(crate) fn leave_alone() -> bool {
-    INSTALLED.get_or_init(|| Err(libc::EPERM)).is_err()
+/// Whether [`leave_alone`] was in time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LeftAlone {
+    /// No handler is installed from now on.
+    Yes,
+    /// The handler was installed before.
+    TooLate,
+}
+
+/// Keeps the handler from being installed.
+pub(crate) fn leave_alone() -> LeftAlone {
+    match INSTALLED.get_or_init(|| Err(libc::EPERM)) {
+        Err(_) => LeftAlone::Yes,
+        Ok(()) => LeftAlone::TooLate,
+    }
 }
 
 /// Keeps the loss of a mapping's pages from killing the process, until it is dropped.

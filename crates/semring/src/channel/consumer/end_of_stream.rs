@@ -90,13 +90,9 @@ pub(super) struct EndOfStream {
 /// The producers of a stream that has ended: all that attached since the end before it, or since the ring was made. Also
 /// producers that were gone before this consumer attached: the rest of their streams is missing all the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct EndedProducers {
-    /// The number that finished: dropped or [closed](crate::Producer::close).
-    pub finished: u32,
-    /// The number that died: killed, crashed, dropped by a panic, or [aborted](crate::Producer::abort). The
-    /// rest of their streams is missing.
-    pub died: u32,
+struct EndedProducers {
+    finished: u32,
+    died: u32,
 }
 
 impl EndOfStream {
@@ -132,11 +128,6 @@ impl EndOfStream {
     /// The program goes on after the end.
     pub(super) fn resume(&mut self) {
         self.is_over = false;
-    }
-
-    /// The producers of the stream whose end was returned last.
-    pub(super) fn last_counts(&self) -> Option<EndedProducers> {
-        self.last_counts
     }
 
     /// The end that is to be recorded now.
@@ -236,21 +227,21 @@ mod tests {
     #[test]
     fn an_end_counts_the_producers_since_the_one_before() {
         let mut state = EndOfStream::default();
-        assert_eq!(state.last_counts(), None);
+        assert_eq!(state.last_counts, None);
         // Five attached, three finished.
         state.returned(StreamEnd::new(5, 3), StreamEnd::default());
         let counts = |finished, died| Some(EndedProducers { finished, died });
-        assert_eq!(state.last_counts(), counts(3, 2));
+        assert_eq!(state.last_counts, counts(3, 2));
         state.returned(StreamEnd::new(9, 7), StreamEnd::new(5, 3));
-        assert_eq!(state.last_counts(), counts(4, 0));
+        assert_eq!(state.last_counts, counts(4, 0));
         state.returned(StreamEnd::new(10, 7), StreamEnd::new(9, 7));
-        assert_eq!(state.last_counts(), counts(0, 1));
+        assert_eq!(state.last_counts, counts(0, 1));
         // Over the end of the numbers, and of words that contradict each other.
         let (near, far) = (u64::from(u32::MAX), 1 << 32 | 2);
         state.returned(StreamEnd::new(far, far - 1), StreamEnd::new(near, near));
-        assert_eq!(state.last_counts(), counts(2, 1));
+        assert_eq!(state.last_counts, counts(2, 1));
         state.returned(StreamEnd::new(1, 99), StreamEnd::default());
-        assert_eq!(state.last_counts(), counts(0, 1));
+        assert_eq!(state.last_counts, counts(0, 1));
     }
 
     #[test]

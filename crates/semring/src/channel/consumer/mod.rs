@@ -13,7 +13,6 @@ mod spin;
 
 pub use self::batch::RecvBatch;
 use self::core::ConsumerCore;
-pub use self::end_of_stream::EndedProducers;
 pub use self::message::{Message, MessageRef};
 pub use self::messages::Messages;
 use super::interrupt::Interrupter;
@@ -357,26 +356,6 @@ impl Consumer {
             return 0;
         }
         self.core.rest.role.attachments()
-    }
-
-    /// The producers of the stream whose end this consumer received last; `None` before the first
-    /// [`RecvError::EndOfStream`].
-    ///
-    /// ```
-    /// # let name = format!("doc-ended-{}", std::process::id());
-    /// # let ring = semring::mpsc::Builder::new(&name).create()?;
-    /// let mut consumer = ring.attach_consumer()?;
-    /// drop(ring.attach_producer()?);
-    /// ring.attach_producer()?.abort();
-    /// assert!(matches!(consumer.recv(), Err(semring::RecvError::EndOfStream { died: 1, .. })));
-    /// let ended = consumer.ended_producers().unwrap();
-    /// assert_eq!((ended.finished, ended.died), (1, 1)); // the stream is incomplete
-    /// # consumer.remove_at_end()?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[must_use]
-    pub fn ended_producers(&self) -> Option<EndedProducers> {
-        self.core.rest.pending.end.last_counts()
     }
 
     /// The number of messages taken since the ring was made, including those of predecessors.

@@ -60,6 +60,7 @@ use self::removal::Removing;
 use self::roles::Taken;
 use super::at_exit::AtExit;
 use super::{Guard, GuardError, Result, Role, Waited, WakeTarget, Wakeups};
+use crate::guard::timeouts::LOCK_CHECK_INTERVAL;
 use crate::os::fifo::{self, End};
 use crate::os::fork::Private;
 use crate::os::lock::{Hold, hold_byte, would_be_refused};
@@ -67,9 +68,6 @@ use crate::os::poll::{Interest, Poller};
 use crate::os::watch::DirectoryWatch;
 use crate::os::{clock, errno};
 use crate::sync::AtomicU64;
-
-/// Locks can't be waited for with a timeout: they are tried again at this interval.
-const RETRY_INTERVAL: Duration = Duration::from_micros(200);
 
 fn os(call: &'static str) -> impl FnOnce(io::Error) -> GuardError {
     move |error| GuardError::Os {
@@ -213,7 +211,7 @@ impl PipeGuard {
             if left.is_zero() {
                 return Ok(false);
             }
-            clock::nap(left.min(RETRY_INTERVAL));
+            clock::nap(left.min(LOCK_CHECK_INTERVAL));
         }
     }
 }
@@ -272,7 +270,7 @@ impl Guard for PipeGuard {
         let lock = self.own_lock()?;
         // A process that removes the guard holds it alone.
         if !Self::hold(&lock, USERS, Hold::Shared)? {
-            clock::nap(RETRY_INTERVAL);
+            clock::nap(LOCK_CHECK_INTERVAL);
             return Err(GuardError::Removed);
         }
         self.check()?;

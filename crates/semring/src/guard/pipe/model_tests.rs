@@ -7,6 +7,12 @@
 //! stopped for ever anywhere. Each mutant breaks one rule, and must lose a wake-up. (The fences between
 //! publishing and the wait word are checked by other models: here all participants see the steps in one
 //! order.)
+//!
+//! The steps are written once more here instead of running the shipped `roles`: what has to be varied is the order
+//! in which the *kernel* releases locks and hangs up while it closes the files of a dead process, and real
+//! descriptors close in one order only. To run the shipped code under such a kernel, each call on a descriptor
+//! would have to go through a trait. The shipped code itself is held by the two mutants of pipes in
+//! `sync::mutant`, and by the kills at each instruction in `tests/faults`, which run over pipes as well.
 
 use std::collections::HashSet;
 

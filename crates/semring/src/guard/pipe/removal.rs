@@ -7,15 +7,12 @@ use std::time::Duration;
 use super::directory::{self, CREATION, FORCED, Pipe, REMOVAL};
 use super::roles::Taken;
 use super::{PipeGuard, os};
+use crate::guard::timeouts::TEARDOWN_TIMEOUT;
 use crate::guard::{GuardError, RemovalLock, Result, Role, Roles, WakeTarget};
 use crate::os::fifo::End;
 use crate::os::fork::Private;
 use crate::os::lock::Hold;
 use crate::os::{errno, process};
-
-/// The time that the kernel may take to close the other files of a process after the first is
-/// closed.
-const TEARING_DOWN: Duration = Duration::from_secs(1);
 
 /// A removal that has begun.
 #[derive(Debug)]
@@ -83,7 +80,7 @@ impl PipeGuard {
     /// Takes REMOVAL alone; false if a process is attached, attaching, or removes the ring.
     fn keep_everybody_out(&self, lock: &Private, as_consumer: bool) -> Result<bool> {
         let mut is_refused = false;
-        let over = Self::until(TEARING_DOWN, || {
+        let over = Self::until(TEARDOWN_TIMEOUT, || {
             self.check()?;
             if Self::hold(lock, REMOVAL, Hold::Alone)? {
                 return Ok(true);

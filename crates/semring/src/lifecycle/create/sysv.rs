@@ -12,6 +12,7 @@ use super::{
 };
 use crate::error::CreateError;
 use crate::guard::semaphore::set::{NewSet, SetFailure, creation_ended};
+use crate::guard::timeouts::{CREATOR_TIMEOUT, LOCK_CHECK_INTERVAL};
 use crate::layout::superblock::{STATE_READY, Superblock};
 use crate::lifecycle::{GuardChoice, Plan, SharedRing};
 use crate::memory::{Access, Address, Object, Place, sysv_key};
@@ -19,14 +20,8 @@ use crate::os::sysv::Key;
 use crate::os::{clock, process};
 use crate::sync::Ordering;
 
-/// How long another creator or remover may take before we give up on it.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// How often a creator begins again whose set or segment was removed.
 const MOST_ATTEMPTS: u32 = 10;
-
-/// The interval at which another creator or remover is checked.
-const NAP: Duration = Duration::from_micros(200);
 
 /// The lock of a creator, and its effect on the ring to be made.
 enum Lock {
@@ -47,7 +42,7 @@ pub(super) fn create_in_place(
             name,
             key: sysv_key(place).expect("a System V place has a key"),
             plan,
-            end: clock::now() + PATIENCE,
+            end: clock::now() + CREATOR_TIMEOUT,
         };
         let (lock, fallback) = attempt.lock()?;
         // With its locks held this creator waits for no other process. So the ring is "busy" only if its set or
@@ -152,7 +147,7 @@ impl Attempt<'_> {
                 }
                 // Its creator is at work, or another process removes it.
                 Ok(Cleared::Busy) if self.is_over() => return Err(self.busy()),
-                Ok(Cleared::Busy) => clock::nap(NAP),
+                Ok(Cleared::Busy) => clock::nap(LOCK_CHECK_INTERVAL),
                 Err(ClearError::Set(error)) => {
                     return Err(set_error(self.name, self.plan, SetFailure::Failed(error)));
                 }
