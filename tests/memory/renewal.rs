@@ -319,9 +319,19 @@ fn a_readers_lock_keeps_no_ring_unusable() {
 
 #[test]
 fn of_many_openers_beside_a_reader_one_makes_the_guard() {
-    let mut fixture = Fixture::new(Kind::File, "openers-reader");
+    of_many_openers_one_makes_it(Fixture::new(Kind::File, "openers-reader"), 1);
+}
+
+/// The makers' lock can't exclude them then.
+#[test]
+fn beside_a_reader_of_all_bytes_one_set_is_made() {
+    let fixture = Fixture::new(Kind::File, "openers-reader-all").with_semaphores();
+    of_many_openers_one_makes_it(fixture, 0);
+}
+
+fn of_many_openers_one_makes_it(mut fixture: Fixture, bytes: i64) {
     drop(ring_with_messages(&mut fixture, 12));
-    let reader = readers_lock(&fixture, 1);
+    let reader = readers_lock(&fixture, bytes);
     for _ in 0..10 {
         fixture.cleanup().remove();
         let mut peers: Vec<Peer> = (0..12).map(|_| fixture.idle_peer()).collect();
@@ -338,5 +348,40 @@ fn of_many_openers_beside_a_reader_one_makes_the_guard() {
         );
     }
     drop(reader);
+    fixture.finish();
+}
+
+#[test]
+fn a_maker_overtaken_beside_a_reader_joins_the_other() {
+    if !semring_testkit::step::can_trace() {
+        return;
+    }
+    let mut fixture = Fixture::new(Kind::File, "overtaken").with_semaphores();
+    drop(ring_with_messages(&mut fixture, 2));
+    let reader = readers_lock(&fixture, 0);
+    fixture.cleanup().remove();
+    let mut slow = Stepper::spawn(Command::new(PEER)).expect("a peer can be traced");
+    fixture.guard.adopt(slow.peer().pid());
+    slow.peer()
+        .say(&format!("marked open {}", fixture.address()));
+    slow.run_to_marker().expect("it begins");
+    // It has made a set, and no record names it yet.
+    let made = loop {
+        match slow.run_to_call().expect("it goes on") {
+            CallStop::Behind { number, result } if number == libc::SYS_semget && result >= 0 => {
+                break SemSet::from_id(result as i32);
+            }
+            CallStop::Before { .. } | CallStop::Behind { .. } => {}
+            other => panic!("it made no set: {other:?}"),
+        }
+    };
+    let mut fast = fixture.producer();
+    assert_ne!(fixture.cleanup(), CleanupGuard::Semaphores(made));
+    let mut slow = slow.resume().expect("it goes on");
+    assert!(answer(&mut slow).starts_with("ok "));
+    assert_eq!(ask(&mut slow, "producer"), "ok 1");
+    assert!(made.stat().is_err(), "the set that no process uses is left");
+    assert_eq!(ask(&mut fast, "check"), "ok");
+    drop((slow, fast, reader));
     fixture.finish();
 }

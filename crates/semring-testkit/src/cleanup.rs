@@ -153,10 +153,12 @@ impl CleanupGuard {
 /// Key and id of the set that a superblock's page names, as docs/layout.md has it.
 fn newest_set(page: &[u8; 4096]) -> (u32, i32) {
     let word = |at: usize| u32::from_le_bytes(page[at..at + 4].try_into().expect("4 bytes"));
-    let sequence = |at: usize| u64::from_le_bytes(page[at..at + 8].try_into().expect("8 bytes"));
-    let at = match (sequence(0xe00), sequence(0xe80)) {
-        (0, 0) => 0x050,
-        (odd, even) if odd > even => 0xe00,
+    let number = |at: usize| u64::from_le_bytes(page[at..at + 8].try_into().expect("8 bytes"));
+    let at = match number(0xef8) {
+        0 => 0x050,
+        // While a new set is being made, no record counts.
+        announced if announced % 2 == 1 => return (0, -1),
+        published if published / 2 % 2 == 1 => 0xe00,
         _ => 0xe80,
     };
     (word(at + 8), word(at + 12).cast_signed())

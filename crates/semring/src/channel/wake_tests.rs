@@ -203,6 +203,7 @@ impl Fixture {
                 name: String::new(),
                 key_file: None,
                 record: None,
+                record_word: 0,
             },
             view: view.clone(),
             guard: Box::new(guard.clone()),

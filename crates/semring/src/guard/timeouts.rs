@@ -13,6 +13,10 @@ pub(crate) const REMOVER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long others may take to make a ring's new semaphores, or to find that theirs are gone.
 pub(crate) const RENEWAL_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A maker of a guard waits for this long for another one that it can't exclude, because a reader has locked the makers'
+/// byte; then it overtakes that one.
+pub(crate) const OVERTAKE_AFTER: Duration = Duration::from_millis(100);
+
 /// How long another maker of a pair may take between its two rings.
 pub(crate) const PAIR_MAKER_TIMEOUT: Duration = Duration::from_secs(1);
 

@@ -4,9 +4,12 @@
 //! ```text
 //! 0xe00  record with an odd sequence       each with a checksum of its own
 //! 0xe80  record with an even sequence
+//! 0xef8  record word                       0: no record; 2 × sequence: that record counts; odd: a new set is being made
 //! ```
-//! The valid record with the higher sequence counts. A new record replaces the older one, so if a
-//! process is killed while it writes, the newer one is unchanged; a half-written record is invalid.
+//! A process that makes a new set first stores the next odd number, by comparison with the number that it has read. From then
+//! on no record counts. It writes its record and stores the next even number, again by comparison: if another maker has
+//! overtaken it, its record never counts. So whatever locks there are, each even number is stored by one process.
+//! A half-written record is invalid.
 
 use super::SUPERBLOCK_BYTES;
 use super::superblock::{CRC_32C, SetIdentity, array};
@@ -15,6 +18,8 @@ use super::superblock::{CRC_32C, SetIdentity, array};
 pub(super) const AT_RECORDS: usize = 0xe00;
 const STRIDE: usize = 0x80;
 pub(super) const RECORDS_BYTES: usize = 2 * STRIDE;
+/// Offset of the record word, behind the second record.
+pub(crate) const AT_RECORD_WORD: usize = AT_RECORDS + RECORDS_BYTES - 8;
 
 /// Bytes of a record, its checksum included.
 pub(crate) const RECORD_BYTES: usize = 0x44;
@@ -31,7 +36,29 @@ const AT_IPC_NAMESPACE: usize = 0x28;
 const AT_BOOT: usize = 0x30;
 const AT_CRC: usize = 0x40;
 
-const _: () = assert!(AT_CRC + 4 == RECORD_BYTES && RECORD_BYTES <= STRIDE);
+const _: () = assert!(AT_CRC + 4 == RECORD_BYTES && RECORD_BYTES <= STRIDE - 8);
+
+/// The values of the record word.
+pub(crate) mod record_word {
+    /// The record with this sequence counts.
+    pub(crate) const fn published(sequence: u64) -> u64 {
+        sequence.wrapping_mul(2)
+    }
+
+    /// The value for a maker that has read this one.
+    pub(crate) const fn announced_after(word: u64) -> u64 {
+        word.wrapping_add(1) | 1
+    }
+
+    pub(crate) const fn is_announced(word: u64) -> bool {
+        word % 2 == 1
+    }
+
+    /// The sequence of the record that belongs to an announcement.
+    pub(crate) const fn sequence_after(announced: u64) -> u64 {
+        (announced / 2).wrapping_add(1)
+    }
+}
 
 /// A semaphore set, and the file for which it was made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,7 +99,26 @@ impl SetRecord {
         bytes
     }
 
-    /// The newest valid record, if there is one.
+    /// The record that counts. A record that names no set if a new one is being made, or the one that would count is
+    /// invalid. `None` in a ring without records.
+    pub(super) fn counting(page: &[u8; SUPERBLOCK_BYTES], word: u64) -> Option<Self> {
+        if word == 0 {
+            return None;
+        }
+        let none = Self {
+            sequence: word / 2,
+            set: SetIdentity::NONE,
+            maker_uid: 0,
+            inode: 0,
+            ipc_namespace: 0,
+            boot: [0; 16],
+        };
+        let there = Self::decode(page, none.offset());
+        let counts = |record: &Self| record_word::published(record.sequence) == word;
+        Some(there.filter(counts).unwrap_or(none))
+    }
+
+    /// The newest valid record, whatever the record word is: for a page that may be damaged.
     pub(super) fn newest(page: &[u8; SUPERBLOCK_BYTES]) -> Option<Self> {
         let both = [0, 1].map(|slot| Self::decode(page, AT_RECORDS + slot * STRIDE));
         both.into_iter()
@@ -125,6 +171,8 @@ impl SetRecord {
     pub(super) fn put(&self, page: &mut [u8; SUPERBLOCK_BYTES]) {
         let at = self.offset();
         page[at..at + RECORD_BYTES].copy_from_slice(&self.encode());
+        let word = record_word::published(self.sequence).to_le_bytes();
+        page[AT_RECORD_WORD..AT_RECORD_WORD + 8].copy_from_slice(&word);
     }
 }
 
@@ -154,6 +202,26 @@ mod tests {
                 };
                 assert_eq!(found, SetRecord::sample(expected), "{range:?}");
             }
+        }
+    }
+
+    #[test]
+    fn the_word_tells_which_record_counts() {
+        let mut page = [0; SUPERBLOCK_BYTES];
+        SetRecord::sample(6).put(&mut page);
+        SetRecord::sample(7).put(&mut page);
+        let set_of = |word| SetRecord::counting(&page, word).map(|record| record.set.check);
+        let expected = [(0, None), (11, Some(0)), (12, Some(123)), (13, Some(0))];
+        for (word, check) in expected.into_iter().chain([(14, Some(123)), (15, Some(0))]) {
+            assert_eq!(set_of(word), check, "{word}");
+        }
+        // The place of the seventh, which the ninth would take.
+        assert_eq!(set_of(18), Some(0));
+        for word in [0, 1, 2, 13, 14, u64::MAX - 1] {
+            let announced = record_word::announced_after(word);
+            assert!(record_word::is_announced(announced) && announced != word);
+            let sequence = record_word::sequence_after(announced);
+            assert_eq!(record_word::published(sequence), announced.wrapping_add(1));
         }
     }
 

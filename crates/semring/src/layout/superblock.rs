@@ -6,7 +6,7 @@
 
 use super::features::WhenFull;
 use super::position::Capacity;
-use super::set_record::{AT_RECORDS, RECORDS_BYTES, SetRecord};
+use super::set_record::{AT_RECORD_WORD, AT_RECORDS, RECORDS_BYTES, SetRecord};
 use super::{Geometry, SUPERBLOCK_BYTES};
 use crate::memory::address::KeyFile;
 
@@ -186,9 +186,11 @@ pub(crate) struct Superblock {
     pub(crate) name: String,
     /// The file from which the ring's key was made, if it was made from one.
     pub(crate) key_file: Option<KeyFile>,
-    /// The newest record of the set, in rings whose memory outlives it; `set` and `ipc_namespace`
+    /// The record of the set that counts, in rings whose memory outlives it; `set` and `ipc_namespace`
     /// then come from the record.
     pub(crate) record: Option<SetRecord>,
+    /// The [record word](super::set_record), which tells which one that is.
+    pub(crate) record_word: u64,
 }
 
 /// Why the bytes are not a superblock of a ring that this build can use.
@@ -327,7 +329,8 @@ impl Superblock {
         // Another policy comes with a feature that must be known.
         let when_full =
             WhenFull::from_code(u32_at(AT_WHEN_FULL)).ok_or(damaged("policy when full"))?;
-        let record = SetRecord::newest(bytes);
+        let record_word = u64_at(AT_RECORD_WORD);
+        let record = SetRecord::counting(bytes, record_word);
         // No file has inode number 0.
         let key_file = Some(KeyFile {
             device: u64_at(AT_KEY_DEVICE),
@@ -339,7 +342,7 @@ impl Superblock {
             geometry,
             guard,
             uuid: array(bytes, AT_UUID),
-            set: SetIdentity::in_bytes(bytes),
+            set: record.map_or_else(|| SetIdentity::of_creation(bytes), |record| record.set),
             auto_remove: u32_at(AT_ORIGIN) & ORIGIN_IMPLICIT != 0,
             when_full,
             created_ns: u64_at(AT_CREATED),
@@ -349,16 +352,14 @@ impl Superblock {
             name,
             key_file,
             record,
+            record_word,
         })
     }
 }
 
 impl SetIdentity {
-    /// The set named by a superblock that may be damaged: nothing about it is certain.
-    pub(super) fn in_bytes(bytes: &[u8; SUPERBLOCK_BYTES]) -> Self {
-        if let Some(record) = SetRecord::newest(bytes) {
-            return record.set;
-        }
+    /// The set with which the ring was made.
+    fn of_creation(bytes: &[u8; SUPERBLOCK_BYTES]) -> Self {
         Self {
             key: i32::from_le_bytes(array(bytes, AT_SEM_KEY)),
             id: i32::from_le_bytes(array(bytes, AT_SEM_ID)),
@@ -367,11 +368,15 @@ impl SetIdentity {
         }
     }
 
-    /// The same, except a set that is recorded for a file with another inode number: that set belongs to the
-    /// original of this copy.
+    /// The set named by a superblock that may be damaged: nothing about it is certain. A set that is recorded for a file
+    /// with another inode number is left out: it belongs to the original of this copy.
     pub(crate) fn in_bytes_of(bytes: &[u8; SUPERBLOCK_BYTES], inode: u64) -> Option<Self> {
-        let is_copy = SetRecord::newest(bytes).is_some_and(|record| record.inode != inode);
-        (!is_copy).then(|| Self::in_bytes(bytes))
+        let word = u64::from_le_bytes(array(bytes, AT_RECORD_WORD));
+        let counting = SetRecord::counting(bytes, word).filter(|record| record.set != Self::NONE);
+        match counting.or_else(|| SetRecord::newest(bytes)) {
+            Some(record) => (record.inode == inode).then_some(record.set),
+            None => Some(Self::of_creation(bytes)),
+        }
     }
 }
 
@@ -423,6 +428,7 @@ mod tests {
                 inode: u64::MAX,
             }),
             record: None,
+            record_word: 0,
         }
     }
 
@@ -495,6 +501,7 @@ mod tests {
             expected.set = record.set;
             expected.ipc_namespace = record.ipc_namespace;
             expected.record = Some(record);
+            expected.record_word = 2 * sequence;
             assert_eq!(Superblock::decode(&bytes), Ok(expected));
         }
     }
@@ -575,6 +582,11 @@ mod tests {
             let mut bytes = ready();
             bytes[at] ^= change;
             let decoded = Superblock::decode(&bytes);
+            if (AT_RECORD_WORD..AT_RECORD_WORD + 8).contains(&at) {
+                // The record that would count is not there.
+                prop_assert_eq!(decoded.unwrap().set, SetIdentity::NONE);
+                return Ok(());
+            }
             if (AT_RECORDS..AT_RECORDS + RECORDS_BYTES).contains(&at) {
                 // A damaged record does not count.
                 prop_assert_eq!(decoded, Ok(sample()));

@@ -8,17 +8,18 @@
 //!
 //! ```text
 //! holder of a role                         maker of a guard, beside shared locks
-//!   pid, namespace, start time               a record that names no set
+//!   pid, namespace, start time               the record word: no record counts
 //!   full fence                               full fence
 //!   is the guard still the newest one?       does any process hold a role?
-//!   no: gives the role up                    no: makes the set, writes its record
+//!   no: gives the role up                    no: makes the set, its record, and lets the record count
 //! ```
-//! One of the two sees the other. A maker that was overtaken by another one checks once more at the end, and removes
-//! its set again.
+//! One of the two sees the other. Both changes of the [record word](crate::layout::set_record) are comparisons with the
+//! value before. If another maker was faster, the set is removed again, and no process has taken a role through it.
 
 use super::RingCore;
 use super::open::read_superblock;
 use crate::guard::Role;
+use crate::layout::set_record::record_word;
 use crate::layout::view::RingView;
 use crate::os::process::{self, Identity};
 use crate::sync::{AtomicU64, Ordering, fence};
@@ -87,7 +88,9 @@ pub(super) fn has_newest_guard(ring: &RingCore) -> bool {
     let name = ring.address.to_string();
     let there = read_superblock(&name, &ring.object).ok().flatten();
     there.is_some_and(|there| {
-        there.set == ring.superblock.set && there.record == ring.superblock.record
+        there.set == ring.superblock.set
+            && there.record_word == ring.superblock.record_word
+            && !record_word::is_announced(there.record_word)
     })
 }
 

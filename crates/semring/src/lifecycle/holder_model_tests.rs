@@ -1,17 +1,17 @@
 //! The handshake of [`holder`](super::holder), checked exhaustively: holders of a role, makers of a guard, and a
-//! process that may only read the file and keeps a shared lock on it, in every interleaving, with their store buffers
-//! (TSO).
+//! process that may only read the file and keeps a shared lock on all of its bytes, in every interleaving, with their
+//! store buffers (TSO).
 //!
 //! The ring has one role slot. Its guard 0 works for one holder, which opened the ring when that guard was the
-//! newest, and can't be found by others (another IPC namespace). Two makers make guards 1 and 2; the other holders
-//! open the ring by the newest record. Any of them may be killed between any two steps: its slot is free, its locks
-//! are released, its words stay, and the others see that it is dead.
+//! newest, and can't be found by others (another IPC namespace). The makers make guards 1, 2 and so on; the other
+//! holders open the ring by the record that counts. Any of them may be killed between any two steps: its slot is free,
+//! its locks are released, its words stay, and the others see that it is dead.
 //!
 //! A fault is a state in which two processes hold the slot through guards that both exist. Each precaution is left out
 //! once, and the fault must then be found.
 //!
-//! Left out: a reader whose lock also covers the byte of the makers' lock. Then two makers can be at work at once, which
-//! the last look in [`renew`](super::renew) makes unlikely, and does not exclude.
+//! The lock of the makers is left out, because the reader's lock covers its byte: any number of makers may be at work
+//! at once, and each may overtake any other one between any two of its steps.
 
 use std::collections::HashSet;
 
@@ -24,23 +24,33 @@ enum Mutant {
     None,
     HolderWithoutFence,
     HolderWithoutLook,
-    MakerWithoutFence,
     MakerWithoutAnnouncement,
     MakerWithoutLook,
-    MakerWithoutLock,
-    LoneMakerWithoutLock,
+    MakerWithoutFence,
+    PublicationWithoutComparison,
+    RecordWithoutPublication,
 }
 
-/// Which guard the ring names, and by which record.
+/// The guard that a record names, and the record's number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Record {
     guard: Option<usize>,
     number: u8,
 }
 
+/// What a process reads: the word, and the record that counts according to it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Newest {
+    word: u8,
+    guard: Option<usize>,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Store {
+    /// In the place of its number: odd or even.
     Record(Record),
+    /// The word: twice the number of the record that counts; odd while a maker is at work.
+    Word(u8),
     /// The words of the slot: the holder that they name.
     Words(Option<usize>),
 }
@@ -55,12 +65,10 @@ enum At {
     Look,
     InRole,
     Read,
-    ReadAgain,
-    AnnounceFence,
-    FirstLook,
-    MakeBeside,
-    MakeAlone,
-    Release,
+    Announce,
+    LookForHolders,
+    Make,
+    Publish,
     Ended,
 }
 
@@ -68,15 +76,15 @@ enum At {
 struct Actor {
     at: At,
     is_dead: bool,
-    opened: Record,
+    opened: Newest,
     buffer: Vec<Store>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct State {
-    record: Record,
+    records: [Record; 2],
+    word: u8,
     words: Option<usize>,
-    numbers: u8,
     /// The guards that exist.
     guards: [bool; MAKERS + 1],
     /// The holder of the slot through each guard.
@@ -85,8 +93,6 @@ struct State {
     actors: Vec<Actor>,
     /// The maker that has the file's lock alone. Holders share it from `Claim` on.
     alone: Option<usize>,
-    /// The makers that hold the lock used beside shared ones.
-    beside: [bool; HOLDERS + MAKERS],
     /// The reader still has its shared lock.
     has_reader: bool,
     kills: u8,
@@ -102,26 +108,33 @@ impl State {
     fn begin() -> Self {
         let first = Record {
             guard: Some(0),
-            number: 0,
+            number: 2,
+        };
+        let before = Record {
+            guard: None,
+            number: 1,
+        };
+        let opened = Newest {
+            word: 2 * first.number,
+            guard: first.guard,
         };
         let actor = |at| Actor {
             at,
             is_dead: false,
-            opened: first,
+            opened,
             buffer: Vec::new(),
         };
         let mut actors = vec![actor(At::Enter)];
         actors.extend((1..HOLDERS).map(|_| actor(At::Open)));
         actors.extend((0..MAKERS).map(|_| actor(At::Read)));
         Self {
-            record: first,
+            records: [first, before],
+            word: opened.word,
             words: None,
-            numbers: 0,
             guards: std::array::from_fn(|guard| guard == 0),
             roles: [None; MAKERS + 1],
             actors,
             alone: None,
-            beside: [false; HOLDERS + MAKERS],
             has_reader: true,
             kills: 0,
         }
@@ -129,7 +142,8 @@ impl State {
 
     fn show(&mut self, store: Store) {
         match store {
-            Store::Record(record) => self.record = record,
+            Store::Record(record) => self.records[usize::from(record.number % 2)] = record,
+            Store::Word(word) => self.word = word,
             Store::Words(words) => self.words = words,
         }
     }
@@ -141,14 +155,26 @@ impl State {
         }
     }
 
-    /// The record as this one reads it: its own stores come first.
-    fn record_for(&self, who: usize) -> Record {
-        let own = self.actors[who].buffer.iter().rev();
-        let own = own.filter_map(|store| match store {
-            Store::Record(record) => Some(*record),
-            Store::Words(_) => None,
-        });
-        own.into_iter().next().unwrap_or(self.record)
+    fn put(&mut self, who: usize, store: Store) {
+        self.actors[who].buffer.push(store);
+    }
+
+    /// The record that counts, as this one reads it: its own stores come first.
+    fn newest_for(&self, who: usize, mutant: Mutant) -> Newest {
+        let mut seen = self.clone();
+        seen.fence(who);
+        let word = seen.word;
+        if mutant == Mutant::RecordWithoutPublication {
+            let [even, odd] = seen.records;
+            let guard = if even.number > odd.number { even } else { odd }.guard;
+            return Newest { word, guard };
+        }
+        let there = seen.records[usize::from(word / 2 % 2)];
+        let counts = word == 2 * there.number;
+        Newest {
+            word,
+            guard: there.guard.filter(|_| counts),
+        }
     }
 
     fn is_shared_by_holders(&self) -> bool {
@@ -166,25 +192,16 @@ impl State {
     }
 
     /// Whether the guard that the record names can be found.
-    fn is_found(&self, record: Record) -> bool {
-        record
+    fn is_found(&self, newest: Newest) -> bool {
+        newest
             .guard
             .is_some_and(|guard| guard > 0 && self.guards[guard])
-    }
-
-    fn write_record(&mut self, who: usize, guard: Option<usize>) {
-        self.numbers += 1;
-        let number = self.numbers;
-        let record = Record { guard, number };
-        self.actors[who].opened = record;
-        self.actors[who].buffer.push(Store::Record(record));
     }
 
     fn end(&mut self, who: usize) {
         self.fence(who);
         self.roles = self.roles.map(|role| role.filter(|holder| *holder != who));
         self.alone = self.alone.filter(|maker| *maker != who);
-        self.beside[who] = false;
         self.actors[who].at = At::Ended;
     }
 
@@ -236,7 +253,7 @@ impl Machine {
         let guard = opened.guard.unwrap_or_default();
         let to = match state.actors[who].at {
             At::Open => {
-                let record = state.record_for(who);
+                let record = state.newest_for(who, self.mutant);
                 if !state.is_found(record) {
                     return false; // it would make the guard
                 }
@@ -255,7 +272,7 @@ impl Machine {
                 At::Register
             }
             At::Register => {
-                state.actors[who].buffer.push(Store::Words(Some(who)));
+                state.put(who, Store::Words(Some(who)));
                 At::Fence
             }
             At::Fence => {
@@ -265,10 +282,10 @@ impl Machine {
                 At::Look
             }
             At::Look => {
-                let is_newest = state.record_for(who) == opened;
+                let is_newest = state.newest_for(who, self.mutant) == opened;
                 if !is_newest && !without(Mutant::HolderWithoutLook) {
                     if state.words == Some(who) {
-                        state.actors[who].buffer.push(Store::Words(None));
+                        state.put(who, Store::Words(None));
                     }
                     state.end(who);
                     return true;
@@ -276,12 +293,12 @@ impl Machine {
                 At::InRole
             }
             At::InRole => {
-                state.actors[who].buffer.push(Store::Words(None));
+                state.put(who, Store::Words(None));
                 state.end(who);
                 return true;
             }
             At::Read => {
-                let record = state.record_for(who);
+                let record = state.newest_for(who, self.mutant);
                 if state.is_found(record) {
                     state.end(who);
                     return true;
@@ -289,63 +306,58 @@ impl Machine {
                 state.actors[who].opened = record;
                 let is_shared = state.has_reader || state.is_shared_by_holders();
                 if !is_shared && state.alone.is_none() {
-                    if state.beside.contains(&true) && !without(Mutant::LoneMakerWithoutLock) {
-                        return false;
-                    }
                     state.alone = Some(who);
-                    state.beside[who] = !without(Mutant::LoneMakerWithoutLock);
-                    At::MakeAlone
-                } else {
-                    let is_free =
-                        !state.beside.contains(&true) || without(Mutant::MakerWithoutLock);
-                    if state.alone.is_some() || state.is_any_alive() || !is_free {
-                        return false;
-                    }
-                    state.beside[who] = true;
-                    At::ReadAgain
+                } else if state.alone.is_some() || state.is_any_alive() {
+                    return false;
                 }
+                At::Announce
             }
-            At::MakeAlone => {
-                // Another maker may have been at work until this one had the lock.
-                if state.record_for(who) != opened {
-                    state.end(who);
-                    return true;
-                }
-                let new = who - HOLDERS + 1;
-                state.guards[new] = true;
-                state.write_record(who, Some(new));
-                At::Release
-            }
-            At::ReadAgain => {
-                if state.record_for(who) != opened {
-                    state.end(who);
-                    return true;
-                }
-                if !without(Mutant::MakerWithoutAnnouncement) {
-                    state.write_record(who, None);
-                }
-                At::AnnounceFence
-            }
-            At::AnnounceFence => {
-                if !without(Mutant::MakerWithoutFence) {
+            At::Announce => {
+                let word = (opened.word + 1) | 1;
+                state.actors[who].opened.word = word;
+                if without(Mutant::MakerWithoutFence) {
+                    state.put(who, Store::Word(word));
+                } else if !without(Mutant::MakerWithoutAnnouncement) {
+                    // Comparison and store are one step, and a full barrier.
                     state.fence(who);
+                    if state.word != opened.word {
+                        state.end(who);
+                        return true;
+                    }
+                    state.word = word;
                 }
-                At::FirstLook
+                At::LookForHolders
             }
-            At::FirstLook => {
-                if state.is_any_alive() && !without(Mutant::MakerWithoutLook) {
+            At::LookForHolders => {
+                // Holders have the file's lock, so beside a maker that has it alone there are none.
+                let looks = state.alone != Some(who) && !without(Mutant::MakerWithoutLook);
+                if looks && state.is_any_alive() {
                     state.end(who);
                     return true;
                 }
-                At::MakeBeside
+                At::Make
             }
-            At::MakeBeside => {
+            At::Make => {
                 let new = who - HOLDERS + 1;
                 state.guards[new] = true;
-                state.write_record(who, Some(new));
-                At::Release
+                let record = Record {
+                    guard: Some(new),
+                    number: opened.word / 2 + 1,
+                };
+                state.put(who, Store::Record(record));
+                At::Publish
             }
-            At::Release => {
+            At::Publish => {
+                state.fence(who);
+                if state.word == opened.word
+                    || without(Mutant::MakerWithoutAnnouncement)
+                    || without(Mutant::PublicationWithoutComparison)
+                {
+                    state.word = opened.word + 1;
+                } else {
+                    // Overtaken.
+                    state.guards[who - HOLDERS + 1] = false;
+                }
                 state.end(who);
                 return true;
             }
@@ -379,11 +391,11 @@ fn the_role_has_one_holder_by_whatever_guard() {
     for mutant in [
         Mutant::HolderWithoutFence,
         Mutant::HolderWithoutLook,
-        Mutant::MakerWithoutFence,
         Mutant::MakerWithoutAnnouncement,
         Mutant::MakerWithoutLook,
-        Mutant::MakerWithoutLock,
-        Mutant::LoneMakerWithoutLock,
+        Mutant::MakerWithoutFence,
+        Mutant::PublicationWithoutComparison,
+        Mutant::RecordWithoutPublication,
     ] {
         assert!(machine(mutant).goes_wrong(), "{mutant:?} is not missed");
     }

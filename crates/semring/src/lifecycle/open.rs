@@ -12,6 +12,7 @@ use crate::error::OpenError;
 use crate::guard::timeouts::CREATOR_TIMEOUT;
 use crate::guard::{GuardError, Mismatch};
 use crate::layout::possible_lanes;
+use crate::layout::set_record::record_word;
 use crate::layout::superblock::{ABI_MAJOR, GuardKind, Superblock, SuperblockError};
 use crate::layout::view::RingView;
 use crate::memory::{self, Access, Address, MemoryError, Object, Place, sysv_key};
@@ -24,7 +25,7 @@ pub(crate) fn open(address: &Address, access: Access) -> Result<SharedRing, Open
 }
 
 /// Whether the guard that was found is the one that the superblock names, which was read before. Pipes that were made
-/// later have the same name as the old ones: only the record shows the difference.
+/// later have the same name as the old ones: only the record word shows the difference.
 pub(super) fn found_newest(
     name: &str,
     object: &Object,
@@ -33,9 +34,9 @@ pub(super) fn found_newest(
     if superblock.guard != GuardKind::Pipe || !object.outlives_its_guard() {
         return Ok(true);
     }
-    let made = |superblock: &Superblock| superblock.record.map(|record| record.sequence);
     let now = read_superblock(name, object)?;
-    Ok(now.is_some_and(|now| made(&now) == made(superblock)))
+    Ok(!record_word::is_announced(superblock.record_word)
+        && now.is_some_and(|now| now.record_word == superblock.record_word))
 }
 
 /// Opens the ring at an address; with `locked` every page stays in memory while it is open.

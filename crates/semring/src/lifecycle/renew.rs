@@ -11,15 +11,22 @@
 //! 1 lock, alone, and that of
 //!   makers beside readers       killed: the kernel gives both back
 //! 2 is the set still missing?   (another opener may have made one)
-//! 3 set, creation lock held     killed: a set that no ring names, its lock free
-//! 4 the next record             killed: half a record, which is none; the one before still counts, and
-//! 5 give the locks back           its set is missing, so the next opener begins at 1
+//! 3 record word: odd            killed: no record counts, so the next opener begins at 1
+//! 4 does any process hold a     yes: the next opener looks again
+//!   role? (beside readers)
+//! 5 set, creation lock held     killed: a set that no ring names, its lock free
+//! 6 the next record             killed: a record that does not count
+//! 7 record word: even           (from here on the record counts)
+//! 8 give the locks back
 //! ```
-//! A maker beside readers can be at work when the last reader goes, so a maker that then has the file's lock alone
-//! needs the makers' lock, too: otherwise the first maker could replace the record of the second one while
-//! processes use its set.
-//! New pipes are made likewise, in a directory of the same name. A record without a set is written first,
-//! for processes that still have the old pipes open. A half-made directory does not count.
+//! A reader that locks every byte can keep the makers' lock, too. Then makers go on without that lock, and may
+//! overtake each other: steps 3 and 7 compare the word with its last value, so the record of a maker that was overtaken
+//! never counts, and its set is removed again. A maker waits for [`OVERTAKE_AFTER`] before it overtakes another one; no
+//! safety depends on that time.
+//!
+//! New pipes are made in a directory of the same name as the old one. Step 7 comes before they are made, for processes that
+//! still have the old pipes open. A half-made directory does not count. Makers of pipes exclude each other by the makers'
+//! lock only.
 //!
 //! Messages, positions and generations stay unchanged: the users of the old set count as killed.
 
@@ -32,12 +39,12 @@ use crate::error::OpenError;
 use crate::guard::pipe::directory::Failure;
 use crate::guard::semaphore::count_for;
 use crate::guard::semaphore::set::{NewSet, SetFailure};
-use crate::guard::timeouts::RENEWAL_TIMEOUT;
+use crate::guard::timeouts::{OVERTAKE_AFTER, RENEWAL_TIMEOUT};
 use crate::guard::{Guard, Mismatch};
-use crate::layout::set_record::SetRecord;
+use crate::layout::set_record::{SetRecord, record_word};
 use crate::layout::superblock::{GuardKind, SetIdentity, Superblock};
 use crate::layout::view::RingView;
-use crate::memory::Object;
+use crate::memory::{Object, Ownership};
 use crate::os::clock;
 use crate::sync::{Ordering, fence, yield_now};
 
@@ -59,6 +66,7 @@ pub(super) fn renew(
     found: &Superblock,
 ) -> Result<Renewal, OpenError> {
     let end = clock::now() + RENEWAL_TIMEOUT;
+    let mut unfinished = Unfinished::default();
     loop {
         let alone = object
             .take_over()
@@ -80,6 +88,8 @@ pub(super) fn renew(
             Ok(guard) if found_newest(name, object, &superblock)? => {
                 return Ok(Renewal::Done(Box::new(superblock), guard));
             }
+            // A maker of pipes was killed before it made them.
+            Ok(_) if record_word::is_announced(superblock.record_word) => {}
             // Another maker was at work between the two looks.
             Ok(_) if is_over(end) => return Ok(Renewal::InUse),
             Ok(_) => {
@@ -102,23 +112,20 @@ pub(super) fn renew(
             }
             Err(_) => {}
         }
-        if held.is_some() {
-            if object
-                .try_lock()
-                .map_err(|error| memory_error(name, error))?
-            {
-                let _lock = Locked(object);
-                // A maker beside readers may have had it until now.
-                if is_still_missing(name, object, &superblock)? {
-                    return make(name, object, view, superblock);
-                }
+        let is_shared = || {
+            let shared = object.is_shared();
+            shared.map_err(|error| memory_error(name, error))
+        };
+        if held.is_some() || is_shared()? {
+            let maker = Maker {
+                name,
+                object,
+                view,
+                is_alone: held.is_some(),
+            };
+            if let Some(done) = maker.make_next(superblock, &mut unfinished)? {
+                return Ok(done);
             }
-        } else if object
-            .is_shared()
-            .map_err(|error| memory_error(name, error))?
-            && let Some(done) = make_beside_readers(name, object, view, superblock)?
-        {
-            return Ok(done);
         }
         if is_over(end) {
             return Ok(Renewal::InUse);
@@ -149,104 +156,149 @@ impl Drop for Locked<'_> {
     }
 }
 
-/// Makes the guard although other processes hold shared locks, if none of them has a role according to
-/// the [records](super::holder) in the ring.
-fn make_beside_readers(
-    name: &str,
-    object: &Object,
-    view: &RingView,
-    mut superblock: Superblock,
-) -> Result<Option<Renewal>, OpenError> {
-    let lanes = superblock.geometry.lanes();
-    let is_free = !holder::is_any_alive(view, lanes);
-    let alone = is_free
-        && object
-            .try_lock()
-            .map_err(|error| memory_error(name, error))?;
-    if !alone {
-        return Ok(None);
+/// Another maker's announcement, and when this process first saw it.
+#[derive(Default)]
+struct Unfinished {
+    seen: Option<(u64, Instant)>,
+}
+
+impl Unfinished {
+    /// True if this value of the record word is an announcement that may still be followed by a set.
+    fn is_fresh(&mut self, word: u64) -> bool {
+        if !record_word::is_announced(word) {
+            return false;
+        }
+        let now = clock::now();
+        let since = match self.seen {
+            Some((seen, since)) if seen == word => since,
+            _ => now,
+        };
+        self.seen = Some((word, since));
+        now.saturating_duration_since(since) < OVERTAKE_AFTER
     }
-    let _lock = Locked(object);
-    // Another process may have held it until now.
-    if !is_still_missing(name, object, &superblock)? {
-        return Ok(None);
+}
+
+/// A process that has found the guard of a ring missing.
+struct Maker<'a> {
+    name: &'a str,
+    object: &'a Object,
+    view: &'a RingView,
+    /// It has the object's lock exclusively: no process holds a role. Otherwise other processes hold shared locks, and
+    /// the [records](super::holder) in the ring tell whether any of them has a role.
+    is_alone: bool,
+}
+
+impl Maker<'_> {
+    /// Makes the guard; `None` if another process is or was at work, or has a role.
+    fn make_next(
+        &self,
+        mut superblock: Superblock,
+        unfinished: &mut Unfinished,
+    ) -> Result<Option<Renewal>, OpenError> {
+        let of_memory = |error| memory_error(self.name, error);
+        if self.is_in_use(&superblock) || !self.object.try_lock().map_err(of_memory)? {
+            return Ok(None);
+        }
+        let _lock = Locked(self.object);
+        if self.object.is_lock_shared().map_err(of_memory)?
+            && unfinished.is_fresh(superblock.record_word)
+        {
+            return Ok(None);
+        }
+        // Another maker may have had the lock until now.
+        let announced = record_word::announced_after(superblock.record_word);
+        if !is_still_missing(self.name, self.object, &superblock)?
+            || !self.change_word(&mut superblock, announced)
+        {
+            return Ok(None);
+        }
+        fence(Ordering::SeqCst);
+        let is_in_use = self.is_in_use(&superblock);
+        if superblock.guard == GuardKind::Pipe {
+            // Also if a role is held: its pipes may be where the file has another name, and stay the ring's.
+            let is_published = self.publish(&mut superblock, SetIdentity::NONE)?;
+            if !is_published || is_in_use {
+                return Ok(None);
+            }
+            return self.make_pipes(superblock);
+        }
+        if is_in_use {
+            return Ok(None);
+        }
+        self.make_set(superblock)
     }
-    announce(name, object, view, &mut superblock)?;
-    fence(Ordering::SeqCst);
-    if holder::is_any_alive(view, lanes) {
-        return Ok(None);
+
+    fn is_in_use(&self, superblock: &Superblock) -> bool {
+        !self.is_alone && holder::is_any_alive(self.view, superblock.geometry.lanes())
     }
-    let Renewal::Done(mut superblock, guard) = make(name, object, view, superblock)? else {
-        return Ok(None);
-    };
-    fence(Ordering::SeqCst);
-    if holder::is_any_alive(view, lanes) {
-        announce(name, object, view, &mut superblock)?;
-        let _ = guard.destroy();
-        return Ok(None);
+
+    /// Changes the record word; false if another maker has changed it since it was read.
+    fn change_word(&self, superblock: &mut Superblock, to: u64) -> bool {
+        let changed = self.view.record_word().compare_exchange(
+            superblock.record_word,
+            to,
+            Ordering::SeqCst,
+            Ordering::SeqCst,
+        );
+        superblock.record_word = to;
+        changed.is_ok()
     }
-    Ok(Some(Renewal::Done(superblock, guard)))
+
+    /// Writes the record of the set and lets it count; false if another maker has overtaken this one.
+    fn publish(&self, superblock: &mut Superblock, set: SetIdentity) -> Result<bool, OpenError> {
+        let inode = self.object.inode();
+        let inode = inode.map_err(|error| memory_error(self.name, error))?;
+        let sequence = record_word::sequence_after(superblock.record_word);
+        let record = SetRecord::of(sequence, set, inode);
+        self.view.write_record(&record);
+        superblock.set = set;
+        superblock.ipc_namespace = record.ipc_namespace;
+        superblock.record = Some(record);
+        Ok(self.change_word(superblock, record_word::published(sequence)))
+    }
+
+    fn make_pipes(&self, superblock: Superblock) -> Result<Option<Renewal>, OpenError> {
+        let owner = self.owner()?;
+        match renew_pipes(self.object, &superblock, owner, self.name) {
+            Ok(guard) => Ok(Some(Renewal::Done(Box::new(superblock), guard))),
+            // Of another maker.
+            Err(failure) if failure.source.kind() == std::io::ErrorKind::AlreadyExists => Ok(None),
+            Err(Failure { call, source }) => Err(pipe_error(self.name, call, source)),
+        }
+    }
+
+    fn make_set(&self, mut superblock: Superblock) -> Result<Option<Renewal>, OpenError> {
+        let lanes = superblock.geometry.lanes();
+        let of_set = |failure| set_error(self.name, lanes, failure);
+        let owner = self.owner()?;
+        let mode = owner.mode & 0o777;
+        let set = NewSet::create(lanes, mode).map_err(of_set)?;
+        set.give_to(owner.uid, owner.gid, mode).map_err(of_set)?;
+        let location = super::orphans::location_of(self.object);
+        let identity = set.identify(location).map_err(of_set)?;
+        // If it was overtaken, dropping the set removes it.
+        let is_published = self.publish(&mut superblock, identity)?;
+        Ok(is_published.then(|| Renewal::Done(Box::new(superblock), Box::new(set.finish()))))
+    }
+
+    fn owner(&self) -> Result<Ownership, OpenError> {
+        let owner = self.object.ownership();
+        owner.map_err(|error| memory_error(self.name, error))
+    }
 }
 
 /// Whether the guard is still missing, now that the makers' lock is held. The record alone does not tell: that of new
-/// pipes is written before they are made, so another maker may have finished with the record that was read here.
+/// pipes counts before they are made, so another maker may have finished with the record that was read here.
 fn is_still_missing(
     name: &str,
     object: &Object,
     superblock: &Superblock,
 ) -> Result<bool, OpenError> {
     let now = read_superblock(name, object)?;
-    Ok(now.is_some_and(|now| now.record == superblock.record && find_guard(object, &now).is_err()))
-}
-
-/// Writes a record that names no set: from now on no process takes a role through an older one.
-fn announce(
-    name: &str,
-    object: &Object,
-    view: &RingView,
-    superblock: &mut Superblock,
-) -> Result<(), OpenError> {
-    let inode = object.inode().map_err(|error| memory_error(name, error))?;
-    let before = superblock.record.map_or(0, |record| record.sequence);
-    let record = SetRecord::of(before.wrapping_add(1).max(1), SetIdentity::NONE, inode);
-    view.write_record(&record);
-    superblock.record = Some(record);
-    Ok(())
-}
-
-fn make(
-    name: &str,
-    object: &Object,
-    view: &RingView,
-    mut superblock: Superblock,
-) -> Result<Renewal, OpenError> {
-    let lanes = superblock.geometry.lanes();
-    let of_set = |failure| set_error(name, lanes, failure);
-    let owner = object
-        .ownership()
-        .map_err(|error| memory_error(name, error))?;
-    if superblock.guard == GuardKind::Pipe {
-        // A process that opened the ring with other pipes (if the file was moved away from them) sees in
-        // the record that there are new ones.
-        announce(name, object, view, &mut superblock)?;
-        let guard = renew_pipes(object, &superblock, owner, name)
-            .map_err(|Failure { call, source }| pipe_error(name, call, source))?;
-        return Ok(Renewal::Done(Box::new(superblock), guard));
-    }
-    let inode = object.inode().map_err(|error| memory_error(name, error))?;
-    let mode = owner.mode & 0o777;
-    let set = NewSet::create(lanes, mode).map_err(of_set)?;
-    set.give_to(owner.uid, owner.gid, mode).map_err(of_set)?;
-    let identity = set
-        .identify(super::orphans::location_of(object))
-        .map_err(of_set)?;
-    let before = superblock.record.map_or(0, |record| record.sequence);
-    let record = SetRecord::of(before.wrapping_add(1).max(1), identity, inode);
-    view.write_record(&record);
-    superblock.set = identity;
-    superblock.ipc_namespace = record.ipc_namespace;
-    superblock.record = Some(record);
-    Ok(Renewal::Done(Box::new(superblock), Box::new(set.finish())))
+    Ok(now.is_some_and(|now| {
+        now.record_word == superblock.record_word
+            && (record_word::is_announced(now.record_word) || find_guard(object, &now).is_err())
+    }))
 }
 
 fn pipe_error(name: &str, call: &'static str, source: std::io::Error) -> OpenError {

@@ -251,6 +251,12 @@ impl FileObject {
         refused_by_a_writer.map(|refused| !refused).map_err(call)
     }
 
+    /// True if other processes have the byte of [`try_lock`](Self::try_lock) locked, shared.
+    pub(super) fn is_lock_shared(&self) -> Result<bool> {
+        would_be_refused(&self.file, REMOVER_BYTE, Hold::Alone)
+            .map_err(|error| MemoryError::of("fcntl(F_OFD_GETLK)", error))
+    }
+
     /// Gives up what [`try_lock`](Self::try_lock) took.
     pub(super) fn unlock(&self) {
         let _ = hold_byte(&self.file, REMOVER_BYTE, Hold::Not);

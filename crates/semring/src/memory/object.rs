@@ -118,6 +118,15 @@ impl Object {
         }
     }
 
+    /// True if another process holds the lock of [`try_lock`](Self::try_lock), shared: it may read the memory, and
+    /// excludes nobody.
+    pub(crate) fn is_lock_shared(&self) -> Result<bool> {
+        match self {
+            Self::File(object) => object.is_lock_shared(),
+            _ => Ok(false),
+        }
+    }
+
     /// Gives up what [`try_lock`](Self::try_lock) took.
     pub(crate) fn unlock(&self) {
         if let Self::File(object) = self {

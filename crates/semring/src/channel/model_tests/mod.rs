@@ -71,6 +71,7 @@ impl Model {
             name: String::new(),
             key_file: None,
             record: None,
+            record_word: 0,
         };
         let kernel = Arc::new(Kernel::new(lanes));
         let view = RingView::new(SEGMENT.with(Arc::clone), geometry).expect("pages");

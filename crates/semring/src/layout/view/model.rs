@@ -186,6 +186,10 @@ impl RingView {
         unreachable!("models have no superblock")
     }
 
+    pub(crate) fn record_word(&self) -> &AtomicU64 {
+        unreachable!("models have no superblock")
+    }
+
     pub(crate) fn write_record(&self, _: &SetRecord) {
         unreachable!("models have no superblock")
     }

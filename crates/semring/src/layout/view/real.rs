@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crate::layout::control::{ConsumerPage, LaneConsumerPage, ProducerPage};
-use crate::layout::set_record::{RECORD_BYTES, SetRecord};
+use crate::layout::set_record::{AT_RECORD_WORD, RECORD_BYTES, SetRecord};
 use crate::layout::superblock::{AT_MAGIC, AT_STATE};
 use crate::layout::{CONSUMER_PAGE_OFFSET, Capacity, Geometry, Position, SUPERBLOCK_BYTES};
 use crate::memory::{Segment, Span};
@@ -79,8 +79,15 @@ impl RingView {
         unsafe { base.copy_from_nonoverlapping(bytes.as_ptr(), AT_STATE) };
     }
 
-    /// Writes the next record of the ring's semaphore set. For the process that made the set and
-    /// excludes all others.
+    /// The record word of the superblock.
+    pub(crate) fn record_word(&self) -> &AtomicU64 {
+        let at = self.at::<AtomicU64>(AT_RECORD_WORD);
+        // SAFETY: as for `state`.
+        unsafe { at.as_ref() }
+    }
+
+    /// Writes a record of the ring's semaphore set, which counts when the record word says so. For the process
+    /// that made the set. If two write at the same time, what is there afterwards is invalid.
     pub(crate) fn write_record(&self, record: &SetRecord) {
         let (at, bytes) = (
             self.at::<[u8; RECORD_BYTES]>(record.offset()),

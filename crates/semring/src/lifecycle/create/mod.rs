@@ -221,6 +221,7 @@ fn fill(
         name: stored_name(address),
         key_file: address.key_file().ok().flatten(),
         record: None,
+        record_word: 0,
     };
     let view = RingView::new(Arc::new(segment), plan.geometry)
         .expect("a new segment has the requested length");

@@ -5,7 +5,7 @@ use super::super::orphans::sweep_beside;
 use super::{New, fill, finish, make_memory, memory_error, pipes, set_error, uuid};
 use crate::error::CreateError;
 use crate::guard::semaphore::set::NewSet;
-use crate::layout::set_record::SetRecord;
+use crate::layout::set_record::{SetRecord, record_word};
 use crate::layout::superblock::{STATE_READY, SetIdentity};
 use crate::lifecycle::{Plan, SharedRing};
 use crate::memory::{Access, Address, MemoryError, NewObject, Object, Place};
@@ -41,6 +41,10 @@ pub(super) fn create_unnamed(
         let record = SetRecord::of(1, superblock.set, inode);
         view.write_record(&record);
         superblock.record = Some(record);
+        superblock.record_word = record_word::published(record.sequence);
+        // Made visible by READY.
+        view.record_word()
+            .store(superblock.record_word, Ordering::Relaxed);
     }
     view.state().store(STATE_READY, Ordering::Release);
     // If this returns early, dropping `new` removes the guard; the kernel removes the unnamed file.
