@@ -91,7 +91,7 @@ Ends:
   The stream ends when the producers are gone and the ring is empty. The
   consumer ends with 6 if one of them was killed or failed: the stream may be
   truncated. A consumer that ends earlier leaves the unread messages in the
-  ring, and says so, unless its stdout was closed or --discard-unread was
+  ring, and reports it, unless its stdout was closed or --discard-unread was
   given.
 
   It writes before it releases: a consumer that is killed loses nothing; at
@@ -147,7 +147,7 @@ Examples:
         "reset-counts" => {
             "\
 For supervisors that have seen that a producer died, and have restarted it.
-Messages do not change, and a consumer still learns at the end of its stream
+Messages do not change, and a consumer still reports at the end of its stream
 that a producer of it died.
 
 Examples:

@@ -124,7 +124,7 @@ fn kill_at(program: &str, args: &[&str], input: &[u8], n: usize) -> Killed {
                 is_new = is_loaded && !LEAVES_NOTHING.contains(&number);
                 Some(format!("before system call {number}"))
             }
-            Ok(CallStop::Behind { number, .. }) => {
+            Ok(CallStop::Returned { number, .. }) => {
                 stops += usize::from(every_stop);
                 Some(format!("after system call {number}"))
             }
