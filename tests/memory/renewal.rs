@@ -368,10 +368,10 @@ fn a_maker_overtaken_beside_a_reader_joins_the_other() {
     // It has made a set, and no record names it yet.
     let made = loop {
         match slow.run_to_call().expect("it goes on") {
-            CallStop::Behind { number, result } if number == libc::SYS_semget && result >= 0 => {
+            CallStop::Returned { number, result } if number == libc::SYS_semget && result >= 0 => {
                 break SemSet::from_id(result as i32);
             }
-            CallStop::Before { .. } | CallStop::Behind { .. } => {}
+            CallStop::Before { .. } | CallStop::Returned { .. } => {}
             other => panic!("it made no set: {other:?}"),
         }
     };
