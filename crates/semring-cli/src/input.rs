@@ -37,6 +37,10 @@ pub(crate) fn wait_for(
 ) -> io::Result<Ready> {
     let end = timeout.and_then(|time| Instant::now().checked_add(time));
     loop {
+        // Its pipe may become readable only later.
+        if signals.caught().is_some() {
+            return Ok(Ready::Signal);
+        }
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         let mut fds = [
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
@@ -48,7 +52,7 @@ pub(crate) fn wait_for(
             Ok(0) => {}
             Ok(_) if fds[0].any().unwrap_or(true) => return Ok(Ready::Signal),
             Ok(_) => return Ok(Ready::Transfer),
-            // A handler ran. If it was for one of our signals, their pipe is readable soon.
+            // A handler ran.
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }

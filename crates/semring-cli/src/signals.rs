@@ -3,7 +3,8 @@
 
 use std::io::{self, PipeReader, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::poll::PollFlags;
@@ -14,12 +15,13 @@ use signal_hook::low_level::emulate_default_handler;
 
 use crate::input::{Ready, wait_for};
 
-/// The first signal that came. Set before anything that waits is woken.
-static CAUGHT: OnceLock<i32> = OnceLock::new();
+/// The last signal that came, 0 before that. The handler stores it: the thread that wakes the waits may run much later,
+/// and a transfer must not come to its end meanwhile as if there had been no signal.
+static CAUGHT: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
 
 /// Whether a signal was caught.
 pub(crate) fn came() -> bool {
-    CAUGHT.get().is_some()
+    CAUGHT.load(Ordering::Relaxed) != 0
 }
 
 /// The ways to make a signal known.
@@ -37,15 +39,19 @@ impl Signals {
     /// Begins to catch. Signals that the parent had set to be ignored (`nohup`, a background job of
     /// a script) stay ignored.
     pub(crate) fn catch() -> io::Result<Self> {
-        let mut signals = Iterator::new(not_ignored(&[SIGINT, SIGTERM, SIGHUP]))?;
+        let caught = not_ignored(&[SIGINT, SIGTERM, SIGHUP]);
+        for signal in &caught {
+            signal_hook::flag::register_usize(*signal, CAUGHT.clone(), *signal as usize)?;
+        }
+        let mut signals = Iterator::new(caught)?;
         let (woken, mut waker) = io::pipe()?;
         let shared = Arc::new(Shared::default());
         let for_thread = shared.clone();
         std::thread::Builder::new()
             .name("signals".to_owned())
             .spawn(move || {
-                for signal in signals.forever() {
-                    if CAUGHT.set(signal).is_err() {
+                for (before, signal) in signals.forever().enumerate() {
+                    if before > 0 {
                         // The second one: no more waiting for a clean end.
                         let _ = emulate_default_handler(signal);
                     }
@@ -70,7 +76,8 @@ impl Signals {
 
     /// The signal, if one came.
     pub(crate) fn caught(&self) -> Option<i32> {
-        CAUGHT.get().copied()
+        let signal = CAUGHT.load(Ordering::Relaxed);
+        (signal != 0).then_some(signal as i32)
     }
 
     /// Lets time pass; true if a signal came.
