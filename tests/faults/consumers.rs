@@ -5,10 +5,11 @@
 
 use std::cell::RefCell;
 
-use crate::fixture::{Fixture, SMALL, answer, ask, say_ok};
+use crate::fixture::{Backend, Fixture, SMALL, answer, ask, say_ok};
 use crate::kill_points::{AROUND, KillPoints, Points};
 use crate::staged::{
-    OnceCommitted, Promise, at_marker, drained, gone, gone_by, reopen, sound, whole,
+    OnceCommitted, Promise, at_marker, at_marker_without_ring, drained, gone, gone_by, reopen,
+    sound, whole,
 };
 use semring::{RecvError, SendError, any};
 use semring_testkit::message;
@@ -20,6 +21,7 @@ traced_over_both_backends! {
     consumer_killed_in_batch
     consumer_killed_in_change_of_lanes
     consumer_killed_in_end
+    consumer_killed_while_it_lingers
     consumer_killed_in_going_to_sleep
     consumer_killed_in_waking_the_producer
     consumer_killed_in_attach
@@ -332,7 +334,7 @@ fn consumer_killed_in_waking_the_producer(fixture: Fixture) {
     fixture.finish_removed();
 }
 
-/// A producer that depends on the consumer, asleep on its full lane. If a consumer that was attached beside it is
+/// A producer that depends on the consumer, asleep on its full lane. If a consumer that it knew is
 /// gone, it waits for the next one.
 pub fn sleeping_producer(fixture: &Fixture, producer: &mut Peer) {
     reopen(fixture, producer);
@@ -430,4 +432,49 @@ fn leaves(fixture: Fixture, what: &str, on_purpose: bool) {
     );
     drop(peers);
     fixture.finish_removed();
+}
+
+/// The same while it lingers, with either guard: no end is recorded before the time is over.
+fn consumer_killed_while_it_lingers(fixture: Fixture) {
+    let pipes = (fixture.backend == Backend::Posix)
+        .then(|| Fixture::new(Backend::Posix, "linger-with-pipes").with_pipes());
+    let pipes = pipes.map(|fixture| ("linger-with-pipes", fixture));
+    for (name, fixture) in [("linger", fixture.with_semaphores())]
+        .into_iter()
+        .chain(pipes)
+    {
+        let mut delivered = OnceCommitted::default();
+        KillPoints::new(&fixture, name, AROUND).kill(
+            || {
+                let ring = fixture.ring(1);
+                sent_before(&ring, 0, 1, 100);
+                let open = format!("open {}", fixture.address());
+                let prepare = ["wait block", "linger 20", &open, "consumer", "skip 1"];
+                (at_marker_without_ring(&fixture, &prepare, "recv-end"), ring)
+            },
+            |point, ring| {
+                let mut consumer = ring.attach_consumer().unwrap();
+                let told = loop {
+                    match consumer.recv_deadline(std::time::Duration::from_millis(1)) {
+                        Ok(received) => assert_eq!(whole(&received.to_vec()), (1, 0)),
+                        Err(error) => break error,
+                    }
+                };
+                let ended = match told {
+                    RecvError::EndOfStream { .. } => 0,
+                    RecvError::TimedOut => 1,
+                    other => panic!("{other}"),
+                };
+                assert!(!point.at_end || ended == 1);
+                delivered.note(point, ended);
+                let promise = Promise {
+                    point,
+                    sure: 0,
+                    doubt: 0,
+                };
+                sound(&fixture, &ring, consumer, 0, promise);
+            },
+        );
+        fixture.finish_removed();
+    }
 }

@@ -45,3 +45,4 @@ mod producers;
 mod rings;
 mod staged;
 mod stopped;
+mod unused;

@@ -68,7 +68,7 @@ fn remove_unused(point: Point) {
 /// Checks that only those objects are left that a POSIX creator or remover (with pipes every one) may leave:
 /// a guard without a ring, which the library lists as an orphan and removes.
 #[track_caller]
-fn clean_but_for_nameless_guards(fixture: &Fixture, points: &[Point]) {
+pub fn clean_but_for_nameless_guards(fixture: &Fixture, points: &[Point]) {
     points.iter().copied().for_each(remove_unused);
     for object in fixture.guard.objects() {
         let (name, kind) = match &object {
@@ -293,7 +293,7 @@ fn creator_stopped_at_any_call_survives_force(fixture: Fixture) {
         let answer = peer.read_line().expect("it comes to its end");
         assert!(
             answer.starts_with("ok "),
-            "{answer} after {call} of {}",
+            "{answer} behind {call} of {}",
             track.len
         );
         // The fixture has to record its set, also when its name goes.

@@ -30,7 +30,7 @@ pub const SMALL: u64 = 4096;
 const HANG_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// The same with `SEMRING_FULL=1`: the k-th kill point costs k steps, and there are thousands.
-const FULL_HANG_TIMEOUT: Duration = Duration::from_secs(4 * 3600);
+const FULL_PATIENCE: Duration = Duration::from_secs(4 * 3600);
 
 /// Where the rings of a test live.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,19 +57,15 @@ impl Fixture {
     /// A fixture with a name of its own, for the test of this name.
     pub fn new(backend: Backend, label: &'static str) -> Fixture {
         let full = setting("SEMRING_FULL", 0) != 0;
-        Fixture::with_hang_timeout(
+        Fixture::with_patience(
             backend,
             label,
-            if full {
-                FULL_HANG_TIMEOUT
-            } else {
-                HANG_TIMEOUT
-            },
+            if full { FULL_PATIENCE } else { HANG_TIMEOUT },
         )
     }
 
     /// A fixture for a test that may take longer.
-    pub fn with_hang_timeout(backend: Backend, label: &'static str, timeout: Duration) -> Fixture {
+    pub fn with_patience(backend: Backend, label: &'static str, patience: Duration) -> Fixture {
         let short = &label[..label.len().min(names::MAX_LABEL_BYTES)];
         Fixture {
             backend,
@@ -77,7 +73,7 @@ impl Fixture {
             choice: GuardChoice::Auto,
             label,
             files: Vec::new(),
-            _watchdog: Watchdog::new(timeout, &format!("{label} ({backend:?})")),
+            _watchdog: Watchdog::new(patience, &format!("{label} ({backend:?})")),
         }
     }
 
@@ -128,6 +124,19 @@ impl Fixture {
             .guard(self.choice);
         let ring = builder.create().expect("the ring can be made");
         // So that the guard has seen the set, also when the segment goes before it.
+        self.guard.objects();
+        ring
+    }
+
+    /// Makes a ring as a program does that found none: nobody has used it.
+    #[track_caller]
+    pub fn unused_ring(&self) -> any::Ring {
+        let builder = rings::any(self.address())
+            .auto_remove(true)
+            .producers(1)
+            .capacity(SMALL)
+            .guard(self.choice);
+        let ring = builder.create().expect("the ring can be made");
         self.guard.objects();
         ring
     }

@@ -287,7 +287,7 @@ pub(super) fn shown(error: impl std::fmt::Debug) -> String {
 }
 
 /// Receives until there is no more, and holds that each producer's numbers follow each other.
-fn drain(consumer: &mut any::Consumer) -> String {
+pub(super) fn drain(consumer: &mut any::Consumer) -> String {
     let mut next = std::collections::HashMap::new();
     let mut bytes = Vec::new();
     for count in 0u64.. {

@@ -19,11 +19,14 @@
 //! | `open-or-create A LANES CAPACITY` · `create A LANES CAPACITY` · `open A` | |
 //! | `remove A` · `force-remove A` | |
 //! | `remove-at-end` | the consumer's |
+//! | `come A LANES CAPACITY` · `come-to-wait A LANES CAPACITY` | see [`super::settings`] |
+//! | `come-again A LANES CAPACITY` | a consumer whose ring was replaced receives, detaches, and comes to the new ring |
 
-use semring::{Framing, RecvError, Tag};
+use semring::{Framing, RecvError, Tag, UnusedRing, any};
 use semring_testkit::message;
 use semring_testkit::step::marker;
 
+use super::settings::come;
 use super::{Answer, Peer, Words, address, done, failed};
 
 impl Peer {
@@ -248,6 +251,39 @@ impl Peer {
                 let result = consumer.remove_at_end();
                 marker();
                 done(result)
+            }
+            "come" => {
+                let builder = self.with_settings(words, UnusedRing::Replace);
+                marker();
+                let came = come(&builder, any::Ring::attach_producer);
+                marker();
+                let (ring, producer) = came?;
+                (self.ring, self.producer) = (Some(ring), Some(producer));
+                Ok("ok".to_owned())
+            }
+            "come-to-wait" => {
+                let builder = self.with_settings(words, UnusedRing::ReplaceIdle);
+                marker();
+                let came = come(&builder, any::Ring::attach_consumer);
+                marker();
+                let (ring, consumer) = came?;
+                (self.ring, self.consumer) = (Some(ring), Some(consumer));
+                Ok("ok".to_owned())
+            }
+            "come-again" => {
+                let builder = self.with_settings(words, UnusedRing::ReplaceIdle);
+                let mut consumer = self.consumer.take().expect("attached");
+                marker();
+                let replaced = consumer.recv().map(drop);
+                drop(consumer);
+                let came = come(&builder, any::Ring::attach_consumer);
+                marker();
+                let (ring, consumer) = came?;
+                (self.ring, self.consumer) = (Some(ring), Some(consumer));
+                match replaced {
+                    Err(RecvError::Replaced) => Ok("ok".to_owned()),
+                    other => Err(format!("not replaced: {other:?}")),
+                }
             }
             other => panic!("no such marked command: {other}"),
         }

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `wait STRATEGY` (spin, yield, adaptive, block): for rings opened later | `ok` |
 //! | `guard KIND` (auto, semaphore, pipe): for rings made later | `ok` |
+//! | `linger MS`: for rings opened later | `ok` |
 //! | `open A` · `create A LANES CAPACITY` · `open-or-create A LANES CAPACITY` | `ok UUID` |
 //! | `producer` · `consumer`: attach | `ok LANE` · `ok` |
 //! | `drop-producer` · `drop-consumer` · `close-producer` · `close-consumer` · `drop-ring` | `ok` |
@@ -51,6 +52,7 @@
 //! | `raise-sigbus`: as if another process had sent it | `ok HANDLED` |
 //! | `allocate MIB`: private memory, which makes dying slower | `ok` |
 //! | `line …`: see [`mod@line`] | |
+//! | `newcomer …`, `waiting …`: see [`settings`] | |
 //! | `marked …`: see [`marked`] | |
 //!
 //! Started with the argument `coprocess` it does something else: see [`coprocess`].
@@ -62,6 +64,7 @@ mod flow;
 mod line;
 mod marked;
 mod rings;
+mod settings;
 
 use std::fmt::Debug;
 use std::io::{BufRead, Write};
@@ -81,8 +84,9 @@ struct Peer {
     second: Option<any::Consumer>,
     line: line::Line,
     strategy: WaitStrategy,
+    linger: Duration,
     guard: GuardChoice,
-    extra_memory: Vec<u8>,
+    ballast: Vec<u8>,
 }
 
 /// An answer: the text after `ok`, or the whole line of a failure.
@@ -123,7 +127,8 @@ impl<'a> Words<'a> {
 
 impl Peer {
     fn builder(&self, address: &str) -> any::Builder {
-        rings::any(address).wait(self.strategy).guard(self.guard)
+        let builder = rings::any(address).wait(self.strategy);
+        builder.guard(self.guard).linger(self.linger)
     }
 
     fn ring(&self) -> &any::Ring {
@@ -161,6 +166,10 @@ impl Peer {
                     "block" => WaitStrategy::Block,
                     _ => WaitStrategy::Adaptive,
                 };
+                Ok("ok".to_owned())
+            }
+            "linger" => {
+                self.linger = words.milliseconds();
                 Ok("ok".to_owned())
             }
             "guard" => {
@@ -278,7 +287,7 @@ impl Peer {
             }
             "allocate" => {
                 // Written, so that every page is real and has to be given back at the end.
-                self.extra_memory = vec![1; words.size() << 20];
+                self.ballast = vec![1; words.size() << 20];
                 Ok("ok".to_owned())
             }
             "become-cat" => Err(failed(child::become_cat())),
@@ -307,6 +316,8 @@ impl Peer {
             "forked-slice" => self.forked_slice(),
             "forked-opener" => self.forked_opener(words.text()),
             "line" => self.line.obey(words),
+            "newcomer" => self.newcomer(words),
+            "waiting" => self.waiting(words),
             "marked" => self.marked(words),
             other => self.transfer(other, words),
         }

@@ -36,7 +36,7 @@ pub(crate) fn builder(address: &OsStr, shape: &ShapeArgs) -> Result<Builder, Fai
 
 /// Opens the ring, or makes it, and takes a role in it.
 ///
-/// A ring that no producer has used takes the settings of the command that names them.
+/// A ring that nobody has used takes the settings of the command that names them.
 pub(crate) fn attach<R>(
     args: &RingArgs,
     adapt: impl FnOnce(Builder) -> Builder,
@@ -68,7 +68,7 @@ pub(crate) fn attach<R>(
     }
     let began = Instant::now();
     if was_replaced {
-        await_replacement(&builder, signals);
+        await_replacement(&address, &builder, signals);
     }
     loop {
         let ring = if args.no_create || address.to_string().starts_with("fd:") {
@@ -95,9 +95,9 @@ pub(crate) fn attach<R>(
                 }
                 return Ok((ring, role));
             }
-            // The other side was just removing it: this was the old one, the next is new. A remover that is
-            // stopped keeps us here.
-            Err(AttachError::Removed) => {
+            // The other side was just removing or replacing it: this was the old one, the next is new. A remover
+            // that is stopped keeps us here.
+            Err(AttachError::Removed | AttachError::Replaced) => {
                 if let Some(signal) = signals.caught() {
                     return Err(Failure::by_signal(signal));
                 }
@@ -114,13 +114,27 @@ pub(crate) fn attach<R>(
     }
 }
 
-/// Waits until the process that has replaced a ring has made the new one. Made here first, it would be replaced as well.
-fn await_replacement(builder: &Builder, signals: &Signals) {
+/// Waits until the process that has replaced a ring has made the new one: made here first, it would be replaced as well.
+/// If the new one has other settings than this process names, waits until that process is in it: otherwise the two
+/// could replace each other's rings in turn.
+fn await_replacement(address: &Address, builder: &Builder, signals: &Signals) {
     let began = Instant::now();
-    while began.elapsed() < MADE_WITHIN
-        && matches!(builder.open(), Err(OpenError::NotFound { .. }))
-        && !signals.wait(Duration::from_millis(1))
-    {}
+    let is_under_way = || match builder.open() {
+        Err(OpenError::NotFound { .. }) => true,
+        Err(OpenError::Mismatch { .. }) => !was_used(address),
+        _ => false,
+    };
+    while began.elapsed() < MADE_WITHIN && is_under_way() && !signals.wait(Duration::from_millis(1))
+    {
+    }
+}
+
+/// Whether a producer has ever attached to the ring of this address.
+fn was_used(address: &Address) -> bool {
+    semring::inspect(address).is_ok_and(|info| {
+        let mut lanes = info.lanes.iter();
+        lanes.any(|lane| lane.attached_producers > 0)
+    })
 }
 
 /// A ring that is in use has the settings of the command that made it.

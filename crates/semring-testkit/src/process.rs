@@ -19,6 +19,21 @@ pub const SLEEPING_ON_A_RING: &[i64] = &[
     libc::SYS_epoll_pwait2,
 ];
 
+/// Those, and the ones in which it lets time pass before it looks again.
+pub const SLEEPING: &[i64] = &[
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_epoll_wait,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    libc::SYS_nanosleep,
+    libc::SYS_clock_nanosleep,
+];
+
 /// The system calls in which a process waits for descriptors.
 pub const POLLING: &[i64] = &[
     #[cfg(target_arch = "x86_64")]

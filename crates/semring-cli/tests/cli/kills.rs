@@ -3,17 +3,20 @@
 //! ([`LEAVES_NOTHING`]). With `SEMRING_FULL=1` before and after every call. After each kill the same command is run again and
 //! works, no committed message is missing, the ring can be removed, and nothing of it is left.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::Read;
 use std::process::Command;
 
 use semring_testkit::objects::Object;
+use semring_testkit::process;
 use semring_testkit::step::{CallStop, Stepper, can_trace};
 
 use crate::support::alone::{alone, test_name};
 use crate::support::{
-    CONSUMER, Call, DAMAGED, DONE, FAILED, KILLED, NO_RING, PRODUCER, SEMRING, numbers, seq,
-    whole_lines,
+    CONSUMER, Call, DAMAGED, DONE, FAILED, KILLED, NO_RING, PRODUCER, SEMRING, Scratch, USAGE,
+    numbers, seq, whole_lines,
 };
 
 /// Calls after which a killed process leaves the same state as before them: they read, or change only what the process
@@ -100,8 +103,8 @@ struct Killed {
     at: Option<String>,
 }
 
-/// Runs a command to its n-th stop, and kills it there.
-fn kill_at(program: &str, args: &[&str], input: &[u8], n: usize) -> Killed {
+/// Runs a command to its n-th stop. What it stands before or after; `None` if it has ended.
+fn run_to(program: &str, args: &[&str], input: &[u8], n: usize) -> (Stepper, Option<String>) {
     let every_stop = std::env::var("SEMRING_FULL").is_ok_and(|value| value == "1");
     let mut command = Command::new(program);
     command.args(args).env_remove("RUST_BACKTRACE");
@@ -110,7 +113,6 @@ fn kill_at(program: &str, args: &[&str], input: &[u8], n: usize) -> Killed {
         stepper.peer().say(&String::from_utf8_lossy(line));
     }
     stepper.peer().close_stdin();
-    let mut stdout = stepper.peer().take_stdout().expect("it is piped");
     let mut at = None;
     let mut stops = 0;
     // At its first call, and then from the end of the loader, which sets the address of the thread's number.
@@ -124,7 +126,7 @@ fn kill_at(program: &str, args: &[&str], input: &[u8], n: usize) -> Killed {
                 is_new = is_loaded && !LEAVES_NOTHING.contains(&number);
                 Some(format!("before system call {number}"))
             }
-            Ok(CallStop::Returned { number, .. }) => {
+            Ok(CallStop::Behind { number, .. }) => {
                 stops += usize::from(every_stop);
                 Some(format!("after system call {number}"))
             }
@@ -135,6 +137,13 @@ fn kill_at(program: &str, args: &[&str], input: &[u8], n: usize) -> Killed {
             break;
         }
     }
+    (stepper, at)
+}
+
+/// Runs a command to its n-th stop, and kills it there.
+fn kill_at(program: &str, args: &[&str], input: &[u8], n: usize) -> Killed {
+    let (mut stepper, at) = run_to(program, args, input, n);
+    let mut stdout = stepper.peer().take_stdout().expect("it is piped");
     let exit = stepper.kill();
     if at.is_some() {
         assert_eq!(exit, KILLED);
@@ -287,6 +296,136 @@ fn a_killed_consumer(address: &str) {
     );
 }
 
+/// A consumer lingers; what it has delivered is counted by the next one, which gets the end as well.
+fn a_killed_lingering_consumer(address: &str) {
+    for guard in ["semaphore", "pipe"] {
+        let args = ["-q", "--no-create", "--linger", "20ms", address];
+        at_every_call(
+            &format!("lingering consumer, {guard}"),
+            CONSUMER,
+            &args,
+            b"",
+            || {
+                let sent = ["-q", "--guard", guard, address];
+                let producer = Call::new(PRODUCER, None).args(&sent);
+                producer.input(seq(LINES)).run().quietly(DONE);
+            },
+            |killed| {
+                let first = beginning(&killed.output);
+                // A producer of the same group: the stream goes on.
+                let later = Call::new(PRODUCER, None).args(&["-q", address]);
+                later.input(seq(1)).run().quietly(DONE);
+                let rest = consume(address);
+                let again = first + rest.len() as u64 - LINES - 1;
+                assert!(again <= first, "{first} lines, then {rest:?}");
+                let expected: Vec<u64> = (first - again + 1..=LINES).chain([1]).collect();
+                assert_eq!(rest, expected);
+                nothing_stays(address);
+            },
+        );
+    }
+}
+
+/// A consumer waits in a ring that nobody has used. A producer that names other settings is killed, and another one names
+/// settings that contradict those.
+fn a_killed_newcomer(address: &str) {
+    for guard in ["semaphore", "pipe"] {
+        let args = ["-q", "--producers", "2", "--capacity", "4K", address];
+        let waiting = RefCell::new(None);
+        let scratch = Scratch::new();
+        let output = scratch.path("output");
+        at_every_call(
+            &format!("newcomer, {guard}"),
+            PRODUCER,
+            &args,
+            &seq(LINES),
+            || {
+                let ring = ["-q", "--producers", "1", address];
+                // Into a file: nothing but the ring wakes it.
+                let file = File::create(&output).expect("a file");
+                let consumer = Call::new(CONSUMER, None).args(&ring).stdout(file);
+                // Not named: where there is no ring for a moment, the next newcomer makes one with the default.
+                let consumer = consumer.with(|command| {
+                    command.env("SEMRING_GUARD", guard);
+                });
+                let mut consumer = consumer.args(&["--ignore-deaths"]).start();
+                consumer.wait_until_asleep_on_the_ring();
+                *waiting.borrow_mut() = Some(consumer);
+            },
+            |_| {
+                let second = |settings: &[&str]| {
+                    let producer = Call::new(PRODUCER, None).args(&["-q", address]);
+                    producer.args(settings).input(seq(LINES)).run()
+                };
+                let contradicting = second(&["--producers", "3"]);
+                if ![DONE, USAGE].contains(&contradicting.exit) {
+                    let consumer = waiting.take().expect("it waits");
+                    let exit = contradicting.exit;
+                    panic!(
+                        "{exit}: {}; the consumer: {}",
+                        contradicting.stderr,
+                        consumer.finish().stderr
+                    );
+                }
+                if contradicting.exit != DONE {
+                    // The first one had attached, or even sent something.
+                    contradicting.refused(USAGE, &["producers", "2", "3"]);
+                    second(&[]).quietly(DONE);
+                }
+                let consumer = waiting.take().expect("it waits");
+                consumer.finish().quietly(DONE);
+                let mut got = numbers(&std::fs::read(&output).expect("the file"));
+                // It may have come to an end before the second one came.
+                got.extend(consume(address));
+                let first = got.len() as u64 - LINES;
+                let expected: Vec<u64> = (1..=first).chain(1..=LINES).collect();
+                assert_eq!(got, expected);
+                nothing_stays(address);
+            },
+        );
+    }
+}
+
+/// A producer is stopped while it makes the ring and attaches. A consumer that wants more lanes comes meanwhile, replaces the
+/// ring, waits for the producer, or is refused because the ring is used.
+fn a_stopped_newcomer(address: &str) {
+    if !can_trace() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let output = scratch.path("output");
+    let args = ["-q", "--producers", "2", "--capacity", "4K", address];
+    let (mut waited, mut refused) = (0, 0);
+    for n in 0.. {
+        let (stepper, at) = run_to(PRODUCER, &args, &seq(LINES), n);
+        let Some(at) = at else {
+            nothing_stays(address);
+            break;
+        };
+        let file = File::create(&output).expect("a file");
+        let consumer = Call::new(CONSUMER, None).args(&["-q", "--producers", "3", address]);
+        let mut consumer = consumer.stdout(file).start();
+        // In the ring, or behind a lock of the producer.
+        consumer.wait_until_ended_or_in(process::SLEEPING);
+        let mut producer = stepper.resume().expect("it goes on");
+        let exit = producer.wait();
+        assert_eq!(exit, DONE, "the producer, {at} ({n})");
+        let consumer = consumer.finish();
+        let mut got = numbers(&std::fs::read(&output).expect("the file"));
+        if consumer.exit == DONE {
+            waited += 1;
+        } else {
+            consumer.refused(USAGE, &["producers", "2", "3"]);
+            refused += 1;
+        }
+        got.extend(consume(address));
+        assert_eq!(got, (1..=LINES).collect::<Vec<_>>(), "{at} ({n})");
+        nothing_stays(address);
+    }
+    println!("{waited} consumers waited, {refused} were refused");
+    assert!(waited > 0 && refused > 0);
+}
+
 /// With both guards: the pipes of a file are in its folder.
 fn a_killed_rm_by_force(address: &str) {
     let args = ["rm", "--force", address];
@@ -370,4 +509,7 @@ over_both_backends_alone! {
     rm_by_force_may_be_killed_at_every_system_call => a_killed_rm_by_force;
     producer_may_be_killed_at_every_system_call => a_killed_producer;
     consumer_may_be_killed_at_every_system_call => a_killed_consumer;
+    lingering_consumer_may_be_killed_at_every_system_call => a_killed_lingering_consumer;
+    newcomer_may_be_killed_at_every_system_call => a_killed_newcomer;
+    newcomer_may_be_stopped_at_every_system_call => a_stopped_newcomer;
 }

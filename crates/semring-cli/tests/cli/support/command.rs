@@ -325,6 +325,16 @@ impl Tool {
         });
     }
 
+    /// Waits until it has ended, or one of its threads sleeps in one of these system calls.
+    #[track_caller]
+    pub fn wait_until_ended_or_in(&mut self, calls: &[i64]) {
+        let what = format!("{} has ended or sleeps in {calls:?}", self.what);
+        wait_until(&what, || {
+            let sleeping = process::system_calls(self.peer.pid()).unwrap_or_default();
+            !self.peer.is_alive() || sleeping.iter().flatten().any(|call| calls.contains(call))
+        });
+    }
+
     pub fn is_alive(&mut self) -> bool {
         self.peer.is_alive()
     }

@@ -84,6 +84,9 @@ impl NameLocation {
     }
 }
 
+/// How long the consumer of a ring that has lost its segment may take to leave.
+const CONSUMER_LEAVES: Duration = Duration::from_secs(1);
+
 /// A set that is being made into a guard, with the creation lock held. If it is dropped unfinished,
 /// it gives the lock back and removes the set if it made it.
 pub(crate) struct NewSet {
@@ -230,7 +233,20 @@ impl NewSet {
                 continue;
             }
             if !is_unused(&values) {
-                return Err(SetFailure::Foreign);
+                // A process that replaced an unused ring was killed before it removed the set. The consumer was woken
+                // by that, and leaves.
+                let has_consumer = values.get(usize::from(C)).is_some_and(|&value| value != 0);
+                drop(held);
+                if !has_consumer {
+                    return Err(SetFailure::Foreign);
+                }
+                match set.op_timeout(&[zero(C)], Some(left.min(CONSUMER_LEAVES))) {
+                    Ok(()) => {}
+                    Err(error) if error.is_would_block() => return Err(SetFailure::Foreign),
+                    Err(error) if error.is_interrupted() || error.is_removed() => {}
+                    Err(error) => return Err(error.into()),
+                }
+                continue;
             }
             // Left behind by a creator or remover that died: it has no segment, and no slot is
             // taken. Processes that wait for its lock get EIDRM and try again.

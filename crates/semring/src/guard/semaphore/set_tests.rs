@@ -8,7 +8,7 @@ use semring_testkit::watchdog::Watchdog;
 use super::abandoned::{SeizedSet, SetFacts};
 use super::set::{NameLocation, NewSet, SetFailure, creation_ended};
 use super::tests::{CHECK, HANG_TIMEOUT, I, LONG, NOT_AT_ALL, free_key, set_of, while_asleep};
-use super::{SemaphoreGuard, count_for};
+use super::{C, SemaphoreGuard, count_for};
 use crate::guard::{Mismatch, RemovalLock};
 use crate::layout::superblock::SetIdentity;
 use crate::os::sysv::{Key, Op, SemSet};
@@ -104,25 +104,25 @@ fn a_set_made_for_a_key_that_is_taken_goes_again() {
 
 #[test]
 fn set_of_a_file_records_whether_it_has_a_name() {
-    let recorded = |set: SemSet| SetFacts::of(set.id()).unwrap().location();
+    let says = |set: SemSet| SetFacts::of(set.id()).unwrap().location();
     let new = NewSet::create(1, 0o600).unwrap();
     let identity = new
         .identify(NameLocation::File { has_name: false })
         .unwrap();
     let set = SemSet::from_id(identity.id);
-    assert_eq!(recorded(set), Some(NameLocation::File { has_name: false }));
+    assert_eq!(says(set), Some(NameLocation::File { has_name: false }));
     let guard = new.finish();
-    assert_eq!(recorded(set), Some(NameLocation::File { has_name: true }));
+    assert_eq!(says(set), Some(NameLocation::File { has_name: true }));
     // Recording it twice has the same effect as once, in both directions.
     for has_name in [true, false, false, true] {
         guard.record_name(has_name);
-        assert_eq!(recorded(set), Some(NameLocation::File { has_name }));
+        assert_eq!(says(set), Some(NameLocation::File { has_name }));
     }
     // While a remover is at work, the name can't be recorded again.
     assert!(guard.begin_removal(false).unwrap());
     guard.record_name(false);
     guard.record_name(true);
-    assert_eq!(recorded(set), Some(NameLocation::File { has_name: false }));
+    assert_eq!(says(set), Some(NameLocation::File { has_name: false }));
     guard.destroy().unwrap();
     // Another set keeps its values.
     let new = NewSet::create(1, 0o600).unwrap();
@@ -133,7 +133,7 @@ fn set_of_a_file_records_whether_it_has_a_name() {
     let identity = new.identify(location).unwrap();
     let guard = new.finish();
     guard.record_name(false);
-    assert_eq!(recorded(SemSet::from_id(identity.id)), Some(location));
+    assert_eq!(says(SemSet::from_id(identity.id)), Some(location));
     guard.destroy().unwrap();
 }
 
@@ -200,6 +200,25 @@ fn a_foreign_set_is_refused_and_left_as_it_was() {
         assert_eq!(set_of(key.key).id(), set.id());
         assert_eq!(key.values(), values);
     }
+}
+
+/// As after the death of a process that was replacing an unused ring, between its segment and its set.
+#[test]
+fn set_whose_consumer_leaves_is_waited_for() {
+    let key = KeyGuard::new();
+    let new = key.lock(2, false).unwrap().unwrap();
+    new.identify(NameLocation::Key).unwrap();
+    new.finish();
+    let left = set_of(key.key);
+    let add = |value| left.op(&[Op::new(C, value)]).unwrap();
+    add(1);
+    let refused = key.lock(2, false).map(drop);
+    assert!(matches!(refused, Err(SetFailure::Foreign)), "it stays");
+    let new = while_asleep(|| key.lock(2, false), |_| add(-1));
+    let new = new.unwrap().expect("no ring is there");
+    assert_ne!(set_of(key.key).id(), left.id());
+    assert_eq!(key.values(), locked(2));
+    drop(new);
 }
 
 #[test]
