@@ -7,8 +7,8 @@ use std::process::Command;
 use semring_testkit::left_out;
 
 use crate::support::{
-    CONSUMER, Call, DONE, FAILED, PERMISSION, PRODUCER, Ring, SEMRING, Scratch, over_both_backends,
-    seq,
+    CONSUMER, Call, DONE, FAILED, PERMISSION, PRODUCER, Ring, SEMRING, Scratch, USAGE,
+    over_both_backends, seq,
 };
 
 over_both_backends! {
@@ -18,6 +18,8 @@ over_both_backends! {
     root_may_use_the_ring_of_a_user,
     only_the_owner_removes,
     root_makes_a_ring_for_a_user_and_a_group,
+    only_the_owner_replaces_an_unused_ring,
+    a_ring_that_root_made_for_a_user_is_replaced_by_nobody,
 }
 
 /// Two users without a name or rights of their own, and a group.
@@ -234,4 +236,52 @@ fn root_makes_a_ring_for_a_user_and_a_group(ring: &Ring) {
     refused.run().refused(PERMISSION, &[]);
     let member = users.call(OTHER, GROUP, "semring-consumer", &[]).run();
     member.ended(DONE).wrote("1\n");
+}
+
+/// Another user's settings, and root's, replace nothing.
+fn only_the_owner_replaces_an_unused_ring(ring: &Ring) {
+    let Some(users) = Users::new(ring) else {
+        return;
+    };
+    let consumer = users.consumer(ONE, &["-q", "--mode", "0666"]).start();
+    ring.wait_for_consumer(&consumer);
+    let more = ["-q", "--capacity", "1M"];
+    for other in [OTHER, 0] {
+        let producer = users.producer(other, &more).input("1\n").run();
+        producer.refused(USAGE, &["262144", "1048576"]);
+        assert_eq!(ring.number("capacity_bytes"), 262_144);
+    }
+    let mut producer = users.producer(ONE, &more).stdin_open().start();
+    ring.wait_for_producers(1);
+    assert_eq!(ring.number("capacity_bytes"), 1 << 20);
+    assert_eq!(ring.info()["mode"], "0666");
+    producer.write("1\n");
+    producer.finish().quietly(DONE);
+    consumer.finish().quietly(DONE).wrote("1\n");
+    ring.assert_gone();
+}
+
+fn a_ring_that_root_made_for_a_user_is_replaced_by_nobody(ring: &Ring) {
+    let Some(users) = Users::new(ring) else {
+        return;
+    };
+    let create = ["--owner", &ONE.to_string(), "--mode", "0666"];
+    ring.semring("create", &create).run().quietly(DONE);
+    let uuid = ring.info()["uuid"].clone();
+    for user in [ONE, OTHER, 0] {
+        for side in [Users::producer, Users::consumer] {
+            let refused = side(&users, user, &["-q", "--producers", "9"]).run();
+            refused.refused(USAGE, &["8", "9"]);
+        }
+        let producer = users.producer(user, &["-q", "--producers", "2"]);
+        producer.input("1\n").run().quietly(DONE);
+        let consumer = users.consumer(user, &["-q", "--capacity", "4K"]).run();
+        consumer.quietly(DONE).wrote("1\n");
+        assert_eq!(ring.info()["uuid"], uuid);
+    }
+    users
+        .call(ONE, GROUP, "semring", &["rm"])
+        .run()
+        .quietly(DONE);
+    ring.assert_gone();
 }
