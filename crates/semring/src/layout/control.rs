@@ -72,7 +72,7 @@ pub(crate) struct ProducerPage {
     pub(crate) generation_start: AtomicU64,
     /// Messages committed on this lane, over all generations.
     pub(crate) sent: AtomicU64,
-    /// 0, [`LANE_ASYMMETRIC`] or, at the end, [`LANE_FINISHED`]; set to 0 by each new producer.
+    /// 0, [`LANE_BURST`] or, at the end, [`LANE_NO_MORE`]; set to 0 by each new producer.
     pub(crate) flags: AtomicU64,
     /// For producers that store `committed` and `sent` seldom ([`SELDOM_HINTS`](super::features::SELDOM_HINTS)): two pairs
     /// {sent, position}. This version neither reads nor writes them.
@@ -85,7 +85,9 @@ pub(crate) struct ProducerPage {
     _pad0: [u8; padding(LINE - 120)],
     /// The epoch in which the producer sleeps for room or is about to, 0 while it is awake.
     pub(crate) wait_word: AtomicU64,
-    _pad1: [u8; padding(LINE - 8)],
+    /// Of rings with selective receive: the bytes for which it waits. This version neither reads nor writes it.
+    _need: AtomicU64,
+    _pad1: [u8; padding(LINE - 16)],
     /// The producer's process id in its own pid namespace: a diagnostic, never used for a decision.
     pub(crate) pid: AtomicU64,
     /// How often the current (or last) producer slept in the kernel. Statistics.
@@ -110,9 +112,9 @@ pub(crate) struct ProducerPage {
 }
 
 /// The producer of this generation has finished its stream.
-pub(crate) const LANE_FINISHED: u64 = 1;
+pub(crate) const LANE_NO_MORE: u64 = 1;
 /// The producer is in asymmetric mode: a consumer that is about to sleep must call for a barrier.
-pub(crate) const LANE_ASYMMETRIC: u64 = 2;
+pub(crate) const LANE_BURST: u64 = 2;
 
 /// The consumer's page of a lane. Only the consumer writes it.
 #[repr(C)]
@@ -170,6 +172,7 @@ mod offsets {
         assert!(offset_of!(ProducerPage, _sent_slots) == 0x028);
         assert!(offset_of!(ProducerPage, _bookmarks) == 0x048);
         assert!(offset_of!(ProducerPage, wait_word) == 0x080);
+        assert!(offset_of!(ProducerPage, _need) == 0x088);
         assert!(offset_of!(ProducerPage, pid) == 0x100);
         assert!(offset_of!(ProducerPage, sleeps) == 0x108);
         assert!(offset_of!(ProducerPage, posts) == 0x110);
@@ -233,6 +236,7 @@ mod models {
                 open_part: [0; 2].map(AtomicU64::new),
                 _pad0: [],
                 wait_word: AtomicU64::new(0),
+                _need: AtomicU64::new(0),
                 _pad1: [],
                 pid: AtomicU64::new(0),
                 sleeps: AtomicU64::new(0),
