@@ -112,6 +112,7 @@ over_each_backend! {
             sent += 1;
         }
         let used = ring.info().unwrap().used_bytes();
+        assert_eq!(ring.info().unwrap().high_water_bytes(), used, "what is there now");
         for _ in 0..sent {
             consumer.recv().unwrap().release();
         }

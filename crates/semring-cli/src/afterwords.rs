@@ -5,37 +5,37 @@ use crate::bench;
 
 const STATUS: &str = "\
 Exit status:
-  0    done, end of stream
-  1    failure at run time
-  2    wrong use, or a ring or framing other than the requested one
-  3    no such ring
-  4    permission denied
-  5    not a ring, or one of another format version
-  6    finished, but something was lost or damaged
-  124  nothing moved for the time of --timeout
-  141  the reader is gone
+  0      done, end of stream
+  1      failure at run time
+  2      wrong use, or a ring or framing other than the requested one
+  3      no such ring
+  4      permission denied
+  5      not a ring, or one of another format version
+  6      finished, but something was lost or damaged
+  124    nothing moved for the time of --timeout
+  141    the reader is gone
   128+n  ended by signal n
 ";
 
 /// Of the commands of `semring`, which move nothing.
 const COMMAND_STATUS: &str = "\
 Exit status:
-  0    done
-  1    failure at run time
-  2    wrong use
-  3    no such ring
-  4    permission denied
-  5    not a ring, or one of another format version
-  141  the reader of the output is gone
+  0      done
+  1      failure at run time
+  2      wrong use
+  3      no such ring
+  4      permission denied
+  5      not a ring, or one of another format version
+  141    the reader of the output is gone
   128+n  ended by signal n
 ";
 
 const DOCTOR_STATUS: &str = "\
 Exit status:
-  0    rings work here, possibly with warnings
-  1    there is a problem
-  2    wrong use
-  141  the reader of the output is gone
+  0      rings work here, possibly with warnings
+  1      there is a problem
+  2      wrong use
+  141    the reader of the output is gone
   128+n  ended by signal n
 ";
 
@@ -62,8 +62,10 @@ Framing:
   Each line is a message without its newline, unless another framing is
   given. Each message carries its framing, so the consumer writes it as it was
   read: a last line without a newline comes out without one. A message may be
-  a quarter of the capacity; a longer one, or an input that ends inside a
-  record, ends the producer with 1, and what came before it is sent.
+  a quarter of the capacity. A longer line, or one that ends with NUL, travels
+  in parts, which the consumer joins (--long-lines); a longer record, or an
+  input that ends inside one, ends the producer with 1, and what came before
+  it is sent.
 
 Ends:
   The producer ends with 0 at the end of its input, whether or not a consumer
@@ -90,9 +92,10 @@ Framing:
 Ends:
   The stream ends when the producers are gone and the ring is empty. The
   consumer ends with 6 if one of them was killed or failed: the stream may be
-  truncated. A consumer that ends earlier leaves the unread messages in the
-  ring, and reports it, unless its stdout was closed or --discard-unread was
-  given.
+  truncated. Producers that run one after the other are one stream with the
+  option --linger TIME, or --follow. A consumer that ends earlier leaves the
+  unread messages in the ring, and says so, unless its stdout was closed or
+  the option --discard-unread was given.
 
   It writes before it releases: a consumer that is killed loses nothing; at
   most what its last write held comes again to the next one. After a signal, a
@@ -102,6 +105,9 @@ Ends:
 Examples:
   semring-consumer numbers | sha256sum
   semring-consumer --follow log >> all.log
+
+  semring-consumer --linger 2s found &
+  ls *.log | xargs -P8 -I{} sh -c 'grep x {} | semring-producer found'
   semring-consumer --count 10 numbers
 
 ";
@@ -147,7 +153,7 @@ Examples:
         "reset-counts" => {
             "\
 For supervisors that have seen that a producer died, and have restarted it.
-Messages do not change, and a consumer still reports at the end of its stream
+Messages do not change, and a consumer still learns at the end of its stream
 that a producer of it died.
 
 Examples:

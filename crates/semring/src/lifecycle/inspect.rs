@@ -60,8 +60,8 @@ pub struct LaneInfo {
     pub unread_messages: u64,
     /// Bytes published and not released, including headers and padding.
     pub used_bytes: u64,
-    /// The most bytes that were published and not released, as the consumer found when it released some: exact but for
-    /// less than a quarter of the capacity. Compare it with [`RingInfo::capacity_bytes`].
+    /// The most bytes that were published and not released, as the consumer found when it released some, or those that are
+    /// there now: exact but for less than a quarter of the capacity. Compare it with [`RingInfo::capacity_bytes`].
     pub high_water_bytes: u64,
     /// Producers that attached so far.
     pub attached_producers: u64,
@@ -69,7 +69,7 @@ pub struct LaneInfo {
     /// [reset](crate::reset_counts).
     pub finished_producers: u64,
     /// Producers that ended without leaving: killed, crashed, in a panic, or aborted. What they meant to send
-    /// after their last message is missing. Counted as the finished ones. 0 for a ring whose semaphores are gone.
+    /// after their last message is missing. Counted as the finished ones. 0 for a ring whose semaphores are gone: nobody can tell.
     pub died_producers: u64,
     /// The producer sleeps until there is room.
     pub producer_sleeps: bool,
@@ -379,9 +379,11 @@ fn lane_info(
         sent_messages: producer.sent.load(Ordering::Relaxed),
         received_messages: consumer.received.load(Ordering::Relaxed),
         lost_messages: producer.dropped.load(Ordering::Relaxed),
+        // Before the first release there is no mark.
         high_water_bytes: consumer
             .high_water
             .load(Ordering::Relaxed)
+            .max(unread.bytes)
             .min(geometry.capacity().get()),
         unread_messages: unread.messages,
         used_bytes: unread.bytes,
