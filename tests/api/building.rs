@@ -156,12 +156,12 @@ fn a_ring_without_memory_for_it_is_refused_with_the_sizes() {
             .producers(240)
             .create();
         let error = error.unwrap_err();
-        let CreateError::NoSpace { asked, .. } = &error else {
+        let CreateError::NoSpace { requested, .. } = &error else {
             panic!("{error}")
         };
         let text = error.to_string();
         assert!(
-            text.contains(&asked.to_string()) && text.contains("smaller capacity"),
+            text.contains(&requested.to_string()) && text.contains("smaller capacity"),
             "{text}"
         );
         fixture.guard.assert_clean();

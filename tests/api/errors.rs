@@ -80,7 +80,7 @@ fn every_error_is_a_sentence() {
                 name: name(),
                 what: "capacity",
                 found: "1".to_owned(),
-                asked: "2".to_owned(),
+                requested: "2".to_owned(),
             },
             OpenError::Busy { name: name() },
             OpenError::Permission {
@@ -101,7 +101,7 @@ fn every_error_is_a_sentence() {
     for free in [None, Some(4096)] {
         let error = CreateError::NoSpace {
             name: name(),
-            asked: 8192,
+            requested: 8192,
             free,
             hint: "use less",
         };

@@ -1,4 +1,4 @@
-//! Settings on either side, in any order, while nobody has used the ring.
+//! Settings on either side, in any order, while no producer has used the ring.
 
 use semring::{
     AttachError, GuardChoice, OpenError, OpenOrCreateError, RecvError, UnusedRing, WhenFull, mpsc,
@@ -42,7 +42,7 @@ over_each_backend! {
             let info = second.info().unwrap();
             assert_eq!((second.capacity_bytes(), second.lanes()), (4 * CAPACITY, 3));
             assert_eq!((info.mode, Some(info.guard)), (0o640, guard_kind(guard)));
-            // The old ring is of no use to those who have it open.
+            // The old ring is of no use to processes that have it open.
             assert_eq!(first.attach_producer().err(), Some(AttachError::Replaced));
             assert_eq!(first.attach_consumer().err(), Some(AttachError::Replaced));
             // The consumer comes again with what it had named: there is enough.

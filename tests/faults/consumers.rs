@@ -334,7 +334,7 @@ fn consumer_killed_in_waking_the_producer(fixture: Fixture) {
     fixture.finish_removed();
 }
 
-/// A producer that depends on the consumer, asleep on its full lane. If a consumer that it knew is
+/// A producer that depends on the consumer, asleep on its full lane. If a consumer that was attached beside it is
 /// gone, it waits for the next one.
 pub fn sleeping_producer(fixture: &Fixture, producer: &mut Peer) {
     reopen(fixture, producer);

@@ -126,7 +126,7 @@ impl Track {
         for _ in 0..2 * calls {
             match stepper.run_to_call().expect("it goes on") {
                 CallStop::Marker => return point,
-                CallStop::Behind { number, result }
+                CallStop::Returned { number, result }
                     if number == libc::SYS_semget && result >= 0 =>
                 {
                     point.set = Some(result as i32);
@@ -167,7 +167,7 @@ impl Track {
             let place = self.places[from as usize];
             let visits = visits.entry(place).or_insert(0);
             *visits += 1;
-            // Whether a breakpoint at the very first instruction counts is up to the processor.
+            // Whether a breakpoint at the very first instruction counts depends on the processor.
             let usable = place < program.end - program.start && place != first;
             if usable && *visits + (to - from) < least {
                 least = *visits + (to - from);
@@ -304,9 +304,9 @@ fn requested_point() -> Option<(String, u64)> {
 }
 
 /// Prints the point when a check panics.
-struct Sign(String);
+struct PrintOnPanic(String);
 
-impl Drop for Sign {
+impl Drop for PrintOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("FAILED: {}", self.0);
@@ -418,13 +418,13 @@ impl<'a> KillPoints<'a> {
 
     fn at(&self, steps: u64, of: u64, run: impl FnOnce()) {
         let KillPoints { fixture, name, .. } = self;
-        let sign = Sign(format!(
+        let point = PrintOnPanic(format!(
             "{name} ({:?}) after {steps} of {of} instructions; repeat with \
              SEMRING_POINT={name}:{steps} cargo test --test faults {}",
             fixture.backend,
             fixture.test(),
         ));
-        let _watchdog = Watchdog::new(HANG_TIMEOUT, &sign.0);
+        let _watchdog = Watchdog::new(HANG_TIMEOUT, &point.0);
         run();
     }
 }

@@ -293,7 +293,7 @@ fn creator_stopped_at_any_call_survives_force(fixture: Fixture) {
         let answer = peer.read_line().expect("it comes to its end");
         assert!(
             answer.starts_with("ok "),
-            "{answer} behind {call} of {}",
+            "{answer} after {call} of {}",
             track.len
         );
         // The fixture has to record its set, also when its name goes.

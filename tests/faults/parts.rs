@@ -11,7 +11,7 @@ over_both_backends! {
     consumer_killed_in_passing_on_a_part
 }
 
-/// A successor that sends, or says nothing, is never taken for the one who was killed.
+/// A successor that sends, or sends nothing, is never taken for the killed one.
 fn producer_killed_in_sending_a_part(fixture: Fixture) {
     let mut is_silent = false;
     KillPoints::new(&fixture, "send-a-part", Points::Every).kill(

@@ -199,7 +199,7 @@ fn producer_stopped_in_batch(fixture: Fixture) {
 }
 
 fn producer_stopped_in_leaving_asymmetric_mode(fixture: Fixture) {
-    let in_burst = Sending {
+    let asymmetric_lanes = Sending {
         name: "",
         prepare: &["producer", "send 1 0 40 24"],
         sure: 40,
@@ -211,7 +211,7 @@ fn producer_stopped_in_leaving_asymmetric_mode(fixture: Fixture) {
         fixture,
         "stopped-leaving-burst",
         Points::Every,
-        &in_burst,
+        &asymmetric_lanes,
         &[(40, 1280)],
     );
 }

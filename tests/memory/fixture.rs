@@ -228,7 +228,7 @@ pub fn fresh_path(label: &str) -> PathBuf {
 
 /// A peer that runs under a command such as `unshare -i`. `None` where that is not permitted: the
 /// calling test is then recorded as left out.
-pub fn peer_behind(command: &[&str]) -> Option<Peer> {
+pub fn peer_below(command: &[&str]) -> Option<Peer> {
     let (program, arguments) = command.split_first().expect("a command");
     // Without input a peer ends at once.
     let probe = [command, &[PEER]].concat();

@@ -1,6 +1,6 @@
 //! Limits of the system: which one it is, its value, and how to raise it.
 
-use crate::fixture::{ask, peer_behind};
+use crate::fixture::{ask, peer_below};
 use crate::rings;
 use semring::{CreateError, HugePages, spsc};
 use semring_testkit::names;
@@ -16,7 +16,7 @@ fn refused(scheme: &str, settings: &[(&str, &str)]) -> Option<(usize, String)> {
     // With pipes there would be no limit of semaphores.
     let semaphores = ["env", "SEMRING_GUARD=semaphore"];
     let alone = ["unshare", "-i", "sh", "-c", &script, "sh"];
-    let mut peer = peer_behind(&[&semaphores[..], &alone].concat())?;
+    let mut peer = peer_below(&[&semaphores[..], &alone].concat())?;
     let mut made = Vec::new();
     let told = loop {
         let address = format!("{scheme}:{}", names::unique("limit"));

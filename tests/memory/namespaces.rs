@@ -1,6 +1,6 @@
 //! Containers in small: other IPC namespaces, other pid namespaces, a small /dev/shm.
 
-use crate::fixture::{Fixture, Kind, NAMED, answer, ask, peer_behind, say_ok};
+use crate::fixture::{Fixture, Kind, NAMED, answer, ask, peer_below, say_ok};
 
 /// Bytes of a lane of the large rings.
 const LARGE: u64 = 64 << 20;
@@ -9,7 +9,7 @@ const LARGE: u64 = 64 << 20;
 fn ring_of_another_ipc_namespace_is_refused() {
     let mut fixture = Fixture::new(Kind::Posix, "two-namespaces").with_semaphores();
     let ring = fixture.ring(1, 4096);
-    let Some(mut peer) = peer_behind(&["unshare", "-i"]) else {
+    let Some(mut peer) = peer_below(&["unshare", "-i"]) else {
         return;
     };
     let refused = ask(&mut peer, &format!("open {}", fixture.address()));
@@ -23,7 +23,7 @@ fn ring_of_another_ipc_namespace_is_refused() {
     // System V memory is in the namespace itself: there is none.
     let mut fixture = Fixture::new(Kind::Sysv, "two-namespaces");
     let ring = fixture.ring(1, 4096);
-    let mut peer = peer_behind(&["unshare", "-i"]).expect("it just worked");
+    let mut peer = peer_below(&["unshare", "-i"]).expect("it just worked");
     let missing = ask(&mut peer, &format!("open {}", fixture.address()));
     assert!(missing.contains("NotFound"), "{missing}");
     drop((peer, ring));
@@ -35,7 +35,7 @@ fn ring_of_another_ipc_namespace_is_refused() {
 fn a_ring_with_pipes_is_used_from_another_ipc_namespace() {
     let mut fixture = Fixture::new(Kind::Posix, "pipes-between-namespaces").with_pipes();
     drop(fixture.ring(1, 4096));
-    let Some(mut inside) = peer_behind(&["unshare", "-i"]) else {
+    let Some(mut inside) = peer_below(&["unshare", "-i"]) else {
         return;
     };
     assert!(ask(&mut inside, &format!("open {}", fixture.address())).starts_with("ok "));
@@ -55,8 +55,8 @@ fn pid_namespaces_share_rings_and_see_deaths() {
     for kind in NAMED {
         let mut fixture = Fixture::new(kind, "two-pid-namespaces");
         drop(fixture.ring(2, 4096));
-        let behind = ["unshare", "-p", "--fork", "--kill-child", "--mount-proc"];
-        let Some(mut inside) = peer_behind(&behind) else {
+        let launcher = ["unshare", "-p", "--fork", "--kill-child", "--mount-proc"];
+        let Some(mut inside) = peer_below(&launcher) else {
             return;
         };
         assert!(ask(&mut inside, &format!("open {}", fixture.address())).starts_with("ok "));
@@ -69,7 +69,7 @@ fn pid_namespaces_share_rings_and_see_deaths() {
         assert_eq!(answer(&mut consumer), "drained 100 EndOfStream");
         say_ok(&mut consumer, "drop-consumer");
 
-        let mut inside = peer_behind(&behind).expect("it just worked");
+        let mut inside = peer_below(&launcher).expect("it just worked");
         assert!(ask(&mut inside, &format!("open {}", fixture.address())).starts_with("ok "));
         let mut outside = fixture.producer();
         say_ok(&mut inside, "consumer");
@@ -89,10 +89,10 @@ fn pid_namespaces_share_rings_and_see_deaths() {
 #[test]
 fn only_posix_rings_are_bound_by_a_small_dev_shm() {
     let small = "mount -t tmpfs -o size=1m tmpfs /dev/shm && exec \"$@\"";
-    let behind = ["unshare", "-m", "sh", "-c", small, "sh"];
+    let launcher = ["unshare", "-m", "sh", "-c", small, "sh"];
     for kind in [Kind::Sysv, Kind::File, Kind::Memfd, Kind::Posix] {
         let fixture = Fixture::new(kind, "small-shm");
-        let Some(mut peer) = peer_behind(&behind) else {
+        let Some(mut peer) = peer_below(&launcher) else {
             return;
         };
         fixture.guard.adopt(peer.pid());
@@ -132,9 +132,9 @@ fn only_posix_rings_are_bound_by_a_small_dev_shm() {
 #[test]
 fn a_pair_of_which_only_one_ring_has_room_leaves_nothing() {
     let small = "mount -t tmpfs -o size=1m tmpfs /dev/shm && exec \"$@\"";
-    let behind = ["unshare", "-m", "sh", "-c", small, "sh"];
+    let launcher = ["unshare", "-m", "sh", "-c", small, "sh"];
     let fixture = Fixture::new(Kind::Posix, "half-a-pair");
-    let Some(mut peer) = peer_behind(&behind) else {
+    let Some(mut peer) = peer_below(&launcher) else {
         return;
     };
     fixture.guard.adopt(peer.pid());

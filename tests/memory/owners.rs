@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use crate::fixture::{Fixture, Kind, NAMED, answer, ask, peer_behind, say_ok};
+use crate::fixture::{Fixture, Kind, NAMED, answer, ask, peer_below, say_ok};
 use crate::rings;
 use semring::{CreateError, any};
 use semring_testkit::cleanup::CleanupGuard;
@@ -16,7 +16,7 @@ const GROUP: u32 = 54322;
 /// A peer of this user and group, in no other groups. `None` where that is refused.
 fn peer_of(user: u32, group: u32) -> Option<Peer> {
     let (user, group) = (format!("--reuid={user}"), format!("--regid={group}"));
-    peer_behind(&["setpriv", &user, &group, "--clear-groups"])
+    peer_below(&["setpriv", &user, &group, "--clear-groups"])
 }
 
 fn open(peer: &mut Peer, fixture: &Fixture) -> String {

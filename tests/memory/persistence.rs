@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::fixture::{Fixture, Kind, ask, peer_behind, say_ok};
+use crate::fixture::{Fixture, Kind, ask, peer_below, say_ok};
 use semring::{OpenError, OrphanKind, RingState};
 use semring_testkit::cleanup::CleanupGuard;
 use semring_testkit::objects::POSIX_DIRECTORY;
@@ -155,7 +155,7 @@ fn file_system_persistence_sees_a_restart() {
         "mount --bind {} /proc/sys/kernel/random/boot_id && exec \"$@\"",
         boot.display()
     );
-    let restarted = peer_behind(&["unshare", "-m", "sh", "-c", &script, "sh"]);
+    let restarted = peer_below(&["unshare", "-m", "sh", "-c", &script, "sh"]);
     if let Some(mut restarted) = restarted {
         let answer = ask(&mut restarted, &format!("open {}", fixture.address()));
         assert!(answer.starts_with("ok "), "{answer}");

@@ -110,7 +110,7 @@ fn a_handle_from_before_neither_attaches_nor_removes() {
 
 /// A peer in another IPC namespace that is the ring's consumer.
 fn move_to_another_namespace(fixture: &Fixture) -> Option<Peer> {
-    let mut peer = crate::fixture::peer_behind(&["unshare", "-i"])?;
+    let mut peer = crate::fixture::peer_below(&["unshare", "-i"])?;
     let answer = ask(&mut peer, &format!("open {}", fixture.address()));
     assert!(answer.starts_with("ok "), "{answer}");
     say_ok(&mut peer, "consumer");
@@ -122,7 +122,7 @@ fn ring_in_use_in_another_namespace_is_refused() {
     let mut fixture = Fixture::new(Kind::File, "elsewhere").with_semaphores();
     let ring = ring_with_messages(&mut fixture, 1);
     let mut producer = ring.attach_producer().unwrap();
-    let Some(mut peer) = crate::fixture::peer_behind(&["unshare", "-i"]) else {
+    let Some(mut peer) = crate::fixture::peer_below(&["unshare", "-i"]) else {
         return;
     };
     let answer = ask(&mut peer, &format!("open {}", fixture.address()));
@@ -152,12 +152,12 @@ fn opener_killed_at_any_call_leaves_a_whole_ring() {
         let mut ended = false;
         for _ in 0..stops {
             match stepper.run_to_call().expect("it goes on") {
-                CallStop::Behind { number, result }
+                CallStop::Returned { number, result }
                     if number == libc::SYS_semget && result >= 0 =>
                 {
                     orphans.push(result as i32);
                 }
-                CallStop::Before { .. } | CallStop::Behind { .. } => {}
+                CallStop::Before { .. } | CallStop::Returned { .. } => {}
                 _ => {
                     ended = true;
                     break;
@@ -368,10 +368,10 @@ fn a_maker_overtaken_beside_a_reader_joins_the_other() {
     // It has made a set, and no record names it yet.
     let made = loop {
         match slow.run_to_call().expect("it goes on") {
-            CallStop::Behind { number, result } if number == libc::SYS_semget && result >= 0 => {
+            CallStop::Returned { number, result } if number == libc::SYS_semget && result >= 0 => {
                 break SemSet::from_id(result as i32);
             }
-            CallStop::Before { .. } | CallStop::Behind { .. } => {}
+            CallStop::Before { .. } | CallStop::Returned { .. } => {}
             other => panic!("it made no set: {other:?}"),
         }
     };

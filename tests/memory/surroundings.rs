@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::fixture::{PEER, ask, fresh_path, peer_behind, say_ok};
+use crate::fixture::{PEER, ask, fresh_path, peer_below, say_ok};
 use crate::rings;
 use semring_testkit::left_out;
 use semring_testkit::names::{self, RingGuard};
@@ -14,7 +14,7 @@ use semring_testkit::peer::Peer;
 fn alone(prepare: &str) -> Option<Peer> {
     let script = format!("{prepare} && exec \"$@\"");
     let unshare = ["unshare", "-i", "-m", "--propagation", "private"];
-    peer_behind(&[&unshare[..], &["sh", "-c", &script, "sh"]].concat())
+    peer_below(&[&unshare[..], &["sh", "-c", &script, "sh"]].concat())
 }
 
 /// A peer after a shell command that needs no privileges.

@@ -1,4 +1,4 @@
-//! A producer gets a broken pipe when the consumer that it knew is gone: at once when it sleeps or checks, within
+//! A producer gets a broken pipe when its consumer is gone: at once when it sleeps or checks, within
 //! 16 messages or 4 KiB in fenced mode, and within half a lap in asymmetric mode.
 
 use crate::fixture::{Fixture, SMALL, answer, ask, say_ok};
@@ -195,7 +195,7 @@ fn slow_producer_notices_within_4_kib(fixture: Fixture) {
     assert!(sent * 1008 <= 4096 + 1008, "{sent}");
 }
 
-/// After 32 messages to a consumer that is awake. One that has received some had shown a sign of life, which counts
+/// After 32 messages to a consumer that is awake. One that has received some had made progress, which counts
 /// for 4 KiB more.
 fn slow_asymmetric_producer_notices_within_8_kib(fixture: Fixture) {
     let backend = fixture.backend;

@@ -113,11 +113,11 @@ fn a_killed_child_ends_both_streams() {
     let watchdog = Watchdog::new(HANG_TIMEOUT, "park");
     let mut command = command(&["park"]);
     // Its real stdout reports when it has its rings.
-    let (mut said, says) = std::io::pipe().unwrap();
-    command.stdout(says);
+    let (mut reader, stdout) = std::io::pipe().unwrap();
+    command.stdout(stdout);
     let mut child = rings::coprocess().capacity(SMALL).spawn(command).unwrap();
     let mut line = [0; 5];
-    std::io::Read::read_exact(&mut said, &mut line).unwrap();
+    std::io::Read::read_exact(&mut reader, &mut line).unwrap();
     assert_eq!(&line, b"open\n");
     child.kill().unwrap();
     assert!(matches!(
@@ -141,8 +141,8 @@ fn after_the_parent(part: &str, before: &[&str]) {
     }
     parent.kill();
     // The child has its real stdout from its parent; when that ends, the child has ended.
-    let said: Vec<String> = std::iter::from_fn(|| parent.read_line()).collect();
-    let last: Vec<&str> = said
+    let reader: Vec<String> = std::iter::from_fn(|| parent.read_line()).collect();
+    let last: Vec<&str> = reader
         .iter()
         .map(String::as_str)
         .filter(|line| *line != "open")
@@ -224,10 +224,10 @@ fn grandchild_gets_no_ring_for_the_taken_one() {
     let (mut child, _watchdog) = start(&["bequeath"]);
     let mut output = child.stdout.take().unwrap();
     for found in ["nothing under the numbers", "other rings"] {
-        let said = output.recv().unwrap().to_vec();
-        let said = String::from_utf8_lossy(&said).into_owned();
-        let lines: Vec<&str> = said.lines().collect();
-        assert_eq!(lines.len(), 2, "{said}");
+        let reader = output.recv().unwrap().to_vec();
+        let reader = String::from_utf8_lossy(&reader).into_owned();
+        let lines: Vec<&str> = reader.lines().collect();
+        assert_eq!(lines.len(), 2, "{reader}");
         for (line, variable) in lines.into_iter().zip(["SEMRING_STDIN", "SEMRING_STDOUT"]) {
             let refused = line.contains("Err(NotInherited") && line.contains(variable);
             assert!(refused, "{found}: {line}");
@@ -328,8 +328,8 @@ fn a_parent_that_does_not_wait_leaves_nothing() {
                 // The child has the same stdout: when it ends, both have.
                 let output = parent.wait_with_output().unwrap();
                 assert!(output.status.success(), "{output:?}");
-                let said = String::from_utf8(output.stdout).unwrap();
-                let child = said.lines().find_map(|line| line.strip_prefix("child "));
+                let reader = String::from_utf8(output.stdout).unwrap();
+                let child = reader.lines().find_map(|line| line.strip_prefix("child "));
                 guard.adopt(child.expect("a child").parse().unwrap());
                 let left = guard.objects();
                 assert!(left.is_empty(), "{guard_kind} {way} {part}: {left:?}");

@@ -28,7 +28,7 @@ fn handovers() -> u64 {
 fn patient(fixture: Fixture, label: &'static str) -> Fixture {
     // A time for each message, far beyond what it needs.
     let patience = Duration::from_secs(600) + Duration::from_millis(10) * handovers() as u32;
-    Fixture::with_patience(fixture.backend, label, patience)
+    Fixture::with_hang_timeout(fixture.backend, label, patience)
 }
 
 /// A peer that sleeps wherever it can.

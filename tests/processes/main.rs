@@ -10,8 +10,8 @@
 #[path = "../support/fixture.rs"]
 mod fixture;
 
+mod asymmetric;
 mod broken_pipe;
-mod bursts;
 mod coprocesses;
 mod creation;
 mod end_of_stream;

@@ -152,8 +152,11 @@ fn guard_removed_before_the_first_sleep(fixture: Fixture) {
                     break;
                 }
                 CallStop::Before { .. } => {
-                    let behind = sleeper.run_to_call().expect("it goes on");
-                    assert!(matches!(behind, CallStop::Behind { .. }), "{behind:?}");
+                    let returned = sleeper.run_to_call().expect("it goes on");
+                    assert!(
+                        matches!(returned, CallStop::Returned { .. }),
+                        "{returned:?}"
+                    );
                 }
                 other => panic!("{other:?} after {calls} calls, and it does not sleep"),
             }

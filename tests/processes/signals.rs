@@ -122,8 +122,8 @@ fn deadlines_hold_under_a_storm_of_signals(fixture: Fixture) {
     });
     assert!(ask(&mut producer, "fill 1 0 100").starts_with("ok "));
     under_fire(&[producer.pid()], &fire, || {
-        let asked = ask(&mut producer, "send-deadline 1 1000 1000 100");
-        assert_eq!(asked, "until then");
+        let requested = ask(&mut producer, "send-deadline 1 1000 1000 100");
+        assert_eq!(requested, "until then");
         assert_eq!(answer(&mut producer), "error TimedOut");
     });
     drop((producer, consumer));

@@ -298,7 +298,7 @@ impl<K: Kind> World<K> {
                 self.consumer = None;
                 self.check_counts()?;
                 self.consumer = Some(self.ring.attach_consumer().unwrap());
-                // Producers that knew the old one get the error once, from the call that checks
+                // Producers of the old one get the error once, from the call that checks
                 // first.
                 for producer in self.producers.iter_mut().flatten() {
                     prop_assert_eq!(producer.accept_next_consumer(), Ok(()));

@@ -29,7 +29,7 @@ fn crowd(fixture: &Fixture, role: &str) {
 }
 
 fn long_case(backend: crate::fixture::Backend, label: &'static str) -> Fixture {
-    Fixture::with_patience(backend, label, Duration::from_secs(1200))
+    Fixture::with_hang_timeout(backend, label, Duration::from_secs(1200))
 }
 
 /// Each process leaves one message, and a token, whether it detaches or dies.
@@ -67,7 +67,7 @@ fn short_lived_consumers_fill_absent_wakeups() {
         assert!(wakeups.is_full(wakeup));
     }
     assert_eq!(ring.info().unwrap().consumer_pid, None);
-    // Both sides work as ever.
+    // Both sides work as before.
     let (mut consumer, mut producer) = (fixture.consumer(), fixture.producer());
     consumer.say("drain");
     say_ok(&mut producer, "send 1 0 5000 500");
@@ -127,7 +127,7 @@ fn lane_freed_after_the_look_is_found(fixture: Fixture) {
         // Before a call, and after it.
         for _ in 0..2 * calls {
             match seeker.run_to_call().expect("it goes on") {
-                CallStop::Before { .. } | CallStop::Behind { .. } => {}
+                CallStop::Before { .. } | CallStop::Returned { .. } => {}
                 end => panic!("{end:?} after {calls} calls, and no lane is taken"),
             }
         }

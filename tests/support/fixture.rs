@@ -30,7 +30,7 @@ pub const SMALL: u64 = 4096;
 const HANG_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// The same with `SEMRING_FULL=1`: the k-th kill point costs k steps, and there are thousands.
-const FULL_PATIENCE: Duration = Duration::from_secs(4 * 3600);
+const FULL_HANG_TIMEOUT: Duration = Duration::from_secs(4 * 3600);
 
 /// Where the rings of a test live.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,15 +57,19 @@ impl Fixture {
     /// A fixture with a name of its own, for the test of this name.
     pub fn new(backend: Backend, label: &'static str) -> Fixture {
         let full = setting("SEMRING_FULL", 0) != 0;
-        Fixture::with_patience(
+        Fixture::with_hang_timeout(
             backend,
             label,
-            if full { FULL_PATIENCE } else { HANG_TIMEOUT },
+            if full {
+                FULL_HANG_TIMEOUT
+            } else {
+                HANG_TIMEOUT
+            },
         )
     }
 
     /// A fixture for a test that may take longer.
-    pub fn with_patience(backend: Backend, label: &'static str, patience: Duration) -> Fixture {
+    pub fn with_hang_timeout(backend: Backend, label: &'static str, timeout: Duration) -> Fixture {
         let short = &label[..label.len().min(names::MAX_LABEL_BYTES)];
         Fixture {
             backend,
@@ -73,7 +77,7 @@ impl Fixture {
             choice: GuardChoice::Auto,
             label,
             files: Vec::new(),
-            _watchdog: Watchdog::new(patience, &format!("{label} ({backend:?})")),
+            _watchdog: Watchdog::new(timeout, &format!("{label} ({backend:?})")),
         }
     }
 

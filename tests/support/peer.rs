@@ -86,7 +86,7 @@ struct Peer {
     strategy: WaitStrategy,
     linger: Duration,
     guard: GuardChoice,
-    ballast: Vec<u8>,
+    extra_memory: Vec<u8>,
 }
 
 /// An answer: the text after `ok`, or the whole line of a failure.
@@ -287,7 +287,7 @@ impl Peer {
             }
             "allocate" => {
                 // Written, so that every page is real and has to be given back at the end.
-                self.ballast = vec![1; words.size() << 20];
+                self.extra_memory = vec![1; words.size() << 20];
                 Ok("ok".to_owned())
             }
             "become-cat" => Err(failed(child::become_cat())),

@@ -1,4 +1,4 @@
-//! The builders of all tests. New rings get the guard that `SEMRING_GUARD` says (`semaphore` or `pipe`), unless a test
+//! The builders of all tests. New rings get the guard that `SEMRING_GUARD` names (`semaphore` or `pipe`), unless a test
 //! pins its guard: so a whole suite can be run over pipes. The library itself reads no such variable.
 
 #![allow(dead_code)] // no suite uses all of them

@@ -33,7 +33,7 @@ const LAYERS: [Layer; 12] = [
         name: "layout",
         uses: &["memory"],
     },
-    // The errors contain positions and addresses, and name the limit behind an error number.
+    // The errors contain positions and addresses, and name the limit that an error number stands for.
     Layer {
         name: "error",
         uses: &["layout", "memory", "os"],
@@ -179,7 +179,7 @@ fn place(source: &Source) -> Option<(&str, Vec<String>)> {
     Some((below, module.split('/').map(str::to_owned).collect()))
 }
 
-/// The files of semring that are built for tests or models only: those whose `mod` line says so, and
+/// The files of semring that are built for tests or models only: those whose `mod` line has the condition, and
 /// all below them.
 fn test_modules(sources: &[Source]) -> BTreeSet<Vec<String>> {
     let mut modules = BTreeSet::new();

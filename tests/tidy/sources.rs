@@ -45,7 +45,7 @@ pub fn nothing_is_a_stub(sources: &[Source]) -> Vec<Finding> {
     findings
 }
 
-/// Options and commands of the programs: the programs add them to what the library says.
+/// Options and commands of the programs: the programs add them to the library's texts.
 const WORDS_OF_THE_PROGRAMS: [&str; 16] = [
     "--force",
     "--mode",
@@ -65,7 +65,7 @@ const WORDS_OF_THE_PROGRAMS: [&str; 16] = [
     "SEMRING_GUARD",
 ];
 
-/// What the library says, in errors and wherever else, does not name the programs' options and commands.
+/// The library's texts, in errors and wherever else, do not name the programs' options and commands.
 pub fn the_library_does_not_speak_of_the_programs(sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for source in sources

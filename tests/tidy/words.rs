@@ -1,7 +1,8 @@
 //! Words that the project does not use any more, and the words in their place: one list, checked in all sources and
 //! documents except this file.
 //!
-//! A word of an identifier does not count (`become_nobody` is one word), nor does a constant in capitals.
+//! A word of an identifier does not count there (`become_nobody` is one word), nor does a constant in capitals: they have a
+//! list of their own.
 
 use crate::Finding;
 use crate::scan::Source;
@@ -10,9 +11,9 @@ use crate::scan::Source;
 const HERE: &str = "tests/tidy/words.rs";
 
 /// A word or phrase, and what to write in its place. The first letter may also be a capital.
-const DROPPED: [(&str, &str); 39] = [
+const DROPPED: [(&str, &str); 66] = [
     ("whoever", "a process that …"),
-    ("Who", "begin the sentence with a noun: a process that …"),
+    ("who", "a noun: a process that …"),
     ("so many", "this many, or the name of the number"),
     ("let go of", "release, drop, or take"),
     ("lets go of", "releases, drops, or takes"),
@@ -50,9 +51,64 @@ const DROPPED: [(&str, &str); 39] = [
     ("met with", "got"),
     ("at its heels", "close to it"),
     ("as far as", "within, up to, or if"),
+    ("somebody", "a process, or a user"),
+    ("says", "reports, prints, holds, or means"),
+    ("asks", "checks, loads, or requests"),
+    ("tells", "reports, or returns"),
+    ("learns", "notices, or gets"),
+    ("seat", "role"),
+    ("bell", "wake-up semaphore"),
+    ("bells", "wake-up semaphores"),
+    ("doorbell", "wake-up semaphore"),
+    ("keeper", "cleanup guard, or guard"),
+    ("sentinel", "mapping state"),
+    ("sentinels", "mapping states"),
+    ("weather", "conditions"),
+    ("massacre", "kill of all processes"),
+    ("chase", "back off"),
+    ("tombstone", "removal flag"),
+    ("poisoned lane", "corrupt lane"),
+    ("implicit ring", "auto-removed ring"),
+    ("implicit rings", "auto-removed rings"),
+    ("manners", "pipe semantics"),
+    ("habits", "options of the handle"),
+    ("death token", "undo token"),
+    ("burst mode", "asymmetric mode"),
+    ("in burst", "in asymmetric mode"),
+    ("weakened", "mutant"),
+    ("ballast", "memory"),
+    (
+        "at least as",
+        "this many or more, or the name of the number",
+    ),
 ];
 
-/// No source or document uses a dropped word.
+/// Words that are no part of an identifier: of `fn note_count` or `struct SeatLock`.
+const DROPPED_PARTS: [(&str, &str); 21] = [
+    ("note", "record"),
+    ("noted", "recorded"),
+    ("seat", "role"),
+    ("seated", "held"),
+    ("bell", "wakeup"),
+    ("bells", "wakeups"),
+    ("doorbell", "wakeup"),
+    ("keeper", "guard"),
+    ("sentinel", "state"),
+    ("sentinels", "states"),
+    ("glance", "look, or poll"),
+    ("chase", "backoff"),
+    ("weather", "conditions"),
+    ("massacre", "mass_kill"),
+    ("bereave", "kill_consumer_alone"),
+    ("bereavement", "lone_death"),
+    ("tombstone", "removal_flag"),
+    ("burst", "asymmetric"),
+    ("patiently", "blocking"),
+    ("believes", "trusts"),
+    ("whoever", "a noun"),
+];
+
+/// No source or document uses a dropped word, and no identifier has one as a part.
 pub fn no_dropped_word_is_used(texts: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for source in texts.iter().filter(|source| source.path != HERE) {
@@ -61,6 +117,13 @@ pub fn no_dropped_word_is_used(texts: &[Source]) -> Vec<Finding> {
             for (phrase, instead) in DROPPED {
                 if begins_with(&words[at..], phrase) {
                     let text = format!("{phrase:?}: write {instead}");
+                    findings.push(Finding::new(source, words[at].line, text));
+                }
+            }
+            let parts = parts(words[at].text);
+            for (part, instead) in DROPPED_PARTS {
+                if parts.len() > 1 && parts.iter().any(|found| found == part) {
+                    let text = format!("{:?}: write {instead} for {part:?}", words[at].text);
                     findings.push(Finding::new(source, words[at].line, text));
                 }
             }
@@ -100,6 +163,24 @@ fn words(text: &str) -> Vec<Word<'_>> {
         });
         rest = &after[length..];
     }
+}
+
+/// The words of which an identifier is made, in small letters: two of `seat_lock`, `SeatLock` and `SEAT_LOCK`.
+fn parts(identifier: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut was_small = false;
+    for letter in identifier.chars() {
+        if letter == '_' || (letter.is_uppercase() && was_small) {
+            parts.push(String::new());
+        }
+        was_small = letter.is_lowercase() || letter.is_ascii_digit();
+        if letter != '_' {
+            let last = parts.last_mut().expect("there is one");
+            last.extend(letter.to_lowercase());
+        }
+    }
+    parts.retain(|part| !part.is_empty());
+    parts
 }
 
 fn begins_with(words: &[Word<'_>], phrase: &str) -> bool {
@@ -147,8 +228,20 @@ mod tests {
 
     #[test]
     fn identifiers_constants_and_other_words_are_left_alone() {
-        assert!(found("const GLANCE: u32 = so_many(anew_1); // so, many").is_empty());
-        assert!(found("// The users who may write it are known; so. Many of them.").is_empty());
+        assert!(found("const RATTLE: u32 = so_many(anew_1); // so, many").is_empty());
+        assert!(found("// The users that may write it are known; so. Many of them.").is_empty());
+    }
+
+    #[test]
+    fn dropped_words_are_found_in_identifiers() {
+        for text in [
+            "fn note_count() {}",
+            "struct SeatLock;",
+            "const TEST_BELL: u8 = 1;",
+        ] {
+            assert_eq!(found(text).len(), 1, "{text}");
+        }
+        assert!(found("fn notes() { bursting(seats) } // NOTE, and a note").is_empty());
     }
 
     #[test]

@@ -90,8 +90,8 @@ struct SecondLink {
     input: IpcBytesReceiver,
 }
 
-fn open(spec: &Spec, who: usize) -> Result<Box<dyn End>> {
-    let name = spec.names.get(who).ok_or("no receiver waits for this one")?;
+fn open(spec: &Spec, receiver: usize) -> Result<Box<dyn End>> {
+    let name = spec.names.get(receiver).ok_or("no receiver waits for this one")?;
     let server: IpcSender<Greeting> = IpcSender::connect(name.clone())?;
     let (there, input) = bytes_channel()?;
     let (back, answer) = ipc::channel()?;

@@ -115,8 +115,8 @@ enum Command {
     },
     /// Watch the rings: rates, sleeping and dead processes, fill levels
     #[command(
-        long_about = "Watches the rings that you may look at: messages a second, how full each lane is, who \
-                      sleeps, how many producers died. On a terminal q ends it and the arrows choose the ring \
+        long_about = "Watches the rings that you may look at: messages a second, how full each lane is, which \
+                      processes sleep, how many producers died. On a terminal q ends it and the arrows choose the ring \
                       whose lanes are shown; --json writes one object for each ring and interval."
     )]
     Top {

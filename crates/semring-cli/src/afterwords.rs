@@ -94,7 +94,7 @@ Ends:
   consumer ends with 6 if one of them was killed or failed: the stream may be
   truncated. Producers that run one after the other are one stream with the
   option --linger TIME, or --follow. A consumer that ends earlier leaves the
-  unread messages in the ring, and says so, unless its stdout was closed or
+  unread messages in the ring, and reports it, unless its stdout was closed or
   the option --discard-unread was given.
 
   It writes before it releases: a consumer that is killed loses nothing; at
@@ -153,7 +153,7 @@ Examples:
         "reset-counts" => {
             "\
 For supervisors that have seen that a producer died, and have restarted it.
-Messages do not change, and a consumer still learns at the end of its stream
+Messages do not change, and a consumer still reports at the end of its stream
 that a producer of it died.
 
 Examples:

@@ -295,7 +295,7 @@ pub(crate) enum Guard {
     Pipe,
 }
 
-/// What the environment says for new rings where no option chooses their guard.
+/// The guard of new rings that the environment names, where no option chooses it.
 pub(crate) fn default_guard() -> Result<GuardChoice, Failure> {
     let said = std::env::var_os("SEMRING_GUARD").unwrap_or_default();
     match said.to_str() {

@@ -36,7 +36,7 @@ pub(crate) fn builder(address: &OsStr, shape: &ShapeArgs) -> Result<Builder, Fai
 
 /// Opens the ring, or makes it, and takes a role in it.
 ///
-/// A ring that nobody has used takes the settings of the command that names them.
+/// A ring that no producer has used takes the settings of the command that names them.
 pub(crate) fn attach<R>(
     args: &RingArgs,
     adapt: impl FnOnce(Builder) -> Builder,

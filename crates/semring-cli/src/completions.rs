@@ -134,7 +134,7 @@ fn bash(name: &str, function: &str, command: &Command) -> String {
     word="${{word##*[[:space:]]}}"
     {condition}
     [[ "$word" != -* ]] || return 0
-    # A word behind an option that has a value is that value.
+    # A word after an option that has a value is that value.
     case "$3" in
         {options}) return 0 ;;
     esac

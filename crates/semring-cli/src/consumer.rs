@@ -82,7 +82,7 @@ fn transfer(
         report,
         signals,
         ring: &ring,
-        // Of a ring from which nobody has read, all drops are in this stream.
+        // Of a ring from which no consumer has read, all drops are in this stream.
         lost_before: if consumer.received_messages() == 0 {
             0
         } else {
@@ -139,7 +139,7 @@ fn transfer(
 pub(crate) enum Stop {
     /// The producers are gone and the ring is drained (and removed, if this program may do so).
     EndOfStream,
-    /// Another process named other settings for the ring, which nobody had used: it is to be opened again.
+    /// Another process named other settings for the ring, which no producer had used: it is to be opened again.
     Replaced,
     /// The number of messages given by --count.
     Counted,

@@ -138,7 +138,7 @@ impl From<RemoveError> for Failure {
     }
 }
 
-/// What helps at the command line, beside what the library says.
+/// What helps at the command line, beside the library's text.
 fn opening_hint(error: &OpenError) -> String {
     match error {
         OpenError::Permission { .. } => " (--mode of semring create)".to_owned(),

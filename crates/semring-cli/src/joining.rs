@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn requested_framing_must_match_the_messages() {
         use semring::Framing as Sent;
-        let asked =
+        let requested =
             |wanted, converts, sent| Joiner::new(Some(wanted), converts).framing_of(sent, 3);
         for (wanted, same) in [
             (Framing::Lines, Sent::Line),
@@ -143,31 +143,34 @@ mod tests {
             (Framing::Fixed(3), Sent::Fixed),
             (Framing::Raw, Sent::Plain),
         ] {
-            assert_eq!(asked(wanted, false, same), Ok(wanted));
+            assert_eq!(requested(wanted, false, same), Ok(wanted));
         }
         let (sent, wanted) = (Framing::Raw, Framing::Lines);
         assert_eq!(
-            asked(wanted, false, Sent::Raw),
+            requested(wanted, false, Sent::Raw),
             Err(JoinError::Differs { sent, wanted })
         );
-        assert_eq!(asked(wanted, true, Sent::Raw), Ok(wanted));
+        assert_eq!(requested(wanted, true, Sent::Raw), Ok(wanted));
         let (sent, wanted) = (Framing::Fixed(3), Framing::Fixed(4));
         assert_eq!(
-            asked(wanted, false, Sent::Fixed),
+            requested(wanted, false, Sent::Fixed),
             Err(JoinError::Differs { sent, wanted })
         );
         let no_record = JoinError::NoRecord {
             bytes: 3,
             wanted: 4,
         };
-        assert_eq!(asked(wanted, true, Sent::Line), Err(no_record));
-        assert_eq!(asked(wanted, false, Sent::Plain), Err(no_record));
-        assert_eq!(asked(wanted, true, Sent::Unknown), Err(no_record));
+        assert_eq!(requested(wanted, true, Sent::Line), Err(no_record));
+        assert_eq!(requested(wanted, false, Sent::Plain), Err(no_record));
+        assert_eq!(requested(wanted, true, Sent::Unknown), Err(no_record));
         assert_eq!(
-            asked(Framing::Raw, false, Sent::Unknown),
+            requested(Framing::Raw, false, Sent::Unknown),
             Err(JoinError::Unknown)
         );
-        assert_eq!(asked(Framing::Raw, true, Sent::Unknown), Ok(Framing::Raw));
+        assert_eq!(
+            requested(Framing::Raw, true, Sent::Unknown),
+            Ok(Framing::Raw)
+        );
         assert_eq!(
             Joiner::new(None, false).framing_of(Sent::Unknown, 1),
             Err(JoinError::Unknown)

@@ -118,7 +118,7 @@ fn transfer(
 /// Why a transfer ended.
 enum Stop {
     EndOfInput,
-    /// The consumer that this producer knew is gone.
+    /// The consumer of this producer is gone.
     ConsumerGone,
     Signal,
     TimedOut,
@@ -162,7 +162,7 @@ fn finish(
         _ => consumer_state(ring, &mut producer),
     };
     let unsent_input = matches!(stop, Stop::Signal | Stop::TimedOut);
-    // A stream that was broken off is no finished one: the consumer learns of it.
+    // A stream that was broken off is no finished one: the consumer reports it.
     if has_losses || matches!(stop, Stop::Signal | Stop::TimedOut | Stop::Failed(_)) {
         producer.abort();
     } else {

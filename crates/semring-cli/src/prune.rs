@@ -11,7 +11,7 @@ use crate::units::count;
 pub(crate) fn run(dry_run: bool, discard_unread: bool) -> Result<u8, Failure> {
     let found = semring::orphans();
     let outcomes = if dry_run {
-        let forecast = |leftover| Ok(forecast(leftover, discard_unread));
+        let forecast = |orphan| Ok(forecast(orphan, discard_unread));
         found.iter().map(forecast).collect()
     } else {
         let unread = if discard_unread {
@@ -22,11 +22,11 @@ pub(crate) fn run(dry_run: bool, discard_unread: bool) -> Result<u8, Failure> {
         Orphan::remove_all(&found, unread)
     };
     let mut failed = None;
-    for (leftover, outcome) in found.iter().zip(outcomes) {
+    for (orphan, outcome) in found.iter().zip(outcomes) {
         match outcome {
             // Not ours, so not undone work either: it is named, and nothing failed.
-            Ok(PruneOutcome::Foreign) => report::say("semring", stays(leftover)),
-            Ok(pruned) => print(&line(leftover, pruned, dry_run))?,
+            Ok(PruneOutcome::Foreign) => report::say("semring", stays(orphan)),
+            Ok(pruned) => print(&line(orphan, pruned, dry_run))?,
             // The others can still go.
             Err(error) => {
                 let failure = Failure::from(error);
@@ -38,28 +38,28 @@ pub(crate) fn run(dry_run: bool, discard_unread: bool) -> Result<u8, Failure> {
     Ok(failed.unwrap_or(exit::DONE))
 }
 
-fn forecast(leftover: &Orphan, discard_unread: bool) -> PruneOutcome {
-    if leftover.kind() == OrphanKind::Foreign {
+fn forecast(orphan: &Orphan, discard_unread: bool) -> PruneOutcome {
+    if orphan.kind() == OrphanKind::Foreign {
         PruneOutcome::Foreign
-    } else if leftover.is_unread() && !discard_unread {
+    } else if orphan.is_unread() && !discard_unread {
         PruneOutcome::Unread {
-            messages: leftover.unread_messages(),
+            messages: orphan.unread_messages(),
         }
     } else {
         PruneOutcome::Removed
     }
 }
 
-fn stays(leftover: &Orphan) -> String {
-    let why = leftover.why_it_stays().unwrap_or("it changed meanwhile");
-    format!("left {} alone: {why}", leftover.name())
+fn stays(orphan: &Orphan) -> String {
+    let why = orphan.why_it_stays().unwrap_or("it changed meanwhile");
+    format!("left {} alone: {why}", orphan.name())
 }
 
 /// Why it is a leftover.
-pub(crate) fn reason(leftover: &Orphan) -> &'static str {
-    match leftover.kind() {
+pub(crate) fn reason(orphan: &Orphan) -> &'static str {
+    match orphan.kind() {
         OrphanKind::Ring => "no process is attached",
-        OrphanKind::GuardMissing if leftover.lost_guard() == Some(GuardKind::Pipe) => {
+        OrphanKind::GuardMissing if orphan.lost_guard() == Some(GuardKind::Pipe) => {
             "its pipes are gone"
         }
         OrphanKind::GuardMissing => "its semaphores are gone",
@@ -70,23 +70,23 @@ pub(crate) fn reason(leftover: &Orphan) -> &'static str {
 }
 
 /// The text about its unread messages; `None` if there are none.
-fn unread(leftover: &Orphan) -> Option<String> {
-    leftover.is_unread().then(|| {
-        let damaged = leftover.unread_messages() == 0;
+fn unread(orphan: &Orphan) -> Option<String> {
+    orphan.is_unread().then(|| {
+        let damaged = orphan.unread_messages() == 0;
         if damaged {
             "damaged bytes".to_owned()
         } else {
-            count(leftover.unread_messages(), "unread message")
+            count(orphan.unread_messages(), "unread message")
         }
     })
 }
 
-fn line(leftover: &Orphan, pruned: PruneOutcome, dry_run: bool) -> String {
-    let (name, reason) = (leftover.name(), reason(leftover));
+fn line(orphan: &Orphan, pruned: PruneOutcome, dry_run: bool) -> String {
+    let (name, reason) = (orphan.name(), reason(orphan));
     match pruned {
         PruneOutcome::Removed => {
             let verb = if dry_run { "would remove" } else { "removed" };
-            let lost = unread(leftover).map_or_else(String::new, |what| format!(", with {what}"));
+            let lost = unread(orphan).map_or_else(String::new, |what| format!(", with {what}"));
             format!("{verb} {name}: {reason}{lost}\n")
         }
         PruneOutcome::Unread { messages } => {

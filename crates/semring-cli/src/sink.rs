@@ -370,7 +370,7 @@ fn join_failure(address: &Address, error: JoinError) -> Failure {
             "{address}: a line in parts can't be converted to {wanted}: its length is not known before its end"
         )),
         JoinError::Unknown => Failure::run_time(format!(
-            "{address}: a message was sent in a framing that this version does not know; use a newer one, or name \
+            "{address}: a message was sent in a framing of a later version than this one; use a newer one, or name \
              the framing to write with --convert"
         )),
     }

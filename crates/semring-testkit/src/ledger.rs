@@ -44,7 +44,7 @@ const FINISHED: u64 = 1 << 32;
 const LANE_WORDS: usize = 8;
 const STATE_WORDS: usize = 3;
 /// Of the journal of a lane, for each 8 bytes of it: position + 1, producer, number.
-const NOTE_WORDS: usize = 3;
+const RECORD_WORDS: usize = 3;
 /// Findings that one process prints on stderr; the others are only counted.
 const TOLD: u64 = 10;
 
@@ -77,7 +77,7 @@ impl Ledger {
     /// Those of mmap.
     pub fn new(lanes: usize, capacity: usize, attachments: usize) -> io::Result<Ledger> {
         let notes = capacity / 8;
-        let of_lanes = lanes * (LANE_WORDS + notes * NOTE_WORDS);
+        let of_lanes = lanes * (LANE_WORDS + notes * RECORD_WORDS);
         Ok(Ledger {
             words: SharedWords::new(COUNTERS + of_lanes + attachments * ENTRY_WORDS)?,
             lanes,
@@ -88,20 +88,20 @@ impl Ledger {
 
     fn lane_at(&self, lane: usize) -> usize {
         assert!(lane < self.lanes, "the ring has {} lanes", self.lanes);
-        COUNTERS + lane * (LANE_WORDS + self.notes * NOTE_WORDS)
+        COUNTERS + lane * (LANE_WORDS + self.notes * RECORD_WORDS)
     }
 
     fn entry(&self, producer: u64) -> Option<&[AtomicU64]> {
         let known = producer < self.enlisted();
-        let first = COUNTERS + self.lanes * (LANE_WORDS + self.notes * NOTE_WORDS);
+        let first = COUNTERS + self.lanes * (LANE_WORDS + self.notes * RECORD_WORDS);
         let at = first + usize::try_from(producer).ok()? * ENTRY_WORDS;
         known.then(|| &self.words[at..at + ENTRY_WORDS])
     }
 
     fn note(&self, lane: usize, position: u64) -> &[AtomicU64] {
         let place = (position / 8) as usize % self.notes;
-        let at = self.lane_at(lane) + LANE_WORDS + place * NOTE_WORDS;
-        &self.words[at..at + NOTE_WORDS]
+        let at = self.lane_at(lane) + LANE_WORDS + place * RECORD_WORDS;
+        &self.words[at..at + RECORD_WORDS]
     }
 
     fn lane(&self, lane: usize) -> Lane {

@@ -403,7 +403,7 @@ fn sysv_page(id: i32) -> Option<Vec<u8>> {
     Some(copy_page(&attachment))
 }
 
-/// Copies the first page out of an attachment that is at least so long.
+/// Copies the first page out of an attachment that has one.
 #[allow(unsafe_code)]
 fn copy_page(attachment: &shm::Attachment) -> Vec<u8> {
     assert!(attachment.len() >= SUPERBLOCK_BYTES);

@@ -102,7 +102,7 @@ pub enum CallStop {
         number: i64,
     },
     /// After it. A child that is killed here has made the call and has not used the result.
-    Behind {
+    Returned {
         /// Which one.
         number: i64,
         /// The call's result; -4095 to -1 are the negated errors.
@@ -342,7 +342,7 @@ mod arch {
         Ok(if stepper.before_call {
             CallStop::Before { number }
         } else {
-            CallStop::Behind {
+            CallStop::Returned {
                 number,
                 result: registers.rax.cast_signed(),
             }

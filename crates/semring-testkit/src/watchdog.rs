@@ -36,7 +36,7 @@ impl Watchdog {
     ///
     /// # Panics
     /// If no thread can be started.
-    pub fn new(patience: Duration, what: &str) -> Watchdog {
+    pub fn new(timeout: Duration, what: &str) -> Watchdog {
         let done = Arc::new((Mutex::new(false), Condvar::new()));
         let watch = Arc::clone(&done);
         let what = what.to_owned();
@@ -44,7 +44,7 @@ impl Watchdog {
         let thread = wanted.then(|| {
             let named = thread::Builder::new().name("watchdog".to_owned());
             named
-                .spawn(move || watch_over(&watch, patience, &what))
+                .spawn(move || watch_over(&watch, timeout, &what))
                 .expect("a thread for the watchdog")
         });
         Watchdog { done, thread }
@@ -63,28 +63,28 @@ impl Drop for Watchdog {
     }
 }
 
-fn watch_over(watch: &(Mutex<bool>, Condvar), patience: Duration, what: &str) {
+fn watch_over(watch: &(Mutex<bool>, Condvar), timeout: Duration, what: &str) {
     let (done, changed) = watch;
-    let end = Instant::now() + patience;
+    let end = Instant::now() + timeout;
     let mut is_done = done.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     while !*is_done {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            bark(patience, what);
+            report_hang(timeout, what);
         }
         let waited = changed.wait_timeout(is_done, left);
         (is_done, _) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
     }
 }
 
-fn bark(patience: Duration, what: &str) -> ! {
+fn report_hang(timeout: Duration, what: &str) -> ! {
     static BARKING: Mutex<()> = Mutex::new(());
     // Another one is at it, and ends the process when it has cleaned up: its abort must not be overtaken.
     let _alone = BARKING
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner());
     let me = std::process::id();
-    let mut text = format!("\nwatchdog: {what} did not end within {patience:?}\nprocess {me}:\n");
+    let mut text = format!("\nwatchdog: {what} did not end within {timeout:?}\nprocess {me}:\n");
     text += &process::describe(me);
     for pid in process::living() {
         let _ = writeln!(text, "peer {pid}:\n{}", process::describe(pid).trim_end());

@@ -122,9 +122,9 @@ fn a_system_call_can_be_reached_from_both_sides() {
     let mut stepper = Stepper::spawn(command("call")).unwrap();
     stepper.run_to_marker().unwrap();
     assert_eq!(stepper.run_to_call().unwrap(), CallStop::Before { number });
-    let behind = stepper.run_to_call().unwrap();
+    let returned = stepper.run_to_call().unwrap();
     assert!(
-        matches!(behind, CallStop::Behind { number: n, result } if n == number && result == parent)
+        matches!(returned, CallStop::Returned { number: n, result } if n == number && result == parent)
     );
     assert_eq!(stepper.run_to_call().unwrap(), CallStop::Marker);
     // The line is written by the next one.
@@ -163,14 +163,14 @@ fn child_killed_before_and_after_a_call() {
     };
     start().kill();
     assert!(!path.exists());
-    let mut behind = start();
-    let stop = behind.run_to_call().unwrap();
-    behind.kill();
+    let mut returned = start();
+    let stop = returned.run_to_call().unwrap();
+    returned.kill();
     let was_there = path.exists();
     std::fs::remove_dir(&path).unwrap();
     assert!(was_there);
     assert!(
-        matches!(stop, CallStop::Behind { result: 0, .. }),
+        matches!(stop, CallStop::Returned { result: 0, .. }),
         "{stop:?}"
     );
 }

@@ -43,12 +43,12 @@ pub enum CreateError {
         what: String,
     },
     /// The memory can't be had.
-    #[error("{name}: no room for {asked} bytes{}: {hint}", free_text(*.free))]
+    #[error("{name}: no room for {requested} bytes{}: {hint}", free_text(*.free))]
     NoSpace {
         /// The address.
         name: String,
         /// The number of bytes requested.
-        asked: u64,
+        requested: u64,
         /// Bytes that were free, where that is known.
         free: Option<u64>,
         /// The way out.
@@ -103,7 +103,7 @@ fn free_text(free: Option<u64>) -> String {
     free.map_or_else(String::new, |free| format!(" ({free} bytes are free)"))
 }
 
-/// The kernel's error, unless it says no more than "permission denied".
+/// The kernel's error, unless its text is just "permission denied".
 fn denied_text(source: &io::Error) -> String {
     match source.kind() {
         io::ErrorKind::PermissionDenied => String::new(),
@@ -164,7 +164,7 @@ pub enum OpenError {
     },
     /// The ring differs from the options given.
     #[error(
-        "{name}: the ring has {what} {found}, not {asked}; use that value, or remove the ring first"
+        "{name}: the ring has {what} {found}, not {requested}; use that value, or remove the ring first"
     )]
     Mismatch {
         /// The address.
@@ -174,7 +174,7 @@ pub enum OpenError {
         /// The ring's.
         found: String,
         /// The value given in the options.
-        asked: String,
+        requested: String,
     },
     /// A limit is in the way: of locked memory, or of semaphores if the ring needs a new set.
     #[error("{name}: {limit}")]
@@ -245,7 +245,7 @@ pub enum AttachError {
     /// The ring was or is being removed, or its memory was taken away: open it again.
     #[error("the ring was removed or truncated")]
     Removed,
-    /// Another process named other settings and has replaced the ring, which nobody had used: open it again.
+    /// Another process named other settings and has replaced the ring, which no producer had used: open it again.
     #[error("the ring was replaced by one with other settings: open it again")]
     Replaced,
     /// The control words of the lane are impossible.

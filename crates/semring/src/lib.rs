@@ -32,7 +32,7 @@
 //! * [`Address`]: how rings are named. [`list`], [`inspect`], [`remove`]: for administration.
 //!
 //! # The end of a stream
-//! [`RecvError::EndOfStream`] says that all producers are gone and everything was received, and how many of them
+//! [`RecvError::EndOfStream`] means that all producers are gone and everything was received, and how many of them
 //! finished and died. Every further call returns it again, until [`Consumer::resume`]: then the consumer waits for a
 //! producer that attached after that end, and returns at once if one already did. No message is skipped.
 //!

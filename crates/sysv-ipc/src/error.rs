@@ -279,7 +279,7 @@ impl Error {
         matches!(self.errno, libc::EACCES | libc::EPERM)
     }
 
-    /// The meaning of the number for this call, where there is more to say than the number's own
+    /// The meaning of the number for this call, where it is more than the number's own
     /// text.
     fn hint(&self) -> Option<&'static str> {
         match self.detail {

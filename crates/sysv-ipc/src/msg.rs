@@ -199,7 +199,7 @@ impl Queue {
 
     /// Puts a message at the end of the queue, and waits while the queue is full.
     ///
-    /// The bytes are copied once into a buffer with the type in front, as the call wants it; above
+    /// The bytes are copied once into a buffer with the type before them, as the call takes it; above
     /// 8 KiB that buffer is allocated.
     ///
     /// # Errors

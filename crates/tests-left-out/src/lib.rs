@@ -1,7 +1,7 @@
 //! Tests that can't run here: noted with a reason, and printed at the end of the run.
 //!
 //! A test that needs root, a tool or a kernel feature begins with [`needs_root!`], [`needs_tool!`] or
-//! [`leave_out!`]. Where the need is not met, the test ends there, and its name and the reason are
+//! [`leave_out!`]. Where that is missing, the test ends there, and its name and the reason are
 //! appended to `tests-left-out.txt` in the target folder. The test binary `report` of this crate prints
 //! that file. Its crate's name sorts last, so `cargo test --workspace` runs it after all other binaries.
 //!

@@ -202,7 +202,7 @@ fn garbage_in_the_wait_words_costs_a_wake_up_and_no_more() {
             consumer.flush_released().unwrap();
         }
     }
-    // And a sleeper is woken as ever.
+    // And a sleeper is woken as before.
     thread::scope(|scope| {
         let waiting = scope.spawn(move || consumer.recv().map(|message| message.to_vec()));
         producer.send(b"on").unwrap();

@@ -70,7 +70,7 @@ impl Options {
             }
             let value = arguments
                 .next()
-                .ok_or_else(|| format!("{option} wants a value"))?;
+                .ok_or_else(|| format!("{option} needs a value"))?;
             let number = || {
                 value
                     .parse::<u64>()
@@ -126,7 +126,7 @@ impl Options {
         if let Some(producers) = crowd {
             options.crowd = Some(Crowd {
                 producers,
-                address: address.ok_or("--crowd wants an --address")?,
+                address: address.ok_or("--crowd needs an --address")?,
                 visits,
             });
         }

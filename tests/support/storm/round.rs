@@ -369,7 +369,7 @@ impl Storm<'_> {
         Ok(())
     }
 
-    /// Kills the consumer that all producers know, and starts another one only when every producer
+    /// Kills the consumer of all producers, and starts another one only when every producer
     /// has noticed: those that send, and those that wait for room.
     fn kill_consumer_alone(&mut self) -> Result<(), String> {
         self.disturbances.lone_deaths += 1;

@@ -28,8 +28,8 @@ struct Used {
 impl Used {
     fn now() -> Option<Self> {
         let mut own = 0.0;
-        for who in [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN] {
-            let usage = getrusage(who).ok()?;
+        for group in [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN] {
+            let usage = getrusage(group).ok()?;
             let micros =
                 usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
             own += micros as f64 / 1e6;

@@ -200,16 +200,11 @@ fn orphans() -> Check {
     const NAME: &str = "leftovers";
     let mut found = semring::orphans();
     // Objects that are not semring's stay in any case.
-    found.retain(|leftover| leftover.kind() != OrphanKind::Foreign);
+    found.retain(|orphan| orphan.kind() != OrphanKind::Foreign);
     if found.is_empty() {
         return Check::ok(NAME, "none");
     }
-    let of = |kind| {
-        found
-            .iter()
-            .filter(|leftover| leftover.kind() == kind)
-            .count() as u64
-    };
+    let of = |kind| found.iter().filter(|orphan| orphan.kind() == kind).count() as u64;
     let kinds = [
         (OrphanKind::Ring, "abandoned ring"),
         (OrphanKind::GuardMissing, "ring without its guard"),

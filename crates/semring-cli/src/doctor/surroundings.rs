@@ -121,9 +121,9 @@ fn container(root: &Path) -> Option<String> {
     if has("run/.containerenv") {
         return Some("Podman".to_owned());
     }
-    let told = std::fs::read_to_string(root.join("run/systemd/container")).ok()?;
-    let told = told.trim();
-    (!told.is_empty()).then(|| told.to_owned())
+    let kind = std::fs::read_to_string(root.join("run/systemd/container")).ok()?;
+    let kind = kind.trim();
+    (!kind.is_empty()).then(|| kind.to_owned())
 }
 
 pub(super) fn remove_ipc() -> Check {

@@ -137,7 +137,7 @@ fn a_bench_of_each_guard_and_wait_strategy_works() {
                     .args(&["--guard", guard, "--wait", wait, "--backend", backend])
                     .run()
                     .quietly(DONE);
-                // The environment says what "auto" means, as in `.ci/run`.
+                // The environment sets what "auto" means, as in `.ci/run`.
                 let meant = std::env::var("SEMRING_GUARD").unwrap_or_else(|_| guard.to_owned());
                 let guard = if guard == "auto" { &meant } else { guard };
                 let header = format!("rings in {backend}, waiting {wait}, guard {guard}");

@@ -126,7 +126,7 @@ fn run_to(program: &str, args: &[&str], input: &[u8], n: usize) -> (Stepper, Opt
                 is_new = is_loaded && !LEAVES_NOTHING.contains(&number);
                 Some(format!("before system call {number}"))
             }
-            Ok(CallStop::Behind { number, .. }) => {
+            Ok(CallStop::Returned { number, .. }) => {
                 stops += usize::from(every_stop);
                 Some(format!("after system call {number}"))
             }

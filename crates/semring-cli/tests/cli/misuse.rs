@@ -449,7 +449,7 @@ fn full_dev_shm_names_sizes_and_a_way_out() {
         assert!(
             numbers
                 .iter()
-                .any(|asked| (1 << 20..2 << 20).contains(asked)),
+                .any(|requested| (1 << 20..2 << 20).contains(requested)),
             "{}",
             output.stderr
         );

@@ -61,11 +61,11 @@ fn only_dead_drained_auto_removed_rings_go() {
     alone(test_name!(only_dead_drained_auto_removed_rings_go), || {
         for scheme in ["posix:", "sysv:"] {
             let at = |name: &str| format!("{scheme}{name}");
-            let (drained, unread, live, asked) =
+            let (drained, unread, live, requested) =
                 (at("drained"), at("unread"), at("live"), at("asked"));
             send(&drained, 0);
             send(&unread, 3);
-            semring(&["create", &asked]).run().quietly(DONE);
+            semring(&["create", &requested]).run().quietly(DONE);
             let producer = attached(&live);
 
             let before = objects();
@@ -88,14 +88,17 @@ fn only_dead_drained_auto_removed_rings_go() {
                 format!("removed {unread}: no process is attached, with 3 unread messages\n")
             );
             assert_eq!(prune(&["--discard-unread"]), "");
-            assert_eq!(addresses(), BTreeSet::from([live.clone(), asked.clone()]));
+            assert_eq!(
+                addresses(),
+                BTreeSet::from([live.clone(), requested.clone()])
+            );
             // Dead from one moment to the next.
             producer.kill();
             assert_eq!(
                 prune(&[]),
                 format!("removed {live}: no process is attached\n")
             );
-            semring(&["rm", &asked]).run().quietly(DONE);
+            semring(&["rm", &requested]).run().quietly(DONE);
             assert!(objects().is_empty(), "{:?}", objects());
         }
     });
@@ -236,8 +239,8 @@ fn stuck_remover_delays_a_program_to_its_limit() {
                 .quietly(DONE);
             let sets = sysv_ipc::sem::list().expect("a table");
             let set = SemSet::from_id(sets[0].id);
-            let tombstone = 3;
-            set.op(&[Op::new(tombstone, 1)]).expect("our own set");
+            let removal_flag = 3;
+            set.op(&[Op::new(removal_flag, 1)]).expect("our own set");
             for program in [PRODUCER, CONSUMER] {
                 Call::new(program, None)
                     .args(&["--timeout", "10ms", "kept-out"])
@@ -248,7 +251,7 @@ fn stuck_remover_delays_a_program_to_its_limit() {
                 waiting.signal(Signal::SIGTERM);
                 waiting.finish().quietly(Exit::Signal(libc::SIGTERM));
             }
-            set.op(&[Op::new(tombstone, -1)]).expect("our own set");
+            set.op(&[Op::new(removal_flag, -1)]).expect("our own set");
             semring(&["rm", "kept-out"]).run().quietly(DONE);
         },
     );

@@ -123,7 +123,7 @@ fn tail_goes_on_over_a_restart_of_its_consumer() {
                  wait $producer; wait $consumer
                  seq 2000 | cmp - <(sort -nu got); semring ls --noheadings"
                 ));
-                // bash says that the consumer was killed.
+                // bash prints that the consumer was killed.
                 output.ended(DONE).wrote("");
             }
         },

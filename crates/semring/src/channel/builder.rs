@@ -132,7 +132,7 @@ impl<K: Kind> Builder<K> {
     /// | `*_timeout`, `*_deadline` | `TimedOut` after the time | `Full` at once | `Ok` at once, dropped and counted |
     /// | `try_send`, `try_push` | `Full` | `Full` | `Ok`, dropped and counted |
     /// | `reserve*` | as `send*` | `Full` | `Full`: there is no message yet that could be dropped |
-    /// | the consumer that was met is gone | `ConsumerGone` | `ConsumerGone` | `ConsumerGone` |
+    /// | the consumer of this producer is gone | `ConsumerGone` | `ConsumerGone` | `ConsumerGone` |
     /// | no consumer has come yet | as above | as above | as above |
     ///
     /// What a batch holds back is published before a `push` fails or drops; `try_push` publishes nothing. A message that is
@@ -161,7 +161,7 @@ impl<K: Kind> Builder<K> {
     /// For a group of producers that come and go: consumers of this process deliver the end of the stream only when no
     /// producer has been attached for this long, counted from when the consumer, with everything received, finds that the
     /// last one has left. A producer that comes meanwhile goes on with the stream, and the time begins again when the last
-    /// one leaves again. A ring to which nobody has attached does not end. Default zero.
+    /// one leaves again. A ring to which no producer has attached does not end. Default zero.
     ///
     /// The end is recorded in the ring only when it is delivered, so the successor of a consumer that was killed in
     /// between waits for it as long again. Not a property of the ring. A handle with a time can't be

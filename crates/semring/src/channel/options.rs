@@ -1,4 +1,4 @@
-//! What a ring is to be, and how its handles behave: one set of options behind every builder.
+//! What a ring is to be, and how its handles behave: one set of options for every builder.
 
 use std::time::Duration;
 
@@ -97,11 +97,11 @@ impl RingOptions {
             value,
             allowed,
         };
-        let asked = self.capacity.unwrap_or(DEFAULT_CAPACITY);
-        let capacity = Capacity::round_up(asked).ok_or_else(|| {
+        let requested = self.capacity.unwrap_or(DEFAULT_CAPACITY);
+        let capacity = Capacity::round_up(requested).ok_or_else(|| {
             bad(
                 "capacity",
-                format!("{asked} bytes"),
+                format!("{requested} bytes"),
                 "1 byte to 4 GiB for each lane, rounded up to a power of two of at least 4 KiB",
             )
         })?;
@@ -129,7 +129,7 @@ impl RingOptions {
             locked: self.lock_memory,
             guard: match self.guard {
                 GuardChoice::Auto => self.default_guard,
-                asked => asked,
+                requested => requested,
             },
         })
     }
@@ -141,20 +141,20 @@ impl RingOptions {
         ring: &SharedRing,
     ) -> Result<(), OpenError> {
         let found = &ring.superblock;
-        let differs = |what, found: String, asked: String| {
+        let differs = |what, found: String, requested: String| {
             Err(OpenError::Mismatch {
                 name: address.to_string(),
                 what,
                 found,
-                asked,
+                requested,
             })
         };
         if !K::accepts(found.kind) {
             return differs("kind", found.kind.to_string(), K::of_lanes(0).to_string());
         }
-        if let Some(asked) = self.capacity {
+        if let Some(requested) = self.capacity {
             let has = found.geometry.capacity();
-            let wanted = Capacity::round_up(asked).map_or(asked, Capacity::get);
+            let wanted = Capacity::round_up(requested).map_or(requested, Capacity::get);
             let is_enough = self.unused_ring != UnusedRing::Keep && has.get() > wanted;
             if has.get() != wanted && !is_enough {
                 return differs(
@@ -164,50 +164,50 @@ impl RingOptions {
                 );
             }
         }
-        if let Some(asked) = self.producers
-            && found.geometry.lanes() != asked
-            && (self.unused_ring == UnusedRing::Keep || found.geometry.lanes() < asked)
+        if let Some(requested) = self.producers
+            && found.geometry.lanes() != requested
+            && (self.unused_ring == UnusedRing::Keep || found.geometry.lanes() < requested)
         {
             return differs(
                 "producers",
                 found.geometry.lanes().to_string(),
-                asked.to_string(),
+                requested.to_string(),
             );
         }
-        if let Some(asked) = self.guard.kind()
-            && found.guard != asked
+        if let Some(requested) = self.guard.kind()
+            && found.guard != requested
         {
-            return differs("guard", found.guard.to_string(), asked.to_string());
+            return differs("guard", found.guard.to_string(), requested.to_string());
         }
-        if let Some(asked) = self.when_full
-            && found.when_full != asked
+        if let Some(requested) = self.when_full
+            && found.when_full != requested
         {
             return differs(
                 "the policy when full",
                 found.when_full.to_string(),
-                asked.to_string(),
+                requested.to_string(),
             );
         }
         let ownership = || {
             let ownership = ring.object.ownership();
             ownership.map_err(|error| lifecycle::memory_error(&address.to_string(), error))
         };
-        if let Some(asked) = self.mode {
+        if let Some(requested) = self.mode {
             let has = ownership()?.mode;
-            if has != asked {
-                return differs("mode", format!("{has:04o}"), format!("{asked:04o}"));
+            if has != requested {
+                return differs("mode", format!("{has:04o}"), format!("{requested:04o}"));
             }
         }
-        if let Some(asked) = self.owner {
+        if let Some(requested) = self.owner {
             let has = ownership()?.uid;
-            if has != asked {
-                return differs("owner", has.to_string(), asked.to_string());
+            if has != requested {
+                return differs("owner", has.to_string(), requested.to_string());
             }
         }
-        if let Some(asked) = self.group {
+        if let Some(requested) = self.group {
             let has = ownership()?.gid;
-            if has != asked {
-                return differs("group", has.to_string(), asked.to_string());
+            if has != requested {
+                return differs("group", has.to_string(), requested.to_string());
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Which public types can go to, or be used by, another thread: what the crate guide says, checked by the compiler.
+//! Which public types can go to, or be used by, another thread: the statements of the crate guide, checked by the compiler.
 
 use super::{
     Any, Builder, Consumer, Interrupter, Message, MessageRef, Messages, Pollable, Producer,

@@ -9,7 +9,7 @@ use super::mpsc::{Consumer, Producer, Ring};
 use super::options::HandleOptions;
 use crate::error::{RecvError, SendError};
 use crate::guard::strategy::WaitStrategy;
-use crate::guard::wakeup::{arm, is_in_burst};
+use crate::guard::wakeup::{arm, is_asymmetric};
 use crate::guard::{
     Claim, Guard, GuardError, RemovalLock, Role, Roles, Waited, WakeTarget, Wakeups,
 };
@@ -528,8 +528,8 @@ fn send_up_to_asymmetric_mode(producer: &mut Producer, consumer: &mut Consumer) 
     }
 }
 
-fn is_asymmetric(fixture: &Fixture) -> bool {
-    is_in_burst(&fixture.view.lane(0))
+fn lane_0_is_asymmetric(fixture: &Fixture) -> bool {
+    is_asymmetric(&fixture.view.lane(0))
 }
 
 /// The consumer has released something since the last check.
@@ -540,7 +540,7 @@ fn death_is_noticed_on_entry_into_asymmetric_mode() {
     send_up_to_asymmetric_mode(&mut producer, &mut consumer);
     fixture.kill(consumer);
     notices_a_death(&mut producer, 8, 1);
-    assert!(is_asymmetric(&fixture));
+    assert!(lane_0_is_asymmetric(&fixture));
 }
 
 /// The predecessor made barriers.
@@ -554,7 +554,7 @@ fn no_asymmetric_mode_for_a_consumer_without_barriers() {
     send_up_to_asymmetric_mode(&mut producer, &mut consumer);
     producer.send(b"message").expect("room");
     assert!(
-        !is_asymmetric(&fixture),
+        !lane_0_is_asymmetric(&fixture),
         "the lane is in asymmetric mode without a consumer that makes barriers"
     );
 }

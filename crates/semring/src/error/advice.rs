@@ -1,4 +1,4 @@
-//! Advice for refusals by the system: the limit behind an error number, and how to raise it.
+//! Advice for refusals by the system: the limit that an error number stands for, and how to raise it.
 
 use std::io;
 

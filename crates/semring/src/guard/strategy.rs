@@ -8,7 +8,7 @@ use crate::sync::{spin_hint, yield_now};
 /// How a blocking call waits. Chosen for each handle; the two sides may differ.
 ///
 /// A consumer of one lane that polls, and receives a stream of some ten million messages a second or more as fast
-/// as it comes, stays up to 0.7 µs behind the producer: any closer it would slow the producer down.
+/// as it comes, lags up to 0.7 µs behind the producer: any closer it would slow the producer down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum WaitStrategy {
@@ -66,7 +66,7 @@ pub(crate) struct SpinHistory {
     /// Short sleeps since the last spin.
     short: u32,
     /// The number of short sleeps before a trial.
-    patience: u32,
+    sleeps_per_trial: u32,
 }
 
 impl SpinHistory {
@@ -78,12 +78,12 @@ impl SpinHistory {
             alone: cpus == 1,
             in_vain: 0,
             short: 0,
-            patience: SLEEPS_PER_TRIAL,
+            sleeps_per_trial: SLEEPS_PER_TRIAL,
         }
     }
 
     fn advises_spinning(&self) -> bool {
-        !self.alone && (self.in_vain < SPINS_IN_VAIN || self.short >= self.patience)
+        !self.alone && (self.in_vain < SPINS_IN_VAIN || self.short >= self.sleeps_per_trial)
     }
 
     /// Whether a wait begins with polls that don't yield the CPU.
@@ -99,14 +99,14 @@ impl SpinHistory {
         if self.in_vain < SPINS_IN_VAIN {
             self.in_vain += 1;
         } else {
-            self.patience = (2 * self.patience).min(MOST_SLEEPS_PER_TRIAL);
+            self.sleeps_per_trial = (2 * self.sleeps_per_trial).min(MOST_SLEEPS_PER_TRIAL);
         }
         self.short = 0;
     }
 
     pub(crate) fn spun_well(&mut self) {
         self.in_vain = 0;
-        self.patience = SLEEPS_PER_TRIAL;
+        self.sleeps_per_trial = SLEEPS_PER_TRIAL;
     }
 
     /// A wait that did not spin was successful after this time.
@@ -118,9 +118,9 @@ impl SpinHistory {
 
     /// Whether the length of a sleep matters to this strategy.
     pub(crate) fn begin_sleep(&self, strategy: WaitStrategy) -> Option<Instant> {
-        let asks =
+        let is_measured =
             strategy == WaitStrategy::Adaptive && !self.alone && self.in_vain >= SPINS_IN_VAIN;
-        asks.then(clock::now)
+        is_measured.then(clock::now)
     }
 
     /// The sleep that began then was successful.

@@ -1,7 +1,7 @@
 //! The wait word and its two ends. The parent module explains why no wake-up is lost.
 
 use super::GuardError;
-use crate::layout::control::LANE_BURST;
+use crate::layout::control::LANE_ASYMMETRIC;
 use crate::layout::view::LaneView;
 use crate::os::errno::EACCES;
 use crate::sync::mutant::{self, Mutant};
@@ -108,7 +108,7 @@ pub(crate) enum Due {
 
 /// A producer's end of the consumer's wait word, which omits the fence while there are many messages.
 ///
-/// *Fenced mode*: a full fence after each commit, as [`Waker`]. *Asymmetric mode*: [`LANE_BURST`] is set
+/// *Fenced mode*: a full fence after each commit, as [`Waker`]. *Asymmetric mode*: [`LANE_ASYMMETRIC`] is set
 /// in the lane, and the consumer, after it announced a sleep, makes every CPU execute a barrier before it
 /// looks again: that barrier takes the place of the fence. It costs the consumer some microseconds, so a
 /// lane is in asymmetric mode only while its commits find the consumer awake.
@@ -134,41 +134,41 @@ pub(crate) struct ConsumerWaker {
     /// Of these, the number that adds nothing to the quiet commits: messages after the first of a batch, and all up to
     /// a commit that found the consumer asleep. (It wraps: a commit of padding has no message.)
     not_quiet: u32,
-    in_burst: bool,
+    asymmetric_lanes: bool,
     /// This process takes part in the barrier.
-    may_burst: bool,
+    may_be_asymmetric: bool,
     /// The last post was refused for want of permission.
     was_forbidden: bool,
 }
 
 impl ConsumerWaker {
-    /// `may_burst` only in a process that is registered for the barrier.
-    pub(crate) fn new(may_burst: bool) -> Self {
+    /// `may_be_asymmetric` only in a process that is registered for the barrier.
+    pub(crate) fn new(may_be_asymmetric: bool) -> Self {
         Self {
-            may_burst,
+            may_be_asymmetric,
             ..Self::default()
         }
     }
 
     /// Whether commits need no fence.
-    pub(crate) fn is_in_burst(&self) -> bool {
-        self.in_burst
+    pub(crate) fn is_asymmetric(&self) -> bool {
+        self.asymmetric_lanes
     }
 
     /// To be called after each publication on the lane, of this many messages.
     #[inline(always)]
     pub(crate) fn due(&mut self, lane: &LaneView, messages: u32) -> Due {
-        if self.in_burst {
+        if self.asymmetric_lanes {
             // The CPU may do the load before the header's store; the compiler may not: then the
             // instructions would be in the wrong order, which no barrier corrects.
             compiler_fence(Ordering::SeqCst);
-            if mutant::is(Mutant::NoLookInBurst) {
+            if mutant::is(Mutant::NoLookInAsymmetric) {
                 return Due::Nothing;
             }
             if lane.ring_consumer().wait_word.load(Ordering::Relaxed) == 0 {
                 return Due::Nothing;
             }
-            return self.leave_burst(lane);
+            return self.leave_asymmetric(lane);
         }
         self.due_fenced(lane, messages)
     }
@@ -187,7 +187,7 @@ impl ConsumerWaker {
         if epoch != 0 {
             return self.found_asleep(lane, epoch, messages);
         }
-        // One counter for each message; what it can't tell is counted where it is rare.
+        // One counter for each message; what it does not distinguish is counted where it is rare.
         if messages != 1 {
             self.not_quiet = self.not_quiet.wrapping_add(messages).wrapping_sub(1);
         }
@@ -221,7 +221,7 @@ impl ConsumerWaker {
     /// In models of the two modes one message is enough.
     #[inline(always)]
     const fn messages_per_check(&self) -> u32 {
-        if cfg!(semring_loom) && self.may_burst {
+        if cfg!(semring_loom) && self.may_be_asymmetric {
             1
         } else {
             MESSAGES_PER_CHECK
@@ -239,9 +239,9 @@ impl ConsumerWaker {
         self.unchecked = 0;
         self.not_quiet = 0;
         if self.quiet >= self.quiet_commits() {
-            self.begin_burst(lane);
+            self.begin_asymmetric(lane);
         }
-        if self.in_burst && !mutant::is(Mutant::EntryBelievesProgress) {
+        if self.asymmetric_lanes && !mutant::is(Mutant::EntryTrustsProgress) {
             // The check by progress would take the releases of a dead consumer for new progress.
             return Due::AskGuard;
         }
@@ -253,9 +253,9 @@ impl ConsumerWaker {
 
     /// The consumer has announced a sleep.
     #[cold]
-    fn leave_burst(&mut self, lane: &LaneView) -> Due {
-        self.end_burst(lane);
-        if mutant::is(Mutant::NoLookAfterBurst) {
+    fn leave_asymmetric(&mut self, lane: &LaneView) -> Due {
+        self.end_asymmetric(lane);
+        if mutant::is(Mutant::NoLookAfterAsymmetric) {
             return Due::Nothing;
         }
         match self.due_fenced(lane, 0) {
@@ -266,22 +266,24 @@ impl ConsumerWaker {
     }
 
     /// Enters asymmetric mode if that is possible.
-    fn begin_burst(&mut self, lane: &LaneView) {
+    fn begin_asymmetric(&mut self, lane: &LaneView) {
         self.quiet = 0;
         let ring = lane.ring_consumer();
         let can_barrier = ring.barrier.load(Ordering::Relaxed);
         // 0 and generation 0: there never was a consumer.
         let present = mutant::is(Mutant::AnyConsumerMakesBarriers)
             || can_barrier != 0 && can_barrier == ring.generation.load(Ordering::Relaxed);
-        if !self.may_burst || !present {
+        if !self.may_be_asymmetric || !present {
             return;
         }
         if mutant::is(Mutant::FenceBeforeFlag) {
             fence(Ordering::SeqCst);
         }
         // A consumer that reads the flag does not rely on earlier stores.
-        lane.producer().flags.store(LANE_BURST, Ordering::Relaxed);
-        self.in_burst = true;
+        lane.producer()
+            .flags
+            .store(LANE_ASYMMETRIC, Ordering::Relaxed);
+        self.asymmetric_lanes = true;
         if !mutant::is(Mutant::NoFenceAfterFlag) && !mutant::is(Mutant::FenceBeforeFlag) {
             fence(Ordering::SeqCst);
         }
@@ -311,8 +313,8 @@ impl ConsumerWaker {
 
     /// Back to a fence after each commit; also for a producer that detaches.
     #[cold]
-    pub(crate) fn end_burst(&mut self, lane: &LaneView) {
-        if std::mem::take(&mut self.in_burst) {
+    pub(crate) fn end_asymmetric(&mut self, lane: &LaneView) {
+        if std::mem::take(&mut self.asymmetric_lanes) {
             self.quiet = 0;
             lane.producer().flags.store(0, Ordering::Release);
         }
@@ -321,7 +323,7 @@ impl ConsumerWaker {
 
 /// True if the lane's producer may have published without a fence: a sleeper checks this after its
 /// announcement and before it looks again.
-pub(crate) fn is_in_burst(lane: &LaneView) -> bool {
+pub(crate) fn is_asymmetric(lane: &LaneView) -> bool {
     // Acquire: if the flag is cleared, all messages published in asymmetric mode are visible.
-    lane.producer().flags.load(Ordering::Acquire) & LANE_BURST != 0
+    lane.producer().flags.load(Ordering::Acquire) & LANE_ASYMMETRIC != 0
 }

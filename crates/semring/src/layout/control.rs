@@ -72,7 +72,7 @@ pub(crate) struct ProducerPage {
     pub(crate) generation_start: AtomicU64,
     /// Messages committed on this lane, over all generations.
     pub(crate) sent: AtomicU64,
-    /// 0, [`LANE_BURST`] or, at the end, [`LANE_NO_MORE`]; set to 0 by each new producer.
+    /// 0, [`LANE_ASYMMETRIC`] or, at the end, [`LANE_FINISHED`]; set to 0 by each new producer.
     pub(crate) flags: AtomicU64,
     /// For producers that store `committed` and `sent` seldom ([`SELDOM_HINTS`](super::features::SELDOM_HINTS)): two pairs
     /// {sent, position}. This version neither reads nor writes them.
@@ -112,9 +112,9 @@ pub(crate) struct ProducerPage {
 }
 
 /// The producer of this generation has finished its stream.
-pub(crate) const LANE_NO_MORE: u64 = 1;
+pub(crate) const LANE_FINISHED: u64 = 1;
 /// The producer is in asymmetric mode: a consumer that is about to sleep must call for a barrier.
-pub(crate) const LANE_BURST: u64 = 2;
+pub(crate) const LANE_ASYMMETRIC: u64 = 2;
 
 /// The consumer's page of a lane. Only the consumer writes it.
 #[repr(C)]

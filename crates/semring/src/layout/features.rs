@@ -1,6 +1,6 @@
-//! What distinguishes a ring from a plain one: features that its users must know, and its policy when a lane is full.
+//! What distinguishes a ring from a plain one: features that its users must support, and its policy when a lane is full.
 
-/// Features that a user of the ring must know: a bit of the superblock each, with the name that a refusal gives. This
+/// Features that a user of the ring must support: a bit of the superblock each, with the name that a refusal gives. This
 /// version builds none of them; `docs/layout.md` has what they mean.
 pub(super) const MUST_KNOW: [(u64, &str); 8] = [
     (ARRAYS, "arrays"),

@@ -454,8 +454,8 @@ mod tests {
             let header = message(word, last).unwrap();
             assert_eq!((header.lead(), header.bytes()), (lead, lead + 96));
             assert_eq!((header.payload(), header.tag()), (96, Tag::default()));
-            let behind = last.advance(8);
-            assert_eq!(decode(word, behind, CAPACITY), Err(BadHeader));
+            let beyond = last.advance(8);
+            assert_eq!(decode(word, beyond, CAPACITY), Err(BadHeader));
         }
     }
 

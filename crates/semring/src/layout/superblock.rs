@@ -189,7 +189,7 @@ pub(crate) struct Superblock {
     /// The record of the set that counts, in rings whose memory outlives it; `set` and `ipc_namespace`
     /// then come from the record.
     pub(crate) record: Option<SetRecord>,
-    /// The [record word](super::set_record), which tells which one that is.
+    /// The [record word](super::set_record), which selects that record.
     pub(crate) record_word: u64,
 }
 

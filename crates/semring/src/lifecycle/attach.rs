@@ -40,7 +40,7 @@ fn attach_error(error: GuardError) -> AttachError {
 }
 
 /// The pid stored by the present or last holder of a lane.
-fn said_holder(ring: &SharedRing, lane: usize) -> u32 {
+fn recorded_holder(ring: &SharedRing, lane: usize) -> u32 {
     ring.view.lane(lane).producer().pid.load(Ordering::Relaxed) as u32
 }
 
@@ -138,7 +138,7 @@ impl ProducerRole {
                         let _ = ring.guard.leave(Role::Producer { lane });
                         return Err(AttachError::Removed);
                     }
-                    Claim::Granted => match Self::settle(ring, lane) {
+                    Claim::Granted => match Self::take_over(ring, lane) {
                         Ok((role, producer)) => {
                             member.keep();
                             // On an error, dropping `role` gives the slot up.
@@ -191,7 +191,7 @@ impl ProducerRole {
             (0..ring.lanes())
                 .map(|lane| {
                     let known = ring.guard.last_holder(Role::Producer { lane })?;
-                    Ok(known.unwrap_or_else(|| said_holder(ring, lane)))
+                    Ok(known.unwrap_or_else(|| recorded_holder(ring, lane)))
                 })
                 .collect()
         };
@@ -204,11 +204,11 @@ impl ProducerRole {
     fn no_free_lane(ring: &SharedRing) -> AttachError {
         AttachError::NoFreeLane {
             lanes: ring.lanes(),
-            pid: said_holder(ring, 0),
+            pid: recorded_holder(ring, 0),
         }
     }
 
-    fn settle(ring: &SharedRing, lane: usize) -> Result<(Self, LaneProducer), Damage> {
+    fn take_over(ring: &SharedRing, lane: usize) -> Result<(Self, LaneProducer), Damage> {
         let view = ring.view.lane(lane);
         let mut producer = LaneProducer::take_over(view.clone())?;
         let start = producer.tail();
@@ -512,7 +512,7 @@ impl ConsumerRole {
         self.page().barrier.store(0, Ordering::Release);
     }
 
-    /// To be asked before a sleep: a process that replaces the ring and is killed on the way wakes its consumer, and removes
+    /// To be checked before a sleep: a process that replaces the ring and is killed on the way wakes its consumer, and removes
     /// nothing more.
     pub(crate) fn check_replaced(&self) -> Result<(), GuardError> {
         if super::is_replaced(&self.ring) {
@@ -606,7 +606,7 @@ pub(crate) fn generation_at(lane: &LaneView, position: Position) -> Option<u64> 
         return None;
     }
     let page = lane.producer();
-    // `settle` stores a holder's start position, then its generation, before the holder publishes:
+    // `take_over` stores a holder's start position, then its generation, before the holder publishes:
     // so a message that was found has its generation, or a later one, here; and a later generation
     // starts after the message.
     for _ in 0..4 {

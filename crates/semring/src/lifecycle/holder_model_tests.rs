@@ -149,20 +149,20 @@ impl State {
     }
 
     /// A full barrier of one of them, which every system call is, too.
-    fn fence(&mut self, who: usize) {
-        for store in std::mem::take(&mut self.actors[who].buffer) {
+    fn fence(&mut self, actor: usize) {
+        for store in std::mem::take(&mut self.actors[actor].buffer) {
             self.show(store);
         }
     }
 
-    fn put(&mut self, who: usize, store: Store) {
-        self.actors[who].buffer.push(store);
+    fn put(&mut self, actor: usize, store: Store) {
+        self.actors[actor].buffer.push(store);
     }
 
     /// The record that counts, as this one reads it: its own stores come first.
-    fn newest_for(&self, who: usize, mutant: Mutant) -> Newest {
+    fn newest_for(&self, actor: usize, mutant: Mutant) -> Newest {
         let mut seen = self.clone();
-        seen.fence(who);
+        seen.fence(actor);
         let word = seen.word;
         if mutant == Mutant::RecordWithoutPublication {
             let [even, odd] = seen.records;
@@ -188,7 +188,7 @@ impl State {
 
     /// Whether the words name a holder that lives.
     fn is_any_alive(&self) -> bool {
-        self.words.is_some_and(|who| !self.actors[who].is_dead)
+        self.words.is_some_and(|actor| !self.actors[actor].is_dead)
     }
 
     /// Whether the guard that the record names can be found.
@@ -198,11 +198,13 @@ impl State {
             .is_some_and(|guard| guard > 0 && self.guards[guard])
     }
 
-    fn end(&mut self, who: usize) {
-        self.fence(who);
-        self.roles = self.roles.map(|role| role.filter(|holder| *holder != who));
-        self.alone = self.alone.filter(|maker| *maker != who);
-        self.actors[who].at = At::Ended;
+    fn end(&mut self, actor: usize) {
+        self.fence(actor);
+        self.roles = self
+            .roles
+            .map(|role| role.filter(|holder| *holder != actor));
+        self.alone = self.alone.filter(|maker| *maker != actor);
+        self.actors[actor].at = At::Ended;
     }
 
     fn is_wrong(&self) -> bool {
@@ -216,25 +218,25 @@ impl State {
 impl Machine {
     fn successors(self, state: &State) -> Vec<State> {
         let mut next = Vec::new();
-        for who in 0..HOLDERS + MAKERS {
-            if !state.actors[who].buffer.is_empty() {
+        for actor in 0..HOLDERS + MAKERS {
+            if !state.actors[actor].buffer.is_empty() {
                 let mut drained = state.clone();
-                let store = drained.actors[who].buffer.remove(0);
+                let store = drained.actors[actor].buffer.remove(0);
                 drained.show(store);
                 next.push(drained);
             }
-            if state.actors[who].at == At::Ended {
+            if state.actors[actor].at == At::Ended {
                 continue;
             }
             let mut stepped = state.clone();
-            if self.step(&mut stepped, who) {
+            if self.step(&mut stepped, actor) {
                 next.push(stepped);
             }
             if state.kills < self.kills {
                 let mut killed = state.clone();
                 killed.kills += 1;
-                killed.end(who);
-                killed.actors[who].is_dead = true;
+                killed.end(actor);
+                killed.actors[actor].is_dead = true;
                 next.push(killed);
             }
         }
@@ -247,66 +249,66 @@ impl Machine {
     }
 
     /// One step; false if there is none now.
-    fn step(self, state: &mut State, who: usize) -> bool {
+    fn step(self, state: &mut State, actor: usize) -> bool {
         let without = |mutant| self.mutant == mutant;
-        let opened = state.actors[who].opened;
+        let opened = state.actors[actor].opened;
         let guard = opened.guard.unwrap_or_default();
-        let to = match state.actors[who].at {
+        let to = match state.actors[actor].at {
             At::Open => {
-                let record = state.newest_for(who, self.mutant);
+                let record = state.newest_for(actor, self.mutant);
                 if !state.is_found(record) {
                     return false; // it would make the guard
                 }
-                state.actors[who].opened = record;
+                state.actors[actor].opened = record;
                 At::Enter
             }
             At::Enter if state.alone.is_some() => return false,
             At::Enter => At::Claim,
             At::Claim => {
-                state.fence(who);
+                state.fence(actor);
                 if !state.guards[guard] || state.roles[guard].is_some() {
-                    state.end(who);
+                    state.end(actor);
                     return true;
                 }
-                state.roles[guard] = Some(who);
+                state.roles[guard] = Some(actor);
                 At::Register
             }
             At::Register => {
-                state.put(who, Store::Words(Some(who)));
+                state.put(actor, Store::Words(Some(actor)));
                 At::Fence
             }
             At::Fence => {
                 if !without(Mutant::HolderWithoutFence) {
-                    state.fence(who);
+                    state.fence(actor);
                 }
                 At::Look
             }
             At::Look => {
-                let is_newest = state.newest_for(who, self.mutant) == opened;
+                let is_newest = state.newest_for(actor, self.mutant) == opened;
                 if !is_newest && !without(Mutant::HolderWithoutLook) {
-                    if state.words == Some(who) {
-                        state.put(who, Store::Words(None));
+                    if state.words == Some(actor) {
+                        state.put(actor, Store::Words(None));
                     }
-                    state.end(who);
+                    state.end(actor);
                     return true;
                 }
                 At::InRole
             }
             At::InRole => {
-                state.put(who, Store::Words(None));
-                state.end(who);
+                state.put(actor, Store::Words(None));
+                state.end(actor);
                 return true;
             }
             At::Read => {
-                let record = state.newest_for(who, self.mutant);
+                let record = state.newest_for(actor, self.mutant);
                 if state.is_found(record) {
-                    state.end(who);
+                    state.end(actor);
                     return true;
                 }
-                state.actors[who].opened = record;
+                state.actors[actor].opened = record;
                 let is_shared = state.has_reader || state.is_shared_by_holders();
                 if !is_shared && state.alone.is_none() {
-                    state.alone = Some(who);
+                    state.alone = Some(actor);
                 } else if state.alone.is_some() || state.is_any_alive() {
                     return false;
                 }
@@ -314,14 +316,14 @@ impl Machine {
             }
             At::Announce => {
                 let word = (opened.word + 1) | 1;
-                state.actors[who].opened.word = word;
+                state.actors[actor].opened.word = word;
                 if without(Mutant::MakerWithoutFence) {
-                    state.put(who, Store::Word(word));
+                    state.put(actor, Store::Word(word));
                 } else if !without(Mutant::MakerWithoutAnnouncement) {
                     // Comparison and store are one step, and a full barrier.
-                    state.fence(who);
+                    state.fence(actor);
                     if state.word != opened.word {
-                        state.end(who);
+                        state.end(actor);
                         return true;
                     }
                     state.word = word;
@@ -330,25 +332,25 @@ impl Machine {
             }
             At::LookForHolders => {
                 // Holders have the file's lock, so beside a maker that has it alone there are none.
-                let looks = state.alone != Some(who) && !without(Mutant::MakerWithoutLook);
+                let looks = state.alone != Some(actor) && !without(Mutant::MakerWithoutLook);
                 if looks && state.is_any_alive() {
-                    state.end(who);
+                    state.end(actor);
                     return true;
                 }
                 At::Make
             }
             At::Make => {
-                let new = who - HOLDERS + 1;
+                let new = actor - HOLDERS + 1;
                 state.guards[new] = true;
                 let record = Record {
                     guard: Some(new),
                     number: opened.word / 2 + 1,
                 };
-                state.put(who, Store::Record(record));
+                state.put(actor, Store::Record(record));
                 At::Publish
             }
             At::Publish => {
-                state.fence(who);
+                state.fence(actor);
                 if state.word == opened.word
                     || without(Mutant::MakerWithoutAnnouncement)
                     || without(Mutant::PublicationWithoutComparison)
@@ -356,14 +358,14 @@ impl Machine {
                     state.word = opened.word + 1;
                 } else {
                     // Overtaken.
-                    state.guards[who - HOLDERS + 1] = false;
+                    state.guards[actor - HOLDERS + 1] = false;
                 }
-                state.end(who);
+                state.end(actor);
                 return true;
             }
             At::Ended => return false,
         };
-        state.actors[who].at = to;
+        state.actors[actor].at = to;
         true
     }
 

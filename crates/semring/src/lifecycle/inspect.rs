@@ -69,7 +69,7 @@ pub struct LaneInfo {
     /// [reset](crate::reset_counts).
     pub finished_producers: u64,
     /// Producers that ended without leaving: killed, crashed, in a panic, or aborted. What they meant to send
-    /// after their last message is missing. Counted as the finished ones. 0 for a ring whose semaphores are gone: nobody can tell.
+    /// after their last message is missing. Counted as the finished ones. 0 for a ring whose semaphores are gone.
     pub died_producers: u64,
     /// The producer sleeps until there is room.
     pub producer_sleeps: bool,

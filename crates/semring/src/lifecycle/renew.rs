@@ -287,7 +287,7 @@ impl Maker<'_> {
     }
 }
 
-/// Whether the guard is still missing, now that the makers' lock is held. The record alone does not tell: that of new
+/// Whether the guard is still missing, now that the makers' lock is held. The record alone does not show it: that of new
 /// pipes counts before they are made, so another maker may have finished with the record that was read here.
 fn is_still_missing(
     name: &str,

@@ -3,12 +3,12 @@
 //! ```text
 //! 1 no producer attached, removal flag T up   killed: T falls, and the consumer is woken for nothing
 //! 2 is it unused, auto-removed, the caller's?
-//! 3 state REPLACED                            killed: likewise; the ring goes on, READY to all who open it
+//! 3 state REPLACED                            killed: likewise; the ring goes on, READY to all that open it
 //! 4 the name goes                             killed: the consumer is woken, finds REPLACED and no name, and leaves
 //! 5 the guard goes: all users get `Removed`
 //! ```
-//! The consumer may be attached: it learns that the ring was replaced, and opens the name again. No message is lost, because
-//! none can be there: with T up nobody attaches, and nobody had attached before.
+//! The consumer may be attached: it gets `Replaced`, and opens the name again. No message is lost, because
+//! none can be there: with T raised no process attaches, and no producer had attached before.
 //!
 //! `replace_model_tests` visits every interleaving of two newcomers and a consumer, with a kill at each step.
 
@@ -80,7 +80,7 @@ fn may_be_replaced(ring: &RingCore) -> bool {
             .is_ok_and(|owner| owner.uid == process::effective_uid())
 }
 
-/// True if somebody has replaced the ring, or was killed while it did and the name is gone.
+/// True if another process has replaced the ring, or was killed while it did and the name is gone.
 pub(crate) fn is_replaced(ring: &RingCore) -> bool {
     // Models have no superblock.
     !cfg!(semring_loom)

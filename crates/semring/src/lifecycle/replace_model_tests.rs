@@ -1,5 +1,5 @@
 //! Every interleaving of two newcomers with contradicting settings and a consumer, all of which open or create the same
-//! name, with at most one kill at any step: nobody waits for ever in a ring without a name, and no message is lost. Each
+//! name, with at most one kill at any step: no process waits for ever in a ring without a name, and no message is lost. Each
 //! precaution has a mutant without it, which must fail.
 //!
 //! A step is one call of the kernel or one store. What the kernel undoes at a death is one step with it.
@@ -87,20 +87,20 @@ impl State {
         }
     }
 
-    fn kill(&self, who: usize, mutant: Option<LeftOut>) -> Self {
+    fn kill(&self, actor: usize, mutant: Option<LeftOut>) -> Self {
         let mut next = self.clone();
         next.kills -= 1;
-        next.at[who] = At::Dead;
+        next.at[actor] = At::Dead;
         for ring in &mut next.rings {
-            if ring.flag == Some(who) {
+            if ring.flag == Some(actor) {
                 ring.flag = None;
                 ring.token |= mutant != Some(LeftOut::TokenAtDeath);
             }
-            if ring.producers & 1 << who != 0 {
-                ring.producers &= !(1 << who);
+            if ring.producers & 1 << actor != 0 {
+                ring.producers &= !(1 << actor);
                 ring.token = true;
             }
-            if who == CONSUMER {
+            if actor == CONSUMER {
                 ring.has_consumer = false;
             }
         }
@@ -108,17 +108,17 @@ impl State {
     }
 
     /// The next step of a process, if it is not blocked or at its end.
-    fn step(&self, who: usize, mutant: Option<LeftOut>) -> Option<Self> {
+    fn step(&self, actor: usize, mutant: Option<LeftOut>) -> Option<Self> {
         let without = |what| mutant == Some(what);
         let mut next = self.clone();
-        let is_consumer = who == CONSUMER;
-        let bit = 1 << who;
-        next.at[who] = match self.at[who] {
+        let is_consumer = actor == CONSUMER;
+        let bit = 1 << actor;
+        next.at[actor] = match self.at[actor] {
             At::Look => match self.name {
                 None => {
                     next.rings.push(Memory {
                         // The consumer names nothing: its ring is of neither's settings.
-                        settings: who as u8,
+                        settings: actor as u8,
                         has_guard: true,
                         ..Memory::default()
                     });
@@ -126,11 +126,11 @@ impl State {
                     next.name = Some(ring);
                     At::Attach(ring)
                 }
-                Some(ring) if is_consumer || self.rings[ring].settings == who as u8 => {
+                Some(ring) if is_consumer || self.rings[ring].settings == actor as u8 => {
                     At::Attach(ring)
                 }
-                Some(ring) if self.rings[ring].attached == 0 && self.tries[who] < TRIES => {
-                    next.tries[who] += 1;
+                Some(ring) if self.rings[ring].attached == 0 && self.tries[actor] < TRIES => {
+                    next.tries[actor] += 1;
                     At::Begin(ring)
                 }
                 Some(_) => At::Refused,
@@ -138,7 +138,7 @@ impl State {
             At::Begin(ring) => {
                 let memory = &mut next.rings[ring];
                 if memory.has_guard && memory.flag.is_none() && memory.producers == 0 {
-                    memory.flag = Some(who);
+                    memory.flag = Some(actor);
                     At::SecondLook(ring)
                 } else {
                     At::Look
@@ -249,7 +249,7 @@ impl State {
         Ok(())
     }
 
-    /// What must hold where nobody can make a step.
+    /// What must hold where no process can make a step.
     fn check_end(&self) -> Result<(), String> {
         for newcomer in &self.at[..CONSUMER] {
             if !matches!(newcomer, At::Done | At::Refused | At::Dead) {
@@ -279,14 +279,16 @@ fn visit(mutant: Option<LeftOut>) -> Result<usize, String> {
             continue;
         }
         state.check()?;
-        let steps: Vec<State> = (0..3).filter_map(|who| state.step(who, mutant)).collect();
+        let steps: Vec<State> = (0..3)
+            .filter_map(|actor| state.step(actor, mutant))
+            .collect();
         if steps.is_empty() {
             state.check_end()?;
         }
         open.extend(steps);
         if state.kills > 0 {
-            let living = (0..3).filter(|&who| state.at[who] != At::Dead);
-            open.extend(living.map(|who| state.kill(who, mutant)));
+            let living = (0..3).filter(|&actor| state.at[actor] != At::Dead);
+            open.extend(living.map(|actor| state.kill(actor, mutant)));
         }
     }
     Ok(seen.len())

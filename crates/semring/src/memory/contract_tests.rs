@@ -224,11 +224,11 @@ fn mode_and_owner_ignore_the_umask() {
             // In a child: the umask belongs to the whole process.
             let created = in_child(|| {
                 testing::set_umask(mask);
-                let asked = Request {
+                let requested = Request {
                     mode,
                     ..request(LEN)
                 };
-                let (new, _segment) = NewObject::create(&fixture.place, &asked).unwrap();
+                let (new, _segment) = NewObject::create(&fixture.place, &requested).unwrap();
                 let object = new.publish().unwrap();
                 u8::from(object.ownership().unwrap().mode != mode)
             });
@@ -402,14 +402,14 @@ fn what_can_not_hold_a_ring_is_named() {
 #[test]
 fn a_size_beyond_all_memory_is_refused_with_both_numbers() {
     over_each("huge", |fixture| {
-        let asked = 1 << 46;
-        match NewObject::create(&fixture.place, &request(asked)).map(|_| ()) {
+        let requested = 1 << 46;
+        match NewObject::create(&fixture.place, &request(requested)).map(|_| ()) {
             Err(MemoryError::NoSpace {
-                asked: told,
+                requested: told,
                 free: Some(free),
                 hint,
             }) => {
-                assert_eq!(told, asked as u64);
+                assert_eq!(told, requested as u64);
                 assert!(free > 0 && free < told);
                 assert!(hint.contains("smaller"));
             }
@@ -448,8 +448,12 @@ fn a_full_file_system_answers_at_creation() {
     }
     let fixture = Fixture::posix("full");
     let full = |len: usize| match NewObject::create(&fixture.place, &request(len)).map(|_| ()) {
-        Err(MemoryError::NoSpace { asked, free, hint }) => {
-            assert_eq!(asked, len as u64);
+        Err(MemoryError::NoSpace {
+            requested,
+            free,
+            hint,
+        }) => {
+            assert_eq!(requested, len as u64);
             assert!(hint.contains("/dev/shm") && hint.contains("sysv:"));
             free.expect("statvfs works")
         }

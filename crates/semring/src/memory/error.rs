@@ -18,7 +18,7 @@ pub(crate) enum MemoryError {
     WrongType(&'static str),
     /// The memory can't be had. `free` is what could be had, where known; `hint` the way out.
     NoSpace {
-        asked: u64,
+        requested: u64,
         free: Option<u64>,
         hint: &'static str,
     },

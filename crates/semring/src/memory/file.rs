@@ -412,7 +412,7 @@ impl NewFile {
         let len = request.len.next_multiple_of(page) as u64;
         let hint = self.sort.no_space();
         let no_space = || MemoryError::NoSpace {
-            asked: len,
+            requested: len,
             free,
             hint,
         };

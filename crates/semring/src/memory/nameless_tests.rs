@@ -98,12 +98,12 @@ fn huge_pages_and_locked_memory_or_the_limit() {
         Err(MemoryError::Limit(limit)) => Some(limit),
         Err(other) => panic!("{other:?}"),
     };
-    let asked = |pages| Request {
+    let requested = |pages| Request {
         pages,
         ..request(LEN)
     };
     for place in nameless() {
-        let made = NewObject::create(&place, &asked(Pages::Transparent));
+        let made = NewObject::create(&place, &requested(Pages::Transparent));
         let flags = made
             .as_ref()
             .ok()
@@ -113,7 +113,7 @@ fn huge_pages_and_locked_memory_or_the_limit() {
             Some(limit) => assert!(limit.contains("shmem_enabled is"), "{limit}"),
         }
     }
-    let made = NewObject::create(&nameless()[0], &asked(Pages::Reserved));
+    let made = NewObject::create(&nameless()[0], &requested(Pages::Reserved));
     let len = made.as_ref().ok().map(|(_, made)| made.len());
     match limit(made.map(drop)) {
         None => assert_eq!(len, Some(2 << 20), "a whole page"),
@@ -124,7 +124,7 @@ fn huge_pages_and_locked_memory_or_the_limit() {
         Fixture::file("huge-pages"),
         Fixture::sysv("huge-pages"),
     ] {
-        let made = NewObject::create(&fixture.place, &asked(Pages::Reserved)).map(drop);
+        let made = NewObject::create(&fixture.place, &requested(Pages::Reserved)).map(drop);
         assert!(limit(made).unwrap().contains("memfd:"));
         assert!(!fixture.exists());
     }

@@ -13,20 +13,20 @@ use crate::os::{mapping, process};
 
 /// Refuses ordinary memory that would trigger the out-of-memory killer when it is populated. Other processes may
 /// take the memory between this check and populating: then the killer is triggered all the same.
-pub(super) fn check_available(asked: u64) -> Result<()> {
+pub(super) fn check_available(requested: u64) -> Result<()> {
     if let Some(Room { free, limit, file }) = cgroup::room()
-        && asked > free
+        && requested > free
     {
         return Err(MemoryError::Limit(format!(
-            "no room for {asked} bytes: the memory control group of this process has {free} of {limit} bytes left ({}); \
+            "no room for {requested} bytes: the memory control group of this process has {free} of {limit} bytes left ({}); \
              raise its limit (MemoryMax= of a service, --memory of a container), or choose a smaller capacity or fewer \
              producers",
             file.display()
         )));
     }
     match process::available_memory() {
-        Some(free) if asked > free => Err(MemoryError::NoSpace {
-            asked,
+        Some(free) if requested > free => Err(MemoryError::NoSpace {
+            requested,
             free: Some(free),
             hint: "that is more than this machine has left: choose a smaller capacity or fewer producers",
         }),
@@ -103,7 +103,7 @@ pub(super) fn prepare(segment: &Segment, request: &Request, hint: &'static str) 
         });
     }
     segment.populate().map_err(|_| MemoryError::NoSpace {
-        asked: segment.len() as u64,
+        requested: segment.len() as u64,
         free: process::available_memory(),
         hint,
     })

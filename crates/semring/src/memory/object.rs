@@ -98,7 +98,7 @@ impl Object {
     }
 
     /// Brings a part of a segment [for looking](Self::map_for_inspection) up to date; beyond the end of the object
-    /// it stays as it is. A segment for use is up to date.
+    /// it stays as it is. A mapped segment is up to date.
     pub(crate) fn copy_range(&self, segment: &Segment, offset: usize, len: usize) -> Result<()> {
         match self {
             _ if !segment.is_private() => Ok(()),

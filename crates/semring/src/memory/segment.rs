@@ -86,7 +86,7 @@ impl Segment {
         let mut segment = Self::new(Backing::Truncatable(mapping))?;
         // SAFETY: `drop` ends the watch before it unmaps the pages; the mapping state goes after them.
         let watch = unsafe { FaultWatch::new(segment.base, segment.len, &segment.mapping_state) };
-        // Where the program or the system wants no handler, the ring works all the same.
+        // Where the program or the system has disabled the handler, the ring works all the same.
         segment.watch = watch.ok();
         Ok(segment)
     }

@@ -17,12 +17,12 @@ const NO_SPACE: &str = "the machine, or the limit of this container, has no more
                         remove unused segments (ipcs -m, semring ls)";
 
 /// Which limit of System V segments is in the way of one more, if it is one of them.
-fn limit_in_the_way(asked: u64) -> Option<String> {
+fn limit_in_the_way(requested: u64) -> Option<String> {
     const PAGE: u64 = 4096;
     let limits = limits::shm().ok()?;
-    if asked > limits.max_bytes {
+    if requested > limits.max_bytes {
         return Some(format!(
-            "{asked} bytes are more than a segment may have: kernel.shmmax is {}; raise it (sysctl -w kernel.shmmax=…) \
+            "{requested} bytes are more than a segment may have: kernel.shmmax is {}; raise it (sysctl -w kernel.shmmax=…) \
              or choose a smaller capacity",
             limits.max_bytes
         ));
@@ -41,38 +41,38 @@ fn limit_in_the_way(asked: u64) -> Option<String> {
         .iter()
         .map(|segment| pages(segment.stat.bytes as u64))
         .sum();
-    (used.saturating_add(pages(asked)) > limits.pages_in_all).then(|| {
+    (used.saturating_add(pages(requested)) > limits.pages_in_all).then(|| {
         format!(
             "shared memory segments have {used} pages, {} more are needed, and kernel.shmall is {}: raise it \
              (sysctl -w kernel.shmall=…), remove unused segments (ipcs -m), or choose a smaller capacity",
-            pages(asked),
+            pages(requested),
             limits.pages_in_all
         )
     })
 }
 
-fn create_error(error: sysv::Error, asked: u64) -> MemoryError {
+fn create_error(error: sysv::Error, requested: u64) -> MemoryError {
     if matches!(error.errno(), errno::ENOSPC | errno::EINVAL)
-        && let Some(limit) = limit_in_the_way(asked)
+        && let Some(limit) = limit_in_the_way(requested)
     {
         return MemoryError::Limit(limit);
     }
-    error_of(error, asked)
+    error_of(error, requested)
 }
 
-pub(super) fn error_of(error: sysv::Error, asked: u64) -> MemoryError {
+pub(super) fn error_of(error: sysv::Error, requested: u64) -> MemoryError {
     match error.errno() {
         errno::ENOMEM | errno::EAGAIN if error.call() == "shmat" => {
             let source = std::io::Error::from_raw_os_error(error.errno());
-            MemoryError::of_mapping("shmat", asked, source)
+            MemoryError::of_mapping("shmat", requested, source)
         }
         errno::ENOSPC | errno::ENOMEM => MemoryError::NoSpace {
-            asked,
+            requested,
             free: None,
             hint: NO_SPACE,
         },
-        errno::EINVAL if error.call() == "shmget" && asked > 0 => MemoryError::NoSpace {
-            asked,
+        errno::EINVAL if error.call() == "shmget" && requested > 0 => MemoryError::NoSpace {
+            requested,
             free: None,
             hint: NO_SPACE,
         },
@@ -236,26 +236,26 @@ impl NewSysv {
     pub(super) fn create(key: Key, request: &Request) -> Result<(Self, Segment)> {
         if request.pages == Pages::Reserved {
             return Err(MemoryError::Limit(
-                "reserved huge pages are for memfd: and anonymous rings; a sysv: ring can have transparent ones: ask for \
+                "reserved huge pages are for memfd: and anonymous rings; a sysv: ring can have transparent ones: request \
                  those, or leave the option out"
                     .to_owned(),
             ));
         }
-        let asked = request.len as u64;
-        check_available(asked)?;
+        let requested = request.len as u64;
+        check_available(requested)?;
         let shm = Shm::create(key, request.len, request.mode)
-            .map_err(|error| create_error(error, asked))?;
+            .map_err(|error| create_error(error, requested))?;
         let new = Self { shm: Some(shm) };
         if request.uid.is_some() || request.gid.is_some() {
-            let stat = shm.stat().map_err(|error| error_of(error, asked))?;
+            let stat = shm.stat().map_err(|error| error_of(error, requested))?;
             let (uid, gid) = (
                 request.uid.unwrap_or(stat.uid),
                 request.gid.unwrap_or(stat.gid),
             );
             shm.set_permissions(uid, gid, request.mode)
-                .map_err(|error| error_of(error, asked))?;
+                .map_err(|error| error_of(error, requested))?;
         }
-        let attachment = shm.attach().map_err(|error| error_of(error, asked))?;
+        let attachment = shm.attach().map_err(|error| error_of(error, requested))?;
         let segment = Segment::new(Backing::Attached(attachment))?;
         prepare(&segment, request, NO_SPACE)?;
         Ok((new, segment))

@@ -34,7 +34,7 @@ pub(crate) struct Private {
 struct Registry {
     lock: UnsafeCell<libc::pthread_mutex_t>,
     numbers: UnsafeCell<Vec<RawFd>>,
-    sentinels: UnsafeCell<Vec<Marked>>,
+    words: UnsafeCell<Vec<Marked>>,
     owed: UnsafeCell<Owed>,
     /// The replacement for descriptors, as long as there is one.
     null: UnsafeCell<Option<OwnedFd>>,
@@ -54,7 +54,7 @@ unsafe impl Sync for Registry {}
 static REGISTRY: Registry = Registry {
     lock: UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER),
     numbers: UnsafeCell::new(Vec::new()),
-    sentinels: UnsafeCell::new(Vec::new()),
+    words: UnsafeCell::new(Vec::new()),
     owed: UnsafeCell::new(Owed::NOTHING),
     null: UnsafeCell::new(None),
 };
@@ -83,8 +83,8 @@ extern "C" fn in_child() {
     // Only forgets them: frees nothing, as nothing else here does.
     numbers.clear();
     // SAFETY: as above.
-    let sentinels = unsafe { &mut *REGISTRY.sentinels.get() };
-    for Marked { word, pages } in sentinels.iter() {
+    let words = unsafe { &mut *REGISTRY.words.get() };
+    for Marked { word, pages } in words.iter() {
         let word = std::ptr::with_exposed_provenance::<SignalWord>(*word);
         // SAFETY: a mapping state's page is mapped for as long as it is in the list.
         unsafe { (*word).set_forked() };
@@ -95,7 +95,7 @@ extern "C" fn in_child() {
             unsafe { libc::munmap(start, len) };
         }
     }
-    sentinels.clear();
+    words.clear();
     // SAFETY: as above.
     let owed = unsafe { &mut *REGISTRY.owed.get() };
     *owed = Owed::NOTHING;
@@ -120,11 +120,11 @@ fn enter() {
     lock();
 }
 
-/// Does something to the sentinels with the lock held.
-fn with_sentinels<R>(action: impl FnOnce(&mut Vec<Marked>) -> R) -> R {
+/// Changes the list with the lock held.
+fn with_words<R>(action: impl FnOnce(&mut Vec<Marked>) -> R) -> R {
     enter();
     // SAFETY: the lock is held, and nothing else has a reference.
-    let result = action(unsafe { &mut *REGISTRY.sentinels.get() });
+    let result = action(unsafe { &mut *REGISTRY.words.get() });
     unlock();
     result
 }
@@ -140,14 +140,14 @@ pub(super) fn with_owed<R>(action: impl FnOnce(&mut Owed) -> R) -> R {
 
 /// Has a forked child find its copy of a mapping state's word changed.
 pub(super) fn mark_in_children(word: usize) {
-    with_sentinels(|sentinels| sentinels.push(Marked { word, pages: None }));
+    with_words(|words| words.push(Marked { word, pages: None }));
 }
 
 /// Has a forked child not keep these pages (start and length), which go with a mapping state that was given to
 /// [`mark_in_children`]; with `None`, no longer so.
 pub(super) fn unmap_in_children(word: usize, pages: Option<(usize, usize)>) {
-    with_sentinels(|sentinels| {
-        if let Some(entry) = sentinels.iter_mut().find(|entry| entry.word == word) {
+    with_words(|words| {
+        if let Some(entry) = words.iter_mut().find(|entry| entry.word == word) {
             entry.pages = pages;
         }
     });
@@ -155,9 +155,9 @@ pub(super) fn unmap_in_children(word: usize, pages: Option<(usize, usize)>) {
 
 /// Takes a mapping state out of the list.
 pub(super) fn forget(word: usize) {
-    with_sentinels(|sentinels| {
-        if let Some(at) = sentinels.iter().position(|entry| entry.word == word) {
-            sentinels.swap_remove(at);
+    with_words(|words| {
+        if let Some(at) = words.iter().position(|entry| entry.word == word) {
+            words.swap_remove(at);
         }
     });
 }

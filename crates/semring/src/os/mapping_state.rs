@@ -122,7 +122,7 @@ pub(super) unsafe fn tear_at(address: usize) {
 impl Drop for MappingState {
     fn drop(&mut self) {
         if self.is_child() {
-            // The page stays with the child: in one of a bare clone(2) it is in the list of sentinels still.
+            // The page stays with the child: in one of a bare clone(2) it is in the list of words still.
             return;
         }
         fork::forget(self.address());

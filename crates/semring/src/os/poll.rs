@@ -55,7 +55,7 @@ impl Poller {
         Ok(())
     }
 
-    /// Sleeps until there is something, at most so long; false: nothing came. Interrupted by signals.
+    /// Sleeps until there is something, at most for the timeout; false: nothing came. Interrupted by signals.
     pub(crate) fn wait(&self, timeout: Option<Duration>) -> io::Result<bool> {
         let mut any = false;
         let mut timeout = timeout;

@@ -14,14 +14,14 @@ const STACK_BYTES: usize = 64 << 10;
 
 /// Why System V semaphores do not do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Unfit {
+pub(crate) enum SemaphoresUnusable {
     /// The calls are refused, or the caller is killed.
     Forbidden,
     /// Nothing is undone for the dead.
     NoUndo,
 }
 
-impl Unfit {
+impl SemaphoresUnusable {
     pub(crate) const fn why(self) -> &'static str {
         match self {
             Self::Forbidden => {
@@ -35,11 +35,11 @@ impl Unfit {
 }
 
 /// Whether semaphores work; tried once.
-pub(crate) fn semaphores() -> Result<(), Unfit> {
-    static ANSWER: OnceLock<Result<(), Unfit>> = OnceLock::new();
+pub(crate) fn semaphores() -> Result<(), SemaphoresUnusable> {
+    static ANSWER: OnceLock<Result<(), SemaphoresUnusable>> = OnceLock::new();
     *ANSWER.get_or_init(|| {
         if is_filtered() {
-            probe(&mut Report::default())
+            try_semaphores(&mut Report::default())
         } else {
             Ok(())
         }
@@ -48,7 +48,7 @@ pub(crate) fn semaphores() -> Result<(), Unfit> {
 
 /// Whether a call that only reads limits returns.
 pub(crate) fn may_ask() -> bool {
-    semaphores() != Err(Unfit::Forbidden)
+    semaphores() != Err(SemaphoresUnusable::Forbidden)
 }
 
 /// True if system calls of this process go through a filter.
@@ -62,7 +62,7 @@ fn is_filtered() -> bool {
 }
 
 /// The children write into the report.
-fn probe(report: &mut Report) -> Result<(), Unfit> {
+fn try_semaphores(report: &mut Report) -> Result<(), SemaphoresUnusable> {
     let _no_core = NoCore::new();
     // First the operation with undo, by a process that ends; then a check of the value that is left.
     if !in_child(take, report) {
@@ -70,21 +70,21 @@ fn probe(report: &mut Report) -> Result<(), Unfit> {
         if report.set.is_some() {
             in_child(remove, report);
         }
-        return Err(Unfit::Forbidden);
+        return Err(SemaphoresUnusable::Forbidden);
     }
     match report.errno {
         0 => {}
-        libc::EPERM | libc::EACCES | libc::ENOSYS => return Err(Unfit::Forbidden),
+        libc::EPERM | libc::EACCES | libc::ENOSYS => return Err(SemaphoresUnusable::Forbidden),
         // For example a limit: the caller that makes a set will get the error.
         _ => return Ok(()),
     }
     if !in_child(look, report) || !report.looked {
-        return Err(Unfit::Forbidden);
+        return Err(SemaphoresUnusable::Forbidden);
     }
     if report.value == 0 {
         Ok(())
     } else {
-        Err(Unfit::NoUndo)
+        Err(SemaphoresUnusable::NoUndo)
     }
 }
 
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn semaphores_trial_succeeds_and_leaves_nothing() {
         let mut report = Report::default();
-        assert_eq!(probe(&mut report), Ok(()));
+        assert_eq!(try_semaphores(&mut report), Ok(()));
         assert!(report.looked);
         assert!(is_gone(report.set.expect("the probe makes a set")));
     }
@@ -225,7 +225,10 @@ mod tests {
         const SET: &str = "the set was ";
         if std::env::var_os(INSIDE).is_some() {
             let mut report = Report::default();
-            assert_eq!(probe(&mut report), Err(Unfit::Forbidden));
+            assert_eq!(
+                try_semaphores(&mut report),
+                Err(SemaphoresUnusable::Forbidden)
+            );
             println!("{SET}{}", report.set.expect("the probe makes a set").id());
             return;
         }

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 /// The byte that the descriptor travels with.
 const CARRIER: u8 = b'R';
 
-/// Room for the control message of one descriptor, aligned as the kernel wants it.
+/// Room for the control message of one descriptor, aligned as the kernel requires.
 const CONTROL_WORDS: usize = 4;
 
 /// Sends a descriptor; the receiver gets a number of its own for the same open file description.

@@ -66,8 +66,8 @@ impl LaneConsumer {
         let committed = Position::new(lane.producer().committed.load(Ordering::Acquire));
         // `committed` may lag by a batch whose producer was killed, or be far ahead by now.
         let ahead = committed.distance_from(start);
-        let behind = start.distance_from(committed);
-        if !start.is_aligned() || ahead.min(behind) > capacity.get() {
+        let lag = start.distance_from(committed);
+        if !start.is_aligned() || ahead.min(lag) > capacity.get() {
             return Err(Damage { position: start });
         }
         let messages = lane.consumer().received.load(Ordering::Relaxed);
@@ -293,9 +293,9 @@ impl LaneConsumer {
         // published and its producer has not reached K4. `committed` was stored before the header
         // that was just loaded (E1).
         let committed = Position::new(self.lane.producer().committed.load(Ordering::Acquire));
-        let behind = self.released.distance_from(committed);
+        let lag = self.released.distance_from(committed);
         let ahead = committed.distance_from(self.released);
-        let from_committed = match capacity.checked_sub(behind) {
+        let from_committed = match capacity.checked_sub(lag) {
             Some(rest) => rest,
             None if ahead <= capacity => capacity,
             None => 0,
@@ -436,8 +436,8 @@ impl LaneConsumer {
         self.record_continued(self.read);
     }
 
-    /// True if the next message continues one that this consumer's predecessor had released: to be asked before anything
-    /// was released.
+    /// True if the next message continues one that this consumer's predecessor had released. To be called before anything is
+    /// released.
     pub(crate) fn is_continued(&self) -> bool {
         let now = self.released.get().wrapping_add(1);
         let slots = &self.lane.consumer().continued;
@@ -453,12 +453,12 @@ impl LaneConsumer {
         is_cut
     }
 
-    /// With nothing more on the lane: true if its present producer began right here, behind a part of its predecessor's. It
-    /// says so itself with its next message, or when it had room for that.
+    /// With nothing more on the lane: true if its present producer began right here, after a part of its predecessor's. Its
+    /// cut follows with its next message, or as soon as there is room.
     pub(crate) fn is_at_cut(&self) -> bool {
         let page = self.lane.producer();
         let now = self.read.get().wrapping_add(1);
-        // Stored before the generation: who has seen the successor at work, or was posted by it, sees it.
+        // Stored before the generation: a consumer that has seen the successor at work, or was posted by it, sees it.
         page.generation_start.load(Ordering::Acquire) == self.read.get()
             && page
                 .open_part

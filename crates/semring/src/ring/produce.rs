@@ -15,7 +15,7 @@
 
 use super::Damage;
 use super::fast_path::FastPath;
-use crate::layout::control::LANE_NO_MORE;
+use crate::layout::control::LANE_FINISHED;
 use crate::layout::record::{
     CUT, CUT_BYTES, HEADER_BYTES, Record, Tag, UNPUBLISHED, decode, is_pad, lead_to_line,
     message_header, pad_header, record_bytes,
@@ -306,8 +306,8 @@ impl LaneProducer {
         // E2: the consumer has finished with everything before `released`.
         let order = mutant::order(Mutant::RelaxedReleasedLoad, Ordering::Acquire);
         let released = Position::new(self.lane.consumer().released.load(order));
-        let behind = self.tail.distance_from(released);
-        if behind > self.tail.distance_from(self.released) || !released.is_aligned() {
+        let lag = self.tail.distance_from(released);
+        if lag > self.tail.distance_from(self.released) || !released.is_aligned() {
             return Err(Damage { position: released }); // it shrank, or passed the tail (I4)
         }
         let fits = fits(released);
@@ -360,7 +360,7 @@ impl LaneProducer {
         let now = now.get().wrapping_add(1);
         let word = usize::from(words[0].load(Ordering::Relaxed) == now);
         words[word].store(end.get().wrapping_add(1), Ordering::Relaxed);
-        // The header's store behind it is a Release; in a batch that of the first one, and until then the lane ends
+        // The header's store after it is a Release; in a batch that of the first one, and until then the lane ends
         // before all of it.
     }
 
@@ -471,6 +471,6 @@ impl LaneProducer {
         self.lane
             .producer()
             .flags
-            .store(LANE_NO_MORE, Ordering::Release);
+            .store(LANE_FINISHED, Ordering::Release);
     }
 }

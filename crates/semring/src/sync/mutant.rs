@@ -189,11 +189,11 @@ mutants! {
             "that fence comes after the flag"
             "channel::model_tests::modes::model_no_wake_up_is_lost_between_the_modes"
             "deadlock"
-        NoLookInBurst
+        NoLookInAsymmetric
             "the look at the wait word after a commit in asymmetric mode"
             "channel::model_tests::modes::model_no_wake_up_is_lost_between_the_modes"
             "deadlock"
-        NoLookAfterBurst
+        NoLookAfterAsymmetric
             "a fence and another look by a commit that leaves asymmetric mode"
             "channel::model_tests::modes::model_no_wake_up_is_lost_between_the_modes"
             "deadlock"
@@ -279,8 +279,8 @@ mutants! {
             "a producer in fenced mode checks its consumer after 16 messages"
             "channel::wake_tests::death_is_noticed_after_16_messages"
             "the death of the consumer was not noticed"
-        EntryBelievesProgress
-            "a lane that enters asymmetric mode asks the guard, whatever was released"
+        EntryTrustsProgress
+            "a lane that enters asymmetric mode checks the guard, whatever was released"
             "channel::wake_tests::death_is_noticed_on_entry_into_asymmetric_mode"
             "the death of the consumer was not noticed"
         NoCheckAfterBytes

@@ -10,7 +10,7 @@ use super::Scratch;
 /// Set in the process that runs in the namespaces.
 const ALONE: &str = "SEMRING_TEST_IS_ALONE";
 
-/// Bytes of the empty /dev/shm, as `mount` wants them.
+/// Bytes of the empty /dev/shm, as `mount` takes them.
 const ROOMY: &str = "size=1g";
 
 /// Runs `body` in namespaces of its own: the test's binary again, with this test only. `test` is its whole

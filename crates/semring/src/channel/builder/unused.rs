@@ -1,4 +1,4 @@
-//! Opening or making a ring; and replacing one that nobody has used by one with the settings that are named.
+//! Opening or making a ring; and replacing one that no producer has used by one with the settings that are named.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::os::clock;
 
 /// How long two programs with contradicting settings may replace each other's unused rings.
 const REPLACING: Duration = Duration::from_secs(1);
-/// How long to wait for somebody who is attaching to such a ring, or removing it, before it is looked at again.
+/// How long to wait for a process that is attaching to such a ring, or removing it, before the next look.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// What [`Builder::open_or_create`] does with a ring whose settings differ from those that it names, if the ring was made only
@@ -27,7 +27,7 @@ pub enum UnusedRing {
     /// It is replaced by a new one, also if a consumer waits in it. That one gets
     /// [`RecvError::Replaced`](crate::RecvError::Replaced), and opens the ring again. For producers.
     Replace,
-    /// It is replaced if nobody is attached. For consumers, which do not take each other's place.
+    /// It is replaced if no process is attached. For consumers, which do not take each other's place.
     ReplaceIdle,
 }
 
@@ -45,7 +45,7 @@ impl<K: Kind> Builder<K> {
     /// // A consumer comes first, and names nothing.
     /// let early = spsc::Builder::new(&name).auto_remove(true).open_or_create()?;
     /// let mut consumer = early.attach_consumer()?;
-    /// // The producer wants more room than there is.
+    /// // The producer needs more room than there is.
     /// let builder = spsc::Builder::new(&name).auto_remove(true).capacity(1 << 20);
     /// let ring = builder.unused_ring(UnusedRing::Replace).open_or_create()?;
     /// assert_eq!(ring.capacity_bytes(), 1 << 20);

@@ -8,7 +8,7 @@
 
 /// Found with fewer looks than this, a message was about to be written while the wait for it began.
 const SOON: u32 = 2;
-/// After this many such waits in a row it is a chase.
+/// After this many such waits in a row the consumer backs off.
 const CATCHES: u32 = 8;
 /// Falling back was worth it if it brought this many messages.
 const WORTH: u64 = 4;

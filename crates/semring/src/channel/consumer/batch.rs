@@ -69,7 +69,7 @@ impl<'a> RecvBatch<'a> {
         self.core.stepped(self.lanes())
     }
 
-    /// Releases everything taken out, as dropping does; also while a panic unwinds the thread.
+    /// Takes all messages that were handed out, as dropping does; also while a panic unwinds the thread.
     pub fn release(mut self) {
         self.end();
         // Ended already.

@@ -419,7 +419,8 @@ impl<'a> Message<'a> {
         Some(trust::slice(start, len))
     }
 
-    /// Releases the message, as dropping does; also while a panic unwinds the thread.
+    /// Takes the message, as dropping does; also while a panic unwinds the thread. Its room goes back to the producer later:
+    /// see [At least once](crate#at-least-once-and-duplicates).
     #[inline]
     pub fn release(mut self) {
         self.give_back();
@@ -427,8 +428,8 @@ impl<'a> Message<'a> {
         std::mem::forget(self);
     }
 
-    /// Releases the message now, with a note that the lane's next message continues it: if this consumer is killed, its
-    /// successor learns so from [`Consumer::continued_lane`](crate::Consumer::continued_lane). For all parts but the last of
+    /// Takes the message and gives its room back now, and records that the lane's next message continues it: if this consumer is
+    /// killed, its successor gets the lane from [`Consumer::continued_lane`](crate::Consumer::continued_lane). For all parts but the last of
     /// what belongs together; the last one is released as any message.
     pub fn release_part(self) {
         self.lane.take_part(&self.found);

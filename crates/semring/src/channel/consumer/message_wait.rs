@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::end_of_stream::{EndOfStream, Linger};
 use crate::guard::interrupt::InterruptFlag;
 use crate::guard::wait::{PeerCheck, Waiting, Wakeup};
-use crate::guard::wakeup::{Waker, is_in_burst};
+use crate::guard::wakeup::{Waker, is_asymmetric};
 use crate::guard::{GuardError, Role, Waited, WakeTarget};
 use crate::lifecycle::{ConsumerRole, StreamEnd, record_count};
 use crate::os::barrier;
@@ -140,7 +140,7 @@ impl MessageWait<'_> {
         self.interrupt.is_raised()
     }
 
-    /// A sleep of one who does not linger.
+    /// A sleep of a consumer that does not linger.
     pub(super) fn sleep_for_lane(
         &mut self,
         timeout: Option<Duration>,
@@ -180,10 +180,10 @@ impl Waiting for MessageWait<'_> {
 
     fn issue_barrier(&mut self) -> bool {
         let lanes = self.merge.lanes().iter();
-        let mut in_burst = lanes
+        let mut asymmetric_lanes = lanes
             .enumerate()
-            .filter(|(_, lane)| is_in_burst(lane.view()));
-        let Some((first, _)) = in_burst.next() else {
+            .filter(|(_, lane)| is_asymmetric(lane.view()));
+        let Some((first, _)) = asymmetric_lanes.next() else {
             return true;
         };
         if mutant::is(Mutant::NoBarrier) || barrier::everywhere().is_ok() {
@@ -196,7 +196,7 @@ impl Waiting for MessageWait<'_> {
         let alive = |lane| self.role.ring().guard.is_taken(Role::Producer { lane });
         // A dead producer's flag stays until the next producer attaches; its messages are visible.
         std::iter::once(first)
-            .chain(in_burst.map(|(lane, _)| lane))
+            .chain(asymmetric_lanes.map(|(lane, _)| lane))
             .all(|lane| matches!(alive(lane), Ok(false)))
     }
 
@@ -214,7 +214,7 @@ impl Waiting for MessageWait<'_> {
         self.role.ring().check()?;
         let waited = match check {
             PeerCheck::WhileAsleep => self.role.ring().guard.wait_for_producers(timeout)?,
-            // Nobody is there who would wake it at the end of the time that it lingers.
+            // No process would wake it at the end of the time that it lingers.
             PeerCheck::Done => self.wakeup().wait(self.linger.nap(timeout))?,
         };
         self.woken = waited == Waited::Token;

@@ -7,12 +7,12 @@
 //! recv            any lane again
 //! ```
 //! A producer that is gone inside a line can't end it. It is known to be gone if its role is free, or if a successor has
-//! begun behind the part. Of that the successor leaves two traces: where it began, and, in front of its first message (if
+//! begun after the part. Of that the successor leaves two traces: where it began, and, before its first message (if
 //! there is room when it attaches: at once), a record of 8 bytes, [`CUT`](crate::layout::record::CUT). So no message of a
 //! successor is ever taken for the continuation of a predecessor's, however many have come and gone.
 //!
 //! A consumer that waits here sleeps as always, on the same word. What ends the wait: a message on the lane; the producer's
-//! death or leaving, for which the guard posts; a successor that has begun behind a part, which looks at the consumer's
+//! death or leaving, for which the guard posts; a successor that has begun after a part, which looks at the consumer's
 //! wait word then and posts ([`ProducerRole`](crate::lifecycle::ProducerRole)), or is killed before, for which the guard
 //! posts.
 

@@ -85,7 +85,7 @@ fn model_stopped_producer_delays_only_its_message() {
     });
 }
 
-/// A producer is killed inside a line, and another one takes its lane and says nothing. The consumer, which waits for the
+/// A producer is killed inside a line, and another one takes its lane and sends nothing. The consumer, which waits for the
 /// rest of the line, is not left waiting: for the first one it is woken by the death, for the second one by its post.
 #[test]
 fn model_line_ends_at_the_next_producer() {
@@ -240,7 +240,7 @@ fn model_killed_producers_messages_precede_the_end() {
     });
 }
 
-/// The consumer that the producer knew is killed: a producer that sleeps for room gets a broken
+/// The consumer of the producer is killed: a producer that sleeps for room gets a broken
 /// pipe.
 #[test]
 fn model_producer_waiting_for_room_sees_the_death() {

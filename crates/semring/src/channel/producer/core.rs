@@ -358,7 +358,7 @@ impl ProducerCore {
         let result = match due {
             Due::Post => self.post(),
             Due::Check => self.check_progress(),
-            Due::AskGuard => self.check_before_burst(),
+            Due::AskGuard => self.check_before_asymmetric(),
             Due::Nothing => Ok(()),
         };
         if let Err(error) = result {
@@ -387,7 +387,7 @@ impl Drop for ProducerCore {
     fn drop(&mut self) {
         self.end_leaked_batch();
         if !self.role.ring().is_forked() {
-            self.waker.end_burst(self.gate.lane.view());
+            self.waker.end_asymmetric(self.gate.lane.view());
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::layout::{Capacity, Position};
 use crate::lifecycle::ConsumerFate;
 use crate::os::errno::EACCES;
 
-/// How far a producer goes on without a sign of its consumer's life, unless that has shown to be at work on a stream.
+/// How far a producer goes on without progress of its consumer, unless that has shown to be at work on a stream.
 const BYTES_WITHOUT_PROGRESS: u64 = 4 << 10;
 
 /// The conclusion from the value of `released`.
@@ -33,7 +33,7 @@ enum Look {
     Alive,
     /// The guard must be checked. If the consumer is attached, the next check comes after this many
     /// bytes.
-    Ask { next_in: u64 },
+    CheckGuard { next_in: u64 },
 }
 
 /// A producer's record of its consumer's progress.
@@ -42,7 +42,7 @@ pub(super) struct PeerProgress {
     /// The next check is made when the lane's tail is here.
     next_check: Position,
     /// The tail at the last successful check of the guard. `None`: a check is due.
-    asked_at: Option<Position>,
+    checked_at: Option<Position>,
     /// `released` when it was last looked at.
     released_at_last_check: Position,
 }
@@ -52,7 +52,7 @@ impl PeerProgress {
     pub(super) fn new(tail: Position, released: Position, capacity: Capacity) -> Self {
         Self {
             next_check: tail.advance(Self::interval(capacity)),
-            asked_at: Some(tail),
+            checked_at: Some(tail),
             released_at_last_check: released,
         }
     }
@@ -92,9 +92,9 @@ impl PeerProgress {
         } else {
             Self::interval(capacity)
         };
-        let asked_lately = |at| tail.distance_from(at) + next_in <= BYTES_PER_CHECK;
-        if step == 0 || !self.asked_at.is_some_and(asked_lately) {
-            return Look::Ask { next_in };
+        let checked_lately = |at| tail.distance_from(at) + next_in <= BYTES_PER_CHECK;
+        if step == 0 || !self.checked_at.is_some_and(checked_lately) {
+            return Look::CheckGuard { next_in };
         }
         self.next_check = tail.advance(next_in);
         Look::Alive
@@ -102,14 +102,14 @@ impl PeerProgress {
 
     /// Records a successful check of the guard.
     fn ok(&mut self, tail: Position, next_in: u64) {
-        self.asked_at = Some(tail);
+        self.checked_at = Some(tail);
         self.next_check = tail.advance(next_in);
     }
 
     /// The next call checks the guard, even if `released` has moved: a consumer that is dead now
     /// may have stored it.
     fn force(&mut self, tail: Position) {
-        self.asked_at = None;
+        self.checked_at = None;
         self.next_check = tail;
     }
 }
@@ -197,11 +197,11 @@ impl ProducerCore {
     #[cold]
     pub(super) fn check_progress(&mut self) -> Result<(), SendError> {
         let (tail, released) = (self.gate.lane.tail(), self.gate.lane.load_released());
-        let (capacity, fenced) = (self.gate.lane.capacity(), !self.waker.is_in_burst());
+        let (capacity, fenced) = (self.gate.lane.capacity(), !self.waker.is_asymmetric());
         let look = |progress: &mut PeerProgress| progress.look(tail, released, capacity, fenced);
         match self.gate.change(|pending| pending.update(look)) {
             Look::Alive => Ok(()),
-            Look::Ask { next_in } => self.ask_when_due(next_in),
+            Look::CheckGuard { next_in } => self.ask_when_due(next_in),
         }
     }
 
@@ -221,7 +221,7 @@ impl ProducerCore {
 
     /// The check of a producer that stops publishing with a fence.
     #[cold]
-    pub(super) fn check_before_burst(&mut self) -> Result<(), SendError> {
+    pub(super) fn check_before_asymmetric(&mut self) -> Result<(), SendError> {
         self.ask_when_due(PeerProgress::interval(self.gate.lane.capacity()))
     }
 
@@ -303,7 +303,7 @@ mod tests {
 
     const CAPACITY: Capacity = Capacity::exact(256 << 10).unwrap();
     const QUARTER: u64 = 64 << 10;
-    const ASK: Look = Look::Ask {
+    const CHECK_GUARD: Look = Look::CheckGuard {
         next_in: BYTES_WITHOUT_PROGRESS,
     };
 
@@ -332,8 +332,8 @@ mod tests {
         assert_eq!(progress.until_due(at(4088)), 8);
         assert!(progress.due(at(4096)));
         assert_eq!(progress.until_due(at(5000)), 0);
-        assert_eq!(look(&mut progress, 4096, 0), ASK);
-        assert_eq!(check_asymmetric(&mut progress, 4096, 0), ASK);
+        assert_eq!(look(&mut progress, 4096, 0), CHECK_GUARD);
+        assert_eq!(check_asymmetric(&mut progress, 4096, 0), CHECK_GUARD);
         assert!(progress.due(at(4096)), "until the guard has answered");
         progress.ok(at(4096), 4096);
         assert!(!progress.due(at(8184)) && progress.due(at(8192)));
@@ -353,7 +353,10 @@ mod tests {
             assert_eq!(look(&mut progress, tail, tail - 8), Look::Alive, "{tail}");
             assert_eq!(progress.until_due(at(tail)), 4096);
         }
-        assert_eq!(look(&mut progress, BYTES_PER_CHECK, BYTES_PER_CHECK), ASK);
+        assert_eq!(
+            look(&mut progress, BYTES_PER_CHECK, BYTES_PER_CHECK),
+            CHECK_GUARD
+        );
     }
 
     #[test]
@@ -376,7 +379,7 @@ mod tests {
         let mut progress = new();
         progress.force(at(64));
         assert!(progress.due(at(64)));
-        assert_eq!(look(&mut progress, 64, 64), ASK);
+        assert_eq!(look(&mut progress, 64, 64), CHECK_GUARD);
         assert!(progress.due(at(64)));
         progress.ok(at(64), 4096);
         assert!(!progress.due(at(64)));

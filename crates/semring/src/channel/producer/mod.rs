@@ -80,7 +80,7 @@ impl<K: Kind> Producer<K> {
     ///
     /// # Errors
     /// [`SendError::TooLong`], [`ConsumerGone`](SendError::ConsumerGone) or
-    /// [`Closed`](SendError::Closed) once the consumer that this producer knew has detached or died,
+    /// [`Closed`](SendError::Closed) once its consumer has detached or died,
     /// [`Removed`](SendError::Removed), and the others; the message was then not sent. A problem
     /// found after the commit is reported by the next call.
     #[inline(always)]
@@ -193,7 +193,7 @@ impl<K: Kind> Producer<K> {
     /// [`send`](Self::send) makes such checks itself; see its documentation.
     ///
     /// # Errors
-    /// [`SendError::ConsumerGone`] or [`SendError::Closed`] if the consumer that this producer knew
+    /// [`SendError::ConsumerGone`] or [`SendError::Closed`] if the consumer of this producer
     /// is gone, [`SendError::Removed`].
     pub fn check_consumer(&mut self) -> Result<(), SendError> {
         if self.core.role.ring().is_forked() {
@@ -225,7 +225,7 @@ impl<K: Kind> Producer<K> {
             let core = &mut self.core;
             core.end_leaked_batch();
             // Before the mark, which stands where the flag does.
-            core.waker.end_burst(core.gate.lane.view());
+            core.waker.end_asymmetric(core.gate.lane.view());
             core.gate.lane.mark_finished();
             core.role.finish();
         }

@@ -182,22 +182,22 @@ impl State {
         }
     }
 
-    fn buffer(&mut self, who: usize) -> &mut Vec<Store> {
-        match self.producers.get_mut(who) {
+    fn buffer(&mut self, actor: usize) -> &mut Vec<Store> {
+        match self.producers.get_mut(actor) {
             Some(producer) => &mut producer.buffer,
             None => &mut self.consumer.buffer,
         }
     }
 
     /// A full barrier of one participant.
-    fn fence(&mut self, who: usize) {
-        for store in std::mem::take(self.buffer(who)) {
+    fn fence(&mut self, actor: usize) {
+        for store in std::mem::take(self.buffer(actor)) {
             self.show(store);
         }
     }
 
-    fn store(&mut self, who: usize, word: Word, value: u8) {
-        self.buffer(who).push(Store { word, value });
+    fn store(&mut self, actor: usize, word: Word, value: u8) {
+        self.buffer(actor).push(Store { word, value });
     }
 
     fn all_gone(&self) -> bool {
@@ -213,8 +213,8 @@ impl Machine {
     /// All states that one step can lead to.
     fn successors(&self, state: &State, kills: u8) -> Vec<State> {
         let mut next = Vec::new();
-        for who in 0..=CONSUMER {
-            self.drain_one(state, who, &mut next);
+        for actor in 0..=CONSUMER {
+            self.drain_one(state, actor, &mut next);
         }
         for lane in 0..PRODUCERS {
             if state.producers[lane].at != At::Gone {
@@ -235,8 +235,8 @@ impl Machine {
     }
 
     /// One store of this participant becomes visible.
-    fn drain_one(&self, state: &State, who: usize, next: &mut Vec<State>) {
-        let waiting = match state.producers.get(who) {
+    fn drain_one(&self, state: &State, actor: usize, next: &mut Vec<State>) {
+        let waiting = match state.producers.get(actor) {
             Some(producer) => &producer.buffer,
             None => &state.consumer.buffer,
         };
@@ -248,7 +248,7 @@ impl Machine {
             };
             if may {
                 let mut after = state.clone();
-                let store = after.buffer(who).remove(index);
+                let store = after.buffer(actor).remove(index);
                 after.show(store);
                 next.push(after);
             }
@@ -278,7 +278,7 @@ impl Machine {
                 state.store(lane, Word::Published(id), sent);
                 return state;
             }
-            At::AsymmetricLook if state.wait == 0 || self.lacks(Mutant::NoLookInBurst) => {
+            At::AsymmetricLook if state.wait == 0 || self.lacks(Mutant::NoLookInAsymmetric) => {
                 producer.unchecked += 1;
                 if producer.unchecked < ASYMMETRIC_MESSAGES_PER_CHECK
                     || self.lacks(Mutant::NoCheckAfterBytes)
@@ -293,7 +293,7 @@ impl Machine {
                 producer.asymmetric = false;
                 producer.quiet = 0;
                 producer.unchecked = 0;
-                producer.at = if self.lacks(Mutant::NoLookAfterBurst) {
+                producer.at = if self.lacks(Mutant::NoLookAfterAsymmetric) {
                     At::Publish
                 } else {
                     self.fence(true)
@@ -617,8 +617,8 @@ fn each_precaution_is_needed() {
         Mutant::EpochsRestart,
         Mutant::NoUndoTokenOfProducer,
         Mutant::WakerClearsWord,
-        Mutant::NoLookInBurst,
-        Mutant::NoLookAfterBurst,
+        Mutant::NoLookInAsymmetric,
+        Mutant::NoLookAfterAsymmetric,
     ];
     let deaths = [
         (Mutant::NoCheckInFencedMode, [4, 0], 4),

@@ -23,7 +23,7 @@ pub(crate) enum Found {
     Used,
     /// It was never finished, or a removal was not.
     Unfinished,
-    /// Complete and idle; this text tells where its ring would be.
+    /// Complete and idle; this text is where its ring would be.
     Idle {
         location: String,
         /// The owner of the directory.

@@ -181,7 +181,7 @@ impl RemovalLock for PipeGuard {
     }
 
     fn begin_replacing(&self) -> Result<bool> {
-        // FORCED alone: from now on nobody attaches. A producer that was faster is alive already, and is seen.
+        // FORCED alone: from now on no process attaches. A producer that was faster is alive already, and is seen.
         if !self.begin_by_force(Duration::ZERO)? {
             return Ok(false);
         }

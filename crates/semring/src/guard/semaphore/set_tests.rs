@@ -104,25 +104,25 @@ fn a_set_made_for_a_key_that_is_taken_goes_again() {
 
 #[test]
 fn set_of_a_file_records_whether_it_has_a_name() {
-    let says = |set: SemSet| SetFacts::of(set.id()).unwrap().location();
+    let recorded = |set: SemSet| SetFacts::of(set.id()).unwrap().location();
     let new = NewSet::create(1, 0o600).unwrap();
     let identity = new
         .identify(NameLocation::File { has_name: false })
         .unwrap();
     let set = SemSet::from_id(identity.id);
-    assert_eq!(says(set), Some(NameLocation::File { has_name: false }));
+    assert_eq!(recorded(set), Some(NameLocation::File { has_name: false }));
     let guard = new.finish();
-    assert_eq!(says(set), Some(NameLocation::File { has_name: true }));
+    assert_eq!(recorded(set), Some(NameLocation::File { has_name: true }));
     // Recording it twice has the same effect as once, in both directions.
     for has_name in [true, false, false, true] {
         guard.record_name(has_name);
-        assert_eq!(says(set), Some(NameLocation::File { has_name }));
+        assert_eq!(recorded(set), Some(NameLocation::File { has_name }));
     }
     // While a remover is at work, the name can't be recorded again.
     assert!(guard.begin_removal(false).unwrap());
     guard.record_name(false);
     guard.record_name(true);
-    assert_eq!(says(set), Some(NameLocation::File { has_name: false }));
+    assert_eq!(recorded(set), Some(NameLocation::File { has_name: false }));
     guard.destroy().unwrap();
     // Another set keeps its values.
     let new = NewSet::create(1, 0o600).unwrap();
@@ -133,7 +133,7 @@ fn set_of_a_file_records_whether_it_has_a_name() {
     let identity = new.identify(location).unwrap();
     let guard = new.finish();
     guard.record_name(false);
-    assert_eq!(says(SemSet::from_id(identity.id)), Some(location));
+    assert_eq!(recorded(SemSet::from_id(identity.id)), Some(location));
     guard.destroy().unwrap();
 }
 

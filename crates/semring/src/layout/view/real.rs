@@ -86,7 +86,7 @@ impl RingView {
         unsafe { at.as_ref() }
     }
 
-    /// Writes a record of the ring's semaphore set, which counts when the record word says so. For the process
+    /// Writes a record of the ring's semaphore set, which counts when the record word selects it. For the process
     /// that made the set. If two write at the same time, what is there afterwards is invalid.
     pub(crate) fn write_record(&self, record: &SetRecord) {
         let (at, bytes) = (

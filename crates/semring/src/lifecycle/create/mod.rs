@@ -137,9 +137,9 @@ fn semaphores_work(name: &str, plan: &Plan) -> Result<(), CreateError> {
     check_limits(name, plan)?;
     match crate::os::sandbox::semaphores() {
         Ok(()) => Ok(()),
-        Err(unfit) => Err(CreateError::SemaphoreLimit {
+        Err(reason) => Err(CreateError::SemaphoreLimit {
             name: name.to_owned(),
-            limit: unfit.why().to_owned(),
+            limit: reason.why().to_owned(),
         }),
     }
 }
@@ -332,9 +332,13 @@ fn memory_error(name: &str, error: MemoryError) -> CreateError {
             what: what.to_owned(),
         },
         MemoryError::Denied(source) => CreateError::Permission { name, source },
-        MemoryError::NoSpace { asked, free, hint } => CreateError::NoSpace {
+        MemoryError::NoSpace {
+            requested,
+            free,
+            hint,
+        } => CreateError::NoSpace {
             name,
-            asked,
+            requested,
             free,
             hint,
         },

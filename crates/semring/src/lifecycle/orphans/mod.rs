@@ -219,27 +219,27 @@ impl Orphan {
         // them.
         let held: Vec<Option<Result<Option<SeizedSet>, RemoveError>>> = found
             .iter()
-            .map(|leftover| match leftover.what {
-                What::Semaphores { id } => Some(leftover.seize_set(id)),
+            .map(|orphan| match orphan.what {
+                What::Semaphores { id } => Some(orphan.seize_set(id)),
                 _ => None,
             })
             .collect();
         let references = OnceCell::new();
         let each = found.iter().zip(held);
-        each.map(|(leftover, held)| match &leftover.what {
+        each.map(|(orphan, held)| match &orphan.what {
             What::Ring { address, uuid } => ring::remove_ring(address, uuid, policy),
             What::Pair { up, uuid, down } => pair::remove(up, uuid, down, policy),
             What::GuardMissing { place, uuid, .. } => {
-                leftover.remove_without_guard(place, uuid, policy)
+                orphan.remove_without_guard(place, uuid, policy)
             }
-            What::Unfinished { key } => leftover.remove_unfinished(*key),
+            What::Unfinished { key } => orphan.remove_unfinished(*key),
             What::Semaphores { id } => match held {
-                Some(Ok(Some(held))) => leftover.remove_set(*id, &held, &references),
+                Some(Ok(Some(held))) => orphan.remove_set(*id, &held, &references),
                 Some(Err(error)) => Err(error),
                 Some(Ok(None)) | None => Ok(PruneOutcome::InUse),
             },
-            What::Pipes { directory } => leftover.remove_pipes(directory),
-            What::KeyFile { key } => leftover.remove_key_file(*key),
+            What::Pipes { directory } => orphan.remove_pipes(directory),
+            What::KeyFile { key } => orphan.remove_key_file(*key),
             What::Foreign { .. } => Ok(PruneOutcome::Foreign),
         })
         .collect()

@@ -12,13 +12,13 @@ use crate::memory::Address;
 /// the pair could not be used any more, nor made again.
 pub(super) fn together(found: Vec<Orphan>) -> Vec<Orphan> {
     let (mut seconds, mut others): (Vec<Orphan>, Vec<Orphan>) =
-        found.into_iter().partition(|leftover| {
-            leftover
+        found.into_iter().partition(|orphan| {
+            orphan
                 .ring()
                 .is_some_and(|(down, _)| first_of(down).is_some())
         });
-    for leftover in &mut others {
-        let Some((up, uuid)) = leftover.ring().map(|(up, uuid)| (up.clone(), *uuid)) else {
+    for orphan in &mut others {
+        let Some((up, uuid)) = orphan.ring().map(|(up, uuid)| (up.clone(), *uuid)) else {
             continue;
         };
         let Some(down) = down_of(&up, &uuid_digits(&uuid)) else {
@@ -27,15 +27,15 @@ pub(super) fn together(found: Vec<Orphan>) -> Vec<Orphan> {
         let is_second = |second: &Orphan| second.ring().is_some_and(|(other, _)| *other == down);
         if let Some(at) = seconds.iter().position(is_second) {
             let second = seconds.swap_remove(at);
-            leftover.name = pair_of_up(&up).map_or_else(String::new, |pair| pair.to_string());
-            leftover.unread_messages += second.unread_messages;
-            leftover.unread |= second.unread;
-            leftover.what = What::Pair { up, uuid, down };
+            orphan.name = pair_of_up(&up).map_or_else(String::new, |pair| pair.to_string());
+            orphan.unread_messages += second.unread_messages;
+            orphan.unread |= second.unread;
+            orphan.what = What::Pair { up, uuid, down };
         }
     }
     // A first ring whose second one is in use, or can't be inspected, stays as well.
-    others.retain(|leftover| {
-        let second = leftover
+    others.retain(|orphan| {
+        let second = orphan
             .ring()
             .and_then(|(up, uuid)| down_of(up, &uuid_digits(uuid)));
         second.is_none_or(|down| superblock_at(&down).is_none())
