@@ -3,7 +3,10 @@
 use std::fs::File;
 use std::io::Read;
 
+use nix::sys::ptrace;
 use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
 use semring_testkit::peer::Exit;
 
 use crate::support::{
@@ -157,4 +160,44 @@ fn a_file_that_others_write_keeps_their_bytes() {
     assert_eq!(bytes.len(), 70_000);
     assert_same(&bytes[65_536..], &vec![b'#'; 70_000 - 65_536]);
     ring.semring("rm", &[]).run().quietly(DONE);
+}
+
+/// The thread that makes signals known stands still, as on a busy machine, while the reader takes everything.
+#[test]
+fn signal_counts_before_its_thread_runs() {
+    if !semring_testkit::step::can_trace() {
+        return;
+    }
+    let ring = Ring::posix("signal-counts");
+    let (mut consumer, mut reader) = stuck(&ring, &["-q"]);
+    consumer.wait_until_in(semring_testkit::process::POLLING);
+    let thread = thread_of(consumer.pid(), "signals");
+    ptrace::seize(thread, ptrace::Options::empty()).expect("our child");
+    ptrace::interrupt(thread).expect("it is seized");
+    waitpid(thread, Some(WaitPidFlag::__WALL)).expect("it stops");
+    consumer.signal(Signal::SIGTERM);
+    let reading = std::thread::spawn(move || {
+        let mut got = Vec::new();
+        reader.read_to_end(&mut got).map(|_| got)
+    });
+    // It ends with its process.
+    waitpid(thread, Some(WaitPidFlag::__WALL)).expect("its end");
+    consumer.finish().ended(Exit::Signal(libc::SIGTERM));
+    let got = reading.join().expect("no panic").expect("a pipe");
+    let (end, _) = whole_lines(&got);
+    let rest = ring.consumer(&["-q", "--no-create"]).run().quietly(DONE);
+    assert_same(&[&got[..end], &rest.stdout].concat(), &seq(LINES));
+    ring.semring("rm", &[]).run().quietly(DONE);
+}
+
+/// The thread of a process that has this name.
+fn thread_of(pid: u32, name: &str) -> Pid {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
+    let mut threads = tasks.map(|task| task.expect("a thread").path());
+    let is_it = |task: &std::path::PathBuf| {
+        std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+    };
+    let task = threads.find(is_it).expect("the thread");
+    let id = task.file_name().and_then(|id| id.to_str());
+    Pid::from_raw(id.and_then(|id| id.parse().ok()).expect("a number"))
 }
