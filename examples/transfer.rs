@@ -61,7 +61,8 @@ fn main() -> ExitCode {
 fn toolchain_file() -> Result<PathBuf> {
     let sysroot = Command::new("rustc")
         .args(["--print", "sysroot"])
-        .output()?;
+        .output()
+        .map_err(|error| format!("rustc --print sysroot: {error}; name a FILE"))?;
     let libraries = Path::new(std::str::from_utf8(&sysroot.stdout)?.trim()).join("lib");
     let files = std::fs::read_dir(libraries)?.flatten();
     let largest = files.max_by_key(|file| file.metadata().map_or(0, |data| data.len()));

@@ -6,7 +6,7 @@ use crate::staged::{at_marker, gone, whole};
 use semring::{Framing, RecvError, Tag};
 use semring_testkit::message;
 
-over_both_backends! {
+traced_over_both_backends! {
     producer_killed_in_sending_a_part
     consumer_killed_in_passing_on_a_part
 }

@@ -130,6 +130,11 @@ fn nothing_is_a_stub() {
 }
 
 #[test]
+fn tests_that_trace_can_be_left_out() {
+    expect_none(&sources::tests_that_trace_can_be_left_out(&everything()));
+}
+
+#[test]
 fn the_library_does_not_speak_of_the_programs() {
     expect_none(&sources::the_library_does_not_speak_of_the_programs(
         &crates(),

@@ -45,6 +45,33 @@ pub fn nothing_is_a_stub(sources: &[Source]) -> Vec<Finding> {
     findings
 }
 
+/// The tests of this folder trace a process through [`TRACED`].
+const TRACED_TESTS: &str = "tests/faults/";
+
+/// The macro that leaves its tests out where tracing is refused.
+const TRACED: &str = "traced_over_both_backends!";
+
+/// A test that traces a process is left out, and does not fail, where that is refused.
+pub fn tests_that_trace_can_be_left_out(sources: &[Source]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for source in sources {
+        let tokens = source.tokens();
+        let can_leave_out = tokens.iter().any(|token| token.text == "can_trace");
+        let is_traced = source.path.starts_with(TRACED_TESTS);
+        for (at, token) in tokens.iter().enumerate() {
+            if is(&tokens, at, &["Stepper", "::", "spawn"]) && !can_leave_out && !is_traced {
+                let text = "this traces a process: return first if can_trace() is false".to_owned();
+                findings.push(Finding::new(source, token.line, text));
+            }
+            if is_traced && is(&tokens, at, &["over_both_backends", "!"]) {
+                let text = format!("tests here trace processes: {TRACED}");
+                findings.push(Finding::new(source, token.line, text));
+            }
+        }
+    }
+    findings
+}
+
 /// Options and commands of the programs: the programs add them to the library's texts.
 const WORDS_OF_THE_PROGRAMS: [&str; 16] = [
     "--force",
@@ -178,6 +205,19 @@ mod tests {
             stubs("fn todo() { let text = \"todo!() FIXME\"; } // ignore it"),
             0
         );
+    }
+
+    #[test]
+    fn a_test_that_can_not_be_left_out_is_found() {
+        let found = |path, text| tests_that_trace_can_be_left_out(&[source(path, text)]).len();
+        let spawn = "fn f() { Stepper::spawn(c); }";
+        assert_eq!(found("tests/memory/x.rs", spawn), 1);
+        let asking = "fn f() { if !can_trace() { return; } Stepper::spawn(c); }";
+        assert_eq!(found("tests/memory/x.rs", asking), 0);
+        assert_eq!(found("tests/faults/x.rs", spawn), 0);
+        let faults = |text| found("tests/faults/x.rs", text);
+        assert_eq!(faults("over_both_backends! { f }"), 1);
+        assert_eq!(faults("traced_over_both_backends! { f }"), 0);
     }
 
     #[test]
