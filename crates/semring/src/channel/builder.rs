@@ -210,7 +210,8 @@ impl<K: Kind> Builder<K> {
         Ok(self.ring(ring))
     }
 
-    /// The builder's address is not used.
+    /// Opens the ring that another process [sends](Ring::send_over) through a Unix socket; waits for it. The builder's
+    /// address is not used.
     ///
     /// ```
     /// use semring::spsc::Builder;

@@ -225,7 +225,7 @@ macro_rules! ring_options {
             self
         }
 
-        /// Permission bits of segment and guard, independent of the umask. Default 0600.
+        /// Permission bits of the ring's memory and of its semaphores or pipes, independent of the umask. Default 0600.
         #[must_use]
         pub fn mode(mut self, mode: u32) -> Self {
             self.options().mode = Some(mode);
@@ -324,8 +324,8 @@ macro_rules! ring_options {
             self
         }
 
-        /// Whether producers of this process may omit the memory fence after each message while they send
-        /// many. The consumer then makes the kernel run a barrier on every CPU (`membarrier(2)`, 2 to 7 µs)
+        /// Makes producers that send many messages cheaper, and a consumer's sleep dearer: they omit the memory fence after each
+        /// message. The consumer then makes the kernel run a barrier on every CPU (`membarrier(2)`, 2 to 7 µs)
         /// before it sleeps. If the kernel refuses, or either side has switched this off, each message costs
         /// the producer a full fence. Default: yes. Switch it off to compare, or for a consumer that sleeps
         /// often while several producers are busy.

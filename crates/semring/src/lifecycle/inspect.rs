@@ -177,7 +177,7 @@ impl RingInfo {
         self.lanes.iter().map(|lane| lane.unread_messages).sum()
     }
 
-    /// The [highest mark](LaneInfo::high_water_bytes) of any lane: with one producer in eight lanes, only its own counts.
+    /// The most bytes that any lane has held unread: the highest of [`LaneInfo::high_water_bytes`].
     #[must_use]
     pub fn high_water_bytes(&self) -> u64 {
         let lanes = self.lanes.iter();
@@ -508,7 +508,7 @@ pub(crate) fn list() -> Vec<RingInfo> {
         .collect()
 }
 
-/// Whether `membarrier(2)` is permitted, with which a stream of messages needs no fence for each.
+/// Whether the kernel permits `membarrier(2)`, which makes streams of small messages faster.
 #[must_use]
 pub fn has_membarrier() -> bool {
     crate::os::barrier::is_available()

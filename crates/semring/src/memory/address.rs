@@ -211,7 +211,7 @@ impl Address {
         }
     }
 
-    /// The name without the backend: the name stored in the superblock.
+    /// The name or path without the prefix of the backend.
     #[must_use]
     pub fn name(&self) -> String {
         match &self.0 {

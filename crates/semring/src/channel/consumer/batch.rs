@@ -8,9 +8,9 @@ use crate::layout::Position;
 use crate::lifecycle::UnwindMark;
 use crate::ring::merge::Next;
 
-/// Messages that are received and released together, each lane with one store. Dropping the batch
-/// releases all messages taken out of it (on the lane where it ended, less than a quarter lap may be
-/// released later, as with single messages).
+/// Messages that are received together: until the batch is dropped, a killed consumer's successor gets all of them
+/// again. Dropping the batch gives the room of its messages back to their producers (on the lane where it ended, that of
+/// less than a quarter of the capacity may follow later, as with single messages).
 ///
 /// A batch that is dropped by a panic is not released: its messages are delivered again.
 /// [`release`](Self::release) releases them in any case. A batch that was received while the thread was

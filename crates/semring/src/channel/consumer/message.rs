@@ -240,8 +240,8 @@ impl std::fmt::Debug for MessageRef<'_> {
     }
 }
 
-/// A received message, in place. Dropping it releases it to the producer, at the latest a quarter
-/// lap later.
+/// A received message, in place. Dropping it takes it: the consumer's next call returns the next one. Its room goes
+/// back to the producer later: see [At least once](crate#at-least-once-and-duplicates).
 ///
 /// A message that is dropped by a panic is not released: the next call, or the next consumer, receives it
 /// again. [`release`](Self::release) releases it in any case. A message that was received while the thread was

@@ -214,8 +214,8 @@ impl Consumer {
         self.core.next_from(lane, Some(deadline.into()))
     }
 
-    /// The lane on which this consumer's predecessor had released a [part](Message::release_part) and not what belongs to
-    /// it: the next message of this lane continues it, and [`recv_from`](Self::recv_from) gives it. `None` if there is no
+    /// The lane on which to go on, if this consumer's predecessor ended within a line of several messages: it had released a
+    /// [part](Message::release_part), and the next message of this lane continues it, and [`recv_from`](Self::recv_from) gives it. `None` if there is no
     /// such lane, and once it was received from.
     #[must_use]
     pub fn continued_lane(&self) -> Option<usize> {
