@@ -80,6 +80,23 @@ mod imp {
                 }
 
                 #[track_caller]
+                pub(crate) fn compare_exchange(
+                    &self,
+                    current: $value,
+                    new: $value,
+                    success: Ordering,
+                    failure: Ordering,
+                ) -> Result<$value, $value> {
+                    if shared_operation() {
+                        let result = self.0.compare_exchange(current, new, success, failure);
+                        after_store();
+                        result
+                    } else {
+                        Err(Default::default())
+                    }
+                }
+
+                #[track_caller]
                 pub(crate) fn swap(&self, value: $value, order: Ordering) -> $value {
                     if shared_operation() {
                         let before = self.0.swap(value, order);
