@@ -129,10 +129,10 @@ pub(crate) struct ConsumerWaker {
     last: u64,
     /// Commits in a row that found the consumer awake, up to the last check.
     quiet: u32,
-    /// Messages published with a fence since the last check.
-    unchecked: u32,
-    /// Of these, the number that adds nothing to the quiet commits: messages after the first of a batch, and all up to
-    /// a commit that found the consumer asleep. (It wraps: a commit of padding has no message.)
+    /// In fenced mode: the number of messages sent on the lane at which the next check is due.
+    check_at: u64,
+    /// Of the messages since the last check, the number that adds nothing to the quiet commits: messages after the first of
+    /// a batch, and all up to a commit that found the consumer asleep. (It wraps: a commit of padding has no message.)
     not_quiet: u32,
     asymmetric_lanes: bool,
     /// This process takes part in the barrier.
@@ -143,11 +143,14 @@ pub(crate) struct ConsumerWaker {
 
 impl ConsumerWaker {
     /// `may_be_asymmetric` only in a process that is registered for the barrier.
-    pub(crate) fn new(may_be_asymmetric: bool) -> Self {
-        Self {
+    /// `sent`: the messages on the lane so far.
+    pub(crate) fn new(may_be_asymmetric: bool, sent: u64) -> Self {
+        let mut waker = Self {
             may_be_asymmetric,
             ..Self::default()
-        }
+        };
+        waker.defer_check(sent);
+        waker
     }
 
     /// Whether commits need no fence.
@@ -155,9 +158,10 @@ impl ConsumerWaker {
         self.asymmetric_lanes
     }
 
-    /// To be called after each publication on the lane, of this many messages.
+    /// To be called after each publication on the lane, of this many messages. `sent`: how many it has by now. (That
+    /// number began with a word of the segment: if it is forged and passes its end, checks come early.)
     #[inline(always)]
-    pub(crate) fn due(&mut self, lane: &LaneView, messages: u32) -> Due {
+    pub(crate) fn due(&mut self, lane: &LaneView, sent: u64, messages: u32) -> Due {
         if self.asymmetric_lanes {
             // The CPU may do the load before the header's store; the compiler may not: then the
             // instructions would be in the wrong order, which no barrier corrects.
@@ -168,13 +172,13 @@ impl ConsumerWaker {
             if lane.ring_consumer().wait_word.load(Ordering::Relaxed) == 0 {
                 return Due::Nothing;
             }
-            return self.leave_asymmetric(lane);
+            return self.leave_asymmetric(lane, sent);
         }
-        self.due_fenced(lane, messages)
+        self.due_fenced(lane, sent, messages)
     }
 
     #[inline(always)]
-    fn due_fenced(&mut self, lane: &LaneView, messages: u32) -> Due {
+    fn due_fenced(&mut self, lane: &LaneView, sent: u64, messages: u32) -> Due {
         if !mutant::is(Mutant::NoMessageWakerFence) {
             fence(Ordering::SeqCst); // E4, pairs with the fence in `arm`
         }
@@ -185,36 +189,46 @@ impl ConsumerWaker {
         }
         let epoch = word.load(Ordering::Relaxed);
         if epoch != 0 {
-            return self.found_asleep(lane, epoch, messages);
+            return self.found_asleep(lane, epoch, sent);
         }
-        // One counter for each message; what it does not distinguish is counted where it is rare.
+        // The lane counts the messages; what that number does not distinguish is counted where it is rare.
         if messages != 1 {
             self.not_quiet = self.not_quiet.wrapping_add(messages).wrapping_sub(1);
         }
-        self.count_unchecked(lane, messages)
+        self.check_if_due(lane, sent)
     }
 
     #[inline(always)]
-    fn count_unchecked(&mut self, lane: &LaneView, messages: u32) -> Due {
-        self.unchecked += messages;
-        if self.unchecked < self.messages_per_check() {
+    fn check_if_due(&mut self, lane: &LaneView, sent: u64) -> Due {
+        if sent < self.check_at {
             return Due::Nothing;
         }
-        self.after_unchecked(lane)
+        self.after_unchecked(lane, sent)
+    }
+
+    /// The next check comes after the usual number of messages.
+    fn defer_check(&mut self, sent: u64) {
+        self.check_at = sent.wrapping_add(self.messages_per_check().into());
+        self.not_quiet = 0;
+    }
+
+    /// Messages published with a fence since the last check.
+    fn unchecked(&self, sent: u64) -> u32 {
+        let checked_at = self.check_at.wrapping_sub(self.messages_per_check().into());
+        sent.wrapping_sub(checked_at) as u32
     }
 
     /// The consumer has announced the sleep of this epoch.
     #[cold]
-    fn found_asleep(&mut self, lane: &LaneView, epoch: u64, messages: u32) -> Due {
+    fn found_asleep(&mut self, lane: &LaneView, epoch: u64, sent: u64) -> Due {
         self.quiet = 0;
         if epoch == self.last {
-            self.not_quiet = self.unchecked + messages;
-            return self.count_unchecked(lane, messages);
+            self.not_quiet = self.unchecked(sent);
+            return self.check_if_due(lane, sent);
         }
         self.last = epoch;
         // Posting includes a check.
-        self.unchecked = 0;
-        self.not_quiet = 0;
+        self.defer_check(sent);
         Due::Post
     }
 
@@ -234,10 +248,10 @@ impl ConsumerWaker {
 
     /// Enough messages for a check, and perhaps for asymmetric mode.
     #[cold]
-    fn after_unchecked(&mut self, lane: &LaneView) -> Due {
-        self.quiet += self.unchecked.wrapping_sub(self.not_quiet);
-        self.unchecked = 0;
-        self.not_quiet = 0;
+    fn after_unchecked(&mut self, lane: &LaneView, sent: u64) -> Due {
+        let quiet = self.unchecked(sent).wrapping_sub(self.not_quiet);
+        self.quiet = self.quiet.saturating_add(quiet);
+        self.defer_check(sent);
         if self.quiet >= self.quiet_commits() {
             self.begin_asymmetric(lane);
         }
@@ -253,12 +267,13 @@ impl ConsumerWaker {
 
     /// The consumer has announced a sleep.
     #[cold]
-    fn leave_asymmetric(&mut self, lane: &LaneView) -> Due {
+    fn leave_asymmetric(&mut self, lane: &LaneView, sent: u64) -> Due {
         self.end_asymmetric(lane);
+        self.defer_check(sent);
         if mutant::is(Mutant::NoLookAfterAsymmetric) {
             return Due::Nothing;
         }
-        match self.due_fenced(lane, 0) {
+        match self.due_fenced(lane, sent, 0) {
             // The next check is due sooner than in asymmetric mode.
             Due::Nothing => Due::Check,
             due => due,

@@ -248,8 +248,12 @@ impl MessageHeader {
     pub(crate) const fn decode_short(word: u64, below: i64) -> Option<Self> {
         debug_assert!(below <= PAD_BIT.cast_signed());
         // The length together with the padding bit above it: with the bit set it is too long.
-        let is_short = (word as u32 as i64) < below;
-        if is_short && (word >> MARKER_SHIFT) as u8 == MARKER as u8 {
+        if word as u32 as i64 >= below {
+            // Keeps the two conditions apart: as one, they are computed as two bytes, which takes four instructions more.
+            std::hint::black_box(());
+            return None;
+        }
+        if (word >> MARKER_SHIFT) as u8 == MARKER as u8 {
             Some(Self(word))
         } else {
             None
@@ -279,8 +283,12 @@ impl MessageHeader {
     /// Bytes that the record takes in the lane.
     #[inline(always)]
     pub(crate) const fn bytes(self) -> u64 {
+        // `content_bytes(lead, payload)`, where the lead is a multiple of the alignment: what is rounded fits 32 bits.
+        const ROUND_UP: u32 = (HEADER_BYTES + RECORD_ALIGN - 1) as u32;
         let trail = (self.0 & TRAIL_BIT) >> (TRAIL_SHIFT - 3);
-        content_bytes(self.lead(), self.0 & LENGTH_MASK) + trail
+        let gap = self.0 >> (GAP_SHIFT - 3) & GAP_MASK << 3;
+        let rounded = (self.payload() + ROUND_UP) & !(RECORD_ALIGN as u32 - 1);
+        gap + trail + rounded as u64
     }
 }
 

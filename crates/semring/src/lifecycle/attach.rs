@@ -352,11 +352,16 @@ impl Drop for ProducerRole {
                 page.finished.store(finished, Ordering::Relaxed);
             }
         };
-        self.with_page(page_done);
+        if !mutant::is(Mutant::FinishedAfterLeave) {
+            self.with_page(page_done);
+        }
         let _ = self.ring.check();
         holder::unregister(&self.ring, Role::Producer { lane: self.lane });
         // In a removed ring there is no slot to give up, and no peer to wake.
         let _ = self.ring.guard.leave(Role::Producer { lane: self.lane });
+        if mutant::is(Mutant::FinishedAfterLeave) {
+            self.with_page(page_done);
+        }
         self.ring.object.leave();
     }
 }
@@ -555,11 +560,16 @@ impl ConsumerRole {
 
     /// Closes the ring, and wakes every producer that waits for room.
     pub(crate) fn close(&self) -> Result<(), GuardError> {
-        // A producer that attaches later is not refused: its messages wait for the next consumer.
+        let close = || self.page().flags.store(CONSUMER_CLOSED, Ordering::SeqCst);
+        if mutant::is(Mutant::ClosedBeforeRefused) {
+            close();
+        }
+        // A producer that attaches later is not refused: its messages wait for the next consumer. Before `flags`: a
+        // process that finds the ring closed compares this number.
         self.page()
             .refused
             .store(self.attachments(), Ordering::Relaxed);
-        self.page().flags.store(CONSUMER_CLOSED, Ordering::SeqCst);
+        close();
         if mutant::is(Mutant::NoWakeAtClose) {
             return Ok(());
         }

@@ -42,8 +42,9 @@ pub(crate) struct LaneConsumer {
     /// If there are any, everything before this position may be released; if there are none, everything
     /// before `read`.
     stepped_from: Position,
-    /// The last stored value of `released`.
-    released: Position,
+    /// A quarter of the capacity after the last stored value of `released`: when the taken bytes end here, they are
+    /// released.
+    release_at: Position,
     /// The trusted end: headers before this position are of this lap. When the control words were last
     /// read, no lane that obeys the protocol had published anything from here on.
     trusted_end: Position,
@@ -73,13 +74,14 @@ impl LaneConsumer {
         let messages = lane.consumer().received.load(Ordering::Relaxed);
         // No impossible bytes are known to this consumer.
         lane.consumer().corrupt_at.store(0, Ordering::Relaxed);
+        let quarter = capacity.quarter();
         Ok(Self {
             lane,
             number: number as u32,
             read: start,
             stepped_messages: 0,
             stepped_from: start,
-            released: start,
+            release_at: start.advance(quarter),
             trusted_end: start,
             fast_path: FastPath::closed_at(start),
             taken_messages: messages,
@@ -91,14 +93,14 @@ impl LaneConsumer {
     /// producer fail.
     pub(crate) fn corrupt(lane: LaneView, number: usize, damage: Damage) -> Self {
         record_corruption(&lane, damage.position);
-        let start = Position::new(0);
+        let (start, quarter) = (Position::new(0), lane.capacity().quarter());
         Self {
             lane,
             number: number as u32,
             read: start,
             stepped_messages: 0,
             stepped_from: start,
-            released: start,
+            release_at: start.advance(quarter),
             trusted_end: start,
             fast_path: FastPath::closed_at(start),
             taken_messages: 0,
@@ -205,7 +207,7 @@ impl LaneConsumer {
     /// still holds.
     fn record_continued(&self, next: Position) {
         let slots = &self.lane.consumer().continued;
-        let now = self.released.get().wrapping_add(1);
+        let now = self.released().get().wrapping_add(1);
         let slot = usize::from(slots[0].load(Ordering::Relaxed) == now);
         slots[slot].store(next.get().wrapping_add(1), Ordering::Relaxed);
     }
@@ -293,8 +295,8 @@ impl LaneConsumer {
         // published and its producer has not reached K4. `committed` was stored before the header
         // that was just loaded (E1).
         let committed = Position::new(self.lane.producer().committed.load(Ordering::Acquire));
-        let lag = self.released.distance_from(committed);
-        let ahead = committed.distance_from(self.released);
+        let lag = self.released().distance_from(committed);
+        let ahead = committed.distance_from(self.released());
         let from_committed = match capacity.checked_sub(lag) {
             Some(rest) => rest,
             None if ahead <= capacity => capacity,
@@ -302,10 +304,10 @@ impl LaneConsumer {
         };
         // I2: and within a capacity after `released`.
         let reach = from_committed.min(capacity - 8);
-        if self.read.distance_from(self.released) >= reach {
+        if self.read.distance_from(self.released()) >= reach {
             return Err(self.mark_corrupt());
         }
-        self.trusted_end = self.released.advance(reach);
+        self.trusted_end = self.released().advance(reach);
         Ok(())
     }
 
@@ -368,10 +370,17 @@ impl LaneConsumer {
         Ok(())
     }
 
+    /// The last stored value of `released`.
+    #[inline]
+    fn released(&self) -> Position {
+        let quarter = self.lane.capacity().quarter();
+        Position::new(self.release_at.get().wrapping_sub(quarter))
+    }
+
     /// Bytes taken and not yet released.
     #[inline]
     pub(crate) fn unreleased(&self) -> u64 {
-        self.taken().distance_from(self.released)
+        self.taken().distance_from(self.released())
     }
 
     /// True when a quarter of the capacity is taken and not released: the caller then releases it.
@@ -384,7 +393,7 @@ impl LaneConsumer {
     #[inline(always)]
     pub(crate) fn is_due_after_one(&self) -> bool {
         debug_assert_eq!(self.stepped_messages, 0);
-        self.read.distance_from(self.released) >= self.lane.capacity().quarter()
+        self.read.has_reached(self.release_at)
     }
 
     /// Gives the bytes of all messages taken back to the producer. False if there are none. After
@@ -392,17 +401,17 @@ impl LaneConsumer {
     #[inline]
     pub(crate) fn release(&mut self) -> bool {
         let taken = self.taken();
-        if taken == self.released {
+        if taken == self.released() {
             return false;
         }
         let page = self.lane.consumer();
         page.received.store(self.taken_messages, Ordering::Relaxed);
-        self.record_used(taken.distance_from(self.released));
+        self.record_used(taken.distance_from(self.released()));
         // E2: all reads of these bytes are done. Killed before this line: the messages are
         // delivered again.
         let order = mutant::order(Mutant::RelaxedRelease, Ordering::Release);
         page.released.store(taken.get(), order);
-        self.released = taken;
+        self.release_at = taken.advance(self.lane.capacity().quarter());
         true
     }
 }
@@ -416,7 +425,7 @@ impl LaneConsumer {
         let mut used = releasing;
         if releasing >= self.lane.capacity().quarter() {
             let committed = self.lane.producer().committed.load(Ordering::Relaxed);
-            let published = Position::new(committed).distance_from(self.released);
+            let published = Position::new(committed).distance_from(self.released());
             // Behind what is released, or forged: what is released counts.
             if published <= self.lane.capacity().get() {
                 used = used.max(published);
@@ -439,7 +448,7 @@ impl LaneConsumer {
     /// True if the next message continues one that this consumer's predecessor had released. To be called before anything is
     /// released.
     pub(crate) fn is_continued(&self) -> bool {
-        let now = self.released.get().wrapping_add(1);
+        let now = self.released().get().wrapping_add(1);
         let slots = &self.lane.consumer().continued;
         self.corrupt_at.is_none() && slots.iter().any(|slot| slot.load(Ordering::Relaxed) == now)
     }

@@ -205,6 +205,14 @@ mutants! {
             "the sleeper issues a barrier while a lane is in asymmetric mode"
             "channel::model_tests::modes::model_no_wake_up_is_lost_between_the_modes"
             "deadlock"
+        FinishedAfterLeave
+            "a producer counts as finished before it gives its role up"
+            "channel::model_tests::ends::model_producer_counts_as_finished_before_it_leaves"
+            "a producer that finished counts as dead"
+        ClosedBeforeRefused
+            "a consumer that closes stores whom it refuses before it is closed"
+            "channel::model_tests::ends::model_closing_consumer_refuses_before_it_is_closed"
+            "closed, and nothing is refused"
     }
     Tests {
         NoWakeAfterSend

@@ -4,6 +4,7 @@
 //! A wake-up that is lost shows as a deadlock: all threads wait. So no wait of these models spins.
 
 mod deaths;
+mod ends;
 mod kernel;
 mod modes;
 mod wake_ups;

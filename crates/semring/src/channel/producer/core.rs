@@ -48,8 +48,11 @@ impl ProducerCore {
     pub(super) fn new(role: ProducerRole, lane: LaneProducer, options: HandleOptions) -> Self {
         let target = WakeTarget::Producer { lane: role.lane() };
         Self {
+            waker: ConsumerWaker::new(
+                options.asymmetric_barrier && barrier::register(),
+                lane.sent(),
+            ),
             gate: Gate::new(lane),
-            waker: ConsumerWaker::new(options.asymmetric_barrier && barrier::register()),
             parking: Parking::new(options.wait, role.generation(), target),
             when_full: role.ring().superblock.when_full,
             role,
@@ -345,7 +348,10 @@ impl ProducerCore {
 
     #[inline(always)]
     fn wake_consumer_unchecked(&mut self, messages: u32) {
-        match self.waker.due(self.gate.lane.view(), messages) {
+        match self
+            .waker
+            .due(self.gate.lane.view(), self.gate.lane.sent(), messages)
+        {
             Due::Nothing => {}
             due => self.attend_to(due),
         }

@@ -248,7 +248,9 @@ impl ProducerCore {
 
     fn find_consumer(&mut self) -> Result<(), SendError> {
         let fate = self.role.consumer().map_err(|error| self.failed(error))?;
-        self.check_memory()?;
+        if !self.role.ring().is_intact() {
+            self.check_memory()?;
+        }
         match fate {
             ConsumerFate::Gone | ConsumerFate::Closed => Err(left_by(fate)),
             _ if self.gate.lane.is_corrupt() => Err(SendError::Corrupt),

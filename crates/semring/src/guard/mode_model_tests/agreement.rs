@@ -25,7 +25,7 @@ fn steps_of_the_code(found: &[u8]) -> Vec<Vec<Step>> {
     let page = lane.ring_consumer();
     page.generation.store(1, Ordering::Relaxed);
     page.barrier.store(1, Ordering::Relaxed);
-    let mut waker = ConsumerWaker::new(true);
+    let mut waker = ConsumerWaker::new(true, 0);
     let is = |address: usize, word: &AtomicU64| address == &raw const *word as usize;
     let step = |traced| match traced {
         Traced::Fence => Some(Step::Fence),
@@ -37,9 +37,11 @@ fn steps_of_the_code(found: &[u8]) -> Vec<Vec<Step>> {
         Traced::Load(word, _) if is(word, &page.barrier) || is(word, &page.generation) => None,
         other => panic!("not in the machine: {other:?}"),
     };
+    let mut sent = 0;
     let message = |&value: &u8| {
         page.wait_word.store(u64::from(value), Ordering::Relaxed);
-        let (due, trace) = traced(|| waker.due(&lane, 1));
+        sent += 1;
+        let (due, trace) = traced(|| waker.due(&lane, sent, 1));
         let mut steps: Vec<Step> = trace.into_iter().filter_map(step).collect();
         match due {
             Due::Nothing => {}
