@@ -277,6 +277,49 @@ mod tests {
         assert!(state.is_quiet());
     }
 
+    /// Every order of producers that attach and leave, looks of the consumer, and half of its time: an end comes only when
+    /// nobody was attached for the whole time, and it does come at a look that is late enough.
+    #[test]
+    fn lingering_ends_after_the_last_departure_in_every_order() {
+        const EVENTS: u32 = 4;
+        const LENGTH: u32 = 8;
+        const HALF: Duration = Duration::from_secs(5);
+        for order in 0..EVENTS.pow(LENGTH) {
+            let mut linger = Linger::new(2 * HALF);
+            let mut now = clock::now();
+            let (mut attached, mut attachments) = (0, 0);
+            // The last departure, and the first look after it.
+            let (mut left, mut looked) = (now, None);
+            for event in (0..LENGTH).map(|at| order / EVENTS.pow(at) % EVENTS) {
+                match event {
+                    0 => {
+                        attached += 1;
+                        attachments += 1;
+                        looked = None;
+                    }
+                    1 if attached > 0 => {
+                        attached -= 1;
+                        left = now;
+                    }
+                    2 => now += HALF,
+                    3 => {
+                        let due = attached == 0 && attachments > 0;
+                        let delivered = linger.held_back(due.then(|| end(attachments)), || now);
+                        assert!(
+                            delivered.is_none() || due && now - left >= 2 * HALF,
+                            "{order}"
+                        );
+                        if due {
+                            let first = *looked.get_or_insert(now);
+                            assert!(delivered.is_some() || now - first < 2 * HALF, "{order}");
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
     #[test]
     fn an_end_is_held_back_while_the_consumer_lingers() {
         let begin = clock::now();
