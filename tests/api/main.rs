@@ -3,6 +3,7 @@
 #[macro_use]
 mod fixture;
 
+mod arrays;
 mod building;
 mod calls;
 mod damaged;

@@ -57,21 +57,21 @@ pub fn first_left(consumer: &mut any::Consumer, positions: &[u64]) -> u64 {
 }
 
 /// Messages of producer 1 lie at these positions of lane 0; `what` receives `most` of them.
-struct Receiving {
-    name: &'static str,
+pub struct Receiving {
+    pub name: &'static str,
     /// Stages the messages.
-    send: fn(&any::Ring),
-    prepare: &'static [&'static str],
-    what: &'static str,
+    pub send: fn(&any::Ring),
+    pub prepare: &'static [&'static str],
+    pub what: &'static str,
     /// Where each message lies.
-    positions: &'static [u64],
+    pub positions: &'static [u64],
     /// Messages that were received and released before.
-    before: u64,
+    pub before: u64,
     /// Messages that the operation receives and releases, one by one or all at once.
-    most: u64,
+    pub most: u64,
 }
 
-fn killed_receiver(fixture: Fixture, receiving: &Receiving) {
+pub fn killed_receiver(fixture: Fixture, receiving: &Receiving) {
     let mut released = OnceCommitted::default();
     let Receiving {
         before,

@@ -34,6 +34,7 @@ macro_rules! traced_over_both_backends {
     };
 }
 
+mod arrays;
 mod consumers;
 mod kill_points;
 mod lanes;

@@ -88,7 +88,7 @@ pub const WRAPPING_BATCH: Sending = Sending {
     ..WRAPPING_SEND
 };
 
-fn killed_sender(fixture: Fixture, sending: &Sending) {
+pub fn killed_sender(fixture: Fixture, sending: &Sending) {
     let mut committed = OnceCommitted::default();
     KillPoints::new(&fixture, sending.name, Points::Every).kill(
         || {

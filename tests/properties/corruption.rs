@@ -11,7 +11,8 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use semring::{
-    Address, AttachError, OpenError, Position, Producer, RecvError, Ring, SendError, any, mpsc,
+    Address, AttachError, Feature, OpenError, Position, Producer, RecvError, Ring, SendError, any,
+    mpsc,
 };
 use semring_testkit::names::RingGuard;
 use semring_testkit::watchdog::Watchdog;
@@ -57,11 +58,12 @@ impl Victim {
             .map(|_| victim.ring.attach_producer().unwrap())
             .collect();
         for producer in &mut producers {
-            for number in 0..5u8 {
+            for number in 0..4u8 {
                 producer
                     .send(&vec![number; 100 * usize::from(number)])
                     .unwrap();
             }
+            producer.send_all(&[[9; 40]; 10]).unwrap();
         }
         victim
     }
@@ -71,8 +73,8 @@ impl Victim {
     }
 }
 
-/// The most messages that a lane of 4096 bytes can seem to hold, twice over.
-const MANY: usize = 2 * 512;
+/// The most messages that a lane of 4096 bytes can seem to hold, twice over: of one byte each, in arrays.
+const MANY: usize = 2 * 4096;
 
 fn use_producer<K: semring::Kind>(producer: &mut Producer<K>) {
     let _ = producer.check_consumer();
@@ -90,6 +92,10 @@ fn use_producer<K: semring::Kind>(producer: &mut Producer<K>) {
         let _ = batch.try_push(&vec![0xBB; len]);
     }
     batch.commit();
+    let _ = producer.try_send_all(&[[5; 8]; 20]);
+    if let Ok(array) = producer.try_reserve_array(3, 7) {
+        array.commit(2);
+    }
     let _ = (
         producer.position(),
         producer.sent_messages(),
@@ -120,6 +126,18 @@ fn use_consumer<K: semring::Kind>(ring: &Ring<K>) -> Result<Vec<usize>, AttachEr
         }
         match consumer.recv_deadline(MOMENT) {
             Ok(message) => drop(message.to_vec()),
+            Err(error) => note(error),
+        }
+    }
+    for count in [1, 2, usize::MAX] {
+        match consumer.try_recv_array() {
+            Ok(array) => {
+                assert!(array.total_bytes() <= 1024);
+                let mut bytes = vec![0; array.total_bytes()];
+                array.copy_to(&mut bytes);
+                let count = count.min(array.len());
+                array.release_first(count);
+            }
             Err(error) => note(error),
         }
     }
@@ -228,6 +246,8 @@ fn word() -> impl Strategy<Value = u64> {
         2 => any::<u64>(),
         2 => (0..WORDS.len()).prop_map(|word| WORDS[word]),
         2 => (0u64..1200).prop_map(|len| 0xA5 << 56 | len),
+        2 => (0u64..1 << 8, 0u64..1200).prop_map(|(fields, len)| 0xA7 << 56 | fields << 48 | len),
+        2 => (0u64..40, 0u64..40).prop_map(|(stride, count)| count << 32 | stride),
         2 => (0u64..1 << 8, 0u64..1200).prop_map(|(fields, len)| 0xA5 << 56 | fields << 48 | len),
         1 => (0u64..1024).prop_map(|len| 0xA5 << 56 | 1 << 31 | len),
         2 => (0u64..2048).prop_map(|position| position * 8),
@@ -335,7 +355,7 @@ fn looking_changes_nothing() {
     let victim = Victim::filled(2);
     let before = victim.memory.read();
     let info = semring::inspect(victim.address()).unwrap();
-    assert_eq!(info.unread_messages(), 10);
+    assert_eq!(info.unread_messages(), 28);
     assert!(semring::list().iter().any(|ring| ring.uuid == info.uuid));
     any::open(victim.guard.posix()).unwrap().info().unwrap();
     assert_eq!(victim.memory.read(), before);

@@ -13,6 +13,8 @@ use semring::{
 use semring_testkit::names::RingGuard;
 use semring_testkit::watchdog::Watchdog;
 
+mod together;
+
 /// Bytes of the record that ends a line.
 const CUT: u64 = 8;
 
@@ -43,6 +45,25 @@ enum Op {
     Batch {
         lane: usize,
         lens: Vec<usize>,
+    },
+    /// Messages of 8 bytes, or of 100, as one array or several.
+    SendAll {
+        lane: usize,
+        count: usize,
+        is_long: bool,
+    },
+    /// The same written in place, and shortened.
+    ReserveArray {
+        lane: usize,
+        size: usize,
+        count: usize,
+        keep: usize,
+    },
+    /// Releases at most `count` messages of an array.
+    RecvArray {
+        waits: bool,
+        count: usize,
+        then: Then,
     },
     Recv {
         waits: bool,
@@ -98,6 +119,12 @@ fn op() -> impl Strategy<Value = Op> {
             |(lane, len, keep, tag, commit)| Op::Reserve { lane, len, keep, tag, commit }
         ),
         3 => (lane.clone(), vec(len(), 0..20)).prop_map(|(lane, lens)| Op::Batch { lane, lens }),
+        4 => (lane.clone(), 0usize..150, any::<bool>())
+            .prop_map(|(lane, count, is_long)| Op::SendAll { lane, count, is_long }),
+        3 => (lane.clone(), 1usize..300, 0usize..20, 0usize..20)
+            .prop_map(|(lane, size, count, keep)| Op::ReserveArray { lane, size, count, keep }),
+        5 => (any::<bool>(), 0usize..100, then())
+            .prop_map(|(waits, count, then)| Op::RecvArray { waits, count, then }),
         12 => (any::<bool>(), then()).prop_map(|(waits, then)| Op::Recv { waits, then }),
         4 => (any::<bool>(), 0usize..30, then())
             .prop_map(|(waits, count, then)| Op::RecvBatch { waits, count, then }),
@@ -140,12 +167,25 @@ impl Lane {
         record + trail
     }
 
+    /// The same of an array whose messages have `len` bytes together.
+    fn array_lead(position: u64, len: usize) -> u64 {
+        if len >= 1024 {
+            16 + (64 - (position + 16) % 64) % 64
+        } else {
+            16
+        }
+    }
+
     /// The position of a message of this length: after padding if it would cross the end of the
     /// lane.
     fn place(&self, len: usize) -> u64 {
+        self.place_with(len, Self::lead)
+    }
+
+    fn place_with(&self, len: usize, lead: fn(u64, usize) -> u64) -> u64 {
         let begin = self.tail + if self.cut_due { CUT } else { 0 };
         let rest = CAPACITY - begin % CAPACITY;
-        if Self::record(Self::lead(begin, len), len) > rest {
+        if Self::record(lead(begin, len), len) > rest {
             begin + rest
         } else {
             begin
@@ -275,6 +315,25 @@ impl<K: Kind> World<K> {
                 self.reserve(lane % self.lanes.len(), len, keep, tag, commit)
             }
             Op::Batch { lane, lens } => self.batch(lane % self.lanes.len(), &lens),
+            Op::SendAll {
+                lane,
+                count,
+                is_long,
+            } => {
+                let lane = lane % self.lanes.len();
+                if is_long {
+                    self.send_all::<100>(lane, count)
+                } else {
+                    self.send_all::<8>(lane, count)
+                }
+            }
+            Op::ReserveArray {
+                lane,
+                size,
+                count,
+                keep,
+            } => self.reserve_array(lane % self.lanes.len(), size, count, keep),
+            Op::RecvArray { waits, count, then } => self.recv_array(waits, count, then),
             Op::Recv { waits, then } => self.recv(waits, then),
             Op::RecvBatch { waits, count, then } => self.recv_batch(waits, count, then),
             Op::Flush => {
@@ -365,38 +424,6 @@ impl<K: Kind> World<K> {
         Ok(())
     }
 
-    fn batch(&mut self, lane: usize, lens: &[usize]) -> Check {
-        if self.producers[lane].is_none() {
-            return Ok(());
-        }
-        let contents: Vec<_> = lens.iter().map(|&len| self.content(len)).collect();
-        let producer = self.producers[lane].as_mut().expect("looked at above");
-        let consumer = self.consumer.as_mut().expect("there is one");
-        let nothing_unread = self.lanes.iter().all(|lane| lane.unread.is_empty());
-        let mut batch = producer.batch();
-        let mut full = false;
-        for bytes in contents {
-            match batch.try_push(&bytes) {
-                Ok(()) => self.lanes[lane].commit(bytes.len(), Tag::default(), bytes),
-                Err(SendError::TooLong { .. }) => prop_assert!(bytes.len() > MAX),
-                Err(SendError::Full) => {
-                    full = true;
-                    break;
-                }
-                Err(other) => return Err(TestCaseError::fail(format!("try_push: {other}"))),
-            }
-            if nothing_unread {
-                let seen = consumer.try_recv();
-                prop_assert!(
-                    matches!(seen, Err(RecvError::Empty)),
-                    "seen before the commit"
-                );
-            }
-        }
-        batch.commit();
-        if full { self.check_full(lane) } else { Ok(()) }
-    }
-
     fn check_message(&mut self, lane: usize, seen: &Sent) -> Check {
         prop_assert_eq!(Some(seen), self.lanes[lane].unread.front(), "lane {}", lane);
         Ok(())
@@ -454,49 +481,6 @@ impl<K: Kind> World<K> {
         if then == Then::Release {
             self.lanes[lane].unread.pop_front();
             self.received += 1;
-        }
-        Ok(())
-    }
-
-    fn recv_batch(&mut self, waits: bool, count: usize, then: Then) -> Check {
-        let consumer = self.consumer.as_mut().expect("there is one");
-        let received = if waits {
-            consumer.recv_batch_deadline(Duration::ZERO)
-        } else {
-            consumer.try_recv_batch()
-        };
-        let received = received.map(|mut batch| {
-            let mut out = Vec::new();
-            while out.len() < count
-                && let Some(message) = batch.next_message()
-            {
-                out.push(Self::seen(&message));
-            }
-            assert_eq!(batch.messages(), out.len());
-            match then {
-                Then::Release => batch.release(),
-                Then::PutBack => batch.put_back(),
-                Then::Forget => std::mem::forget(batch),
-            }
-            out
-        });
-        let out = match received {
-            Ok(out) => out,
-            Err(error) => return self.check_none(error),
-        };
-        let unread: usize = self.lanes.iter().map(|lane| lane.unread.len()).sum();
-        prop_assert_eq!(
-            out.len(),
-            unread.min(count),
-            "a batch gives all that is there"
-        );
-        let mut queues: Vec<_> = self.lanes.iter().map(|lane| lane.unread.clone()).collect();
-        for (lane, sent) in out {
-            prop_assert_eq!(Some(sent), queues[lane].pop_front(), "lane {}", lane);
-            if then == Then::Release {
-                self.lanes[lane].unread.pop_front();
-                self.received += 1;
-            }
         }
         Ok(())
     }

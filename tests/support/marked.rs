@@ -10,6 +10,9 @@
 //! | `reserve P NUMBER LEN` | reserve more than needed, fill in two parts, shorten, commit |
 //! | `discard LEN` | reserve, fill, discard |
 //! | `batch P FIRST COUNT LEN` | a batch: begin, push each, commit |
+//! | `send-all P FIRST COUNT` | an array of messages of 100 bytes |
+//! | `reserve-array P FIRST COUNT` | reserve an array of two messages more, fill it, commit |
+//! | `recv-array COUNT` | receive an array, release the first messages of it, then flush |
 //! | `recv` | receive one message and release it, then flush |
 //! | `recv-batch` | receive all that is there as a batch and release it, then flush |
 //! | `recv-end` | receive, which gives the end of the stream; once more, which notes it |
@@ -28,6 +31,20 @@ use semring_testkit::step::marker;
 
 use super::settings::come;
 use super::{Answer, Peer, Words, address, done, failed};
+
+/// Bytes of a message of an array.
+const ELEMENT_BYTES: usize = 100;
+
+/// Messages of a producer: a first number, and how many.
+fn array_of(words: &mut Words<'_>) -> Vec<[u8; ELEMENT_BYTES]> {
+    let (sender, first, count) = (words.producer(), words.number(), words.number());
+    let message = |number| {
+        let mut bytes = Vec::new();
+        message::encode(sender, number, ELEMENT_BYTES, &mut bytes);
+        bytes.try_into().expect("so long it is")
+    };
+    (first..first + count).map(message).collect()
+}
 
 impl Peer {
     pub(super) fn marked(&mut self, words: &mut Words<'_>) -> Answer {
@@ -112,6 +129,44 @@ impl Peer {
                 batch.commit();
                 marker();
                 done(result)
+            }
+            "send-all" => {
+                let messages = array_of(words);
+                let producer = self.producer();
+                marker();
+                let result = producer.send_all(&messages);
+                marker();
+                done(result)
+            }
+            "reserve-array" => {
+                let messages = array_of(words);
+                let producer = self.producer();
+                marker();
+                let result = producer
+                    .reserve_array(ELEMENT_BYTES, messages.len() + 2)
+                    .map(|mut array| {
+                        for (index, message) in messages.iter().enumerate() {
+                            array.write(index, message);
+                        }
+                        array.commit(messages.len());
+                    });
+                marker();
+                done(result)
+            }
+            "recv-array" => {
+                let mut messages: Vec<[u8; ELEMENT_BYTES]> = Vec::with_capacity(64);
+                let count = words.size();
+                let consumer = self.consumer();
+                marker();
+                consumer.resume();
+                let result = consumer.recv_array().and_then(|array| {
+                    array.append_to(&mut messages)?;
+                    array.release_first(count);
+                    Ok(())
+                });
+                let flushed = consumer.flush_released();
+                marker();
+                done(result.and(flushed))
             }
             "recv" => {
                 let mut bytes = Vec::with_capacity(4096);

@@ -418,6 +418,9 @@ pub enum SendError {
         /// The longest message, in bytes.
         max: usize,
     },
+    /// The ring was made without what the call needs, by another version or with other options.
+    #[error("the ring was made without {0}, which this call needs; make it again")]
+    MissingFeature(Feature),
     /// The consumer that was there is gone: a broken pipe.
     #[error("the consumer is gone")]
     ConsumerGone,
@@ -452,6 +455,22 @@ pub enum SendError {
     },
 }
 
+/// Something that a ring is made with or without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Feature {
+    /// Many messages of one size in one record: [`Producer::send_all`](crate::Producer::send_all).
+    Arrays,
+}
+
+impl std::fmt::Display for Feature {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Arrays => "arrays",
+        })
+    }
+}
+
 /// Why there is no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -481,6 +500,13 @@ pub enum RecvError {
         lane: usize,
         /// Where.
         position: Position,
+    },
+    /// The next message has another size than those that were to be received
+    /// ([`recv_all`](crate::Consumer::recv_all)). It stays where it is.
+    #[error("the next message has {bytes} bytes, not as many as those that were to be received")]
+    OtherSize {
+        /// Its size in bytes.
+        bytes: usize,
     },
     /// The ring was removed, or its memory was taken away: the file that it lies in was truncated.
     #[error("the ring was removed or truncated")]

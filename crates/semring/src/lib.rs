@@ -95,8 +95,8 @@
 //!
 //! | calls | `try_…` | `…_deadline` |
 //! |---|---|---|
-//! | send, reserve, push; [`duplex::Request::reply`] | [`SendError::Full`] | [`SendError::TimedOut`] |
-//! | recv, `recv_batch`; [`duplex::Server::next_request`] | [`RecvError::Empty`] | [`RecvError::TimedOut`] |
+//! | send, reserve, push, `reserve_array`; [`duplex::Request::reply`] | [`SendError::Full`] | [`SendError::TimedOut`] |
+//! | recv, `recv_batch`, `recv_array`; [`duplex::Server::next_request`] | [`RecvError::Empty`] | [`RecvError::TimedOut`] |
 //! | [`duplex::Client::start`] | [`CallError::Full`] | [`CallError::TimedOut`] |
 //! | [`duplex::Client::wait`] | [`CallError::Empty`] | [`CallError::TimedOut`] |
 //! | [`duplex::Client::call`], [`next_reply`](duplex::Client::next_reply) | | [`CallError::TimedOut`] |
@@ -194,10 +194,10 @@
 //!
 //! | dropped by a panic | what happens |
 //! |---|---|
-//! | [`Message`], [`RecvBatch`] | not released: received again, by the next call or the next consumer |
+//! | [`Message`], [`RecvBatch`], [`ArrayRef`] | not released: received again, by the next call or the next consumer |
 //! | [`Producer`], [`duplex::Producer`] | the stream ends, and the producer counts as died ([`RingInfo::died_producers`]) |
 //! | [`Consumer`], [`duplex::Consumer`] | a broken pipe, as after any drop; an end of stream that it received last is delivered again to its successor |
-//! | [`Reservation`] | discarded |
+//! | [`Reservation`], [`ArrayReservation`] | discarded |
 //! | [`SendBatch`] | committed: each of its messages is complete |
 //! | [`duplex::Request`] | reported to the client as unanswered |
 //!
@@ -237,13 +237,14 @@ mod sync;
 pub mod tokio;
 
 pub use channel::{
-    Any, Builder, Consumer, HugePages, Interrupter, Kind, Message, MessageRef, Messages, Mpsc,
-    Pollable, Producer, RecvBatch, Reservation, Ring, SendBatch, Spsc, UnusedRing, WaitStats, any,
-    disable_sigbus_handler, force_remove, inspect, list, mpsc, remove, reset_counts, spsc,
+    Any, ArrayRef, ArrayReservation, Builder, Consumer, Element, HugePages, Interrupter, Kind,
+    Message, MessageRef, Messages, Mpsc, Pollable, Producer, RecvBatch, Reservation, Ring,
+    SendBatch, Spsc, UnusedRing, WaitStats, any, disable_sigbus_handler, force_remove, inspect,
+    list, mpsc, remove, reset_counts, spsc,
 };
 pub use error::{
-    AttachError, CallError, CreateError, EndError, OpenError, OpenOrCreateError, RecvError,
-    RemoveError, SendError, SigbusHandlerInstalled, SpawnError, StdioError, SystemCall,
+    AttachError, CallError, CreateError, EndError, Feature, OpenError, OpenOrCreateError,
+    RecvError, RemoveError, SendError, SigbusHandlerInstalled, SpawnError, StdioError, SystemCall,
 };
 pub use guard::deadline::Deadline;
 pub use guard::strategy::WaitStrategy;

@@ -363,3 +363,52 @@ fn a_file_that_was_cut_short_is_no_ring() {
         );
     }
 }
+
+/// As a version without arrays makes it.
+#[test]
+fn ring_without_arrays_says_so() {
+    let victim = Victim::new(1);
+    victim.memory.write_word(0x038, 0);
+    victim.memory.sign();
+    let ring = any::open(victim.guard.posix()).unwrap();
+    let mut producer = ring.attach_producer().unwrap();
+    let missing = SendError::MissingFeature(Feature::Arrays);
+    producer.send(b"a message").unwrap();
+    assert_eq!(producer.send_all(&[[1; 8], [2; 8]]), Err(missing));
+    assert_eq!(producer.try_send_all(&[[1; 8]]), Err(missing));
+    assert_eq!(producer.reserve_array(8, 3).err(), Some(missing));
+    assert!(missing.to_string().contains("arrays"), "{missing}");
+    // What it has are arrays of one.
+    let mut consumer = ring.attach_consumer().unwrap();
+    assert_eq!(consumer.recv_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_lie_about_an_array_marks_its_lane_corrupt() {
+    let _watchdog = Watchdog::new(HANG_TIMEOUT, "words of arrays");
+    let header = |length: u64| 0xA7 << 56 | length;
+    let word = |stride: u64, count: u64| count << 32 | stride;
+    for (header, word) in [
+        (header(40), word(0, 40)),
+        (header(40), word(40, 0)),
+        (header(40), word(10, 5)),
+        (header(0), 0),
+        (header(0), word(1 << 31, 1 << 31)),
+        (header(40), u64::MAX),
+        (header(1025), word(1, 1025)),
+    ] {
+        let victim = Victim::new(1);
+        victim.memory.write_word(victim.memory.data(0), header);
+        victim.memory.write_word(victim.memory.data(0) + 8, word);
+        assert!(matches!(
+            victim.ring.attach_producer(),
+            Err(AttachError::Corrupt { .. })
+        ));
+        assert_eq!(
+            use_consumer(&victim.ring).unwrap(),
+            [0],
+            "{header:#x} {word:#x}"
+        );
+        use_everything(&victim);
+    }
+}

@@ -103,6 +103,9 @@ pub struct Setting<'a> {
     pub board: &'a Board,
 }
 
+/// Bytes of a message of an array.
+const ELEMENT_BYTES: usize = 64;
+
 type Done = Result<(), String>;
 
 fn ended(what: &str, done: Done) -> u8 {
@@ -194,7 +197,7 @@ impl Setting<'_> {
     ) -> Result<(), SendError> {
         let len = random.length(producer.max_message_bytes());
         match random.below(40) {
-            0..20 => {
+            0..16 => {
                 books.encode(0, len, bytes);
                 books.begin(1);
                 producer.send(bytes)?;
@@ -220,6 +223,20 @@ impl Setting<'_> {
                 let mut reservation = producer.reserve(len)?;
                 reservation.write_at(0, &vec![0xff; len]);
                 reservation.discard();
+            }
+            16..20 => {
+                // As long as one array may be; the first message of a producer is longer than some are.
+                let most = producer.max_message_bytes() / ELEMENT_BYTES;
+                let wanted = 1 + random.below(most as u64);
+                let messages: Vec<[u8; ELEMENT_BYTES]> = (0..wanted)
+                    .map(|ahead| {
+                        books.encode(ahead, ELEMENT_BYTES, bytes);
+                        bytes.as_slice().try_into().expect("so long it is")
+                    })
+                    .collect();
+                books.begin(wanted);
+                producer.send_all(&messages)?;
+                books.committed(wanted);
             }
             31..36 => {
                 let wanted = 1 + random.below(16);
@@ -339,11 +356,23 @@ fn receive(
     match random.below(40) {
         0..20 => enter(consumer.recv()?.as_message_ref()),
         20..28 => enter(consumer.try_recv()?.as_message_ref()),
-        28..32 => enter(
+        30..32 => enter(
             consumer
                 .recv_deadline(Duration::from_micros(300))?
                 .as_message_ref(),
         ),
+        28..30 => {
+            let array = consumer.recv_array()?;
+            let count = 1 + random.below(array.len() as u64) as usize;
+            array.iter().take(count).for_each(&mut enter);
+            // All of it, as often as not.
+            if random.once_in(2) {
+                array.iter().skip(count).for_each(&mut enter);
+                array.release();
+            } else {
+                array.release_first(count);
+            }
+        }
         32..37 => {
             let mut batch = consumer.recv_batch()?;
             for _ in 0..1 + random.below(100) {

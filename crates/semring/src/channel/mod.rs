@@ -3,6 +3,7 @@
 
 mod builder;
 mod consumer;
+mod element;
 mod errors;
 #[cfg(doctest)]
 mod growing;
@@ -31,7 +32,8 @@ const BYTES_PER_CHECK: u64 = 1 << 20;
 pub use builder::{Builder, UnusedRing};
 #[cfg(feature = "tokio")]
 pub(crate) use consumer::FoundMessage;
-pub use consumer::{Consumer, Message, MessageRef, Messages, RecvBatch};
+pub use consumer::{ArrayRef, Consumer, Message, MessageRef, Messages, RecvBatch};
+pub use element::Element;
 pub use interrupt::Interrupter;
 pub use kind::{Any, Kind, Mpsc, Spsc};
 pub use options::HugePages;
@@ -40,7 +42,7 @@ pub use parking::WaitStats;
 pub use pollable::Pollable;
 #[cfg(feature = "tokio")]
 pub(crate) use producer::Free;
-pub use producer::{Producer, Reservation, SendBatch};
+pub use producer::{ArrayReservation, Producer, Reservation, SendBatch};
 pub use ring::{Ring, disable_sigbus_handler, force_remove, inspect, list, remove, reset_counts};
 
 /// Rings of one producer.

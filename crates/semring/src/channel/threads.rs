@@ -1,8 +1,8 @@
 //! Which public types can go to, or be used by, another thread: the statements of the crate guide, checked by the compiler.
 
 use super::{
-    Any, Builder, Consumer, Interrupter, Message, MessageRef, Messages, Pollable, Producer,
-    RecvBatch, Reservation, Ring, SendBatch,
+    Any, ArrayRef, ArrayReservation, Builder, Consumer, Interrupter, Message, MessageRef, Messages,
+    Pollable, Producer, RecvBatch, Reservation, Ring, SendBatch,
 };
 use crate::error::{CallError, CreateError, OpenError, RecvError, RemoveError, SendError};
 use crate::guard::deadline::Deadline;
@@ -28,6 +28,8 @@ const _: () = {
     send::<MessageRef<'_>>();
     send::<Messages<'_>>();
     send::<RecvBatch<'_>>();
+    send::<ArrayRef<'_>>();
+    send::<ArrayReservation<'_>>();
     send::<Reservation<'_>>();
     send::<SendBatch<'_>>();
 

@@ -196,6 +196,7 @@ impl Fixture {
                 },
                 auto_remove: false,
                 when_full: WhenFull::Wait,
+                features: crate::layout::features::KNOWN,
                 created_ns: 0,
                 creator_pid: 0,
                 creator_uid: 0,
@@ -273,6 +274,15 @@ fn commit_wakes_the_consumer() {
     let (mut producer, _consumer) = fixture.handles();
     fixture.consumer_sleeps(77);
     producer.reserve(8).expect("room").commit();
+    fixture.is_woken(WakeTarget::Consumer);
+}
+
+#[test]
+fn array_wakes_the_consumer() {
+    let fixture = Fixture::new();
+    let (mut producer, _consumer) = fixture.handles();
+    fixture.consumer_sleeps(77);
+    producer.send_all(&[[1; 8], [2; 8]]).expect("room");
     fixture.is_woken(WakeTarget::Consumer);
 }
 

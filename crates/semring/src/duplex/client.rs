@@ -90,7 +90,8 @@ fn sending(error: SendError) -> CallError {
         SendError::TooLong { max } => CallError::TooLong { max },
         SendError::ConsumerGone | SendError::Closed => CallError::PeerGone,
         SendError::Removed => CallError::Removed,
-        SendError::Corrupt => CallError::Corrupt,
+        // (Arrays are none of its calls.)
+        SendError::Corrupt | SendError::MissingFeature(_) => CallError::Corrupt,
         SendError::TimedOut => CallError::TimedOut,
         SendError::Interrupted => CallError::Interrupted,
         SendError::Forked => CallError::Forked,
@@ -101,7 +102,7 @@ fn sending(error: SendError) -> CallError {
 fn receiving(error: RecvError) -> CallError {
     match error {
         RecvError::EndOfStream { .. } | RecvError::LaneEnded => CallError::PeerGone,
-        RecvError::Corrupt { .. } => CallError::Corrupt,
+        RecvError::Corrupt { .. } | RecvError::OtherSize { .. } => CallError::Corrupt,
         RecvError::Removed | RecvError::Replaced => CallError::Removed,
         RecvError::Empty | RecvError::TimedOut => CallError::TimedOut,
         RecvError::Interrupted => CallError::Interrupted,

@@ -123,9 +123,9 @@ pub(crate) struct LaneConsumerPage {
     pub(crate) released: AtomicU64,
     /// Messages released on this lane, over all consumers.
     pub(crate) received: AtomicU64,
-    /// Elements released of an array at `released` ([`ARRAYS`](super::features::ARRAYS)): this version neither reads nor
-    /// writes it.
-    _partial: AtomicU64,
+    /// How many elements of the array at `released` are released, and that position: see
+    /// [`partial_word`](super::array::partial_word). 0 if none of them is.
+    pub(crate) partial: AtomicU64,
     /// The most bytes that a consumer found published and not released, when it released some.
     pub(crate) high_water: AtomicU64,
     /// If one of them is `released` plus one, the message there continues the one before it, which was released: see
@@ -187,7 +187,7 @@ mod offsets {
         assert!(size_of::<LaneConsumerPage>() == PAGE);
         assert!(offset_of!(LaneConsumerPage, released) == 0x000);
         assert!(offset_of!(LaneConsumerPage, received) == 0x008);
-        assert!(offset_of!(LaneConsumerPage, _partial) == 0x010);
+        assert!(offset_of!(LaneConsumerPage, partial) == 0x010);
         assert!(offset_of!(LaneConsumerPage, high_water) == 0x018);
         assert!(offset_of!(LaneConsumerPage, continued) == 0x020);
         assert!(offset_of!(LaneConsumerPage, corrupt_at) == 0x080);
@@ -258,7 +258,7 @@ mod models {
             Self {
                 released: AtomicU64::new(0),
                 received: AtomicU64::new(0),
-                _partial: AtomicU64::new(0),
+                partial: AtomicU64::new(0),
                 high_water: AtomicU64::new(0),
                 continued: [0; 2].map(AtomicU64::new),
                 _pad0: [],

@@ -1,7 +1,7 @@
 //! What distinguishes a ring from a plain one: features that its users must support, and its policy when a lane is full.
 
-/// Features that a user of the ring must support: a bit of the superblock each, with the name that a refusal gives. This
-/// version builds none of them; `docs/layout.md` has what they mean.
+/// Features that a user of the ring must support: a bit of the superblock each, with the name that a refusal gives;
+/// `docs/layout.md` has what they mean.
 pub(super) const MUST_KNOW: [(u64, &str); 8] = [
     (ARRAYS, "arrays"),
     (BOOKMARKS, "bookmarks"),
@@ -14,6 +14,8 @@ pub(super) const MUST_KNOW: [(u64, &str); 8] = [
 ];
 /// Records of many messages of one size.
 pub(crate) const ARRAYS: u64 = 1 << 0;
+/// Those that this version supports. It makes every ring with all of them.
+pub(crate) const KNOWN: u64 = ARRAYS;
 /// The position from which a killed producer's successor goes on is stored.
 pub(crate) const BOOKMARKS: u64 = 1 << 1;
 /// `committed` and `sent` are stored seldom.

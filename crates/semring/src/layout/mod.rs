@@ -9,6 +9,7 @@
 //! All numbers are little-endian. This layer decodes and provides typed views; it has no policy.
 //! `docs/layout.md` is the normative text; the const asserts here and in [`control`] check it.
 
+pub(crate) mod array;
 pub(crate) mod control;
 pub(crate) mod features;
 pub(crate) mod position;

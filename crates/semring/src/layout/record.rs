@@ -11,6 +11,7 @@
 //! is set, one more unused word follows the payload. The kind belongs to the application; the [`Framing`] records
 //! how the payload was cut from a stream.
 
+use super::array::{self, ArrayHeader};
 use super::position::{Capacity, Position};
 
 /// Bytes of a header word.
@@ -20,15 +21,15 @@ pub(crate) const RECORD_ALIGN: u64 = 8;
 /// Bytes of a cache line. Data areas begin at one, and a capacity is a multiple of it.
 pub(crate) const LINE: u64 = 64;
 
-const MARKER: u64 = 0xA5;
-const MARKER_SHIFT: u32 = 56;
+pub(super) const MARKER: u64 = 0xA5;
+pub(super) const MARKER_SHIFT: u32 = 56;
 const FRAMING_SHIFT: u32 = 48;
 const FRAMING_MASK: u8 = 0x0F;
 const KIND_SHIFT: u32 = 32;
-const PAD_BIT: u64 = 1 << 31;
-const LENGTH_MASK: u64 = PAD_BIT - 1;
-const GAP_SHIFT: u32 = 52;
-const GAP_MASK: u64 = 0b111;
+pub(super) const PAD_BIT: u64 = 1 << 31;
+pub(super) const LENGTH_MASK: u64 = PAD_BIT - 1;
+pub(super) const GAP_SHIFT: u32 = 52;
+pub(super) const GAP_MASK: u64 = 0b111;
 const TRAIL_SHIFT: u32 = 55;
 const TRAIL_BIT: u64 = 1 << TRAIL_SHIFT;
 
@@ -64,6 +65,40 @@ impl Tag {
     #[must_use]
     pub const fn with_framing(self, framing: Framing) -> Self {
         Self { framing, ..self }
+    }
+
+    /// Its bits of a header word.
+    #[inline(always)]
+    pub(super) const fn bits(self) -> u64 {
+        (self.framing.code() as u64) << FRAMING_SHIFT | (self.kind as u64) << KIND_SHIFT
+    }
+}
+
+/// The bits of a header word in which the tag is.
+const TAG_BITS: u64 = (FRAMING_MASK as u64) << FRAMING_SHIFT | 0xffff << KIND_SHIFT;
+
+/// The framings of which each has its bit set here are those of parts.
+const PARTS: u64 = {
+    let (mut parts, mut code) = (0, 0);
+    while code <= FRAMING_MASK {
+        parts |= (Framing::from_code(code).continues() as u64) << code;
+        code += 1;
+    }
+    parts
+};
+
+/// Whether a header word is that of a part.
+#[inline(always)]
+pub(super) const fn is_part(header: u64) -> bool {
+    (PARTS >> (header >> FRAMING_SHIFT & FRAMING_MASK as u64)) & 1 == 1
+}
+
+/// The tag in a header word.
+#[inline(always)]
+const fn tag_of(header: u64) -> Tag {
+    Tag {
+        kind: (header >> KIND_SHIFT) as u16,
+        framing: Framing::from_code((header >> FRAMING_SHIFT) as u8 & FRAMING_MASK),
     }
 }
 
@@ -169,7 +204,7 @@ pub(crate) const fn lead_to_line(position: Position) -> u64 {
 
 /// Bytes up to the end of a payload, rounded up.
 #[inline(always)]
-const fn content_bytes(lead: u64, payload: u64) -> u64 {
+pub(super) const fn content_bytes(lead: u64, payload: u64) -> u64 {
     (lead + payload + (RECORD_ALIGN - 1)) & !(RECORD_ALIGN - 1)
 }
 
@@ -214,8 +249,7 @@ pub(crate) const fn message_header(lead: u64, payload: u32, tag: Tag) -> u64 {
     MARKER << MARKER_SHIFT
         | (lead - HEADER_BYTES) << (GAP_SHIFT - 3)
         | (has_trail(lead, payload as u64) as u64) << TRAIL_SHIFT
-        | (tag.framing.code() as u64) << FRAMING_SHIFT
-        | (tag.kind as u64) << KIND_SHIFT
+        | tag.bits()
         | payload as u64
 }
 
@@ -268,10 +302,13 @@ impl MessageHeader {
 
     #[inline(always)]
     pub(crate) const fn tag(self) -> Tag {
-        Tag {
-            kind: (self.0 >> KIND_SHIFT) as u16,
-            framing: Framing::from_code((self.0 >> FRAMING_SHIFT) as u8 & FRAMING_MASK),
-        }
+        tag_of(self.0)
+    }
+
+    /// The header of an element of an array, as if it were a message of its own whose bytes follow it.
+    #[inline(always)]
+    pub(super) const fn of_element(array_header: u64, payload: u32) -> Self {
+        Self(MARKER << MARKER_SHIFT | array_header & TAG_BITS | payload as u64)
     }
 
     /// Bytes from the beginning of the record to its payload.
@@ -292,12 +329,20 @@ impl MessageHeader {
     }
 }
 
+/// Bytes that a header word leaves unused after its payload.
+#[inline(always)]
+pub(super) const fn trail_of(header: u64) -> u64 {
+    (header & TRAIL_BIT) >> (TRAIL_SHIFT - 3)
+}
+
 /// A decoded header word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Record {
     /// Nothing is published here yet.
     Unpublished,
     Message(MessageHeader),
+    /// Many messages of one size; the caller reads the word behind the header.
+    Array(ArrayHeader),
     /// Unused bytes up to the end of the data area.
     Pad {
         bytes: u64,
@@ -325,10 +370,13 @@ pub(crate) fn decode(
         return Ok(Record::Cut);
     }
     let payload = word & LENGTH_MASK;
+    let to_end = capacity.bytes_to_end(position);
+    if word >> MARKER_SHIFT == array::MARKER {
+        return ArrayHeader::decode(word, to_end, capacity).map(Record::Array);
+    }
     if word >> MARKER_SHIFT != MARKER || payload > capacity.max_message() {
         return Err(BadHeader);
     }
-    let to_end = capacity.bytes_to_end(position);
     if word & PAD_BIT != 0 {
         // At offset 0 this can't hold: the whole lane is longer than a quarter of it. So padding is
         // never followed by padding, and a walk over padding ends.
@@ -395,7 +443,7 @@ mod tests {
             assert_eq!(decode(CUT | 1 << bit, position, CAPACITY), Err(BadHeader));
         }
         let plain = message_header(8, 64, Tag::default());
-        for marker in (0..=0xff).filter(|&marker| marker != MARKER) {
+        for marker in (0..=0xff).filter(|&marker| marker != MARKER && marker != array::MARKER) {
             let word = plain & !(0xff << MARKER_SHIFT) | marker << MARKER_SHIFT;
             assert_eq!(
                 decode(word, position, CAPACITY),
@@ -494,6 +542,9 @@ mod tests {
                 Ok(Record::Pad { bytes }) => prop_assert_eq!(slot * 8 + bytes, 4096),
                 Ok(Record::Unpublished) => prop_assert_eq!(word, 0),
                 Ok(Record::Cut) => prop_assert_eq!(word, CUT),
+                Ok(Record::Array(header)) => {
+                    prop_assert!(slot * 8 + header.bytes() <= 4096);
+                }
                 Err(BadHeader) => {}
             }
         }

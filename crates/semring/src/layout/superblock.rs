@@ -4,7 +4,7 @@
 //! bytes as input: any 4096 bytes give a [`Superblock`] that is consistent in itself, or an error with the reason. Whether it is consistent
 //! with the *segment* (its size, its semaphore set) is checked when the ring is opened.
 
-use super::features::WhenFull;
+use super::features::{KNOWN, WhenFull};
 use super::position::Capacity;
 use super::set_record::{AT_RECORD_WORD, AT_RECORDS, RECORDS_BYTES, SetRecord};
 use super::{Geometry, SUPERBLOCK_BYTES};
@@ -177,6 +177,8 @@ pub(crate) struct Superblock {
     pub(crate) set: SetIdentity,
     pub(crate) auto_remove: bool,
     pub(crate) when_full: WhenFull,
+    /// What its users must know: bits of [`KNOWN`].
+    pub(crate) features: u64,
     /// Nanoseconds since 1970.
     pub(crate) created_ns: u64,
     pub(crate) creator_pid: u32,
@@ -232,7 +234,7 @@ impl Superblock {
             AT_SEGMENT_BYTES,
             &(self.geometry.segment_bytes() as u64).to_le_bytes(),
         );
-        put(AT_REQUIRED, &0u64.to_le_bytes());
+        put(AT_REQUIRED, &self.features.to_le_bytes());
         put(AT_OPTIONAL, &0u64.to_le_bytes());
         put(AT_UUID, &self.uuid);
         put(AT_SEM_KEY, &self.set.key.to_le_bytes());
@@ -265,6 +267,11 @@ impl Superblock {
 
     /// Decodes the first 4096 bytes of a segment.
     pub(crate) fn decode(bytes: &[u8; SUPERBLOCK_BYTES]) -> Result<Self, SuperblockError> {
+        Self::decode_knowing(KNOWN, bytes)
+    }
+
+    /// The same for a reader that supports these features.
+    fn decode_knowing(known: u64, bytes: &[u8; SUPERBLOCK_BYTES]) -> Result<Self, SuperblockError> {
         let damaged = |what| SuperblockError::Damaged { what };
         let u32_at = |at: usize| u32::from_le_bytes(array(bytes, at));
         let u64_at = |at: usize| u64::from_le_bytes(array(bytes, at));
@@ -297,7 +304,8 @@ impl Superblock {
         if u32_at(AT_CRC) != checksum(bytes) {
             return Err(damaged("checksum"));
         }
-        let unknown = u64_at(AT_REQUIRED);
+        let features = u64_at(AT_REQUIRED);
+        let unknown = features & !known;
         if unknown != 0 {
             return Err(SuperblockError::UnknownFeatures { bits: unknown });
         }
@@ -345,6 +353,7 @@ impl Superblock {
             set: record.map_or_else(|| SetIdentity::of_creation(bytes), |record| record.set),
             auto_remove: u32_at(AT_ORIGIN) & ORIGIN_IMPLICIT != 0,
             when_full,
+            features,
             created_ns: u64_at(AT_CREATED),
             creator_pid: u32_at(AT_CREATOR_PID),
             creator_uid: u32_at(AT_CREATOR_UID),
@@ -418,6 +427,7 @@ mod tests {
             },
             auto_remove: true,
             when_full: WhenFull::Drop,
+            features: KNOWN,
             created_ns: 1_700_000_000_000_000_000,
             creator_pid: 4242,
             creator_uid: 1000,
@@ -541,8 +551,15 @@ mod tests {
         for (bit, name) in MUST_KNOW {
             let bytes = with_field(AT_REQUIRED, &bit.to_le_bytes());
             let refused = SuperblockError::UnknownFeatures { bits: bit };
-            assert_eq!(Superblock::decode(&bytes), Err(refused));
+            let known = KNOWN & !bit;
+            assert_eq!(Superblock::decode_knowing(known, &bytes), Err(refused));
             assert_eq!(feature_names(bit), name);
+            let decoded = Superblock::decode(&bytes);
+            if KNOWN & bit != 0 {
+                assert_eq!(decoded.unwrap().features, bit);
+            } else {
+                assert_eq!(decoded, Err(refused));
+            }
         }
         assert_eq!(feature_names(ARRAYS | BOOKMARKS), "arrays, bookmarks");
         assert_eq!(

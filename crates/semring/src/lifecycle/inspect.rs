@@ -6,9 +6,10 @@ use super::RingCore;
 use super::open::{open, read_superblock};
 use crate::error::OpenError;
 use crate::guard::Role;
+use crate::layout::array::{ARRAY_HEADER_BYTES, elements_released};
 use crate::layout::control::PAGE;
 use crate::layout::features::WhenFull;
-use crate::layout::record::{CUT_BYTES, Record, decode};
+use crate::layout::record::{CUT_BYTES, HEADER_BYTES, Record, decode};
 use crate::layout::superblock::{GuardKind, RingKind, Superblock};
 use crate::layout::view::RingView;
 use crate::layout::{Geometry, Position};
@@ -230,10 +231,15 @@ pub(crate) fn unread(object: &Object, view: &RingView, geometry: Geometry, lane:
         unread.damaged = true;
         return unread;
     }
+    // Messages of the first array that are released already.
+    let partial = lane.consumer().partial.load(Ordering::Relaxed);
+    let mut released = elements_released(partial, start);
     let mut there = 0;
     while unread.bytes < capacity.get() {
         let position = start.advance(unread.bytes);
-        if unread.bytes >= there {
+        // (An array at the end of the data has its second word there.)
+        let header = ARRAY_HEADER_BYTES.min(capacity.bytes_to_end(position));
+        if unread.bytes + header > there {
             let offset = capacity.offset_of(position).get();
             let len = CHUNK.min(capacity.get() - offset);
             let at = data + offset as usize;
@@ -252,6 +258,20 @@ pub(crate) fn unread(object: &Object, view: &RingView, geometry: Geometry, lane:
                 unread.messages += 1;
                 unread.bytes += header.bytes();
             }
+            Ok(Record::Array(header)) => {
+                let word = lane.header(position.advance(HEADER_BYTES));
+                let Ok(array) = header.with_word(word.load(Ordering::Relaxed)) else {
+                    unread.damaged = true;
+                    break;
+                };
+                let count = array.count();
+                unread.messages += u64::from(if released < count {
+                    count - released
+                } else {
+                    count
+                });
+                unread.bytes += array.bytes();
+            }
             Ok(Record::Pad { bytes }) => unread.bytes += bytes,
             Ok(Record::Cut) => unread.bytes += CUT_BYTES,
             Ok(Record::Unpublished) => break,
@@ -260,6 +280,7 @@ pub(crate) fn unread(object: &Object, view: &RingView, geometry: Geometry, lane:
                 break;
             }
         }
+        released = 0;
     }
     unread
 }

@@ -8,6 +8,8 @@
 //! take_one(found)   the position moves on, in private memory
 //! release()         now and then: the store that gives the bytes back
 //! ```
+//! The messages of an array are found one by one, too; [`arrays`](super::arrays) has what differs.
+//!
 //! [`open_fast_path`](LaneConsumer::open_fast_path) is the only function that opens the fast path;
 //! [`jump`](LaneConsumer::jump) closes it, and so does corruption.
 //!
@@ -15,9 +17,10 @@
 //! header word at a time, loaded once and checked.
 
 use super::Damage;
+use super::arrays::SlowState;
 use super::fast_path::FastPath;
 use crate::layout::Position;
-use crate::layout::record::{CUT, CUT_BYTES, LINE, MessageHeader, Record, decode};
+use crate::layout::record::{CUT, CUT_BYTES, HEADER_BYTES, LINE, MessageHeader, Record, decode};
 use crate::layout::view::LaneView;
 use crate::sync::Ordering;
 use crate::sync::mutant::{self, Mutant};
@@ -25,35 +28,39 @@ use crate::sync::mutant::{self, Mutant};
 /// A published message that was found but not yet taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Found {
-    /// The position of the message's header.
+    /// The position of the message's header. (A message of an array has none, and this is where it would be.)
     pub(crate) position: Position,
     pub(crate) header: MessageHeader,
 }
 
 /// The consumer's half of a lane.
 pub(crate) struct LaneConsumer {
-    lane: LaneView,
+    pub(super) lane: LaneView,
     /// Number of the lane in the ring.
     number: u32,
-    /// Position of the next header.
-    read: Position,
     /// This many messages before it were found but not taken: those of a batch.
-    stepped_messages: u32,
-    /// If there are any, everything before this position may be released; if there are none, everything
+    pub(super) stepped_messages: u32,
+    /// Position of the next header; inside an array, of the array's.
+    pub(super) read: Position,
+    /// If messages were stepped over, everything before this position may be released; if none were, everything
     /// before `read`.
-    stepped_from: Position,
+    pub(super) stepped_from: Position,
     /// A quarter of the capacity after the last stored value of `released`: when the taken bytes end here, they are
-    /// released.
-    release_at: Position,
-    /// The trusted end: headers before this position are of this lap. When the control words were last
-    /// read, no lane that obeys the protocol had published anything from here on.
-    trusted_end: Position,
-    fast_path: FastPath,
+    /// released. Inside an array the position of that: each message has to be settled.
+    pub(super) release_at: Position,
+    /// The last stored value of `released`.
+    pub(super) released: Position,
+    pub(super) fast_path: FastPath,
     /// Messages taken, including those of predecessors.
-    taken_messages: u64,
-    /// Position of impossible bytes: no header from there on is read.
-    corrupt_at: Option<Position>,
+    pub(super) taken_messages: u64,
+    /// Position of impossible bytes, or [`SOUND`]: no header from there on is read.
+    corrupt_at: Position,
+    /// What only the slow path uses.
+    pub(super) slow: Box<SlowState>,
 }
+
+/// Nothing corrupt: no record is there.
+const SOUND: Position = Position::new(u64::MAX);
 
 // The merge finds a lane by its number: a shift.
 #[cfg(not(semring_loom))]
@@ -74,38 +81,39 @@ impl LaneConsumer {
         let messages = lane.consumer().received.load(Ordering::Relaxed);
         // No impossible bytes are known to this consumer.
         lane.consumer().corrupt_at.store(0, Ordering::Relaxed);
-        let quarter = capacity.quarter();
-        Ok(Self {
-            lane,
+        let slow = SlowState::take_over(&lane, start);
+        Ok(Self::new(lane, number, start, messages, SOUND, slow))
+    }
+
+    fn new(
+        lane: LaneView,
+        number: usize,
+        start: Position,
+        messages: u64,
+        corrupt_at: Position,
+        slow: SlowState,
+    ) -> Self {
+        Self {
             number: number as u32,
-            read: start,
             stepped_messages: 0,
+            read: start,
             stepped_from: start,
-            release_at: start.advance(quarter),
-            trusted_end: start,
+            release_at: start.advance(lane.capacity().quarter()),
+            released: start,
             fast_path: FastPath::closed_at(start),
             taken_messages: messages,
-            corrupt_at: None,
-        })
+            corrupt_at,
+            lane,
+            slow: Box::new(slow),
+        }
     }
 
     /// A lane whose control words are impossible: it is always skipped, and its corrupt word makes its
     /// producer fail.
     pub(crate) fn corrupt(lane: LaneView, number: usize, damage: Damage) -> Self {
         record_corruption(&lane, damage.position);
-        let (start, quarter) = (Position::new(0), lane.capacity().quarter());
-        Self {
-            lane,
-            number: number as u32,
-            read: start,
-            stepped_messages: 0,
-            stepped_from: start,
-            release_at: start.advance(quarter),
-            trusted_end: start,
-            fast_path: FastPath::closed_at(start),
-            taken_messages: 0,
-            corrupt_at: Some(start),
-        }
+        let start = Position::new(0);
+        Self::new(lane, number, start, 0, start, SlowState::new(start))
     }
 
     pub(crate) fn view(&self) -> &LaneView {
@@ -118,14 +126,14 @@ impl LaneConsumer {
     }
 
     pub(crate) fn is_corrupt(&self) -> bool {
-        self.corrupt_at.is_some()
+        self.corrupt_at != SOUND
     }
 
     /// Messages before the impossible bytes are found again after a step back; messages after them are
     /// never found.
     #[inline(always)]
     fn is_at_corruption(&self) -> bool {
-        self.corrupt_at.is_some_and(|at| self.read.has_reached(at))
+        self.is_corrupt() && self.read.has_reached(self.corrupt_at)
     }
 
     /// Position of the next header.
@@ -180,10 +188,18 @@ impl LaneConsumer {
                 end.distance_from(self.read)
             }
         };
-        let free = until(self.trusted_end)
-            .min(self.corrupt_at.map_or(u64::MAX, until))
-            .min(at_most);
-        self.fast_path.open(self.read, self.lane.capacity(), free);
+        let sound = if self.is_corrupt() {
+            until(self.corrupt_at)
+        } else {
+            u64::MAX
+        };
+        let free = until(self.slow.trusted_end).min(sound).min(at_most);
+        let capacity = self.lane.capacity();
+        if self.is_in_array() {
+            self.slow.after_array.open(self.read, capacity, free);
+        } else {
+            self.fast_path.open(self.read, capacity, free);
+        }
     }
 
     /// Padding after a part moves the place where the line goes on.
@@ -213,7 +229,7 @@ impl LaneConsumer {
     }
 
     /// Moves to a header other than the one after a message that was just found.
-    fn jump(&mut self, to: Position) {
+    pub(super) fn jump(&mut self, to: Position) {
         self.read = to;
         self.fast_path.close(to);
     }
@@ -253,17 +269,22 @@ impl LaneConsumer {
     #[inline]
     fn find_in<const SKIPS_CUTS: bool>(&mut self) -> Result<Option<Found>, Damage> {
         loop {
+            if let Some(found) = self.next_of_array() {
+                return Ok(Some(found));
+            }
             // E1: if the header is published, its payload is there.
             let order = mutant::order(Mutant::RelaxedLoad, Ordering::Acquire);
             let word = self.lane.header(self.read).load(order);
             if word == 0 || self.is_at_corruption() {
                 return Ok(None);
             }
-            match decode(word, self.read, self.lane.capacity()) {
+            let record = decode(word, self.read, self.lane.capacity());
+            if !matches!(record, Ok(Record::Array(_))) {
+                self.ignore_elements();
+            }
+            match record {
                 Ok(Record::Message(header)) => {
-                    if self.read.has_reached(self.trusted_end) {
-                        self.extend_trusted_end()?;
-                    }
+                    self.reach_trusted_end()?;
                     return Ok(Some(Found {
                         position: self.read,
                         header,
@@ -274,16 +295,34 @@ impl LaneConsumer {
                 Ok(Record::Pad { bytes }) => self.skip_padding(bytes),
                 Ok(Record::Cut) if !SKIPS_CUTS => return Ok(None),
                 Ok(Record::Cut) => self.jump(self.read.advance(CUT_BYTES)),
+                Ok(Record::Array(header)) => {
+                    self.reach_trusted_end()?;
+                    // Once: a hostile producer may change it later. It is stored before the header, which is a Release.
+                    let word = self.lane.header(self.read.advance(HEADER_BYTES));
+                    match header.with_word(word.load(Ordering::Relaxed)) {
+                        Ok(array) => self.open_array(array),
+                        Err(_) => return Err(self.mark_corrupt()),
+                    }
+                }
                 Ok(Record::Unpublished) => return Ok(None),
                 Err(_) => return Err(self.mark_corrupt()),
             }
         }
     }
 
+    #[inline]
+    fn reach_trusted_end(&mut self) -> Result<(), Damage> {
+        if self.read.has_reached(self.slow.trusted_end) {
+            self.extend_trusted_end()?;
+        }
+        Ok(())
+    }
+
     /// True if a message (or impossible bytes) would be found: a look that changes nothing.
     #[inline]
     pub(crate) fn is_ready(&self) -> bool {
-        !self.is_at_corruption() && self.lane.header(self.read).load(Ordering::Acquire) != 0
+        !self.is_at_corruption()
+            && (self.is_in_array() || self.lane.header(self.read).load(Ordering::Acquire) != 0)
     }
 
     /// About once in a lap. Without a trusted end, a lane full of headers that lead from one to the next would have
@@ -307,13 +346,13 @@ impl LaneConsumer {
         if self.read.distance_from(self.released()) >= reach {
             return Err(self.mark_corrupt());
         }
-        self.trusted_end = self.released().advance(reach);
+        self.slow.trusted_end = self.released.advance(reach);
         Ok(())
     }
 
     #[cold]
     fn mark_corrupt(&mut self) -> Damage {
-        self.corrupt_at = Some(self.read);
+        self.corrupt_at = self.read;
         self.fast_path.close(self.read);
         record_corruption(&self.lane, self.read);
         Damage {
@@ -321,9 +360,9 @@ impl LaneConsumer {
         }
     }
 
-    /// Moves past a message that was found, without taking it.
+    /// Moves past a message that was found by the fast path, without taking it.
     #[inline(always)]
-    pub(crate) fn step_over(&mut self, found: &Found) {
+    pub(crate) fn step_over_record(&mut self, found: &Found) {
         debug_assert_eq!(found.position, self.read);
         if self.stepped_messages == 0 {
             self.stepped_from = found.position;
@@ -338,19 +377,36 @@ impl LaneConsumer {
         // Wrapping: it began with a word of the segment.
         let messages = std::mem::take(&mut self.stepped_messages);
         self.taken_messages = self.taken_messages.wrapping_add(u64::from(messages));
+        self.slow.stepped_from_element = 0;
     }
 
-    /// Both steps for a single message, on a lane on which no other message is found but not taken.
+    /// Both steps for a single message, on a lane on which no other message is found but not taken. True if the caller
+    /// has to [settle](Self::settle) it: a quarter of the capacity is taken and not released, or the message is one of an
+    /// array. One comparison for both.
     #[inline(always)]
-    pub(crate) fn take_one(&mut self, found: &Found) {
-        debug_assert_eq!(found.position, self.read);
+    #[must_use = "a message of an array is not taken before it is settled"]
+    pub(crate) fn take_one(&mut self, found: &Found) -> bool {
+        debug_assert!(self.is_in_array() || found.position == self.read);
         debug_assert_eq!(self.stepped_messages, 0);
         self.read = found.position.advance(found.header.bytes());
         self.taken_messages = self.taken_messages.wrapping_add(1);
+        self.read.has_reached(self.release_at)
+    }
+
+    /// Completes [`take_one`](Self::take_one). True when a quarter of the capacity is taken and not released: the caller
+    /// then releases it.
+    pub(crate) fn settle(&mut self) -> bool {
+        if self.is_in_array() {
+            self.settle_element();
+        }
+        self.is_due()
     }
 
     /// Goes back to the end of the last message taken: the messages found since are found again.
     pub(crate) fn step_back(&mut self) {
+        if self.stepped_messages != 0 {
+            self.return_to_element();
+        }
         self.jump(self.taken());
         self.stepped_messages = 0;
     }
@@ -373,8 +429,7 @@ impl LaneConsumer {
     /// The last stored value of `released`.
     #[inline]
     fn released(&self) -> Position {
-        let quarter = self.lane.capacity().quarter();
-        Position::new(self.release_at.get().wrapping_sub(quarter))
+        self.released
     }
 
     /// Bytes taken and not yet released.
@@ -389,29 +444,33 @@ impl LaneConsumer {
         self.unreleased() >= self.lane.capacity().quarter()
     }
 
-    /// The same right after [`take_one`](Self::take_one).
-    #[inline(always)]
-    pub(crate) fn is_due_after_one(&self) -> bool {
-        debug_assert_eq!(self.stepped_messages, 0);
-        self.read.has_reached(self.release_at)
-    }
-
-    /// Gives the bytes of all messages taken back to the producer. False if there are none. After
-    /// true, the caller must look at the producer's wait word.
+    /// Gives the bytes of all messages taken back to the producer, and stores how many messages of an array are taken of
+    /// which the rest is not. False if there are no such bytes. After true, the caller must look at the producer's wait
+    /// word.
     #[inline]
     pub(crate) fn release(&mut self) -> bool {
-        let taken = self.taken();
-        if taken == self.released() {
+        let (taken, element) = (self.taken(), self.taken_elements());
+        if taken == self.released {
+            self.release_elements(element);
             return false;
         }
-        let page = self.lane.consumer();
-        page.received.store(self.taken_messages, Ordering::Relaxed);
-        self.record_used(taken.distance_from(self.released()));
+        let received = &self.lane.consumer().received;
+        received.store(self.taken_messages, Ordering::Relaxed);
+        self.record_used(taken.distance_from(self.released));
+        if mutant::is(Mutant::PartialClearedEarly) {
+            self.clear_partial();
+        }
         // E2: all reads of these bytes are done. Killed before this line: the messages are
         // delivered again.
         let order = mutant::order(Mutant::RelaxedRelease, Ordering::Release);
-        page.released.store(taken.get(), order);
-        self.release_at = taken.advance(self.lane.capacity().quarter());
+        let released = &self.lane.consumer().released;
+        released.store(taken.get(), order);
+        self.released = taken;
+        if !self.is_in_array() {
+            self.release_at = taken.advance(self.lane.capacity().quarter());
+        }
+        self.clear_partial();
+        self.release_elements(element);
         true
     }
 }
@@ -441,8 +500,13 @@ impl LaneConsumer {
     /// see [`is_continued`](Self::is_continued). Of the two words that which does not hold now is overwritten, so killed
     /// before the release, the older one still does.
     pub(crate) fn take_part(&mut self, found: &Found) {
-        self.take_one(found);
-        self.record_continued(self.read);
+        let is_element = self.is_in_array();
+        if self.take_one(found) {
+            self.settle();
+        }
+        if !is_element {
+            self.record_continued(self.read);
+        }
     }
 
     /// True if the next message continues one that this consumer's predecessor had released. To be called before anything is
@@ -450,12 +514,13 @@ impl LaneConsumer {
     pub(crate) fn is_continued(&self) -> bool {
         let now = self.released().get().wrapping_add(1);
         let slots = &self.lane.consumer().continued;
-        self.corrupt_at.is_none() && slots.iter().any(|slot| slot.load(Ordering::Relaxed) == now)
+        !self.is_corrupt() && slots.iter().any(|slot| slot.load(Ordering::Relaxed) == now)
     }
 
     /// Steps over the record that ends what the part before it began. False if something else is next, or nothing.
     pub(crate) fn take_cut(&mut self) -> bool {
-        let is_cut = self.lane.header(self.read).load(Ordering::Acquire) == CUT;
+        let is_cut =
+            !self.is_in_array() && self.lane.header(self.read).load(Ordering::Acquire) == CUT;
         if is_cut && !self.is_at_corruption() {
             self.jump(self.read.advance(CUT_BYTES));
         }

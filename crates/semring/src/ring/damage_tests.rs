@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::Damage;
 use super::consume::LaneConsumer;
 use super::lane_tests::{CAPACITY, QUARTER, both, bytes_of, content, lane, recv, send};
-use super::produce::{LaneProducer, NoSlot};
+use super::produce::{LaneProducer, Need, NoSlot};
 use crate::layout::Position;
 use crate::layout::record::{HEADER_BYTES, Tag, message_header};
 use crate::layout::view::LaneView;
@@ -46,7 +46,11 @@ fn impossible_released_is_damage_to_the_producer() {
         let damage = Damage {
             position: Position::new(lie),
         };
-        assert_eq!(producer.has_room_for(96), Err(damage), "{lie:#x}");
+        assert_eq!(
+            producer.has_room_for(Need::Message(96)),
+            Err(damage),
+            "{lie:#x}"
+        );
         assert_eq!(
             send(&mut producer, &content(2, 96)).unwrap_err(),
             NoSlot::Damaged(damage)

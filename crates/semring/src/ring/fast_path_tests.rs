@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::Damage;
 use super::consume::LaneConsumer;
 use super::lane_tests::{lanes, push, send};
-use super::produce::{LaneProducer, Mode};
+use super::produce::{LaneProducer, Mode, Need};
 use crate::layout::Position;
 use crate::layout::record::{HEADER_BYTES, Tag, message_header, pad_header};
 use crate::layout::view::LaneView;
@@ -154,9 +154,9 @@ proptest! {
                         // As the channel does: a single message is taken when no batch is open.
                         consumer.take();
                         let taken = consumer.taken_messages();
-                        consumer.take_one(&found);
+                        let to_settle = consumer.take_one(&found);
                         prop_assert_eq!(consumer.taken_messages(), taken.wrapping_add(1));
-                        prop_assert_eq!(consumer.is_due_after_one(), consumer.is_due());
+                        prop_assert_eq!(to_settle, consumer.is_due());
                         prop_assert_eq!(consumer.position(), found.position.advance(found.header.bytes()));
                     }
                 }
@@ -215,7 +215,7 @@ proptest! {
                     if let Some(slot) = producer.fast_slot(len) {
                         let tail = producer.tail();
                         let mode = if in_batch { Mode::Batch } else { Mode::Single };
-                        let asked = producer.try_reserve(len, mode);
+                        let asked = producer.try_reserve(Need::Message(len), mode);
                         prop_assert_eq!(asked.map(|asked| (asked.position(), asked.len())), Ok((slot.position(), len)));
                         prop_assert_eq!(producer.tail(), tail, "padding was needed");
                         producer.commit(slot.shortened(len - len / 2), Tag::default(), mode);

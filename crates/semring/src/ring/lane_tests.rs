@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::consume::{Found, LaneConsumer};
-use super::produce::{LaneProducer, Mode, NoSlot, Slot};
+use super::produce::{LaneProducer, Mode, Need, NoSlot, Slot};
 use crate::layout::record::{HEADER_BYTES, Record, Tag, decode, message_header, record_bytes};
 use crate::layout::view::{LaneView, RingView};
 use crate::layout::{Capacity, Framing, Geometry, Position};
@@ -34,7 +34,7 @@ pub(super) fn content(number: usize, len: usize) -> Vec<u8> {
 }
 
 fn reserve(producer: &mut LaneProducer, bytes: &[u8], mode: Mode) -> Result<Slot, NoSlot> {
-    let slot = producer.try_reserve(bytes.len(), mode)?;
+    let slot = producer.try_reserve(Need::Message(bytes.len()), mode)?;
     producer.view().write(slot.position(), slot.lead(), bytes);
     Ok(slot)
 }
@@ -103,7 +103,9 @@ fn meta_comes_with_the_message() {
         Tag::new(0xFFFF).with_framing(Framing::Unknown),
         Tag::new(7).with_framing(Framing::Line),
     ] {
-        let slot = producer.try_reserve(3, Mode::Single).unwrap();
+        let slot = producer
+            .try_reserve(Need::Message(3), Mode::Single)
+            .unwrap();
         producer.commit(slot, tag, Mode::Single);
         assert_eq!(consumer.find().unwrap().unwrap().header.tag(), tag);
         recv(&mut consumer).unwrap();
@@ -228,7 +230,7 @@ fn shortened_reservation_stays_in_place() {
 fn a_reservation_does_not_grow() {
     let mut producer = LaneProducer::take_over(lane()).unwrap();
     let _ = producer
-        .try_reserve(10, Mode::Single)
+        .try_reserve(Need::Message(10), Mode::Single)
         .unwrap()
         .shortened(11);
 }
@@ -245,16 +247,20 @@ fn the_slack_word_stays_free() {
         send(&mut producer, b"").unwrap_err(),
         NoSlot::Full { padded: false }
     );
-    assert_eq!(producer.has_room_for(0), Ok(false));
+    assert_eq!(producer.has_room_for(Need::Message(0)), Ok(false));
     let mut taken = 0;
     while take(&mut consumer).is_some() {
         taken += 1;
     }
     assert_eq!(taken, CAPACITY / 8 - 1);
-    assert_eq!(producer.has_room_for(0), Ok(false), "taken is not released");
+    assert_eq!(
+        producer.has_room_for(Need::Message(0)),
+        Ok(false),
+        "taken is not released"
+    );
     assert!(consumer.release());
     assert!(!consumer.release(), "nothing more to give");
-    assert_eq!(producer.has_room_for(0), Ok(true));
+    assert_eq!(producer.has_room_for(Need::Message(0)), Ok(true));
     send(&mut producer, b"").unwrap();
 }
 

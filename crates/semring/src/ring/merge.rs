@@ -115,6 +115,12 @@ impl Merge {
         self.current
     }
 
+    /// The current lane, to be looked at.
+    #[inline(always)]
+    pub(crate) fn current_lane(&self) -> &LaneConsumer {
+        &self.lanes[self.current]
+    }
+
     /// The current lane: that of the message that was found last.
     #[inline(always)]
     pub(crate) fn current_mut(&mut self) -> &mut LaneConsumer {
@@ -234,7 +240,8 @@ impl Merge {
                 let left = (self.current != lane).then_some(self.current);
                 self.current = lane;
                 self.taken_before = 0;
-                self.since = found.position;
+                // Of a message of an array: where the array begins.
+                self.since = self.lanes[lane].position();
                 Ok(Some(self.found(found, left)))
             }
             Ok(None) => Ok(None),

@@ -3,10 +3,10 @@
 use super::consume::LaneConsumer;
 use super::lane_tests::{bytes_of, content, lanes, send};
 use super::merge::{LaneDamage, Merge, Next};
-use super::produce::{LaneProducer, NoSlot};
+use super::produce::{LaneProducer, Mode, Need, NoSlot};
 use crate::layout::record::{HEADER_BYTES, record_bytes};
 use crate::layout::view::LaneView;
-use crate::layout::{Capacity, Position};
+use crate::layout::{Capacity, Position, Tag};
 use crate::sync::Ordering;
 
 const QUARTER: u64 = 1024;
@@ -43,6 +43,27 @@ fn recv(merge: &mut Merge) -> Option<(usize, Vec<u8>)> {
         merge.lane_mut(next.lane).release();
     }
     Some(message)
+}
+
+/// The read position stays at the array's header meanwhile, before the position of its first message.
+#[test]
+fn turn_that_begins_with_an_array_counts_from_its_header() {
+    let (_, mut producers, mut merge) = ring(2);
+    let bytes: Vec<u8> = (0..4).flat_map(|number| content(number, 8)).collect();
+    let need = Need::Array(bytes.len());
+    let slot = producers[1].try_reserve(need, Mode::Single).unwrap();
+    let view = producers[1].view();
+    view.write(slot.position(), slot.lead(), &bytes);
+    producers[1].commit_array(slot, 8, 4, Tag::default());
+    for number in 0..4 {
+        assert_eq!(recv(&mut merge), Some((1, content(number, 8))));
+        if number == 1 {
+            // Released inside the array, and put back there.
+            merge.lane_mut(1).release();
+            merge.step_back();
+        }
+    }
+    assert_eq!(recv(&mut merge), None);
 }
 
 #[test]

@@ -32,6 +32,9 @@
 //! The stores of a killed process are those of a prefix of its instructions; the compiler keeps their
 //! order where it matters because the later store is a Release.
 
+#[cfg(all(test, not(semring_loom)))]
+mod array_tests;
+pub(crate) mod arrays;
 pub(crate) mod consume;
 #[cfg(all(test, not(semring_loom)))]
 mod damage_tests;

@@ -15,6 +15,7 @@
 
 use super::Damage;
 use super::fast_path::FastPath;
+use crate::layout::array::{ARRAY_HEADER_BYTES, array_header, array_lead_to_line, array_word};
 use crate::layout::control::LANE_FINISHED;
 use crate::layout::record::{
     CUT, CUT_BYTES, HEADER_BYTES, Record, Tag, UNPUBLISHED, decode, is_pad, lead_to_line,
@@ -80,12 +81,54 @@ impl Slot {
         self.payload as usize
     }
 
+    /// For an array whose messages have this many bytes together.
+    #[inline(always)]
+    pub(crate) fn new_array(position: Position, payload: usize) -> Self {
+        let lead = if payload >= ALIGNED_FROM {
+            array_lead_to_line(position)
+        } else {
+            ARRAY_HEADER_BYTES
+        };
+        Self {
+            position,
+            payload: payload as u32,
+            lead: lead as u32,
+        }
+    }
+
     /// The same place for a shorter message.
     pub(crate) fn shortened(self, len: usize) -> Self {
         assert!(len <= self.len(), "a reservation can only become shorter");
         Self {
             payload: len as u32,
             ..self
+        }
+    }
+}
+
+/// What room is needed for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Need {
+    /// A message of this many bytes.
+    Message(usize),
+    /// An array whose messages have this many bytes together.
+    Array(usize),
+}
+
+impl Need {
+    /// Bytes of payload.
+    #[inline(always)]
+    pub(crate) fn bytes(self) -> usize {
+        match self {
+            Self::Message(bytes) | Self::Array(bytes) => bytes,
+        }
+    }
+
+    #[inline(always)]
+    fn slot(self, position: Position) -> Slot {
+        match self {
+            Self::Message(payload) => Slot::new(position, payload),
+            Self::Array(payload) => Slot::new_array(position, payload),
         }
     }
 }
@@ -165,6 +208,13 @@ impl LaneProducer {
                     tail = tail.advance(header.bytes());
                     recovered += 1;
                 }
+                Record::Array(header) => {
+                    let word = lane.header(tail.advance(HEADER_BYTES));
+                    let array = header.with_word(word.load(Ordering::Relaxed));
+                    let array = array.map_err(|_| Damage { position: tail })?;
+                    tail = tail.advance(array.bytes());
+                    recovered += u64::from(array.count());
+                }
                 Record::Pad { bytes } => tail = tail.advance(bytes),
                 Record::Cut => tail = tail.advance(CUT_BYTES),
             }
@@ -228,6 +278,15 @@ impl LaneProducer {
         (self.lane.is_intact() && (payload as i64) < below).then(|| Slot::new(self.tail, payload))
     }
 
+    /// The slot of an array before the limit of the fast path.
+    #[inline(always)]
+    pub(crate) fn fast_array_slot(&self, payload: usize) -> Option<Slot> {
+        let below = self.fast_path.passes_below(self.tail);
+        // An array has one word more in front of its bytes.
+        let passes = (payload as i64).saturating_add(HEADER_BYTES as i64) < below;
+        (self.lane.is_intact() && passes).then(|| Slot::new_array(self.tail, payload))
+    }
+
     /// Opens the fast path over the bytes that are free according to the last loaded `released`, and at most this
     /// many. Messages that are too long for the lane do not pass.
     pub(crate) fn open_fast_path(&mut self, at_most: u64) {
@@ -247,11 +306,11 @@ impl LaneProducer {
         self.fast_path.close(self.tail);
     }
 
-    /// A slot for a message of `payload` bytes, which must not exceed a quarter of the capacity.
+    /// A slot for a message (or an array) whose bytes must not exceed a quarter of the capacity.
     /// Nothing becomes visible except, possibly, padding: in this mode.
     #[inline]
-    pub(crate) fn try_reserve(&mut self, payload: usize, mode: Mode) -> Result<Slot, NoSlot> {
-        debug_assert!(payload as u64 <= self.capacity.max_message());
+    pub(crate) fn try_reserve(&mut self, need: Need, mode: Mode) -> Result<Slot, NoSlot> {
+        debug_assert!(need.bytes() as u64 <= self.capacity.max_message());
         let mut padded = false;
         if self.cut_due {
             self.publish_cut().map_err(NoSlot::Damaged)?;
@@ -260,7 +319,7 @@ impl LaneProducer {
             }
             padded = true;
         }
-        let mut slot = Slot::new(self.tail, payload);
+        let mut slot = need.slot(self.tail);
         let rest = self.capacity.bytes_to_end(self.tail);
         if slot.bytes() > rest {
             if !self.has_room(rest).map_err(NoSlot::Damaged)? {
@@ -272,7 +331,7 @@ impl LaneProducer {
             }
             self.publish(self.tail, pad_header(rest), rest, mode);
             padded |= mode == Mode::Single;
-            slot = Slot::new(self.tail, payload);
+            slot = need.slot(self.tail);
         }
         if !self.has_room(slot.bytes()).map_err(NoSlot::Damaged)? {
             return Err(NoSlot::Full { padded });
@@ -280,10 +339,9 @@ impl LaneProducer {
         Ok(slot)
     }
 
-    /// Whether there is room for a message of this many bytes now, padding included. Loads
-    /// `released` again; publishes nothing.
-    pub(crate) fn has_room_for(&mut self, payload: usize) -> Result<bool, Damage> {
-        let need = Slot::new(self.tail, payload).bytes();
+    /// Whether there is room for this now, padding included. Loads `released` again; publishes nothing.
+    pub(crate) fn has_room_for(&mut self, need: Need) -> Result<bool, Damage> {
+        let need = need.slot(self.tail).bytes();
         let rest = self.capacity.bytes_to_end(self.tail);
         // With padding before it, it is enough that the padding fits: the rest is checked after it.
         self.has_room(if need > rest { rest } else { need })
@@ -337,11 +395,32 @@ impl LaneProducer {
         self.publish(slot.position, slot.header(tag), slot.bytes(), mode);
     }
 
-    /// Counts a message that was not sent because the lane is full.
-    pub(crate) fn count_dropped(&self) {
+    /// Publishes the slot of an array that was filled (K2).
+    #[inline(always)]
+    pub(crate) fn commit_array(&mut self, slot: Slot, stride: u32, count: u32, tag: Tag) {
+        debug_assert_eq!(u64::from(stride) * u64::from(count), slot.len() as u64);
+        debug_assert!(count > 0 && stride > 0 && !tag.framing.continues());
+        self.sent = self.sent.wrapping_add(u64::from(count));
+        // Part of K2. Killed behind it: nothing is visible, as after the copy of the payload.
+        let store_word = |lane: &LaneView| {
+            let word = lane.header(slot.position.advance(HEADER_BYTES));
+            word.store(array_word(stride, count), Ordering::Relaxed);
+        };
+        if !mutant::is(Mutant::ArrayWordLate) {
+            store_word(&self.lane);
+        }
+        let header = array_header(slot.lead(), slot.payload, tag);
+        self.publish(slot.position, header, slot.bytes(), Mode::Single);
+        if mutant::is(Mutant::ArrayWordLate) {
+            store_word(&self.lane);
+        }
+    }
+
+    /// Counts messages that were not sent because the lane is full.
+    pub(crate) fn count_dropped(&self, messages: u64) {
         let dropped = &self.lane.producer().dropped;
         // Only the lane's producer writes it.
-        let count = dropped.load(Ordering::Relaxed).wrapping_add(1);
+        let count = dropped.load(Ordering::Relaxed).wrapping_add(messages);
         dropped.store(count, Ordering::Relaxed);
     }
 

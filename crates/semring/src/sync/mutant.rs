@@ -129,6 +129,18 @@ mutants! {
             "a successor walks over what was published beyond `committed`"
             "ring::model_tests::killed_producer::model_successor_killed_taking_over_loses_nothing"
             "Causality violation"
+        ArrayWordLate
+            "the word behind an array's header is stored before the header"
+            "ring::model_tests::arrays::model_arrays_arrive_whole_and_once"
+            "a sound lane"
+        PartialClearedEarly
+            "`partial` is cleared after `released` has moved past its array"
+            "ring::model_tests::arrays::model_killed_inside_array_repeats_no_flushed"
+            "comes again although a flush had returned"
+        StalePartialKept
+            "a new consumer clears a `partial` that does not fit `released`"
+            "ring::model_tests::arrays::model_stale_partial_skips_no_message"
+            "was skipped"
         GenerationBeforeStart
             "a new producer stores where it begins before its generation"
             "channel::model_tests::wake_ups::model_a_message_has_the_generation_of_its_sender"
@@ -222,6 +234,10 @@ mutants! {
         NoWakeAfterCommit
             "the commit of a reservation wakes the consumer"
             "channel::wake_tests::commit_wakes_the_consumer"
+            "no sleeper was woken"
+        NoWakeAfterArray
+            "an array wakes the consumer"
+            "channel::wake_tests::array_wakes_the_consumer"
             "no sleeper was woken"
         NoWakeAfterBatch
             "the end of a batch wakes the consumer"

@@ -48,14 +48,19 @@ impl<'a> RecvBatch<'a> {
         // Read before the header: nothing is known any more after a load that acquires.
         let lane = self.core.current();
         if let Some(found) = self.core.load_header_for_batch() {
-            return Some(self.core.step_over(lane, found));
+            return Some(self.core.step_over_record(lane, found));
         }
+        self.find_and_step()
+    }
+
+    /// The same with all steps that it may need.
+    #[inline(never)]
+    fn find_and_step(&mut self) -> Option<MessageRef<'_>> {
         let Next { lane, found, .. } = self.find()?;
         Some(self.core.step_over(lane, found))
     }
 
     /// The next message, perhaps of another lane.
-    #[inline(never)]
     fn find(&mut self) -> Option<Next> {
         let next = self.core.find_for_batch()?;
         self.first = self.first.min(next.lane);

@@ -154,6 +154,9 @@ impl ConsumerCore {
 
     #[inline(never)]
     fn next_slow(&mut self, deadline: Deadline) -> Result<Found, RecvError> {
+        if let Some(found) = self.next_of_array() {
+            return Ok(found);
+        }
         self.begin_to_receive()?;
         loop {
             let found = self.find();
@@ -172,6 +175,9 @@ impl ConsumerCore {
 
     #[inline(never)]
     fn try_next_slow(&mut self) -> Result<Found, RecvError> {
+        if let Some(found) = self.next_of_array() {
+            return Ok(found);
+        }
         self.begin_to_receive()?;
         let answer = self.receive_or_explain();
         self.recheck_truncation(answer)
@@ -496,6 +502,11 @@ impl ConsumerCore {
         if self.rest.role.ring().is_forked() {
             return None;
         }
+        let lane = self.merge.current();
+        if let Some(found) = self.merge.current_mut().next_of_array() {
+            let left = None;
+            return Some(Next { lane, found, left });
+        }
         match self.merge.find() {
             Ok(next) => next.inspect(|_| self.open_stream()),
             Err(damage) => {
@@ -506,8 +517,17 @@ impl ConsumerCore {
     }
 
     /// The message that was found last, on this lane: the read position passes it, but it is not
-    /// released. For a batch.
+    /// released. For a batch, and a message that the fast path has found.
     #[inline(always)]
+    pub(super) fn step_over_record(&mut self, number: usize, found: Found) -> MessageRef<'_> {
+        debug_assert_eq!(number, self.current());
+        let lane = self.merge.lane_mut(number);
+        lane.step_over_record(&found);
+        MessageRef::new(lane.view(), number, found, &self.rest.options)
+    }
+
+    /// The same for any message.
+    #[inline]
     pub(super) fn step_over(&mut self, number: usize, found: Found) -> MessageRef<'_> {
         debug_assert_eq!(number, self.current());
         let lane = self.merge.lane_mut(number);

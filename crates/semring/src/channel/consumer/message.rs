@@ -224,7 +224,7 @@ impl<'a> MessageRef<'a> {
 /// Called where bytes are copied without a way to return an error.
 #[cold]
 #[inline(never)]
-fn taken_away() -> ! {
+pub(super) fn taken_away() -> ! {
     panic!(
         "the memory of the ring was taken away (its file was truncated) while a message was read"
     )
@@ -440,9 +440,8 @@ impl<'a> Message<'a> {
 
     #[inline(always)]
     fn give_back(&mut self) {
-        self.lane.take_one(&self.found);
-        if self.lane.is_due_after_one() {
-            self.rest.release_quietly(self.lane);
+        if self.lane.take_one(&self.found) {
+            self.rest.settle(self.lane);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The consumer's public methods. The path of a message is in `core`.
 
+mod array;
 mod backoff;
 mod batch;
 mod core;
@@ -11,6 +12,7 @@ mod parts;
 mod release;
 mod spin;
 
+pub use self::array::ArrayRef;
 pub use self::batch::RecvBatch;
 use self::core::ConsumerCore;
 pub use self::message::{Message, MessageRef};

@@ -46,7 +46,25 @@ impl Releaser {
         released.map_err(|error| self.failed(error))
     }
 
-    /// The same for a message that is dropped.
+    /// Completes the taking of a message that is dropped, and releases it if a quarter lap is due.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn settle(&mut self, lane: &mut LaneConsumer) {
+        if lane.settle() {
+            self.release_quietly(lane);
+        }
+    }
+
+    /// The same for the messages of an array.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn settle_array(&mut self, lane: &mut LaneConsumer) {
+        if lane.settle_array() {
+            self.release_quietly(lane);
+        }
+    }
+
+    /// As [`release`](Self::release), for a message that is dropped.
     #[cold]
     #[inline(never)]
     pub(super) fn release_quietly(&mut self, lane: &mut LaneConsumer) {

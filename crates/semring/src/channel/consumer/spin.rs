@@ -28,6 +28,12 @@ pub(super) fn spin(merge: &Merge, parking: &mut Parking, backoff: &mut Backoff) 
             backoff.found(looks);
             return Some(next);
         }
+        // Something else than a message, such as an array: the caller looks at everything before it sleeps.
+        if lane.is_ready() {
+            parking.spun_well();
+            backoff.found(looks);
+            return None;
+        }
         if records_are_long {
             lane.prefetch_second_line();
         }

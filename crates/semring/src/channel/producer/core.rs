@@ -26,10 +26,10 @@ use crate::guard::deadline::{Deadline, Patience};
 use crate::guard::wait::Outcome;
 use crate::guard::wakeup::{ConsumerWaker, Due};
 use crate::layout::Tag;
-use crate::layout::features::WhenFull;
+use crate::layout::features::{ARRAYS, WhenFull};
 use crate::lifecycle::{ProducerRole, record_count};
 use crate::os::barrier;
-use crate::ring::produce::{ALIGNED_FROM, LaneProducer, Mode, NoSlot, Slot};
+use crate::ring::produce::{ALIGNED_FROM, LaneProducer, Mode, Need, NoSlot, Slot};
 use crate::sync::mutant::{self, Mutant};
 
 pub(super) struct ProducerCore {
@@ -42,6 +42,8 @@ pub(super) struct ProducerCore {
     pub(super) posts: u64,
     /// What becomes of a message for which there is no room.
     pub(super) when_full: WhenFull,
+    /// Whether the ring was made for arrays.
+    pub(super) has_arrays: bool,
 }
 
 impl ProducerCore {
@@ -55,6 +57,7 @@ impl ProducerCore {
             gate: Gate::new(lane),
             parking: Parking::new(options.wait, role.generation(), target),
             when_full: role.ring().superblock.when_full,
+            has_arrays: role.ring().superblock.features & ARRAYS != 0,
             role,
             options,
             posts: 0,
@@ -86,19 +89,19 @@ impl ProducerCore {
                 self.publish_single(slot, bytes, tag);
                 Ok(())
             }
-            Err(SendError::Full) => self.drop_or_fail(),
+            Err(SendError::Full) => self.drop_or_fail(1),
             Err(error) => Err(error),
         }
     }
 
-    /// What the ring's policy makes of a message for which there is no room. Killed before it is counted, a producer has
-    /// not come to send it: it is not lost by the policy.
+    /// What the ring's policy makes of messages for which there is no room. Killed before they are counted, a producer has
+    /// not come to send them: they are not lost by the policy.
     #[cold]
-    pub(super) fn drop_or_fail(&mut self) -> Result<(), SendError> {
+    pub(super) fn drop_or_fail(&mut self, messages: u64) -> Result<(), SendError> {
         if self.when_full != WhenFull::Drop {
             return Err(SendError::Full);
         }
-        self.gate.lane.count_dropped();
+        self.gate.lane.count_dropped(messages);
         Ok(())
     }
 
@@ -142,12 +145,12 @@ impl ProducerCore {
 
     #[inline(never)]
     fn push_slow(&mut self, bytes: &[u8], tag: Tag, patience: Patience) -> Result<(), SendError> {
-        match self.reserve_slow(bytes.len(), patience, Mode::Batch) {
+        match self.reserve_slow(Need::Message(bytes.len()), patience, Mode::Batch) {
             Ok(slot) => {
                 self.append(slot, bytes, tag);
                 Ok(())
             }
-            Err(SendError::Full) => self.drop_or_fail(),
+            Err(SendError::Full) => self.drop_or_fail(1),
             Err(error) => Err(error),
         }
     }
@@ -165,7 +168,10 @@ impl ProducerCore {
     pub(super) fn reserve(&mut self, len: usize, patience: Patience) -> Result<Slot, SendError> {
         let position = match self.gate.fast_slot(len) {
             Some(slot) => slot.position(),
-            None => self.reserve_slow(len, patience, Mode::Single)?.position(),
+            None => {
+                let need = Need::Message(len);
+                self.reserve_slow(need, patience, Mode::Single)?.position()
+            }
         };
         // Made here, where the length may be a constant for the compiler.
         Ok(Slot::new(position, len))
@@ -173,9 +179,9 @@ impl ProducerCore {
 
     /// Finds a slot with all steps that it may need: pending conditions, padding, a wait.
     #[inline(never)]
-    fn reserve_slow(
+    pub(super) fn reserve_slow(
         &mut self,
-        len: usize,
+        need: Need,
         patience: Patience,
         mode: Mode,
     ) -> Result<Slot, SendError> {
@@ -184,12 +190,12 @@ impl ProducerCore {
         }
         self.begin()?;
         let max = self.gate.lane.capacity().max_message() as usize;
-        if len > max {
+        if need.bytes() > max {
             return Err(SendError::TooLong { max });
         }
-        let slot = match self.gate.lane.try_reserve(len, mode) {
+        let slot = match self.gate.lane.try_reserve(need, mode) {
             Ok(slot) => slot,
-            Err(no_slot) => self.reserve_blocking(len, patience, mode, no_slot)?,
+            Err(no_slot) => self.reserve_blocking(need, patience, mode, no_slot)?,
         };
         self.gate.open_fast_path();
         Ok(slot)
@@ -217,7 +223,7 @@ impl ProducerCore {
     #[cold]
     fn reserve_blocking(
         &mut self,
-        len: usize,
+        need: Need,
         patience: Patience,
         mode: Mode,
         mut no_slot: NoSlot,
@@ -239,11 +245,11 @@ impl ProducerCore {
                 }
             }
             let Patience::Until(deadline) = patience else {
-                if !(self.parking.is_polled() && self.stand_by(len)?) {
+                if !(self.parking.is_polled() && self.stand_by(need)?) {
                     self.check_consumer()?;
                     return Err(SendError::Full);
                 }
-                match self.gate.lane.try_reserve(len, mode) {
+                match self.gate.lane.try_reserve(need, mode) {
                     Ok(slot) => return Ok(slot),
                     Err(again) => no_slot = again,
                 }
@@ -259,26 +265,26 @@ impl ProducerCore {
                 self.check_consumer()?;
                 return Err(SendError::Full);
             }
-            self.wait_for_room(len, deadline)?;
-            match self.gate.lane.try_reserve(len, mode) {
+            self.wait_for_room(need, deadline)?;
+            match self.gate.lane.try_reserve(need, mode) {
                 Ok(slot) => return Ok(slot),
                 Err(again) => no_slot = again,
             }
         }
     }
 
-    fn room_wait(&mut self, len: usize) -> (&mut Parking, RoomWait<'_>) {
+    fn room_wait(&mut self, need: Need) -> (&mut Parking, RoomWait<'_>) {
         let interrupt = self.parking.interrupt_flag();
         let target = self.parking.target();
-        let side = RoomWait::new(&mut self.gate.lane, &mut self.role, interrupt, target, len);
+        let side = RoomWait::new(&mut self.gate.lane, &mut self.role, interrupt, target, need);
         (&mut self.parking, side)
     }
 
     /// Second part of a look that found nothing, for a polled producer. True if there is room by
     /// now.
     #[cold]
-    fn stand_by(&mut self, len: usize) -> Result<bool, SendError> {
-        let (parking, mut side) = self.room_wait(len);
+    fn stand_by(&mut self, need: Need) -> Result<bool, SendError> {
+        let (parking, mut side) = self.room_wait(need);
         let outcome = parking.stand_by(&mut side);
         let fate = side.fate();
         if self.parking.take_interrupt() {
@@ -292,8 +298,8 @@ impl ProducerCore {
     }
 
     #[cold]
-    fn wait_for_room(&mut self, len: usize, deadline: Deadline) -> Result<(), SendError> {
-        let (parking, mut side) = self.room_wait(len);
+    fn wait_for_room(&mut self, need: Need, deadline: Deadline) -> Result<(), SendError> {
+        let (parking, mut side) = self.room_wait(need);
         let woken = parking.wait(&mut side, deadline);
         let fate = side.fate();
         record_count(
@@ -347,7 +353,7 @@ impl ProducerCore {
     }
 
     #[inline(always)]
-    fn wake_consumer_unchecked(&mut self, messages: u32) {
+    pub(super) fn wake_consumer_unchecked(&mut self, messages: u32) {
         match self
             .waker
             .due(self.gate.lane.view(), self.gate.lane.sent(), messages)

@@ -40,6 +40,15 @@ impl Gate {
         self.lane.fast_slot(len)
     }
 
+    /// A place for an array, if there is nothing else to do.
+    #[inline(always)]
+    pub(super) fn fast_array_slot(&self, payload: usize) -> Option<Slot> {
+        if self.pending.is_batch_open() {
+            return None;
+        }
+        self.lane.fast_array_slot(payload)
+    }
+
     pub(super) fn pending(&self) -> &Pending<ProducerConditions> {
         &self.pending
     }

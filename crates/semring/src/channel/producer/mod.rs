@@ -1,5 +1,6 @@
 //! The producer's public methods. The path of a message is in `core`, the checks of the consumer are in `liveness`.
 
+mod array;
 mod core;
 mod gate;
 mod liveness;
@@ -8,6 +9,7 @@ mod room_wait;
 
 use std::marker::PhantomData;
 
+pub use self::array::ArrayReservation;
 use self::core::ProducerCore;
 pub use self::reservation::{Reservation, SendBatch};
 use super::interrupt::Interrupter;
@@ -344,7 +346,7 @@ impl<K: Kind> Producer<K> {
     /// What the policy makes of a message for which there is no room.
     #[cfg(feature = "tokio")]
     pub(crate) fn drop_or_fail(&mut self) -> Result<(), SendError> {
-        self.core.drop_or_fail()
+        self.core.drop_or_fail(1)
     }
 
     fn another(&self) -> Result<Self, AttachError> {

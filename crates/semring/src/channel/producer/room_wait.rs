@@ -8,17 +8,17 @@ use crate::guard::wait::{PeerCheck, Waiting, Wakeup};
 use crate::guard::{GuardError, Waited, WakeTarget};
 use crate::layout::view::LaneView;
 use crate::lifecycle::{ConsumerFate, ProducerRole};
-use crate::ring::produce::LaneProducer;
+use crate::ring::produce::{LaneProducer, Need};
 use crate::sync::AtomicU64;
 
-/// A producer that waits for room for a message of `len` bytes.
+/// A producer that waits for room.
 pub(super) struct RoomWait<'a> {
     view: LaneView,
     lane: &'a mut LaneProducer,
     role: &'a mut ProducerRole,
     interrupt: Arc<InterruptFlag>,
     target: WakeTarget,
-    len: usize,
+    need: Need,
     /// The result of the last check.
     fate: ConsumerFate,
 }
@@ -29,7 +29,7 @@ impl<'a> RoomWait<'a> {
         role: &'a mut ProducerRole,
         interrupt: Arc<InterruptFlag>,
         target: WakeTarget,
-        len: usize,
+        need: Need,
     ) -> Self {
         Self {
             view: lane.view().clone(),
@@ -37,7 +37,7 @@ impl<'a> RoomWait<'a> {
             role,
             interrupt,
             target,
-            len,
+            need,
             fate: ConsumerFate::NotMet,
         }
     }
@@ -62,7 +62,7 @@ impl Waiting for RoomWait<'_> {
 
     fn is_ready(&mut self) -> bool {
         // Damage counts as ready: the next try reports it.
-        self.lane.has_room_for(self.len).unwrap_or(true) || self.interrupt.is_raised()
+        self.lane.has_room_for(self.need).unwrap_or(true) || self.interrupt.is_raised()
     }
 
     fn is_over(&mut self) -> Result<bool, GuardError> {

@@ -135,6 +135,18 @@ impl LaneView {
         }
     }
 
+    pub(crate) fn append_elements<const N: usize>(
+        &self,
+        position: Position,
+        within: u64,
+        count: usize,
+        to: &mut Vec<[u8; N]>,
+    ) {
+        let start = to.len();
+        to.resize(start + count, [0; N]);
+        self.read(position, within, to[start..].as_flattened_mut());
+    }
+
     pub(crate) fn append(&self, position: Position, within: u64, length: usize, to: &mut Vec<u8>) {
         let start = to.len();
         to.resize(start + length, 0);

@@ -272,6 +272,27 @@ impl LaneView {
         };
     }
 
+    /// Appends messages of `N` bytes that lie one right after the other to a vector.
+    #[inline(always)]
+    pub(crate) fn append_elements<const N: usize>(
+        &self,
+        position: Position,
+        within: u64,
+        count: usize,
+        to: &mut Vec<[u8; N]>,
+    ) {
+        self.assert_not_forked();
+        let length = count * N;
+        let from = self.bytes_unchecked(position, within, length);
+        to.reserve(count);
+        let spare = to.spare_capacity_mut().as_mut_ptr().cast::<u8>();
+        // SAFETY: `bytes_unchecked` checked the source, `reserve` made room for `count` elements in the target; they
+        // can't overlap.
+        unsafe { from.as_ptr().copy_to_nonoverlapping(spare, length) };
+        // SAFETY: these elements were just written.
+        unsafe { to.set_len(to.len() + count) };
+    }
+
     /// Appends bytes to a vector.
     #[inline(always)]
     pub(crate) fn append(&self, position: Position, within: u64, length: usize, to: &mut Vec<u8>) {

@@ -36,6 +36,7 @@ use crate::guard::GuardError;
 use crate::guard::pipe::directory::Failure;
 use crate::guard::semaphore::count_for;
 use crate::guard::semaphore::set::SetFailure;
+use crate::layout::features::KNOWN;
 use crate::layout::set_record::SetRecord;
 use crate::layout::superblock::{MAGIC, STATE_INIT, SetIdentity, Superblock};
 use crate::layout::view::RingView;
@@ -214,6 +215,7 @@ fn fill(
         set,
         auto_remove: plan.auto_remove,
         when_full: plan.when_full,
+        features: KNOWN,
         created_ns: clock::realtime_ns(),
         creator_pid: process::id(),
         creator_uid: process::effective_uid(),

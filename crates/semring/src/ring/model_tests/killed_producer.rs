@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex};
 
 use loom::thread;
 
-use super::{number_of, payload, receive, send, used_lane};
+use super::{number_of, payload, receive, send, try_send_array, used_lane};
 use crate::layout::Tag;
 use crate::model::{explore, for_each_death, victim};
 use crate::ring::consume::LaneConsumer;
-use crate::ring::produce::{LaneProducer, Mode};
+use crate::ring::produce::{LaneProducer, Mode, Need};
 use crate::sync::mortal;
 
 /// Numbers of the successor's messages; the victim's begin at 0.
@@ -39,7 +39,7 @@ fn as_batch(producer: &mut LaneProducer, lengths: &[usize], diary: &Diary) {
     let first = *diary.lock().unwrap();
     for (number, &length) in (first..).zip(lengths) {
         let slot = producer
-            .try_reserve(length, Mode::Batch)
+            .try_reserve(Need::Message(length), Mode::Batch)
             .expect("room for the batch");
         producer
             .view()
@@ -48,6 +48,16 @@ fn as_batch(producer: &mut LaneProducer, lengths: &[usize], diary: &Diary) {
     }
     producer.end_batch();
     *diary.lock().unwrap() += lengths.len() as u64;
+}
+
+/// The same as an array; all have 8 bytes.
+fn as_array(producer: &mut LaneProducer, lengths: &[usize], diary: &Diary) {
+    let first = *diary.lock().unwrap();
+    let count = lengths.len() as u32;
+    while !try_send_array(producer, first, count) {
+        thread::yield_now();
+    }
+    *diary.lock().unwrap() += u64::from(count);
 }
 
 /// Receives up to the successor's last message; returns the number of the victim's messages that
@@ -185,6 +195,21 @@ fn model_batch_of_killed_producer_is_whole_or_absent() {
         ..PLAIN
     }
     .explore();
+}
+
+/// Right after a lap, and with padding before it.
+#[test]
+fn model_array_of_killed_producer_is_whole_or_absent() {
+    for used in [PLAIN.used, &[8, 16]] {
+        Line {
+            sends: as_array,
+            whole: |received| received == 0 || received == 2,
+            used,
+            lengths: &[8, 8],
+            ..PLAIN
+        }
+        .explore();
+    }
 }
 
 /// The successor of a producer that was killed after the store that commits is killed while it takes

@@ -6,12 +6,13 @@
 //! model that must fail with the mutant.
 #![cfg(semring_loom)]
 
+mod arrays;
 mod killed_consumer;
 mod killed_producer;
 mod publication;
 
 use super::consume::LaneConsumer;
-use super::produce::{LaneProducer, Mode, NoSlot};
+use super::produce::{LaneProducer, Mode, Need, NoSlot};
 use crate::layout::view::LaneView;
 use crate::layout::{Capacity, Position, Tag};
 
@@ -33,10 +34,27 @@ fn number_of(bytes: &[u8]) -> u64 {
 
 /// Sends if there is room now.
 fn try_send(producer: &mut LaneProducer, bytes: &[u8]) -> bool {
-    match producer.try_reserve(bytes.len(), Mode::Single) {
+    match producer.try_reserve(Need::Message(bytes.len()), Mode::Single) {
         Ok(slot) => {
             producer.view().write(slot.position(), slot.lead(), bytes);
             producer.commit(slot, Tag::default(), Mode::Single);
+            true
+        }
+        Err(NoSlot::Full { .. }) => false,
+        Err(NoSlot::Damaged(damage)) => panic!("a sound lane looks damaged: {damage:?}"),
+    }
+}
+
+/// Sends messages `first`, `first + 1`, … of 8 bytes as one array, if there is room now.
+fn try_send_array(producer: &mut LaneProducer, first: u64, count: u32) -> bool {
+    let bytes: Vec<u8> = (first..)
+        .take(count as usize)
+        .flat_map(|number| payload(number, 8))
+        .collect();
+    match producer.try_reserve(Need::Array(bytes.len()), Mode::Single) {
+        Ok(slot) => {
+            producer.view().write(slot.position(), slot.lead(), &bytes);
+            producer.commit_array(slot, 8, count, Tag::default());
             true
         }
         Err(NoSlot::Full { .. }) => false,

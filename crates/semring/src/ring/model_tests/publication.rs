@@ -6,7 +6,7 @@ use loom::thread;
 use super::{number_of, payload, receive, send, try_receive, try_send, used_lane};
 use crate::layout::Tag;
 use crate::model::explore;
-use crate::ring::produce::Mode;
+use crate::ring::produce::{Mode, Need};
 
 /// Sends messages of these lengths through a used lane while the consumer receives and releases each.
 fn pass(preemptions: usize, used: &'static [usize], lengths: &'static [usize]) {
@@ -58,7 +58,7 @@ fn model_a_batch_appears_all_at_once() {
         let sender = thread::spawn(move || {
             for number in 0..3 {
                 let slot = producer
-                    .try_reserve(8, Mode::Batch)
+                    .try_reserve(Need::Message(8), Mode::Batch)
                     .expect("the lane is empty");
                 producer
                     .view()

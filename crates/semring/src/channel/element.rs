@@ -1,0 +1,50 @@
+//! What many messages of one size are made of.
+
+/// A message of an array that is sent from, or received into, memory of the program: `[u8; N]`.
+///
+/// The trait is sealed: nothing else implements it.
+pub trait Element: Copy + sealed::Sealed {
+    /// The bytes of messages that lie one right after the other.
+    #[doc(hidden)]
+    fn bytes_of(messages: &[Self]) -> &[u8];
+}
+
+pub(super) mod sealed {
+    use crate::layout::Position;
+    use crate::layout::view::LaneView;
+
+    #[allow(
+        private_interfaces,
+        reason = "nothing outside of this crate can name the trait"
+    )]
+    pub trait Sealed: Sized {
+        /// Appends messages that lie one right after the other in a lane.
+        fn append(lane: &LaneView, at: Position, within: u64, count: usize, to: &mut Vec<Self>);
+    }
+
+    #[allow(private_interfaces, reason = "as above")]
+    impl<const N: usize> Sealed for [u8; N] {
+        #[inline(always)]
+        fn append(lane: &LaneView, at: Position, within: u64, count: usize, to: &mut Vec<Self>) {
+            lane.append_elements(at, within, count, to);
+        }
+    }
+}
+
+impl<const N: usize> Element for [u8; N] {
+    #[inline(always)]
+    fn bytes_of(messages: &[Self]) -> &[u8] {
+        messages.as_flattened()
+    }
+}
+
+/// Bytes of a message of this type. A message of none is refused when the program is compiled.
+pub(super) const fn size_of_element<T: Element>() -> usize {
+    const {
+        assert!(
+            size_of::<T>() > 0,
+            "a message of an array has at least one byte"
+        )
+    };
+    size_of::<T>()
+}
