@@ -162,25 +162,24 @@ fn model_the_successor_of_a_killed_consumer_is_woken() {
 #[test]
 fn model_the_successor_of_a_killed_producer_is_woken() {
     for_each_death(|| {
-        explore(Some(2), || {
+        explore(Some(1), || {
             let model = Model::new(1, TIGHT);
             let mut consumer = model.consumer();
             let mut first = model.producer();
             (0..3).for_each(|number| send(&mut first, number));
             drop(first);
-            let mut dying = model.producer();
             let attaching = model.clone();
             let producers = thread::spawn(move || {
-                let killed = victim(move || send(&mut dying, 3));
+                let killed = victim(|| send(&mut attaching.producer(), 3));
                 if killed.is_err() {
                     attaching.bury(LANE_0);
                 }
                 let mut successor = attaching.producer();
-                send(&mut successor, 10);
+                (10..12).for_each(|number| send(&mut successor, number));
                 successor
             });
             let mut expected = 0;
-            while expected < 11 {
+            while expected < 12 {
                 let received = consumer.recv().map(|message| number_of(&message));
                 let number = match received {
                     Ok(number) => number,
