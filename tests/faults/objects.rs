@@ -97,7 +97,8 @@ pub fn clean_but_for_nameless_guards(fixture: &Fixture, points: &[Point]) {
     }
     // Directories of pipes that were not even begun don't show their maker. (A live maker whose
     // directory is removed begins again.)
-    for left in semring::orphans() {
+    let orphans = fixture.has_pipes().then(semring::orphans);
+    for left in orphans.iter().flatten() {
         if left.kind() == OrphanKind::Pipes
             && left
                 .name()

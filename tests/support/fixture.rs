@@ -96,6 +96,15 @@ impl Fixture {
         self
     }
 
+    /// Whether its rings have pipes, by its own choice or the environment's.
+    pub fn has_pipes(&self) -> bool {
+        match self.choice {
+            GuardChoice::Pipe => true,
+            GuardChoice::Semaphore => false,
+            _ => std::env::var("SEMRING_GUARD").is_ok_and(|kind| kind == "pipe"),
+        }
+    }
+
     /// The command that runs the test alone.
     pub fn test(&self) -> String {
         let backend = match self.backend {

@@ -310,14 +310,7 @@ impl Peer {
             "come" => {
                 let builder = self.with_settings(words, UnusedRing::Replace);
                 marker();
-                // Stepped through, one try may take longer than the second for which it waits for another process that has
-                // a lock for a moment.
-                let came = loop {
-                    match come(&builder, any::Ring::attach_producer) {
-                        Err(error) if error == "error Mismatch" => {}
-                        came => break came,
-                    }
-                };
+                let came = come(&builder, any::Ring::attach_producer);
                 marker();
                 let (ring, producer) = came?;
                 (self.ring, self.producer) = (Some(ring), Some(producer));
