@@ -412,8 +412,11 @@ impl<K: Kind> World<K> {
         reservation.truncate(keep);
         bytes.truncate(keep);
         reservation.set_tag(tag);
-        // The padding before it is there, even if the reservation is dropped.
+        // The cut and the padding before it are there, even if the reservation is dropped.
         model.tail = model.place(len);
+        if std::mem::take(&mut model.cut_due) {
+            model.open_line = false;
+        }
         if commit {
             reservation.commit();
             model.commit(len, tag, bytes);
