@@ -129,7 +129,7 @@ pub(crate) struct LaneConsumerPage {
     /// The most bytes that a consumer found published and not released, when it released some.
     pub(crate) high_water: AtomicU64,
     /// If one of them is `released` plus one, the message there continues the one before it, which was released: see
-    /// [`LaneConsumer::release_part`](crate::ring::consume::LaneConsumer::release_part).
+    /// [`LaneConsumer::take_part`](crate::ring::consume::LaneConsumer::take_part).
     pub(crate) continued: [AtomicU64; 2],
     _pad0: [u8; padding(LINE - 48)],
     /// Position of impossible bytes plus one, 0 while the lane is sound.

@@ -95,6 +95,13 @@ impl SlowState {
     }
 }
 
+impl SlowState {
+    /// Whether no message of the record at the read position was passed.
+    pub(super) fn is_at_first(&self) -> bool {
+        self.element == 0
+    }
+}
+
 /// Messages of one size that lie one right after the other: the rest of an array, or a message that is none of an array.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct FoundArray {

@@ -10,8 +10,8 @@
 //! ```
 //! The messages of an array are found one by one, too; [`arrays`](super::arrays) has what differs.
 //!
-//! [`open_fast_path`](LaneConsumer::open_fast_path) is the only function that opens the fast path;
-//! [`jump`](LaneConsumer::jump) closes it, and so does corruption.
+//! [`open_fast_path`](LaneConsumer::open_fast_path) computes the limit of the fast path. [`jump`](LaneConsumer::jump),
+//! corruption and going inside an array close it; behind the array it is as it was left in `after_array`.
 //!
 //! The read position is private to the consumer. Of the producer's words the consumer uses one
 //! header word at a time, loaded once and checked.
@@ -294,7 +294,11 @@ impl LaneConsumer {
                 // padding.
                 Ok(Record::Pad { bytes }) => self.skip_padding(bytes),
                 Ok(Record::Cut) if !SKIPS_CUTS => return Ok(None),
-                Ok(Record::Cut) => self.jump(self.read.advance(CUT_BYTES)),
+                Ok(Record::Cut) => {
+                    // A hostile producer can fill its lane with them.
+                    self.reach_trusted_end()?;
+                    self.jump(self.read.advance(CUT_BYTES));
+                }
                 Ok(Record::Array(header)) => {
                     self.reach_trusted_end()?;
                     // Once: a hostile producer may change it later. It is stored before the header, which is a Release.
@@ -514,7 +518,10 @@ impl LaneConsumer {
     pub(crate) fn is_continued(&self) -> bool {
         let now = self.released().get().wrapping_add(1);
         let slots = &self.lane.consumer().continued;
-        !self.is_corrupt() && slots.iter().any(|slot| slot.load(Ordering::Relaxed) == now)
+        // Where messages of an array are released, the first of them was the continuation.
+        !self.is_corrupt()
+            && self.slow.is_at_first()
+            && slots.iter().any(|slot| slot.load(Ordering::Relaxed) == now)
     }
 
     /// Steps over the record that ends what the part before it began. False if something else is next, or nothing.

@@ -7,7 +7,7 @@ use super::consume::LaneConsumer;
 use super::lane_tests::{CAPACITY, QUARTER, both, bytes_of, content, lane, recv, send};
 use super::produce::{LaneProducer, Need, NoSlot};
 use crate::layout::Position;
-use crate::layout::record::{HEADER_BYTES, Tag, message_header};
+use crate::layout::record::{CUT, HEADER_BYTES, Tag, message_header};
 use crate::layout::view::LaneView;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -21,6 +21,19 @@ fn full() -> (LaneView, LaneProducer, LaneConsumer) {
     }
     while send(&mut producer, &content(1, 96)).is_ok() {}
     (view, producer, consumer)
+}
+
+#[test]
+fn lane_full_of_cuts_is_damage() {
+    let view = lane();
+    let mut consumer = LaneConsumer::take_over(view.clone(), 0).unwrap();
+    for at in (0..CAPACITY).step_by(8) {
+        view.header(Position::new(at)).store(CUT, Ordering::Relaxed);
+    }
+    assert!(consumer.find().is_err());
+    assert!(consumer.is_corrupt());
+    // And it stays so.
+    assert_eq!(consumer.find(), Ok(None));
 }
 
 #[test]

@@ -96,7 +96,14 @@ impl<'a> RecvBatch<'a> {
     /// For a transfer that failed half-way: the messages that were passed on are released with the
     /// batch, the rest is delivered again.
     pub fn put_back_from(&mut self, lane: usize, position: Position) {
-        if self.lanes().contains(&lane) {
+        // In a forked child the pages are not there.
+        let is_forked = self
+            .core
+            .merge
+            .lanes()
+            .first()
+            .is_some_and(|lane| lane.view().is_forked());
+        if !is_forked && self.lanes().contains(&lane) {
             let stepped_back = self.core.merge.step_back_to(lane, position);
             if let Err(damage) = stepped_back {
                 self.core.record_damage(damage);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Consumer::recv
-//!   ConsumerCore::next         the fast path: nothing pending, and a header before the lane's limit
+//!   ConsumerCore::next_message the fast path: nothing pending, and a header before the lane's limit
 //!   ConsumerCore::next_slow    otherwise
 //!     begin                    what is pending: an end to record, a batch that was leaked, a removal
 //!     find                     corrupt lanes to report; Merge::find over the lanes, which opens the fast path

@@ -432,8 +432,11 @@ impl<'a> Message<'a> {
     /// killed, its successor gets the lane from [`Consumer::continued_lane`](crate::Consumer::continued_lane). For all parts but the last of
     /// what belongs together; the last one is released as any message.
     pub fn release_part(self) {
-        self.lane.take_part(&self.found);
-        self.rest.release_quietly(self.lane);
+        // In a forked child the pages are not there.
+        if !self.lane.view().is_forked() {
+            self.lane.take_part(&self.found);
+            self.rest.release_quietly(self.lane);
+        }
         // Released already.
         std::mem::forget(self);
     }
