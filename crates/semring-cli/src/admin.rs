@@ -57,7 +57,7 @@ enum Command {
         /// Group of the new ring (can use it with mode 0660), name or gid [default: yours]
         #[arg(long, value_name = "GROUP", value_parser = parse_group)]
         group: Option<u32>,
-        /// In huge pages, where the kernel finds some
+        /// In huge pages: for sysv: rings, if the kernel allows them
         #[arg(long)]
         huge_pages: bool,
         /// Print what was made, and the reason if it got pipes by default

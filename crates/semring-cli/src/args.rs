@@ -164,11 +164,11 @@ impl From<Full> for WhenFull {
 /// What becomes of a line or NUL-ended message that is longer than a message of the ring.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum LongLines {
-    /// It is sent in parts, which the consumer joins (default)
+    /// It is sent in parts, which the consumer joins (default; not with --full drop)
     Split,
     /// Its beginning is sent, the rest is left out
     Truncate,
-    /// The producer ends with 1
+    /// The producer ends with 1 (default with --full drop)
     Fail,
 }
 
