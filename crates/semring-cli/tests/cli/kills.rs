@@ -20,8 +20,9 @@ use crate::support::{
 };
 
 /// Calls after which a killed process leaves the same state as before them: they read, or change only what the process
-/// has for itself.
-const LEAVES_NOTHING: [i64; 26] = [
+/// has for itself. Three exist on x86-64 only.
+const LEAVES_NOTHING: &[i64] = &[
+    #[cfg(target_arch = "x86_64")]
     libc::SYS_arch_prctl,
     libc::SYS_brk,
     libc::SYS_clock_nanosleep,
@@ -34,9 +35,11 @@ const LEAVES_NOTHING: [i64; 26] = [
     libc::SYS_mprotect,
     libc::SYS_munmap,
     libc::SYS_newfstatat,
+    #[cfg(target_arch = "x86_64")]
     libc::SYS_poll,
     libc::SYS_pread64,
     libc::SYS_prlimit64,
+    #[cfg(target_arch = "x86_64")]
     libc::SYS_readlink,
     libc::SYS_rseq,
     libc::SYS_rt_sigaction,
