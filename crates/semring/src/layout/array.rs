@@ -68,7 +68,7 @@ impl ArrayHeader {
         let is_sound = word & PAD_BIT == 0
             && header.payload() <= capacity.max_message()
             && header.bytes() <= to_end
-            // The message after a part belongs to it; no array is that.
+            // An array ends a line, or is none of one: no message of it is a part.
             && !is_part(word);
         if is_sound { Ok(header) } else { Err(BadHeader) }
     }

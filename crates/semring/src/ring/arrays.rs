@@ -45,7 +45,7 @@ pub(super) struct SlowState {
     array: Option<OpenArray>,
     /// Messages of the array at `read` that were found and passed. Where the lane is not inside: that it will have passed
     /// when it is.
-    element: u32,
+    passed_elements: u32,
     /// The same of the array at `stepped_from`; 0 if no message is stepped over.
     pub(super) stepped_from_element: u32,
     /// The last stored number of elements of the array at `released`.
@@ -68,7 +68,7 @@ impl SlowState {
         Self {
             trusted_end: start,
             array: None,
-            element: 0,
+            passed_elements: 0,
             stepped_from_element: 0,
             released_elements: 0,
             has_partial: false,
@@ -87,7 +87,7 @@ impl SlowState {
             partial.store(0, Ordering::Relaxed);
         }
         Self {
-            element,
+            passed_elements: element,
             released_elements: element,
             has_partial: element != 0,
             ..Self::new(released)
@@ -98,7 +98,7 @@ impl SlowState {
 impl SlowState {
     /// Whether no message of the record at the read position was passed.
     pub(super) fn is_at_first(&self) -> bool {
-        self.element == 0
+        self.passed_elements == 0
     }
 }
 
@@ -138,7 +138,7 @@ impl LaneConsumer {
     pub(crate) fn next_of_array(&self) -> Option<Found> {
         let OpenArray { at, array } = self.slow.array?;
         Some(Found {
-            position: array.element_position(at, self.slow.element),
+            position: array.element_position(at, self.slow.passed_elements),
             header: array.element_header(),
         })
     }
@@ -146,7 +146,7 @@ impl LaneConsumer {
     /// Goes inside the array at the read position.
     pub(super) fn open_array(&mut self, array: Array) {
         let at = self.read;
-        if self.slow.element >= array.count() {
+        if self.slow.passed_elements >= array.count() {
             // No consumer stores that all of them are released: then `released` is past them.
             self.ignore_elements();
         }
@@ -160,14 +160,14 @@ impl LaneConsumer {
     /// or a shorter one.
     #[inline]
     pub(super) fn ignore_elements(&mut self) {
-        if self.slow.element != 0 {
+        if self.slow.passed_elements != 0 {
             self.forget_elements();
         }
     }
 
     #[cold]
     fn forget_elements(&mut self) {
-        self.slow.element = 0;
+        self.slow.passed_elements = 0;
         self.slow.released_elements = 0;
         self.slow.has_partial = false;
         self.lane.consumer().partial.store(0, Ordering::Release);
@@ -179,10 +179,10 @@ impl LaneConsumer {
             debug_assert!(false, "only inside an array");
             return;
         };
-        self.slow.element += count;
-        debug_assert!(self.slow.element <= array.count());
+        self.slow.passed_elements += count;
+        debug_assert!(self.slow.passed_elements <= array.count());
         self.read = at;
-        if self.slow.element >= array.count() {
+        if self.slow.passed_elements >= array.count() {
             self.leave_array();
             self.read = at.advance(array.bytes());
             self.fast_path = self.slow.after_array;
@@ -192,7 +192,7 @@ impl LaneConsumer {
     /// The read position is the caller's.
     fn leave_array(&mut self) {
         self.slow.array = None;
-        self.slow.element = 0;
+        self.slow.passed_elements = 0;
         self.release_at = self.released.advance(self.lane.capacity().quarter());
     }
 
@@ -210,7 +210,7 @@ impl LaneConsumer {
         }
         if self.stepped_messages == 0 {
             self.stepped_from = self.read;
-            self.slow.stepped_from_element = self.slow.element;
+            self.slow.stepped_from_element = self.slow.passed_elements;
         }
         self.stepped_messages += 1;
         self.pass_elements(1);
@@ -219,14 +219,14 @@ impl LaneConsumer {
     /// Where a batch began: the part of [`step_back`](Self::step_back) that is about the messages of an array.
     pub(super) fn return_to_element(&mut self) {
         self.leave_array();
-        self.slow.element = std::mem::take(&mut self.slow.stepped_from_element);
+        self.slow.passed_elements = std::mem::take(&mut self.slow.stepped_from_element);
     }
 
     /// How many messages of the array at the position up to which everything may be released may be released as well.
     #[inline]
     pub(super) fn taken_elements(&self) -> u32 {
         if self.stepped_messages == 0 {
-            self.slow.element
+            self.slow.passed_elements
         } else {
             self.slow.stepped_from_element
         }
@@ -286,7 +286,7 @@ impl LaneConsumer {
         match self.slow.array {
             Some(OpenArray { at, array }) => FoundArray {
                 first,
-                count: array.count() - self.slow.element,
+                count: array.count() - self.slow.passed_elements,
                 end: at.advance(array.bytes()),
                 outside: None,
             },

@@ -154,7 +154,7 @@ impl LaneConsumer {
 
     /// The position up to which everything may be released.
     #[inline(always)]
-    fn taken(&self) -> Position {
+    fn taken_end(&self) -> Position {
         if self.stepped_messages == 0 {
             self.read
         } else {
@@ -411,7 +411,7 @@ impl LaneConsumer {
         if self.stepped_messages != 0 {
             self.return_to_element();
         }
-        self.jump(self.taken());
+        self.jump(self.taken_end());
         self.stepped_messages = 0;
     }
 
@@ -439,7 +439,7 @@ impl LaneConsumer {
     /// Bytes taken and not yet released.
     #[inline]
     pub(crate) fn unreleased(&self) -> u64 {
-        self.taken().distance_from(self.released())
+        self.taken_end().distance_from(self.released())
     }
 
     /// True when a quarter of the capacity is taken and not released: the caller then releases it.
@@ -453,7 +453,7 @@ impl LaneConsumer {
     /// word.
     #[inline]
     pub(crate) fn release(&mut self) -> bool {
-        let (taken, element) = (self.taken(), self.taken_elements());
+        let (taken, element) = (self.taken_end(), self.taken_elements());
         if taken == self.released {
             self.release_elements(element);
             return false;
@@ -535,7 +535,7 @@ impl LaneConsumer {
     }
 
     /// With nothing more on the lane: true if its present producer began right here, after a part of its predecessor's. Its
-    /// cut follows with its next message, or as soon as there is room.
+    /// cut, for which there was no room when it attached, comes before its first message.
     pub(crate) fn is_at_cut(&self) -> bool {
         let page = self.lane.producer();
         let now = self.read.get().wrapping_add(1);

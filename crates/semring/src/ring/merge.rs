@@ -44,7 +44,7 @@ pub(crate) struct LaneDamage {
 pub(crate) struct Merge {
     lanes: Vec<LaneConsumer>,
     current: usize,
-    /// Bytes taken of the current lane in this turn are this number plus the bytes read since `here` (see
+    /// Bytes taken of the current lane in this turn are this number plus the bytes read from `since` on (see
     /// [`taken_from_current`](Self::taken_from_current)).
     taken_before: u64,
     since: Position,
@@ -141,8 +141,8 @@ impl Merge {
         self.taken_before + read.distance_from(self.since)
     }
 
-    /// Returns a message of the current lane. The only place where the fast path is opened: until the end of the
-    /// lane's turn.
+    /// Returns a message of the current lane, and opens the lane's fast path until the end of its turn: if the message is
+    /// one of an array, behind that.
     fn found(&mut self, found: Found, left: Option<usize>) -> Next {
         let at_most = if self.lanes.len() == 1 {
             u64::MAX

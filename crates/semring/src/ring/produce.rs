@@ -430,8 +430,8 @@ impl LaneProducer {
     }
 
     /// Notes, before a part (or padding after one) is published that ends here, that the next message continues the
-    /// line. Of the two words that which holds for
-    /// the end of the lane as it is now is left: killed before the part is published, it still does.
+    /// line. The word that holds for the end of the lane as it is now stays: killed before the part is published, the
+    /// producer leaves it to its successor.
     fn record_open_part(&mut self, end: Position) {
         let words = &self.lane.producer().open_part;
         // Within a batch the lane still ends where that begins.

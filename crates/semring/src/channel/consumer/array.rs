@@ -280,7 +280,7 @@ fn append<T: Element>(
 impl ConsumerCore {
     /// The next message of the array that the current lane is inside, if nothing else is to be done first.
     #[inline]
-    pub(super) fn next_of_array(&self) -> Option<Found> {
+    pub(super) fn rest_of_array(&self) -> Option<Found> {
         if !self.rest.pending.is_empty() {
             return None;
         }

@@ -14,7 +14,7 @@
 //! ```
 //! [`Merge`] opens the fast path whenever it finds a message: up to the position where the verified headers or the
 //! lane's turn ends. It is closed when the lane's position reaches that limit, and while anything is
-//! [pending](crate::channel::pending).
+//! [pending](crate::channel::pending) or a batch is open.
 
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
@@ -154,7 +154,7 @@ impl ConsumerCore {
 
     #[inline(never)]
     fn next_slow(&mut self, deadline: Deadline) -> Result<Found, RecvError> {
-        if let Some(found) = self.next_of_array() {
+        if let Some(found) = self.rest_of_array() {
             return Ok(found);
         }
         self.begin_to_receive()?;
@@ -175,7 +175,7 @@ impl ConsumerCore {
 
     #[inline(never)]
     fn try_next_slow(&mut self) -> Result<Found, RecvError> {
-        if let Some(found) = self.next_of_array() {
+        if let Some(found) = self.rest_of_array() {
             return Ok(found);
         }
         self.begin_to_receive()?;
