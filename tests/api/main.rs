@@ -22,6 +22,7 @@ mod removing;
 mod rings;
 mod sending;
 mod slices;
+mod typed;
 mod unused;
 mod unwinding;
 mod waiting;

@@ -239,7 +239,9 @@ pub fn nothing_points_up(sources: &[Source]) -> Vec<Finding> {
             let allowed = target == layer.name
                 || layer.uses.contains(&target.as_str())
                 || (layer.name != "sync" && ANYBODY_MAY_USE.contains(&target.as_str()));
-            if path.for_tests || allowed {
+            // An exported macro can name only what the crate exports.
+            let is_exported = path.of_macro && !is_layer(target);
+            if path.for_tests || allowed || is_exported {
                 continue;
             }
             let what = path.segments.join("::");

@@ -298,6 +298,8 @@ pub struct CratePath {
     pub segments: Vec<String>,
     pub line: usize,
     pub for_tests: bool,
+    /// `$crate`: what a macro names for its users.
+    pub of_macro: bool,
 }
 
 /// All such paths of a file, groups in `use` taken apart. `module` is the file's own module.
@@ -389,6 +391,7 @@ fn path(
         segments,
         line: place.line,
         for_tests: place.for_tests,
+        of_macro: begin > 0 && tokens[begin - 1].text == "$",
     });
     at.max(begin + 1)
 }

@@ -3,11 +3,15 @@
 
 mod advice;
 mod call;
+#[cfg(feature = "zerocopy")]
+mod value;
 
 use std::io;
 
 use self::advice::{refusal, refusal_of};
 pub use self::call::SystemCall;
+#[cfg(feature = "zerocopy")]
+pub use self::value::ValueError;
 use crate::layout::Position;
 use crate::memory::address::AddressError;
 

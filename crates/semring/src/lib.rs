@@ -242,6 +242,8 @@ pub use channel::{
     SendBatch, Spsc, UnusedRing, WaitStats, any, disable_sigbus_handler, force_remove, inspect,
     list, mpsc, remove, reset_counts, spsc,
 };
+#[cfg(feature = "zerocopy")]
+pub use error::ValueError;
 pub use error::{
     AttachError, CallError, CreateError, EndError, Feature, OpenError, OpenOrCreateError,
     RecvError, RemoveError, SendError, SigbusHandlerInstalled, SpawnError, StdioError, SystemCall,
@@ -249,6 +251,9 @@ pub use error::{
 pub use guard::deadline::Deadline;
 pub use guard::strategy::WaitStrategy;
 pub use layout::features::WhenFull;
+pub use layout::schema::Schema;
+#[doc(hidden)]
+pub use layout::schema::layout_hash;
 pub use layout::superblock::{GuardKind, RingKind};
 pub use layout::{Framing, Position, Tag};
 pub use lifecycle::{
@@ -258,7 +263,7 @@ pub use lifecycle::{
 pub use memory::address::{Address, AddressError, Backend};
 
 /// The examples of the README files, compiled with the other examples.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "zerocopy"))]
 #[doc = include_str!("../README.md")]
 #[doc = include_str!("../../../README.md")]
 struct Readme;

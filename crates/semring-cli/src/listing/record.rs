@@ -40,11 +40,21 @@ pub(crate) struct Record {
     pub(super) waiting_producers: usize,
     pub(super) high_water_bytes: u64,
     pub(super) when_full: String,
+    pub(super) schema: Option<SchemaRecord>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) each_lane: Vec<LaneRecord>,
     /// The two rings of a pair.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) rings: Vec<Record>,
+}
+
+/// What the messages of a ring are, as programs get it.
+#[derive(Serialize, Debug)]
+pub(super) struct SchemaRecord {
+    name: String,
+    version: u32,
+    /// Hexadecimal: not every reader of JSON keeps 64 bits of a number.
+    layout: String,
 }
 
 /// A lane as programs get it.
@@ -106,6 +116,11 @@ impl Record {
             waiting_producers: waiting_producers(info),
             high_water_bytes: high_water(info),
             when_full: info.when_full.to_string(),
+            schema: info.schema.map(|schema| SchemaRecord {
+                name: schema.name().to_owned(),
+                version: schema.version(),
+                layout: format!("{:#018x}", schema.layout()),
+            }),
             each_lane: Vec::new(),
             rings: Vec::new(),
         }

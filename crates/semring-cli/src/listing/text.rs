@@ -88,6 +88,7 @@ pub(crate) fn describe(info: &RingInfo) -> String {
          \x20 fullest   {fullest}\n\
          \x20 at most   {} in a lane\n\
          \x20 full      {}\n\
+         \x20 messages  {}\n\
          \x20 sent      {}\n\
          \x20 received  {}\n\
          \x20 lost      {}\n",
@@ -110,6 +111,10 @@ pub(crate) fn describe(info: &RingInfo) -> String {
             "drop" => "producers drop messages",
             "fail" => "producers fail",
             _ => "producers wait",
+        },
+        match info.schema {
+            Some(schema) => schema.to_string(),
+            None => "of any kind".to_owned(),
         },
         count(record.sent_messages, "message"),
         count(record.received_messages, "message"),

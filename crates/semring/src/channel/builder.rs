@@ -12,6 +12,7 @@ use super::options::{RingOptions, ring_options};
 use super::ring::Ring;
 use crate::error::{CreateError, OpenError};
 use crate::layout::features::WhenFull;
+use crate::layout::schema::Schema;
 use crate::lifecycle::{self, SharedRing};
 use crate::memory::address::AddressError;
 use crate::memory::{Access, Address};
@@ -155,6 +156,15 @@ impl<K: Kind> Builder<K> {
     #[must_use]
     pub fn when_full(mut self, policy: WhenFull) -> Self {
         self.options.when_full = Some(policy);
+        self
+    }
+
+    /// What the messages of a new ring are, for as long as it lives. An existing ring that has another schema is refused with
+    /// the names of both ([`OpenError::Mismatch`]); one that has none is opened, and [`Ring::schema`] is `None`.
+    /// Default: none; a ring with a schema is opened all the same.
+    #[must_use]
+    pub fn schema(mut self, schema: Schema) -> Self {
+        self.options.schema = Some(schema);
         self
     }
 

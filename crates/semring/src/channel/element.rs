@@ -1,8 +1,13 @@
 //! What many messages of one size are made of.
 
-/// A message of an array that is sent from, or received into, memory of the program: `[u8; N]`.
+/// A message of an array that is sent from, or received into, memory of the program: `[u8; N]`; with the feature
+/// `zerocopy` any type of at least one byte that is `Copy`, [`FromBytes`], [`IntoBytes`] and [`Immutable`].
 ///
 /// The trait is sealed: nothing else implements it.
+///
+/// [`FromBytes`]: https://docs.rs/zerocopy/0.8/zerocopy/trait.FromBytes.html
+/// [`IntoBytes`]: https://docs.rs/zerocopy/0.8/zerocopy/trait.IntoBytes.html
+/// [`Immutable`]: https://docs.rs/zerocopy/0.8/zerocopy/trait.Immutable.html
 pub trait Element: Copy + sealed::Sealed {
     /// The bytes of messages that lie one right after the other.
     #[doc(hidden)]
@@ -11,7 +16,7 @@ pub trait Element: Copy + sealed::Sealed {
 
 pub(super) mod sealed {
     use crate::layout::Position;
-    use crate::layout::view::LaneView;
+    use crate::layout::view::{LaneView, Plain};
 
     #[allow(
         private_interfaces,
@@ -22,8 +27,8 @@ pub(super) mod sealed {
         fn append(lane: &LaneView, at: Position, within: u64, count: usize, to: &mut Vec<Self>);
     }
 
-    #[allow(private_interfaces, reason = "as above")]
-    impl<const N: usize> Sealed for [u8; N] {
+    #[allow(private_interfaces, private_bounds, reason = "as above")]
+    impl<T: Plain> Sealed for T {
         #[inline(always)]
         fn append(lane: &LaneView, at: Position, within: u64, count: usize, to: &mut Vec<Self>) {
             lane.append_elements(at, within, count, to);
@@ -31,10 +36,19 @@ pub(super) mod sealed {
     }
 }
 
+#[cfg(not(feature = "zerocopy"))]
 impl<const N: usize> Element for [u8; N] {
     #[inline(always)]
     fn bytes_of(messages: &[Self]) -> &[u8] {
         messages.as_flattened()
+    }
+}
+
+#[cfg(feature = "zerocopy")]
+impl<T: Copy + zerocopy::FromBytes + zerocopy::IntoBytes + zerocopy::Immutable> Element for T {
+    #[inline(always)]
+    fn bytes_of(messages: &[Self]) -> &[u8] {
+        zerocopy::IntoBytes::as_bytes(messages)
     }
 }
 

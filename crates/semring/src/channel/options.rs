@@ -7,6 +7,7 @@ use super::kind::Kind;
 use crate::error::{CreateError, OpenError};
 use crate::guard::strategy::WaitStrategy;
 use crate::layout::features::WhenFull;
+use crate::layout::schema::Schema;
 use crate::layout::{Capacity, Geometry, MAX_LANES};
 use crate::lifecycle::{self, GuardChoice, Plan, SharedRing};
 use crate::memory::{Address, Pages};
@@ -56,6 +57,7 @@ pub(crate) struct RingOptions {
     pub(crate) default_guard: GuardChoice,
     pub(super) auto_remove: bool,
     pub(super) when_full: Option<WhenFull>,
+    pub(super) schema: Option<Schema>,
     pub(super) unused_ring: UnusedRing,
     pub(crate) owner: Option<u32>,
     pub(crate) group: Option<u32>,
@@ -74,6 +76,7 @@ impl Default for RingOptions {
             default_guard: GuardChoice::Auto,
             auto_remove: false,
             when_full: None,
+            schema: None,
             unused_ring: UnusedRing::Keep,
             owner: None,
             group: None,
@@ -123,6 +126,7 @@ impl RingOptions {
             mode,
             auto_remove: self.auto_remove,
             when_full: self.when_full.unwrap_or_default(),
+            schema: self.schema,
             uid: self.owner,
             gid: self.group,
             pages: self.pages,
@@ -187,6 +191,12 @@ impl RingOptions {
                 found.when_full.to_string(),
                 requested.to_string(),
             );
+        }
+        // A ring without one may hold anything: `Ring::schema` is `None` then.
+        if let (Some(requested), Some(has)) = (self.schema, found.schema)
+            && has != requested
+        {
+            return differs("schema", has.to_string(), requested.to_string());
         }
         let ownership = || {
             let ownership = ring.object.ownership();

@@ -10,6 +10,7 @@ use super::kind::Kind;
 use super::options::HandleOptions;
 use super::producer::Producer;
 use crate::error::{AttachError, OpenError, RemoveError, SigbusHandlerInstalled};
+use crate::layout::schema::Schema;
 use crate::lifecycle::{
     self, ConsumerRole, ProducerRole, RemoveOutcome, RingInfo, SharedRing,
     consumer_left_on_purpose, has_unread, remove_idle,
@@ -170,6 +171,12 @@ impl<K: Kind> Ring<K> {
     #[must_use]
     pub fn guard_fallback(&self) -> Option<&str> {
         self.core.fallback.as_deref()
+    }
+
+    /// What the messages of the ring are, if its creator has said that ([`Builder::schema`](crate::Builder::schema)).
+    #[must_use]
+    pub fn schema(&self) -> Option<Schema> {
+        self.core.superblock.schema
     }
 
     /// True if the ring is auto-removed ([`Builder::auto_remove`](crate::Builder::auto_remove)).

@@ -196,6 +196,7 @@ impl Fixture {
                 },
                 auto_remove: false,
                 when_full: WhenFull::Wait,
+                schema: None,
                 features: crate::layout::features::KNOWN,
                 created_ns: 0,
                 creator_pid: 0,

@@ -21,6 +21,9 @@ pub(crate) const BOOKMARKS: u64 = 1 << 1;
 /// `committed` and `sent` are stored seldom.
 pub(crate) const SELDOM_HINTS: u64 = 1 << 7;
 
+/// The ring has a [schema](super::schema): a feature that a user may ignore.
+pub(super) const SCHEMA: u64 = 1 << 0;
+
 /// The names of features, of which others are only numbers.
 pub(crate) fn feature_names(bits: u64) -> String {
     let known = MUST_KNOW.iter().filter(|(bit, _)| bits & bit != 0);

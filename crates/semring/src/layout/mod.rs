@@ -14,6 +14,7 @@ pub(crate) mod control;
 pub(crate) mod features;
 pub(crate) mod position;
 pub(crate) mod record;
+pub(crate) mod schema;
 pub(crate) mod set_record;
 pub(crate) mod superblock;
 pub(crate) mod view;

@@ -4,8 +4,9 @@
 //! bytes as input: any 4096 bytes give a [`Superblock`] that is consistent in itself, or an error with the reason. Whether it is consistent
 //! with the *segment* (its size, its semaphore set) is checked when the ring is opened.
 
-use super::features::{KNOWN, WhenFull};
+use super::features::{KNOWN, SCHEMA, WhenFull};
 use super::position::Capacity;
+use super::schema::{SCHEMA_BYTES, Schema};
 use super::set_record::{AT_RECORD_WORD, AT_RECORDS, RECORDS_BYTES, SetRecord};
 use super::{Geometry, SUPERBLOCK_BYTES};
 use crate::memory::address::KeyFile;
@@ -62,14 +63,15 @@ const AT_NAME: usize = 0x088;
 const AT_KEY_DEVICE: usize = 0x150;
 const AT_KEY_INODE: usize = 0x158;
 const AT_WHEN_FULL: usize = 0x160;
-// 0x164 to 0x177 are of broadcast rings, 0x180 to 0x1d7 the schema's.
+// 0x164 to 0x177 are of broadcast rings.
+const AT_SCHEMA: usize = 0x180;
 const AT_CRC: usize = 0xff8;
 /// The state word: outside the checksum, because it changes.
 pub(crate) const AT_STATE: usize = 0xffc;
 
 const _: () = assert!(AT_NAME + MAX_NAME_BYTES <= AT_KEY_DEVICE);
 const _: () = assert!(AT_KEY_INODE + 8 <= AT_WHEN_FULL);
-const _: () = assert!(0x1d8 <= AT_RECORDS);
+const _: () = assert!(AT_SCHEMA + SCHEMA_BYTES == 0x1d8 && 0x1d8 <= AT_RECORDS);
 const _: () = assert!(AT_RECORDS + RECORDS_BYTES <= AT_CRC);
 
 /// The number of producers of a ring, and the order that it guarantees.
@@ -179,6 +181,7 @@ pub(crate) struct Superblock {
     pub(crate) when_full: WhenFull,
     /// What its users must know: bits of [`KNOWN`].
     pub(crate) features: u64,
+    pub(crate) schema: Option<Schema>,
     /// Nanoseconds since 1970.
     pub(crate) created_ns: u64,
     pub(crate) creator_pid: u32,
@@ -235,7 +238,10 @@ impl Superblock {
             &(self.geometry.segment_bytes() as u64).to_le_bytes(),
         );
         put(AT_REQUIRED, &self.features.to_le_bytes());
-        put(AT_OPTIONAL, &0u64.to_le_bytes());
+        put(
+            AT_OPTIONAL,
+            &self.schema.map_or(0, |_| SCHEMA).to_le_bytes(),
+        );
         put(AT_UUID, &self.uuid);
         put(AT_SEM_KEY, &self.set.key.to_le_bytes());
         put(AT_SEM_ID, &self.set.id.to_le_bytes());
@@ -254,6 +260,8 @@ impl Superblock {
             put(AT_KEY_INODE, &inode.to_le_bytes());
         }
         put(AT_WHEN_FULL, &self.when_full.code().to_le_bytes());
+        let none = [0; SCHEMA_BYTES];
+        put(AT_SCHEMA, &self.schema.map_or(none, Schema::encode));
         let crc = checksum(&bytes);
         bytes[AT_CRC..AT_CRC + 4].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -337,6 +345,8 @@ impl Superblock {
         // Another policy comes with a feature that must be known.
         let when_full =
             WhenFull::from_code(u32_at(AT_WHEN_FULL)).ok_or(damaged("policy when full"))?;
+        let schema = (u64_at(AT_OPTIONAL) & SCHEMA != 0).then(|| array(bytes, AT_SCHEMA));
+        let schema = schema.as_ref().map(Schema::decode).transpose()?;
         let record_word = u64_at(AT_RECORD_WORD);
         let record = SetRecord::counting(bytes, record_word);
         // No file has inode number 0.
@@ -354,6 +364,7 @@ impl Superblock {
             auto_remove: u32_at(AT_ORIGIN) & ORIGIN_IMPLICIT != 0,
             when_full,
             features,
+            schema,
             created_ns: u64_at(AT_CREATED),
             creator_pid: u32_at(AT_CREATOR_PID),
             creator_uid: u32_at(AT_CREATOR_UID),
@@ -428,6 +439,7 @@ mod tests {
             auto_remove: true,
             when_full: WhenFull::Drop,
             features: KNOWN,
+            schema: Some(Schema::new("tick", 3, 9)),
             created_ns: 1_700_000_000_000_000_000,
             creator_pid: 4242,
             creator_uid: 1000,
@@ -571,10 +583,18 @@ mod tests {
     #[test]
     fn a_feature_that_may_be_ignored_is_ignored_with_its_fields() {
         let mut bytes = with_field(AT_OPTIONAL, &u64::MAX.to_le_bytes());
-        bytes[0x180..0x1d8].fill(0xff);
+        bytes[AT_SCHEMA + SCHEMA_BYTES..AT_RECORDS].fill(0xff);
         let crc = checksum(&bytes);
         bytes[AT_CRC..AT_CRC + 4].copy_from_slice(&crc.to_le_bytes());
         assert_eq!(Superblock::decode(&bytes), Ok(sample()));
+    }
+
+    #[test]
+    fn a_schema_counts_if_the_ring_has_the_feature() {
+        let bytes = with_field(AT_OPTIONAL, &0u64.to_le_bytes());
+        assert_eq!(Superblock::decode(&bytes).unwrap().schema, None);
+        let bytes = with_field(AT_SCHEMA, &[0xff; SCHEMA_BYTES]);
+        assert!(Superblock::decode(&bytes).is_err());
     }
 
     #[test]

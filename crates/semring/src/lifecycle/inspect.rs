@@ -10,6 +10,7 @@ use crate::layout::array::{ARRAY_HEADER_BYTES, elements_released};
 use crate::layout::control::PAGE;
 use crate::layout::features::WhenFull;
 use crate::layout::record::{CUT_BYTES, HEADER_BYTES, Record, decode};
+use crate::layout::schema::Schema;
 use crate::layout::superblock::{GuardKind, RingKind, Superblock};
 use crate::layout::view::RingView;
 use crate::layout::{Geometry, Position};
@@ -120,6 +121,8 @@ pub struct RingInfo {
     pub state: RingState,
     /// What its producers do when their lane is full.
     pub when_full: WhenFull,
+    /// What its messages are, if its creator has said that ([`Builder::schema`](crate::Builder::schema)).
+    pub schema: Option<Schema>,
     /// Auto-removed: made by a program because it was missing, and removed by its last user.
     pub auto_remove: bool,
     /// When it was made, nanoseconds since 1970.
@@ -483,6 +486,7 @@ fn outline(address: &Address, superblock: &Superblock, ownership: memory::Owners
         unread_refused: false,
         state: RingState::GuardMissing,
         when_full: superblock.when_full,
+        schema: superblock.schema,
         auto_remove: superblock.auto_remove,
         created_ns: superblock.created_ns,
         creator_pid: superblock.creator_pid,

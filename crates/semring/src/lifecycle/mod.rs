@@ -51,6 +51,7 @@ use crate::error::AttachError;
 use crate::guard::semaphore::SemaphoreGuard;
 use crate::guard::{Guard, GuardError};
 use crate::layout::features::WhenFull;
+use crate::layout::schema::Schema;
 use crate::layout::superblock::Superblock;
 use crate::layout::view::RingView;
 use crate::memory::{Address, Object, Pages};
@@ -144,6 +145,7 @@ pub(crate) struct Plan {
     /// Auto-removed: made because it was missing.
     pub(crate) auto_remove: bool,
     pub(crate) when_full: WhenFull,
+    pub(crate) schema: Option<Schema>,
     /// The owner, if not the caller.
     pub(crate) uid: Option<u32>,
     /// The group, if not the usual one.

@@ -139,6 +139,7 @@ impl<K: Kind> Builder<K> {
         if K::accepts(RingKind::Mpsc) {
             all.options.producers = Some(self.options.producers.unwrap_or(found.geometry.lanes()));
         }
+        all.options.schema = self.options.schema.or(found.schema);
         all.options.when_full = Some(self.options.when_full.unwrap_or(found.when_full));
         if self.options.guard == GuardChoice::Auto {
             all.options.guard = found.guard.into();

@@ -65,6 +65,7 @@ impl Model {
             },
             auto_remove: false,
             when_full: WhenFull::Wait,
+            schema: None,
             features: crate::layout::features::KNOWN,
             created_ns: 0,
             creator_pid: 0,

@@ -4,8 +4,11 @@
 
 #[cfg(semring_loom)]
 mod model;
+mod plain;
 #[cfg(not(semring_loom))]
 mod real;
+
+pub(crate) use plain::Plain;
 
 #[cfg(semring_loom)]
 pub(crate) use model::{LaneView, RingView};

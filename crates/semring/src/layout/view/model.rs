@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use loom::cell::UnsafeCell;
 
+use super::Plain;
 use crate::layout::control::{ConsumerPage, LaneConsumerPage, ProducerPage};
 use crate::layout::set_record::SetRecord;
 use crate::layout::{Capacity, Geometry, Position, SUPERBLOCK_BYTES};
@@ -135,16 +136,30 @@ impl LaneView {
         }
     }
 
-    pub(crate) fn append_elements<const N: usize>(
+    #[cfg(feature = "zerocopy")]
+    pub(crate) fn with_copy<T, R>(
+        &self,
+        position: Position,
+        within: u64,
+        use_it: impl FnOnce(&[u8]) -> R,
+    ) -> R {
+        let mut bytes = vec![0; size_of::<T>()];
+        self.read(position, within, &mut bytes);
+        use_it(&bytes)
+    }
+
+    pub(crate) fn append_elements<T: Plain>(
         &self,
         position: Position,
         within: u64,
         count: usize,
-        to: &mut Vec<[u8; N]>,
+        to: &mut Vec<T>,
     ) {
-        let start = to.len();
-        to.resize(start + count, [0; N]);
-        self.read(position, within, to[start..].as_flattened_mut());
+        let mut bytes = vec![0; count * size_of::<T>()];
+        self.read(position, within, &mut bytes);
+        let from = bytes.as_ptr().cast::<T>();
+        // SAFETY: `bytes` holds as many, any bytes are a `T`, and they need no alignment here.
+        to.extend((0..count).map(|index| unsafe { from.add(index).read_unaligned() }));
     }
 
     pub(crate) fn append(&self, position: Position, within: u64, length: usize, to: &mut Vec<u8>) {

@@ -2,9 +2,12 @@
 //! was made, so every reference that it returns lies inside the mapping. The control words are atomics; the
 //! payload is copied, never referenced, because another process may write it at any time.
 
+#[cfg(feature = "zerocopy")]
+use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::Plain;
 use crate::layout::control::{ConsumerPage, LaneConsumerPage, ProducerPage};
 use crate::layout::set_record::{AT_RECORD_WORD, RECORD_BYTES, SetRecord};
 use crate::layout::superblock::{AT_MAGIC, AT_STATE};
@@ -272,24 +275,43 @@ impl LaneView {
         };
     }
 
-    /// Appends messages of `N` bytes that lie one right after the other to a vector.
+    /// Copies out the bytes of a value: not all bytes may be one, so it is for the caller to look at them. They stay as
+    /// they were copied, whatever a peer does.
+    #[cfg(feature = "zerocopy")]
     #[inline(always)]
-    pub(crate) fn append_elements<const N: usize>(
+    pub(crate) fn with_copy<T, R>(
+        &self,
+        position: Position,
+        within: u64,
+        use_it: impl FnOnce(&[u8]) -> R,
+    ) -> R {
+        let mut copy = MaybeUninit::<T>::uninit();
+        let from = self.bytes_at(position, within, size_of::<T>());
+        let to = copy.as_mut_ptr().cast::<u8>();
+        // SAFETY: `bytes_at` checked the source; the target has this size, and is private.
+        unsafe { from.as_ptr().copy_to_nonoverlapping(to, size_of::<T>()) };
+        // SAFETY: all of these bytes were just written.
+        use_it(unsafe { std::slice::from_raw_parts(to, size_of::<T>()) })
+    }
+
+    /// Appends messages that lie one right after the other to a vector.
+    #[inline(always)]
+    pub(crate) fn append_elements<T: Plain>(
         &self,
         position: Position,
         within: u64,
         count: usize,
-        to: &mut Vec<[u8; N]>,
+        to: &mut Vec<T>,
     ) {
         self.assert_not_forked();
-        let length = count * N;
+        let length = count * size_of::<T>();
         let from = self.bytes_unchecked(position, within, length);
         to.reserve(count);
         let spare = to.spare_capacity_mut().as_mut_ptr().cast::<u8>();
         // SAFETY: `bytes_unchecked` checked the source, `reserve` made room for `count` elements in the target; they
         // can't overlap.
         unsafe { from.as_ptr().copy_to_nonoverlapping(spare, length) };
-        // SAFETY: these elements were just written.
+        // SAFETY: these elements were just written, and any bytes are a `T`.
         unsafe { to.set_len(to.len() + count) };
     }
 

@@ -216,6 +216,7 @@ fn fill(
         auto_remove: plan.auto_remove,
         when_full: plan.when_full,
         features: KNOWN,
+        schema: plan.schema,
         created_ns: clock::realtime_ns(),
         creator_pid: process::id(),
         creator_uid: process::effective_uid(),
