@@ -167,6 +167,12 @@
 //!
 //! To hold several messages at once, copy them: [`Message::to_vec`], [`Consumer::messages`].
 //!
+//! # Typed messages
+//! With the feature `zerocopy`, `Producer::send_value` takes any value whose bytes are
+//! all initialised, and `Message::read_value` and `try_read_value` give one back, checked on a private copy. [`Builder::schema`] names
+//! what the messages of a ring are, so that a program that expects something else is refused when it opens it. Without
+//! the feature messages are bytes; the schema is there all the same.
+//!
 //! # Threads
 //! Every handle is `Send`: a thread can take it over. One thread at a time uses a role (`&mut self`). [`Ring`],
 //! [`Builder`], [`Address`], [`Interrupter`] and [`Pollable`] are `Send` and `Sync`.
