@@ -116,8 +116,9 @@ impl ProducerCore {
         }
     }
 
-    /// Publishes a slot that was reserved and filled.
-    #[inline]
+    /// Publishes a slot that was reserved and filled. In its caller the tag is mostly a constant; in a function of
+    /// its own, the bits of the header would be computed from it.
+    #[inline(always)]
     pub(super) fn commit(&mut self, slot: Slot, tag: Tag) {
         // A reservation that was carried over a fork: the message is the parent's to commit.
         if !self.gate.lane.view().is_forked() {
