@@ -100,7 +100,7 @@ fn send<const LEN: usize>(pair: &mut Pair, half: Half) {
             true,
         ),
         Half::SendAll => {
-            let array = black_box([[7; LEN]; BATCH]);
+            let array = black_box([[7_u8; LEN]; BATCH]);
             run(
                 || {
                     for _ in 0..MESSAGES / BATCH {
