@@ -205,6 +205,54 @@ over_each_backend! {
         assert_eq!(consumer.continued_lane(), None, "the line has ended");
         assert_eq!(taken(consumer.recv().unwrap()), b"short");
     }
+
+    fn several_continued_lanes_come_one_after_another(fixture) {
+        let ring = fixture.mpsc(3);
+        let mut producers = [(); 3].map(|()| ring.attach_producer().unwrap());
+        let mut consumer = ring.attach_consumer().unwrap();
+        for lane in [1, 2] {
+            producers[lane].send_with(b"one", part()).unwrap();
+            assert_eq!(from(&mut consumer, lane), b"one");
+        }
+        drop(consumer);
+        for lane in 0..3 {
+            producers[lane].send_with(b"two", line()).unwrap();
+        }
+        let mut consumer = ring.attach_consumer().unwrap();
+        // Both stay until they are received from, in whatever order.
+        for order in [[1, 2], [2, 1]] {
+            let mut consumer_again = consumer;
+            assert_eq!(consumer_again.continued_lane(), Some(1));
+            consumer_again.recv_from(order[0]).unwrap().put_back();
+            assert_eq!(consumer_again.continued_lane(), Some(order[1]));
+            consumer_again.recv_from(order[1]).unwrap().put_back();
+            assert_eq!(consumer_again.continued_lane(), None);
+            drop(consumer_again);
+            consumer = ring.attach_consumer().unwrap();
+        }
+        assert_eq!(from(&mut consumer, 1), b"two");
+        assert_eq!(from(&mut consumer, 2), b"two");
+        assert_eq!(taken(consumer.recv().unwrap()), b"two");
+    }
+
+    fn first_message_of_an_array_ends_the_line(fixture) {
+        let ring = fixture.mpsc(1);
+        let mut producer = ring.attach_producer().unwrap();
+        let mut consumer = ring.attach_consumer().unwrap();
+        producer.send_with(b"one", part()).unwrap();
+        producer.send_all(&[*b"two", *b"new", *b"old"]).unwrap();
+        assert_eq!(from(&mut consumer, 0), b"one");
+        drop(consumer);
+        let mut consumer = ring.attach_consumer().unwrap();
+        assert_eq!(consumer.continued_lane(), Some(0));
+        assert_eq!(from(&mut consumer, 0), b"two");
+        // `released` is where it was: only `partial` has moved.
+        drop(consumer);
+        let mut consumer = ring.attach_consumer().unwrap();
+        assert_eq!(consumer.continued_lane(), None);
+        assert_eq!(taken(consumer.recv().unwrap()), b"new");
+        assert_eq!(taken(consumer.recv().unwrap()), b"old");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ over_both_backends! {
     handles_of_a_forked_producer_refuse
     handles_of_a_forked_consumer_refuse
     a_forked_child_gets_no_slice_of_its_parents_message
+    forked_child_gives_nothing_back
     the_end_of_a_forked_child_is_not_the_end_of_the_stream
     a_forked_child_can_open_the_ring_itself
 }
@@ -61,6 +62,19 @@ fn a_forked_child_gets_no_slice_of_its_parents_message(fixture: Fixture) {
     assert_eq!(answer(&mut consumer), "child 0");
     producer.wait();
     assert_eq!(ask(&mut consumer, "drain"), "drained 1 EndOfStream");
+    drop(consumer);
+    fixture.finish();
+}
+
+fn forked_child_gives_nothing_back(fixture: Fixture) {
+    fixture.ring(1);
+    let mut producer = fixture.producer();
+    let mut consumer = fixture.consumer();
+    say_ok(&mut producer, "send 1 0 3 64");
+    let answer = ask(&mut consumer, "forked-releases");
+    assert_eq!(answer, "children 0 0, 2 messages");
+    producer.wait();
+    assert_eq!(ask(&mut consumer, "drain"), "drained 3 EndOfStream");
     drop(consumer);
     fixture.finish();
 }

@@ -107,6 +107,24 @@ impl Peer {
         Ok(format!("child {code}"))
     }
 
+    /// A child that gives back what its parent has received. What the parent has is put back.
+    pub(super) fn forked_releases(&mut self) -> Answer {
+        let mut message = Some(self.consumer().recv().map_err(failed)?);
+        let of_a_message = in_a_child(|| message.take().expect("the parent's").release_part());
+        message.take().expect("the parent's").put_back();
+        drop(message);
+        let mut batch = self.consumer().recv_batch().map_err(failed)?;
+        let first = batch.next_message().expect("put back");
+        let (lane, position) = (first.lane(), first.position());
+        assert!(batch.next_message().is_some());
+        let of_a_batch = in_a_child(|| batch.put_back_from(lane, position));
+        let messages = batch.messages();
+        batch.put_back();
+        Ok(format!(
+            "children {of_a_message} {of_a_batch}, {messages} messages"
+        ))
+    }
+
     /// A child that opens the ring by itself, sends a message and leaves.
     pub(super) fn forked_opener(&mut self, address: &str) -> Answer {
         let code = in_a_child(|| {

@@ -40,7 +40,7 @@
 //! | `make A LANES CAPACITY idle COUNT`: open or create this often | `ok` or `error … at N` |
 //! | `make A LANES CAPACITY attached COUNT`: and attach a producer, if there is room | likewise |
 //! | `unmake A COUNT` · `force-unmake A COUNT`: remove this often, also if there is no ring | likewise |
-//! | `forked-handles` · `forked-opener A`: what a forked child can do | `child …` |
+//! | `forked-handles` · `forked-releases` · `forked-opener A`: what a forked child can do | `child …` |
 //! | `handle-usr1`: an empty handler without SA_RESTART | `ok` |
 //! | `become-cat`: exec `cat`, which answers with its input | `ok` |
 //! | `become-nobody`: drop the privileges of root permanently | `ok` |
@@ -314,6 +314,7 @@ impl Peer {
             "raise-sigbus" => Ok(format!("ok {}", bus::raise())),
             "forked-handles" => self.forked_handles(),
             "forked-slice" => self.forked_slice(),
+            "forked-releases" => self.forked_releases(),
             "forked-opener" => self.forked_opener(words.text()),
             "line" => self.line.obey(words),
             "newcomer" => self.newcomer(words),

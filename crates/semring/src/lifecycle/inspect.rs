@@ -51,9 +51,12 @@ pub struct LaneInfo {
     /// The attached producer: its pid as seen by this process, or in the producer's own pid namespace
     /// if that can't be seen from here.
     pub producer_pid: Option<u32>,
-    /// Messages committed since the ring was made.
+    /// Messages committed since the ring was made. After kills it may be too high, never too low: each producer that is killed
+    /// right after it published a message, a batch or an array may have that counted twice.
     pub sent_messages: u64,
-    /// Messages released since the ring was made.
+    /// Messages released since the ring was made. After kills it may be too high, never too low: what a consumer was about to
+    /// release when it was killed may count twice, because it is delivered again. That is what one store gives back: the
+    /// messages of about a quarter of the lane, of a batch, or of an array.
     pub received_messages: u64,
     /// Messages that its producers dropped because the lane was full: see
     /// [`Builder::when_full`](crate::Builder::when_full).

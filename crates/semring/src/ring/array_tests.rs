@@ -423,6 +423,30 @@ fn partial_that_fits_nothing_is_cleared() {
     }
 }
 
+/// A hostile word that fits a cut: no message of the array behind the cut is skipped.
+#[test]
+fn partial_that_fits_a_cut_is_cleared() {
+    let view = lane();
+    let mut producer = LaneProducer::take_over(view.clone()).unwrap();
+    let tag = Tag::default().with_framing(Framing::LinePart);
+    let slot = producer
+        .try_reserve(Need::Message(8), Mode::Single)
+        .unwrap();
+    producer.commit(slot, tag, Mode::Single);
+    let mut consumer = LaneConsumer::take_over(view.clone(), 0).unwrap();
+    let part = consumer.find().unwrap().unwrap();
+    consumer.take_part(&part);
+    consumer.release();
+    let mut producer = LaneProducer::take_over(view.clone()).unwrap();
+    send_array(&mut producer, 0, 10, 4).unwrap();
+    let word = &view.consumer().partial;
+    word.store(partial_word(consumer.position(), 2), Ordering::Relaxed);
+    let mut consumer = LaneConsumer::take_over(view.clone(), 0).unwrap();
+    assert!(consumer.take_cut());
+    assert_eq!(take_all(&mut consumer).len(), 4);
+    assert_eq!(word.load(Ordering::Relaxed), 0);
+}
+
 /// Each store of the publication undone from the last on: the state that a killed producer leaves.
 #[test]
 fn successor_counts_messages_of_a_published_array() {

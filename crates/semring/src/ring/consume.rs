@@ -212,7 +212,7 @@ impl LaneConsumer {
                 .iter()
                 .any(|slot| slot.load(Ordering::Relaxed) == word)
         };
-        if holds(at) {
+        if holds(at) && !mutant::is(Mutant::PaddingEndsContinued) {
             self.record_continued(to);
         }
         self.jump(to);
@@ -224,7 +224,8 @@ impl LaneConsumer {
     fn record_continued(&self, next: Position) {
         let slots = &self.lane.consumer().continued;
         let now = self.released().get().wrapping_add(1);
-        let slot = usize::from(slots[0].load(Ordering::Relaxed) == now);
+        let holds = slots[0].load(Ordering::Relaxed) == now;
+        let slot = usize::from(holds != mutant::is(Mutant::ContinuedOverwritten));
         slots[slot].store(next.get().wrapping_add(1), Ordering::Relaxed);
     }
 
@@ -508,6 +509,9 @@ impl LaneConsumer {
         if self.take_one(found) {
             self.settle();
         }
+        if mutant::is(Mutant::ContinuedLate) {
+            self.release();
+        }
         if !is_element {
             self.record_continued(self.read);
         }
@@ -529,6 +533,7 @@ impl LaneConsumer {
         let is_cut =
             !self.is_in_array() && self.lane.header(self.read).load(Ordering::Acquire) == CUT;
         if is_cut && !self.is_at_corruption() {
+            self.ignore_elements();
             self.jump(self.read.advance(CUT_BYTES));
         }
         is_cut

@@ -161,6 +161,18 @@ struct First {
     sent_before: u64,
 }
 
+/// A word of `open part` for another position is of a part that was never published. Cleared before anything else is: a
+/// message of that length would end there, too.
+fn clear_stale_parts(lane: &LaneView, end: Position) {
+    let now = end.get().wrapping_add(1);
+    for word in &lane.producer().open_part {
+        // Relaxed: each header is stored later, with Release.
+        if word.load(Ordering::Relaxed) != now && !mutant::is(Mutant::StalePartKept) {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Whether a lane that ends here ends with a part that its producer did not go on with.
 fn ends_with_a_part(lane: &LaneView, end: Position) -> bool {
     let now = end.get().wrapping_add(1);
@@ -237,6 +249,7 @@ impl LaneProducer {
         lane.producer()
             .committed
             .store(tail.get(), Ordering::Release);
+        clear_stale_parts(&lane, tail);
         let cut_due = ends_with_a_part(&lane, tail);
         Ok(Self {
             lane,
@@ -325,7 +338,7 @@ impl LaneProducer {
             if !self.has_room(rest).map_err(NoSlot::Damaged)? {
                 return Err(NoSlot::Full { padded });
             }
-            if ends_with_a_part(&self.lane, self.tail) {
+            if ends_with_a_part(&self.lane, self.tail) && !mutant::is(Mutant::PaddingEndsPart) {
                 // Killed after the padding, before the next part: the lane still ends inside the line.
                 self.record_open_part(self.tail.advance(rest));
             }
@@ -389,10 +402,14 @@ impl LaneProducer {
     pub(crate) fn commit(&mut self, slot: Slot, tag: Tag, mode: Mode) {
         // Wrapping: it began with a word of the segment.
         self.sent = self.sent.wrapping_add(1);
-        if tag.framing.continues() {
-            self.record_open_part(slot.position.advance(slot.bytes()));
+        let end = slot.position.advance(slot.bytes());
+        if tag.framing.continues() && !mutant::is(Mutant::OpenPartLate) {
+            self.record_open_part(end);
         }
         self.publish(slot.position, slot.header(tag), slot.bytes(), mode);
+        if tag.framing.continues() && mutant::is(Mutant::OpenPartLate) {
+            self.record_open_part(end);
+        }
     }
 
     /// Publishes the slot of an array that was filled (K2).
@@ -437,7 +454,8 @@ impl LaneProducer {
         // Within a batch the lane still ends where that begins.
         let now = self.first.map_or(self.tail, |first| first.position);
         let now = now.get().wrapping_add(1);
-        let word = usize::from(words[0].load(Ordering::Relaxed) == now);
+        let holds = words[0].load(Ordering::Relaxed) == now;
+        let word = usize::from(holds != mutant::is(Mutant::OpenPartOverwritten));
         words[word].store(end.get().wrapping_add(1), Ordering::Relaxed);
         // The header's store after it is a Release; in a batch that of the first one, and until then the lane ends
         // before all of it.

@@ -141,6 +141,34 @@ mutants! {
             "a new consumer clears a `partial` that does not fit `released`"
             "ring::model_tests::arrays::model_stale_partial_skips_no_message"
             "was skipped"
+        OpenPartLate
+            "a producer stores that a part is open before the part"
+            "ring::model_tests::parts::model_killed_inside_a_line_ends_it_once"
+            "a cut is missing"
+        OpenPartOverwritten
+            "of the two words for the open part, the one that holds stays until the next part is there"
+            "ring::model_tests::parts::model_killed_inside_a_line_ends_it_once"
+            "a cut is missing"
+        PaddingEndsPart
+            "padding after a part moves the place where it is open"
+            "ring::model_tests::parts::model_killed_inside_a_line_ends_it_once"
+            "a cut is missing"
+        StalePartKept
+            "a new producer clears what a killed one stored for a part that it did not publish"
+            "ring::model_tests::parts::model_killed_inside_a_line_ends_it_once"
+            "a cut after a whole message"
+        ContinuedLate
+            "a consumer stores that a part is continued before it releases the part"
+            "ring::model_tests::parts::model_line_goes_on_after_a_killed_consumer"
+            "the rest of a line"
+        ContinuedOverwritten
+            "of the two words for the continued part, the one that holds stays until the next part is released"
+            "ring::model_tests::parts::model_line_goes_on_after_a_killed_consumer"
+            "the rest of a line"
+        PaddingEndsContinued
+            "padding after a released part moves the place where the line goes on"
+            "ring::model_tests::parts::model_line_goes_on_after_a_killed_consumer"
+            "the rest of a line"
         GenerationBeforeStart
             "a new producer stores where it begins before its generation"
             "channel::model_tests::wake_ups::model_a_message_has_the_generation_of_its_sender"

@@ -52,8 +52,8 @@ pub(super) struct ConsumerCore {
     /// The time of the last check of the guard by `try_recv`.
     last_poll_check: Option<Instant>,
     linger: Linger,
-    /// The lane whose next message continues what the predecessor had released.
-    pub(super) continued: Option<usize>,
+    /// The lanes whose next message continues what the predecessor had released, in order.
+    pub(super) continued: Vec<usize>,
 }
 
 impl ConsumerCore {
@@ -79,7 +79,9 @@ impl ConsumerCore {
             backoff: Backoff::default(),
             last_poll_check: None,
             linger: Linger::new(options.linger),
-            continued: lanes.iter().position(LaneConsumer::is_continued),
+            continued: (0..lanes.len())
+                .filter(|&lane| lanes[lane].is_continued())
+                .collect(),
             merge: Merge::new(lanes, capacity),
         };
         for (lane, Damage { position }) in damaged {

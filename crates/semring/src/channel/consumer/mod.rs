@@ -217,11 +217,14 @@ impl Consumer {
     }
 
     /// The lane on which to go on, if this consumer's predecessor ended within a line of several messages: it had released a
-    /// [part](Message::release_part), and the next message of this lane continues it, and [`recv_from`](Self::recv_from) gives it. `None` if there is no
-    /// such lane, and once it was received from.
+    /// [part](Message::release_part), and the next message of this lane continues it. [`recv_from`](Self::recv_from) gives
+    /// that message. `None` if there is no such lane.
+    ///
+    /// A predecessor that received parts of several lanes in turn may have left several: the lowest is given, and after a
+    /// call of `recv_from` for it the next one. Other calls do not change it.
     #[must_use]
     pub fn continued_lane(&self) -> Option<usize> {
-        self.core.continued
+        self.core.continued.first().copied()
     }
 
     /// Waits until there is at least one message, then returns all that are available as a batch,

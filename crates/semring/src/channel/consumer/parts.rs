@@ -95,9 +95,7 @@ impl ConsumerCore {
     fn find_from(&mut self, lane: usize, deadline: Option<Deadline>) -> Result<Found, RecvError> {
         assert!(lane < self.merge.lanes().len(), "the ring has no such lane");
         self.begin()?;
-        if self.continued == Some(lane) {
-            self.continued = None;
-        }
+        self.continued.retain(|&continued| continued != lane);
         loop {
             if let Some(found) = self.find_part(lane)? {
                 return Ok(found);

@@ -9,6 +9,7 @@
 mod arrays;
 mod killed_consumer;
 mod killed_producer;
+mod parts;
 mod publication;
 
 use super::consume::LaneConsumer;
