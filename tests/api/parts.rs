@@ -215,8 +215,8 @@ over_each_backend! {
             assert_eq!(from(&mut consumer, lane), b"one");
         }
         drop(consumer);
-        for lane in 0..3 {
-            producers[lane].send_with(b"two", line()).unwrap();
+        for producer in &mut producers {
+            producer.send_with(b"two", line()).unwrap();
         }
         let mut consumer = ring.attach_consumer().unwrap();
         // Both stay until they are received from, in whatever order.

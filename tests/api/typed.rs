@@ -1,7 +1,7 @@
 //! Typed messages and the schema of a ring.
 
 use crate::rings;
-use semring::{OpenError, Schema, UnusedRing, ValueError, layout_of, spsc};
+use semring::{OpenError, RecvError, Schema, UnusedRing, ValueError, layout_of, spsc};
 use semring_testkit::names::RingGuard;
 use zerocopy::{FromBytes, Immutable, IntoBytes, TryFromBytes};
 
@@ -49,7 +49,8 @@ fn values_arrive_as_they_were_sent() {
     let mut batch = producer.batch();
     batch.push_value(&order(3)).unwrap();
     batch.commit();
-    producer.send_all(&[order(4), order(5), order(6)]).unwrap();
+    producer.send_values(&[order(4), order(5)]).unwrap();
+    assert_eq!(producer.try_send_values(&[order(6)]), Ok(1));
     for id in 1..=4 {
         let message = consumer.recv().unwrap();
         assert_eq!(message.len(), 64);
@@ -57,7 +58,13 @@ fn values_arrive_as_they_were_sent() {
         assert_eq!(message.try_read_value(), Ok(order(id)));
     }
     let mut rest: Vec<Order> = Vec::new();
-    assert_eq!(consumer.recv_all(&mut rest).unwrap(), 2);
+    assert_eq!(consumer.recv_values(&mut rest).unwrap(), 1);
+    assert_eq!(consumer.try_recv_values(&mut rest).unwrap(), 1);
+    assert_eq!(
+        consumer.try_recv_values(&mut rest),
+        Err(RecvError::Empty),
+        "nothing is left"
+    );
     assert_eq!(rest, [order(5), order(6)]);
 }
 

@@ -22,8 +22,6 @@ mod ring;
 #[cfg(not(semring_loom))] // loom has types of its own
 pub(crate) mod threads;
 mod trust;
-#[cfg(feature = "zerocopy")]
-mod value;
 #[cfg(all(test, not(semring_loom)))]
 mod wake_tests;
 

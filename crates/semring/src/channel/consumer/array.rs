@@ -11,6 +11,7 @@ use crate::channel::element::{Element, size_of_element};
 use crate::channel::trust;
 use crate::error::RecvError;
 use crate::guard::deadline::Deadline;
+use crate::layout::view::Plain;
 use crate::layout::{Position, Tag};
 use crate::lifecycle::UnwindMark;
 use crate::ring::arrays::FoundArray;
@@ -258,7 +259,7 @@ impl Drop for ArrayRef<'_> {
 
 /// Appends messages that were found to a vector.
 #[inline(always)]
-fn append<T: Element>(
+fn append<T: Plain>(
     lane: &LaneConsumer,
     found: &FoundArray,
     to: &mut Vec<T>,
@@ -269,7 +270,7 @@ fn append<T: Element>(
         return Err(RecvError::OtherSize { bytes });
     }
     let (view, before) = (lane.view(), to.len());
-    T::append(view, position, header.lead(), found.count as usize, to);
+    view.append_elements(position, header.lead(), found.count as usize, to);
     if view.is_truncated() {
         to.truncate(before);
         return Err(RecvError::Removed);
@@ -301,7 +302,7 @@ impl ConsumerCore {
     }
 
     #[inline(always)]
-    fn find_array(&mut self, deadline: Deadline) -> Result<FoundArray, RecvError> {
+    pub(super) fn find_array(&mut self, deadline: Deadline) -> Result<FoundArray, RecvError> {
         match self.load_array() {
             Some(found) => Ok(found),
             None => {
@@ -312,7 +313,7 @@ impl ConsumerCore {
     }
 
     #[inline(always)]
-    fn try_find_array(&mut self) -> Result<FoundArray, RecvError> {
+    pub(super) fn try_find_array(&mut self) -> Result<FoundArray, RecvError> {
         match self.load_array() {
             Some(found) => Ok(found),
             None => {
@@ -324,7 +325,7 @@ impl ConsumerCore {
 
     /// Appends messages that were found to a vector, and takes them.
     #[inline(always)]
-    fn receive_all<T: Element>(
+    pub(super) fn receive_all<T: Plain>(
         &mut self,
         found: &FoundArray,
         to: &mut Vec<T>,

@@ -127,7 +127,7 @@ impl<'a> MessageRef<'a> {
     /// A private copy of the bytes of a message that has the size of a `T`.
     #[cfg(feature = "zerocopy")]
     #[inline(always)]
-    pub(in crate::channel) fn with_copy<T, R>(&self, use_it: impl FnOnce(&[u8]) -> R) -> R {
+    pub(super) fn with_copy<T, R>(&self, use_it: impl FnOnce(&[u8]) -> R) -> R {
         let lead = self.found.header.lead();
         self.lane.with_copy::<T, R>(self.position(), lead, use_it)
     }

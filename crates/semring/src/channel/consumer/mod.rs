@@ -11,6 +11,8 @@ mod messages;
 mod parts;
 mod release;
 mod spin;
+#[cfg(feature = "zerocopy")]
+mod value;
 
 pub use self::array::ArrayRef;
 pub use self::batch::RecvBatch;

@@ -41,7 +41,9 @@ impl<K: Kind> Producer<K> {
     #[inline]
     pub fn send_all<T: Element>(&mut self, messages: &[T]) -> Result<(), SendError> {
         let tag = Tag::default();
-        self.core.send_all(messages, tag, Patience::FOREVER).1
+        self.core
+            .send_all::<T>(T::bytes_of(messages), tag, Patience::FOREVER)
+            .1
     }
 
     /// As [`send_all`](Self::send_all), with a [`Tag`] for each of the messages.
@@ -53,7 +55,9 @@ impl<K: Kind> Producer<K> {
     /// If the framing is that of a [part](crate::Framing::continues).
     #[inline]
     pub fn send_all_with<T: Element>(&mut self, messages: &[T], tag: Tag) -> Result<(), SendError> {
-        self.core.send_all(messages, tag, Patience::FOREVER).1
+        self.core
+            .send_all::<T>(T::bytes_of(messages), tag, Patience::FOREVER)
+            .1
     }
 
     /// As [`send_all`](Self::send_all), but waits no longer than until a [`Deadline`]. If there is room the messages are
@@ -67,7 +71,9 @@ impl<K: Kind> Producer<K> {
         deadline: impl Into<Deadline>,
     ) -> Result<(), SendError> {
         let patience = Patience::until(deadline);
-        self.core.send_all(messages, Tag::default(), patience).1
+        self.core
+            .send_all::<T>(T::bytes_of(messages), Tag::default(), patience)
+            .1
     }
 
     /// As [`send_all`](Self::send_all), but never waits. Returns the number of messages that were sent: fewer than all if
@@ -78,7 +84,9 @@ impl<K: Kind> Producer<K> {
     /// was sent.
     #[inline]
     pub fn try_send_all<T: Element>(&mut self, messages: &[T]) -> Result<usize, SendError> {
-        let (sent, result) = self.core.send_all(messages, Tag::default(), Patience::Try);
+        let (sent, result) =
+            self.core
+                .send_all::<T>(T::bytes_of(messages), Tag::default(), Patience::Try);
         if sent == 0 {
             result?;
         }
@@ -152,22 +160,22 @@ impl<K: Kind> Producer<K> {
 }
 
 impl ProducerCore {
-    /// Sends arrays until all is sent or one is not. The number of messages sent, or dropped by the ring's policy.
+    /// Sends the bytes of messages of type `T` as arrays, until all is sent or one is not. The number of messages sent, or
+    /// dropped by the ring's policy.
     #[inline(always)]
-    fn send_all<T: Element>(
+    pub(super) fn send_all<T>(
         &mut self,
-        messages: &[T],
+        bytes: &[u8],
         tag: Tag,
         patience: Patience,
     ) -> (usize, Result<(), SendError>) {
         let size = const { size_of_element::<T>() };
         assert_not_part(tag);
-        let bytes = T::bytes_of(messages);
         if !bytes.is_empty()
             && let Some(slot) = self.fast_array_slot(bytes.len())
         {
             self.fill_and_publish(slot, bytes, size, tag);
-            return (messages.len(), Ok(()));
+            return (bytes.len() / size, Ok(()));
         }
         self.send_all_slow(bytes, size, tag, patience)
     }

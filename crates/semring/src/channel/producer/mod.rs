@@ -6,6 +6,8 @@ mod gate;
 mod liveness;
 mod reservation;
 mod room_wait;
+#[cfg(feature = "zerocopy")]
+mod value;
 
 use std::marker::PhantomData;
 

@@ -1,5 +1,5 @@
 //! Lines of several messages, whose producer or consumer is killed at any operation: the line ends with one cut, and only
-//! there; a new consumer knows that it is inside a line.
+//! there; a new consumer finds that it is inside a line.
 //!
 //! One thread: what a killed process has stored is visible before its role is free.
 

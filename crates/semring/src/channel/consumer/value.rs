@@ -1,90 +1,43 @@
-//! Messages that are values of a type (feature `zerocopy`): any value whose bytes are all initialised can be sent, and the
-//! bytes of a message are checked on a private copy before they become a value.
+//! Messages as values of a type (feature `zerocopy`): bytes are checked on a private copy before they become a value.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, TryFromBytes};
+use zerocopy::{FromBytes, TryFromBytes};
 
-use super::consumer::{Message, MessageRef};
-use super::kind::Kind;
-use super::producer::{Producer, SendBatch};
-use crate::error::{SendError, ValueError};
+use super::{Consumer, Message, MessageRef};
+use crate::error::{RecvError, ValueError};
 use crate::guard::deadline::Deadline;
 
-impl<K: Kind> Producer<K> {
-    /// Sends the bytes of a value as one message, as [`send`](Self::send) does.
-    ///
-    /// ```
-    /// use semring::{Schema, layout_of, spsc};
-    /// use zerocopy::{FromBytes, Immutable, IntoBytes};
-    ///
-    /// #[derive(FromBytes, IntoBytes, Immutable, Clone, Copy)]
-    /// #[repr(C)]
-    /// struct Tick {
-    ///     time: u64,
-    ///     price: f64,
-    /// }
-    /// const TICK: Schema = Schema::new("tick", 1, layout_of!(Tick { time, price }));
-    ///
-    /// # let name = format!("doc-value-{}", std::process::id());
-    /// let ring = spsc::Builder::new(&name).schema(TICK).create()?;
-    /// let mut producer = ring.attach_producer()?;
-    /// producer.send_value(&Tick { time: 1, price: 99.5 })?;
-    /// producer.send_all(&[Tick { time: 2, price: 100.0 }; 32])?; // as one record
-    ///
-    /// let mut consumer = ring.attach_consumer()?;
-    /// let tick: Tick = consumer.recv()?.read_value()?;
-    /// assert_eq!((tick.time, tick.price), (1, 99.5));
-    /// let mut ticks: Vec<Tick> = Vec::new();
-    /// assert_eq!(consumer.recv_all(&mut ticks)?, 32);
-    /// # drop((producer, consumer)); ring.remove()?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+impl Consumer {
+    /// Waits for messages and appends them to a vector as values, as [`recv_all`](Self::recv_all) does. Returns how many.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// As [`recv_all`](Self::recv_all).
     #[inline]
-    pub fn send_value<T: IntoBytes + Immutable + ?Sized>(
-        &mut self,
-        value: &T,
-    ) -> Result<(), SendError> {
-        self.send(value.as_bytes())
+    pub fn recv_values<T: FromBytes>(&mut self, to: &mut Vec<T>) -> Result<usize, RecvError> {
+        let found = self.core.find_array(Deadline::NEVER)?;
+        self.core.receive_all(&found, to)
     }
 
-    /// As [`send_value`](Self::send_value), but never waits.
+    /// As [`recv_values`](Self::recv_values), but waits no longer than until a [`Deadline`].
     ///
     /// # Errors
-    /// As [`try_send`](Self::try_send).
-    #[inline]
-    pub fn try_send_value<T: IntoBytes + Immutable + ?Sized>(
+    /// As [`recv_all_deadline`](Self::recv_all_deadline).
+    pub fn recv_values_deadline<T: FromBytes>(
         &mut self,
-        value: &T,
-    ) -> Result<(), SendError> {
-        self.try_send(value.as_bytes())
-    }
-
-    /// As [`send_value`](Self::send_value), but waits no longer than until a [`Deadline`].
-    ///
-    /// # Errors
-    /// As [`send_deadline`](Self::send_deadline).
-    pub fn send_value_deadline<T: IntoBytes + Immutable + ?Sized>(
-        &mut self,
-        value: &T,
+        to: &mut Vec<T>,
         deadline: impl Into<Deadline>,
-    ) -> Result<(), SendError> {
-        self.send_deadline(value.as_bytes(), deadline)
+    ) -> Result<usize, RecvError> {
+        let found = self.core.find_array(deadline.into())?;
+        self.core.receive_all(&found, to)
     }
-}
 
-impl SendBatch<'_> {
-    /// Adds the bytes of a value as one message, as [`push`](Self::push) does.
+    /// As [`recv_values`](Self::recv_values), but never waits.
     ///
     /// # Errors
-    /// As [`push`](Self::push).
+    /// As [`try_recv_all`](Self::try_recv_all).
     #[inline]
-    pub fn push_value<T: IntoBytes + Immutable + ?Sized>(
-        &mut self,
-        value: &T,
-    ) -> Result<(), SendError> {
-        self.push(value.as_bytes())
+    pub fn try_recv_values<T: FromBytes>(&mut self, to: &mut Vec<T>) -> Result<usize, RecvError> {
+        let found = self.core.try_find_array()?;
+        self.core.receive_all(&found, to)
     }
 }
 
