@@ -9,6 +9,7 @@ use super::mpsc::{Consumer, Producer, Ring};
 use super::options::HandleOptions;
 use crate::error::{RecvError, SendError};
 use crate::guard::strategy::WaitStrategy;
+use crate::guard::timeouts::UNCERTAIN_SLEEP;
 use crate::guard::wakeup::{arm, is_asymmetric};
 use crate::guard::{
     Claim, Guard, GuardError, RemovalLock, Role, Roles, Waited, WakeTarget, Wakeups,
@@ -19,11 +20,21 @@ use crate::layout::view::RingView;
 use crate::layout::{Capacity, Geometry, Position};
 use crate::lifecycle::RingCore;
 use crate::memory::{Object, Segment};
+use crate::os::barrier;
 use crate::os::errno::EIO;
 use crate::os::poll::Poller;
 use crate::sync::Ordering;
 
 type Result<T> = std::result::Result<T, GuardError>;
+/// Leaves the calling test out where the kernel, or a filter of system calls, refuses the barrier.
+macro_rules! needs_barrier {
+    () => {
+        if !barrier::is_available() || barrier::everywhere().is_err() {
+            semring_testkit::leave_out!("membarrier is refused");
+        }
+    };
+}
+
 type Event = Box<dyn FnOnce() + Send>;
 
 const LANES: usize = 2;
@@ -41,6 +52,10 @@ struct Notes {
     before_drain: Option<Event>,
     /// Happens within the next check for producers, before the answer.
     before_check: Option<Event>,
+    /// Happens within the next sleep.
+    in_sleep: Option<Event>,
+    /// How long the last sleep may last.
+    slept: Option<Duration>,
 }
 
 /// A guard that makes no system calls: no process sleeps.
@@ -109,7 +124,9 @@ impl Wakeups for Recorder {
         })
     }
 
-    fn wait(&self, target: WakeTarget, _: Option<Duration>) -> Result<Waited> {
+    fn wait(&self, target: WakeTarget, timeout: Option<Duration>) -> Result<Waited> {
+        self.with(|notes| notes.slept = timeout);
+        self.happen(|notes| notes.in_sleep.take());
         let token = self.with(|notes| {
             let at = notes.tokens.iter().position(|token| *token == target)?;
             Some(notes.tokens.swap_remove(at))
@@ -543,9 +560,48 @@ fn lane_0_is_asymmetric(fixture: &Fixture) -> bool {
     is_asymmetric(&fixture.view.lane(0))
 }
 
+/// A consumer of a lane in asymmetric mode, to which the kernel refuses the barrier from now on.
+fn refuse_barriers(fixture: &Fixture, producer: &mut Producer, consumer: &mut Consumer) {
+    send_up_to_asymmetric_mode(producer, consumer);
+    producer.send(b"message").expect("room");
+    consumer.recv().expect("a message").release();
+    assert!(lane_0_is_asymmetric(fixture));
+    barrier::REFUSED.set(true);
+}
+
+#[test]
+fn consumer_without_barriers_sleeps_for_a_moment() {
+    needs_barrier!();
+    let fixture = Fixture::with(1 << 20, true);
+    let (mut producer, mut consumer) = fixture.handles();
+    refuse_barriers(&fixture, &mut producer, &mut consumer);
+    let event = move || producer.send(b"message").expect("room");
+    fixture
+        .guard
+        .with(|notes| notes.in_sleep = Some(Box::new(event)));
+    consumer.recv().expect("a message").release();
+    let slept = fixture.guard.with(|notes| notes.slept);
+    assert_eq!(slept, Some(UNCERTAIN_SLEEP), "a long sleep");
+    let promised = fixture.view.consumer().barrier.load(Ordering::SeqCst);
+    assert_eq!(promised, 0, "barriers are promised");
+}
+
+#[test]
+fn polled_handle_without_barriers_stays_readable() {
+    needs_barrier!();
+    let fixture = Fixture::with(1 << 20, true);
+    let (mut producer, mut consumer) = fixture.handles();
+    let _descriptor = consumer.pollable().expect("a descriptor");
+    refuse_barriers(&fixture, &mut producer, &mut consumer);
+    fixture.guard.with(|notes| notes.tokens.clear());
+    assert_eq!(consumer.try_recv().err(), Some(RecvError::Empty));
+    fixture.is_woken(WakeTarget::Consumer);
+}
+
 /// The consumer has released something since the last check.
 #[test]
 fn death_is_noticed_on_entry_into_asymmetric_mode() {
+    needs_barrier!();
     let fixture = Fixture::with(1 << 20, true);
     let (mut producer, mut consumer) = fixture.handles();
     send_up_to_asymmetric_mode(&mut producer, &mut consumer);
@@ -557,6 +613,7 @@ fn death_is_noticed_on_entry_into_asymmetric_mode() {
 /// The predecessor made barriers.
 #[test]
 fn no_asymmetric_mode_for_a_consumer_without_barriers() {
+    needs_barrier!();
     let fixture = Fixture::with(1 << 20, true);
     let (mut producer, mut consumer) = fixture.handles();
     let page = fixture.view.consumer();

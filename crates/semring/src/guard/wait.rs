@@ -216,7 +216,8 @@ impl Waiter {
             side.wakeup().drain()?;
         }
         // Without certainty of a wake-up the caller has to look again and again.
-        if (outcome.is_some() || !certain) && !mutant::is(Mutant::PolledNoPostWhenFound) {
+        let uncertain = !certain && !mutant::is(Mutant::PolledCertain);
+        if (outcome.is_some() || uncertain) && !mutant::is(Mutant::PolledNoPostWhenFound) {
             side.wakeup().post()?;
         }
         Ok(outcome)
@@ -273,7 +274,7 @@ impl Waiter {
             side.flush_before_sleep()?;
         }
         // Without certainty of a wake-up the sleep is short.
-        let nap = if certain {
+        let nap = if certain || mutant::is(Mutant::UncertainSleepsLong) {
             left
         } else {
             Some(left.map_or(UNCERTAIN_SLEEP, |left| left.min(UNCERTAIN_SLEEP)))

@@ -169,7 +169,12 @@ impl ConsumerWaker {
             if mutant::is(Mutant::NoLookInAsymmetric) {
                 return Due::Nothing;
             }
-            if lane.ring_consumer().wait_word.load(Ordering::Relaxed) == 0 {
+            let looked = if mutant::is(Mutant::LookBeforeHeader) {
+                mutant::early_look()
+            } else {
+                lane.ring_consumer().wait_word.load(Ordering::Relaxed)
+            };
+            if looked == 0 {
                 return Due::Nothing;
             }
             return self.leave_asymmetric(lane, sent);

@@ -238,7 +238,9 @@ impl ProducerRole {
         // A consumer that waits for the rest of what was cut finds out now (`consumer::parts`). Killed before the post: the
         // kernel posts.
         if has_cut && !mutant::is(Mutant::NoPostAfterCut) {
-            fence(Ordering::SeqCst);
+            if !mutant::is(Mutant::NoFenceAfterCut) {
+                fence(Ordering::SeqCst);
+            }
             if ring.view.consumer().wait_word.load(Ordering::Relaxed) != 0 {
                 let _ = ring.guard.post(WakeTarget::Consumer);
             }

@@ -22,6 +22,7 @@ use crate::guard::Role;
 use crate::layout::set_record::record_word;
 use crate::layout::view::RingView;
 use crate::os::process::{self, Identity};
+use crate::sync::mutant::{self, Mutant};
 use crate::sync::{AtomicU64, Ordering, fence};
 
 /// The words of one role.
@@ -60,18 +61,47 @@ pub(super) fn register(ring: &RingCore, role: Role) -> bool {
         return true;
     }
     let us = process::identity();
+    let mut is_newest = false;
     words(&ring.view, role, |words| {
-        words.started.store(0, Ordering::Relaxed);
-        words.pid.store(u64::from(us.pid), Ordering::Release);
-        words.namespace.store(us.namespace, Ordering::Release);
-        words.started.store(us.started, Ordering::Release);
+        is_newest = record_then_look(&words, us, || has_newest_guard(ring));
     });
-    fence(Ordering::SeqCst);
-    let is_newest = has_newest_guard(ring);
     if !is_newest {
         unregister(ring, role);
     }
     is_newest
+}
+
+/// The holder's half of the handshake.
+fn record_then_look(words: &Words<'_>, us: Identity, look: impl FnOnce() -> bool) -> bool {
+    words.started.store(0, Ordering::Relaxed);
+    words.pid.store(u64::from(us.pid), Ordering::Release);
+    words.namespace.store(us.namespace, Ordering::Release);
+    words.started.store(us.started, Ordering::Release);
+    if !mutant::is(Mutant::NoHolderFence) {
+        fence(Ordering::SeqCst);
+    }
+    look()
+}
+
+/// The maker's half: changes the record word from a value to another one. The answer of the look; `None` if another maker
+/// has changed the word.
+pub(super) fn announce_then_look(
+    record_word: &AtomicU64,
+    (from, to): (u64, u64),
+    look: impl FnOnce() -> bool,
+) -> Option<bool> {
+    let announce = || record_word.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst);
+    if !mutant::is(Mutant::MakerAnnouncesLate) {
+        announce().ok()?;
+    }
+    if !mutant::is(Mutant::NoMakerFence) {
+        fence(Ordering::SeqCst);
+    }
+    let answer = look();
+    if mutant::is(Mutant::MakerAnnouncesLate) {
+        announce().ok()?;
+    }
+    Some(answer)
 }
 
 /// Removes the record, while this process still holds the role.
@@ -115,4 +145,45 @@ fn is_alive(view: &RingView, role: Role) -> bool {
         alive = started != 0 && !(is_same && process::is_gone(identity));
     });
     alive
+}
+
+#[cfg(semring_loom)]
+mod model_tests {
+    use std::sync::Arc;
+
+    use loom::thread;
+
+    use super::*;
+    use crate::model::explore;
+
+    /// A holder records itself and looks at the record word; a maker announces itself and looks for holders. (The other
+    /// module of models has several of both, killed, in another language; this is the shipped code.)
+    #[test]
+    fn model_holder_or_maker_sees_the_other() {
+        explore(None, || {
+            let words = Arc::new([0; 4].map(AtomicU64::new));
+            let of_holder = words.clone();
+            let holder = thread::spawn(move || {
+                let [pid, namespace, started, record_word] = &*of_holder;
+                let words = Words {
+                    pid,
+                    namespace,
+                    started,
+                };
+                let us = Identity {
+                    pid: 1,
+                    namespace: 1,
+                    started: 1,
+                };
+                record_then_look(&words, us, || record_word.load(Ordering::Acquire) == 0)
+            });
+            let [_, _, started, record_word] = &*words;
+            let look = || started.load(Ordering::Acquire) != 0;
+            let found = announce_then_look(record_word, (0, 1), look);
+            assert!(
+                found == Some(true) || !holder.join().unwrap(),
+                "a holder and a maker that have not seen each other"
+            );
+        });
+    }
 }

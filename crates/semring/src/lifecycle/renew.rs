@@ -46,7 +46,7 @@ use crate::layout::superblock::{GuardKind, SetIdentity, Superblock};
 use crate::layout::view::RingView;
 use crate::memory::{Object, Ownership};
 use crate::os::clock;
-use crate::sync::{Ordering, fence, yield_now};
+use crate::sync::{Ordering, yield_now};
 
 /// The result of making a new guard.
 pub(super) enum Renewal {
@@ -207,13 +207,16 @@ impl Maker<'_> {
         }
         // Another maker may have had the lock until now.
         let announced = record_word::announced_after(superblock.record_word);
-        if !is_still_missing(self.name, self.object, &superblock)?
-            || !self.change_word(&mut superblock, announced)
-        {
+        if !is_still_missing(self.name, self.object, &superblock)? {
             return Ok(None);
         }
-        fence(Ordering::SeqCst);
-        let is_in_use = self.is_in_use(&superblock);
+        let change = (superblock.record_word, announced);
+        let look = || self.is_in_use(&superblock);
+        let Some(is_in_use) = holder::announce_then_look(self.view.record_word(), change, look)
+        else {
+            return Ok(None);
+        };
+        superblock.record_word = announced;
         if superblock.guard == GuardKind::Pipe {
             // Also if a role is held: its pipes may be where the file has another name, and stay the ring's.
             let is_published = self.publish(&mut superblock, SetIdentity::NONE)?;

@@ -247,7 +247,7 @@ impl LaneConsumer {
     pub(super) fn release_elements(&mut self, element: u32) {
         if element != self.slow.released_elements {
             let page = self.lane.consumer();
-            page.received.store(self.taken_messages, Ordering::Relaxed);
+            self.store_received();
             // Release: not before `released`, nor before an earlier array's word was cleared.
             let word = partial_word(self.released, element);
             page.partial.store(word, Ordering::Release);

@@ -459,8 +459,9 @@ impl LaneConsumer {
             self.release_elements(element);
             return false;
         }
-        let received = &self.lane.consumer().received;
-        received.store(self.taken_messages, Ordering::Relaxed);
+        if !mutant::is(Mutant::ReceivedAfterReleased) {
+            self.store_received();
+        }
         self.record_used(taken.distance_from(self.released));
         if mutant::is(Mutant::PartialClearedEarly) {
             self.clear_partial();
@@ -470,6 +471,9 @@ impl LaneConsumer {
         let order = mutant::order(Mutant::RelaxedRelease, Ordering::Release);
         let released = &self.lane.consumer().released;
         released.store(taken.get(), order);
+        if mutant::is(Mutant::ReceivedAfterReleased) {
+            self.store_received();
+        }
         self.released = taken;
         if !self.is_in_array() {
             self.release_at = taken.advance(self.lane.capacity().quarter());
@@ -481,6 +485,12 @@ impl LaneConsumer {
 }
 
 impl LaneConsumer {
+    #[inline(always)]
+    pub(super) fn store_received(&self) {
+        let received = &self.lane.consumer().received;
+        received.store(self.taken_messages, Ordering::Relaxed);
+    }
+
     /// Keeps the high-water mark: how full the lane was before this many bytes of it are released. What the producer has
     /// published beyond them is looked up only where a stream is at work, once in a quarter lap: the load costs a cache
     /// line of the producer's.

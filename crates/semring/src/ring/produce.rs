@@ -543,6 +543,10 @@ impl LaneProducer {
 
     #[inline]
     fn store_header(&self, position: Position, header: u64) {
+        if mutant::is(Mutant::LookBeforeHeader) {
+            let wait_word = &self.lane.ring_consumer().wait_word;
+            mutant::keep_early_look(wait_word.load(Ordering::Relaxed));
+        }
         // E1: the payload, and the cleared header after it, are visible to a consumer that loads
         // this word.
         let order = mutant::order(Mutant::RelaxedCommit, Ordering::Release);
@@ -552,10 +556,15 @@ impl LaneProducer {
     #[inline]
     fn store_committed(&self) {
         let page = self.lane.producer();
-        page.sent.store(self.sent, Ordering::Relaxed);
+        if !mutant::is(Mutant::SentAfterCommitted) {
+            page.sent.store(self.sent, Ordering::Relaxed);
+        }
         // E3: Release keeps it after the store of the header; if it came before, a kill between the
         // two would make the successor start after a header that was never written.
         page.committed.store(self.tail.get(), Ordering::Release);
+        if mutant::is(Mutant::SentAfterCommitted) {
+            page.sent.store(self.sent, Ordering::Relaxed);
+        }
     }
 
     /// True if the consumer found impossible bytes on this lane, and skips it.

@@ -34,6 +34,26 @@ pub(crate) fn order(mutant: Mutant, order: Ordering) -> Ordering {
     if is(mutant) { Ordering::Relaxed } else { order }
 }
 
+#[cfg(any(test, semring_loom))]
+std::thread_local! {
+    static EARLY_LOOK: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// What a producer found in the consumer's wait word too early: for [`Mutant::LookBeforeHeader`]. Models with one producer
+/// only.
+pub(crate) fn keep_early_look(_word: u64) {
+    #[cfg(any(test, semring_loom))]
+    EARLY_LOOK.set(_word);
+}
+
+/// The same, to be used.
+pub(crate) fn early_look() -> u64 {
+    #[cfg(any(test, semring_loom))]
+    return EARLY_LOOK.get();
+    #[cfg(not(any(test, semring_loom)))]
+    0
+}
+
 /// Names the mutant that a process is to run.
 #[cfg(any(test, semring_loom))]
 pub(crate) const VARIABLE: &str = "SEMRING_MUTANT";
@@ -169,6 +189,14 @@ mutants! {
             "padding after a released part moves the place where the line goes on"
             "ring::model_tests::parts::model_line_goes_on_after_a_killed_consumer"
             "the rest of a line"
+        SentAfterCommitted
+            "`sent` is stored before `committed`"
+            "ring::model_tests::counts::model_counts_are_never_too_low"
+            "too few were sent"
+        ReceivedAfterReleased
+            "`received` is stored before `released`"
+            "ring::model_tests::counts::model_counts_are_never_too_low"
+            "too few were received"
         GenerationBeforeStart
             "a new producer stores where it begins before its generation"
             "channel::model_tests::wake_ups::model_a_message_has_the_generation_of_its_sender"
@@ -195,6 +223,10 @@ mutants! {
             "deadlock"
         NoPostAfterCut
             "a producer that begins after a part of its predecessor's posts a consumer that waits for the rest"
+            "channel::model_tests::deaths::model_line_ends_at_the_next_producer"
+            "deadlock"
+        NoFenceAfterCut
+            "a full fence between that producer's beginning and its look at the consumer's wait word"
             "channel::model_tests::deaths::model_line_ends_at_the_next_producer"
             "deadlock"
         CutSkipped
@@ -233,6 +265,10 @@ mutants! {
             "the look at the wait word after a commit in asymmetric mode"
             "channel::model_tests::modes::model_no_wake_up_is_lost_between_the_modes"
             "deadlock"
+        LookBeforeHeader
+            "that look comes after the header"
+            "channel::model_tests::modes::model_no_wake_up_is_lost_between_the_modes"
+            "deadlock"
         NoLookAfterAsymmetric
             "a fence and another look by a commit that leaves asymmetric mode"
             "channel::model_tests::modes::model_no_wake_up_is_lost_between_the_modes"
@@ -253,6 +289,18 @@ mutants! {
             "a consumer that closes stores whom it refuses before it is closed"
             "channel::model_tests::ends::model_closing_consumer_refuses_before_it_is_closed"
             "closed, and nothing is refused"
+        NoHolderFence
+            "a full fence between the words of a role's holder and its look at the record word"
+            "lifecycle::holder::model_tests::model_holder_or_maker_sees_the_other"
+            "have not seen each other"
+        NoMakerFence
+            "a full fence between the announcement of a maker of a guard and its look for holders"
+            "lifecycle::holder::model_tests::model_holder_or_maker_sees_the_other"
+            "have not seen each other"
+        MakerAnnouncesLate
+            "a maker of a guard announces itself before it looks for holders"
+            "lifecycle::holder::model_tests::model_holder_or_maker_sees_the_other"
+            "have not seen each other"
     }
     Tests {
         NoWakeAfterSend
@@ -315,6 +363,18 @@ mutants! {
             "a polled handle that found something stays readable"
             "channel::wake_tests::polled_handle_that_found_something_stays_readable"
             "no sleeper was woken"
+        PolledCertain
+            "a polled handle whose barrier is refused stays readable"
+            "channel::wake_tests::polled_handle_without_barriers_stays_readable"
+            "no sleeper was woken"
+        UncertainSleepsLong
+            "a consumer whose barrier is refused sleeps for a moment only"
+            "channel::wake_tests::consumer_without_barriers_sleeps_for_a_moment"
+            "a long sleep"
+        BarrierStaysPromised
+            "a consumer whose barrier is refused promises none any more"
+            "channel::wake_tests::consumer_without_barriers_sleeps_for_a_moment"
+            "barriers are promised"
         NoPostAfterPolledWait
             "a polled handle stays readable after a blocking call"
             "channel::wake_tests::polled_handle_stays_readable_after_a_wait"
@@ -378,6 +438,10 @@ mutants! {
         NoTokenAtPipeLeave
             "a producer or consumer that detaches posts (pipes)"
             "guard::pipe::tests::a_holder_that_leaves_posts"
+            "no sleeper was woken"
+        NoTokenAtPipeRemoval
+            "a remover posts (pipes)"
+            "guard::pipe::tests::remover_posts_to_both_sides"
             "no sleeper was woken"
     }
 }

@@ -192,7 +192,9 @@ impl Waiting for MessageWait<'_> {
         // Refused, now or (by a filter of calls) since this consumer attached. No lane enters asymmetric
         // mode any more; lanes in it leave with their next commit, which sees the announcement sooner or
         // later.
-        self.role.cannot_barrier();
+        if !mutant::is(Mutant::BarrierStaysPromised) {
+            self.role.cannot_barrier();
+        }
         let alive = |lane| self.role.ring().guard.is_taken(Role::Producer { lane });
         // A dead producer's flag stays until the next producer attaches; its messages are visible.
         std::iter::once(first)

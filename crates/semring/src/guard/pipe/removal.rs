@@ -13,6 +13,7 @@ use crate::os::fifo::End;
 use crate::os::fork::Private;
 use crate::os::lock::Hold;
 use crate::os::{errno, process};
+use crate::sync::mutant::{self, Mutant};
 
 /// A removal that has begun.
 #[derive(Debug)]
@@ -161,8 +162,10 @@ impl PipeGuard {
         directory::mark_removed(removing.lock().file()).map_err(os("pwrite"))?;
         // Wakes sleeping processes, in case another process has a copy of the remover's descriptor just
         // now (`leave`).
-        let _ = self.ring_others(Role::Consumer);
-        let _ = self.ring(WakeTarget::Consumer);
+        if !mutant::is(Mutant::NoTokenAtPipeRemoval) {
+            let _ = self.ring_others(Role::Consumer);
+            let _ = self.ring(WakeTarget::Consumer);
+        }
         drop(removing);
         self.pipe_files.clear(self.lanes).map_err(os("rmdir"))
     }

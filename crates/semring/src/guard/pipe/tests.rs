@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::PipeGuard;
 use super::create::NewPipes;
-use super::directory::Owner;
-use crate::guard::{Claim, GuardError, Role, Roles, Waited, WakeTarget, Wakeups};
+use super::directory::{Owner, Pipe};
+use crate::guard::{Claim, GuardError, RemovalLock, Role, Roles, Waited, WakeTarget, Wakeups};
+use crate::os::fifo::{self, End};
 use crate::os::process;
 
 const PRODUCER: Role = Role::Producer { lane: 0 };
@@ -78,4 +79,29 @@ fn a_holder_that_leaves_posts() {
     fixture.drain();
     fixture.guard.leave(PRODUCER).expect("pipes");
     fixture.consumer_is_woken();
+}
+
+/// Also while the remover's pipe does not hang up, because something else has it open.
+#[test]
+fn remover_posts_to_both_sides() {
+    let fixture = Fixture::new();
+    for role in [Role::Consumer, PRODUCER] {
+        assert_eq!(fixture.guard.claim(role), Ok(Claim::Granted));
+    }
+    let open = |pipe| {
+        fixture
+            .guard
+            .pipe_files
+            .pipe(pipe, End::Both)
+            .expect("a pipe")
+    };
+    let _copy = open(Pipe::Remover);
+    let pipes = [Pipe::Messages, Pipe::Room(0)].map(open);
+    fixture.drain();
+    fixture.guard.override_removal().expect("pipes");
+    fixture.guard.destroy().expect("pipes");
+    for pipe in pipes {
+        let is_woken = fifo::take_tokens(&pipe).expect("a pipe");
+        assert!(is_woken, "no sleeper was woken");
+    }
 }

@@ -7,6 +7,7 @@
 #![cfg(semring_loom)]
 
 mod arrays;
+mod counts;
 mod killed_consumer;
 mod killed_producer;
 mod parts;
