@@ -38,7 +38,8 @@ pub enum Points {
         /// Over the whole.
         spread: u64,
     },
-    /// Before and after each system call. With `SEMRING_FULL=1` every instruction.
+    /// Before and after each system call, without single steps: a point is a number of stops there, two a call. With
+    /// `SEMRING_FULL=1` every instruction.
     Calls,
 }
 
@@ -59,13 +60,31 @@ const SAMPLED: Points = Points::Around {
 /// Where a process has come to.
 #[derive(Clone, Copy, Debug)]
 pub struct Point {
-    /// Instructions after the first marker.
+    /// Instructions after the first marker; of [`Points::Calls`] stops at system calls.
     pub steps: u64,
     /// It had come to the second one: the operation was complete.
     pub at_end: bool,
     /// The semaphore set that it made or opened last: a new set without operations does not show its
     /// maker.
     pub set: Option<i32>,
+}
+
+impl Point {
+    /// Lets a process run to this many stops at system calls. False if it came to its marker before.
+    fn run_over_calls(&mut self, stepper: &mut Stepper, stops: u64) -> bool {
+        for _ in 0..stops {
+            match stepper.run_to_call().expect("it goes on") {
+                CallStop::Marker => return false,
+                CallStop::Returned { number, result }
+                    if number == libc::SYS_semget && result >= 0 =>
+                {
+                    self.set = Some(result as i32);
+                }
+                _ => {}
+            }
+        }
+        true
+    }
 }
 
 /// The course of an operation. Points are numbers of instructions made.
@@ -123,16 +142,8 @@ impl Track {
             set: None,
         };
         let calls = self.calls.partition_point(|call| *call <= to);
-        for _ in 0..2 * calls {
-            match stepper.run_to_call().expect("it goes on") {
-                CallStop::Marker => return point,
-                CallStop::Returned { number, result }
-                    if number == libc::SYS_semget && result >= 0 =>
-                {
-                    point.set = Some(result as i32);
-                }
-                _ => {}
-            }
+        if !point.run_over_calls(stepper, 2 * calls as u64) {
+            return point;
         }
         let start = calls.checked_sub(1).map_or(0, |last| self.calls[last]);
         let mut from = start;
@@ -194,13 +205,11 @@ impl Track {
                 calls,
                 stores,
                 spread,
-            } if !is_full() => (calls, Some(stores), spread),
-            Points::Calls if !is_full() => (0, None, 0),
+            } if !is_full() => (calls, stores, spread),
             _ => return (0..=self.len).collect(),
         };
         let mut chosen = BTreeSet::from([0, self.len]);
-        for (events, window) in [(&self.calls, Some(calls)), (&self.stores, stores)] {
-            let Some(window) = window else { continue };
+        for (events, window) in [(&self.calls, calls), (&self.stores, stores)] {
             for event in events {
                 chosen.extend((event - 1).saturating_sub(window)..=event + window);
             }
@@ -373,6 +382,9 @@ impl<'a> KillPoints<'a> {
         {
             return;
         }
+        if self.points == Points::Calls && !is_full() {
+            return self.each_call(requested.map(|(_, stops)| stops), stage, act);
+        }
         let begin = Instant::now();
         let (mut stepper, staged) = stage();
         let track = Track::of(&mut stepper);
@@ -381,7 +393,9 @@ impl<'a> KillPoints<'a> {
             at_end: true,
             set: None,
         };
-        self.at(end.steps, track.len, || act(end, stepper, staged));
+        self.at(end.steps, track.len, "instructions", || {
+            act(end, stepper, staged)
+        });
         let points = match requested {
             Some((_, steps)) => vec![steps],
             None => track.choose(match (self.points, self.fixture.backend) {
@@ -391,7 +405,7 @@ impl<'a> KillPoints<'a> {
         };
         let (mut tried, mut elsewhere) = (1, 0);
         for steps in points {
-            self.at(steps, track.len, || {
+            self.at(steps, track.len, "instructions", || {
                 let (mut stepper, staged) = stage();
                 let point = track.lead(&mut stepper, steps);
                 elsewhere += u64::from(!point.at_end && !track.is_at(&mut stepper, steps));
@@ -416,10 +430,55 @@ impl<'a> KillPoints<'a> {
         );
     }
 
-    fn at(&self, steps: u64, of: u64, run: impl FnOnce()) {
+    /// Before and after each system call. A process that is killed where it stops before one does not make it.
+    fn each_call<S>(
+        &self,
+        requested: Option<u64>,
+        mut stage: impl FnMut() -> (Stepper, S),
+        mut act: impl FnMut(Point, Stepper, S),
+    ) {
+        let begin = Instant::now();
+        let (mut stepper, staged) = stage();
+        let mut all = 0;
+        while stepper.run_to_call().expect("it comes to its end") != CallStop::Marker {
+            all += 1;
+        }
+        let end = Point {
+            steps: all,
+            at_end: true,
+            set: None,
+        };
+        let unit = "stops at system calls";
+        self.at(all, all, unit, || act(end, stepper, staged));
+        let points = requested.map_or(0..=all, |stops| stops..=stops);
+        let mut tried = 1;
+        for stops in points {
+            self.at(stops, all, unit, || {
+                let (mut stepper, staged) = stage();
+                let mut point = Point {
+                    steps: stops,
+                    at_end: false,
+                    set: None,
+                };
+                point.at_end = !point.run_over_calls(&mut stepper, stops);
+                act(point, stepper, staged);
+            });
+            tried += 1;
+        }
+        println!(
+            "{:?} {}: {tried} points of {} system calls, {:.1?}",
+            self.fixture.backend,
+            self.name,
+            all / 2,
+            begin.elapsed()
+        );
+        assert!(all > 4, "an operation has more than {all} {unit}");
+    }
+
+    fn at(&self, steps: u64, of: u64, unit: &str, run: impl FnOnce()) {
         let KillPoints { fixture, name, .. } = self;
         let point = PrintOnPanic(format!(
-            "{name} ({:?}) after {steps} of {of} instructions; repeat with \
+            "{name} ({:?}) after {steps} of {of} {unit}; repeat with \
              SEMRING_POINT={name}:{steps} cargo test --test faults {}",
             fixture.backend,
             fixture.test(),

@@ -180,3 +180,7 @@ mod imp {
 }
 
 pub(crate) use imp::*;
+
+/// A word that no decision rests on: counts, times, and words that this version does not use. Its operations are not steps
+/// of a model.
+pub(crate) type Statistic = core::sync::atomic::AtomicU64;

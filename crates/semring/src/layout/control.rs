@@ -4,7 +4,7 @@
 //! The pages are plain structs of atomics. In a normal build they lie at fixed offsets of the
 //! segment (the const asserts hold the format); under loom they are made one by one.
 
-use crate::sync::AtomicU64;
+use crate::sync::{AtomicU64, Statistic};
 
 /// Bytes between fields of different writers: two cache lines, because processors fetch in pairs.
 pub(crate) const LINE: usize = 128;
@@ -42,16 +42,16 @@ pub(crate) struct ConsumerPage {
     /// Inode number of the pid namespace in which the consumer has its pid.
     pub(crate) holder_namespace: AtomicU64,
     /// When a consumer released something last, nanoseconds since 1970; coarse, 0 if it is not known. A diagnostic.
-    pub(crate) last_received: AtomicU64,
+    pub(crate) last_received: Statistic,
     _pad1: [u8; padding(LINE - 64)],
     /// The last end-of-stream that was delivered: in the lower half the sum of all lane generations then, in the upper one
     /// how many of those producers had not finished, both modulo 2^32.
     pub(crate) end_of_stream: AtomicU64,
     _pad2: [u8; padding(LINE - 8)],
     /// How often the current (or last) consumer slept in the kernel. Statistics.
-    pub(crate) sleeps: AtomicU64,
+    pub(crate) sleeps: Statistic,
     /// How often the current (or last) consumer posted a producer's semaphore. Statistics.
-    pub(crate) posts: AtomicU64,
+    pub(crate) posts: Statistic,
     _pad3: [u8; padding(PAGE - 3 * LINE - 16)],
 }
 
@@ -71,14 +71,14 @@ pub(crate) struct ProducerPage {
     /// Position at which the current generation began.
     pub(crate) generation_start: AtomicU64,
     /// Messages committed on this lane, over all generations.
-    pub(crate) sent: AtomicU64,
+    pub(crate) sent: Statistic,
     /// 0, [`LANE_ASYMMETRIC`] or, at the end, [`LANE_FINISHED`]; set to 0 by each new producer.
     pub(crate) flags: AtomicU64,
     /// For producers that store `committed` and `sent` seldom ([`SELDOM_HINTS`](super::features::SELDOM_HINTS)): two pairs
     /// {sent, position}. This version neither reads nor writes them.
-    _sent_slots: [AtomicU64; 4],
+    _sent_slots: [Statistic; 4],
     /// Two bookmarks {number, position + 1} ([`BOOKMARKS`](super::features::BOOKMARKS)). As above.
-    _bookmarks: [AtomicU64; 4],
+    _bookmarks: [Statistic; 4],
     /// If one of them is the lane's end plus one, the last message is part of something that the next one was to go on
     /// with.
     pub(crate) open_part: [AtomicU64; 2],
@@ -86,14 +86,14 @@ pub(crate) struct ProducerPage {
     /// The epoch in which the producer sleeps for room or is about to, 0 while it is awake.
     pub(crate) wait_word: AtomicU64,
     /// Of rings with selective receive: the bytes for which it waits. This version neither reads nor writes it.
-    _need: AtomicU64,
+    _need: Statistic,
     _pad1: [u8; padding(LINE - 16)],
     /// The producer's process id in its own pid namespace: a diagnostic, never used for a decision.
     pub(crate) pid: AtomicU64,
     /// How often the current (or last) producer slept in the kernel. Statistics.
-    pub(crate) sleeps: AtomicU64,
+    pub(crate) sleeps: Statistic,
     /// How often the current (or last) producer posted the consumer's semaphore. Statistics.
-    pub(crate) posts: AtomicU64,
+    pub(crate) posts: Statistic,
     /// Number of producers that closed or dropped their handle regularly; generation − finished −
     /// (1 if taken) died.
     pub(crate) finished: AtomicU64,
@@ -102,9 +102,9 @@ pub(crate) struct ProducerPage {
     /// Inode number of the pid namespace in which the producer has its pid.
     pub(crate) holder_namespace: AtomicU64,
     /// When this lane's producer sent something last, nanoseconds since 1970; coarse, 0 if it is not known. A diagnostic.
-    pub(crate) last_sent: AtomicU64,
+    pub(crate) last_sent: Statistic,
     /// Messages that producers of this lane dropped because it was full.
-    pub(crate) dropped: AtomicU64,
+    pub(crate) dropped: Statistic,
     _pad2: [u8; padding(LINE - 64)],
     /// Of broadcast rings: a line for `front`, then 16 anchors of 16 bytes, then 64 words of 4 bytes.
     _broadcast: [u8; padding(5 * LINE)],
@@ -122,12 +122,12 @@ pub(crate) struct LaneConsumerPage {
     /// Position up to which the producer may overwrite.
     pub(crate) released: AtomicU64,
     /// Messages released on this lane, over all consumers.
-    pub(crate) received: AtomicU64,
+    pub(crate) received: Statistic,
     /// How many elements of the array at `released` are released, and that position: see
     /// [`partial_word`](super::array::partial_word). 0 if none of them is.
     pub(crate) partial: AtomicU64,
     /// The most bytes that a consumer found published and not released, when it released some.
-    pub(crate) high_water: AtomicU64,
+    pub(crate) high_water: Statistic,
     /// If one of them is `released` plus one, the message there continues the one before it, which was released: see
     /// [`LaneConsumer::take_part`](crate::ring::consume::LaneConsumer::take_part).
     pub(crate) continued: [AtomicU64; 2],
@@ -137,9 +137,9 @@ pub(crate) struct LaneConsumerPage {
     _pad1: [u8; padding(LINE - 8)],
     /// How many producers of this lane had finished when the counts were set to zero last. These two are written by
     /// the process that does that, not by the consumer.
-    pub(crate) finished_at_reset: AtomicU64,
+    pub(crate) finished_at_reset: Statistic,
     /// How many had died then.
-    pub(crate) died_at_reset: AtomicU64,
+    pub(crate) died_at_reset: Statistic,
     _pad2: [u8; padding(PAGE - 2 * LINE - 16)],
 }
 
@@ -212,12 +212,12 @@ mod models {
                 barrier: AtomicU64::new(0),
                 holder_started: AtomicU64::new(0),
                 holder_namespace: AtomicU64::new(0),
-                last_received: AtomicU64::new(0),
+                last_received: Statistic::new(0),
                 _pad1: [],
                 end_of_stream: AtomicU64::new(0),
                 _pad2: [],
-                sleeps: AtomicU64::new(0),
-                posts: AtomicU64::new(0),
+                sleeps: Statistic::new(0),
+                posts: Statistic::new(0),
                 _pad3: [],
             }
         }
@@ -229,23 +229,23 @@ mod models {
                 committed: AtomicU64::new(0),
                 generation: AtomicU64::new(0),
                 generation_start: AtomicU64::new(0),
-                sent: AtomicU64::new(0),
+                sent: Statistic::new(0),
                 flags: AtomicU64::new(0),
-                _sent_slots: [0; 4].map(AtomicU64::new),
-                _bookmarks: [0; 4].map(AtomicU64::new),
+                _sent_slots: [0; 4].map(Statistic::new),
+                _bookmarks: [0; 4].map(Statistic::new),
                 open_part: [0; 2].map(AtomicU64::new),
                 _pad0: [],
                 wait_word: AtomicU64::new(0),
-                _need: AtomicU64::new(0),
+                _need: Statistic::new(0),
                 _pad1: [],
                 pid: AtomicU64::new(0),
-                sleeps: AtomicU64::new(0),
-                posts: AtomicU64::new(0),
+                sleeps: Statistic::new(0),
+                posts: Statistic::new(0),
                 finished: AtomicU64::new(0),
                 holder_started: AtomicU64::new(0),
                 holder_namespace: AtomicU64::new(0),
-                last_sent: AtomicU64::new(0),
-                dropped: AtomicU64::new(0),
+                last_sent: Statistic::new(0),
+                dropped: Statistic::new(0),
                 _pad2: [],
                 _broadcast: [],
                 _pad3: [],
@@ -257,15 +257,15 @@ mod models {
         pub(crate) fn new() -> Self {
             Self {
                 released: AtomicU64::new(0),
-                received: AtomicU64::new(0),
+                received: Statistic::new(0),
                 partial: AtomicU64::new(0),
-                high_water: AtomicU64::new(0),
+                high_water: Statistic::new(0),
                 continued: [0; 2].map(AtomicU64::new),
                 _pad0: [],
                 corrupt_at: AtomicU64::new(0),
                 _pad1: [],
-                finished_at_reset: AtomicU64::new(0),
-                died_at_reset: AtomicU64::new(0),
+                finished_at_reset: Statistic::new(0),
+                died_at_reset: Statistic::new(0),
                 _pad2: [],
             }
         }

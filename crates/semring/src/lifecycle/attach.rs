@@ -28,7 +28,7 @@ use crate::ring::Damage;
 use crate::ring::consume::LaneConsumer;
 use crate::ring::produce::LaneProducer;
 use crate::sync::mutant::{self, Mutant};
-use crate::sync::{AtomicU64, Ordering, fence, yield_now};
+use crate::sync::{Ordering, Statistic, fence, yield_now};
 
 fn attach_error(error: GuardError) -> AttachError {
     const EACCES: i32 = 13;
@@ -633,6 +633,6 @@ pub(crate) fn generation_at(lane: &LaneView, position: Position) -> Option<u64> 
 }
 
 /// Stores a statistic of the current holder, in a word that only it writes.
-pub(crate) fn record_count(word: &AtomicU64, count: u64) {
+pub(crate) fn record_count(word: &Statistic, count: u64) {
     word.store(count, Ordering::Relaxed);
 }

@@ -16,7 +16,7 @@ use crate::layout::view::RingView;
 use crate::layout::{Geometry, Position};
 use crate::memory::address::Backend;
 use crate::memory::{self, Access, Address, MemoryError, Object};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{Ordering, Statistic};
 
 /// Whether a ring is in use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -435,7 +435,7 @@ pub(crate) fn reset_counts(address: &Address) -> Result<(), OpenError> {
         let page = view.consumer();
         // Two at once both add what they saw to what they found: a count can come out too low until the next
         // attachment, and nothing else depends on it. Killed between two lanes: some are reset.
-        let add = |word: &AtomicU64, count: u64| {
+        let add = |word: &Statistic, count: u64| {
             let reset = word.load(Ordering::Relaxed).wrapping_add(count);
             word.store(reset, Ordering::Relaxed);
         };
