@@ -505,13 +505,6 @@ pub enum RecvError {
         /// Where.
         position: Position,
     },
-    /// The next message has another size than those that were to be received
-    /// ([`recv_all`](crate::Consumer::recv_all)). It stays where it is.
-    #[error("the next message has {bytes} bytes, not as many as those that were to be received")]
-    OtherSize {
-        /// Its size in bytes.
-        bytes: usize,
-    },
     /// The ring was removed, or its memory was taken away: the file that it lies in was truncated.
     #[error("the ring was removed or truncated")]
     Removed,
@@ -537,6 +530,13 @@ pub enum RecvError {
         call: SystemCall,
         /// The kernel's error number.
         errno: i32,
+    },
+    /// The next message has another size than those that were to be received
+    /// ([`recv_all`](crate::Consumer::recv_all)). It stays where it is.
+    #[error("the next message has {bytes} bytes, not as many as those that were to be received")]
+    OtherSize {
+        /// Its size in bytes.
+        bytes: usize,
     },
 }
 
