@@ -32,8 +32,8 @@ const PROGRAM: &str = "semring";
 #[command(
     name = "semring",
     version,
-    about = "Makes, lists, shows and removes message rings in shared memory",
-    long_about = "Makes, lists, shows and removes message rings in shared memory. semring-producer and \
+    about = "Make, list, show and remove message rings in shared memory",
+    long_about = "Make, list, show and remove message rings in shared memory. semring-producer and \
                   semring-consumer move messages through them.",
     disable_help_subcommand = true,
     max_term_width = 80
@@ -57,7 +57,7 @@ enum Command {
         /// Group of the new ring (can use it with mode 0660), name or gid [default: yours]
         #[arg(long, value_name = "GROUP", value_parser = parse_group)]
         group: Option<u32>,
-        /// In huge pages: for sysv: rings, if the kernel allows them
+        /// Use huge pages: for sysv: rings, if the kernel allows them
         #[arg(long)]
         huge_pages: bool,
         /// Print what was made, and the reason if it got pipes by default
@@ -66,10 +66,10 @@ enum Command {
     },
     /// List the rings that you may look at
     Ls {
-        /// One JSON object a line
+        /// Print one JSON object a line
         #[arg(long, conflicts_with_all = ["noheadings", "columns"])]
         json: bool,
-        /// No line of headings
+        /// Print no line of headings
         #[arg(long)]
         noheadings: bool,
         /// Which columns, separated by commas; numbers are then plain
@@ -80,7 +80,7 @@ enum Command {
     Info {
         #[arg(value_name = "RING", help = args::ADDRESS_HELP)]
         address: OsString,
-        /// As one JSON object
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
@@ -88,18 +88,23 @@ enum Command {
     Rm {
         #[arg(value_name = "RING", help = args::ADDRESS_HELP)]
         address: OsString,
-        /// Also while it is in use (all users get an error), and also your own ring that is damaged
+        /// Remove it also while it is in use (all users get an error), or your own ring that is damaged
         #[arg(long)]
         force: bool,
     },
     /// Set the counts of finished and died producers to zero
+    #[command(
+        long_about = "Set the counts of finished and died producers to zero: for supervisors that have seen that a producer \
+                      failed or was killed, and have restarted it. Messages do not change, and a consumer still reports at the \
+                      end of its stream that a producer of it died."
+    )]
     ResetCounts {
         #[arg(value_name = "RING", help = args::ADDRESS_HELP)]
         address: OsString,
     },
     /// Remove what killed programs left behind
     #[command(
-        long_about = "Removes what killed programs left behind, of all users for root: rings that a \
+        long_about = "Remove what killed programs left behind, of all users for root: rings that a \
                       program made because they were missing, if no process is attached and nothing is \
                       unread; rings that were never finished; semaphores and pipes whose ring is gone. The \
                       kernel's locks are checked, so nothing in use is touched. Rings made by semring create \
@@ -115,15 +120,15 @@ enum Command {
     },
     /// Watch the rings: rates, sleeping and dead processes, fill levels
     #[command(
-        long_about = "Watches the rings that you may look at: messages a second, how full each lane is, which \
-                      processes sleep, how many producers died. On a terminal q ends it and the arrows choose the ring \
+        long_about = "Watch the rings that you may look at: messages a second, how full each lane (a producer's part of the \
+                      ring) is, which processes sleep, how many producers failed or were killed. On a terminal q ends it and the arrows choose the ring \
                       whose lanes are shown; --json writes one object for each ring and interval."
     )]
     Top {
-        /// One JSON object a line for each ring and interval
+        /// Print one JSON object a line for each ring and interval
         #[arg(long)]
         json: bool,
-        /// How often to look, such as 250ms or 5s
+        /// Look once in this time, such as 250ms or 5s
         #[arg(short, long, value_name = "TIME", value_parser = parse_interval, default_value = "1s")]
         interval: Duration,
         /// End after N looks
@@ -132,13 +137,13 @@ enum Command {
     },
     /// Check whether rings work here, what prevents it, and what helps
     #[command(
-        long_about = "Checks whether rings work here, what prevents it, and what helps: limits of the \
+        long_about = "Check whether rings work here, what prevents it, and what helps: limits of the \
                       kernel, /dev/shm, namespaces, systemd's RemoveIPC, filters of system calls, and \
                       what killed programs left behind. Ends with 1 if there is a problem; warnings are \
                       none."
     )]
     Doctor {
-        /// One JSON object a line for each check
+        /// Print one JSON object a line for each check
         #[arg(long)]
         json: bool,
     },

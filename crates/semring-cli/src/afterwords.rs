@@ -3,47 +3,74 @@
 
 use crate::bench;
 
-const STATUS: &str = "\
-Exit status:
-  0      done, end of stream
-  1      failure at run time
-  2      wrong use, or a ring or framing other than the requested one
-  3      no such ring
-  4      permission denied
-  5      not a ring, or one of another format version
-  6      finished, but something was lost or damaged
-  124    nothing moved for the time of --timeout
-  141    the reader is gone
-  128+n  ended by signal n
-";
+/// An exit code and what it means.
+type Exit = (&'static str, &'static str);
 
-/// Of the commands of `semring`, which move nothing.
-const COMMAND_STATUS: &str = "\
-Exit status:
-  0      done
-  1      failure at run time
-  2      wrong use
-  3      no such ring
-  4      permission denied
-  5      not a ring, or one of another format version
-  141    the reader of the output is gone
-  128+n  ended by signal n
-";
+const STATUS: &[Exit] = &[
+    ("0", "done, end of stream"),
+    FAILURE,
+    (
+        "2",
+        "wrong use, or a ring or framing other than the requested one",
+    ),
+    NO_RING,
+    REFUSED,
+    OTHER_FORMAT,
+    ("6", "finished, but something was lost or damaged"),
+    ("124", "nothing moved for the time of --timeout"),
+    ("141", "the reader is gone"),
+    BY_SIGNAL,
+];
 
-const DOCTOR_STATUS: &str = "\
-Exit status:
-  0      rings work here, possibly with warnings
-  1      there is a problem
-  2      wrong use
-  141    the reader of the output is gone
-  128+n  ended by signal n
-";
+const FAILURE: Exit = ("1", "failure at run time");
+const WRONG_USE: Exit = ("2", "wrong use");
+const NO_RING: Exit = ("3", "no such ring");
+const REFUSED: Exit = ("4", "permission denied");
+const OTHER_FORMAT: Exit = ("5", "not a ring, or one of another format version");
+const READER_GONE: Exit = ("141", "the reader of the output is gone");
+const BY_SIGNAL: Exit = ("128+n", "ended by signal n");
 
-const ENVIRONMENT: &str = "
-Environment:
-  NO_COLOR       if set and not empty: no colours
-  SEMRING_GUARD  what --guard auto means for new rings: semaphore or pipe
-";
+/// The exit codes of a program or command.
+fn exits(page: &str) -> Vec<Exit> {
+    let (done, own): (Exit, &[Exit]) = match page {
+        "semring-producer" | "semring-consumer" | "semring" => return STATUS.to_vec(),
+        "semring-create" | "semring-info" | "semring-rm" | "semring-reset-counts" => (
+            ("0", "done"),
+            &[FAILURE, WRONG_USE, NO_RING, REFUSED, OTHER_FORMAT],
+        ),
+        "semring-prune" => (("0", "done"), &[FAILURE, WRONG_USE, REFUSED, OTHER_FORMAT]),
+        "semring-doctor" => (
+            ("0", "rings work here, possibly with warnings"),
+            &[("1", "there is a problem"), WRONG_USE],
+        ),
+        _ => (("0", "done"), &[FAILURE, WRONG_USE]),
+    };
+    [&[done], own, &[READER_GONE, BY_SIGNAL]].concat()
+}
+
+fn exit_status(page: &str) -> String {
+    let mut text = "Exit status:\n".to_owned();
+    for (code, meaning) in exits(page) {
+        text += &format!("  {code:<5}  {meaning}\n");
+    }
+    text
+}
+
+/// The environment variables that a program or command reads.
+fn environment(page: &str) -> String {
+    let mut text = "\nEnvironment:\n  NO_COLOR       if set and not empty: no colours\n".to_owned();
+    let makes_rings = [
+        "semring",
+        "semring-create",
+        "semring-producer",
+        "semring-consumer",
+        "semring-bench",
+    ];
+    if makes_rings.contains(&page) {
+        text += "  SEMRING_GUARD  what --guard auto means for new rings: semaphore or pipe\n";
+    }
+    text
+}
 
 const ADMIN: &str = "\
 Examples:
@@ -152,10 +179,6 @@ Examples:
         }
         "reset-counts" => {
             "\
-For supervisors that have seen that a producer died, and have restarted it.
-Messages do not change, and a consumer still reports at the end of its stream
-that a producer of it died.
-
 Examples:
   semring reset-counts orders
 
@@ -190,7 +213,7 @@ Examples:
 Examples:
   semring bench --report bench.html
   semring bench --peer semring,pipe --size 64 --workload one-way
-  semring bench --workload producers --senders 1,2,4,8,16 --small-size 64,1K
+  semring bench --workload producers --senders 1,4,16 --small-size 64,1K
   semring bench --trial --json | jq -r .way
 
 "
@@ -241,15 +264,10 @@ pub(crate) fn of(page: &str) -> String {
         "semring" => ADMIN,
         command => of_command(command.strip_prefix("semring-").unwrap_or(command)),
     };
-    let status = match page {
-        "semring-producer" | "semring-consumer" | "semring" => STATUS,
-        "semring-doctor" => DOCTOR_STATUS,
-        _ => COMMAND_STATUS,
-    };
     let ways = if page == "semring-bench" {
         bench::ways_section()
     } else {
         String::new()
     };
-    format!("{own}{ways}{status}{ENVIRONMENT}")
+    format!("{own}{ways}{}{}", exit_status(page), environment(page))
 }

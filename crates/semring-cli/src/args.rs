@@ -15,16 +15,17 @@ use crate::framing::Framing;
 use crate::text::print;
 use crate::units::{parse_bytes, parse_mode, parse_number, parse_time};
 
-pub(crate) const ADDRESS_HELP: &str =
-    "NAME or posix:NAME, sysv:NAME, sysv:0x12340001, sysv:PATH#ID, file:PATH, fd:N";
+pub(crate) const ADDRESS_HELP: &str = "NAME or posix:NAME in POSIX shared memory; sysv:NAME, sysv:0x12340001 (a key) or \
+    sysv:PATH#ID (the key of ftok) in System V shared memory; file:PATH, which survives a restart; or fd:N, an open \
+    descriptor";
 
 /// `semring-producer`
 #[derive(Parser, Debug)]
 #[command(
     name = "semring-producer",
     version,
-    about = "Sends stdin into a ring in shared memory, message by message",
-    long_about = "Sends stdin into a ring in shared memory, message by message. The ring is made if it is \
+    about = "Send stdin into a ring in shared memory, message by message",
+    long_about = "Send stdin into a ring in shared memory, message by message. The ring is made if it is \
                   missing; it does not matter whether producer or consumer starts first. Without a consumer \
                   the producer fills the ring, then waits.",
     max_term_width = 80
@@ -52,8 +53,8 @@ pub(crate) struct ProducerArgs {
 #[command(
     name = "semring-consumer",
     version,
-    about = "Writes the messages of a ring in shared memory to stdout",
-    long_about = "Writes the messages of a ring in shared memory to stdout, until the producers are gone and \
+    about = "Write the messages of a ring in shared memory to stdout",
+    long_about = "Write the messages of a ring in shared memory to stdout, until the producers are gone and \
                   the ring is empty. The ring is made if it is missing; before the first producer the consumer \
                   waits. A ring that was made by producer or consumer because it was missing is removed at the \
                   end of the stream.",
@@ -73,16 +74,16 @@ pub(crate) struct ConsumerArgs {
     /// Write messages that were sent in another framing in the one that is given
     #[arg(long, requires = "FramingArgs")]
     pub(crate) convert: bool,
-    /// End of stream only when no producer was attached for this long
+    /// End only when no producer was attached for this long, such as 2s: for producers that come and go
     #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "follow")]
     pub(crate) linger: Option<Duration>,
     /// End with 6 if messages were dropped because the ring was full
     #[arg(long)]
     pub(crate) strict: bool,
-    /// End with 0 also if a producer died, and don't mention it
+    /// End with 0 also if a producer failed or was killed, and don't mention it
     #[arg(long)]
     pub(crate) ignore_deaths: bool,
-    /// Don't remove the ring at the end of the stream
+    /// Keep the ring at the end of the stream also if it was made because it was missing
     #[arg(long)]
     pub(crate) keep: bool,
     /// Throw away the messages that are unread at the end of this consumer
@@ -105,7 +106,7 @@ pub(crate) struct RingArgs {
     /// Keep the whole ring in memory, never in swap, while this runs
     #[arg(long)]
     pub(crate) lock_memory: bool,
-    /// How to wait
+    /// How to wait for the other side
     #[arg(long, value_enum, default_value_t = Wait::Adaptive)]
     pub(crate) wait: Wait,
 }
@@ -123,19 +124,20 @@ impl RingArgs {
 /// Options of a new ring, which an existing one must match.
 #[derive(Args, Debug)]
 pub(crate) struct ShapeArgs {
-    /// Bytes for each producer, 1 to 4G, rounded up to a power of two of at least 4K [new ring: 256K]
+    /// Bytes of each producer's part of the ring, its lane: 1 to 4G, such as 64K or 1MB, rounded up to a power of two of
+    /// at least 4K [new ring: 256K]
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub(crate) capacity: Option<u64>,
     /// How many producers can be attached at once, 1 to 240 [new ring: 8]
     #[arg(long, value_name = "N", value_parser = parse_lanes)]
     pub(crate) producers: Option<usize>,
-    /// Permission bits, octal [new ring: 0600]
+    /// Permission bits, octal, as for chmod: 0660 lets the group in [new ring: 0600]
     #[arg(long, value_name = "MODE", value_parser = parse_mode)]
     pub(crate) mode: Option<u32>,
-    /// Mechanism that detects dead peers and wakes sleepers
+    /// What wakes a side that sleeps and reports that the other one is gone
     #[arg(long, value_enum, default_value_t = Guard::Auto)]
     pub(crate) guard: Guard,
-    /// What a producer does when its lane is full [new ring: wait]
+    /// What a producer does when its lane, its part of the ring, is full [new ring: wait]
     #[arg(long, value_enum, value_name = "POLICY")]
     pub(crate) full: Option<Full>,
 }
@@ -182,10 +184,10 @@ pub(crate) struct FramingArgs {
     /// Each message ends with a NUL byte
     #[arg(short = '0', long)]
     pub(crate) null: bool,
-    /// Each message follows its length, a little-endian u32
+    /// Each message follows its length in 4 bytes, the lowest first
     #[arg(long)]
     pub(crate) length_prefixed: bool,
-    /// Messages are chunks, cut anywhere; only the stream as a whole has a meaning
+    /// Messages are pieces of the stream, cut anywhere: for what has no records, such as tar
     #[arg(long)]
     pub(crate) raw: bool,
     /// Each message is a record of N bytes, such as 16 or 4K
@@ -265,7 +267,8 @@ impl MannerArgs {
 pub(crate) enum Wait {
     /// Look without pause: lowest latency, uses one CPU
     Spin,
-    /// Poll, yielding the CPU in between; under a real-time policy only to processes of its own priority
+    /// Look again and again, and let other processes run in between (sched_yield); under a real-time policy only those
+    /// of its own priority
     Yield,
     /// Look for some microseconds, then sleep
     Adaptive,
@@ -378,9 +381,11 @@ fn ended(program: &str, error: &clap::Error) -> Failure {
             let (missing, _) = rendered.split_once("Usage:").unwrap_or((&rendered, ""));
             let sentence =
                 if kind == ErrorKind::MissingRequiredArgument && missing.contains("<RING>") {
-                    let list = match program {
-                        "semring" => "semring ls lists the rings",
-                        _ => "any name will do, such as orders",
+                    let list = match &command[..] {
+                        "semring-producer" | "semring-consumer" | "semring create" => {
+                            "any name will do, such as orders"
+                        }
+                        _ => "semring ls lists the rings",
                     };
                     format!("missing RING: {list}; see {command} --help")
                 } else {

@@ -133,7 +133,7 @@ pub(crate) struct BenchArgs {
 }
 
 /// The first paragraph of `--help`.
-pub(crate) const ABOUT: &str = "Measures rings beside pipes, FIFOs, Unix sockets, message queues and shared memory \
+pub(crate) const ABOUT: &str = "Measure rings beside pipes, FIFOs, Unix sockets, message queues and shared memory \
     with a semaphore for each message: two processes, each on a CPU of its own, which write and check every word. \
     Rounds are interleaved and their median is printed (of an even number of rounds the mean of the two in the \
     middle). Compare ratios within a run; run it where you will use it, on a quiet machine. Takes about a minute.";

@@ -62,7 +62,7 @@ const fn percent(field: &'static str, heading: &'static str) -> Column {
     }
 }
 
-pub(super) const COLUMNS: [Column; 30] = [
+pub(super) const COLUMNS: [Column; 31] = [
     text("name", "NAME"),
     text("address", "RING"),
     text("backend", "BACKEND"),
@@ -93,6 +93,7 @@ pub(super) const COLUMNS: [Column; 30] = [
     number("waiting_producers", "WAITING"),
     bytes("high_water_bytes", "HIGH_WATER"),
     text("when_full", "WHEN_FULL"),
+    text("schema", "SCHEMA"),
 ];
 
 /// The columns that fit a terminal.
@@ -143,6 +144,11 @@ fn cell(record: &Value, column: Column, plain: bool) -> String {
             (Unit::Percent, _) if !plain => format!("{number}%"),
             _ => number.to_string(),
         },
+        // A schema: `order:1`.
+        Value::Object(schema) => {
+            let name = schema["name"].as_str().unwrap_or_default();
+            format!("{name}:{}", schema["version"])
+        }
         other => other.to_string(),
     }
 }
