@@ -15,6 +15,12 @@
 //! ```
 //! One of the two sees the other. Both changes of the [record word](crate::layout::set_record) are comparisons with the
 //! value before. If another maker was faster, the set is removed again, and no process has taken a role through it.
+//!
+//! A limit: a holder by an old guard that exists in another IPC namespace, overtaken between its first look (in
+//! `Membership::enter`) and its second one, stores its words over those of a holder by the present guard, and clears them. A
+//! maker in a third namespace, beside shared locks, then finds no holder. A look before the words does not help: it may
+//! stop between the two. It takes one word that is changed by comparison (`holder_model_tests`), and pid, namespace and
+//! start time are three; the makers' lock does not help, because a reader may keep it.
 
 use super::RingCore;
 use super::open::read_superblock;
