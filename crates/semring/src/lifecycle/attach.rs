@@ -23,6 +23,7 @@ use crate::layout::Position;
 use crate::layout::control::{CONSUMER_CLOSED, CONSUMER_LEFT, ConsumerPage, ProducerPage};
 use crate::layout::view::LaneView;
 use crate::os::clock;
+use crate::os::errno::EACCES;
 use crate::os::process::{self, Liveness};
 use crate::ring::Damage;
 use crate::ring::consume::LaneConsumer;
@@ -31,7 +32,6 @@ use crate::sync::mutant::{self, Mutant};
 use crate::sync::{Ordering, Statistic, fence, yield_now};
 
 fn attach_error(error: GuardError) -> AttachError {
-    const EACCES: i32 = 13;
     match error {
         GuardError::Removed => AttachError::Removed,
         GuardError::Os { errno: EACCES, .. } => AttachError::Permission,

@@ -14,6 +14,7 @@ use crate::guard::semaphore::{KEY_PREFIX, SemaphoreGuard};
 use crate::guard::{Guard, GuardError, Mismatch, Refusal};
 use crate::layout::superblock::{GuardKind, SetIdentity, Superblock};
 use crate::memory::{Address, NewObject, Object, Ownership, POSIX_DIRECTORY, Place};
+use crate::os::errno::EACCES;
 use crate::os::sysv::Key;
 use crate::os::{errno, process, sandbox};
 
@@ -217,7 +218,6 @@ fn failed(error: crate::memory::MemoryError) -> Mismatch {
 }
 
 fn find_pipes(object: &Object, superblock: &Superblock) -> Result<PipeGuard, Mismatch> {
-    const EACCES: i32 = 13;
     let path = pipes_of(object, &superblock.uuid)?;
     let owner = object.ownership().map_err(failed)?.uid;
     PipeGuard::open(&path, superblock.geometry.lanes(), owner).map_err(|none| match none {

@@ -285,7 +285,7 @@ fn still_there(place: &Place, superblock: &Superblock) -> bool {
     })
 }
 
-fn guard_error(
+pub(super) fn guard_error(
     name: &str,
     object: &Object,
     superblock: &Superblock,

@@ -26,6 +26,7 @@ use crate::lifecycle::orphans::sweep_beside;
 use crate::lifecycle::{RemoveOutcome, attach, inspect, truncated};
 use crate::memory::{Access, Address, MemoryError, Place};
 use crate::os::clock;
+use crate::os::errno::{EACCES, EPERM};
 use crate::sync::Ordering;
 
 /// Removes the ring if no process is attached (except the caller, if it is the consumer) and
@@ -213,8 +214,6 @@ pub(super) fn sysv_error(name: &str, error: crate::os::sysv::Error) -> RemoveErr
 }
 
 pub(super) fn guard_error(ring: &RingCore, error: GuardError) -> RemoveError {
-    const EPERM: i32 = 1;
-    const EACCES: i32 = 13;
     let name = ring.address.to_string();
     match error {
         GuardError::Removed => RemoveError::Open(OpenError::NotFound { name }),

@@ -34,7 +34,7 @@ use std::time::Instant;
 
 use super::guards::{find_guard, renew_pipes};
 use super::holder;
-use super::open::{found_newest, memory_error, read_superblock};
+use super::open::{found_newest, guard_error, memory_error, read_superblock};
 use crate::error::OpenError;
 use crate::guard::pipe::directory::Failure;
 use crate::guard::semaphore::count_for;
@@ -97,18 +97,8 @@ pub(super) fn renew(
                 yield_now();
                 continue;
             }
-            Err(Mismatch::Denied(error)) => {
-                return Err(OpenError::Permission {
-                    name: name.to_owned(),
-                    source: error.into(),
-                });
-            }
-            Err(Mismatch::Failed(error)) => {
-                return Err(OpenError::Os {
-                    name: name.to_owned(),
-                    call: error.call,
-                    source: error.into(),
-                });
+            Err(refused @ (Mismatch::Denied(_) | Mismatch::Failed(_))) => {
+                return Err(guard_error(name, object, &superblock, refused));
             }
             Err(_) => {}
         }

@@ -41,6 +41,7 @@ use crate::layout::set_record::SetRecord;
 use crate::layout::superblock::{MAGIC, STATE_INIT, SetIdentity, Superblock};
 use crate::layout::view::RingView;
 use crate::memory::{Address, MemoryError, NewObject, Object, Place, Request, Segment};
+use crate::os::errno::ENOSYS;
 use crate::os::{clock, process};
 use crate::sync::{Ordering, fence};
 
@@ -323,8 +324,6 @@ fn set_error(name: &str, plan: &Plan, failure: SetFailure) -> CreateError {
         },
     }
 }
-
-const ENOSYS: i32 = 38;
 
 fn memory_error(name: &str, error: MemoryError) -> CreateError {
     let name = name.to_owned();
