@@ -41,8 +41,9 @@ pub struct Builder<K> {
 }
 
 impl<K: Kind> Builder<K> {
-    /// Options for the ring at this address: text, an [`OsStr`](std::ffi::OsStr), or an [`Address`]. A bad address is
-    /// reported when it is used.
+    /// Options for the ring at this address: text, an [`OsStr`](std::ffi::OsStr), or an [`Address`].
+    ///
+    /// A bad address is reported when it is used.
     ///
     /// ```
     /// use semring::{Address, mpsc};
@@ -75,9 +76,9 @@ impl<K: Kind> Builder<K> {
         &self.address
     }
 
-    /// Options for a new ring in memory without a name (`memfd:`), which exists as long as a process
-    /// has it open. Other processes get a descriptor of it: see [`Ring::inheritable`],
-    /// [`Ring::send_over`].
+    /// Options for a new ring in memory without a name (`memfd:`), which exists as long as a process has it open.
+    ///
+    /// Other processes get a descriptor of it: see [`Ring::inheritable`], [`Ring::send_over`].
     ///
     /// Its size is sealed, so no process can truncate it.
     ///
@@ -100,9 +101,9 @@ impl<K: Kind> Builder<K> {
     /// Options for a new ring in memory that this process shares only with the children that it forks
     /// later (`anonymous:`).
     ///
-    /// A child attaches through the [`Ring`] that it inherited; it does not inherit the parent's roles.
-    /// The ring ends with the last process that has opened it or attached, so the parent keeps its `Ring`
-    /// until the children have attached.
+    /// A child attaches through the [`Ring`] that it inherited; the parent's producers and consumer stay the
+    /// parent's. The ring ends with the last process that has opened it or attached, so the parent keeps its
+    /// `Ring` until the children have attached.
     ///
     /// ```
     /// let ring = semring::spsc::Builder::anonymous().create()?;
@@ -117,15 +118,17 @@ impl<K: Kind> Builder<K> {
         Self::new("anonymous:")
     }
 
-    /// Marks a new ring as auto-removed: tools remove it when its stream has ended. Default: no.
+    /// Lets tools remove a new ring when its stream has ended (an *auto-removed* ring). Default: no.
     #[must_use]
     pub fn auto_remove(mut self, auto_remove: bool) -> Self {
         self.options.auto_remove = auto_remove;
         self
     }
 
-    /// What a producer of a new ring does when its lane is full, for as long as the ring lives. Default
-    /// [`WhenFull::Wait`]. An existing ring must have the requested policy.
+    /// Sets what a producer does when its buffer in the ring is full: wait, fail, or drop the message.
+    ///
+    /// A new ring has this policy for as long as it lives; default [`WhenFull::Wait`]. An existing ring must have
+    /// the requested policy.
     ///
     /// | | `Wait` | `Fail` | `Drop` |
     /// |---|---|---|---|
@@ -159,7 +162,9 @@ impl<K: Kind> Builder<K> {
         self
     }
 
-    /// What the messages of a new ring are, for as long as it lives. An existing ring that has another schema is refused with
+    /// Names what the messages of a ring are, so that a program that expects something else can't open it.
+    ///
+    /// A new ring has this schema for as long as it lives. An existing ring that has another one is refused with
     /// the names of both ([`OpenError::Mismatch`]); one that has none is opened, and [`Ring::schema`] is `None`.
     /// Default: none; a ring with a schema is opened all the same.
     #[must_use]
@@ -168,23 +173,27 @@ impl<K: Kind> Builder<K> {
         self
     }
 
-    /// For a group of producers that come and go: consumers of this process deliver the end of the stream only when no
-    /// producer has been attached for this long, counted from when the consumer, with everything received, finds that the
-    /// last one has left. A producer that comes meanwhile goes on with the stream, and the time begins again when the last
-    /// one leaves again. A ring to which no producer has attached does not end. Default zero.
+    /// Delays the end of the stream until no producer has been attached for this long. Default: zero.
     ///
-    /// The end is recorded in the ring only when it is delivered, so the successor of a consumer that was killed in
-    /// between waits for it as long again. Not a property of the ring. A handle with a time can't be
-    /// [polled](crate::Consumer::pollable).
+    /// For a group of producers that come and go. The time counts from when the consumer, with everything
+    /// received, finds that the last producer has left. A producer that comes meanwhile goes on with the stream,
+    /// and the time begins again when the last one leaves again. A ring to which no producer has attached does not
+    /// end.
+    ///
+    /// Holds for the consumers of this process; it is not a property of the ring. The end is recorded in the ring
+    /// only when it is delivered, so the successor of a consumer that was killed in between waits for it as long
+    /// again. A handle with a time can't be [polled](crate::Consumer::pollable).
     #[must_use]
     pub fn linger(mut self, time: Duration) -> Self {
         self.options.handles.linger = time;
         self
     }
 
-    /// Lets messages and reservations of this process be slices
-    /// ([`Message::as_slice`](crate::Message::as_slice),
-    /// [`Reservation::as_mut_slice`](crate::Reservation::as_mut_slice)).
+    /// Allows access to messages as slices, without a copy, on the promise that no other process changes them.
+    ///
+    /// [`Message::as_slice`](crate::Message::as_slice),
+    /// [`Reservation::as_mut_slice`](crate::Reservation::as_mut_slice) and the others then return slices in place
+    /// of `None`. Holds for the handles of this process.
     ///
     /// # Safety
     /// No process that can write the ring's memory writes into bytes that are lent to this process:
@@ -220,8 +229,9 @@ impl<K: Kind> Builder<K> {
         Ok(self.ring(ring))
     }
 
-    /// Opens the ring that another process [sends](Ring::send_over) through a Unix socket; waits for it. The builder's
-    /// address is not used.
+    /// Opens the ring that another process [sends](Ring::send_over) through a Unix socket; waits for it.
+    ///
+    /// The builder's address is not used.
     ///
     /// ```
     /// use semring::spsc::Builder;
@@ -263,8 +273,9 @@ impl Builder<Spsc> {
 }
 
 impl Builder<Mpsc> {
-    /// The number of producers that can be attached at once: 1 to 240, default 8. Each has a lane of
-    /// the ring's capacity.
+    /// Sets the number of producers that can be attached at once: 1 to 240, default 8.
+    ///
+    /// Each has a buffer of its own in the ring, its lane, of the ring's [capacity](Self::capacity).
     #[must_use]
     pub fn producers(mut self, lanes: usize) -> Self {
         self.options.producers = Some(lanes);
@@ -273,8 +284,9 @@ impl Builder<Mpsc> {
 }
 
 impl Builder<Any> {
-    /// The number of producers that can be attached at once: 1 to 240, default 8. A new ring with
-    /// one is SPSC.
+    /// Sets the number of producers that can be attached at once: 1 to 240, default 8.
+    ///
+    /// A new ring with one is SPSC.
     #[must_use]
     pub fn producers(mut self, lanes: usize) -> Self {
         self.options.producers = Some(lanes);

@@ -1,6 +1,7 @@
 //! What many messages of one size are made of.
 
-/// A message of an array that is sent from, or received into, memory of the program: `[u8; N]`.
+/// A message of fixed size, for [`Producer::send_all`](crate::Producer::send_all) and
+/// [`Consumer::recv_all`](crate::Consumer::recv_all): `[u8; N]`.
 ///
 /// The trait is sealed: nothing else implements it.
 pub trait Element: Copy + sealed::Sealed {

@@ -6,8 +6,9 @@ use crate::guard::WakeTarget;
 use crate::guard::interrupt::InterruptFlag;
 use crate::lifecycle::SharedRing;
 
-/// Ends a blocking call of one handle from another thread, for instance on a signal: the call
-/// returns `Interrupted`. If no call is waiting, the next one that would wait returns it.
+/// Ends a waiting call of a producer or consumer from another thread, for instance on a signal.
+///
+/// The call returns `Interrupted`. If no call is waiting, the next one that would wait returns it.
 ///
 /// ```
 /// # let name = format!("doc-interrupt-{}", std::process::id());

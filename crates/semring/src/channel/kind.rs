@@ -6,7 +6,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// The type parameter for the number of producers of a ring: [`Spsc`], [`Mpsc`] or [`Any`].
+/// Whether a ring has one producer or many, as a type parameter: [`Spsc`], [`Mpsc`] or [`Any`].
 pub trait Kind: sealed::Sealed + 'static {
     /// Which kind a new ring with this many lanes gets.
     #[doc(hidden)]
@@ -19,15 +19,17 @@ pub trait Kind: sealed::Sealed + 'static {
     const DEFAULT_LANES: usize;
 }
 
-/// One producer, one consumer.
+/// Marks rings with one producer: see [`spsc`](crate::spsc).
 #[derive(Clone, Copy, Debug)]
 pub enum Spsc {}
 
-/// Many producers, one consumer.
+/// Marks rings with many producers: see [`mpsc`](crate::mpsc).
 #[derive(Clone, Copy, Debug)]
 pub enum Mpsc {}
 
-/// Either kind, as found; a new ring is SPSC if it has one lane.
+/// Marks rings with any number of producers, for tools: see [`any`](crate::any).
+///
+/// A new ring is SPSC if it has one lane.
 #[derive(Clone, Copy, Debug)]
 pub enum Any {}
 

@@ -45,7 +45,7 @@ pub(crate) use producer::Free;
 pub use producer::{ArrayReservation, Producer, Reservation, SendBatch};
 pub use ring::{Ring, disable_sigbus_handler, force_remove, inspect, list, remove, reset_counts};
 
-/// Rings of one producer.
+/// Rings with one producer and one consumer.
 pub mod spsc {
     use crate::error::OpenError;
     use crate::memory::address::{Address, AddressError};
@@ -70,7 +70,7 @@ pub mod spsc {
     }
 }
 
-/// Rings of many producers: each has its own lane, in FIFO order.
+/// Rings with up to 240 producers and one consumer: the messages of each producer arrive in order.
 pub mod mpsc {
     use crate::error::OpenError;
     use crate::memory::address::{Address, AddressError};
@@ -95,7 +95,7 @@ pub mod mpsc {
     }
 }
 
-/// Rings of either kind, for tools.
+/// Rings with any number of producers, for tools that accept any ring.
 pub mod any {
     use crate::error::OpenError;
     use crate::memory::address::{Address, AddressError};

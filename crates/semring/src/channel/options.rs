@@ -227,23 +227,29 @@ impl RingOptions {
 /// The methods of a builder that set options, for each builder that has a method `options`.
 macro_rules! ring_options {
     () => {
-        /// Capacity of each lane in bytes: 1 byte to 4 GiB, rounded up to a power of two of at least 4
-        /// KiB. Default 256 KiB. The longest message is a quarter of the capacity.
+        /// Sets the capacity of each producer's buffer (its lane), in bytes. Default: 256 KiB.
+        ///
+        /// 1 byte to 4 GiB, rounded up to a power of two of at least 4 KiB. The longest message is a quarter of
+        /// the capacity.
         #[must_use]
         pub fn capacity(mut self, bytes: u64) -> Self {
             self.options().capacity = Some(bytes);
             self
         }
 
-        /// Permission bits of the ring's memory and of its semaphores or pipes, independent of the umask. Default 0600.
+        /// Sets the permission bits of the ring, independent of the umask. Default: 0600.
+        ///
+        /// They are those of its memory and of its semaphores or pipes.
         #[must_use]
         pub fn mode(mut self, mode: u32) -> Self {
             self.options().mode = Some(mode);
             self
         }
 
-        /// User id of a new ring's owner; the default is the caller. Only root can give a file away. The
-        /// semaphores get the same owner. An existing ring must have this owner.
+        /// Sets the owner of a new ring, by user id. Default: the caller.
+        ///
+        /// Only root can give a file away. The semaphores get the same owner. An existing ring must have this
+        /// owner.
         ///
         /// ```no_run
         /// // A service that runs as root makes a ring for user 1000.
@@ -256,17 +262,19 @@ macro_rules! ring_options {
             self
         }
 
-        /// Group id of a new ring. Default: the caller's group, or that of the folder if its set-group-id
-        /// bit is set. With mode 0660 every member of the group can use the ring. An existing ring must have
-        /// this group.
+        /// Sets the group of a new ring, by group id. With mode 0660 every member of the group can use the ring.
+        ///
+        /// Default: the caller's group, or that of the folder if its set-group-id bit is set. An existing ring
+        /// must have this group.
         #[must_use]
         pub fn group(mut self, gid: u32) -> Self {
             self.options().group = Some(gid);
             self
         }
 
-        /// Requests huge pages for a new ring. If there are none, making it fails with
-        /// [`CreateError::MemoryLimit`](crate::CreateError::MemoryLimit).
+        /// Requests huge pages for a new ring, which speed up rings of many megabytes.
+        ///
+        /// If there are none, making it fails with [`CreateError::MemoryLimit`](crate::CreateError::MemoryLimit).
         ///
         /// ```
         /// use semring::{CreateError, HugePages, spsc};
@@ -284,18 +292,22 @@ macro_rules! ring_options {
             self
         }
 
-        /// Keeps the whole ring in memory, never in swap, for as long as this process has it open
-        /// (`mlock(2)`). RLIMIT_MEMLOCK bounds what a process locks. Default: not.
+        /// Keeps the whole ring in memory, never in swap, for as long as this process has it open. Default: no.
+        ///
+        /// The call is `mlock(2)`; RLIMIT_MEMLOCK bounds what a process locks.
         #[must_use]
         pub fn lock_memory(mut self, locked: bool) -> Self {
             self.options().lock_memory = locked;
             self
         }
 
-        /// The guard of a new ring, for its whole life; an existing ring must have this guard. Default
+        /// Sets how deaths are detected and sleepers woken: by semaphores (the default, where they work) or by
+        /// pipes.
+        ///
+        /// A new ring has this guard for its whole life; an existing ring must have it. Default
         /// [`GuardChoice::Auto`](crate::GuardChoice::Auto): semaphores, or pipes where semaphores can't work
-        /// ([`Ring::guard_fallback`](crate::Ring::guard_fallback)
-        /// then gives the reason); an existing ring may have either.
+        /// ([`Ring::guard_fallback`](crate::Ring::guard_fallback) then gives the reason); an existing ring may
+        /// have either.
         ///
         /// ```
         /// use semring::{GuardChoice, GuardKind, spsc};
@@ -310,8 +322,10 @@ macro_rules! ring_options {
             self
         }
 
-        /// What [`GuardChoice::Auto`](crate::GuardChoice::Auto) means for a new ring: for programs that let their
-        /// environment or their settings choose. An existing ring may have either guard all the same.
+        /// Sets what [`GuardChoice::Auto`](crate::GuardChoice::Auto) means for a new ring: semaphores or pipes.
+        ///
+        /// For programs that let their environment or their settings choose. An existing ring may have either all
+        /// the same.
         ///
         /// ```
         /// use semring::{GuardChoice, GuardKind, spsc};
@@ -327,18 +341,22 @@ macro_rules! ring_options {
             self
         }
 
-        /// How the handles of this process wait. Not a property of the ring.
+        /// Sets how blocking calls of this process wait: sleep, poll, or poll for a moment and then sleep (the
+        /// default).
+        ///
+        /// Not a property of the ring: each side chooses for itself.
         #[must_use]
         pub fn wait(mut self, strategy: $crate::guard::strategy::WaitStrategy) -> Self {
             self.options().handles.wait = strategy;
             self
         }
 
-        /// Makes producers that send many messages cheaper, and a consumer's sleep dearer: they omit the memory fence after each
-        /// message. The consumer then makes the kernel run a barrier on every CPU (`membarrier(2)`, 2 to 7 µs)
-        /// before it sleeps. If the kernel refuses, or either side has switched this off, each message costs
-        /// the producer a full fence. Default: yes. Switch it off to compare, or for a consumer that sleeps
-        /// often while several producers are busy.
+        /// Makes sending many messages cheaper, and a consumer's sleep dearer. Default: yes.
+        ///
+        /// Producers omit the memory fence after each message. The consumer then makes the kernel run a barrier on
+        /// every CPU (`membarrier(2)`, 2 to 7 µs) before it sleeps. If the kernel refuses, or either side has
+        /// switched this off, each message costs the producer a full fence. Switch it off to compare, or for a
+        /// consumer that sleeps often while several producers are busy.
         #[must_use]
         pub fn asymmetric_barrier(mut self, wanted: bool) -> Self {
             self.options().handles.asymmetric_barrier = wanted;

@@ -13,13 +13,13 @@ use crate::guard::{GuardError, Role, WakeTarget};
 use crate::lifecycle::SharedRing;
 use crate::sync::mutant::{self, Mutant};
 
-/// Counts of the system calls that a handle's waits have cost so far.
+/// How often a producer or consumer has slept in the kernel, and how often it has woken the other side there.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 #[non_exhaustive]
 pub struct WaitStats {
     /// Number of times the handle slept.
     pub sleeps: u64,
-    /// Number of times it woke a sleeping peer.
+    /// Number of times it woke a process of the other side that slept.
     pub wakeups: u64,
 }
 

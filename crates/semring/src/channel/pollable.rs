@@ -8,8 +8,10 @@ use crate::guard::{GuardError, Role};
 use crate::lifecycle::SharedRing;
 use crate::os::poll::Poller;
 
-/// A descriptor with which a program waits for a handle of a ring with pipes
-/// ([`GuardChoice::Pipe`](crate::GuardChoice::Pipe)), beside sockets, timers and other handles.
+/// A file descriptor of a producer or consumer, for `poll(2)`, `epoll(7)` and event loops.
+///
+/// With it a program waits for a ring beside sockets, timers and other rings. The ring must have pipes
+/// ([`GuardChoice::Pipe`](crate::GuardChoice::Pipe)).
 ///
 /// It is readable (`POLLIN`, `EPOLLIN`) unless the handle's last non-blocking call found nothing to do
 /// ([`Empty`](crate::RecvError::Empty), [`Full`](crate::SendError::Full)) and nothing has happened since.

@@ -19,7 +19,9 @@ use crate::memory::address::AddressError;
 use crate::memory::{Access, Address};
 use crate::os::fault::{self, LeftAlone};
 
-/// An open ring. It holds no role: no peer waits for an open ring, and no ring is kept by it.
+/// An open ring, through which this process attaches as a producer or as the consumer.
+///
+/// A `Ring` alone is neither: no other process waits for it, and it does not keep the ring from being removed.
 ///
 /// ```
 /// # let name = format!("doc-ring-{}", std::process::id());
@@ -69,8 +71,10 @@ impl<K: Kind> Ring<K> {
         }
     }
 
-    /// Attaches a producer to the lowest free lane. If every lane is taken but a holder was just
-    /// killed, it waits up to a second for the kernel to free that lane.
+    /// Makes this process a producer of the ring: returns the handle that sends.
+    ///
+    /// The producer gets the lowest free lane, a buffer of its own in the ring. If every lane is taken but a
+    /// holder was just killed, it waits up to a second for the kernel to free that lane.
     ///
     /// # Errors
     /// [`AttachError::NoFreeLane`] while live producers have every lane, [`AttachError::Removed`],
@@ -81,8 +85,11 @@ impl<K: Kind> Ring<K> {
         Ok(Producer::new(role, lane, self.options))
     }
 
-    /// Attaches the consumer. It starts at the position that its predecessor released last; messages
-    /// that the predecessor had received but not released are delivered again.
+    /// Makes this process the consumer of the ring: returns the handle that receives.
+    ///
+    /// It starts at the first message whose room the previous consumer has not given back. If that consumer was
+    /// killed, messages that it had received last may be delivered again: see [At least
+    /// once](crate#at-least-once-and-deduplication).
     ///
     /// # Errors
     /// [`AttachError::ConsumerPresent`] while a live process is the consumer. If the consumer was just
@@ -142,7 +149,7 @@ impl<K: Kind> Ring<K> {
         &self.core.address
     }
 
-    /// Capacity of each lane in bytes.
+    /// Capacity of each producer's buffer (its lane), in bytes.
     #[must_use]
     pub fn capacity_bytes(&self) -> u64 {
         self.core.superblock.geometry.capacity().get()
@@ -154,7 +161,7 @@ impl<K: Kind> Ring<K> {
         self.core.superblock.geometry.capacity().max_message() as usize
     }
 
-    /// The number of producers that can be attached at once.
+    /// The number of producers that can be attached at once. Each has a buffer of its own, its lane.
     #[must_use]
     pub fn lanes(&self) -> usize {
         self.core.lanes()
@@ -166,8 +173,9 @@ impl<K: Kind> Ring<K> {
         self.core.created
     }
 
-    /// The reason why this process made the ring with pipes although semaphores are the first
-    /// choice ([`GuardChoice::Auto`](crate::GuardChoice::Auto)); `None` if it did not.
+    /// Why this process made the ring with pipes in place of semaphores, the first choice; `None` if it did not.
+    ///
+    /// See [`GuardChoice::Auto`](crate::GuardChoice::Auto).
     #[must_use]
     pub fn guard_fallback(&self) -> Option<&str> {
         self.core.fallback.as_deref()
@@ -179,7 +187,8 @@ impl<K: Kind> Ring<K> {
         self.core.superblock.schema
     }
 
-    /// True if the ring is auto-removed ([`Builder::auto_remove`](crate::Builder::auto_remove)).
+    /// True if tools remove the ring when its stream has ended
+    /// ([`Builder::auto_remove`](crate::Builder::auto_remove)).
     #[must_use]
     pub fn is_auto_removed(&self) -> bool {
         self.core.superblock.auto_remove
@@ -207,12 +216,13 @@ impl<K: Kind> Ring<K> {
         lifecycle::remove_open(adopted.as_ref().unwrap_or(&self.core))
     }
 
-    /// A descriptor of the ring's memory, inherited by the programs that this process starts while it is
-    /// open. For them the address of the ring is `fd:N`, N being its number. (Other programs can use
-    /// `fd:/proc/PID/fd/N` if they have permission.)
+    /// A descriptor of the ring's memory, inherited by the programs that this process starts while it is open.
     ///
-    /// Each call makes an open file description of its own, so the descriptor holds no role in the
-    /// ring.
+    /// For them the address of the ring is `fd:N`, N being its number. (Other programs can use `fd:/proc/PID/fd/N`
+    /// if they have permission.)
+    ///
+    /// Each call makes an open file description of its own, so the descriptor keeps no producer or consumer
+    /// attached.
     ///
     /// ```no_run
     /// use std::os::fd::AsRawFd;
@@ -231,8 +241,10 @@ impl<K: Kind> Ring<K> {
         lifecycle::inheritable(&self.core)
     }
 
-    /// Sends the ring through a Unix socket, to be [received](crate::Builder::receive_from) by another
-    /// process: a descriptor of its memory, with one byte.
+    /// Passes the ring to another process through a Unix socket; that process
+    /// [receives](crate::Builder::receive_from) it.
+    ///
+    /// What is sent is a descriptor of the ring's memory, with one byte.
     ///
     /// # Errors
     /// As [`inheritable`](Self::inheritable), and those of sendmsg(2).
@@ -240,8 +252,10 @@ impl<K: Kind> Ring<K> {
         lifecycle::send(&self.core, socket)
     }
 
-    /// Removes the ring if no process is attached and nothing would be lost: no message is unread, or the
-    /// last consumer [closed](crate::Consumer::close) it and no producer attached later.
+    /// Removes the ring if no process is attached and nothing would be lost.
+    ///
+    /// Nothing would be lost if no message is unread, or if the last consumer [closed](crate::Consumer::close) the
+    /// ring and no producer attached later.
     ///
     /// # Errors
     /// [`RemoveError::Permission`] and the others; a ring that stays ([`RemoveOutcome::InUse`],
@@ -285,9 +299,11 @@ pub fn remove(
     lifecycle::remove_unless_used(&Address::of(address).map_err(OpenError::from)?)
 }
 
-/// Removes the ring at an address even if processes are attached: they all get the `Removed` error. Also removes a ring
-/// that can't be opened any more, because its superblock is damaged, it was truncated or never finished: a file in
-/// `/dev/shm` or a segment of the caller's with the magic or the size of a ring; of a `file:`, one with the magic.
+/// Removes the ring at an address even if processes use it: their calls then return the `Removed` error.
+///
+/// Also removes a ring that can't be opened any more, because its header is damaged, or because it was truncated
+/// or never finished: a file in `/dev/shm` or a segment of the caller's with the magic number or the size of a
+/// ring; of a `file:`, one with the magic number.
 ///
 /// Locks and flags of other processes can delay the removal by one second at most.
 ///
@@ -312,8 +328,9 @@ pub fn force_remove(
     lifecycle::force_remove(&Address::of(address).map_err(OpenError::from)?)
 }
 
-/// Describes the ring at an address without changing anything: it is mapped read-only. Needs read
-/// permission.
+/// Describes the ring at an address without changing anything.
+///
+/// The ring is mapped read-only, so read permission suffices.
 ///
 /// # Errors
 /// As [`Builder::open`](crate::Builder::open); a ring without its semaphores is described as
@@ -324,10 +341,11 @@ pub fn inspect(
     lifecycle::inspect(&Address::of(address)?)
 }
 
-/// Sets the counts of finished and died producers of the ring at an address to zero
-/// ([`RingInfo::finished_producers`], [`RingInfo::died_producers`]): for supervisors that have seen a death and have
-/// restarted the producer. Messages, and what a consumer receives at the end of its stream, do not change. Needs write
-/// permission; attached processes go on.
+/// Sets the counts of producers that finished, and that died, to zero in the ring at an address.
+///
+/// They are [`RingInfo::finished_producers`] and [`RingInfo::died_producers`]. For supervisors that have seen a
+/// death and have restarted the producer. Messages, and what a consumer receives at the end of its stream, do not
+/// change. Needs write permission; attached processes go on.
 ///
 /// # Errors
 /// As [`Builder::open`](crate::Builder::open).
@@ -354,8 +372,9 @@ pub fn list() -> Vec<RingInfo> {
     lifecycle::list()
 }
 
-/// Keeps semring from installing its SIGBUS handler. To be called before any other function, by programs
-/// that want no handler of a library.
+/// Keeps semring from installing its SIGBUS handler.
+///
+/// To be called before any other function, by programs that want no handler of a library.
 ///
 /// Every process that may write the file of a `posix:` or `file:` ring can truncate it, and a process
 /// that then touches a missing page gets SIGBUS. So when a process opens its first such ring, semring

@@ -16,25 +16,31 @@ const REPLACING: Duration = Duration::from_secs(1);
 /// How long to wait for a process that is attaching to such a ring, or removing it, before the next look.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
-/// What [`Builder::open_or_create`] does with a ring whose settings differ from those that it names, if the ring was made only
-/// because it was missing ([`Builder::auto_remove`]), belongs to the caller, and has never had a producer.
+/// What [`Builder::open_or_create`] does with a ring of other settings that no producer has used yet.
+///
+/// It concerns only a ring of the caller's that was made because it was missing ([`Builder::auto_remove`]).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum UnusedRing {
     /// It stays, and opening it fails with [`OpenError::Mismatch`].
     #[default]
     Keep,
-    /// It is replaced by a new one, also if a consumer waits in it. That one gets
-    /// [`RecvError::Replaced`](crate::RecvError::Replaced), and opens the ring again. For producers.
+    /// It is replaced by a new one, also if a consumer waits in it. For producers.
+    ///
+    /// That consumer gets [`RecvError::Replaced`](crate::RecvError::Replaced), and opens the ring again.
     Replace,
     /// It is replaced if no process is attached. For consumers, which do not take each other's place.
     ReplaceIdle,
 }
 
 impl<K: Kind> Builder<K> {
-    /// Lets programs name their settings on either side, in any order: see [`UnusedRing`]. With another value than
-    /// [`UnusedRing::Keep`], a ring of at least the capacity and as many producers as requested is accepted, used or not; all
-    /// other settings must be as named. A ring that is replaced leaves its successor all settings that are not named here.
+    /// Sets what [`open_or_create`](Self::open_or_create) does with a ring of other settings that no producer has
+    /// used yet.
+    ///
+    /// So the programs on both sides can name settings, and start in any order. Default [`UnusedRing::Keep`]. With
+    /// another value, a ring of at least the capacity and as many producers as requested is accepted, used or not;
+    /// all other settings must be as named. A ring that is replaced leaves its successor all settings that are not
+    /// named here.
     ///
     /// Two programs with settings that contradict each other replace each other's ring until a producer attaches; the
     /// other one then gets [`OpenError::Mismatch`], as it does after a second of that.
@@ -61,8 +67,9 @@ impl<K: Kind> Builder<K> {
         self
     }
 
-    /// Opens the ring, or makes it if there is none. Any number of processes may do so at once: all
-    /// get the same ring.
+    /// Opens the ring, or makes it if there is none.
+    ///
+    /// Any number of processes may do so at once: all get the same ring.
     ///
     /// # Errors
     /// Those of [`open`](Self::open) and [`create`](Self::create).
