@@ -80,7 +80,7 @@ struct Run<'a> {
     progress: &'a mut dyn FnMut(Progress),
 }
 
-/// Measures.
+/// Measures what the options name, and returns the figures.
 ///
 /// # Errors
 /// If a process can't be started, or a message differs from the one sent. A way that can't run a workload

@@ -20,7 +20,7 @@ pub enum Workload {
 }
 
 impl Workload {
-    /// All of them, in the order of the report.
+    /// All workloads, in the order of the report.
     pub const ALL: [Self; 4] = [Self::OneWay, Self::RoundTrip, Self::WakeUp, Self::Producers];
 
     /// The heading of its figures.

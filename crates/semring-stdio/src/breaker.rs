@@ -17,7 +17,7 @@ use std::mem::zeroed;
 use std::ptr::{null, null_mut};
 use std::time::Duration;
 
-/// Interrupts the blocking transfers of one thread.
+/// Ends reads and writes of one thread that block for too long.
 #[derive(Debug)]
 pub struct Breaker {
     timer: libc::timer_t,
@@ -28,7 +28,7 @@ pub struct Breaker {
 extern "C" fn do_nothing(_: libc::c_int) {}
 
 impl Breaker {
-    /// A breaker for the transfers of this thread.
+    /// A breaker for the reads and writes of this thread.
     ///
     /// # Errors
     /// Those of `timer_create`: too many timers of this user.
@@ -49,8 +49,9 @@ impl Breaker {
         })
     }
 
-    /// Makes one transfer, which returns after about this time even if it can move nothing: then with
-    /// the error `Interrupted`.
+    /// Makes one read or write, which returns after about this time even if it can move nothing.
+    ///
+    /// Then it returns the error `Interrupted`.
     ///
     /// # Errors
     /// Those of the transfer; those of `timer_settime`.

@@ -10,7 +10,7 @@ use std::io;
 use std::mem::zeroed;
 use std::ptr::null;
 
-/// The target of the stop.
+/// What [`stop_by`] stops.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Target {
     /// This process.
@@ -19,8 +19,10 @@ pub enum Target {
     Group,
 }
 
-/// Takes the default action of a signal of job control, even if it has a handler; returns when the
-/// process goes on. The handler is back in its place then.
+/// Stops this process, or its group, as a signal such as `SIGTSTP` does without a handler.
+///
+/// It takes the default action of a signal of job control, even if that has a handler. Returns when the process
+/// goes on; the handler is back in its place then.
 ///
 /// # Errors
 /// Those of `sigaction` and `kill`.
@@ -41,8 +43,10 @@ pub fn stop_by(signal: i32, target: Target) -> io::Result<()> {
     sent.and(stopped).and(restored.map(drop))
 }
 
-/// Whether this process ignores a signal: set by the parent (`nohup`, a background job of a script), as
-/// long as nothing has changed it. A signal that does not exist is not ignored.
+/// Whether this process ignores a signal.
+///
+/// Set by the parent (`nohup`, a background job of a script), as long as nothing has changed it. A signal that
+/// does not exist is not ignored.
 #[must_use]
 pub fn is_ignored(signal: i32) -> bool {
     let mut now = action(libc::SIG_DFL);

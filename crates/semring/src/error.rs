@@ -236,7 +236,7 @@ pub enum AttachError {
         /// Its process id.
         pid: u32,
     },
-    /// Every lane has a live producer.
+    /// The ring has as many live producers as it allows.
     #[error(
         "all {lanes} lanes have a producer (the first is pid {pid}); make the ring with more lanes"
     )]
@@ -252,7 +252,7 @@ pub enum AttachError {
     /// Another process named other settings and has replaced the ring, which no producer had used: open it again.
     #[error("the ring was replaced by one with other settings: open it again")]
     Replaced,
-    /// The control words of the lane are impossible.
+    /// The producer's buffer (lane) is damaged: a process wrote where it must not.
     #[error(
         "lane {lane} is damaged at position {position}: a process wrote where it must not; remove the ring and make it again"
     )]
@@ -293,10 +293,10 @@ pub enum EndError {
         "this end of the pair was taken before, and a pair is for one conversation: make a new one"
     )]
     Spent,
-    /// A role in one of the rings could not be had.
+    /// Attaching to one of the rings failed.
     #[error(transparent)]
     Attach(#[from] AttachError),
-    /// One of the rings could not be looked at.
+    /// The state of one of the rings could not be read.
     #[error(transparent)]
     Open(#[from] OpenError),
 }
@@ -308,7 +308,7 @@ pub enum SpawnError {
     /// A ring could not be made.
     #[error(transparent)]
     Create(#[from] CreateError),
-    /// A role in a new ring could not be had.
+    /// Attaching to a new ring failed.
     #[error(transparent)]
     Attach(#[from] AttachError),
     /// The memory of a ring could not be passed on.
@@ -327,12 +327,12 @@ pub enum SpawnError {
     },
 }
 
-/// Why a coprocess could not use its rings.
+/// Why [`process::stdin`](crate::process::stdin) or [`process::stdout`](crate::process::stdout) gave no handle.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StdioError {
-    /// There is none: this process was not started by
-    /// [`process::spawn`](crate::process::spawn), or without this ring.
+    /// There is no such ring: this process was not started by [`process::spawn`](crate::process::spawn), or
+    /// without this ring.
     #[error("no ring was given to this program: {variable} is not set")]
     NotGiven {
         /// The environment variable.
@@ -352,7 +352,7 @@ pub enum StdioError {
     /// It could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The role could not be had.
+    /// Attaching to the ring failed.
     #[error(transparent)]
     Attach(#[from] AttachError),
 }
@@ -392,7 +392,7 @@ pub enum CallError {
     /// The pair was removed.
     #[error("the pair was removed")]
     Removed,
-    /// A ring holds impossible bytes.
+    /// A ring of the pair is damaged: a process wrote where it must not.
     #[error("the pair is damaged: a process wrote where it must not; make a new one")]
     Corrupt,
     /// The client belongs to the parent of this forked process.
@@ -408,7 +408,9 @@ pub enum CallError {
     },
 }
 
-/// Why a message was not sent, or a sink not completely flushed.
+/// Why a message was not sent.
+///
+/// With the feature `tokio` also why a sink was not completely flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
@@ -422,10 +424,10 @@ pub enum SendError {
         /// The longest message, in bytes.
         max: usize,
     },
-    /// The ring was made without what the call needs, by another version or with other options.
+    /// The ring lacks what the call needs: it was made by another version or with other options.
     #[error("the ring was made without {0}, which this call needs; make it again")]
     MissingFeature(Feature),
-    /// The consumer that was there is gone: a broken pipe.
+    /// Broken pipe: the consumer that was there has detached or died.
     #[error("the consumer is gone")]
     ConsumerGone,
     /// The consumer was [closed](crate::Consumer::close), or (of the feature `tokio`) this sink was
@@ -435,7 +437,7 @@ pub enum SendError {
     /// The ring was removed, or its memory was taken away: the file that it lies in was truncated.
     #[error("the ring was removed or truncated")]
     Removed,
-    /// The lane's control words are impossible.
+    /// The producer's buffer (lane) is damaged: a process wrote where it must not.
     #[error(
         "the lane is damaged: a process wrote where it must not; remove the ring and make it again"
     )]
@@ -459,11 +461,11 @@ pub enum SendError {
     },
 }
 
-/// Something that a ring is made with or without.
+/// A capability that a ring has or lacks, fixed when it is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Feature {
-    /// Many messages of one size in one record: [`Producer::send_all`](crate::Producer::send_all).
+    /// Sending many messages of one size together: [`Producer::send_all`](crate::Producer::send_all).
     Arrays,
 }
 
@@ -497,7 +499,7 @@ pub enum RecvError {
     /// received.
     #[error("the producer on this lane is gone, and everything that it sent was received")]
     LaneEnded,
-    /// Impossible bytes: the lane is skipped from now on. Reported once for each lane.
+    /// A producer's buffer (lane) is damaged and is skipped from now on. Reported once for each lane.
     #[error("lane {lane} is damaged at position {position} and is skipped from now on")]
     Corrupt {
         /// The lane.
@@ -588,8 +590,7 @@ pub enum RemoveError {
     },
 }
 
-/// The answer to [`disable_sigbus_handler`](crate::disable_sigbus_handler) that comes too late: the handler is installed,
-/// and stays.
+/// Why the SIGBUS handler was not [disabled](crate::disable_sigbus_handler): it is installed already, and stays.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
     "the SIGBUS handler is installed already, since this process opened a ring whose file can be truncated"

@@ -34,7 +34,7 @@ svg.narrow { display: none; width: 100%; max-width: 30rem }
   table { font-size: 13px } td, th { padding: .15rem .4rem }
 }";
 
-/// The page.
+/// The report as a page of HTML.
 #[must_use]
 pub fn html(report: &Report) -> String {
     let mut page = String::new();

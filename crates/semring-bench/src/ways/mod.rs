@@ -29,7 +29,7 @@ impl<'de> Deserialize<'de> for Way {
 static MORE: RwLock<Vec<Way>> = RwLock::new(Vec::new());
 
 impl Way {
-    /// All of them, in the order of the tables.
+    /// All ways, in the order of the tables.
     #[must_use]
     pub fn all() -> Vec<Self> {
         let mut all: Vec<Self> = ring::ways().collect();
@@ -42,7 +42,7 @@ impl Way {
         all
     }
 
-    /// Those that are measured by default.
+    /// The ways that are measured by default.
     #[must_use]
     pub fn usual() -> Vec<Self> {
         let mut all = Self::all();
@@ -50,7 +50,7 @@ impl Way {
         all
     }
 
-    /// The one with this name.
+    /// The way with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::all().into_iter().find(|way| way.name == name)

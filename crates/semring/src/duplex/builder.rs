@@ -11,7 +11,7 @@ use crate::error::{CreateError, OpenError, OpenOrCreateError, RemoveError};
 use crate::guard::timeouts::{PAIR_CHECK_INTERVAL, PAIR_MAKER_TIMEOUT};
 use crate::memory::address::{Address, AddressError};
 
-/// Options of a pair of rings, with which it is made or opened.
+/// Options with which a pair of rings, a connection in both directions, is made or opened.
 ///
 /// ```
 /// use semring::{duplex, spsc};
@@ -36,23 +36,27 @@ impl From<spsc::Builder> for Builder {
 }
 
 impl Builder {
-    /// Options for the pair at an address: a `posix:` or `sysv:` name of at most 178 bytes, or a `file:` of which the
-    /// last part has at most 233. The rings are called `NAME.up` and `NAME.down-` with 16 hexadecimal digits.
+    /// Options for the pair at an address.
+    ///
+    /// That is a `posix:` or `sysv:` name of at most 178 bytes, or a `file:` of which the last part has at most
+    /// 233. The rings are called `NAME.up` and `NAME.down-` with 16 hexadecimal digits.
     #[must_use]
     pub fn new(address: impl TryInto<Address, Error: Into<AddressError>>) -> Self {
         spsc::Builder::new(address).into()
     }
 
-    /// Options for a new pair in memory without names. Other processes get it [through a
-    /// socket](Pair::send_over), or as two [inherited](crate::Ring::inheritable) descriptors that they
-    /// [combine](Pair::of).
+    /// Options for a new pair in memory without names.
+    ///
+    /// Other processes get it [through a socket](Pair::send_over), or as two [inherited](crate::Ring::inheritable)
+    /// descriptors that they [combine](Pair::of).
     #[must_use]
     pub fn memfd() -> Self {
         spsc::Builder::memfd().into()
     }
 
-    /// Options for a new pair that this process shares with the children that it forks later. A child
-    /// takes its end from the [`Pair`] that it inherited.
+    /// Options for a new pair that this process shares with the children that it forks later.
+    ///
+    /// A child takes its end from the [`Pair`] that it inherited.
     #[must_use]
     pub fn anonymous() -> Self {
         spsc::Builder::anonymous().into()
@@ -65,8 +69,10 @@ impl Builder {
 
     ring_options!();
 
-    /// Makes the pair. An old pair of this name is removed first, with its unread messages, if no process
-    /// uses it and an end of it was taken before.
+    /// Makes the pair; replaces one of this name that is no longer in use.
+    ///
+    /// An old pair is removed first, with its unread messages, if no process uses it and an end of it was taken
+    /// before.
     ///
     /// # Errors
     /// [`CreateError::Exists`] if a pair of this name is in use, or was never used; and the others of
@@ -133,7 +139,7 @@ impl Builder {
         }
     }
 
-    /// Opens the pair, or makes it if there is none or the old one is over.
+    /// Opens the pair, or makes it if there is none or the old one was used and is no longer in use.
     ///
     /// # Errors
     /// Those of [`open`](Self::open) and [`create`](Self::create).

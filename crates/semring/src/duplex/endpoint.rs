@@ -51,8 +51,9 @@ impl Endpoint {
         }
     }
 
-    /// Sends a copy of these bytes as one message; waits while the ring is full. Before it waits, it
-    /// releases the messages received before, so that the other end can go on sending.
+    /// Sends a copy of these bytes as one message; waits while the ring is full.
+    ///
+    /// Before it waits, it releases the messages received before, so that the other end can go on sending.
     ///
     /// # Errors
     /// As [`Producer::send`](crate::Producer::send).

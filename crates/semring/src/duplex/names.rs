@@ -52,8 +52,9 @@ pub(super) fn up_of(
     Ok(part(&Address::of(address)?, Direction::Up)?)
 }
 
-/// The pair that an address means: by the pair's own name, or by that of one of its two rings. `None` if a ring that is
-/// no part of a pair has this address, or there is nothing.
+/// The address of the pair to which an address belongs: the pair's own, or that of one of its two rings.
+///
+/// `None` if a ring that is no part of a pair has this address, or there is nothing.
 ///
 /// ```
 /// use semring::{Address, duplex};

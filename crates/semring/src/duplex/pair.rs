@@ -120,8 +120,9 @@ pub fn remove(
     Halves::open(&up_of(address)?)?.remove()
 }
 
-/// Removes the pair at an address, with everything in it. Processes that have an end of it get its `Removed`
-/// error.
+/// Removes the pair at an address even if processes use it: their calls then return the `Removed` error.
+///
+/// Everything in it is lost.
 ///
 /// # Errors
 /// [`RemoveError::Open`] if there is no such pair, [`RemoveError::Permission`], and the others.
@@ -137,7 +138,9 @@ pub fn force_remove(
     }
 }
 
-/// An open pair of rings. It holds no end: no peer waits for an open pair.
+/// An open pair of rings, from which a process takes one end of the connection.
+///
+/// A `Pair` alone is no end: the other end does not wait for it.
 #[derive(Clone, Debug)]
 pub struct Pair {
     pub(super) up: spsc::Ring,
@@ -145,8 +148,9 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Combines two rings into a pair. Both sides must agree which ring is which. If the rings have names,
-    /// the last end that is dropped removes them, as with any pair.
+    /// Combines two rings into a pair. Both sides must agree which ring is which.
+    ///
+    /// If the rings have names, the last end that is dropped removes them, as with any pair.
     ///
     /// ```no_run
     /// use semring::{duplex::Pair, spsc};
@@ -163,8 +167,10 @@ impl Pair {
         }
     }
 
-    /// Takes the server's end, which receives from the ring [to the server](Self::to_server) and sends into the one
-    /// [to the client](Self::to_client).
+    /// Takes the server's end of the connection.
+    ///
+    /// It receives from the ring [to the server](Self::to_server) and sends into the one [to the
+    /// client](Self::to_client).
     ///
     /// # Errors
     /// [`EndError::Taken`] while a live process has it, [`EndError::Spent`] if it was taken before, and
@@ -173,8 +179,10 @@ impl Pair {
         self.take(&self.up, &self.down)
     }
 
-    /// Takes the client's end, which sends into the ring [to the server](Self::to_server) and receives from the one
-    /// [to the client](Self::to_client).
+    /// Takes the client's end of the connection.
+    ///
+    /// It sends into the ring [to the server](Self::to_server) and receives from the one [to the
+    /// client](Self::to_client).
     ///
     /// # Errors
     /// As [`server_end`](Self::server_end).

@@ -8,8 +8,10 @@ use super::outbox::Outbox;
 use crate::error::{RecvError, SendError};
 use crate::guard::deadline::{Deadline, Patience};
 
-/// Takes the requests of one [`Client`](super::Client). Requests may be answered in any order, also by other
-/// threads; requests that are dropped without a reply are reported to the client as unanswered.
+/// Takes the requests of one [`Client`](super::Client), and sends the replies.
+///
+/// Requests may be answered in any order, also by other threads; requests that are dropped without a reply are
+/// reported to the client as unanswered.
 ///
 /// A request that was taken is not delivered again, even if the server dies: it is acted on at most once.
 ///

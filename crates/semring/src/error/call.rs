@@ -39,17 +39,17 @@ system_calls! {
     Semop = "semop",
     /// The same, with a time-out.
     Semtimedop = "semtimedop",
-    /// A question about the ring's semaphores.
+    /// A query of the ring's semaphores.
     Semctl = "semctl",
-    /// A look at a lock.
+    /// A query of a lock.
     GetLock = "fcntl(F_OFD_GETLK)",
     /// Taking a lock, or giving it back.
     SetLock = "fcntl(F_OFD_SETLK)",
     /// Opening a pipe of the ring.
     Openat = "openat",
-    /// A token that is taken from a pipe.
+    /// Taking a wake-up out of a pipe.
     Read = "read",
-    /// A token that is put into a pipe.
+    /// Putting a wake-up into a pipe.
     Write = "write",
     /// A wait for pipes.
     EpollWait = "epoll_wait",
@@ -57,7 +57,7 @@ system_calls! {
     EpollCtl = "epoll_ctl",
     /// The beginning of a wait for pipes.
     EpollCreate = "epoll_create1",
-    /// A look at a file.
+    /// A query of a file.
     Fstat = "fstat",
 }
 

@@ -1,7 +1,8 @@
 //! Why a message is not a value of a type.
 
-/// Why a message can't be read as a value. It stays as it is: it can be read as another type, or
-/// [put back](crate::Message::put_back).
+/// Why a message can't be read as a value.
+///
+/// The message stays as it is: it can be read as another type, or [put back](crate::Message::put_back).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ValueError {

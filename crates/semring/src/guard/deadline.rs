@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use crate::os::clock;
 
-/// When a wait must end: never, or at a moment of CLOCK_MONOTONIC. Every call named `…_deadline` accepts a
-/// [`Duration`], which counts from now on (one that the clock can't represent is [`NEVER`](Self::NEVER)), or an
-/// [`Instant`], which several calls can share.
+/// When a wait must end: never, or at a moment of CLOCK_MONOTONIC.
+///
+/// Every call named `…_deadline` accepts a [`Duration`], which counts from now on (one that the clock can't
+/// represent is [`NEVER`](Self::NEVER)), or an [`Instant`], which several calls can share.
 ///
 /// A call whose result is available succeeds even after its deadline. A deadline is not affected by setting the
 /// clock, and the clock stops while the machine is suspended. Signals neither shorten nor prolong a wait; a process

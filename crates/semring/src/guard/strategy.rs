@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use crate::os::{clock, process};
 use crate::sync::{spin_hint, yield_now};
 
-/// How a blocking call waits. Chosen for each handle; the two sides may differ.
+/// How a blocking call waits: sleeps in the kernel, or polls.
+///
+/// Chosen for each handle; the two sides may differ.
 ///
 /// A consumer of one lane that polls, and receives a stream of some ten million messages a second or more as fast
 /// as it comes, lags up to 0.7 µs behind the producer: any closer it would slow the producer down.

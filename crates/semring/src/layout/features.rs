@@ -35,7 +35,7 @@ pub(crate) fn feature_names(bits: u64) -> String {
     names.join(", ")
 }
 
-/// What a producer does when its lane is full. Fixed at creation, the same for all producers.
+/// What a producer does when its buffer in the ring is full. Fixed at creation, the same for all producers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum WhenFull {

@@ -1,6 +1,8 @@
 //! Positions, offsets and capacities: three kinds of number that must not be mixed.
 
-/// Bytes since the creation of a lane. Only grows; never wraps in practice (2^64 bytes).
+/// Where a message is among those of its lane: the number of bytes written to the lane before it.
+///
+/// Counted from the creation of the lane. Only grows; never wraps in practice (2^64 bytes).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Position(u64);
 

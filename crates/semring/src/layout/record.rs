@@ -102,8 +102,9 @@ const fn tag_of(header: u64) -> Tag {
     }
 }
 
-/// How a message was cut out of a byte stream, so that its reader can put the stream together again. Stored with each
-/// message; [`Plain`](Self::Plain) is what [`send`](crate::Producer::send) stores.
+/// How a message was cut out of a byte stream, so that its reader can put the stream together again.
+///
+/// Stored with each message; [`Plain`](Self::Plain) is what [`send`](crate::Producer::send) stores.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
 #[repr(u8)]

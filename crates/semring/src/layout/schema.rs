@@ -7,8 +7,10 @@ const MAX_NAME: usize = 64;
 /// Bytes in the superblock: lengths and hash, name, reserved.
 pub(super) const SCHEMA_BYTES: usize = 16 + MAX_NAME + 8;
 
-/// What the messages of a ring are: a name, a version, and a number for the layout of their bytes. Two programs that
-/// name different ones for the same ring do not take each other's bytes for something else: the second one is refused.
+/// What the messages of a ring are: a name, a version, and a number for the layout of their bytes.
+///
+/// Two programs that name different ones for the same ring do not take each other's bytes for something else: the
+/// second one is refused.
 ///
 /// It describes, and does not check: any process with write permission can send any bytes.
 ///
@@ -40,9 +42,11 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// A name of 1 to 64 bytes; a version, of which any other is another schema; and a number that is the same where the
-    /// bytes of a message mean the same: [`layout_of!`](crate::layout_of) for types of Rust; for messages that describe
-    /// themselves (JSON, Protocol Buffers) any fixed number, such as 0.
+    /// A schema of a name (1 to 64 bytes), a version, and a number for the layout of the bytes.
+    ///
+    /// Any other version is another schema. The number is the same where the bytes of a message mean the same:
+    /// [`layout_of!`](crate::layout_of) for types of Rust; for messages that describe themselves (JSON, Protocol
+    /// Buffers) any fixed number, such as 0.
     ///
     /// # Panics
     /// If the name is empty or too long; in a constant, when it is compiled.

@@ -78,9 +78,9 @@ const _: () = assert!(AT_RECORDS + RECORDS_BYTES <= AT_CRC);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum RingKind {
-    /// One producer, one lane.
+    /// One producer.
     Spsc,
-    /// Many producers, a lane each; FIFO per producer.
+    /// Many producers; the messages of each arrive in order.
     Mpsc,
 }
 
@@ -110,7 +110,7 @@ impl std::fmt::Display for RingKind {
     }
 }
 
-/// The guard of a ring. Fixed at creation.
+/// How a ring detects dead processes and wakes sleeping ones. Fixed at creation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum GuardKind {

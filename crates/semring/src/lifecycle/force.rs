@@ -80,11 +80,11 @@ fn remove_what_is_there(address: &Address) -> Result<RemoveOutcome, RemoveError>
     }
 }
 
-/// The result of a removal that is subject to conditions.
+/// What became of a ring that was to be removed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum RemoveOutcome {
-    /// The ring was removed, with its guard.
+    /// The ring was removed, with its semaphores or pipes.
     Removed,
     /// The ring stays: a process is attached, or is attaching. Not returned by a removal by force.
     InUse,

@@ -18,7 +18,7 @@ use crate::os::errno::EACCES;
 use crate::os::sysv::Key;
 use crate::os::{errno, process, sandbox};
 
-/// The guard of a new ring.
+/// How a new ring detects dead processes and wakes sleeping ones.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum GuardChoice {

@@ -44,29 +44,29 @@ impl std::fmt::Display for RingState {
     }
 }
 
-/// One lane at one moment.
+/// The state of one producer's buffer (lane) at one moment.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LaneInfo {
     /// The attached producer: its pid as seen by this process, or in the producer's own pid namespace
     /// if that can't be seen from here.
     pub producer_pid: Option<u32>,
-    /// Messages committed since the ring was made. After kills it may be too high, never too low: each producer that is killed
-    /// right after it published a message, a batch or an array may have that counted twice.
+    /// Messages sent since the ring was made. After kills it may be too high, never too low: each producer that is
+    /// killed right after it published a message, a batch or an array may have that counted twice.
     pub sent_messages: u64,
-    /// Messages released since the ring was made. After kills it may be too high, never too low: what a consumer was about to
-    /// release when it was killed may count twice, because it is delivered again. That is what one store gives back: the
-    /// messages of about a quarter of the lane, of a batch, or of an array.
+    /// Messages received and released since the ring was made. After kills it may be too high, never too low: what
+    /// a consumer was about to release when it was killed may count twice, because it is delivered again. That is
+    /// what one store gives back: the messages of about a quarter of the lane, of a batch, or of an array.
     pub received_messages: u64,
     /// Messages that its producers dropped because the lane was full: see
     /// [`Builder::when_full`](crate::Builder::when_full).
     pub lost_messages: u64,
-    /// Messages published and not released.
+    /// Messages sent whose room the consumer has not given back.
     pub unread_messages: u64,
-    /// Bytes published and not released, including headers and padding.
+    /// Bytes sent whose room the consumer has not given back, including headers and padding.
     pub used_bytes: u64,
-    /// The most bytes that were published and not released, as the consumer found when it released some, or those that are
-    /// there now: exact but for less than a quarter of the capacity. Compare it with [`RingInfo::capacity_bytes`].
+    /// The most bytes that were in use at once, as the consumer found when it released some, or those that are in
+    /// use now: exact but for less than a quarter of the capacity. Compare it with [`RingInfo::capacity_bytes`].
     pub high_water_bytes: u64,
     /// Producers that attached so far.
     pub attached_producers: u64,
@@ -78,15 +78,17 @@ pub struct LaneInfo {
     pub died_producers: u64,
     /// The producer sleeps until there is room.
     pub producer_sleeps: bool,
-    /// The position of impossible bytes, if any were found.
+    /// The position of damaged bytes, if any were found.
     pub corrupt_at: Option<Position>,
 }
 
-/// A ring at one moment. Counters of different lanes are read one after the other.
+/// The state of a ring at one moment.
+///
+/// Counters of different lanes are read one after the other.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RingInfo {
-    /// The name without the backend.
+    /// The name, without a prefix such as `posix:`.
     pub name: String,
     /// The address under which it is found.
     pub address: Address,
@@ -94,7 +96,7 @@ pub struct RingInfo {
     pub backend: Backend,
     /// SPSC or MPSC.
     pub kind: RingKind,
-    /// The kind of guard.
+    /// How deaths are detected and sleepers woken: semaphores or pipes.
     pub guard: GuardKind,
     /// The ring's own identity, 32 hexadecimal digits.
     pub uuid: String,
@@ -104,11 +106,11 @@ pub struct RingInfo {
     pub uid: u32,
     /// Owner's group id.
     pub gid: u32,
-    /// Bytes that each lane holds.
+    /// Bytes that each producer's buffer (lane) holds.
     pub capacity_bytes: u64,
-    /// Bytes of the whole segment.
+    /// Bytes of the ring's shared memory.
     pub segment_bytes: u64,
-    /// Each lane.
+    /// The state of each producer's buffer (lane).
     pub lanes: Vec<LaneInfo>,
     /// The attached consumer: its pid as seen by this process, or in the consumer's own pid namespace
     /// if that can't be seen from here.
@@ -126,7 +128,7 @@ pub struct RingInfo {
     pub when_full: WhenFull,
     /// What its messages are, if its creator has said that ([`Builder::schema`](crate::Builder::schema)).
     pub schema: Option<Schema>,
-    /// Auto-removed: made by a program because it was missing, and removed by its last user.
+    /// Made by a program because it was missing, and removed by its last user (*auto-removed*).
     pub auto_remove: bool,
     /// When it was made, nanoseconds since 1970.
     pub created_ns: u64,
@@ -150,9 +152,10 @@ impl RingInfo {
         self.sum(|lane| lane.finished_producers)
     }
 
-    /// Producers that ended without finishing, since the ring was made: killed, crashed, or in a
-    /// panic. Their committed messages were delivered or will be; the rest of their streams is
-    /// missing. So if this number grew during a stream, the stream may be truncated.
+    /// Producers that ended without finishing, since the ring was made: killed, crashed, or in a panic.
+    ///
+    /// Their committed messages were delivered or will be; the rest of their streams is missing. So if this number
+    /// grew during a stream, the stream may be truncated.
     ///
     /// Exact while no producer is attached, as at the end of a stream. While one producer detaches,
     /// another one's death may not be counted for a moment.
@@ -178,7 +181,7 @@ impl RingInfo {
         self.lanes.iter().map(field).fold(0, u64::saturating_add)
     }
 
-    /// Messages published and not released, over all lanes.
+    /// Messages sent whose room the consumer has not given back, over all lanes.
     #[must_use]
     pub fn unread_messages(&self) -> u64 {
         self.lanes.iter().map(|lane| lane.unread_messages).sum()
@@ -197,7 +200,7 @@ impl RingInfo {
         self.sum(|lane| lane.lost_messages)
     }
 
-    /// Bytes published and not released, over all lanes.
+    /// Bytes sent whose room the consumer has not given back, over all lanes.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
         self.lanes.iter().map(|lane| lane.used_bytes).sum()

@@ -116,7 +116,7 @@ pub enum AddressError {
         /// As given.
         text: String,
     },
-    /// The word before the colon is not a backend of this version.
+    /// The word before the colon names no kind of memory of this version.
     #[error(
         "{scheme:?} is not a kind of memory that this version has: use posix:, sysv:, file:, memfd:, fd: or anonymous:"
     )]
@@ -173,7 +173,7 @@ pub enum Backend {
     Sysv,
     /// A mapped file.
     File,
-    /// Sealed memory of a descriptor, or any ring's file opened through a descriptor.
+    /// Memory without a name (`memfd_create(2)`), or any ring's file opened through a descriptor.
     Memfd,
     /// Memory shared by a process and those that it forks.
     Anonymous,
@@ -211,7 +211,7 @@ impl Address {
         }
     }
 
-    /// The name or path without the prefix of the backend.
+    /// The name or path, without a prefix such as `posix:`.
     #[must_use]
     pub fn name(&self) -> String {
         match &self.0 {

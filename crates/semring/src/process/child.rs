@@ -10,8 +10,9 @@ use crate::channel::spsc;
 use crate::guard::deadline::Deadline;
 use crate::os::child::await_end;
 
-/// A coprocess: the parent's ends of its rings, and its exit status. As [`std::process::Child`], with rings in
-/// place of pipes.
+/// A program that was started with rings in place of stdin and stdout: the parent's ends, and its exit status.
+///
+/// As [`std::process::Child`], with rings in place of pipes.
 ///
 /// Dropping it closes the rings that were not taken out of it. It neither kills the child nor waits for it;
 /// the child is reaped when it ends.
@@ -170,9 +171,10 @@ impl Child {
         }
     }
 
-    /// Closes the child's input and waits for its end. It does not receive: a child that still has much to
-    /// send waits for room, and never ends; receive to the end of its stream first, or drop
-    /// [`stdout`](Self::stdout).
+    /// Closes the child's input and waits for its end.
+    ///
+    /// It does not receive: a child that still has much to send waits for room, and never ends; receive to the end
+    /// of its stream first, or drop [`stdout`](Self::stdout).
     ///
     /// # Errors
     /// Those of waitpid(2): `ECHILD` if the child was reaped elsewhere, or SIGCHLD is ignored.

@@ -8,7 +8,9 @@ use crate::channel::{RingOptions, ring_options, spsc};
 use crate::error::SpawnError;
 use crate::os::child::pass_on;
 
-/// Options for starting a coprocess. By default it gets both rings, of 256 KiB each.
+/// Options for starting a program with rings in place of stdin and stdout.
+///
+/// By default it gets both rings, of 256 KiB each.
 ///
 /// ```
 /// use semring::RecvError;
@@ -49,7 +51,7 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Options for a coprocess with a ring in place of stdin and one in place of stdout.
+    /// Options for a program with a ring in place of stdin and one in place of stdout.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -76,8 +78,10 @@ impl Builder {
         self
     }
 
-    /// Starts the program. The command can have arguments, an environment, a folder, descriptors 1 and 2; its
-    /// descriptor 0 becomes `/dev/null` if there is a ring in its place.
+    /// Starts the program.
+    ///
+    /// The command can have arguments, an environment, a folder, descriptors 1 and 2; its descriptor 0 becomes
+    /// `/dev/null` if there is a ring in its place.
     ///
     /// # Errors
     /// [`SpawnError::Program`] if the program can't be started; the rings are removed then.

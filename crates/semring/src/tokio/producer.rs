@@ -74,7 +74,7 @@ impl<K: Kind> AsyncProducer<K> {
         self.open.as_mut().ok_or(SendError::Closed)
     }
 
-    /// Sends a copy of these bytes; waits while the lane is full.
+    /// Sends a copy of these bytes as one message; waits while there is no room for it.
     ///
     /// # Errors
     /// Those of [`Producer::send`]; the message was then not sent.
@@ -92,7 +92,7 @@ impl<K: Kind> AsyncProducer<K> {
         Ok(())
     }
 
-    /// Reserves room for a message of `len` bytes, to be written in place; waits while the lane is full.
+    /// Reserves room for a message of `len` bytes, to be written in place; waits while there is none.
     ///
     /// # Errors
     /// Those of [`Producer::reserve`].
@@ -103,8 +103,9 @@ impl<K: Kind> AsyncProducer<K> {
         Ok(open.producer.free(free))
     }
 
-    /// Sends an item that the sink still keeps, then ends the stream and detaches: the consumer
-    /// receives the messages that are left, then the end of stream. A closed producer stays closed.
+    /// Ends the stream: the consumer receives the messages that are left, then the end of stream.
+    ///
+    /// An item that the sink still keeps is sent first. The producer detaches; a closed one stays closed.
     ///
     /// # Errors
     /// Those of [`send`](Self::send), for an item that the sink kept and that could not be sent. The

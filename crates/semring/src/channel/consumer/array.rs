@@ -17,9 +17,11 @@ use crate::lifecycle::UnwindMark;
 use crate::ring::arrays::FoundArray;
 use crate::ring::consume::{Found, LaneConsumer};
 
-/// Messages of one size that were received together, in place: what is left of an array
-/// ([`Producer::send_all`](crate::Producer::send_all)), or one message that was sent by itself. Dropping it releases all of
-/// them, as dropping a [`Message`](crate::Message) does; of a part of them, [`release_first`](Self::release_first).
+/// Messages of one size that were received together, read where they lie in the shared memory.
+///
+/// They are what is left of an array, messages that [`Producer::send_all`](crate::Producer::send_all) sent
+/// together, or one message that was sent by itself. Dropping it releases all of them, as dropping a
+/// [`Message`](crate::Message) does; [`release_first`](Self::release_first) releases a part of them.
 ///
 /// ```
 /// # let ring = semring::spsc::Builder::memfd().create()?;
@@ -61,7 +63,9 @@ impl<'a> ArrayRef<'a> {
         self.found.count as usize
     }
 
-    /// Bytes of each message. 0 only of a message of 0 bytes, which was sent by itself.
+    /// Bytes of each message.
+    ///
+    /// 0 only of a message of 0 bytes, which was sent by itself.
     #[must_use]
     #[inline]
     pub fn message_bytes(&self) -> usize {
@@ -97,25 +101,26 @@ impl<'a> ArrayRef<'a> {
         (0..self.len()).map(|index| self.get(index))
     }
 
-    /// The tag of each message: kind and framing, set by the producer.
+    /// The [`Tag`] that the producer gave each message: a number, and how it was cut from a byte stream.
     #[must_use]
     pub fn tag(&self) -> Tag {
         self.found.first.header.tag()
     }
 
-    /// The lane that they came on; see [`MessageRef::lane`].
+    /// Which producer sent them, as the number of its lane; see [`MessageRef::lane`].
     #[must_use]
     pub fn lane(&self) -> usize {
         self.lane.number()
     }
 
-    /// The position of the first message; see [`MessageRef::position`].
+    /// Identifies the first message among those of its lane; see [`MessageRef::position`].
     #[must_use]
     pub fn position(&self) -> Position {
         self.found.first.position
     }
 
-    /// False if the ring's memory was taken away; see [`MessageRef::is_intact`].
+    /// False if the file of the ring was truncated: bytes that were read may be zeros; see
+    /// [`MessageRef::is_intact`].
     #[must_use]
     #[inline]
     pub fn is_intact(&self) -> bool {
@@ -161,8 +166,9 @@ impl<'a> ArrayRef<'a> {
         append(self.lane, &self.found, to)
     }
 
-    /// One write(2) of the messages from an offset in bytes on, without a copy in between. Returns the number of bytes
-    /// written.
+    /// Writes the messages from an offset in bytes on with one write(2), without a copy in between.
+    ///
+    /// Returns the number of bytes written.
     ///
     /// # Errors
     /// Those of [`MessageRef::write_to`].
@@ -183,7 +189,8 @@ impl<'a> ArrayRef<'a> {
         written
     }
 
-    /// The bytes of all messages, if this process [trusts its peers](crate::Builder::trust_peers).
+    /// The bytes of all messages without a copy, if this process has promised to [trust its
+    /// peers](crate::Builder::trust_peers).
     #[must_use]
     #[inline]
     pub fn as_slice(&self) -> Option<&[u8]> {
@@ -207,8 +214,10 @@ impl<'a> ArrayRef<'a> {
         std::mem::forget(self);
     }
 
-    /// Releases only the first `count` messages: the consumer's next call delivers the others. As with single messages, the
-    /// store of `released` comes later, or with [`flush_released`](Consumer::flush_released).
+    /// Releases only the first `count` messages: the consumer's next call delivers the others.
+    ///
+    /// As with single messages, their room goes back to the producer later, or with
+    /// [`flush_released`](Consumer::flush_released).
     ///
     /// # Panics
     /// If there are fewer messages.
@@ -223,7 +232,7 @@ impl<'a> ArrayRef<'a> {
         std::mem::forget(self);
     }
 
-    /// Releases no message: the consumer's next call delivers them again.
+    /// Puts the messages back: the consumer's next call delivers them again.
     pub fn put_back(self) {
         // Nothing was taken yet.
         std::mem::forget(self);
@@ -345,8 +354,10 @@ impl ConsumerCore {
 }
 
 impl Consumer {
-    /// Receives the messages of an array that are left, all together; waits until there are some. A message that was sent
-    /// by itself is given as an array of one.
+    /// Receives messages that were sent together ([`Producer::send_all`](crate::Producer::send_all)); waits until
+    /// there are some.
+    ///
+    /// They are all that is left of an array. A message that was sent by itself is given as an array of one.
     ///
     /// [`recv`](Self::recv) and batches give the same messages one by one.
     ///
@@ -380,8 +391,10 @@ impl Consumer {
         Ok(self.core.array(found))
     }
 
-    /// Appends all messages of the next array (or what is left of it, or one message that was sent by itself) to a vector,
-    /// and releases them; waits until there are some. Returns their number.
+    /// Receives messages of one size that were sent together into a vector; waits until there are some.
+    ///
+    /// They are the messages of the next array ([`Producer::send_all`](crate::Producer::send_all)), what is left
+    /// of it, or one message that was sent by itself. They are released. Returns their number.
     ///
     /// ```
     /// # let ring = semring::spsc::Builder::memfd().create()?;

@@ -8,9 +8,11 @@ use crate::layout::Position;
 use crate::lifecycle::UnwindMark;
 use crate::ring::merge::Next;
 
-/// Messages that are received together: until the batch is dropped, a killed consumer's successor gets all of them
-/// again. Dropping the batch gives the room of its messages back to their producers (on the lane where it ended, that of
-/// less than a quarter of the capacity may follow later, as with single messages).
+/// Several messages that are received together and released together.
+///
+/// Until the batch is dropped, a killed consumer's successor gets all of them again. Dropping the batch gives the
+/// room of its messages back to their producers (on the lane where it ended, that of less than a quarter of the
+/// capacity may follow later, as with single messages).
 ///
 /// A batch that is dropped by a panic is not released: its messages are delivered again.
 /// [`release`](Self::release) releases them in any case. A batch that was received while the thread was
@@ -41,8 +43,9 @@ impl<'a> RecvBatch<'a> {
         self.first..=self.last
     }
 
-    /// The next message that is available now, or `None`. A corrupt lane found here is reported by
-    /// the consumer's next call.
+    /// The next message that is available now, or `None`.
+    ///
+    /// A corrupt lane found here is reported by the consumer's next call.
     #[inline(always)]
     pub fn next_message(&mut self) -> Option<MessageRef<'_>> {
         // Read before the header: nothing is known any more after a load that acquires.
@@ -74,7 +77,7 @@ impl<'a> RecvBatch<'a> {
         self.core.stepped(self.lanes())
     }
 
-    /// Takes all messages that were handed out, as dropping does; also while a panic unwinds the thread.
+    /// Releases all messages that were handed out, as dropping does; also while a panic unwinds the thread.
     pub fn release(mut self) {
         self.end();
         // Ended already.
@@ -90,8 +93,9 @@ impl<'a> RecvBatch<'a> {
         }
     }
 
-    /// Puts back the message at this position of this lane, and all later ones of the lane: the consumer's
-    /// next calls deliver them again. Does nothing if the batch took none from the lane.
+    /// Puts back the message at this position of this lane, and all later ones of the lane.
+    ///
+    /// The consumer's next calls deliver them again. Does nothing if the batch took none from the lane.
     ///
     /// For a transfer that failed half-way: the messages that were passed on are released with the
     /// batch, the rest is delivered again.

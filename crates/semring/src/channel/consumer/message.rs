@@ -12,9 +12,10 @@ use crate::layout::{Position, Tag};
 use crate::lifecycle::{UnwindMark, generation_at};
 use crate::ring::consume::{Found, LaneConsumer};
 
-/// A reference to one message in the ring: its bytes, lane and position. A batch lends its messages in this
-/// form ([`RecvBatch::next_message`](crate::RecvBatch::next_message)), and a [`Message`] gives one for code
-/// that handles both.
+/// A reference to one message in the ring: its bytes, lane and position.
+///
+/// A batch lends its messages in this form ([`RecvBatch::next_message`](crate::RecvBatch::next_message)), and a
+/// [`Message`] gives one for code that handles both.
 #[derive(Clone, Copy)]
 pub struct MessageRef<'a> {
     lane: &'a LaneView,
@@ -52,38 +53,43 @@ impl<'a> MessageRef<'a> {
         self.len() == 0
     }
 
-    /// The message's tag: kind and framing, set by the producer.
+    /// The [`Tag`] that the producer gave the message: a number, and how it was cut from a byte stream.
     #[must_use]
     pub fn tag(&self) -> Tag {
         self.found.header.tag()
     }
 
-    /// The lane that it came on, from 0. It identifies the producer, as long as that producer is
-    /// attached.
+    /// Which producer sent it: the number of that producer's buffer in the ring (its *lane*), from 0.
+    ///
+    /// It identifies the producer as long as that producer is attached; later another one can get the lane.
     #[must_use]
     pub fn lane(&self) -> usize {
         self.number
     }
 
-    /// The generation of the producer that sent it: the first producer that ever attached to the lane is
-    /// 1, the next one 2. `None` if another producer has attached since, or was about to, and in a forked
-    /// child; lane and position identify the message all the same.
+    /// Which of the producers that this lane has had sent it: 1 is the first that ever attached to it, 2 the next.
+    ///
+    /// `None` if another producer has attached since, or was about to, and in a forked child; lane and position
+    /// identify the message all the same.
     #[must_use]
     pub fn generation(&self) -> Option<u64> {
         generation_at(self.lane, self.position())
     }
 
-    /// Its position on the lane. The same message, delivered again, has the same lane and position;
-    /// no other message ever has.
+    /// Identifies it among the messages of its lane: a message that is delivered again has the same position.
+    ///
+    /// No other message of the lane ever has it. It is the number of bytes, headers included, that were written to
+    /// the lane before.
     #[must_use]
     pub fn position(&self) -> Position {
         self.found.position
     }
 
-    /// False if the ring's memory was taken away before the message was released, by truncation of its
-    /// file: bytes that were read may be zeros. Methods that copy (`to_vec`, `read_at` and the others)
-    /// check this afterwards themselves; code that uses a slice must check it when it is done with the
-    /// slice.
+    /// False if the file of the ring was truncated before the message was released: bytes that were read may be
+    /// zeros.
+    ///
+    /// Methods that copy (`to_vec`, `read_at` and the others) check this afterwards themselves; code that uses a
+    /// slice must check it when it is done with the slice.
     #[must_use]
     #[inline]
     pub fn is_intact(&self) -> bool {
@@ -193,8 +199,9 @@ impl<'a> MessageRef<'a> {
         bytes
     }
 
-    /// One write(2) of the message from an offset on, without a copy in between. Returns the number
-    /// of bytes written.
+    /// Writes the message from an offset on with one write(2), without a copy in between.
+    ///
+    /// Returns the number of bytes written.
     ///
     /// # Errors
     /// Those of write(2), `Interrupted` included; one that holds [`RecvError::Removed`] if the message is
@@ -215,7 +222,7 @@ impl<'a> MessageRef<'a> {
         written
     }
 
-    /// The bytes, if this process [trusts its peers](crate::Builder::trust_peers).
+    /// The bytes without a copy, if this process has promised to [trust its peers](crate::Builder::trust_peers).
     #[must_use]
     #[inline]
     pub fn as_slice(&self) -> Option<&[u8]> {
@@ -248,8 +255,10 @@ impl std::fmt::Debug for MessageRef<'_> {
     }
 }
 
-/// A received message, in place. Dropping it takes it: the consumer's next call returns the next one. Its room goes
-/// back to the producer later: see [At least once](crate#at-least-once-and-duplicates).
+/// A received message, read where it lies in the shared memory.
+///
+/// Dropping it takes it: the consumer's next call returns the next one. Its room goes back to the producer later:
+/// see [At least once](crate#at-least-once-and-deduplication).
 ///
 /// A message that is dropped by a panic is not released: the next call, or the next consumer, receives it
 /// again. [`release`](Self::release) releases it in any case. A message that was received while the thread was
@@ -315,31 +324,32 @@ impl<'a> Message<'a> {
         self.as_message_ref().is_empty()
     }
 
-    /// The message's tag: kind and framing, set by the producer.
+    /// The [`Tag`] that the producer gave the message: a number, and how it was cut from a byte stream.
     #[must_use]
     pub fn tag(&self) -> Tag {
         self.as_message_ref().tag()
     }
 
-    /// The lane that it came on; see [`MessageRef::lane`].
+    /// Which producer sent it, as the number of its lane; see [`MessageRef::lane`].
     #[must_use]
     pub fn lane(&self) -> usize {
         self.as_message_ref().lane()
     }
 
-    /// The generation of the producer that sent it; see [`MessageRef::generation`].
+    /// Which of the producers that its lane has had sent it; see [`MessageRef::generation`].
     #[must_use]
     pub fn generation(&self) -> Option<u64> {
         self.as_message_ref().generation()
     }
 
-    /// Its position on the lane; see [`MessageRef::position`].
+    /// Identifies it among the messages of its lane; see [`MessageRef::position`].
     #[must_use]
     pub fn position(&self) -> Position {
         self.as_message_ref().position()
     }
 
-    /// False if the ring's memory was taken away; see [`MessageRef::is_intact`].
+    /// False if the file of the ring was truncated: bytes that were read may be zeros; see
+    /// [`MessageRef::is_intact`].
     #[must_use]
     #[inline]
     pub fn is_intact(&self) -> bool {
@@ -406,7 +416,7 @@ impl<'a> Message<'a> {
         self.as_message_ref().to_vec()
     }
 
-    /// One write(2) of the message; see [`MessageRef::write_to`].
+    /// Writes the message with one write(2); see [`MessageRef::write_to`].
     ///
     /// # Errors
     /// Those of [`MessageRef::write_to`].
@@ -414,7 +424,7 @@ impl<'a> Message<'a> {
         self.as_message_ref().write_to(offset, target)
     }
 
-    /// The bytes, if this process [trusts its peers](crate::Builder::trust_peers).
+    /// The bytes without a copy, if this process has promised to [trust its peers](crate::Builder::trust_peers).
     #[must_use]
     #[inline]
     pub fn as_slice(&self) -> Option<&[u8]> {
@@ -427,8 +437,10 @@ impl<'a> Message<'a> {
         Some(trust::slice(start, len))
     }
 
-    /// Takes the message, as dropping does; also while a panic unwinds the thread. Its room goes back to the producer later:
-    /// see [At least once](crate#at-least-once-and-duplicates).
+    /// Releases the message, as dropping does: the consumer's next call returns the next one.
+    ///
+    /// Also while a panic unwinds the thread. Its room goes back to the producer later: see [At least
+    /// once](crate#at-least-once-and-deduplication).
     #[inline]
     pub fn release(mut self) {
         self.give_back();
@@ -436,9 +448,11 @@ impl<'a> Message<'a> {
         std::mem::forget(self);
     }
 
-    /// Takes the message and gives its room back now, and records that the lane's next message continues it: if this consumer is
-    /// killed, its successor gets the lane from [`Consumer::continued_lane`](crate::Consumer::continued_lane). For all parts but the last of
-    /// what belongs together; the last one is released as any message.
+    /// Releases a message that the next one of its lane continues, so that another consumer can go on after it.
+    ///
+    /// Gives its room back now, and records that the lane's next message continues it: if this consumer is killed,
+    /// its successor gets the lane from [`Consumer::continued_lane`](crate::Consumer::continued_lane). For all
+    /// parts but the last of what belongs together; the last one is released as any message.
     pub fn release_part(self) {
         // In a forked child the pages are not there.
         if !self.lane.view().is_forked() {
@@ -456,7 +470,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// Does not release the message: the consumer's next call delivers it again.
+    /// Puts the message back: the consumer's next call delivers it again.
     pub fn put_back(self) {
         // Nothing was stepped over yet.
         std::mem::forget(self);

@@ -32,12 +32,12 @@ use crate::ring::Damage;
 use crate::ring::consume::Found;
 use crate::ring::consume::LaneConsumer;
 
-/// The consumer: receives the messages of all lanes, each lane's in order.
+/// The receiving side of a ring: receives the messages of all its producers, those of each producer in order.
 ///
-/// A message is taken when its [`Message`] is dropped. The store of `released`, which gives the bytes
-/// back to the producer, follows after a quarter lap, before each sleep, on an empty ring, or with
-/// [`flush_released`](Self::flush_released). Until then a kill makes the messages come again to the
-/// next consumer, with the same lane and position.
+/// A message is taken when its [`Message`] is dropped. Its room goes back to the producer later: after a quarter
+/// of the producer's buffer was taken, before each sleep, on an empty ring, or with
+/// [`flush_released`](Self::flush_released). If this process is killed before that, the next consumer receives the
+/// message again, with the same lane and position: see [At least once](crate#at-least-once-and-deduplication).
 ///
 /// ```
 /// # let name = format!("doc-consumer-{}", std::process::id());
@@ -110,8 +110,10 @@ impl Consumer {
         self.core.message(found.0)
     }
 
-    /// As [`recv`](Self::recv), but waits no longer than until a [`Deadline`]: a [`Duration`] from now on, or an
-    /// [`Instant`], which several calls can share. A message that is there is received also after the deadline.
+    /// As [`recv`](Self::recv), but waits no longer than until a [`Deadline`].
+    ///
+    /// That is a [`Duration`] from now on, or an [`Instant`], which several calls can share. A message that is
+    /// there is received also after the deadline.
     ///
     /// [`Duration`]: std::time::Duration
     /// [`Instant`]: std::time::Instant
@@ -142,11 +144,13 @@ impl Consumer {
         self.core.next_message(deadline.into())
     }
 
-    /// The next message of one lane, from 0: for messages that belong together, such as
-    /// [parts of a line](crate::Framing::LinePart). Waits for it, whatever the other lanes have: their messages stay
-    /// where they are, and their producers wait when their lanes are full. A producer that is stopped holds them all
-    /// back for as long. After a [part](crate::Framing::continues), a message of another producer than the part's is never given:
-    /// there `LaneEnded` comes first.
+    /// Receives the next message of one producer, given by its lane; waits until there is one.
+    ///
+    /// For messages that belong together, such as [parts of a line](crate::Framing::LinePart). Lanes are numbered
+    /// from 0 ([`Message::lane`]). The messages of other lanes stay where they are meanwhile, and their producers
+    /// wait when their lanes are full: a producer that is stopped holds them all back for as long. After a
+    /// [part](crate::Framing::continues), a message of another producer than the part's is never given: there
+    /// `LaneEnded` comes first.
     ///
     /// What was received is released as always. Released with [`Message::release_part`], a message leaves a note that the
     /// lane's next one continues it; see [`continued_lane`](Self::continued_lane).
@@ -202,8 +206,7 @@ impl Consumer {
         self.core.next_from(lane, None)
     }
 
-    /// As [`recv_from`](Self::recv_from), but waits only until the deadline: a [`Duration`](std::time::Duration) from
-    /// now on, or a moment.
+    /// As [`recv_from`](Self::recv_from), but waits no longer than until a [`Deadline`].
     ///
     /// # Errors
     /// [`RecvError::TimedOut`], and those of [`recv_from`](Self::recv_from).
@@ -218,9 +221,10 @@ impl Consumer {
         self.core.next_from(lane, Some(deadline.into()))
     }
 
-    /// The lane on which to go on, if this consumer's predecessor ended within a line of several messages: it had released a
-    /// [part](Message::release_part), and the next message of this lane continues it. [`recv_from`](Self::recv_from) gives
-    /// that message. `None` if there is no such lane.
+    /// The lane of a long line of which the previous consumer received only a part; `None` if there is none.
+    ///
+    /// That consumer had released a [part](Message::release_part), and the next message of this lane continues it.
+    /// [`recv_from`](Self::recv_from) gives that message.
     ///
     /// A predecessor that received parts of several lanes in turn may have left several: the lowest is given, and after a
     /// call of `recv_from` for it the next one. Other calls do not change it.
@@ -229,9 +233,9 @@ impl Consumer {
         self.core.continued.first().copied()
     }
 
-    /// Waits until there is at least one message, then returns all that are available as a batch,
-    /// which is released as one. If a panic drops the batch, or it is [put
-    /// back](RecvBatch::put_back), all of them are delivered again.
+    /// Waits until there is at least one message, then returns all that are available, to be released together.
+    ///
+    /// If a panic drops the batch, or it is [put back](RecvBatch::put_back), all of them are delivered again.
     ///
     /// ```
     /// # let name = format!("doc-recv-batch-{}", std::process::id());
@@ -269,8 +273,9 @@ impl Consumer {
         Ok(RecvBatch::new(&mut self.core))
     }
 
-    /// The messages up to the end of the stream, each copied into a vector of its own and released: an iterator that
-    /// waits for each, in place of the loop over [`recv`](Self::recv), which lends messages and copies nothing.
+    /// An iterator over the messages up to the end of the stream, each copied into a vector and released.
+    ///
+    /// It waits for each message. A loop over [`recv`](Self::recv) in its place lends messages and copies nothing.
     ///
     /// It ends at the end of the stream, and stays there until [`resume`](Self::resume). An error is one item; after
     /// one that stays ([`RecvError::Removed`], [`RecvError::Forked`]) it ends.
@@ -297,8 +302,9 @@ impl Consumer {
         Ok(RecvBatch::new(&mut self.core))
     }
 
-    /// Gives the bytes of all dropped messages back to the producers now: if the consumer is killed
-    /// after this call has returned, none of these messages is delivered again.
+    /// Makes sure that the messages dropped so far are not delivered again, even if this process is killed.
+    ///
+    /// Gives their room back to the producers now. It has taken effect when the call has returned.
     ///
     /// # Errors
     /// [`RecvError::Removed`], [`RecvError::Forked`].
@@ -309,8 +315,10 @@ impl Consumer {
         released.and_then(|()| check.map_err(|error| self.core.failed(error)))
     }
 
-    /// Closes the stream: producers get [`SendError::Closed`](crate::SendError::Closed), at once if
-    /// they wait for room. Detaches. Unread messages stay in the ring.
+    /// Closes the ring: its producers get [`SendError::Closed`](crate::SendError::Closed), at once if they wait
+    /// for room.
+    ///
+    /// The consumer detaches. Unread messages stay in the ring.
     pub fn close(mut self) {
         if self.core.rest.role.ring().is_forked() {
             return;
@@ -319,9 +327,11 @@ impl Consumer {
         let _ = self.core.rest.role.close();
     }
 
-    /// Goes on after the end of the stream. Returns at once; the next call waits for a producer that attached after
-    /// the end that was delivered, and returns at once if one already did. No message is skipped: what such a producer
-    /// sent waits in the ring, also if it has left again. Does nothing if the stream has not ended.
+    /// Goes on after the end of the stream: the next call waits for the next producer.
+    ///
+    /// Returns at once, and the next call does if a producer already attached after the end that was delivered. No
+    /// message is skipped: what such a producer sent waits in the ring, also if it has left again. Does nothing if
+    /// the stream has not ended.
     ///
     /// ```
     /// use semring::{RecvError, spsc};
@@ -342,8 +352,10 @@ impl Consumer {
         self.core.resume();
     }
 
-    /// Removes the ring if its stream has ended: no producer is attached and nothing is unread. Otherwise
-    /// ([`RemoveOutcome::InUse`], [`RemoveOutcome::Unread`]) the consumer is [resumed](Self::resume): go on receiving.
+    /// Removes the ring if its stream has ended: no producer is attached and nothing is unread.
+    ///
+    /// Otherwise ([`RemoveOutcome::InUse`], [`RemoveOutcome::Unread`]) the consumer is [resumed](Self::resume): go
+    /// on receiving.
     ///
     /// # Errors
     /// [`RemoveError::Permission`] if the ring is another user's, and the others.
@@ -354,9 +366,10 @@ impl Consumer {
         self.core.remove_at_end()
     }
 
-    /// The number of producers that have ever attached to the ring. The difference between two
-    /// moments shows whether a stream had several producers. 0 in a forked child, in which the ring's
-    /// pages are not mapped.
+    /// The number of producers that have ever attached to the ring.
+    ///
+    /// The difference between two moments shows whether a stream had several producers. 0 in a forked child, in
+    /// which the ring's pages are not mapped.
     #[must_use]
     pub fn attached_producers(&self) -> u64 {
         if self.core.rest.role.ring().is_forked() {
@@ -365,7 +378,9 @@ impl Consumer {
         self.core.rest.role.attachments()
     }
 
-    /// The number of messages taken since the ring was made, including those of predecessors.
+    /// The number of messages received since the ring was made, by this consumer and earlier ones.
+    ///
+    /// A message counts when it is dropped or released.
     #[must_use]
     pub fn received_messages(&self) -> u64 {
         self.core
@@ -376,8 +391,9 @@ impl Consumer {
             .fold(0, u64::wrapping_add)
     }
 
-    /// Messages that producers of all lanes dropped, since the ring was made, because their lane was full: only on rings
-    /// made with [`WhenFull::Drop`](crate::WhenFull::Drop). 0 in a forked child.
+    /// The number of messages that producers dropped because their buffers were full, since the ring was made.
+    ///
+    /// Of all lanes. Only on rings made with [`WhenFull::Drop`](crate::WhenFull::Drop). 0 in a forked child.
     #[must_use]
     pub fn dropped_messages(&self) -> u64 {
         if self.core.rest.role.ring().is_forked() {
@@ -389,7 +405,7 @@ impl Consumer {
             .fold(0, u64::wrapping_add)
     }
 
-    /// The number of lanes that are skipped because they are corrupt.
+    /// The number of producers' buffers (lanes) that are skipped because they are corrupt.
     #[must_use]
     pub fn corrupt_lanes(&self) -> usize {
         self.core
@@ -400,10 +416,11 @@ impl Consumer {
             .count()
     }
 
-    /// A descriptor for `poll(2)`, `epoll(7)` and event loops: see [`Pollable`]. It is readable when
-    /// [`try_recv`](Self::try_recv) may return something other than `Empty`: a message, the end of stream,
-    /// an error. Request it once. From then on a `try_recv` that returns [`Empty`](RecvError::Empty) costs
-    /// a few system calls; one that finds a message still costs none.
+    /// A descriptor for `poll(2)`, `epoll(7)` and event loops: see [`Pollable`].
+    ///
+    /// It is readable when [`try_recv`](Self::try_recv) may return something other than `Empty`: a message, the
+    /// end of stream, an error. Request it once. From then on a `try_recv` that returns
+    /// [`Empty`](RecvError::Empty) costs a few system calls; one that finds a message still costs none.
     ///
     /// ```
     /// use semring::{GuardChoice, RecvError, spsc};

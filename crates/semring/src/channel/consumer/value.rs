@@ -7,7 +7,9 @@ use crate::error::{RecvError, ValueError};
 use crate::guard::deadline::Deadline;
 
 impl Consumer {
-    /// Waits for messages and appends them to a vector as values, as [`recv_all`](Self::recv_all) does. Returns how many.
+    /// Waits for messages and appends them to a vector as values, as [`recv_all`](Self::recv_all) does.
+    ///
+    /// Returns their number.
     ///
     /// # Errors
     /// As [`recv_all`](Self::recv_all).
@@ -42,7 +44,9 @@ impl Consumer {
 }
 
 impl MessageRef<'_> {
-    /// The message as a value of a type of which any bytes are a value. A copy is made, which no other process can change.
+    /// The message as a value of a type of which any bytes are a value, such as a struct of numbers.
+    ///
+    /// A copy is made, which no other process can change.
     ///
     /// # Errors
     /// [`ValueError::OtherSize`] if the message is longer or shorter than a value; [`ValueError::Removed`] if it is not
@@ -52,8 +56,10 @@ impl MessageRef<'_> {
         self.copied(|bytes| T::read_from_bytes(bytes).map_err(|_| ValueError::Invalid))
     }
 
-    /// The message as a value of a type of which only some bytes are a value, such as one with a `bool` or an enum. They
-    /// are checked on the copy that is returned, so no other process can change them after that.
+    /// The message as a value of a type of which only some bytes are a value, such as one with a `bool` or an
+    /// enum.
+    ///
+    /// They are checked on the copy that is returned, so no other process can change them after that.
     ///
     /// ```
     /// use zerocopy::{Immutable, IntoBytes, TryFromBytes};

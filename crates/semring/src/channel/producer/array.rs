@@ -15,10 +15,11 @@ use crate::ring::produce::{Mode, Need, Slot};
 use crate::sync::mutant::{self, Mutant};
 
 impl<K: Kind> Producer<K> {
-    /// Sends copies of all these messages, which have one size: as one record, with one header and one store that publishes
-    /// all of them, as long as they have no more bytes together than [`max_message_bytes`](Self::max_message_bytes); else as
-    /// several such arrays, one after the other. Waits as [`send`](Self::send) does. If nothing is to be sent, it does
-    /// nothing.
+    /// Sends copies of all these messages, which have one size, together. Waits as [`send`](Self::send) does.
+    ///
+    /// They are one record, an *array*, with one header and one store that publishes all of them, as long as they
+    /// have no more bytes together than [`max_message_bytes`](Self::max_message_bytes); else several arrays, one
+    /// after the other. If nothing is to be sent, it does nothing.
     ///
     /// Each message is received like any other, and [`Consumer::recv_array`](crate::Consumer::recv_array) receives those of
     /// an array together. For many small messages this is several times faster than [`batch`](Self::batch): see
@@ -60,8 +61,9 @@ impl<K: Kind> Producer<K> {
             .1
     }
 
-    /// As [`send_all`](Self::send_all), but waits no longer than until a [`Deadline`]. If there is room the messages are
-    /// sent also after the deadline.
+    /// As [`send_all`](Self::send_all), but waits no longer than until a [`Deadline`].
+    ///
+    /// If there is room the messages are sent also after the deadline.
     ///
     /// # Errors
     /// [`SendError::TimedOut`], and those of [`send_all`](Self::send_all).
@@ -76,8 +78,9 @@ impl<K: Kind> Producer<K> {
             .1
     }
 
-    /// As [`send_all`](Self::send_all), but never waits. Returns the number of messages that were sent: fewer than all if
-    /// there was room for the first arrays only.
+    /// As [`send_all`](Self::send_all), but never waits. Returns the number of messages that were sent.
+    ///
+    /// Fewer than all were sent if there was room for the first arrays only.
     ///
     /// # Errors
     /// [`SendError::Full`] if there was no room for the first array, and those of [`send_all`](Self::send_all), if nothing
@@ -93,8 +96,10 @@ impl<K: Kind> Producer<K> {
         Ok(sent)
     }
 
-    /// Reserves room for `count` messages of `message_bytes` bytes each, to be written in place and sent as one array;
-    /// waits while the lane is full. Nothing is visible before [`ArrayReservation::commit`].
+    /// Reserves room for `count` messages of `message_bytes` bytes each, to be written in place and sent together.
+    ///
+    /// Waits while there is no room. Nothing is visible to the consumer before [`ArrayReservation::commit`], which
+    /// sends them as one array.
     ///
     /// ```
     /// # let ring = semring::spsc::Builder::memfd().create()?;
@@ -293,8 +298,10 @@ fn assert_not_part(tag: Tag) {
     );
 }
 
-/// Room for messages of one size, written in place: see [`Producer::reserve_array`]. They are not visible before
-/// [`commit`](Self::commit); a reservation that is dropped without commit, also by a panic, is discarded.
+/// Room for messages of one size, which are written in place: see [`Producer::reserve_array`].
+///
+/// The consumer does not see them before [`commit`](Self::commit); a reservation that is dropped without commit,
+/// also by a panic, is discarded.
 ///
 /// Bytes that were not written have any value.
 #[derive(Debug)]
@@ -354,8 +361,10 @@ impl ArrayReservation<'_> {
         self.written
     }
 
-    /// One read(2) from a file, pipe or socket, without a copy in between, to where the last one ended. Returns the number
-    /// of bytes, 0 at the end of the input or if nothing is left. What is [written](Self::written) may end within a message.
+    /// Fills the rest of the room from a file, pipe or socket with one read(2), without a copy in between.
+    ///
+    /// It continues where the last one ended. Returns the number of bytes, 0 at the end of the input or if nothing
+    /// is left. What is [written](Self::written) may end within a message.
     ///
     /// # Errors
     /// Those of read(2), `Interrupted` included; one that holds [`SendError::Removed`] if the ring's memory
@@ -386,7 +395,8 @@ impl ArrayReservation<'_> {
         self.tag = tag;
     }
 
-    /// The bytes of all messages, if this process [trusts its peers](crate::Builder::trust_peers).
+    /// The bytes of all messages without a copy, if this process has promised to [trust its
+    /// peers](crate::Builder::trust_peers).
     #[must_use]
     #[inline]
     pub fn as_mut_slice(&mut self) -> Option<&mut [u8]> {
@@ -400,7 +410,9 @@ impl ArrayReservation<'_> {
         Some(trust::slice_mut(start, len))
     }
 
-    /// Publishes the first `count` messages with one store; none if it is 0. Wakes the consumer if it sleeps, as
+    /// Sends the first `count` messages: from now on the consumer can receive them. None if it is 0.
+    ///
+    /// One store publishes them. Wakes the consumer if it sleeps, as
     /// [`Reservation::commit`](crate::Reservation::commit) does.
     ///
     /// # Panics

@@ -30,7 +30,10 @@ use crate::ring::produce::LaneProducer;
 #[cfg(feature = "tokio")]
 use crate::ring::produce::Slot;
 
-/// A producer: sends messages on a lane of its own. Dropping it detaches; committed messages stay.
+/// The sending side of a ring: sends messages to its consumer.
+///
+/// Each producer has a buffer of its own in the ring, its *lane*. Dropping the producer detaches it; committed
+/// messages stay.
 ///
 /// A producer that is dropped by a panic has not finished its stream: it counts as died
 /// ([`RingInfo::died_producers`](crate::RingInfo::died_producers)), unless it was
@@ -72,8 +75,9 @@ impl<K: Kind> Producer<K> {
         }
     }
 
-    /// Sends a copy of these bytes; waits while the lane is full, unless the ring was made with
-    /// [another policy](crate::Builder::when_full).
+    /// Sends a copy of these bytes as one message; waits while there is no room for it.
+    ///
+    /// On a ring that was made with [another policy](crate::Builder::when_full) it does not wait.
     ///
     /// # When a death is noticed
     /// A call that waits for room, or that wakes a sleeping consumer, reports at once that the consumer is gone. A
@@ -110,8 +114,9 @@ impl<K: Kind> Producer<K> {
         self.core.send(bytes, Tag::default(), Patience::Try)
     }
 
-    /// As [`send`](Self::send), but waits no longer than until a [`Deadline`], such as a [`Duration`] from now
-    /// on. If there is room the message is sent also after the deadline.
+    /// As [`send`](Self::send), but waits no longer than until a [`Deadline`], such as a [`Duration`] from now on.
+    ///
+    /// If there is room the message is sent also after the deadline.
     ///
     /// [`Duration`]: std::time::Duration
     ///
@@ -126,8 +131,9 @@ impl<K: Kind> Producer<K> {
             .send(bytes, Tag::default(), Patience::until(deadline))
     }
 
-    /// Reserves room for a message of `len` bytes, to be written in place; waits while the lane is
-    /// full. Nothing is visible before [`Reservation::commit`].
+    /// Reserves room for a message of `len` bytes, to be written in place; waits while there is none.
+    ///
+    /// Nothing is visible to the consumer before [`Reservation::commit`].
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -173,8 +179,9 @@ impl<K: Kind> Producer<K> {
         Ok(Reservation::new(&mut self.core, slot))
     }
 
-    /// Begins a batch: messages pushed into it become visible together, with one publishing store,
-    /// when it is committed.
+    /// Begins a batch: messages that the consumer sees all at once, when the batch is committed.
+    ///
+    /// One store publishes them, in place of one for each message.
     ///
     /// ```
     /// # let name = format!("doc-batch-{}", std::process::id());
@@ -194,6 +201,7 @@ impl<K: Kind> Producer<K> {
     }
 
     /// Checks with the kernel whether the consumer is still attached: one call, about 0.2 µs.
+    ///
     /// [`send`](Self::send) makes such checks itself; see its documentation.
     ///
     /// # Errors
@@ -207,8 +215,10 @@ impl<K: Kind> Producer<K> {
         self.core.check_consumer()
     }
 
-    /// Goes on after [`SendError::ConsumerGone`]: the producer accepts the next consumer as it
-    /// accepted the first one. No committed message is lost by the change.
+    /// Goes on after a broken pipe ([`SendError::ConsumerGone`]), with the next consumer.
+    ///
+    /// Does not wait for it: the producer accepts the next consumer as it accepted the first one. No committed
+    /// message is lost by the change.
     ///
     /// # Errors
     /// [`SendError::Removed`].
@@ -222,8 +232,9 @@ impl<K: Kind> Producer<K> {
         self.core.check_memory()
     }
 
-    /// Ends the stream regularly, and detaches, as dropping does. A producer that was closed has
-    /// finished its stream, even if a panic is unwinding the thread.
+    /// Ends this producer's stream, as dropping does.
+    ///
+    /// A producer that was closed has finished its stream, even if a panic is unwinding the thread. It detaches.
     pub fn close(mut self) {
         if !self.core.role.ring().is_forked() {
             let core = &mut self.core;
@@ -235,9 +246,11 @@ impl<K: Kind> Producer<K> {
         }
     }
 
-    /// Detaches from a stream that is incomplete: for a producer that failed. It counts as died, as if it had been killed
-    /// ([`RingInfo::died_producers`](crate::RingInfo::died_producers)), so its consumer sees at the end of the stream
-    /// that something is missing. Committed messages are delivered; the lane is free at once.
+    /// Ends this producer's stream as incomplete, so that the consumer sees that something is missing.
+    ///
+    /// For a producer that failed. It detaches and counts as died, as if it had been killed
+    /// ([`RingInfo::died_producers`](crate::RingInfo::died_producers)), and the consumer sees that at the end of
+    /// the stream. Committed messages are delivered; the lane is free at once.
     ///
     /// ```
     /// # let name = format!("doc-abort-{}", std::process::id());
@@ -255,34 +268,37 @@ impl<K: Kind> Producer<K> {
         self.core.role.abort();
     }
 
-    /// The longest message in bytes: a quarter of the lane's capacity.
+    /// The longest message in bytes: a quarter of the ring's capacity.
     #[must_use]
     pub fn max_message_bytes(&self) -> usize {
         self.core.gate.lane.capacity().max_message() as usize
     }
 
-    /// The number of its lane, from 0.
+    /// The number of its buffer in the ring (its lane), from 0.
     #[must_use]
     pub fn lane(&self) -> usize {
         self.core.role.lane()
     }
 
-    /// The position at which the next record begins.
+    /// The number of bytes written to its lane so far, headers included, by this producer and earlier ones.
+    ///
+    /// The next record begins here. Messages that are sent later have this [position](crate::MessageRef::position)
+    /// or a higher one.
     #[must_use]
     pub fn position(&self) -> Position {
         self.core.gate.lane.tail()
     }
 
-    /// The number of messages committed on this lane since the ring was made, including those of
-    /// predecessors.
+    /// The number of messages sent on its lane since the ring was made, by this producer and earlier ones.
     #[must_use]
     pub fn sent_messages(&self) -> u64 {
         self.core.gate.lane.sent()
     }
 
-    /// A descriptor for `poll(2)`, `epoll(7)` and event loops: see [`Pollable`]. It is *readable* when
-    /// [`try_send`](Self::try_send) may succeed, or return an error other than `Full`: poll for POLLIN.
-    /// Request it once. From then on a `try_send` that returns [`Full`](SendError::Full) costs a few
+    /// A descriptor for `poll(2)`, `epoll(7)` and event loops: see [`Pollable`].
+    ///
+    /// It is *readable* when [`try_send`](Self::try_send) may succeed, or return an error other than `Full`: poll
+    /// for POLLIN. Request it once. From then on a `try_send` that returns [`Full`](SendError::Full) costs a few
     /// system calls.
     ///
     /// ```
@@ -329,8 +345,10 @@ impl<K: Kind> Producer<K> {
         }
     }
 
-    /// Messages that this producer, and its predecessors on the lane, dropped because the lane was full: only on rings made
-    /// with [`WhenFull::Drop`](crate::WhenFull::Drop).
+    /// The number of messages that were dropped on its lane because it was full.
+    ///
+    /// By this producer and earlier ones, since the ring was made; only on rings made with
+    /// [`WhenFull::Drop`](crate::WhenFull::Drop).
     #[must_use]
     pub fn dropped_messages(&self) -> u64 {
         if self.core.role.ring().is_forked() {
@@ -358,7 +376,7 @@ impl<K: Kind> Producer<K> {
 }
 
 impl Producer<Mpsc> {
-    /// Attaches another producer, with a lane of its own.
+    /// Attaches another producer to the same ring; it has a buffer of its own there.
     ///
     /// # Errors
     /// As [`Ring::attach_producer`](crate::Ring::attach_producer).
@@ -368,7 +386,7 @@ impl Producer<Mpsc> {
 }
 
 impl Producer<Any> {
-    /// Attaches another producer, with a lane of its own.
+    /// Attaches another producer to the same ring; it has a buffer of its own there.
     ///
     /// # Errors
     /// As [`Ring::attach_producer`](crate::Ring::attach_producer).

@@ -10,9 +10,10 @@ use crate::guard::deadline::{Deadline, Patience};
 use crate::layout::{Position, Tag};
 use crate::ring::produce::Slot;
 
-/// Room for one message, written in place. The message is not visible before
-/// [`commit`](Self::commit); a reservation that is dropped without commit, also by a panic, is
-/// discarded.
+/// Room for one message, which is written in place.
+///
+/// The consumer does not see it before [`commit`](Self::commit); a reservation that is dropped without commit,
+/// also by a panic, is discarded.
 ///
 /// Bytes that were not written have any value.
 ///
@@ -61,7 +62,7 @@ impl<'a> Reservation<'a> {
         self.len() == 0
     }
 
-    /// The position that the message will have on its lane.
+    /// The [position](crate::MessageRef::position) that the message will have.
     #[must_use]
     pub fn position(&self) -> Position {
         self.slot.position()
@@ -84,15 +85,17 @@ impl<'a> Reservation<'a> {
         );
     }
 
-    /// The number of bytes written by [`io::Write`] and [`fill_from`](Self::fill_from), each of
-    /// which continues where the last write ended.
+    /// The number of bytes written so far, by [`io::Write`] and [`fill_from`](Self::fill_from).
+    ///
+    /// Each of them continues where the last write ended.
     #[must_use]
     pub fn written(&self) -> usize {
         self.written
     }
 
-    /// One read(2) from a file, pipe or socket into the rest of the reservation, without a copy in
-    /// between. Returns the number of bytes, 0 at the end of the input or if nothing is left.
+    /// Fills the rest of the reservation from a file, pipe or socket with one read(2), without a copy in between.
+    ///
+    /// Returns the number of bytes, 0 at the end of the input or if nothing is left.
     ///
     /// # Errors
     /// Those of read(2), `Interrupted` included; one that holds [`SendError::Removed`] if the ring's memory
@@ -130,7 +133,7 @@ impl<'a> Reservation<'a> {
         self.tag = tag;
     }
 
-    /// The bytes, if this process [trusts its peers](crate::Builder::trust_peers).
+    /// The bytes without a copy, if this process has promised to [trust its peers](crate::Builder::trust_peers).
     #[must_use]
     #[inline]
     pub fn as_mut_slice(&mut self) -> Option<&mut [u8]> {
@@ -144,8 +147,10 @@ impl<'a> Reservation<'a> {
         Some(trust::slice_mut(start, len))
     }
 
-    /// Publishes the message, with one store. Wakes the consumer if it sleeps; if that fails, the
-    /// producer's next call reports the error, and the message is committed all the same.
+    /// Sends the message: from now on the consumer can receive it.
+    ///
+    /// One store publishes it. Wakes the consumer if it sleeps; if that fails, the producer's next call reports
+    /// the error, and the message is committed all the same.
     #[inline]
     pub fn commit(self) {
         self.core.commit(self.slot, self.tag);
@@ -169,9 +174,11 @@ impl io::Write for Reservation<'_> {
     }
 }
 
-/// Messages that become visible together. A batch that is dropped without a [`commit`](Self::commit), also
-/// by a panic, is committed as well: each of its messages is complete. (A producer that is dropped by the
-/// panic then counts as died, so its consumer can see that the stream is not complete.)
+/// Messages that the consumer sees all at once, when the batch is committed.
+///
+/// A batch that is dropped without a [`commit`](Self::commit), also by a panic, is committed as well: each of its
+/// messages is complete. (A producer that is dropped by the panic then counts as died, so its consumer can see
+/// that the stream is not complete.)
 #[derive(Debug)]
 #[must_use = "a batch that is dropped at once is empty"]
 pub struct SendBatch<'a> {
@@ -184,8 +191,10 @@ impl<'a> SendBatch<'a> {
         Self { core }
     }
 
-    /// Adds a message. If the lane is full, the messages of the batch are published, and the call
-    /// waits for room: only a batch that fits the lane becomes visible at once.
+    /// Adds a message; waits while there is no room for it.
+    ///
+    /// Before it waits, the messages of the batch are published: only a batch that fits the lane becomes visible
+    /// at once.
     ///
     /// # Errors
     /// As [`Producer::send`](crate::Producer::send); messages pushed before stay in the batch.
@@ -234,13 +243,15 @@ impl<'a> SendBatch<'a> {
             .push(bytes, Tag::default(), Patience::until(deadline))
     }
 
-    /// True if nothing was pushed since the last publication.
+    /// True if the batch holds no message that the consumer can't see yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.core.gate.lane.batch_is_empty()
     }
 
-    /// Publishes all messages of the batch with one store.
+    /// Sends the messages of the batch: from now on the consumer can receive them.
+    ///
+    /// One store publishes them all.
     pub fn commit(self) {}
 }
 

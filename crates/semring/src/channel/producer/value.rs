@@ -72,7 +72,7 @@ impl<K: Kind> Producer<K> {
         self.send_deadline(value.as_bytes(), deadline)
     }
 
-    /// Sends many values, each a message, as one record: as [`send_all`](Self::send_all) does.
+    /// Sends many values together, each a message, as [`send_all`](Self::send_all) does.
     ///
     /// # Errors
     /// As [`send_all`](Self::send_all).

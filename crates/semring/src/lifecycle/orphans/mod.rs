@@ -53,7 +53,7 @@ pub(super) use set::{location, location_of, no_ring_names};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum OrphanKind {
-    /// An auto-removed ring that no process uses any more.
+    /// A ring made with [`auto_remove`](crate::Builder::auto_remove) that no process uses any more.
     Ring,
     /// Such a ring whose semaphores or pipes are gone, so that no process can use it.
     GuardMissing,
@@ -121,7 +121,7 @@ pub enum Unread {
     Discard,
 }
 
-/// The result of a removal.
+/// What became of an [`Orphan`] that was to be removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum PruneOutcome {
