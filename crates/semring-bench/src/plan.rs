@@ -27,7 +27,7 @@ pub struct Options {
     pub sender_counts: Vec<usize>,
     /// The wait strategy of rings.
     pub wait: WaitStrategy,
-    /// The guard of rings.
+    /// How rings detect deaths and wake sleepers: by semaphores or pipes.
     pub guard: GuardChoice,
     /// Prefix of ring addresses: `posix:` or `sysv:`.
     pub backend: String,

@@ -59,7 +59,7 @@ pub struct Report {
     pub rounds: usize,
     /// The wait strategy of rings.
     pub wait: String,
-    /// The guard of rings: `auto`, `semaphore`, `pipe`.
+    /// How rings detect deaths and wake sleepers: `auto`, `semaphore`, `pipe`.
     pub guard: String,
     /// Prefix of the addresses of rings.
     pub backend: String,

@@ -246,7 +246,7 @@ pub enum AttachError {
         /// Process id of the producer of the first lane.
         pid: u32,
     },
-    /// The ring was or is being removed, or its memory was taken away: open it again.
+    /// The ring was or is being removed, or its file was truncated: open it again.
     #[error("the ring was removed or truncated")]
     Removed,
     /// Another process named other settings and has replaced the ring, which no producer had used: open it again.
@@ -259,7 +259,7 @@ pub enum AttachError {
     Corrupt {
         /// The lane.
         lane: usize,
-        /// Where the impossible bytes are.
+        /// Where the damaged bytes are.
         position: Position,
     },
     /// The ring was opened by the parent of this process: a forked child must open it itself.
@@ -418,7 +418,7 @@ pub enum SendError {
     /// [not wait](crate::Builder::when_full).
     #[error("the lane is full")]
     Full,
-    /// The message is longer than a lane of this capacity takes.
+    /// The message is longer than a quarter of the ring's capacity.
     #[error("the message is longer than {max} bytes, a quarter of the lane's capacity")]
     TooLong {
         /// The longest message, in bytes.
@@ -434,7 +434,7 @@ pub enum SendError {
     /// closed.
     #[error("the ring is closed: nothing more is taken, or nothing more was to be sent")]
     Closed,
-    /// The ring was removed, or its memory was taken away: the file that it lies in was truncated.
+    /// The ring was removed, or its file was truncated.
     #[error("the ring was removed or truncated")]
     Removed,
     /// The producer's buffer (lane) is damaged: a process wrote where it must not.
@@ -484,9 +484,10 @@ pub enum RecvError {
     /// Nothing is there now (only from `try_` calls).
     #[error("the ring is empty")]
     Empty,
-    /// All producers are gone and everything was received. Every further call reports the same, until
-    /// [`Consumer::resume`](crate::Consumer::resume). The producers that are counted attached since the end before
-    /// this one, or since the ring was made.
+    /// All producers are gone and everything was received.
+    ///
+    /// Every further call reports the same, until [`Consumer::resume`](crate::Consumer::resume). The producers
+    /// that are counted attached since the end before this one, or since the ring was made.
     #[error("end of stream{}", died_text(*.died))]
     EndOfStream {
         /// How many left on purpose: dropped or [closed](crate::Producer::close).
@@ -507,7 +508,7 @@ pub enum RecvError {
         /// Where.
         position: Position,
     },
-    /// The ring was removed, or its memory was taken away: the file that it lies in was truncated.
+    /// The ring was removed, or its file was truncated.
     #[error("the ring was removed or truncated")]
     Removed,
     /// Another process named other settings and has replaced the ring, in which no producer had ever been: nothing is lost.

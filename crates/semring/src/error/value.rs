@@ -17,7 +17,7 @@ pub enum ValueError {
     /// No value of the type has these bytes: another program sent something else, or wrote where it must not.
     #[error("the bytes of the message are no value of this type")]
     Invalid,
-    /// The ring's memory was taken away: the file that it lies in was truncated.
+    /// The file of the ring was truncated while the message was read.
     #[error("the ring was truncated while a message was read")]
     Removed,
 }

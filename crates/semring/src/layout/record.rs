@@ -131,9 +131,10 @@ pub enum Framing {
     Raw = 8,
     /// A record of a stream whose records all have the same length.
     Fixed = 9,
-    /// A framing that this version does not support: a newer producer wrote it. (Or the bytes are not a
-    /// producer's, as everywhere in a ring.) A message that is sent with it is stored as unknown, without the
-    /// original number.
+    /// A framing that this version does not support: a newer producer wrote it.
+    ///
+    /// (Or the bytes are not a producer's, as everywhere in a ring.) A message that is sent with it is stored as
+    /// unknown, without the original number.
     Unknown = 15,
 }
 

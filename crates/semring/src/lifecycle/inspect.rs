@@ -51,30 +51,38 @@ pub struct LaneInfo {
     /// The attached producer: its pid as seen by this process, or in the producer's own pid namespace
     /// if that can't be seen from here.
     pub producer_pid: Option<u32>,
-    /// Messages sent since the ring was made. After kills it may be too high, never too low: each producer that is
-    /// killed right after it published a message, a batch or an array may have that counted twice.
+    /// Messages sent since the ring was made.
+    ///
+    /// After kills it may be too high, never too low: each producer that is killed right after it published a
+    /// message, a batch or an array may have that counted twice.
     pub sent_messages: u64,
-    /// Messages received and released since the ring was made. After kills it may be too high, never too low: what
-    /// a consumer was about to release when it was killed may count twice, because it is delivered again. That is
-    /// what one store gives back: the messages of about a quarter of the lane, of a batch, or of an array.
+    /// Messages received and released since the ring was made.
+    ///
+    /// After kills it may be too high, never too low: what a consumer was about to release when it was killed may
+    /// count twice, because it is delivered again. That is what one store gives back: the messages of about a
+    /// quarter of the lane, of a batch, or of an array.
     pub received_messages: u64,
-    /// Messages that its producers dropped because the lane was full: see
+    /// Messages that its producers dropped because this buffer was full: see
     /// [`Builder::when_full`](crate::Builder::when_full).
     pub lost_messages: u64,
     /// Messages sent whose room the consumer has not given back.
     pub unread_messages: u64,
     /// Bytes sent whose room the consumer has not given back, including headers and padding.
     pub used_bytes: u64,
-    /// The most bytes that were in use at once, as the consumer found when it released some, or those that are in
-    /// use now: exact but for less than a quarter of the capacity. Compare it with [`RingInfo::capacity_bytes`].
+    /// The most bytes that were in use at once.
+    ///
+    /// As the consumer found when it released some, or those that are in use now: exact but for less than a
+    /// quarter of the capacity. Compare it with [`RingInfo::capacity_bytes`].
     pub high_water_bytes: u64,
     /// Producers that attached so far.
     pub attached_producers: u64,
     /// Producers that left on purpose, since the ring was made or its counts were
     /// [reset](crate::reset_counts).
     pub finished_producers: u64,
-    /// Producers that ended without leaving: killed, crashed, in a panic, or aborted. What they meant to send
-    /// after their last message is missing. Counted as the finished ones. 0 for a ring whose semaphores are gone.
+    /// Producers that ended without leaving: killed, crashed, in a panic, or aborted.
+    ///
+    /// What they meant to send after their last message is missing. Counted as the finished ones. 0 for a ring
+    /// whose semaphores are gone.
     pub died_producers: u64,
     /// The producer sleeps until there is room.
     pub producer_sleeps: bool,
@@ -124,7 +132,7 @@ pub struct RingInfo {
     pub unread_refused: bool,
     /// Whether it is in use.
     pub state: RingState,
-    /// What its producers do when their lane is full.
+    /// What its producers do when their buffers are full.
     pub when_full: WhenFull,
     /// What its messages are, if its creator has said that ([`Builder::schema`](crate::Builder::schema)).
     pub schema: Option<Schema>,
@@ -194,7 +202,7 @@ impl RingInfo {
         lanes.map(|lane| lane.high_water_bytes).max().unwrap_or(0)
     }
 
-    /// Messages that producers of all lanes dropped because their lane was full.
+    /// Messages that the producers dropped because their buffers were full.
     #[must_use]
     pub fn lost_messages(&self) -> u64 {
         self.sum(|lane| lane.lost_messages)

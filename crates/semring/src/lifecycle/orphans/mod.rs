@@ -169,7 +169,7 @@ impl Orphan {
         }
     }
 
-    /// The kind of guard that a [`GuardMissing`](OrphanKind::GuardMissing) ring had.
+    /// Whether a [`GuardMissing`](OrphanKind::GuardMissing) ring had semaphores or pipes.
     #[must_use]
     pub fn lost_guard(&self) -> Option<GuardKind> {
         match self.what {
