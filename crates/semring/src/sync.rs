@@ -18,6 +18,8 @@ mod imp {
     pub(crate) type AtomicU64 = core::sync::atomic::AtomicU64;
     pub(crate) type AtomicU32 = core::sync::atomic::AtomicU32;
     pub(crate) type AtomicBool = core::sync::atomic::AtomicBool;
+    /// A word that no decision rests on: counts, times, and words that this version does not use.
+    pub(crate) type Statistic = AtomicU64;
     pub(crate) use core::sync::atomic::{Ordering, compiler_fence, fence};
 
     #[inline(always)]
@@ -116,6 +118,27 @@ mod imp {
         AtomicBool holds bool;
     }
 
+    /// A word that no decision rests on. A participant may be killed before each store to it; no other participant is
+    /// scheduled there, so it adds no interleavings.
+    #[derive(Debug)]
+    pub(crate) struct Statistic(core::sync::atomic::AtomicU64);
+
+    impl Statistic {
+        pub(crate) fn new(value: u64) -> Self {
+            Self(core::sync::atomic::AtomicU64::new(value))
+        }
+
+        pub(crate) fn load(&self, order: Ordering) -> u64 {
+            self.0.load(order)
+        }
+
+        pub(crate) fn store(&self, value: u64, order: Ordering) {
+            if survives() {
+                self.0.store(value, order);
+            }
+        }
+    }
+
     #[track_caller]
     pub(crate) fn fence(order: Ordering) {
         if shared_operation() {
@@ -162,6 +185,15 @@ mod imp {
     /// not happen, because the participant is dead (or the model has failed) and only unwinds.
     #[must_use]
     pub(crate) fn shared_operation() -> bool {
+        let survives = survives();
+        if survives {
+            before_operation();
+        }
+        survives
+    }
+
+    /// Kills the participant if its operations are used up. False: it is dead already, and only unwinds.
+    fn survives() -> bool {
         if std::thread::panicking() {
             return false;
         }
@@ -174,13 +206,8 @@ mod imp {
             // Not a panic: it has no message, and no hook runs.
             resume_unwind(Box::new(Killed));
         }
-        before_operation();
         true
     }
 }
 
 pub(crate) use imp::*;
-
-/// A word that no decision rests on: counts, times, and words that this version does not use. Its operations are not steps
-/// of a model.
-pub(crate) type Statistic = core::sync::atomic::AtomicU64;

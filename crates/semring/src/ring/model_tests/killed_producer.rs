@@ -216,12 +216,15 @@ fn model_array_of_killed_producer_is_whole_or_absent() {
 /// over.
 #[test]
 fn model_successor_killed_taking_over_loses_nothing() {
-    Line {
-        earlier: Some(BEFORE_COMMITTED),
-        ..PLAIN
+    for earlier in [BEFORE_SENT, BEFORE_COMMITTED] {
+        Line {
+            earlier: Some(earlier),
+            ..PLAIN
+        }
+        .explore();
     }
-    .explore();
 }
 
-/// A send with room consists of K1, the payload, K3, `committed`.
-const BEFORE_COMMITTED: u32 = 3;
+/// A send with room consists of K1, the payload, K3, `sent`, `committed`.
+const BEFORE_SENT: u32 = 3;
+const BEFORE_COMMITTED: u32 = 4;
