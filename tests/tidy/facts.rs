@@ -137,6 +137,42 @@ pub fn semaphores_are_those_of_the_code(document: &Source, code: &Source) -> Vec
     findings
 }
 
+/// Every field that the code places (`const AT_NAME: usize = 0x…`) has a row with that offset in a section of the document
+/// with one of these headings.
+pub fn offsets_are_those_of_the_code(
+    document: &Source,
+    headings: &[&str],
+    code: &Source,
+) -> Vec<Finding> {
+    let section = |heading: &&str| {
+        let (_, rest) = document.text.split_once(&format!("{heading}\n"))?;
+        rest.split("\n#").next()
+    };
+    let documented: BTreeSet<usize> = headings
+        .iter()
+        .filter_map(section)
+        .flat_map(str::lines)
+        .filter_map(|line| hexadecimal(line.strip_prefix("| ")?.split(' ').next()?))
+        .collect();
+    let placed = code.text.lines().filter_map(|line| {
+        let (_, declaration) = line.split_once("const AT_")?;
+        let (name, value) = declaration.split_once(": usize = ")?;
+        Some((name, hexadecimal(value.strip_suffix(';')?)?))
+    });
+    let missing = placed.filter(|(_, offset)| !documented.contains(offset));
+    missing
+        .map(|(name, offset)| {
+            let text =
+                format!("{headings:?}: no row at {offset:#05x}, where the code has AT_{name}");
+            Finding::new(document, 1, text)
+        })
+        .collect()
+}
+
+fn hexadecimal(text: &str) -> Option<usize> {
+    usize::from_str_radix(text.strip_prefix("0x")?, 16).ok()
+}
+
 /// The texts between backticks, each with its line.
 fn quoted(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.lines().enumerate().flat_map(|(index, line)| {
@@ -184,6 +220,21 @@ mod tests {
             0
         );
         assert_eq!(count("`killed_in_receive` and `a::killed_in_detach`"), 2);
+    }
+
+    #[test]
+    fn a_wrong_offset_is_found() {
+        let code = "const AT_MAGIC: usize = 0x000;\npub(crate) const AT_NAME: usize = 0x088;\n\
+                    pub(crate) const AT_WORD: usize = AT_NAME + 8;\n";
+        let code = Source::new("superblock.rs", code);
+        let rows = "## Block\n\n| 0x000 | 8 | magic |\n| 0x088 | 8 | name |\n\n## Other\n\n| 0x090 | 8 | |\n";
+        let count = |text: &str| {
+            let document = Source::new("a.md", text);
+            offsets_are_those_of_the_code(&document, &["## Block"], &code).len()
+        };
+        assert_eq!(count(rows), 0);
+        assert_eq!(count(&rows.replace("| 0x088", "| 0x090")), 1);
+        assert_eq!(count(&rows.replace("## Block", "## Ring")), 2);
     }
 
     #[test]

@@ -209,4 +209,20 @@ fn facts_of_the_documents_are_those_of_the_code() {
         let document = document(&documents, path);
         expect_none(&facts::semaphores_are_those_of_the_code(document, code));
     }
+    let layout = document(&documents, "docs/layout.md");
+    for (headings, path) in [
+        (
+            &["## Superblock"][..],
+            "crates/semring/src/layout/superblock.rs",
+        ),
+        (
+            &["## Superblock", "### Set records"],
+            "crates/semring/src/layout/set_record.rs",
+        ),
+    ] {
+        let code = document(&sources, path);
+        expect_none(&facts::offsets_are_those_of_the_code(
+            layout, headings, code,
+        ));
+    }
 }
