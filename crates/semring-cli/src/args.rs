@@ -354,18 +354,31 @@ pub(crate) fn command<P: CommandFactory>() -> clap::Command {
 pub(crate) fn parse<P: Parser>(
     arguments: impl IntoIterator<Item = OsString>,
 ) -> Result<P, Failure> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
     let command = command::<P>();
-    let program = command.get_name().to_owned();
+    let invoked = invoked(&command, &arguments);
     let parsed = command
         .try_get_matches_from(arguments)
         .and_then(|matches| P::from_arg_matches(&matches));
     match parsed {
         Ok(parsed) => Ok(parsed),
-        Err(error) => Err(ended(&program, &error)),
+        Err(error) => Err(ended(&invoked, &error)),
     }
 }
 
-fn ended(program: &str, error: &clap::Error) -> Failure {
+/// What the arguments call: `semring-producer`, or a command such as `semring info`.
+fn invoked(command: &clap::Command, arguments: &[OsString]) -> String {
+    let program = command.get_name();
+    match arguments
+        .get(1)
+        .and_then(|word| command.find_subcommand(word))
+    {
+        Some(called) => format!("{program} {}", called.get_name()),
+        None => program.to_owned(),
+    }
+}
+
+fn ended(invoked: &str, error: &clap::Error) -> Failure {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             let printed = print_styled(&error.render());
@@ -373,42 +386,26 @@ fn ended(program: &str, error: &clap::Error) -> Failure {
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Failure::new(
             exit::USAGE,
-            format!("missing command; see {program} --help"),
+            format!("missing command; see {invoked} --help"),
         ),
         kind => {
             let rendered = error.to_string();
-            let command = failed_command(program, &rendered);
             let (missing, _) = rendered.split_once("Usage:").unwrap_or((&rendered, ""));
             let sentence =
                 if kind == ErrorKind::MissingRequiredArgument && missing.contains("<RING>") {
-                    let list = match &command[..] {
+                    let list = match invoked {
                         "semring-producer" | "semring-consumer" | "semring create" => {
                             "any name will do, such as orders"
                         }
                         _ => "semring ls lists the rings",
                     };
-                    format!("missing RING: {list}; see {command} --help")
+                    format!("missing RING: {list}; see {invoked} --help")
                 } else {
-                    usage_sentence(&command, &rendered)
+                    usage_sentence(invoked, &rendered)
                 };
             Failure::new(exit::USAGE, sentence)
         }
     }
-}
-
-/// The command whose usage an error shows: for example `semring info`.
-fn failed_command(program: &str, rendered: &str) -> String {
-    let usage = rendered
-        .split_once("Usage: ")
-        .map_or("", |(_, usage)| usage);
-    let is_name = |word: &&str| {
-        word.bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte == b'-')
-    };
-    let words = usage.split_whitespace().skip(1);
-    words
-        .take_while(|word| is_name(word) && !word.starts_with('-'))
-        .fold(program.to_owned(), |command, word| command + " " + word)
 }
 
 /// Whether stdout is a terminal with colours, and NO_COLOR does not forbid them.

@@ -442,6 +442,23 @@ fn a_forgotten_ring_and_a_closed_descriptor_are_named() {
     call.refused(USAGE, &["\"list\"", "ls, info, rm"]);
 }
 
+#[test]
+fn a_wrong_option_names_the_help_of_its_command() {
+    for args in [
+        &["create", "x", "--guard", "futex"][..],
+        &["top", "-i", "never"],
+        &["ls", "-o", "colour"],
+        &["ls", "--wide"],
+        &["info", "x", "y"],
+    ] {
+        let help = format!("; see semring {} --help", args[0]);
+        Call::new(SEMRING, None)
+            .args(args)
+            .run()
+            .refused(USAGE, &[&help]);
+    }
+}
+
 /// On a terminal the page is shown by `man`.
 #[test]
 fn a_man_page_is_shown_on_a_terminal() {
