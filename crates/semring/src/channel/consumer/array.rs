@@ -311,7 +311,7 @@ impl ConsumerCore {
     }
 
     #[inline(always)]
-    pub(super) fn find_array(&mut self, deadline: Deadline) -> Result<FoundArray, RecvError> {
+    fn find_array(&mut self, deadline: Deadline) -> Result<FoundArray, RecvError> {
         match self.load_array() {
             Some(found) => Ok(found),
             None => {
@@ -322,7 +322,7 @@ impl ConsumerCore {
     }
 
     #[inline(always)]
-    pub(super) fn try_find_array(&mut self) -> Result<FoundArray, RecvError> {
+    fn try_find_array(&mut self) -> Result<FoundArray, RecvError> {
         match self.load_array() {
             Some(found) => Ok(found),
             None => {
@@ -332,9 +332,25 @@ impl ConsumerCore {
         }
     }
 
+    #[inline(always)]
+    pub(super) fn recv_all<T: Plain>(
+        &mut self,
+        to: &mut Vec<T>,
+        deadline: Deadline,
+    ) -> Result<usize, RecvError> {
+        let found = self.find_array(deadline)?;
+        self.receive_all(&found, to)
+    }
+
+    #[inline(always)]
+    pub(super) fn try_recv_all<T: Plain>(&mut self, to: &mut Vec<T>) -> Result<usize, RecvError> {
+        let found = self.try_find_array()?;
+        self.receive_all(&found, to)
+    }
+
     /// Appends messages that were found to a vector, and takes them.
     #[inline(always)]
-    pub(super) fn receive_all<T: Plain>(
+    fn receive_all<T: Plain>(
         &mut self,
         found: &FoundArray,
         to: &mut Vec<T>,
@@ -414,8 +430,7 @@ impl Consumer {
     /// call returns the same; [`recv`](Self::recv) receives it. Those of [`recv`](Self::recv).
     #[inline]
     pub fn recv_all<T: Element>(&mut self, to: &mut Vec<T>) -> Result<usize, RecvError> {
-        let found = self.core.find_array(Deadline::NEVER)?;
-        self.core.receive_all(&found, to)
+        self.core.recv_all(to, Deadline::NEVER)
     }
 
     /// As [`recv_all`](Self::recv_all), but waits no longer than until a [`Deadline`].
@@ -427,8 +442,7 @@ impl Consumer {
         to: &mut Vec<T>,
         deadline: impl Into<Deadline>,
     ) -> Result<usize, RecvError> {
-        let found = self.core.find_array(deadline.into())?;
-        self.core.receive_all(&found, to)
+        self.core.recv_all(to, deadline.into())
     }
 
     /// As [`recv_all`](Self::recv_all), but never waits.
@@ -437,7 +451,6 @@ impl Consumer {
     /// [`RecvError::Empty`], and those of [`recv_all`](Self::recv_all).
     #[inline]
     pub fn try_recv_all<T: Element>(&mut self, to: &mut Vec<T>) -> Result<usize, RecvError> {
-        let found = self.core.try_find_array()?;
-        self.core.receive_all(&found, to)
+        self.core.try_recv_all(to)
     }
 }

@@ -15,8 +15,7 @@ impl Consumer {
     /// As [`recv_all`](Self::recv_all).
     #[inline]
     pub fn recv_values<T: FromBytes>(&mut self, to: &mut Vec<T>) -> Result<usize, RecvError> {
-        let found = self.core.find_array(Deadline::NEVER)?;
-        self.core.receive_all(&found, to)
+        self.core.recv_all(to, Deadline::NEVER)
     }
 
     /// As [`recv_values`](Self::recv_values), but waits no longer than until a [`Deadline`].
@@ -28,8 +27,7 @@ impl Consumer {
         to: &mut Vec<T>,
         deadline: impl Into<Deadline>,
     ) -> Result<usize, RecvError> {
-        let found = self.core.find_array(deadline.into())?;
-        self.core.receive_all(&found, to)
+        self.core.recv_all(to, deadline.into())
     }
 
     /// As [`recv_values`](Self::recv_values), but never waits.
@@ -38,8 +36,7 @@ impl Consumer {
     /// As [`try_recv_all`](Self::try_recv_all).
     #[inline]
     pub fn try_recv_values<T: FromBytes>(&mut self, to: &mut Vec<T>) -> Result<usize, RecvError> {
-        let found = self.core.try_find_array()?;
-        self.core.receive_all(&found, to)
+        self.core.try_recv_all(to)
     }
 }
 

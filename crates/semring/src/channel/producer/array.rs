@@ -87,13 +87,7 @@ impl<K: Kind> Producer<K> {
     /// was sent.
     #[inline]
     pub fn try_send_all<T: Element>(&mut self, messages: &[T]) -> Result<usize, SendError> {
-        let (sent, result) =
-            self.core
-                .send_all::<T>(T::bytes_of(messages), Tag::default(), Patience::Try);
-        if sent == 0 {
-            result?;
-        }
-        Ok(sent)
+        self.core.try_send_all::<T>(T::bytes_of(messages))
     }
 
     /// Reserves room for `count` messages of `message_bytes` bytes each, to be written in place and sent together.
@@ -183,6 +177,16 @@ impl ProducerCore {
             return (bytes.len() / size, Ok(()));
         }
         self.send_all_slow(bytes, size, tag, patience)
+    }
+
+    /// The same without waiting: an error only if nothing was sent.
+    #[inline(always)]
+    pub(super) fn try_send_all<T>(&mut self, bytes: &[u8]) -> Result<usize, SendError> {
+        let (sent, result) = self.send_all::<T>(bytes, Tag::default(), Patience::Try);
+        if sent == 0 {
+            result?;
+        }
+        Ok(sent)
     }
 
     #[inline(never)]

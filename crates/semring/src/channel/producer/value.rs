@@ -105,12 +105,7 @@ impl<K: Kind> Producer<K> {
         &mut self,
         values: &[T],
     ) -> Result<usize, SendError> {
-        let (bytes, tag) = (values.as_bytes(), Tag::default());
-        let (sent, result) = self.core.send_all::<T>(bytes, tag, Patience::Try);
-        if sent == 0 {
-            result?;
-        }
-        Ok(sent)
+        self.core.try_send_all::<T>(values.as_bytes())
     }
 }
 
